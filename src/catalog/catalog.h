@@ -1,0 +1,61 @@
+// The first header of the room: looks up GPUs, machines, models, datasets, framework profiles and
+// calibration in the data files of catalog/. Nothing is invented: what a file does not say is unknown.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "facts/constants.h"
+#include "facts/enums.h"
+#include "facts/job.h"
+#include "facts/machine.h"
+#include "facts/model_source.h"
+
+namespace steelyard::catalog {
+
+struct Entry {  // one line of `steelyard list`
+  std::string id;
+  std::string summary;
+  std::string confidence;
+};
+
+enum class Kind { gpus, machines, models, datasets };
+
+class Catalog {
+ public:
+  // The folder named by STEELYARD_CATALOG, else share/steelyard/catalog beside the program, else the
+  // folder given at build time. Files are read when asked for, so that a plan reads only its own.
+  [[nodiscard]] static Result<Catalog> open(const std::filesystem::path& program = {});
+  [[nodiscard]] static Catalog at(std::filesystem::path folder);
+
+  [[nodiscard]] Result<facts::Gpu> gpu(std::string_view id) const;
+  [[nodiscard]] Result<facts::Machine> machine(std::string_view id) const;
+  [[nodiscard]] Result<facts::ModelSource> model(std::string_view id) const;
+  [[nodiscard]] Result<facts::Value> dataset(std::string_view id) const;
+  [[nodiscard]] Result<facts::Constants> constants(facts::Framework framework) const;
+
+  // Sorted by id; `match`: case-insensitive part of id or summary.
+  [[nodiscard]] Result<std::vector<Entry>> list(Kind kind, std::string_view match = {}) const;
+
+  // The machine a job names: a catalogue id, a machine file (path relative to `folder`), or a bare
+  // GPU; then the job's overrides (ram_gib, vram_gib, network_gbps_per_gpu, cores ...). `folder` is
+  // where the job file lies.
+  [[nodiscard]] Result<facts::Machine> machine_of(const facts::Job& job,
+                                                  const std::filesystem::path& folder) const;
+  // The model a job names: a catalogue id, a config.json (or a folder that holds one), or the object
+  // itself; then `[model] set` applied.
+  [[nodiscard]] Result<facts::ModelSource> model_of(const facts::Job& job,
+                                                    const std::filesystem::path& folder) const;
+
+  [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
+
+ private:
+  explicit Catalog(std::filesystem::path folder) : folder_(std::move(folder)) {}
+  std::filesystem::path folder_;
+};
+
+}  // namespace steelyard::catalog

@@ -1,0 +1,85 @@
+// Figures that are neither of the job nor of the machine: calibration of GPUs, habits of frameworks,
+// costs of host processes. They live in data files (catalog/) with their source; these are the
+// structs that the files fill.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/quantity.h"
+#include "facts/origin.h"
+
+namespace steelyard::facts {
+
+// How a framework carries out the model's operators: which variant of each composite operator runs
+// (the variants are named by technique, see step/operators.h) and which habits change lifetimes.
+// One file per framework: catalog/frameworks/*.toml.
+struct FrameworkProfile {
+  std::string name;
+  // Composite operator ("rms_norm", "rotary", "gated_activation", "loss", ...) -> variant.
+  std::map<std::string, std::string, std::less<>> operators;
+  // The caller keeps `outputs.logits` alive through backward (Hugging Face Trainer, plain loops).
+  bool keeps_logits = false;
+  // zero_grad(set_to_none=True): gradients are freed before the next forward.
+  bool gradients_set_to_none = true;
+  // DDP: gradients are views of the buckets (gradient_as_bucket_view=True).
+  bool ddp_gradient_as_bucket_view = false;
+  Bytes ddp_bucket = Bytes(25 * 1024 * 1024);
+  // The dropout probabilities of the model's configuration apply (train mode); some recipes set 0.
+  bool dropout = true;
+  bool supported = true;  // false: known by name, rules not built yet
+  std::vector<std::string> sources;
+};
+
+// Memory on the GPU outside of tensors. catalog/calibration/device_memory.toml
+struct DeviceMemoryConstants {
+  Bytes context;                 // CUDA context and loaded kernels
+  Bytes collective_per_channel;  // NCCL buffers, per channel and direction pair
+  std::int64_t collective_channels = 0;
+  Bytes nvls;                    // NVLink SHARP buffers per communicator on nodes that have it
+  Bytes gemm_workspace;          // per handle, inside the allocator
+  std::int64_t gemm_handles = 2;  // forward thread and autograd thread
+  std::string source;
+};
+
+// What a processor reaches of its peaks, by kind of work. catalog/calibration/pace.toml
+struct EfficiencyConstants {
+  Ratio gemm;        // of the dense peak of the precision, large matrices
+  Ratio attention_forward, attention_backward;
+  Ratio memory;      // of the HBM bandwidth, pointwise kernels
+  Ratio link;        // of the GPU link, large messages
+  Ratio network;
+  Ratio host_link;
+  Seconds kernel_launch;       // host time to launch one kernel, eager
+  Seconds collective_latency;  // per step of a ring
+  Tokens gemm_half_rows;       // rows at which a GEMM reaches half of its efficiency
+  std::string source;
+};
+
+// Host memory and speed of processes. catalog/calibration/host.toml
+struct HostConstants {
+  Bytes system;               // kernel, daemons
+  Bytes process;              // interpreter, framework, CUDA host side, per rank
+  Bytes loader_worker;        // one loader process beyond shared pages
+  Bytes index_per_sample;     // dataset index, per sample and process that touches it
+  Bytes largest_checkpoint_shard;  // file-by-file loading holds one of them
+  double jpeg_seconds_per_byte = 0.0;   // decode cost: bytes in ...
+  double jpeg_seconds_per_pixel = 0.0;  // ... and pixels out
+  std::map<std::string, double, std::less<>> decode_seconds;  // by data kind, one sample, one core
+  Seconds assemble_per_byte;  // collate and pin, one thread
+  BytesPerSecond host_memory_bandwidth;  // one socket, when the machine does not say
+  BytesPerSecond storage_read;           // of a local NVMe drive, when the machine does not say
+  BytesPerSecond pcie_copy;              // pinned host-to-device, when the machine does not say
+  std::string source;
+};
+
+struct Constants {
+  FrameworkProfile framework;
+  DeviceMemoryConstants device_memory;
+  EfficiencyConstants efficiency;
+  HostConstants host;
+};
+
+}  // namespace steelyard::facts

@@ -1,0 +1,185 @@
+// What is trained, how, on what data and where: the job file (job-format.md) as plain values.
+//
+// Members without std::optional hold the contract's static default. Members in std::optional have a
+// default that depends on other keys, on the model or on the machine: plan/resolve.h fills them, and
+// every room behind it may rely on the ones marked "resolved".
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/quantity.h"
+#include "facts/enums.h"
+#include "facts/origin.h"
+#include "facts/value.h"
+
+namespace steelyard::facts {
+
+struct Companion {
+  std::string config;  // catalogue id or path
+  CompanionHeld held = CompanionHeld::always;
+  bool trainable = false;
+};
+
+struct ModelKeys {
+  // Absent only when an import brings the model. Text: catalogue id or path; object: the
+  // configuration itself.
+  std::variant<std::monostate, std::string, Value> config;
+  Value set;  // overrides of the configuration's own keys; null or an object
+  std::vector<Companion> companions;
+};
+
+struct LoraKeys {
+  std::int64_t rank = 16;
+  std::vector<std::string> targets;  // empty: q_proj and v_proj, PEFT's default for llama
+  double dropout = 0.0;
+  std::vector<std::string> trainable;  // further modules trained in full
+};
+
+struct OptimizerKeys {
+  OptimizerName name = OptimizerName::adamw;
+  std::optional<bool> fused;    // resolved: false
+  std::optional<bool> foreach;  // resolved: true where PyTorch would, false when fused
+  std::optional<ShortPrecision> state_precision;  // resolved: of the (master) parameters
+  std::optional<bool> master_weights;             // resolved: fp32 copy of short parameters
+  bool in_backward = false;
+};
+
+struct RecomputeKeys {
+  RecomputeMode mode = RecomputeMode::none;  // full also for the table forms
+  std::optional<std::int64_t> every;         // { every = 2 }: each n-th layer
+  std::optional<std::int64_t> layers;        // { layers = 8, method = "block" }
+  std::optional<RecomputeMethod> method;
+};
+
+struct Fp8Keys {
+  Fp8Recipe recipe = Fp8Recipe::delayed;
+  bool all_gather = false;
+};
+
+struct TrainKeys {
+  Method method = Method::full;
+  LoraKeys lora;
+  BaseQuantization base_quantization = BaseQuantization::none;
+  std::optional<ShortPrecision> unquantized;           // qlora: the frozen rest
+  std::optional<std::int64_t> micro_batch;             // samples; resolved
+  std::optional<std::int64_t> gradient_accumulation;   // micro-batches per step; resolved
+  std::optional<std::int64_t> global_batch;            // samples per step; resolved
+  std::optional<std::int64_t> sequence_length;         // tokens; resolved for text models
+  std::optional<std::int64_t> decoder_sequence_length;
+  std::optional<double> sequence_length_mean;
+  std::optional<std::int64_t> tokens_per_batch;
+  bool packed = false;
+  std::vector<std::int64_t> image_size;  // [height, width]
+  std::optional<std::int64_t> frames;
+  Precision precision = Precision::bf16_mixed;
+  OptimizerKeys optimizer;
+  bool gradient_clipping = true;
+  RecomputeKeys recompute;
+  Attention attention = Attention::flash;
+  Loss loss = Loss::full;
+  bool compile = false;
+  std::vector<FusedKernel> fused_kernels;
+  MemoryFormat memory_format = MemoryFormat::contiguous;
+  std::optional<Fp8Keys> fp8;
+};
+
+struct BucketKeys {
+  double all_gather = 5e8;  // elements, as DeepSpeed counts them
+  double reduce = 5e8;      // elements
+};
+
+struct ParallelKeys {
+  std::optional<std::int64_t> data;  // resolved: GPUs / (tensor * pipeline * context)
+  std::int64_t tensor = 1;
+  std::int64_t pipeline = 1;
+  std::int64_t context = 1;
+  std::int64_t expert = 1;
+  std::int64_t expert_tensor = 1;
+  bool sequence_parallel = false;
+  Schedule schedule = Schedule::one_f_one_b;
+  std::int64_t virtual_stages = 1;
+  Sharding sharding = Sharding::none;
+  std::optional<std::int64_t> shard_group;  // ranks; resolved: all data-parallel ranks
+  bool reshard_after_forward = true;
+  BucketKeys buckets;
+  std::optional<ShortPrecision> reduce_precision;  // resolved: fp32 when mixed, else the gradients'
+  std::vector<std::int64_t> stage_layers;
+  bool async_tensor = false;
+  EmbeddingPlacement embeddings = EmbeddingPlacement::replicated;
+};
+
+struct OffloadKeys {
+  OffloadTo parameters = OffloadTo::none;
+  OffloadTo optimizer = OffloadTo::none;
+  OffloadTo activations = OffloadTo::none;
+  OffloadTo gradients = OffloadTo::none;
+  EmbeddingOffload embeddings = EmbeddingOffload::none;
+  bool pin_memory = true;
+};
+
+struct DataKeys {
+  std::optional<DataKind> kind;                // resolved: tokens for text models
+  std::optional<std::int64_t> samples;         // in the dataset
+  std::optional<double> bytes_per_sample;      // mean on storage; resolved for tokens
+  std::optional<std::string> sizes_from;       // a real folder to measure
+  std::optional<DataLayout> layout;            // resolved: memmap for tokens, files otherwise
+  std::optional<std::string> location;         // a storage name of the machine, or "network"; resolved
+  Shuffle shuffle = Shuffle::sample;
+  std::optional<std::int64_t> workers;         // loader processes per GPU; resolved
+  std::int64_t prefetch = 2;                   // batches ahead per worker
+  bool pin_memory = true;
+  DecodeOn decode = DecodeOn::cpu;
+  DataCache cache = DataCache::page;
+  std::optional<double> decode_seconds;        // CPU seconds per sample on one core; resolved
+};
+
+struct CheckpointKeys {
+  std::optional<std::int64_t> every_steps;  // absent: no checkpoint while training... resolved: 1000
+  CheckpointMethod method = CheckpointMethod::sync;
+  CheckpointLoad load = CheckpointLoad::mmap;
+};
+
+struct MachineKeys {
+  std::optional<std::string> name;  // catalogue id or a machine file
+  std::int64_t nodes = 1;
+  std::optional<std::int64_t> gpus;  // used per node; resolved: all of the machine's
+  std::optional<std::string> gpu;    // instead of name: a bare GPU
+  std::optional<double> ram_gib;     // host memory per node
+  std::optional<double> vram_gib;    // overrides the card's capacity
+  std::optional<std::int64_t> cores;
+  std::optional<double> storage_gb_per_s;
+  std::optional<double> network_gbps_per_gpu;  // gigabit per second and GPU between nodes
+};
+
+struct ImportKeys {
+  std::optional<Value> megatron, deepspeed, accelerate, torchtitan;  // a path (text) or an object
+};
+
+// Where one key's value came from; `line` is in the job file.
+struct KeyOrigin {
+  Origin origin = Origin::fallback;
+  std::optional<int> line;
+};
+
+struct Job {
+  std::string name;
+  Framework framework = Framework::pytorch;
+  ModelKeys model;
+  TrainKeys train;
+  ParallelKeys parallel;
+  OffloadKeys offload;
+  DataKeys data;
+  CheckpointKeys checkpoint;
+  MachineKeys machine;
+  ImportKeys import;
+
+  // By dotted key ("train.micro_batch"); a key that is not in it has its static default.
+  std::map<std::string, KeyOrigin, std::less<>> origins;
+};
+
+}  // namespace steelyard::facts

@@ -1,0 +1,206 @@
+// The plan: everything `steelyard plan` says, as plain values, key for key as in job-format.md.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/quantity.h"
+#include "facts/enums.h"
+#include "facts/job.h"
+#include "facts/machine.h"
+#include "facts/origin.h"
+
+namespace steelyard::facts {
+
+// What a byte of GPU memory holds. `allocator` and `runtime` are outside of what tensors occupy.
+enum class VramCategory { parameters, gradients, optimizer, activations, temporaries, communication,
+                          batch, allocator, runtime };
+STEELYARD_ENUM_NAMES(VramCategory, "parameters", "gradients", "optimizer", "activations",
+                     "temporaries", "communication", "batch", "allocator", "runtime")
+constexpr std::size_t kVramCategories = EnumNames<VramCategory>::values.size();
+
+enum class RamCategory { system, framework, model_load, parameters, gradients, optimizer,
+                         activations, pinned, loader_workers, prefetch, dataset_cache,
+                         embedding_tables, shared_memory, checkpoint_staging, communication };
+STEELYARD_ENUM_NAMES(RamCategory, "system", "framework", "model_load", "parameters", "gradients",
+                     "optimizer", "activations", "pinned", "loader_workers", "prefetch",
+                     "dataset_cache", "embedding_tables", "shared_memory", "checkpoint_staging",
+                     "communication")
+constexpr std::size_t kRamCategories = EnumNames<RamCategory>::values.size();
+
+enum class RamPhase { startup, load, steady, checkpoint };
+STEELYARD_ENUM_NAMES(RamPhase, "startup", "load", "steady", "checkpoint")
+constexpr std::size_t kRamPhases = EnumNames<RamPhase>::values.size();
+
+// Bytes by category, indexed by the enumeration.
+template <class Category, std::size_t N>
+struct BytesBy {
+  std::array<Bytes, N> bytes{};
+
+  Bytes& operator[](Category category) { return bytes[static_cast<std::size_t>(category)]; }
+  const Bytes& operator[](Category category) const {
+    return bytes[static_cast<std::size_t>(category)];
+  }
+  [[nodiscard]] Bytes total() const {
+    Bytes sum;
+    for (Bytes part : bytes) sum += part;
+    return sum;
+  }
+};
+using VramBytes = BytesBy<VramCategory, kVramCategories>;
+using RamBytes = BytesBy<RamCategory, kRamCategories>;
+
+struct PeakAt {
+  std::string phase;     // "forward", "backward", "optimizer", ...
+  std::string layer;     // "model.layers" x index, "lm_head"; empty for the optimizer
+  std::string operation;  // "log_softmax_backward"
+};
+
+struct Moment {
+  std::string phase;
+  std::string layer;
+  VramBytes live;  // the fullest moment inside this layer and phase
+};
+
+// One kind of rank: ranks of a kind hold the same.
+struct RankMemory {
+  std::string kind;        // "data-parallel rank"
+  std::int64_t ranks = 1;  // how many of them
+  Bytes peak_allocated;
+  Bytes peak_reserved;
+  Bytes peak_device_used;
+  Bytes steady_allocated;  // between steps
+  VramBytes by_category;   // at the peak of device-used memory; sums to peak_device_used
+  PeakAt peak_at;
+};
+
+struct VramPlan {
+  Known<Bytes> capacity;  // of one card
+  RankMemory fullest;
+  std::vector<RankMemory> ranks;
+  std::vector<Moment> timeline;  // empty unless asked for
+};
+
+struct RamPlan {
+  Known<Bytes> capacity;  // of a node
+  Bytes peak;
+  RamPhase peak_phase = RamPhase::startup;
+  std::array<RamBytes, kRamPhases> phases{};  // per node
+  Bytes page_cache_wanted;
+  std::vector<std::string> notes;  // rules and assumptions used, one sentence each
+};
+
+struct PaceBreakdown {  // seconds of a step; they sum to the step
+  Seconds compute, memory_bound, exposed_communication, bubble, optimizer, offload, data_stall,
+      checkpoint;
+  [[nodiscard]] Seconds total() const {
+    return compute + memory_bound + exposed_communication + bubble + optimizer + offload +
+           data_stall + checkpoint;
+  }
+};
+
+struct PacePlan {
+  // Unknown when a needed figure of the machine is unknown; `missing` then names it.
+  std::optional<Seconds> step;
+  std::optional<SamplesPerSecond> samples;  // of the whole job
+  std::optional<TokensPerSecond> tokens;    // of the whole job; text only
+  std::optional<TokensPerSecond> tokens_per_gpu;
+  std::optional<Ratio> mfu, hfu;
+  std::optional<FlopsPerSecond> model_flops_per_gpu;  // without recomputation
+  PaceBreakdown breakdown;
+  std::vector<std::string> missing;
+  std::vector<std::string> assumptions;
+};
+
+struct FeedStage {
+  std::string name;  // storage | read | decode | assemble | host-to-device
+  std::optional<SamplesPerSecond> can;  // unknown when the machine does not say
+  std::optional<SamplesPerSecond> needed;
+  Bytes ram;         // per node
+  std::string note;  // how `can` is known
+};
+
+struct FeedPlan {
+  std::vector<FeedStage> stages;
+  std::optional<Ratio> gpu_wait_fraction;
+  std::optional<Ratio> accelerator_utilization;
+  std::string limited_by;  // a stage's name; empty when the GPUs are never short
+};
+
+enum class BalanceVerdict { balanced, vram_short, ram_short, vram_idle, ram_idle,
+                            starved_by_storage, starved_by_cpu, starved_by_link };
+STEELYARD_ENUM_NAMES(BalanceVerdict, "balanced", "vram_short", "ram_short", "vram_idle", "ram_idle",
+                     "starved_by_storage", "starved_by_cpu", "starved_by_link")
+
+enum class Tier { entry, mid, large };
+STEELYARD_ENUM_NAMES(Tier, "entry", "mid", "large")
+
+// The job with `set` applied, really planned again.
+struct Advice {
+  std::string sentence;
+  std::vector<std::pair<std::string, std::string>> set;  // key, value as for --set
+  bool fits = false;
+  Bytes vram_peak;
+  Bytes ram_peak;
+  std::optional<Seconds> step;
+  std::optional<double> cost_per_hour;
+};
+
+struct BalancePlan {
+  std::optional<Ratio> ratio_needed;     // RAM : VRAM
+  std::optional<Ratio> ratio_installed;
+  Tier tier = Tier::entry;
+  Ratio rule_low, rule_high;             // rule of thumb of the tier
+  bool rule_open_ended = false;          // "and more"
+  std::vector<BalanceVerdict> verdicts;
+  std::vector<std::string> sentences;    // what a person would say, one per verdict
+  std::vector<Advice> advice;
+};
+
+struct CostPlan {
+  double per_hour = 0.0;  // all nodes
+  std::string currency;
+  std::optional<double> per_million_samples;
+  std::optional<double> per_million_tokens;
+};
+
+struct ConfidenceOf {
+  // The error seen on the nearest measured cases; unknown when no case is near.
+  std::optional<Ratio> median_absolute_error;
+  std::int64_t cases = 0;
+  std::string note;
+};
+
+struct ModelPlan {
+  std::string name;
+  std::string type;
+  Parameters parameters;
+  Parameters trainable_parameters;
+  Parameters active_parameters;  // used by one token
+  Flops forward_flops_per_sample;
+  Flops backward_flops_per_sample;
+};
+
+struct Plan {
+  Job job;  // resolved
+  Machine machine;
+  ModelPlan model;
+  VramPlan vram;
+  RamPlan ram;
+  PacePlan pace;
+  FeedPlan feed;
+  BalancePlan balance;
+  std::optional<CostPlan> cost;
+  ConfidenceOf vram_confidence, ram_confidence, pace_confidence;
+  // true / false; nothing when a capacity is unknown.
+  std::optional<bool> fits_vram, fits_ram;
+  std::vector<std::string> warnings;
+
+  [[nodiscard]] bool fits() const { return fits_vram.value_or(true) && fits_ram.value_or(true); }
+};
+
+}  // namespace steelyard::facts

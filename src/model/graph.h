@@ -1,0 +1,137 @@
+// A model as a graph of operators with shapes, built once from the model's own configuration.
+//
+// The graph is compact: a layer that repeats 80 times is one block with a count. Operators are those
+// of the model's own code ("rms_norm", "attention"), not of a framework; what a framework keeps of
+// them for the backward pass is decided in `step`.
+//
+// Shapes are concrete for one micro-batch: B samples of S tokens. They are element counts.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/quantity.h"
+
+namespace steelyard::model {
+
+using Shape = std::vector<std::int64_t>;
+
+[[nodiscard]] std::int64_t elements(const Shape& shape);  // 1 for a scalar; overflow-checked
+
+enum class ElementKind { real, token_ids, boolean };
+
+struct TensorInfo {
+  std::string name;
+  Shape shape;
+  ElementKind kind = ElementKind::real;
+};
+
+// A tensor: one of the block's own, or one that all blocks share (rotary tables).
+struct TensorRef {
+  bool shared = false;
+  std::int32_t index = -1;  // -1: none
+};
+
+enum class WeightRole { matrix, embedding, norm, bias, other };
+
+struct Weight {
+  std::string name;  // relative to the block: "self_attn.q_proj.weight"
+  Shape shape;
+  WeightRole role = WeightRole::matrix;
+  std::string tied_to;  // full name of the weight whose storage it shares; not counted again
+};
+
+enum class OperatorKind {
+  embedding,          // in: ids [B,S]; weight [V,H]; out: [B,S,H]
+  position_embedding, // out: [1,S,H] from a learned table; no tensor input
+  linear,             // in: [..., K]; weights: matrix [N,K] and perhaps bias [N]; out: [..., N]
+  layer_norm,         // in: [..., H]; weights: weight and bias, either may lack
+  rms_norm,           // in: [..., H]; weight
+  rotary_table,       // out: cos, sin [1,S,R]
+  rotary,             // in: q [B,nh,S,d], k, cos, sin; out: q, k
+  split,              // in: fused projection; out: its parts, views of the one storage
+  heads,              // in: [B,S,n*d]; out: [B,n,S,d] (a view)
+  attention,          // in: q [B,nh,S,d], k, v [B,nkv,S,d]; out: [B,S,nh*d]
+  activation,         // in, out: [..., F]
+  gated_activation,   // in: gate, up (or one fused tensor); out: act(gate) * up
+  add,                // in: a, b; out: a + b (broadcast)
+  scale,              // in * constant
+  dropout,
+  softcap,            // c * tanh(in / c)
+  causal_lm_loss,     // in: logits [B,S,V]; out: scalar
+};
+
+enum class ActivationKind { gelu, gelu_new, gelu_tanh, gelu_fast, bloom_gelu, quick_gelu, silu, relu };
+
+// How an attention reads its past.
+struct AttentionShape {
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  std::int64_t head_dim = 0;
+  bool causal = true;
+  std::int64_t window = 0;    // sliding window in tokens; 0: all of the past
+  bool alibi = false;         // adds a bias per head and distance
+  double softcap = 0.0;       // 0: none
+  double dropout = 0.0;
+  bool softmax_in_fp32 = false;  // the model's own code asks for it (llama, mistral, ...)
+  // How the model's own eager code masks: masked positions chosen by `where` (gpt2) or an additive
+  // mask (llama).
+  bool masks_by_where = false;
+};
+
+struct Operator {
+  OperatorKind kind = OperatorKind::add;
+  std::string name;                   // relative to the block: "self_attn.q_proj"
+  std::vector<TensorRef> inputs;
+  std::vector<TensorRef> outputs;
+  std::vector<std::int32_t> weights;  // indices into Block::weights, in the order of the kind
+
+  AttentionShape attention;                              // attention
+  ActivationKind activation = ActivationKind::silu;      // activation, gated_activation
+  double probability = 0.0;                              // dropout
+  std::int64_t rotary_dims = 0;                          // rotary: dimensions of a head that turn
+  bool unit_offset = false;                              // rms_norm: multiplies by (1 + weight)
+  bool fused_gate_up = false;                            // gated_activation: one input holds both
+  double constant = 0.0;                                 // scale, softcap
+};
+
+struct Block {
+  std::string name;  // "model.layers", "model.embed_tokens", "lm_head"
+  std::vector<Weight> weights;
+  std::vector<TensorInfo> tensors;
+  std::vector<Operator> operators;
+  TensorRef input;   // from the block before; index -1 in the first
+  TensorRef output;  // to the block after; the loss in the last
+};
+
+// Blocks that repeat as a sequence: 32 x {layer}, 21 x {sliding layer, full layer}.
+struct Segment {
+  std::int64_t repeat = 1;
+  std::vector<Block> blocks;
+};
+
+struct Graph {
+  std::string name;
+  std::string model_type;
+  std::int64_t batch = 1;     // samples in the micro-batch
+  std::int64_t sequence = 1;  // tokens per sample
+  std::int64_t vocabulary = 0;
+  std::int64_t hidden = 0;
+  std::int64_t layers = 0;
+  std::int64_t max_sequence = 0;  // the configuration's own limit; 0 when it has none
+  std::vector<TensorInfo> shared;
+  std::vector<Segment> segments;
+};
+
+// All weights of the model, tied ones once.
+[[nodiscard]] Parameters parameter_count(const Graph& graph);
+// Those of one block, tied ones not counted.
+[[nodiscard]] Parameters parameter_count(const Block& block);
+
+// Arithmetic of one forward pass of the whole micro-batch: multiply-adds count two; only matrix
+// multiplications and attention, as MFU counts. Causal attention counts half of the scores.
+[[nodiscard]] Flops forward_flops(const Graph& graph);
+[[nodiscard]] Flops forward_flops(const Operator& op, const Block& block, const Graph& graph);
+
+}  // namespace steelyard::model

@@ -1,0 +1,26 @@
+// The first header of the room: a model's own configuration -> graph.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "facts/model_source.h"
+#include "model/graph.h"
+
+namespace steelyard::model {
+
+struct SampleShape {
+  std::int64_t batch = 1;     // samples in the micro-batch, >= 1
+  std::int64_t sequence = 0;  // tokens per sample; 0: the configuration's own maximum, at most 2048
+};
+
+// Builds the graph of a dense decoder as Hugging Face defines it. Errors name the key of the
+// configuration that is missing or wrong; an unknown model_type lists the known ones and the nearest.
+[[nodiscard]] Result<Graph> build(const facts::ModelSource& source, SampleShape shape);
+
+// Every model_type that `build` knows, sorted.
+[[nodiscard]] std::vector<std::string> known_model_types();
+
+}  // namespace steelyard::model

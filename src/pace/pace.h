@@ -1,0 +1,26 @@
+// The first header of the room: the program of a rank + machine -> seconds.
+#pragma once
+
+#include "base/error.h"
+#include "facts/constants.h"
+#include "facts/job.h"
+#include "facts/machine.h"
+#include "facts/plan.h"
+#include "step/program.h"
+
+namespace steelyard::pace {
+
+struct Request {
+  const step::Program* program = nullptr;
+  const facts::Job* job = nullptr;  // resolved
+  const facts::Machine* machine = nullptr;
+  const facts::EfficiencyConstants* efficiency = nullptr;
+  Flops model_flops_per_sample;  // forward and backward, no recomputation
+  std::int64_t tokens_per_sample = 0;  // 0: not text
+};
+
+// Seconds of one optimizer step without data stalls (the composing room adds them). When the machine
+// lacks a figure the step needs, the answer has no step and names what is missing.
+[[nodiscard]] Result<facts::PacePlan> step_time(const Request& request);
+
+}  // namespace steelyard::pace

@@ -1,0 +1,27 @@
+// The first header of the room: job, ranks and loaders -> host bytes by kind through the phases.
+#pragma once
+
+#include "base/error.h"
+#include "facts/constants.h"
+#include "facts/job.h"
+#include "facts/machine.h"
+#include "facts/plan.h"
+#include "step/program.h"
+
+namespace steelyard::ram {
+
+struct Request {
+  const facts::Job* job = nullptr;  // resolved
+  const facts::Machine* machine = nullptr;
+  const step::StateSizes* states = nullptr;
+  const facts::HostConstants* constants = nullptr;
+  Bytes sample_bytes;  // one sample in host memory, ready for the GPU
+};
+
+// Host memory of one node, phase by phase. Rules: docs/model/host-memory.md.
+[[nodiscard]] Result<facts::RamPlan> host_memory(const Request& request);
+
+// What PyTorch's pinned allocator takes for a request: the next power of two.
+[[nodiscard]] Bytes pinned(Bytes requested);
+
+}  // namespace steelyard::ram

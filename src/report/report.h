@@ -1,0 +1,30 @@
+// The first header of the room: facts -> text. Computes no new number.
+#pragma once
+
+#include <string>
+
+#include "facts/cases.h"
+#include "facts/plan.h"
+
+namespace steelyard::report {
+
+struct Style {
+  int columns = 100;
+  bool colour = false;  // never the only carrier of meaning
+  bool ascii = false;   // plain ASCII instead of box-drawing characters and bars
+};
+
+// One screen: fits or not; VRAM and RAM as bars with their categories; the ratio on the steelyard;
+// the step with what it waits for; advice.
+[[nodiscard]] std::string plan_text(const facts::Plan& plan, const Style& style);
+
+// The table of `steelyard validate`: per source and quantity, the worst cases, fits as a confusion
+// matrix, what is not supported and why.
+[[nodiscard]] std::string validation_text(const facts::Validation& validation, const Style& style);
+// The same as Markdown, for docs/validation.md.
+[[nodiscard]] std::string validation_markdown(const facts::Validation& validation);
+
+[[nodiscard]] std::string gpu_text(const facts::Gpu& gpu, const Style& style);
+[[nodiscard]] std::string machine_text(const facts::Machine& machine, const Style& style);
+
+}  // namespace steelyard::report

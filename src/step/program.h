@@ -1,0 +1,119 @@
+// The program of one rank for one training step: what is allocated and freed, computed and sent, in
+// order. `vram` reads the allocations, `pace` the work, both the same program.
+//
+// The program is compact: a layer that repeats is one body with a count. A slot that is allocated in
+// iteration i of a forward body is freed in the iteration of a later body that works on the same
+// layer (backward bodies run their iterations in reverse), so (slot, layer) names one allocation.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/quantity.h"
+#include "facts/dtype.h"
+#include "facts/plan.h"
+
+namespace steelyard::step {
+
+enum class EventKind : std::uint8_t {
+  allocate,     // index: slot
+  free,         // index: slot
+  adopt,        // index: slot; the tensor carried over from the iteration before gets this name
+  carry,        // index: slot; hands the tensor over to the next iteration
+  work,         // index: Program::work
+  communicate,  // index: Program::communication
+};
+
+// Free lists are per stream: what a side stream frees cannot serve the compute stream.
+enum class Stream : std::uint8_t { compute, all_gather, reduce };
+
+struct Slot {
+  Bytes bytes;  // as requested; the allocator rounds
+  facts::VramCategory category = facts::VramCategory::temporaries;
+  Stream stream = Stream::compute;
+  std::int32_t name = 0;  // Program::names: the operation that made it
+};
+
+enum class WorkKind : std::uint8_t {
+  gemm,       // m x n x k
+  attention,  // fused attention kernel
+  memory,     // pointwise, reductions, copies: bound by memory bandwidth
+  optimizer,  // the same, of the optimizer step
+};
+
+struct Work {
+  WorkKind kind = WorkKind::memory;
+  facts::DType dtype = facts::DType::fp32;  // of the arithmetic
+  bool tf32 = false;          // fp32 multiplied in tf32
+  bool backward = false;
+  bool recomputed = false;    // counted by HFU, not by MFU
+  Flops flops;
+  Bytes traffic;              // read and written
+  std::int64_t m = 0, n = 0, k = 0, batch = 1;  // gemm: rows of the result, columns, depth, count
+  std::int32_t name = 0;
+};
+
+enum class Collective : std::uint8_t { all_reduce, all_gather, reduce_scatter };
+
+struct Communication {
+  Collective kind = Collective::all_reduce;
+  Bytes payload;            // the full (unsharded) buffer
+  std::int64_t ranks = 1;   // in the group
+  std::int64_t ranks_per_node = 1;
+  bool overlaps = false;    // may run beside the compute of its own body
+  std::int32_t name = 0;
+};
+
+struct Event {
+  EventKind kind = EventKind::work;
+  std::int32_t index = 0;
+};
+
+struct Body {
+  std::string layer;         // "model.layers"
+  std::int64_t repeat = 1;
+  bool reversed = false;     // iterations go from the last layer to the first
+  std::vector<Event> events;
+};
+
+enum class PhaseKind : std::uint8_t { setup, forward, backward, reduction, optimizer, zero_grad };
+[[nodiscard]] const char* name_of(PhaseKind kind);
+
+struct Phase {
+  PhaseKind kind = PhaseKind::forward;
+  std::vector<Body> bodies;
+};
+
+// Phases that run `repeat` times in a row: all micro-batches but the first are alike.
+struct Pass {
+  std::int64_t repeat = 1;
+  std::vector<Phase> phases;
+};
+
+// What the ranks hold of the model's states, summed over the whole job; for host memory.
+struct StateSizes {
+  Parameters parameters, trainable;
+  Bytes parameter_bytes;   // one full copy as trained (fp32 when mixed)
+  Bytes gradient_bytes;    // one full copy
+  Bytes optimizer_bytes;   // one full copy, master weights included
+  Bytes batch_bytes;       // one micro-batch on the GPU
+  Bytes largest_block_bytes;  // parameters of the largest block, as trained
+};
+
+struct Program {
+  std::vector<std::string> names;
+  std::vector<Slot> slots;
+  std::vector<Work> work;
+  std::vector<Communication> communication;
+  std::vector<Pass> setup;  // once: parameters, optimizer states, buffers
+  std::vector<Pass> step;   // every step
+  StateSizes states;
+  // Kernel launches of one step; eager frameworks cannot issue them faster than the host allows.
+  std::int64_t kernels = 0;
+  std::int64_t ranks = 1;
+  // Communicators that allocate buffers outside of the allocator.
+  std::int64_t communicators = 0;
+};
+
+}  // namespace steelyard::step
