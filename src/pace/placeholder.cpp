@@ -1,0 +1,1 @@
+// Keeps the room buildable until its first source file; removed with it.
