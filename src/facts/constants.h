@@ -5,7 +5,9 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/quantity.h"
@@ -30,7 +32,13 @@ struct FrameworkProfile {
   // The dropout probabilities of the model's configuration apply (train mode); some recipes set 0.
   bool dropout = true;
   bool supported = true;  // false: known by name, rules not built yet
+  std::string reason;     // why it is not supported
   std::vector<std::string> sources;
+};
+
+// What differs on one GPU architecture; absent: as everywhere.
+struct DeviceMemoryOverride {
+  std::optional<Bytes> context, nvls, gemm_workspace;
 };
 
 // Memory on the GPU outside of tensors. catalog/calibration/device_memory.toml
@@ -42,6 +50,18 @@ struct DeviceMemoryConstants {
   Bytes gemm_workspace;          // per handle, inside the allocator
   std::int64_t gemm_handles = 2;  // forward thread and autograd thread
   std::string source;
+  std::map<std::string, DeviceMemoryOverride, std::less<>> by_architecture;
+
+  // The figures on a GPU of that architecture (Gpu::architecture; "" when unknown).
+  [[nodiscard]] DeviceMemoryConstants on(std::string_view architecture) const {
+    DeviceMemoryConstants here = *this;
+    if (const auto found = by_architecture.find(architecture); found != by_architecture.end()) {
+      here.context = found->second.context.value_or(context);
+      here.nvls = found->second.nvls.value_or(nvls);
+      here.gemm_workspace = found->second.gemm_workspace.value_or(gemm_workspace);
+    }
+    return here;
+  }
 };
 
 // What a processor reaches of its peaks, by kind of work. catalog/calibration/pace.toml
@@ -55,7 +75,15 @@ struct EfficiencyConstants {
   Seconds kernel_launch;       // host time to launch one kernel, eager
   Seconds collective_latency;  // per step of a ring
   Tokens gemm_half_rows;       // rows at which a GEMM reaches half of its efficiency
+  Ratio gemm_unaligned{1.0};   // of that, when a side is no multiple of 16 bytes
+  std::int64_t gemm_half_elements = 0;  // of the result, at which half of the processor is filled
+  Ratio host_peer{1.0};        // of the host link, GPU to GPU where no GPU link exists
+  Seconds kernel_floor{};      // on the GPU, of the smallest kernel
+  Seconds network_latency{};   // per step of a ring that crosses to another node
   std::string source;
+  // The same for processors of one architecture (Gpu::architecture), complete; empty inside.
+  std::string architecture{};
+  std::vector<EfficiencyConstants> by_architecture{};
 };
 
 // Host memory and speed of processes. catalog/calibration/host.toml
