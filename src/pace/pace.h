@@ -15,12 +15,12 @@ struct Request {
   const facts::Job* job = nullptr;  // resolved
   const facts::Machine* machine = nullptr;
   const facts::EfficiencyConstants* efficiency = nullptr;
-  Flops model_flops_per_sample;  // forward and backward, no recomputation
+  Flops model_flops_per_sample;        // forward and backward, no recomputation
   std::int64_t tokens_per_sample = 0;  // 0: not text
 };
 
-// Seconds of one optimizer step without data stalls (the composing room adds them). When the machine
-// lacks a figure the step needs, the answer has no step and names what is missing.
+// Seconds of one optimizer step without data stalls (the composing room adds them). When the
+// machine lacks a figure the step needs, the answer has no step and names what is missing.
 [[nodiscard]] Result<facts::PacePlan> step_time(const Request& request);
 
 }  // namespace steelyard::pace

@@ -1,0 +1,55 @@
+// The figures of GPU and machine that a step needs, and the names of those that are unknown.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/quantity.h"
+#include "facts/constants.h"
+#include "facts/dtype.h"
+#include "facts/enums.h"
+#include "facts/machine.h"
+
+namespace steelyard::pace {
+
+// What is asked for and unknown, in the order of asking, each once.
+class Missing {
+ public:
+  void add(std::string what);
+  [[nodiscard]] const std::vector<std::string>& names() const { return names_; }
+  [[nodiscard]] bool any() const { return !names_.empty(); }
+
+ private:
+  std::vector<std::string> names_;
+};
+
+// The dense peak rate of arithmetic in `type`. `tf32`: fp32 operands multiplied as tf32, which
+// processors before Ampere carry out as plain fp32. Unknown: nothing, and `missing` names it.
+[[nodiscard]] std::optional<FlopsPerSecond> peak_rate(const facts::Gpu& gpu, facts::DType type,
+                                                      bool tf32, Missing& missing);
+
+// The peak that MFU is measured against: of the type in which the job multiplies. Nothing for
+// precisions whose peak no catalogue holds (nvfp4).
+[[nodiscard]] std::optional<FlopsPerSecond> peak_rate(const facts::Gpu& gpu,
+                                                      facts::Precision precision);
+
+[[nodiscard]] std::optional<BytesPerSecond> memory_bandwidth(const facts::Gpu& gpu,
+                                                             Missing& missing);
+
+// How GPUs of a node reach each other.
+struct Link {
+  BytesPerSecond rate;        // one way, as the vendor states it
+  bool through_host = false;  // no GPU link: over PCIe and the host
+};
+[[nodiscard]] std::optional<Link> link_inside_node(const facts::Gpu& gpu, Missing& missing);
+
+// One way, of one GPU's share.
+[[nodiscard]] std::optional<BytesPerSecond> network(const facts::Machine& machine,
+                                                    Missing& missing);
+
+// The constants of the GPU's architecture, or the general ones.
+[[nodiscard]] const facts::EfficiencyConstants& constants_of(
+    const facts::Gpu& gpu, const facts::EfficiencyConstants& general);
+
+}  // namespace steelyard::pace

@@ -1,0 +1,190 @@
+#include "pace/pace.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pace/collectives.h"
+#include "pace/figures.h"
+#include "pace/roofline.h"
+#include "pace/walk.h"
+
+namespace steelyard::pace {
+namespace {
+
+using facts::EfficiencyConstants;
+using facts::PacePlan;
+using step::EventKind;
+using step::Program;
+
+Error our_bug(std::string subject, std::string found, std::string accepted) {
+  Error error;
+  error.code = ErrorCode::internal;
+  error.subject = std::move(subject);
+  error.found = std::move(found);
+  error.accepted = std::move(accepted);
+  return error;
+}
+
+Result<void> check(const EfficiencyConstants& constants) {
+  const std::pair<const char*, Ratio> ratios[] = {
+      {"gemm", constants.gemm},
+      {"attention_forward", constants.attention_forward},
+      {"attention_backward", constants.attention_backward},
+      {"memory", constants.memory},
+      {"link", constants.link},
+      {"network", constants.network},
+      {"host_peer", constants.host_peer},
+      {"gemm_unaligned", constants.gemm_unaligned},
+  };
+  for (const auto& [name, ratio] : ratios) {
+    if (!(ratio > Ratio(0.0) && ratio <= Ratio(1.0))) {
+      return fail(our_bug(std::string("calibration of pace: ") + name,
+                          std::to_string(ratio.value()), "more than 0, at most 1"));
+    }
+  }
+  return {};
+}
+
+struct Used {  // by index: whether the step (not the set-up) has such an event
+  std::vector<bool> work, communication;
+};
+
+Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what) {
+  if (index < 0 || static_cast<std::size_t>(index) >= used.size()) {
+    return fail(our_bug(std::string("program: event of ") + what, std::to_string(index),
+                        "an index below " + std::to_string(used.size())));
+  }
+  used[static_cast<std::size_t>(index)] = true;
+  return {};
+}
+
+Result<Used> used_by_step(const Program& program) {
+  Used used{std::vector<bool>(program.work.size()),
+            std::vector<bool>(program.communication.size())};
+  for (const step::Pass& pass : program.step) {
+    for (const step::Phase& phase : pass.phases) {
+      for (const step::Body& body : phase.bodies) {
+        for (const step::Event& event : body.events) {
+          if (event.kind == EventKind::work) {
+            STEELYARD_CHECK(mark(used.work, event.index, "work"));
+          } else if (event.kind == EventKind::communicate) {
+            STEELYARD_CHECK(mark(used.communication, event.index, "communication"));
+          }
+        }
+      }
+    }
+  }
+  return used;
+}
+
+Prices price(const Program& program, const Used& used, const facts::Machine& machine,
+             const EfficiencyConstants& constants, Missing& missing) {
+  Prices prices;
+  prices.kernel_launch = constants.kernel_launch;
+  prices.work.resize(program.work.size());
+  prices.communication.resize(program.communication.size());
+  for (std::size_t i = 0; i < program.work.size(); ++i) {
+    if (!used.work[i]) continue;
+    prices.work[i] = time_of(program.work[i], machine.gpu, constants, missing).value_or(WorkTime());
+  }
+  for (std::size_t i = 0; i < program.communication.size(); ++i) {
+    if (!used.communication[i]) continue;
+    prices.communication[i] =
+        time_of(program.communication[i], machine, constants, missing).value_or(Seconds());
+  }
+  return prices;
+}
+
+bool spans_nodes(const Program& program, const Used& used) {
+  for (std::size_t i = 0; i < program.communication.size(); ++i) {
+    const step::Communication& c = program.communication[i];
+    if (used.communication[i] && c.ranks > c.ranks_per_node) return true;
+  }
+  return false;
+}
+
+bool communicates(const Program& program, const Used& used) {
+  for (std::size_t i = 0; i < program.communication.size(); ++i) {
+    if (used.communication[i] && program.communication[i].ranks > 1) return true;
+  }
+  return false;
+}
+
+void note_assumptions(PacePlan& plan, const Request& request, const Used& used,
+                      const Walked& walked) {
+  auto say = [&](std::string sentence) { plan.assumptions.push_back(std::move(sentence)); };
+  say("Kernels run one after the other, each at its roofline with the calibrated share of the "
+      "peak.");
+  if (communicates(*request.program, used)) {
+    say("Collectives are rings at the calibrated share of the link.");
+    Missing none;
+    const auto link = link_inside_node(request.machine->gpu, none);
+    if (link && link->through_host) {
+      say("No GPU link is known: GPUs of a node exchange data over the host link.");
+    }
+    if (spans_nodes(*request.program, used)) {
+      say("Every GPU has its own share of the network (one rail per GPU) and all rails are used.");
+    }
+  }
+  if (walked.host_bound > Seconds()) {
+    say("The host launches kernels slower than the GPU executes them in part of the step.");
+  }
+}
+
+std::int64_t gpus_of(const Request& request) {
+  const facts::MachineKeys& keys = request.job->machine;
+  return checked_multiply(keys.nodes, keys.gpus.value_or(request.machine->gpus));
+}
+
+// Samples, tokens and utilization from the seconds of a step.
+void fill_rates(PacePlan& plan, const Request& request, Flops recomputed_per_gpu) {
+  const Seconds step = *plan.step;
+  const double gpus = static_cast<double>(gpus_of(request));
+  plan.samples = Samples(*request.job->train.global_batch) / step;
+  if (request.tokens_per_sample > 0) {
+    plan.tokens =
+        TokensPerSecond(plan.samples->value() * static_cast<double>(request.tokens_per_sample));
+    plan.tokens_per_gpu = *plan.tokens / gpus;
+  }
+  const FlopsPerSecond useful(request.model_flops_per_sample.value() * plan.samples->value() /
+                              gpus);
+  plan.model_flops_per_gpu = useful;
+  const auto peak = peak_rate(request.machine->gpu, request.job->train.precision);
+  if (peak && peak->value() > 0.0) {
+    plan.mfu = useful / *peak;
+    plan.hfu = (useful + recomputed_per_gpu / step) / *peak;
+  }
+}
+
+}  // namespace
+
+Result<PacePlan> step_time(const Request& request) {
+  const Program& program = *request.program;
+  const EfficiencyConstants& constants = constants_of(request.machine->gpu, *request.efficiency);
+  STEELYARD_CHECK(check(constants));
+  if (!request.job->train.global_batch) {
+    return fail(our_bug("train.global_batch", "nothing", "a resolved job"));
+  }
+  STEELYARD_TRY(used, used_by_step(program));
+
+  PacePlan plan;
+  Missing missing;
+  const Prices prices = price(program, used, *request.machine, constants, missing);
+  if (missing.any()) {
+    plan.missing = missing.names();
+    return plan;
+  }
+  const Walked walked = walk(program, prices);
+  plan.breakdown = walked.breakdown;
+  const Seconds step = plan.breakdown.total();
+  if (!(step > Seconds())) return fail(our_bug("program: step", "no work", "at least one kernel"));
+  plan.step = step;
+  fill_rates(plan, request, walked.recomputed);
+  note_assumptions(plan, request, used, walked);
+  return plan;
+}
+
+}  // namespace steelyard::pace

@@ -1,0 +1,31 @@
+// Seconds of one piece of work on one GPU: the slower of arithmetic and memory traffic, and never
+// less than the smallest kernel takes (Williams et al., "Roofline", CACM 2009). The shape terms of
+// a GEMM are derived in docs/model/compute.md.
+#pragma once
+
+#include <optional>
+
+#include "base/quantity.h"
+#include "facts/constants.h"
+#include "facts/machine.h"
+#include "pace/figures.h"
+#include "step/program.h"
+
+namespace steelyard::pace {
+
+struct WorkTime {
+  Seconds seconds;
+  bool arithmetic_bound = false;  // limited by the rate of multiplication, not by memory
+};
+
+// Nothing when the GPU lacks a figure that this work needs; `missing` then names it.
+[[nodiscard]] std::optional<WorkTime> time_of(const step::Work& work, const facts::Gpu& gpu,
+                                              const facts::EfficiencyConstants& efficiency,
+                                              Missing& missing);
+
+// What a GEMM of m x n x k, `batch` times, reaches of the rate for large aligned matrices, in (0,
+// 1].
+[[nodiscard]] Ratio shape_efficiency(const step::Work& gemm,
+                                     const facts::EfficiencyConstants& efficiency);
+
+}  // namespace steelyard::pace

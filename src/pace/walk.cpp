@@ -1,0 +1,96 @@
+#include "pace/walk.h"
+
+#include <algorithm>
+
+namespace steelyard::pace {
+namespace {
+
+using step::Body;
+using step::EventKind;
+using step::Phase;
+using step::PhaseKind;
+using step::Program;
+using step::Work;
+using step::WorkKind;
+
+struct Part {  // of a body or a phase
+  Seconds compute, memory, optimizer, exposed;
+  Flops recomputed;
+  std::int64_t kernels = 0;
+
+  [[nodiscard]] Seconds busy() const { return compute + memory + optimizer; }
+};
+
+void add(Part& sum, const Part& part, std::int64_t times) {
+  const double t = static_cast<double>(times);
+  sum.compute += part.compute * t;
+  sum.memory += part.memory * t;
+  sum.optimizer += part.optimizer * t;
+  sum.exposed += part.exposed * t;
+  sum.recomputed += part.recomputed * t;
+  sum.kernels = checked_add(sum.kernels, checked_multiply(part.kernels, times));
+}
+
+bool belongs_to_optimizer(PhaseKind kind) {
+  return kind == PhaseKind::optimizer || kind == PhaseKind::zero_grad;
+}
+
+void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phase) {
+  ++part.kernels;
+  if (belongs_to_optimizer(phase) || work.kind == WorkKind::optimizer) {
+    part.optimizer += time.seconds;
+  } else if (time.arithmetic_bound) {
+    part.compute += time.seconds;
+  } else {
+    part.memory += time.seconds;
+  }
+  if (work.recomputed && (work.kind == WorkKind::gemm || work.kind == WorkKind::attention)) {
+    part.recomputed += work.flops;
+  }
+}
+
+Part one_iteration(const Body& body, PhaseKind phase, const Program& program,
+                   const Prices& prices) {
+  Part part;
+  Seconds beside;
+  for (const step::Event& event : body.events) {
+    const auto index = static_cast<std::size_t>(event.index);
+    if (event.kind == EventKind::work) {
+      add_work(part, program.work[index], prices.work[index], phase);
+    } else if (event.kind == EventKind::communicate) {
+      (program.communication[index].overlaps ? beside : part.exposed) +=
+          prices.communication[index];
+    }
+  }
+  part.exposed += std::max(Seconds(), beside - part.busy());
+  return part;
+}
+
+}  // namespace
+
+Walked walk(const Program& program, const Prices& prices) {
+  Walked walked;
+  for (const step::Pass& pass : program.step) {
+    for (const Phase& phase : pass.phases) {
+      Part once;
+      for (const Body& body : phase.bodies) {
+        add(once, one_iteration(body, phase.kind, program, prices), body.repeat);
+      }
+      const Seconds launching = prices.kernel_launch * static_cast<double>(once.kernels);
+      const Seconds waiting = std::max(Seconds(), launching - once.busy() - once.exposed);
+      (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += waiting;
+
+      const double times = static_cast<double>(pass.repeat);
+      walked.breakdown.compute += once.compute * times;
+      walked.breakdown.memory_bound += once.memory * times;
+      walked.breakdown.optimizer += once.optimizer * times;
+      walked.breakdown.exposed_communication += once.exposed * times;
+      walked.host_bound += waiting * times;
+      walked.recomputed += once.recomputed * times;
+      walked.kernels = checked_add(walked.kernels, checked_multiply(once.kernels, pass.repeat));
+    }
+  }
+  return walked;
+}
+
+}  // namespace steelyard::pace
