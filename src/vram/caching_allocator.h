@@ -1,20 +1,30 @@
-// PyTorch's CUDA caching allocator, simulated to the byte: rounding, pools, split, best fit, merge,
-// segments. Rules and their sources: docs/model/vram.md, "The allocator".
+// PyTorch's CUDA caching allocator, simulated to the byte: rounding, pools, best fit, split, merge,
+// segments, expandable segments. Rules and their sources: docs/model/vram.md, "The allocator".
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <set>
-#include <vector>
+#include <optional>
 
 #include "base/quantity.h"
 
 namespace steelyard::vram {
 
+// Sizes from 1 MiB to 64 GiB by powers of two; smaller and larger sizes count to the ends.
+constexpr std::size_t kRoundupIntervals = 16;
+
+// The keys of PYTORCH_CUDA_ALLOC_CONF that move a block; the defaults are PyTorch's.
 struct AllocatorSettings {
   bool expandable_segments = false;
-  std::int64_t roundup_power2_divisions = 0;  // 0: off
+  // Steps between powers of two to which requests are rounded, for all sizes; 0: off.
+  std::int64_t roundup_power2_divisions = 0;
+  // The same per interval of sizes (interval i starts at 2^i MiB); where 0, the line above holds.
+  std::array<std::int64_t, kRoundupIntervals> roundup_by_interval{};
+  std::optional<Bytes> max_split_size{};                         // none: every block may be split
+  Bytes max_non_split_rounding = Bytes(std::int64_t{20} << 20);  // used with max_split_size only
+  std::optional<Bytes> device_bytes{};  // what cudaMalloc can give; none: no limit
 };
 
 // Identifies one live allocation; 0 is "none" (a request of 0 bytes).
@@ -27,11 +37,16 @@ class CachingAllocator {
   CachingAllocator& operator=(const CachingAllocator&) = delete;
   ~CachingAllocator();
 
+  // Where PyTorch raises OutOfMemoryError, after releasing what it can: nothing from try_allocate,
+  // QuantityOverflow from allocate, which is for devices without a limit.
   BlockId allocate(Bytes requested, int stream = 0);
+  [[nodiscard]] std::optional<BlockId> try_allocate(Bytes requested, int stream = 0);
+  // `block` is live or 0. An event recorded on another stream is taken as complete at once.
   void free(BlockId block);
+  void empty_cache();  // torch.cuda.empty_cache(): wholly free segments go back to the device
 
-  [[nodiscard]] Bytes allocated() const;  // sum of the sizes of live blocks
-  [[nodiscard]] Bytes reserved() const;   // sum of segments
+  [[nodiscard]] Bytes allocated() const;             // sum of the sizes of live blocks
+  [[nodiscard]] Bytes reserved() const;              // sum of segments
   [[nodiscard]] Bytes size_of(BlockId block) const;  // block size, unsplit tail included
 
  private:
