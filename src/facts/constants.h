@@ -93,13 +93,26 @@ struct HostConstants {
   Bytes loader_worker;        // one loader process beyond shared pages
   Bytes index_per_sample;     // dataset index, per sample and process that touches it
   Bytes largest_checkpoint_shard;  // file-by-file loading holds one of them
+  // Copies of the whole state that one rank holds while it loads by itself, by framework; 1 when the
+  // framework is not named.
+  std::map<std::string, double, std::less<>> load_copies;
+  Bytes shared_memory_segment;                 // of one NCCL connection through host memory
+  std::int64_t shared_memory_channels = 0;     // such connections per pair of neighbours
   double jpeg_seconds_per_byte = 0.0;   // decode cost: bytes in ...
   double jpeg_seconds_per_pixel = 0.0;  // ... and pixels out
+  double jpeg_bytes_per_pixel = 0.0;    // compressed bytes per pixel of a usual photograph
+  Ratio image_transform;                // decode, resize, crop and normalise over decode alone
+  double video_seconds_per_frame = 0.0;      // decoding one frame, one core
+  double video_frames_between_keys = 0.0;    // distance of key frames
   std::map<std::string, double, std::less<>> decode_seconds;  // by data kind, one sample, one core
+  std::map<std::string, double, std::less<>> decode_seconds_per_byte;  // by data kind, stored bytes
   Seconds assemble_per_byte;  // collate and pin, one thread
+  Seconds file_read;          // opening, reading and closing a cached file, beyond its bytes
+  BytesPerSecond thread_copy;            // one thread copying memory
   BytesPerSecond host_memory_bandwidth;  // one socket, when the machine does not say
   BytesPerSecond storage_read;           // of a local NVMe drive, when the machine does not say
   BytesPerSecond pcie_copy;              // pinned host-to-device, when the machine does not say
+  Ratio host_link_share;                 // of the host link's raw rate that pinned copies reach
   std::string source;
 };
 
