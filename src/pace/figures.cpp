@@ -104,14 +104,4 @@ std::optional<BytesPerSecond> network(const facts::Machine& machine, Missing& mi
   return std::nullopt;
 }
 
-const facts::EfficiencyConstants& constants_of(const Gpu& gpu,
-                                               const facts::EfficiencyConstants& general) {
-  if (gpu.architecture.empty()) return general;
-  const auto& list = general.by_architecture;
-  const auto found = std::find_if(list.begin(), list.end(), [&](const auto& entry) {
-    return entry.architecture == gpu.architecture;
-  });
-  return found == list.end() ? general : *found;
-}
-
 }  // namespace steelyard::pace

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "base/quantity.h"
-#include "facts/constants.h"
 #include "facts/dtype.h"
 #include "facts/enums.h"
 #include "facts/machine.h"
@@ -47,9 +46,5 @@ struct Link {
 // One way, of one GPU's share.
 [[nodiscard]] std::optional<BytesPerSecond> network(const facts::Machine& machine,
                                                     Missing& missing);
-
-// The constants of the GPU's architecture, or the general ones.
-[[nodiscard]] const facts::EfficiencyConstants& constants_of(
-    const facts::Gpu& gpu, const facts::EfficiencyConstants& general);
 
 }  // namespace steelyard::pace
