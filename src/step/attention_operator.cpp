@@ -1,0 +1,115 @@
+#include "step/attention_operator.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "step/primitives.h"
+
+namespace steelyard::step {
+
+namespace {
+
+AttentionDims dims_of(const OperatorCall& call) {
+  const model::AttentionShape& shape = call.op->attention;
+  AttentionDims dims;
+  dims.samples = call.graph->batch;
+  dims.heads = shape.heads;
+  dims.kv_heads = shape.kv_heads;
+  dims.head_dim = shape.head_dim;
+  dims.queries = call.inputs[0].numel / (dims.samples * dims.heads * dims.head_dim);
+  dims.keys = call.inputs[1].numel / (dims.samples * dims.kv_heads * dims.head_dim);
+  if (shape.causal) {
+    // A causal kernel skips half of the scores; a window of w keeps about w of each row.
+    const double window = shape.window > 0 ? static_cast<double>(shape.window) : 1e300;
+    const double keys = static_cast<double>(dims.keys);
+    dims.computed_share = window >= keys ? 0.5 : (window / keys) * (1.0 - 0.5 * window / keys);
+  }
+  return dims;
+}
+
+struct Heads {
+  Tensor q, k, v;
+};
+
+// Scores from the product on: masking, softmax and what else the model's own code does.
+Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, DType query_type,
+                     DType value_type) {
+  const model::AttentionShape& shape = call.op->attention;
+  if (shape.softcap > 0.0) {
+    scores = mul_constant(tape, std::move(scores));
+    scores = tanh(tape, std::move(scores));
+    scores = mul_constant(tape, std::move(scores));
+  }
+  if (shape.causal && shape.masks_by_where) {
+    scores = where(tape, call.mask, std::move(scores));
+  } else if (shape.causal) {
+    scores = add(tape, std::move(scores), call.mask);
+  }
+  const bool wide = shape.softmax_in_fp32 || tape.arithmetic().autocast;
+  const DType softmax_type = wide ? DType::fp32 : scores.dtype;
+  Tensor weights = softmax(tape, std::move(scores), softmax_type);
+  weights = to(tape, std::move(weights), shape.softmax_in_fp32 ? query_type : value_type);
+  const double p = call.variants->dropout ? shape.dropout : 0.0;
+  return dropout(tape, std::move(weights), p);
+}
+
+Tensor eager_attention(Tape& tape, const OperatorCall& call, const AttentionDims& dims,
+                       Heads heads) {
+  const std::int64_t batch = dims.samples * dims.heads;
+  const DType query_type = heads.q.dtype;
+  const DType value_type = heads.v.dtype;
+  Tensor scores = matmul(tape, heads.q, heads.k, batch, dims.queries, dims.keys, dims.head_dim);
+  scores = mul_constant(tape, std::move(scores));  // / sqrt(d)
+  Tensor weights = probabilities(tape, call, std::move(scores), query_type, value_type);
+  Tensor y = matmul(tape, std::move(weights), heads.v, batch, dims.queries, dims.head_dim,
+                    dims.keys);
+  return contiguous(tape, view(std::move(y), false));  // transpose(1, 2).reshape
+}
+
+// aten/src/ATen/native/transformers/attention.cpp: q, k and v of 16 bits are widened to fp32.
+Tensor math_attention(Tape& tape, const AttentionDims& dims, Heads heads) {
+  const DType before = heads.q.dtype;
+  const std::int64_t batch = dims.samples * dims.heads;
+  Tensor q = mul_constant(tape, to(tape, std::move(heads.q), DType::fp32));
+  Tensor k = mul_constant(tape, to(tape, std::move(heads.k), DType::fp32));
+  Tensor v = to(tape, std::move(heads.v), DType::fp32);
+  Tensor scores = matmul(tape, std::move(q), std::move(k), batch, dims.queries, dims.keys,
+                         dims.head_dim);
+  Tensor weights = softmax(tape, std::move(scores), DType::fp32);
+  Tensor y = matmul(tape, std::move(weights), std::move(v), batch, dims.queries, dims.head_dim,
+                    dims.keys);
+  y = to(tape, std::move(y), before);
+  return contiguous(tape, view(std::move(y), false));
+}
+
+}  // namespace
+
+Tensor attention(Tape& tape, const OperatorCall& call) {
+  const AttentionDims dims = dims_of(call);
+  Heads heads{call.inputs[0], call.inputs[1], call.inputs[2]};
+  if (dims.samples == 1) {  // the views of one sample need no copy before a batched product
+    heads.q = view(heads.q, true);
+    heads.k = view(heads.k, true);
+    heads.v = view(heads.v, true);
+  }
+  const std::int64_t times = dims.heads / dims.kv_heads;
+  const bool math = call.variants->attention == AttentionKernel::math;
+  if (times > 1 && (math || call.variants->key_value_repeat == KeyValueRepeat::repeat)) {
+    heads.k = repeat(tape, std::move(heads.k), times);
+    heads.v = repeat(tape, std::move(heads.v), times);
+  }
+  if (math) {
+    return call.variants->math_attention == MathAttention::eager
+               ? eager_attention(tape, call, dims, std::move(heads))
+               : math_attention(tape, dims, std::move(heads));
+  }
+  AttentionDims kernel = dims;
+  if (heads.k.numel == heads.q.numel && dims.queries == dims.keys) kernel.kv_heads = dims.heads;
+  // Flash attention has no fp32 kernel: PyTorch falls back to the memory-efficient one.
+  const bool wide = tape.arithmetic().compute == DType::fp32;
+  const bool efficient = wide || call.variants->attention == AttentionKernel::efficient;
+  return fused_attention(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v), kernel,
+                         efficient);
+}
+
+}  // namespace steelyard::step

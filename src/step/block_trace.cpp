@@ -1,0 +1,304 @@
+#include "step/block_trace.h"
+
+#include <algorithm>
+#include <unordered_set>
+#include <utility>
+
+#include "step/operators.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using facts::VramCategory;
+
+class BlockRun {
+ public:
+  BlockRun(Program& program, const model::Graph& graph, const model::Block& block,
+           const BlockOptions& options, SharedTensors& shared)
+      : program_(program), graph_(graph), block_(block), options_(options), shared_(shared),
+        tape_(program, options.tape) {
+    make_weights();
+    find_last_uses();
+  }
+
+  BlockTrace run(bool first, bool last);
+
+ private:
+  void make_weights();
+  void find_last_uses();
+  [[nodiscard]] Tensor input_tensor(bool first);
+  [[nodiscard]] Tensor forward(const Tensor& input);
+  [[nodiscard]] Tensor& tensor_of(model::TensorRef ref);
+  [[nodiscard]] const model::TensorInfo& info_of(model::TensorRef ref) const;
+  [[nodiscard]] OperatorCall call_of(const model::Operator& op);
+  void list_saved();
+  void categorise();
+  void backward(const Tensor& input, Tensor output, bool last);
+  void collect_gradients();
+  void hold_for_caller(const Tensor& output, bool last);
+
+  Program& program_;
+  const model::Graph& graph_;
+  const model::Block& block_;
+  const BlockOptions& options_;
+  SharedTensors& shared_;
+  Tape tape_;
+  BlockTrace trace_;
+  std::vector<Tensor> weights_;
+  std::vector<Tensor> live_;                // by index of the block's tensors
+  std::vector<std::size_t> last_use_;       // by tensor: index of the last operator that reads it
+  std::vector<Tensor> held_;                // until the step ends
+  Tensor input_gradient_;
+  std::vector<NodeRef> roots_;
+};
+
+void BlockRun::make_weights() {
+  for (std::size_t i = 0; i < block_.weights.size(); ++i) {
+    Tensor weight = tape_.external(model::elements(block_.weights[i].shape),
+                                   options_.weight_dtype);
+    weight.storage->weight = true;
+    weight.leaf = static_cast<std::int32_t>(i);
+    weight.requires_grad = options_.weights_train;
+    weights_.push_back(std::move(weight));
+  }
+  trace_.gradients.assign(block_.weights.size(), -1);
+}
+
+void BlockRun::find_last_uses() {
+  live_.resize(block_.tensors.size());
+  last_use_.assign(block_.tensors.size(), 0);
+  for (std::size_t i = 0; i < block_.operators.size(); ++i) {
+    for (model::TensorRef ref : block_.operators[i].inputs) {
+      if (!ref.shared && ref.index >= 0) last_use_[static_cast<std::size_t>(ref.index)] = i;
+    }
+  }
+  for (model::TensorRef kept : {block_.output, block_.input}) {
+    // The caller's variable holds the input until the block returns.
+    if (!kept.shared && kept.index >= 0) {
+      last_use_[static_cast<std::size_t>(kept.index)] = block_.operators.size();
+    }
+  }
+}
+
+const model::TensorInfo& BlockRun::info_of(model::TensorRef ref) const {
+  const auto index = static_cast<std::size_t>(ref.index);
+  return ref.shared ? graph_.shared[index] : block_.tensors[index];
+}
+
+Tensor& BlockRun::tensor_of(model::TensorRef ref) {
+  const auto index = static_cast<std::size_t>(ref.index);
+  if (!ref.shared) return live_[index];
+  if (shared_.tensors.size() < graph_.shared.size()) shared_.tensors.resize(graph_.shared.size());
+  Tensor& tensor = shared_.tensors[index];
+  if (!tensor && graph_.shared[index].kind == model::ElementKind::token_ids) {
+    tensor = shared_.token_ids;
+  }
+  return tensor;
+}
+
+OperatorCall BlockRun::call_of(const model::Operator& op) {
+  OperatorCall call;
+  call.op = &op;
+  call.graph = &graph_;
+  call.variants = &options_.variants;
+  call.mask = shared_.mask;
+  for (model::TensorRef ref : op.inputs) {
+    call.inputs.push_back(tensor_of(ref));
+    call.input_shapes.push_back(info_of(ref).shape);
+  }
+  for (model::TensorRef ref : op.outputs) call.output_shapes.push_back(info_of(ref).shape);
+  for (std::int32_t weight : op.weights) {
+    call.weights.push_back(weight < 0 ? Tensor() : weights_[static_cast<std::size_t>(weight)]);
+  }
+  return call;
+}
+
+Tensor BlockRun::forward(const Tensor& input) {
+  if (block_.input.index >= 0) tensor_of(block_.input) = input;
+  for (std::size_t i = 0; i < block_.operators.size(); ++i) {
+    const model::Operator& op = block_.operators[i];
+    tape_.enter(op.name);
+    std::vector<Tensor> outputs = run_operator(tape_, call_of(op));
+    for (std::size_t o = 0; o < op.outputs.size(); ++o) {
+      tensor_of(op.outputs[o]) = std::move(outputs[o]);
+    }
+    outputs.clear();
+    if (op.kind == model::OperatorKind::causal_lm_loss && options_.variants.keeps_logits) {
+      held_.push_back(tensor_of(op.inputs[0]));
+    }
+    for (std::size_t t = 0; t < live_.size(); ++t) {
+      if (last_use_[t] <= i) live_[t] = Tensor();
+    }
+  }
+  tape_.enter("");
+  Tensor output = tensor_of(block_.output);
+  for (Tensor& tensor : live_) tensor = Tensor();
+  return output;
+}
+
+Tensor BlockRun::input_tensor(bool first) {
+  if (first || block_.input.index < 0) return {};
+  const model::TensorInfo& info = info_of(block_.input);
+  // The residual stream is in fp32 under autocast (embeddings and norms give fp32).
+  const Arithmetic& arithmetic = tape_.arithmetic();
+  const DType dtype = arithmetic.autocast ? DType::fp32 : arithmetic.compute;
+  Tensor input = tape_.adopted(model::elements(info.shape), dtype, "input",
+                               VramCategory::activations);
+  trace_.forward.push_back({EventKind::adopt, input.storage->slot});
+  NodeRef node = tape_.make_node("input", {}, {}, [this](Tape&, const std::vector<Tensor>& g) {
+    input_gradient_ = g[0];
+    return std::vector<Tensor>();
+  });
+  node->sequence = 0;  // runs after everything else of the block
+  input.node = node;
+  input.requires_grad = true;
+  return input;
+}
+
+void BlockRun::list_saved() {
+  std::unordered_set<const Storage*> seen;
+  std::unordered_set<const Node*> visited;
+  std::vector<NodeRef> stack = roots_;
+  while (!stack.empty()) {
+    const NodeRef node = stack.back();
+    stack.pop_back();
+    if (!node || !visited.insert(node.get()).second) continue;
+    for (const StorageRef& storage : node->saved) {
+      if (storage->weight || !seen.insert(storage.get()).second) continue;
+      trace_.saved.push_back({storage->bytes, storage->external, storage->cast});
+    }
+    for (const Edge& edge : node->inputs) stack.push_back(edge.node);
+  }
+}
+
+// What outlives the forward pass is an activation, whatever made it.
+void BlockRun::categorise() {
+  std::unordered_set<std::int32_t> alive;
+  for (const Event& event : trace_.forward) {
+    if (event.kind == EventKind::allocate) alive.insert(event.index);
+    if (event.kind == EventKind::free) alive.erase(event.index);
+  }
+  for (std::int32_t slot : alive) {
+    VramCategory& category = program_.slots[static_cast<std::size_t>(slot)].category;
+    if (category == VramCategory::temporaries) category = VramCategory::activations;
+  }
+}
+
+void BlockRun::collect_gradients() {
+  tape_.leaf_gradient = [this](std::int32_t leaf, Tensor gradient) {
+    const auto index = static_cast<std::size_t>(leaf);
+    const bool exists = options_.gradients_exist || !block_.weights[index].tied_to.empty() ||
+                        trace_.gradients[index] >= 0;
+    if (exists && block_.weights[index].tied_to.empty()) {
+      tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));
+      return;
+    }
+    if (options_.gradients_exist) {
+      tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));
+      return;
+    }
+    // The first gradient of a leaf is taken over without a copy.
+    trace_.gradients[index] = tape_.disown(gradient);
+    program_.slots[static_cast<std::size_t>(gradient.storage->slot)].category =
+        VramCategory::gradients;
+  };
+}
+
+void BlockRun::hold_for_caller(const Tensor& output, bool last) {
+  if (last) held_.push_back(output);  // `loss` lives until the step ends
+}
+
+void BlockRun::backward(const Tensor& input, Tensor output, bool last) {
+  tape_.record_to(trace_.backward);
+  tape_.set_backward(true);
+  const std::int64_t numel = output.numel;
+  const DType dtype = output.dtype;
+  Tensor gradient;
+  if (last) {
+    gradient = tape_.allocate(1, dtype, "ones_like");
+  } else {
+    gradient = tape_.adopted(numel, dtype, "output_gradient", VramCategory::temporaries);
+    trace_.backward.push_back({EventKind::adopt, gradient.storage->slot});
+  }
+  if (options_.recompute) {
+    const std::size_t start = trace_.backward.size();
+    tape_.set_grad_enabled(true);
+    tape_.set_recomputing(true);
+    tape_.set_backward(false);
+    output = forward(input);
+    Tensor released = output;
+    released.storage.reset();
+    output = released;  // its storage dies; the node stays
+    tape_.clear_casts();
+    tape_.stop_early(start);
+    tape_.set_recomputing(false);
+    tape_.set_backward(true);
+  }
+  collect_gradients();
+  Tensor root = output;
+  root.storage.reset();
+  output = Tensor();
+  tape_.run_backward(root, std::move(gradient));
+}
+
+BlockTrace BlockRun::run(bool first, bool last) {
+  tape_.record_to(trace_.forward);
+  Tensor input = input_tensor(first);
+  const bool recompute = options_.recompute && input;
+  if (recompute) tape_.set_grad_enabled(false);
+  Tensor output = forward(input);
+  roots_ = {output.node};
+  if (!recompute) list_saved();
+  if (last) {
+    hold_for_caller(output, last);
+  } else {
+    trace_.forward.push_back({EventKind::carry, output.storage->slot});
+    tape_.disown(output);
+  }
+  const Tensor root = [&] {
+    Tensor r = output;
+    r.storage.reset();
+    return r;
+  }();
+  output = Tensor();
+  if (recompute) {
+    trace_.saved.push_back({input.storage->bytes, false, false});
+  } else {
+    // The node's gradient edge is all that backward needs; saved variables keep the storage alive.
+    input.storage.reset();
+  }
+  categorise();
+  tape_.record_to(trace_.after_forward);
+  tape_.clear_casts();
+
+  if (options_.weights_train || !first) backward(input, root, last);
+  roots_.clear();
+  tape_.record_to(trace_.backward);
+  input = Tensor();
+  if (input_gradient_) {
+    trace_.backward.push_back({EventKind::carry, input_gradient_.storage->slot});
+    tape_.disown(input_gradient_);
+    input_gradient_ = Tensor();
+  }
+  tape_.record_to(trace_.end_of_step);
+  held_.clear();
+  weights_.clear();
+  for (const auto* events : {&trace_.forward, &trace_.backward}) {
+    trace_.kernels += std::count_if(events->begin(), events->end(), [](const Event& event) {
+      return event.kind == EventKind::work;
+    });
+  }
+  return std::move(trace_);
+}
+
+}  // namespace
+
+BlockTrace trace_block(Program& program, const model::Graph& graph, const model::Block& block,
+                       const BlockOptions& options, SharedTensors& shared, bool first,
+                       bool last) {
+  BlockRun run(program, graph, block, options, shared);
+  return run.run(first, last);
+}
+
+}  // namespace steelyard::step

@@ -1,0 +1,56 @@
+// One block of the graph, run forward and backward on a tape by itself: what a layer allocates, keeps,
+// frees and computes. Layers of a segment are alike, so one trace stands for all of them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/error.h"
+#include "model/graph.h"
+#include "step/program.h"
+#include "step/tape.h"
+#include "step/variants.h"
+
+namespace steelyard::step {
+
+struct BlockOptions {
+  TapeOptions tape;
+  Variants variants;
+  facts::DType weight_dtype = facts::DType::fp32;  // of the weights that the operators use
+  bool recompute = false;          // keep the input alone and run forward again before backward
+  bool gradients_exist = false;    // a later micro-batch: gradients are added into existing ones
+  bool weights_train = true;
+};
+
+// Tensors that all blocks share, made by the first block that has them as outputs.
+struct SharedTensors {
+  std::vector<Tensor> tensors;  // by index into model::Graph::shared; empty until made
+  Tensor token_ids, labels;     // the batch: exists before the step
+  Tensor mask;                  // of math attention
+};
+
+struct SavedStorage {
+  Bytes bytes;
+  bool external = false;     // shared by all layers or of the batch
+  bool weight_cast = false;  // autocast's copy of a weight
+};
+
+struct BlockTrace {
+  std::vector<Event> forward;
+  std::vector<Event> after_forward;  // autocast ends: cached weight casts that nobody saved
+  std::vector<Event> backward;
+  std::vector<Event> end_of_step;    // what the caller held until the step ended (logits, loss)
+  std::vector<SavedStorage> saved;   // after forward, each storage once, weights left out
+  // By weight of the block: the slot of its gradient, -1 when it has none of its own (frozen, tied
+  // or already existing).
+  std::vector<std::int32_t> gradients;
+  std::int64_t kernels = 0;          // launched in forward and backward
+};
+
+// Runs the block. `first`: no block before it, `last`: its output is the loss. New slots, names and
+// work are added to `program`; weights that are tied to another block's add their gradient there.
+[[nodiscard]] BlockTrace trace_block(Program& program, const model::Graph& graph,
+                                     const model::Block& block, const BlockOptions& options,
+                                     SharedTensors& shared, bool first, bool last);
+
+}  // namespace steelyard::step

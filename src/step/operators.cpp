@@ -1,0 +1,173 @@
+#include "step/operators.h"
+
+#include <utility>
+
+#include "step/attention_operator.h"
+#include "step/primitives.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using model::ActivationKind;
+using model::OperatorKind;
+
+Tensor rms_norm(Tape& tape, const OperatorCall& call) {
+  const Tensor& x = call.inputs[0];
+  const Tensor& weight = call.weights[0];
+  const std::int64_t last = call.input_shapes[0].back();
+  if (call.variants->rms_norm == RmsNorm::native) return fused_rms_norm(tape, x, weight, last);
+  // LlamaRMSNorm.forward
+  const DType before = x.dtype;
+  Tensor wide = to(tape, x, DType::fp32);
+  Tensor variance = mean(tape, pow(tape, wide), last);
+  wide = mul(tape, wide, rsqrt(tape, add_constant(tape, std::move(variance))));
+  if (!call.op->unit_offset) return mul(tape, weight, to(tape, std::move(wide), before));
+  // GemmaRMSNorm.forward: the product with (1 + weight) is in fp32
+  const Tensor gain = add_constant(tape, to(tape, weight, DType::fp32));
+  return to(tape, mul(tape, std::move(wide), gain), before);
+}
+
+// apply_rotary_pos_emb for one of q and k.
+Tensor rotated(Tape& tape, const OperatorCall& call, const Tensor& x, const Tensor& cosine,
+               const Tensor& sine) {
+  const std::int64_t head = call.input_shapes[0].back();
+  const std::int64_t turning = call.op->rotary_dims;
+  const std::int64_t part = head == turning ? x.numel : x.numel / head * turning;
+  if (call.variants->rotary == Rotary::complex) {
+    // view_as_complex on an fp32 copy, times the table, back: torchtitan's apply_rotary_emb.
+    const Tensor wide = to(tape, x, DType::fp32);
+    return to(tape, mul(tape, wide, cosine), x.dtype);
+  }
+  const Tensor turned = head == turning ? x : slice(tape, x, part);
+  Tensor along = mul(tape, turned, cosine);
+  Tensor half = slice(tape, turned, part / 2);
+  Tensor other = slice(tape, turned, part / 2);
+  Tensor quarter_turn = cat(tape, mul_constant(tape, std::move(other)), std::move(half));
+  Tensor across = mul(tape, std::move(quarter_turn), sine);
+  Tensor sum = add(tape, std::move(along), std::move(across));
+  sum.dense = x.dense;
+  if (head == turning) return sum;
+  const Tensor rest = slice(tape, x, x.numel - part);
+  return cat(tape, std::move(sum), rest);
+}
+
+Tensor activation(Tape& tape, ActivationKind kind, const Tensor& x) {
+  switch (kind) {
+    case ActivationKind::gelu:
+    case ActivationKind::gelu_tanh: return gelu(tape, x);
+    case ActivationKind::silu: return silu(tape, x);
+    case ActivationKind::relu: return relu(tape, x);
+    case ActivationKind::quick_gelu: return mul(tape, x, sigmoid(tape, mul_constant(tape, x)));
+    case ActivationKind::bloom_gelu: return gelu(tape, x);  // its autograd function saves x alone
+    case ActivationKind::gelu_new: {
+      // 0.5 * x * (1.0 + tanh(sqrt(2 / pi) * (x + 0.044715 * pow(x, 3.0))))
+      const Tensor half = mul_constant(tape, x);
+      Tensor inner = add(tape, x, mul_constant(tape, pow(tape, x)));
+      Tensor curve = tanh(tape, mul_constant(tape, std::move(inner)));
+      return mul(tape, half, add_constant(tape, std::move(curve)));
+    }
+    case ActivationKind::gelu_fast: {
+      // 0.5 * x * (1.0 + tanh(x * 0.79788456 * (1.0 + 0.044715 * x * x)))
+      const Tensor half = mul_constant(tape, x);
+      const Tensor scaled_x = mul_constant(tape, x);
+      Tensor square = mul(tape, mul_constant(tape, x), x);
+      Tensor inner = mul(tape, scaled_x, add_constant(tape, std::move(square)));
+      return mul(tape, half, add_constant(tape, tanh(tape, std::move(inner))));
+    }
+  }
+  return gelu(tape, x);
+}
+
+Tensor gated_activation(Tape& tape, const OperatorCall& call) {
+  Tensor gate = call.inputs[0];
+  Tensor up = call.op->fused_gate_up ? Tensor() : call.inputs[1];
+  if (call.op->fused_gate_up) {
+    std::vector<Tensor> halves = split(tape, gate, {gate.numel / 2, gate.numel / 2});
+    gate = halves[0];
+    up = halves[1];
+  }
+  return mul(tape, activation(tape, call.op->activation, gate), up);
+}
+
+// ForCausalLMLoss: labels shifted by one with padding, logits widened, cross entropy of all rows.
+Tensor causal_lm_loss(Tape& tape, const OperatorCall& call) {
+  const std::int64_t rows = call.graph->batch * call.graph->sequence;
+  Tensor logits = call.inputs[0];
+  if (call.variants->loss == LossTypes::upcast) logits = to(tape, std::move(logits), DType::fp32);
+  const Tensor labels = tape.allocate(rows, DType::int64, "shift_labels");
+  return cross_entropy(tape, std::move(logits), labels, rows);
+}
+
+std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
+  std::vector<Tensor> tables;
+  const DType dtype =
+      tape.arithmetic().autocast ? DType::fp32 : tape.arithmetic().compute;
+  for (const model::Shape& shape : call.output_shapes) {
+    tables.push_back(tape.allocate(model::elements(shape), dtype, "rotary_table"));
+  }
+  return tables;
+}
+
+std::vector<Tensor> split_parts(Tape& tape, const OperatorCall& call) {
+  std::vector<std::int64_t> numels;
+  for (const model::Shape& shape : call.output_shapes) numels.push_back(model::elements(shape));
+  return split(tape, call.inputs[0], numels);
+}
+
+Tensor position_embedding(Tape& tape, const OperatorCall& call) {
+  const model::Shape& shape = call.output_shapes[0];
+  const std::int64_t positions = model::elements(shape) / shape.back();
+  const Tensor ids = tape.allocate(positions, DType::int64, "arange");
+  return embedding(tape, ids, call.weights[0], shape.back());
+}
+
+Tensor run_linear(Tape& tape, const OperatorCall& call) {
+  const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
+  return linear(tape, call.inputs[0], call.weights[0], bias, call.input_shapes[0].back(),
+                call.output_shapes[0].back());
+}
+
+Tensor run_layer_norm(Tape& tape, const OperatorCall& call) {
+  const Tensor weight = !call.weights.empty() ? call.weights[0] : Tensor();
+  const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
+  return layer_norm(tape, call.inputs[0], weight, bias, call.input_shapes[0].back());
+}
+
+}  // namespace
+
+std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
+  const model::Operator& op = *call.op;
+  switch (op.kind) {
+    case OperatorKind::embedding:
+      return {embedding(tape, call.inputs[0], call.weights[0], call.output_shapes[0].back())};
+    case OperatorKind::position_embedding: return {position_embedding(tape, call)};
+    case OperatorKind::linear: return {run_linear(tape, call)};
+    case OperatorKind::layer_norm: return {run_layer_norm(tape, call)};
+    case OperatorKind::rms_norm: return {rms_norm(tape, call)};
+    case OperatorKind::rotary_table: return rotary_tables(tape, call);
+    case OperatorKind::rotary: {
+      const Tensor& cosine = call.inputs[2];
+      const Tensor& sine = call.inputs[3];
+      return {rotated(tape, call, call.inputs[0], cosine, sine),
+              rotated(tape, call, call.inputs[1], cosine, sine)};
+    }
+    case OperatorKind::split: return split_parts(tape, call);
+    case OperatorKind::heads: return {view(call.inputs[0], false)};
+    case OperatorKind::attention: return {attention(tape, call)};
+    case OperatorKind::activation: return {activation(tape, op.activation, call.inputs[0])};
+    case OperatorKind::gated_activation: return {gated_activation(tape, call)};
+    case OperatorKind::add: return {add(tape, call.inputs[0], call.inputs[1])};
+    case OperatorKind::scale: return {mul_constant(tape, call.inputs[0])};
+    case OperatorKind::dropout:
+      return {dropout(tape, call.inputs[0], call.variants->dropout ? op.probability : 0.0)};
+    case OperatorKind::softcap: {
+      Tensor capped = tanh(tape, mul_constant(tape, call.inputs[0]));
+      return {mul_constant(tape, std::move(capped))};
+    }
+    case OperatorKind::causal_lm_loss: return {causal_lm_loss(tape, call)};
+  }
+  return {};
+}
+
+}  // namespace steelyard::step

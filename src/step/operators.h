@@ -1,0 +1,28 @@
+// The model's composite operators written down as the statements of their eager PyTorch code.
+#pragma once
+
+#include <vector>
+
+#include "model/graph.h"
+#include "step/tape.h"
+#include "step/variants.h"
+
+namespace steelyard::step {
+
+struct OperatorCall {
+  const model::Operator* op = nullptr;
+  const model::Graph* graph = nullptr;
+  const Variants* variants = nullptr;
+  // Causal mask of the model's own attention code, [S,S]; made once per forward pass and shared.
+  Tensor mask;
+  std::vector<Tensor> inputs;
+  std::vector<model::Shape> input_shapes;
+  std::vector<model::Shape> output_shapes;
+  std::vector<Tensor> weights;             // empty handles where the operator has none
+  std::vector<model::Shape> weight_shapes;
+};
+
+// Runs one operator; one tensor per output of the graph's operator. Releases nothing the caller holds.
+[[nodiscard]] std::vector<Tensor> run_operator(Tape& tape, OperatorCall call);
+
+}  // namespace steelyard::step

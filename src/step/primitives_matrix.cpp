@@ -1,0 +1,199 @@
+#include <algorithm>
+#include <utility>
+
+#include "step/primitives.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using Gradients = std::vector<Tensor>;
+
+Bytes matrix_traffic(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t batch,
+                     DType dtype) {
+  const std::int64_t numel = checked_add(checked_add(checked_multiply(m, k), checked_multiply(k, n)),
+                                         checked_multiply(m, n));
+  return bytes_of(checked_multiply(numel, batch), dtype);
+}
+
+// Weights have no autograd node; under autocast the product uses a cached copy.
+Tensor product_weight(Tape& tape, const Tensor& weight) {
+  const bool cast = tape.arithmetic().autocast && weight.dtype != tape.arithmetic().compute;
+  return cast ? tape.cast_weight(weight) : weight;
+}
+
+}  // namespace
+
+Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
+              std::int64_t inputs, std::int64_t outputs) {
+  const Tensor a = to_compute(tape, x);
+  const Tensor w = product_weight(tape, weight);
+  // F.linear hands the bias to addmm in the compute type; the cast copy dies with the call.
+  const Tensor b = bias ? product_weight(tape, bias) : Tensor();
+  const std::int64_t rows = a.numel / inputs;
+  tape.begin_operation();
+  Tensor y = tape.allocate(checked_multiply(rows, outputs), a.dtype, "mm");
+  tape.gemm("mm", a.dtype, rows, outputs, inputs, 1,
+            matrix_traffic(rows, outputs, inputs, 1, a.dtype));
+  if (!tape.tracks({&a, &w}) && !(b && tape.tracks({&b}))) return y;
+
+  std::vector<StorageRef> saved;
+  if (w.requires_grad) saved.push_back(a.storage);
+  if (a.requires_grad) saved.push_back(w.storage);
+  const bool wants_x = a.requires_grad;
+  const bool wants_w = w.requires_grad;
+  const bool wants_b = b && b.requires_grad;
+  std::vector<Edge> edges = {Tape::edge_of(a), Tape::edge_of(w)};
+  if (b) edges.push_back(Tape::edge_of(b));
+  tape.track(y, "mm", std::move(edges), std::move(saved),
+             [=](Tape& t, const Gradients& gradients) {
+               const DType dtype = gradients[0].dtype;
+               Gradients result(3);
+               if (wants_b) {
+                 result[2] = t.allocate(outputs, dtype, "sum");
+                 t.pointwise("sum", bytes_of(gradients[0]));
+               }
+               const Bytes traffic = matrix_traffic(rows, outputs, inputs, 1, dtype);
+               if (wants_w) {
+                 result[1] = t.allocate(inputs * outputs, dtype, "mm_weight_gradient");
+                 t.gemm("mm_weight_gradient", dtype, outputs, inputs, rows, 1, traffic);
+               }
+               if (wants_x) {
+                 result[0] = t.allocate(rows * inputs, dtype, "mm_input_gradient");
+                 t.gemm("mm_input_gradient", dtype, rows, inputs, outputs, 1, traffic);
+               }
+               if (!wants_b) result.resize(2);
+               return result;
+             });
+  return y;
+}
+
+Tensor matmul(Tape& tape, Tensor first, Tensor second, std::int64_t batch, std::int64_t m,
+              std::int64_t n, std::int64_t k) {
+  // expand().reshape() to three dimensions copies transposed views (LinearAlgebra.cpp, _matmul_impl).
+  Tensor a = contiguous(tape, to_compute(tape, std::move(first)));
+  Tensor b = contiguous(tape, to_compute(tape, std::move(second)));
+  tape.begin_operation();
+  Tensor y = tape.allocate(checked_multiply(batch, checked_multiply(m, n)), a.dtype, "bmm");
+  tape.gemm("bmm", a.dtype, m, n, k, batch, matrix_traffic(m, n, k, batch, a.dtype));
+  if (!tape.tracks({&a, &b})) return y;
+  std::vector<StorageRef> saved;
+  if (b.requires_grad) saved.push_back(a.storage);
+  if (a.requires_grad) saved.push_back(b.storage);
+  const bool wants_a = a.requires_grad;
+  const bool wants_b = b.requires_grad;
+  const std::int64_t numel_a = a.numel;
+  const std::int64_t numel_b = b.numel;
+  tape.track(y, "bmm", {Tape::edge_of(a), Tape::edge_of(b)}, std::move(saved),
+             [=](Tape& t, const Gradients& gradients) {
+               const DType dtype = gradients[0].dtype;
+               Gradients result(2);
+               const Bytes traffic = matrix_traffic(m, n, k, batch, dtype);
+               if (wants_b) {
+                 result[1] = t.allocate(numel_b, dtype, "bmm_gradient");
+                 t.gemm("bmm_gradient", dtype, k, n, m, batch, traffic);
+               }
+               if (wants_a) {
+                 result[0] = t.allocate(numel_a, dtype, "bmm_gradient");
+                 t.gemm("bmm_gradient", dtype, m, k, n, batch, traffic);
+               }
+               return result;
+             });
+  return y;
+}
+
+Tensor embedding(Tape& tape, const Tensor& ids, const Tensor& table, std::int64_t hidden) {
+  const std::int64_t tokens = ids.numel;
+  tape.begin_operation();
+  Tensor y = tape.allocate(checked_multiply(tokens, hidden), table.dtype, "embedding");
+  tape.pointwise("embedding", bytes_of(ids) + 2 * bytes_of(y));
+  if (!tape.tracks({&table})) return y;
+  const std::int64_t numel = table.numel;
+  tape.track(
+      y, "embedding", {Tape::edge_of(table)}, {ids.storage},
+      [numel, hidden, tokens](Tape& t, const Gradients& gradients) {
+        const Tensor& dy = gradients[0];
+        Tensor dw = t.allocate(numel, dy.dtype, "embedding_dense_backward");
+        Tensor sort;
+        Tensor partial;
+        // EmbeddingBackwardKernel.cu: above 3072 tokens ids are sorted and partial sums kept in fp32.
+        if (t.options().kernel_temporaries && tokens > 3072) {
+          sort = t.allocate(3 * tokens, DType::int64, "embedding_dense_backward");
+          const std::int64_t rows = tokens / 10 + std::min(tokens, numel / hidden);
+          partial = t.allocate(rows * hidden, DType::fp32, "embedding_dense_backward");
+        }
+        t.pointwise("embedding_dense_backward", bytes_of(dy) + 2 * bytes_of(dw));
+        return Gradients{dw};
+      });
+  return y;
+}
+
+namespace {
+
+std::int64_t padded(std::int64_t size, std::int64_t multiple) { return round_up(size, multiple); }
+
+// Workspaces of the backward kernels (flash_attn/flash_api.cpp, mem_eff_attention/kernel_backward.h).
+std::vector<Tensor> attention_workspace(Tape& t, const AttentionDims& d, bool efficient,
+                                        DType dtype) {
+  std::vector<Tensor> held;
+  if (!t.options().kernel_temporaries) return held;
+  const std::int64_t rows = d.samples * d.heads;
+  const std::string_view name = "attention_backward_workspace";
+  if (efficient) {
+    held.push_back(t.allocate(rows * d.queries, DType::fp32, name));
+    held.push_back(t.allocate(rows * padded(d.queries, 64) * d.head_dim, DType::fp32, name));
+    return held;
+  }
+  held.push_back(t.allocate(rows * padded(d.queries, 128), DType::fp32, name));
+  held.push_back(
+      t.allocate(rows * padded(d.queries, 128) * padded(d.head_dim, 32), DType::fp32, name));
+  if (d.heads != d.kv_heads) {
+    held.push_back(t.allocate(rows * d.keys * d.head_dim, dtype, name));
+    held.push_back(t.allocate(rows * d.keys * d.head_dim, dtype, name));
+  }
+  return held;
+}
+
+}  // namespace
+
+Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
+                       const AttentionDims& dims, bool efficient) {
+  const Tensor q = to_compute(tape, std::move(query));
+  const Tensor k = to_compute(tape, std::move(key));
+  const Tensor v = to_compute(tape, std::move(value));
+  const std::string_view name = efficient ? "efficient_attention" : "flash_attention";
+  tape.begin_operation();
+  // The result lies in memory as [B,S,nh,d], whatever its shape says: transposing back is free.
+  Tensor y = tape.allocate(q.numel, q.dtype, name);
+  const std::int64_t statistics =
+      dims.samples * dims.heads * (efficient ? padded(dims.queries, 32) : dims.queries);
+  const Tensor logsumexp = tape.allocate(statistics, DType::fp32, name);
+  const Tensor seed = tape.allocate(1, DType::int64, name);
+  const Tensor offset = tape.allocate(1, DType::int64, name);
+  const double scores = static_cast<double>(dims.samples * dims.heads) *
+                        static_cast<double>(dims.queries) * static_cast<double>(dims.keys) *
+                        dims.computed_share;
+  const Flops product(2.0 * scores * static_cast<double>(dims.head_dim));
+  const Bytes traffic = bytes_of(q) + bytes_of(k) + bytes_of(v) + bytes_of(y);
+  tape.work(WorkKind::attention, name, q.dtype, 2.0 * product, traffic);
+  if (!tape.tracks({&q, &k, &v})) return y;
+  const std::int64_t numels[3] = {q.numel, k.numel, v.numel};
+  tape.track(y, name, {Tape::edge_of(q), Tape::edge_of(k), Tape::edge_of(v)},
+             {q.storage, k.storage, v.storage, y.storage, logsumexp.storage, seed.storage,
+              offset.storage},
+             [=](Tape& t, const Gradients& gradients) {
+               const DType dtype = gradients[0].dtype;
+               Gradients result;
+               for (std::int64_t numel : numels) {
+                 result.push_back(view(t.allocate(numel, dtype, "attention_gradient"), false));
+               }
+               const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
+               // Five products instead of two: the scores are computed again.
+               t.work(WorkKind::attention, "attention_gradient", dtype, 5.0 * product,
+                      2 * traffic);
+               return result;
+             });
+  return y;
+}
+
+}  // namespace steelyard::step

@@ -1,0 +1,327 @@
+#include <algorithm>
+#include <utility>
+
+#include "step/primitives.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using Gradients = std::vector<Tensor>;
+
+DType promoted(DType a, DType b) {
+  const auto real = [](DType t) { return t != DType::boolean && t != DType::int64; };
+  if (!real(a)) return b;
+  if (!real(b)) return a;
+  return facts::bytes_of(a) >= facts::bytes_of(b) ? a : b;
+}
+
+// A kernel with one input whose derivative is one kernel too: gradient times something.
+Tensor unary(Tape& tape, std::string_view name, Tensor argument, bool saves_input,
+             bool saves_output) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(x.numel, x.dtype, name);
+  y.dense = x.dense;
+  tape.pointwise(name, bytes_of(x) + bytes_of(y));
+  if (!tape.tracks({&x})) return y;
+  std::vector<StorageRef> saved;
+  if (saves_input) saved.push_back(x.storage);
+  if (saves_output) saved.push_back(y.storage);
+  const std::string backward_name = std::string(name) + "_backward";
+  const std::int64_t reads = 1 + (saves_input || saves_output ? 1 : 0);
+  tape.track(y, name, {Tape::edge_of(x)}, std::move(saved),
+             [backward_name, reads](Tape& t, const Gradients& gradients) {
+               const Tensor& dy = gradients[0];
+               Tensor dx = t.allocate(dy.numel, dy.dtype, backward_name);
+               t.pointwise(backward_name, (reads + 1) * bytes_of(dy));
+               return Gradients{dx};
+             });
+  return y;
+}
+
+// Sums a gradient down to the shape of a broadcast operand.
+Tensor reduced_to(Tape& tape, Tensor gradient, std::int64_t numel) {
+  if (gradient.numel == numel) return gradient;
+  Tensor small = tape.allocate(numel, gradient.dtype, "sum");
+  tape.pointwise("sum", bytes_of(gradient) + bytes_of(small));
+  return small;
+}
+
+Tensor cast_back(Tape& tape, Tensor gradient, DType dtype) {
+  if (gradient.dtype == dtype) return gradient;
+  Tensor cast = tape.allocate(gradient.numel, dtype, "to");
+  tape.pointwise("to", bytes_of(gradient) + bytes_of(cast));
+  return cast;
+}
+
+}  // namespace
+
+Tensor to(Tape& tape, Tensor argument, DType dtype) {
+  if (argument.dtype == dtype) return argument;
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(x.numel, dtype, "to");
+  y.dense = x.dense;
+  tape.pointwise("to", bytes_of(x) + bytes_of(y));
+  if (tape.tracks({&x})) {
+    const DType before = x.dtype;
+    tape.track(y, "to", {Tape::edge_of(x)}, {}, [before](Tape& t, const Gradients& gradients) {
+      return Gradients{cast_back(t, gradients[0], before)};
+    });
+  }
+  return y;
+}
+
+Tensor to_compute(Tape& tape, Tensor x) {
+  return tape.arithmetic().autocast ? to(tape, std::move(x), tape.arithmetic().compute) : x;
+}
+
+Tensor to_fp32_if_autocast(Tape& tape, Tensor x) {
+  return tape.arithmetic().autocast ? to(tape, std::move(x), DType::fp32) : x;
+}
+
+Tensor view(Tensor x, bool dense) {
+  x.dense = dense;
+  return x;
+}
+
+std::vector<Tensor> split(Tape& tape, const Tensor& x, const std::vector<std::int64_t>& numels) {
+  std::vector<Tensor> parts;
+  NodeRef node;
+  if (tape.tracks({&x})) {
+    const std::int64_t whole = x.numel;
+    const DType dtype = x.dtype;
+    node = tape.make_node("split", {Tape::edge_of(x)}, {},
+                          [whole, dtype](Tape& t, const Gradients&) {
+                            Tensor dx = t.allocate(whole, dtype, "cat");
+                            t.pointwise("cat", 2 * bytes_of(dx));
+                            return Gradients{dx};
+                          });
+  }
+  for (std::size_t i = 0; i < numels.size(); ++i) {
+    Tensor part = x;
+    part.numel = numels[i];
+    part.dense = false;
+    part.leaf = kNoLeaf;
+    part.node = node;
+    part.output = static_cast<int>(i);
+    part.requires_grad = node != nullptr;
+    parts.push_back(std::move(part));
+  }
+  return parts;
+}
+
+Tensor slice(Tape& tape, const Tensor& x, std::int64_t numel) {
+  Tensor part = x;
+  part.numel = numel;
+  part.dense = false;
+  if (tape.tracks({&x})) {
+    const std::int64_t whole = x.numel;
+    tape.track(part, "slice", {Tape::edge_of(x)}, {},
+               [whole](Tape& t, const Gradients& gradients) {
+                 Tensor dx = t.allocate(whole, gradients[0].dtype, "slice_backward");
+                 t.pointwise("slice_backward", bytes_of(dx) + 2 * bytes_of(gradients[0]));
+                 return Gradients{dx};
+               });
+  }
+  return part;
+}
+
+Tensor contiguous(Tape& tape, Tensor argument) {
+  if (argument.dense) return argument;
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(x.numel, x.dtype, "clone");
+  tape.pointwise("clone", 2 * bytes_of(x));
+  if (tape.tracks({&x})) {
+    tape.track(y, "clone", {Tape::edge_of(x)}, {}, [](Tape&, const Gradients& gradients) {
+      return Gradients{view(gradients[0], false)};
+    });
+  }
+  return y;
+}
+
+Tensor cat(Tape& tape, Tensor first, Tensor second) {
+  const Tensor a = std::move(first);
+  const Tensor b = std::move(second);
+  tape.begin_operation();
+  Tensor y = tape.allocate(a.numel + b.numel, promoted(a.dtype, b.dtype), "cat");
+  tape.pointwise("cat", 2 * bytes_of(y));
+  if (tape.tracks({&a, &b})) {
+    const std::int64_t numel_a = a.numel;
+    const std::int64_t numel_b = b.numel;
+    tape.track(y, "cat", {Tape::edge_of(a), Tape::edge_of(b)}, {},
+               [numel_a, numel_b](Tape&, const Gradients& gradients) {
+                 Tensor da = view(gradients[0], false);  // narrow: views of the gradient
+                 Tensor db = da;
+                 da.numel = numel_a;
+                 db.numel = numel_b;
+                 return Gradients{da, db};
+               });
+  }
+  return y;
+}
+
+Tensor repeat(Tape& tape, Tensor argument, std::int64_t times) {
+  if (times == 1) return argument;
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(x.numel * times, x.dtype, "clone");
+  tape.pointwise("clone", bytes_of(x) + bytes_of(y));
+  if (tape.tracks({&x})) {
+    const std::int64_t numel = x.numel;
+    tape.track(y, "expand", {Tape::edge_of(x)}, {},
+               [numel](Tape& t, const Gradients& gradients) {
+                 return Gradients{reduced_to(t, gradients[0], numel)};
+               });
+  }
+  return y;
+}
+
+Tensor add(Tape& tape, Tensor first, Tensor second) {
+  const Tensor a = std::move(first);
+  const Tensor b = std::move(second);
+  tape.begin_operation();
+  Tensor y = tape.allocate(std::max(a.numel, b.numel), promoted(a.dtype, b.dtype), "add");
+  y.dense = a.numel >= b.numel ? a.dense : b.dense;
+  tape.pointwise("add", bytes_of(a) + bytes_of(b) + bytes_of(y));
+  if (tape.tracks({&a, &b})) {
+    const std::int64_t numel_a = a.numel;
+    const std::int64_t numel_b = b.numel;
+    const DType type_a = a.dtype;
+    const DType type_b = b.dtype;
+    const bool wants_a = a.requires_grad;
+    const bool wants_b = b.requires_grad;
+    tape.track(y, "add", {Tape::edge_of(a), Tape::edge_of(b)}, {},
+               [=](Tape& t, const Gradients& gradients) {
+                 Gradients result(2);
+                 if (wants_a) {
+                   result[0] = cast_back(t, reduced_to(t, gradients[0], numel_a), type_a);
+                 }
+                 if (wants_b) {
+                   result[1] = cast_back(t, reduced_to(t, gradients[0], numel_b), type_b);
+                 }
+                 return result;
+               });
+  }
+  return y;
+}
+
+Tensor add_constant(Tape& tape, Tensor argument) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(x.numel, x.dtype, "add");
+  y.dense = x.dense;
+  tape.pointwise("add", bytes_of(x) + bytes_of(y));
+  if (tape.tracks({&x})) {
+    tape.track(y, "add", {Tape::edge_of(x)}, {},
+               [](Tape&, const Gradients& gradients) { return Gradients{gradients[0]}; });
+  }
+  return y;
+}
+
+Tensor mul(Tape& tape, Tensor first, Tensor second) {
+  const Tensor a = std::move(first);
+  const Tensor b = std::move(second);
+  tape.begin_operation();
+  Tensor y = tape.allocate(std::max(a.numel, b.numel), promoted(a.dtype, b.dtype), "mul");
+  y.dense = a.numel >= b.numel ? a.dense : b.dense;
+  tape.pointwise("mul", bytes_of(a) + bytes_of(b) + bytes_of(y));
+  if (!tape.tracks({&a, &b})) return y;
+  std::vector<StorageRef> saved;  // each operand is needed for the other's gradient only
+  if (b.requires_grad) saved.push_back(a.storage);
+  if (a.requires_grad) saved.push_back(b.storage);
+  const bool wants[2] = {a.requires_grad, b.requires_grad};
+  const std::int64_t numels[2] = {a.numel, b.numel};
+  const DType types[2] = {a.dtype, b.dtype};
+  tape.track(y, "mul", {Tape::edge_of(a), Tape::edge_of(b)}, std::move(saved),
+             [=](Tape& t, const Gradients& gradients) {
+               Gradients result(2);
+               for (std::size_t i = 0; i < 2; ++i) {
+                 if (!wants[i]) continue;
+                 const Tensor& dy = gradients[0];
+                 Tensor full = t.allocate(dy.numel, promoted(dy.dtype, types[1 - i]), "mul");
+                 t.pointwise("mul", 2 * bytes_of(dy) + bytes_of(full));
+                 result[i] = cast_back(t, reduced_to(t, std::move(full), numels[i]), types[i]);
+               }
+               return result;
+             });
+  return y;
+}
+
+Tensor mul_constant(Tape& tape, Tensor x) {
+  return unary(tape, "mul", std::move(x), false, false);
+}
+
+Tensor pow(Tape& tape, Tensor x) {
+  return unary(tape, "pow", to_fp32_if_autocast(tape, std::move(x)), true, false);
+}
+
+Tensor mean(Tape& tape, Tensor argument, std::int64_t last) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(x.numel / last, x.dtype, "mean");
+  tape.pointwise("mean", bytes_of(x) + bytes_of(y));
+  if (tape.tracks({&x})) {
+    std::vector<StorageRef> saved;
+    if (tape.options().mean_saves_input) saved.push_back(x.storage);
+    const std::int64_t numel = x.numel;
+    tape.track(y, "mean", {Tape::edge_of(x)}, std::move(saved),
+               [numel](Tape& t, const Gradients& gradients) {
+                 // expand is a view; the division by the count materialises it
+                 Tensor dx = t.allocate(numel, gradients[0].dtype, "div");
+                 t.pointwise("div", bytes_of(gradients[0]) + bytes_of(dx));
+                 return Gradients{dx};
+               });
+  }
+  return y;
+}
+
+Tensor rsqrt(Tape& tape, Tensor x) {
+  return unary(tape, "rsqrt", to_fp32_if_autocast(tape, std::move(x)), false, true);
+}
+Tensor tanh(Tape& tape, Tensor x) { return unary(tape, "tanh", std::move(x), false, true); }
+Tensor sigmoid(Tape& tape, Tensor x) { return unary(tape, "sigmoid", std::move(x), false, true); }
+Tensor relu(Tape& tape, Tensor x) { return unary(tape, "relu", std::move(x), false, true); }
+Tensor gelu(Tape& tape, Tensor x) { return unary(tape, "gelu", std::move(x), true, false); }
+Tensor silu(Tape& tape, Tensor x) { return unary(tape, "silu", std::move(x), true, false); }
+
+Tensor dropout(Tape& tape, Tensor argument, double probability) {
+  if (probability <= 0.0) return argument;
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(x.numel, x.dtype, "native_dropout");
+  // Dropout.cpp, is_fused_kernel_acceptable: on CUDA the mask is one byte per element.
+  const Tensor mask = tape.allocate(x.numel, DType::boolean, "native_dropout");
+  tape.pointwise("native_dropout", 2 * bytes_of(x) + bytes_of(mask));
+  if (tape.tracks({&x})) {
+    tape.track(y, "native_dropout", {Tape::edge_of(x)}, {mask.storage},
+               [](Tape& t, const Gradients& gradients) {
+                 const Tensor& dy = gradients[0];
+                 Tensor dx = t.allocate(dy.numel, dy.dtype, "native_dropout_backward");
+                 t.pointwise("native_dropout_backward", 2 * bytes_of(dy) + Bytes(dy.numel));
+                 return Gradients{dx};
+               });
+  }
+  return y;
+}
+
+Tensor where(Tape& tape, const Tensor& mask, Tensor argument) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(x.numel, x.dtype, "where");
+  tape.pointwise("where", 2 * bytes_of(x) + bytes_of(mask));
+  if (tape.tracks({&x})) {
+    tape.track(y, "where", {Tape::edge_of(x)}, {mask.storage},
+               [](Tape& t, const Gradients& gradients) {
+                 const Tensor& dy = gradients[0];
+                 Tensor dx = t.allocate(dy.numel, dy.dtype, "where");
+                 t.pointwise("where", 2 * bytes_of(dy));
+                 return Gradients{dx};
+               });
+  }
+  return y;
+}
+
+}  // namespace steelyard::step

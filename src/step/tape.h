@@ -1,0 +1,195 @@
+// A tape that plays eager PyTorch: tensors with reference-counted storages, autograd nodes that save
+// what the derivative needs, and the engine that runs them backwards. No data, only sizes.
+//
+// A Tensor is a handle. As in Python, a storage lives as long as a handle or a node's saved variable
+// refers to it; its birth and death become events of the program. So a module written down here with
+// the statements of its Python code has the lifetimes of its Python code.
+//
+// Sources (PyTorch 2.6): torch/csrc/autograd/engine.cpp (saved variables are released after a node's
+// call; gradients meeting at a node are summed), functions/accumulate_grad.h (the first gradient of a
+// leaf is taken over without a copy), aten/src/ATen/autocast_mode.cpp (cache of weight casts).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/quantity.h"
+#include "facts/dtype.h"
+#include "step/program.h"
+
+namespace steelyard::step {
+
+using facts::DType;
+
+class Tape;
+
+// One allocation. Its last reference emits the free event.
+struct Storage {
+  Tape* tape = nullptr;
+  std::int32_t slot = -1;
+  Bytes bytes;
+  bool external = false;  // parameters and other things that outlive the tape: never freed here
+  bool weight = false;    // a parameter itself
+  bool cast = false;      // autocast's copy of a parameter
+
+  Storage() = default;
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+  ~Storage();
+};
+using StorageRef = std::shared_ptr<Storage>;
+
+struct Node;
+using NodeRef = std::shared_ptr<Node>;
+
+constexpr std::int32_t kNoLeaf = -1;
+
+struct Tensor {
+  StorageRef storage;
+  std::int64_t numel = 0;
+  DType dtype = DType::fp32;
+  // False for transposed views: a batched matrix product over more than one sample copies them.
+  bool dense = true;
+  bool requires_grad = false;
+  std::int32_t leaf = kNoLeaf;  // index of the weight it is
+  NodeRef node;                 // what made it, when it requires a gradient
+  int output = 0;               // which output of the node
+
+  [[nodiscard]] explicit operator bool() const { return storage != nullptr; }
+};
+
+struct Edge {  // where a gradient goes
+  NodeRef node;
+  int output = 0;
+  std::int32_t leaf = kNoLeaf;
+};
+
+struct Node {
+  using Backward = std::function<std::vector<Tensor>(Tape&, const std::vector<Tensor>& gradients)>;
+
+  std::int64_t sequence = 0;
+  std::int32_t name = 0;
+  std::vector<Edge> inputs;         // one per gradient that `backward` returns
+  std::vector<StorageRef> saved;
+  Backward backward;
+};
+
+// How numbers are multiplied.
+struct Arithmetic {
+  DType compute = DType::fp32;  // of matrix products
+  bool autocast = false;        // parameters in fp32, products in `compute`
+  bool tf32 = false;
+};
+
+struct TapeOptions {
+  Arithmetic arithmetic;
+  // Gradients that meet are summed in place when nobody else holds the first one. False for tensor
+  // subclasses (fake tensors), which the test vectors were recorded with.
+  bool sum_in_place = true;
+  // Workspaces inside kernels (flash attention's dq accumulator, embedding's sort buffers).
+  bool kernel_temporaries = true;
+  // torch 1.13: mean(dim) saves its input.
+  bool mean_saves_input = false;
+};
+
+class Tape {
+ public:
+  Tape(Program& program, TapeOptions options);
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  [[nodiscard]] const TapeOptions& options() const { return options_; }
+  [[nodiscard]] const Arithmetic& arithmetic() const { return options_.arithmetic; }
+
+  // Events go to `sink` from now on.
+  void record_to(std::vector<Event>& sink) { sink_ = &sink; }
+  void set_backward(bool backward) { in_backward_ = backward; }
+  void set_recomputing(bool recomputing) { recomputing_ = recomputing; }
+  void set_grad_enabled(bool enabled) { grad_enabled_ = enabled; }
+  [[nodiscard]] bool grad_enabled() const { return grad_enabled_; }
+
+  // The module whose code runs: "self_attn.q_proj". Part of the names of what it allocates.
+  void enter(std::string module) { module_ = std::move(module); }
+
+  [[nodiscard]] Tensor allocate(std::int64_t numel, DType dtype, std::string_view operation,
+                                facts::VramCategory category = facts::VramCategory::temporaries);
+  // A tensor that exists before and after: no event.
+  [[nodiscard]] Tensor external(std::int64_t numel, DType dtype);
+  // A tensor under a slot of its own whose allocation happened elsewhere (carried over); freed here.
+  [[nodiscard]] Tensor adopted(std::int64_t numel, DType dtype, std::string_view operation,
+                               facts::VramCategory category);
+  // Ends the tape's ownership: the slot stays allocated beyond it.
+  std::int32_t disown(const Tensor& tensor);
+
+  [[nodiscard]] bool tracks(std::initializer_list<const Tensor*> inputs) const;
+  // Connects `output` to its inputs. `saved` are the storages the derivative needs.
+  void track(Tensor& output, std::string_view operation, std::vector<Edge> inputs,
+             std::vector<StorageRef> saved, Node::Backward backward);
+  // For operators with several outputs: the node, whose outputs the caller marks himself.
+  [[nodiscard]] NodeRef make_node(std::string_view operation, std::vector<Edge> inputs,
+                                  std::vector<StorageRef> saved, Node::Backward backward);
+  [[nodiscard]] static Edge edge_of(const Tensor& tensor);
+
+  // Runs the nodes behind `root` with the given gradient. Gradients of leaves arrive in
+  // `leaf_gradient`, in the order in which PyTorch would accumulate them.
+  void run_backward(const Tensor& root, Tensor gradient);
+  std::function<void(std::int32_t leaf, Tensor gradient)> leaf_gradient;
+
+  // Autocast's cached copy of a weight in the compute type; made at its first use.
+  [[nodiscard]] Tensor cast_weight(const Tensor& weight);
+  // Leaves autocast: the cache lets go.
+  void clear_casts() { casts_.clear(); }
+
+  // Early stop of non-reentrant checkpointing: recomputation ends where the last saved tensor is
+  // known. `begin_operation` marks where an operation starts; `track` remembers the mark when it
+  // saves inputs only, the place behind the operation when it saves its own results.
+  void begin_operation() { operation_start_ = sink_->size(); }
+  // Removes from the current sink, from `first` on, what lies behind the last saved tensor.
+  void stop_early(std::size_t first);
+
+  // Records work; traffic is what the kernel reads and writes.
+  void work(WorkKind kind, std::string_view operation, DType dtype, Flops flops, Bytes traffic);
+  void gemm(std::string_view operation, DType dtype, std::int64_t m, std::int64_t n, std::int64_t k,
+            std::int64_t batch, Bytes traffic);
+  void pointwise(std::string_view operation, Bytes traffic) {
+    work(WorkKind::memory, operation, DType::fp32, Flops(), traffic);
+  }
+
+  [[nodiscard]] std::int32_t intern(std::string_view operation);
+  [[nodiscard]] Program& program() { return program_; }
+
+ private:
+  friend struct Storage;
+  void emit(EventKind kind, std::int32_t index) { sink_->push_back({kind, index}); }
+  void accumulate(Tensor& into, Tensor gradient);
+  [[nodiscard]] std::int32_t new_slot(Bytes bytes, std::string_view operation,
+                                      facts::VramCategory category);
+
+  Program& program_;
+  TapeOptions options_;
+  std::vector<Event>* sink_ = nullptr;
+  bool grad_enabled_ = true;
+  bool in_backward_ = false;
+  bool recomputing_ = false;
+  std::string module_;
+  std::int64_t next_sequence_ = 1;
+  std::size_t operation_start_ = 0;  // event index in the current sink
+  std::size_t last_saved_ = 0;       // nothing is saved by events behind this index
+  std::unordered_map<std::int32_t, Tensor> casts_;  // by leaf
+  std::unordered_map<std::string, std::int32_t> names_;
+};
+
+[[nodiscard]] inline Bytes bytes_of(std::int64_t numel, DType dtype) {
+  return Bytes(checked_multiply(numel, facts::bytes_of(dtype)));
+}
+[[nodiscard]] inline Bytes bytes_of(const Tensor& tensor) {
+  return bytes_of(tensor.numel, tensor.dtype);
+}
+
+}  // namespace steelyard::step

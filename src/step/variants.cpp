@@ -1,0 +1,67 @@
+#include "step/variants.h"
+
+#include <array>
+#include <optional>
+#include <string_view>
+#include <utility>
+
+namespace steelyard::step {
+
+namespace {
+
+template <class Enum>
+using Words = std::initializer_list<std::pair<std::string_view, Enum>>;
+
+template <class Enum>
+Result<Enum> read(const facts::FrameworkProfile& profile, std::string_view composite,
+                  Enum otherwise, Words<Enum> words) {
+  const auto entry = profile.operators.find(composite);
+  if (entry == profile.operators.end()) return otherwise;
+  std::string accepted;
+  for (const auto& [word, value] : words) {
+    if (word == entry->second) return value;
+    accepted += (accepted.empty() ? "" : ", ") + std::string(word);
+  }
+  return fail({ErrorCode::bad_input,
+               "framework profile " + profile.name + ", operators." + std::string(composite),
+               entry->second, accepted, "correct the profile in catalog/frameworks", "", {}});
+}
+
+}  // namespace
+
+Result<Variants> variants_of(const facts::FrameworkProfile& profile, facts::Attention attention) {
+  Variants v;
+  STEELYARD_TRY(rms_norm, read<RmsNorm>(profile, "rms_norm", v.rms_norm,
+                                        {{"upcast", RmsNorm::upcast}, {"native", RmsNorm::native}}));
+  STEELYARD_TRY(rotary, read<Rotary>(profile, "rotary", v.rotary,
+                                     {{"rotate_half", Rotary::rotate_half},
+                                      {"complex", Rotary::complex}}));
+  STEELYARD_TRY(loss, read<LossTypes>(profile, "loss", v.loss,
+                                      {{"upcast", LossTypes::upcast},
+                                       {"native", LossTypes::native}}));
+  STEELYARD_TRY(repeat, read<KeyValueRepeat>(profile, "key_value_repeat", v.key_value_repeat,
+                                             {{"repeat", KeyValueRepeat::repeat},
+                                              {"grouped", KeyValueRepeat::grouped}}));
+  STEELYARD_TRY(math, read<MathAttention>(profile, "math_attention", v.math_attention,
+                                          {{"eager", MathAttention::eager},
+                                           {"sdpa_math", MathAttention::sdpa_math}}));
+  STEELYARD_TRY(mean, read<bool>(profile, "mean", v.mean_saves_input,
+                                 {{"saves_input", true}, {"saves_nothing", false}}));
+  v.rms_norm = rms_norm;
+  v.rotary = rotary;
+  v.loss = loss;
+  v.key_value_repeat = repeat;
+  v.math_attention = math;
+  v.mean_saves_input = mean;
+  v.dropout = profile.dropout;
+  v.keeps_logits = profile.keeps_logits;
+  switch (attention) {
+    case facts::Attention::flash:
+    case facts::Attention::cudnn: v.attention = AttentionKernel::flash; break;
+    case facts::Attention::efficient: v.attention = AttentionKernel::efficient; break;
+    case facts::Attention::math: v.attention = AttentionKernel::math; break;
+  }
+  return v;
+}
+
+}  // namespace steelyard::step

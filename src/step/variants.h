@@ -1,0 +1,33 @@
+// Which variant of each composite operator runs: the framework profile's words, read once.
+#pragma once
+
+#include "base/error.h"
+#include "facts/constants.h"
+#include "facts/job.h"
+
+namespace steelyard::step {
+
+enum class RmsNorm { upcast, native };            // fp32 copy, normalise, cast back | one kernel
+enum class Rotary { rotate_half, complex };       // q*cos + rotate_half(q)*sin | one kernel
+enum class LossTypes { upcast, native };          // logits.float() first | the logits' own type
+enum class KeyValueRepeat { repeat, grouped };    // repeat_kv before attention | kernel groups heads
+enum class MathAttention { eager, sdpa_math };    // the model's own code | SDPA's math kernel
+enum class AttentionKernel { flash, efficient, math };
+
+struct Variants {
+  RmsNorm rms_norm = RmsNorm::upcast;
+  Rotary rotary = Rotary::rotate_half;
+  LossTypes loss = LossTypes::upcast;
+  KeyValueRepeat key_value_repeat = KeyValueRepeat::repeat;
+  MathAttention math_attention = MathAttention::eager;
+  AttentionKernel attention = AttentionKernel::flash;
+  bool dropout = true;
+  bool mean_saves_input = false;
+  bool keeps_logits = false;
+};
+
+// Errors: a variant that the profile names and nobody knows.
+[[nodiscard]] Result<Variants> variants_of(const facts::FrameworkProfile& profile,
+                                           facts::Attention attention);
+
+}  // namespace steelyard::step
