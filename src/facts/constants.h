@@ -64,12 +64,6 @@ struct DeviceMemoryConstants {
   }
 };
 
-// What differs on one GPU architecture; absent: as everywhere.
-struct EfficiencyOverride {
-  std::optional<Ratio> gemm, attention_forward, attention_backward, memory, link;
-  std::optional<std::int64_t> gemm_half_elements;
-};
-
 // What a processor reaches of its peaks, by kind of work. catalog/calibration/pace.toml
 struct EfficiencyConstants {
   Ratio gemm;        // of the dense peak of the precision, large matrices
@@ -87,21 +81,16 @@ struct EfficiencyConstants {
   Seconds kernel_floor{};      // on the GPU, of the smallest kernel
   Seconds network_latency{};   // per step of a ring that crosses to another node
   std::string source;
-  std::map<std::string, EfficiencyOverride, std::less<>> by_architecture{};
+  // The same for processors of one architecture (Gpu::architecture), complete; empty inside.
+  std::string architecture{};
+  std::vector<EfficiencyConstants> by_architecture{};
 
-  // The figures on a GPU of that architecture (Gpu::architecture; "" when unknown).
-  [[nodiscard]] EfficiencyConstants on(std::string_view architecture) const {
-    EfficiencyConstants here = *this;
-    if (const auto found = by_architecture.find(architecture); found != by_architecture.end()) {
-      const EfficiencyOverride& changed = found->second;
-      here.gemm = changed.gemm.value_or(gemm);
-      here.attention_forward = changed.attention_forward.value_or(attention_forward);
-      here.attention_backward = changed.attention_backward.value_or(attention_backward);
-      here.memory = changed.memory.value_or(memory);
-      here.link = changed.link.value_or(link);
-      here.gemm_half_elements = changed.gemm_half_elements.value_or(gemm_half_elements);
+  // The figures on a GPU of that architecture ("" when unknown).
+  [[nodiscard]] const EfficiencyConstants& on(std::string_view name) const {
+    for (const EfficiencyConstants& here : by_architecture) {
+      if (here.architecture == name) return here;
     }
-    return here;
+    return *this;
   }
 };
 

@@ -163,7 +163,7 @@ void fill_rates(PacePlan& plan, const Request& request, Flops recomputed_per_gpu
 
 Result<PacePlan> step_time(const Request& request) {
   const Program& program = *request.program;
-  const EfficiencyConstants constants = request.efficiency->on(request.machine->gpu.architecture);
+  const EfficiencyConstants& constants = request.efficiency->on(request.machine->gpu.architecture);
   STEELYARD_CHECK(check(constants));
   if (!request.job->train.global_batch) {
     return fail(our_bug("train.global_batch", "nothing", "a resolved job"));
