@@ -21,12 +21,12 @@ enum class ErrorCode {
 
 struct Error {
   ErrorCode code = ErrorCode::internal;
-  std::string subject;   // the thing: a key, file, name ("train.micro_batch")
-  std::string found;     // what was there ("-3")
-  std::string accepted;  // what would be accepted ("a whole number from 1 to 1,000,000")
-  std::string hint;      // the likely fix or the command to try; may be empty
-  std::string file;      // where: empty when not from a file
-  std::optional<int> line;
+  std::string subject{};   // the thing: a key, file, name ("train.micro_batch")
+  std::string found{};     // what was there ("-3")
+  std::string accepted{};  // what would be accepted ("a whole number from 1 to 1,000,000")
+  std::string hint{};      // the likely fix or the command to try; may be empty
+  std::string file{};      // where: empty when not from a file
+  std::optional<int> line{};
 };
 
 template <class T>
