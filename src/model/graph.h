@@ -36,8 +36,10 @@ struct TensorRef {
 enum class WeightRole { matrix, embedding, norm, bias, other };
 
 struct Weight {
-  std::string name;  // relative to the block: "self_attn.q_proj.weight"
-  Shape shape;
+  // As in the model's state dict. In a block of layers relative to the layer, so that layer i holds
+  // "model.layers.<i>.self_attn.q_proj.weight"; in "embed" and "head" complete: "lm_head.weight".
+  std::string name;
+  Shape shape;  // as stored: [out,in] for a linear, [in,out] for GPT-2's Conv1D
   WeightRole role = WeightRole::matrix;
   std::string tied_to;  // full name of the weight whose storage it shares; not counted again
 };
@@ -45,8 +47,8 @@ struct Weight {
 enum class OperatorKind {
   embedding,          // in: ids [B,S]; weight [V,H]; out: [B,S,H]
   position_embedding, // out: [1,S,H] from a learned table; no tensor input
-  linear,             // in: [..., K]; weights: matrix [N,K] and perhaps bias [N]; out: [..., N]
-  layer_norm,         // in: [..., H]; weights: weight and bias, either may lack
+  linear,             // in: [..., K]; weights: matrix (K*N elements), perhaps bias [N]; out: [..., N]
+  layer_norm,         // in: [..., H]; weights: of role norm, then bias; either may lack
   rms_norm,           // in: [..., H]; weight
   rotary_table,       // out: cos, sin [1,S,R]
   rotary,             // in: q [B,nh,S,d], k, cos, sin; out: q, k
@@ -97,7 +99,7 @@ struct Operator {
 };
 
 struct Block {
-  std::string name;  // "model.layers", "model.embed_tokens", "lm_head"
+  std::string name;  // "embed", then "model.layers" or "transformer.h" (a layer's prefix), then "head"
   std::vector<Weight> weights;
   std::vector<TensorInfo> tensors;
   std::vector<Operator> operators;

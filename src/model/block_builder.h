@@ -1,0 +1,93 @@
+// Writes one block of a graph down, operator by operator, in the order of the model's own code.
+// Each method adds the operator, its weights and its output tensors, and returns the output.
+//
+// Shapes: B samples, S tokens, H hidden width, n heads of d dimensions.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "model/graph.h"
+
+namespace steelyard::model {
+
+struct LinearOptions {
+  bool bias = false;
+  bool in_by_out = false;  // the weight is stored [K,N] (GPT-2's Conv1D) instead of [N,K]
+  std::string tied_to;     // full name of the weight whose storage it shares
+};
+
+struct LayerNormOptions {
+  bool weight = true;
+  bool bias = true;
+};
+
+class BlockBuilder {
+ public:
+  // `graph` holds the shared tensors and outlives the builder.
+  BlockBuilder(const Graph& graph, std::string name);
+
+  // The residual stream from the block before.
+  TensorRef input(Shape shape);
+
+  // ids [B,S] -> [B,S,width]; weight NAME.weight [rows,width].
+  TensorRef embedding(const std::string& name, TensorRef ids, std::int64_t rows,
+                      std::int64_t width);
+  // -> [1,S,width]; weight NAME.weight [rows,width].
+  TensorRef position_embedding(const std::string& name, std::int64_t rows, std::int64_t width);
+  // [..., K] -> [..., out_features].
+  TensorRef linear(const std::string& name, TensorRef in, std::int64_t out_features,
+                   const LinearOptions& options = {});
+  TensorRef rms_norm(const std::string& name, TensorRef in, bool unit_offset = false);
+  TensorRef layer_norm(const std::string& name, TensorRef in, LayerNormOptions options = {});
+  // As layer_norm over the last dimension, with weights of their own for each of the heads:
+  // NAME.norms.I.weight [d].
+  TensorRef layer_norm_per_head(const std::string& name, TensorRef in);
+  // Fills the shared tensors `cos` and `sin`.
+  void rotary_table(const std::string& name, TensorRef cos, TensorRef sin);
+  // q, k -> q, k with the first `dims` dimensions of each head turned.
+  std::pair<TensorRef, TensorRef> rotary(const std::string& name, TensorRef q, TensorRef k,
+                                         TensorRef cos, TensorRef sin, std::int64_t dims);
+  // Views of the last dimension, of the given sizes.
+  std::vector<TensorRef> split(const std::string& name, TensorRef in,
+                               const std::vector<std::pair<std::string, std::int64_t>>& parts);
+  // [B,S,n*d] -> [B,n,S,d], a view.
+  TensorRef heads(const std::string& name, TensorRef in, std::int64_t count);
+  // q [B,n,S,d], k, v [B,kv,S,d] -> [B,S,n*d].
+  TensorRef attention(const std::string& name, TensorRef q, TensorRef k, TensorRef v,
+                      const AttentionShape& shape);
+  TensorRef activation(const std::string& name, TensorRef in, ActivationKind kind);
+  // act(gate) * up.
+  TensorRef gated_activation(const std::string& name, TensorRef gate, TensorRef up,
+                             ActivationKind kind);
+  // The same from one tensor [..., 2F] that holds gate, then up.
+  TensorRef fused_gated_activation(const std::string& name, TensorRef gate_up, ActivationKind kind);
+  TensorRef add(const std::string& name, TensorRef a, TensorRef b);
+  // Nothing is added for a constant of 1, a probability of 0, a cap of 0: the code then skips it.
+  TensorRef scale(const std::string& name, TensorRef in, double constant);
+  TensorRef dropout(const std::string& name, TensorRef in, double probability);
+  TensorRef softcap(const std::string& name, TensorRef in, double cap);
+  // logits [B,S,V], labels [B,S] -> scalar.
+  TensorRef causal_lm_loss(TensorRef logits, TensorRef labels);
+
+  [[nodiscard]] const Shape& shape(TensorRef ref) const;
+  [[nodiscard]] std::int64_t width(TensorRef ref) const { return shape(ref).back(); }
+
+  // The block; the builder is empty afterwards.
+  [[nodiscard]] Block finish(TensorRef output);
+
+ private:
+  TensorRef tensor(std::string name, Shape shape);
+  std::int32_t weight(std::string name, Shape shape, WeightRole role, std::string tied_to = {});
+  Operator& append(OperatorKind kind, const std::string& name, std::vector<TensorRef> inputs);
+  // An operator whose only output has the shape of its first input.
+  Operator& append_alike(OperatorKind kind, const std::string& name, std::vector<TensorRef> inputs);
+
+  const Graph& graph_;
+  Block block_;
+};
+
+}  // namespace steelyard::model

@@ -1,0 +1,61 @@
+// The two halves of a decoder layer as most families write them: attention with separate
+// projections, and the feed-forward network, gated or plain.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "model/block_builder.h"
+#include "model/family.h"
+
+namespace steelyard::model {
+
+// How queries and keys are normalised before they turn.
+enum class QkNorm {
+  none,
+  rms_per_head,     // one weight [d] for all heads (Qwen3)
+  rms_whole,        // over all heads at once, before they are told apart (OLMo 2)
+  layer_per_head,   // LayerNorm with weight and bias [d] for all heads (Phi)
+  layer_each_head,  // LayerNorm without bias, a weight [d] for each head (StableLM 2)
+};
+
+// Module names are relative to the block; the defaults are those of LLaMA.
+struct AttentionPart {
+  AttentionShape shape;
+  std::int64_t hidden = 0;       // width of the output projection's result
+  std::int64_t rotary_dims = 0;  // 0: not rotary
+  bool qkv_bias = false;
+  bool out_bias = false;
+  QkNorm qk_norm = QkNorm::none;
+  std::string module = "self_attn";
+  std::string out = "o_proj";
+  std::string q_norm = "q_norm";
+  std::string k_norm = "k_norm";
+};
+
+// Causal attention of the sizes, all of each head turning.
+[[nodiscard]] AttentionPart attention_part(const Sizes& sizes);
+
+// [B,S,H] -> [B,S,H]: q, k, v, heads, norms, rotary, attention, output projection.
+TensorRef add_attention(BlockBuilder& block, TensorRef x, const AttentionPart& part);
+
+// The same from queries, keys and values [B,n,S,d] on.
+TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, TensorRef v,
+                             const AttentionPart& part);
+
+struct MlpPart {
+  std::int64_t intermediate = 0;
+  ActivationKind activation = ActivationKind::silu;
+  bool bias = false;
+  std::string module = "mlp";
+  std::string up = "up_proj";      // plain: the first of the two
+  std::string down = "down_proj";  // the last
+  std::string act = "act_fn";
+};
+
+// down(act(gate(x)) * up(x)).
+TensorRef add_gated_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part);
+// down(act(up(x))).
+TensorRef add_plain_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part);
+
+}  // namespace steelyard::model

@@ -1,0 +1,80 @@
+#include "model/graph.h"
+
+#include <algorithm>
+
+namespace steelyard::model {
+
+namespace {
+
+const Shape& shape_of(TensorRef ref, const Block& block, const Graph& graph) {
+  const auto& tensors = ref.shared ? graph.shared : block.tensors;
+  return tensors.at(static_cast<std::size_t>(ref.index)).shape;
+}
+
+// A multiply-add counts two. [..., K] times [K,N]: 2 * elements of the input * N.
+Flops linear_flops(const Operator& op, const Block& block, const Graph& graph) {
+  const Shape& in = shape_of(op.inputs.front(), block, graph);
+  const Shape& out = shape_of(op.outputs.front(), block, graph);
+  return Flops(2.0 * static_cast<double>(elements(in)) * static_cast<double>(out.back()));
+}
+
+// Pairs of query and key of one head and sample. Causal: half of the square; with a window of W < S
+// tokens the triangle of the tokens further back than W is missing: S*S/2 - (S-W)*(S-W)/2.
+double score_pairs(const AttentionShape& attention, double sequence) {
+  if (!attention.causal) return sequence * sequence;
+  const double window = static_cast<double>(attention.window);
+  const double beyond = attention.window > 0 ? std::max(0.0, sequence - window) : 0.0;
+  return (sequence * sequence - beyond * beyond) / 2.0;
+}
+
+// Scores (q times k) and their product with the values: two multiply-adds per pair and dimension.
+Flops attention_flops(const Operator& op, const Block& block, const Graph& graph) {
+  const Shape& query = shape_of(op.inputs.front(), block, graph);  // [B,n,S,d]
+  const double pairs = score_pairs(op.attention, static_cast<double>(query.at(2)));
+  const double rows = static_cast<double>(query.at(0)) * static_cast<double>(query.at(1));
+  return Flops(4.0 * rows * static_cast<double>(query.at(3)) * pairs);
+}
+
+}  // namespace
+
+std::int64_t elements(const Shape& shape) {
+  std::int64_t product = 1;
+  for (std::int64_t extent : shape) product = checked_multiply(product, extent);
+  return product;
+}
+
+Parameters parameter_count(const Block& block) {
+  Parameters sum;
+  for (const Weight& weight : block.weights) {
+    if (weight.tied_to.empty()) sum += Parameters(elements(weight.shape));
+  }
+  return sum;
+}
+
+Parameters parameter_count(const Graph& graph) {
+  Parameters sum;
+  for (const Segment& segment : graph.segments) {
+    for (const Block& block : segment.blocks) sum += parameter_count(block) * segment.repeat;
+  }
+  return sum;
+}
+
+Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) {
+  if (op.kind == OperatorKind::linear) return linear_flops(op, block, graph);
+  if (op.kind == OperatorKind::attention) return attention_flops(op, block, graph);
+  return Flops();
+}
+
+Flops forward_flops(const Graph& graph) {
+  Flops sum;
+  for (const Segment& segment : graph.segments) {
+    Flops once;
+    for (const Block& block : segment.blocks) {
+      for (const Operator& op : block.operators) once += forward_flops(op, block, graph);
+    }
+    sum += once * static_cast<double>(segment.repeat);
+  }
+  return sum;
+}
+
+}  // namespace steelyard::model

@@ -1,0 +1,178 @@
+// The family of LLaMA (transformers: modeling_llama.py, modeling_mistral.py, modeling_qwen2.py,
+// modeling_qwen3.py, modeling_granite.py): pre-norm RMSNorm, separate projections, rotary
+// positions, grouped-query attention, gated feed-forward. The differences are a bias here and a
+// norm there.
+#include <algorithm>
+#include <limits>
+
+#include "model/decoder_parts.h"
+#include "model/family.h"
+
+namespace steelyard::model {
+
+namespace {
+
+constexpr double kAnyReal = std::numeric_limits<double>::max();
+
+struct LlamaLike {
+  Sizes sizes;
+  AttentionPart attention;
+  MlpPart mlp;
+  std::int64_t window = 0;  // of layers of kind 1
+  double embedding_multiplier = 1.0;
+  double residual_multiplier = 1.0;
+  double logits_multiplier = 1.0;
+};
+
+Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
+  AttentionPart attention = llama.attention;
+  attention.shape.window = kind == 1 ? llama.window : 0;
+  BlockBuilder block(graph, "model.layers");
+  const TensorRef x = block.input({graph.batch, graph.sequence, llama.sizes.hidden});
+  TensorRef h = block.rms_norm("input_layernorm", x);
+  h = add_attention(block, h, attention);
+  h = block.scale("residual_multiplier_attention", h, llama.residual_multiplier);
+  const TensorRef middle = block.add("residual_attention", x, h);
+  h = block.rms_norm("post_attention_layernorm", middle);
+  h = add_gated_mlp(block, h, llama.mlp);
+  h = block.scale("residual_multiplier_mlp", h, llama.residual_multiplier);
+  return block.finish(block.add("residual_mlp", middle, h));
+}
+
+Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaLike& llama,
+                   const std::vector<int>& kinds) {
+  Graph graph = start_graph(config, llama.sizes, sample);
+  add_embed(graph, {.name = "model.embed_tokens",
+                    .scale = llama.embedding_multiplier,
+                    .rotary_dims = llama.sizes.head_dim,
+                    .rotary_name = "model.rotary_emb"});
+  add_layers(graph, kinds, [&](int kind) { return llama_layer(graph, llama, kind); });
+  add_head(graph, llama.sizes,
+           {.norm = HeadOptions::Norm::rms,
+            .norm_name = "model.norm",
+            .embedding_name = "model.embed_tokens",
+            .scale = llama.logits_multiplier});
+  return graph;
+}
+
+// The keys that all of them share.
+LlamaLike read_common(ConfigReader& config, const SizeDefaults& defaults,
+                      std::int64_t default_intermediate) {
+  LlamaLike llama;
+  llama.sizes = read_sizes(config, defaults);
+  llama.attention = attention_part(llama.sizes);
+  llama.attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);
+  llama.mlp.intermediate = config.whole({"intermediate_size"}, default_intermediate, kWideLimits);
+  llama.mlp.activation = config.activation({"hidden_act"}, "silu");
+  return llama;
+}
+
+std::vector<int> all_of(int kind, std::int64_t layers) {
+  return std::vector<int>(static_cast<std::size_t>(layers), kind);
+}
+
+// Qwen2 and Qwen3: with use_sliding_window the layers from max_window_layers on have a window.
+std::vector<int> qwen_windows(ConfigReader& config, LlamaLike& llama) {
+  const bool used = config.flag({"use_sliding_window"}, false);
+  llama.window = config.whole({"sliding_window"}, 4096, kWindowLimits);
+  const std::int64_t first =
+      config.whole({"max_window_layers"}, 28, {.least = 0, .most = kLayerLimits.most});
+  return window_kinds(config, llama.sizes.layers,
+                      [&](std::int64_t layer) { return used && layer >= first; });
+}
+
+}  // namespace
+
+Graph build_llama(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike llama = read_common(config,
+                                {.vocabulary = 32000,
+                                 .hidden = 4096,
+                                 .layers = 32,
+                                 .heads = 32,
+                                 .kv_heads = {},
+                                 .head_dim = {},
+                                 .max_sequence = 2048,
+                                 .tied = false},
+                                11008);
+  const bool bias = config.flag({"attention_bias"}, false);
+  llama.attention.qkv_bias = bias;
+  llama.attention.out_bias = bias;
+  llama.mlp.bias = config.flag({"mlp_bias"}, false);
+  return finish_llama(config, sample, llama, all_of(0, llama.sizes.layers));
+}
+
+Graph build_mistral(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike llama = read_common(config,
+                                {.vocabulary = 32000,
+                                 .hidden = 4096,
+                                 .layers = 32,
+                                 .heads = 32,
+                                 .kv_heads = 8,
+                                 .head_dim = {},
+                                 .max_sequence = 131072,
+                                 .tied = false},
+                                14336);
+  // Absent takes the class's 4096, null (from v0.2 on) means none.
+  const bool windowed = !config.is_null("sliding_window");
+  llama.window = config.whole({"sliding_window"}, 4096, kWindowLimits);
+  return finish_llama(config, sample, llama, all_of(windowed ? 1 : 0, llama.sizes.layers));
+}
+
+Graph build_qwen2(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike llama = read_common(config,
+                                {.vocabulary = 151936,
+                                 .hidden = 4096,
+                                 .layers = 32,
+                                 .heads = 32,
+                                 .kv_heads = 32,
+                                 .head_dim = {},
+                                 .max_sequence = 32768,
+                                 .tied = false},
+                                22016);
+  llama.attention.qkv_bias = true;
+  const std::vector<int> kinds = qwen_windows(config, llama);
+  return finish_llama(config, sample, llama, kinds);
+}
+
+Graph build_qwen3(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike llama = read_common(config,
+                                {.vocabulary = 151936,
+                                 .hidden = 4096,
+                                 .layers = 32,
+                                 .heads = 32,
+                                 .kv_heads = 32,
+                                 .head_dim = 128,
+                                 .max_sequence = 32768,
+                                 .tied = false},
+                                22016);
+  const bool bias = config.flag({"attention_bias"}, false);
+  llama.attention.qkv_bias = bias;
+  llama.attention.out_bias = bias;
+  llama.attention.qk_norm = QkNorm::rms_per_head;
+  const std::vector<int> kinds = qwen_windows(config, llama);
+  return finish_llama(config, sample, llama, kinds);
+}
+
+Graph build_granite(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike llama = read_common(config,
+                                {.vocabulary = 32000,
+                                 .hidden = 4096,
+                                 .layers = 32,
+                                 .heads = 32,
+                                 .kv_heads = {},
+                                 .head_dim = {},
+                                 .max_sequence = 2048,
+                                 .tied = false},
+                                11008);
+  const bool bias = config.flag({"attention_bias"}, false);
+  llama.attention.qkv_bias = bias;
+  llama.attention.out_bias = bias;
+  llama.mlp.bias = config.flag({"mlp_bias"}, false);
+  llama.embedding_multiplier = config.real({"embedding_multiplier"}, 1.0, -kAnyReal, kAnyReal);
+  llama.residual_multiplier = config.real({"residual_multiplier"}, 1.0, -kAnyReal, kAnyReal);
+  constexpr double kSmallestDivisor = 1e-12;
+  llama.logits_multiplier = 1.0 / config.real({"logits_scaling"}, 1.0, kSmallestDivisor, kAnyReal);
+  return finish_llama(config, sample, llama, all_of(0, llama.sizes.layers));
+}
+
+}  // namespace steelyard::model

@@ -1,0 +1,117 @@
+#include "model/model.h"
+
+#include <fmt/format.h>
+
+#include <array>
+
+#include "base/suggest.h"
+#include "model/family.h"
+
+namespace steelyard::model {
+
+namespace {
+
+struct Family {
+  std::string_view model_type;
+  Graph (*build)(ConfigReader&, const SampleShape&);
+};
+
+// Sorted by name.
+constexpr std::array kFamilies = {
+    Family{"gpt2", build_gpt2},   Family{"granite", build_granite},
+    Family{"llama", build_llama}, Family{"mistral", build_mistral},
+    Family{"qwen2", build_qwen2}, Family{"qwen3", build_qwen3},
+};
+
+constexpr SampleShape kLargestSample{1'000'000, 1'073'741'824};
+
+Error wrong(ErrorCode code, std::string subject, std::string found, std::string accepted,
+            std::string hint) {
+  return {code, std::move(subject), std::move(found), std::move(accepted), std::move(hint), {}, {}};
+}
+
+Error without_model_type(const facts::ModelSource& source) {
+  std::string hint = "add \"model_type\", as Hugging Face's config.json has it";
+  if (const facts::Value* value = source.config.find("architectures")) {
+    const facts::Array* names = value->as_array();
+    const std::string* first =
+        names != nullptr && !names->empty() ? names->front().as_text() : nullptr;
+    hint = fmt::format("\"architectures\" ({}) alone does not say it; {}",
+                       first != nullptr ? *first : "unreadable", hint);
+  }
+  return wrong(ErrorCode::bad_input, source.name + ": model_type", "nothing",
+               listed(known_model_types(), known_model_types().size()), std::move(hint));
+}
+
+Result<const Family*> family_of(const facts::ModelSource& source) {
+  if (source.config.as_object() == nullptr) {
+    return fail(wrong(ErrorCode::bad_input, source.name, source.config.kind_name(),
+                      "a table of keys as in Hugging Face's config.json", ""));
+  }
+  const facts::Value* value = source.config.find("model_type");
+  if (value == nullptr || value->is_null()) return fail(without_model_type(source));
+  const std::vector<std::string> known = known_model_types();
+  const std::string* name = value->as_text();
+  if (name == nullptr) {
+    return fail(wrong(ErrorCode::bad_input, source.name + ": model_type", value->kind_name(),
+                      listed(known, known.size()), ""));
+  }
+  for (const Family& family : kFamilies) {
+    if (family.model_type == *name) return &family;
+  }
+  const auto nearest = nearest_name(*name, known);
+  return fail(wrong(ErrorCode::unknown_name, source.name + ": model_type", "\"" + *name + "\"",
+                    listed(known, known.size()),
+                    nearest ? "did you mean \"" + *nearest + "\"?" : ""));
+}
+
+Result<void> check_sample(const SampleShape& sample) {
+  if (sample.batch < 1 || sample.batch > kLargestSample.batch) {
+    return fail(wrong(ErrorCode::bad_input, "micro-batch", fmt::format("{}", sample.batch),
+                      fmt::format("a whole number from 1 to {}", kLargestSample.batch), ""));
+  }
+  if (sample.sequence < 0 || sample.sequence > kLargestSample.sequence) {
+    return fail(wrong(ErrorCode::bad_input, "sequence length", fmt::format("{}", sample.sequence),
+                      fmt::format("a whole number from 1 to {}", kLargestSample.sequence), ""));
+  }
+  return {};
+}
+
+// Each size may be legal and their product absurd; found here, once, so that nobody after this
+// counts beyond 64 bits.
+Result<void> check_countable(const Graph& graph) {
+  try {
+    (void)parameter_count(graph);
+    for (const TensorInfo& tensor : graph.shared) (void)elements(tensor.shape);
+    for (const Segment& segment : graph.segments) {
+      for (const Block& block : segment.blocks) {
+        for (const TensorInfo& tensor : block.tensors) (void)elements(tensor.shape);
+      }
+    }
+  } catch (const QuantityOverflow&) {
+    return fail(wrong(ErrorCode::bad_input, graph.name, "sizes whose product leaves 64 bits",
+                      "sizes of a model that could exist", ""));
+  }
+  return {};
+}
+
+}  // namespace
+
+std::vector<std::string> known_model_types() {
+  std::vector<std::string> names;
+  for (const Family& family : kFamilies) names.emplace_back(family.model_type);
+  return names;
+}
+
+Result<Graph> build(const facts::ModelSource& source, SampleShape shape) {
+  STEELYARD_CHECK(check_sample(shape));
+  STEELYARD_TRY(family, family_of(source));
+  ConfigReader config(source.config, source.name);
+  Graph graph = family->build(config, shape);
+  if (config.first_error()) return fail(*config.first_error());
+  graph.model_type = family->model_type;
+  STEELYARD_CHECK(check_countable(graph));
+  return graph;
+}
+
+}  // namespace steelyard::model
