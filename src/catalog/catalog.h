@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -28,7 +29,8 @@ enum class Kind { gpus, machines, models, datasets };
 class Catalog {
  public:
   // The folder named by STEELYARD_CATALOG, else share/steelyard/catalog beside the program, else the
-  // folder given at build time. Files are read when asked for, so that a plan reads only its own.
+  // folder given at build time. Files are read when asked for, each once, so that a plan reads only
+  // its own. Copies share what was read.
   [[nodiscard]] static Result<Catalog> open(const std::filesystem::path& program = {});
   [[nodiscard]] static Catalog at(std::filesystem::path folder);
 
@@ -54,8 +56,9 @@ class Catalog {
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
 
  private:
-  explicit Catalog(std::filesystem::path folder) : folder_(std::move(folder)) {}
+  explicit Catalog(std::filesystem::path folder);
   std::filesystem::path folder_;
+  std::shared_ptr<class Files> files_;
 };
 
 }  // namespace steelyard::catalog

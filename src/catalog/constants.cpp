@@ -1,0 +1,176 @@
+#include "catalog/constants.h"
+
+#include <utility>
+
+#include "catalog/merge.h"
+#include "catalog/settings.h"
+
+namespace steelyard::catalog {
+
+Result<facts::FrameworkProfile> profile_from(const facts::Value& table, std::string name,
+                                             const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::FrameworkProfile profile;
+  profile.name = std::move(name);
+  profile.supported = settings.flag("supported");
+  profile.sources = settings.texts("sources");
+  if (!profile.supported) {
+    profile.reason = settings.text("reason");
+    STEELYARD_CHECK(settings.finish());
+    return profile;
+  }
+  profile.keeps_logits = settings.flag("keeps_logits");
+  profile.gradients_set_to_none = settings.flag("gradients_set_to_none");
+  profile.ddp_gradient_as_bucket_view = settings.flag("ddp_gradient_as_bucket_view");
+  profile.ddp_bucket = settings.bytes("ddp_bucket");
+  profile.dropout = settings.flag("dropout");
+  const facts::Value& variants = settings.table("operators");
+  Settings operators(variants, file);
+  for (const auto& [key, variant] : *variants.as_object()) {
+    profile.operators.emplace(key, operators.text(key));
+  }
+  STEELYARD_CHECK(operators.finish());
+  STEELYARD_CHECK(settings.finish());
+  return profile;
+}
+
+namespace {
+
+Result<facts::DeviceMemoryOverride> override_from(const facts::Value& table,
+                                                  const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::DeviceMemoryOverride changed;
+  if (settings.has_bytes("context")) changed.context = settings.bytes("context");
+  if (settings.has_bytes("nvls")) changed.nvls = settings.bytes("nvls");
+  if (settings.has_bytes("gemm_workspace")) {
+    changed.gemm_workspace = settings.bytes("gemm_workspace");
+  }
+  STEELYARD_CHECK(settings.finish());
+  return changed;
+}
+
+}  // namespace
+
+Result<facts::DeviceMemoryConstants> device_memory_from(const facts::Value& table,
+                                                        const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::DeviceMemoryConstants constants;
+  constants.context = settings.bytes("context");
+  constants.collective_per_channel = settings.bytes("collective_per_channel");
+  constants.collective_channels = settings.whole("collective_channels");
+  constants.nvls = settings.bytes("nvls");
+  constants.gemm_workspace = settings.bytes("gemm_workspace");
+  constants.gemm_handles = settings.whole("gemm_handles");
+  constants.source = settings.text("source");
+  for (const auto& [architecture, values] : *settings.table("architecture").as_object()) {
+    STEELYARD_TRY(changed, override_from(values, file));
+    constants.by_architecture.emplace(architecture, changed);
+  }
+  STEELYARD_CHECK(settings.finish());
+  return constants;
+}
+
+namespace {
+
+Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table,
+                                                       const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::EfficiencyConstants constants;
+  constants.gemm = settings.ratio("gemm");
+  constants.attention_forward = settings.ratio("attention_forward");
+  constants.attention_backward = settings.ratio("attention_backward");
+  constants.memory = settings.ratio("memory");
+  constants.link = settings.ratio("link");
+  constants.network = settings.ratio("network");
+  constants.host_link = settings.ratio("host_link");
+  constants.kernel_launch = settings.seconds("kernel_launch");
+  constants.collective_latency = settings.seconds("collective_latency");
+  constants.gemm_half_rows = settings.tokens("gemm_half_rows");
+  constants.gemm_unaligned = settings.ratio("gemm_unaligned");
+  constants.gemm_half_elements = settings.whole("gemm_half_elements");
+  constants.host_peer = settings.ratio("host_peer");
+  constants.kernel_floor = settings.seconds("kernel_floor");
+  constants.network_latency = settings.seconds("network_latency");
+  constants.source = settings.text("source");
+  STEELYARD_CHECK(settings.finish());
+  return constants;
+}
+
+}  // namespace
+
+Result<facts::EfficiencyConstants> efficiency_from(const facts::Value& table,
+                                                   const std::filesystem::path& file) {
+  // [architecture.NAME] tables hold only what differs; each is completed from the rest.
+  facts::Value everywhere{facts::Object{}};
+  const facts::Value* architectures = nullptr;
+  if (const facts::Object* members = table.as_object()) {
+    for (const auto& [key, value] : *members) {
+      if (key == "architecture" && value.as_object() != nullptr) {
+        architectures = &value;
+      } else {
+        everywhere.set(key, value);
+      }
+    }
+  }
+  STEELYARD_TRY(constants, one_efficiency_from(everywhere, file));
+  if (architectures == nullptr) return constants;
+  for (const auto& [architecture, changes] : *architectures->as_object()) {
+    facts::Value complete = everywhere;
+    merge(complete, changes);
+    STEELYARD_TRY(here, one_efficiency_from(complete, file));
+    here.architecture = architecture;
+    constants.by_architecture.push_back(std::move(here));
+  }
+  return constants;
+}
+
+namespace {
+
+// A table of numbers by name: [decode_seconds], [load_copies].
+Result<std::map<std::string, double, std::less<>>> numbers_from(
+    const facts::Value& table, const std::filesystem::path& file) {
+  Settings settings(table, file);
+  std::map<std::string, double, std::less<>> numbers;
+  for (const auto& [key, value] : *table.as_object()) numbers.emplace(key, settings.real(key));
+  STEELYARD_CHECK(settings.finish());
+  return numbers;
+}
+
+}  // namespace
+
+Result<facts::HostConstants> host_from(const facts::Value& table,
+                                       const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::HostConstants constants;
+  constants.system = settings.bytes("system");
+  constants.process = settings.bytes("process");
+  constants.loader_worker = settings.bytes("loader_worker");
+  constants.index_per_sample = settings.bytes("index_per_sample");
+  constants.largest_checkpoint_shard = settings.bytes("largest_checkpoint_shard");
+  constants.shared_memory_segment = settings.bytes("shared_memory_segment");
+  constants.shared_memory_channels = settings.whole("shared_memory_channels");
+  constants.jpeg_seconds_per_byte = settings.real("jpeg_seconds_per_byte");
+  constants.jpeg_seconds_per_pixel = settings.real("jpeg_seconds_per_pixel");
+  constants.jpeg_bytes_per_pixel = settings.real("jpeg_bytes_per_pixel");
+  constants.image_transform = settings.ratio("image_transform");
+  constants.video_seconds_per_frame = settings.real("video_seconds_per_frame");
+  constants.video_frames_between_keys = settings.real("video_frames_between_keys");
+  constants.assemble_per_byte = settings.seconds("assemble_per_byte");
+  constants.file_read = settings.seconds("file_read");
+  constants.thread_copy = settings.rate("thread_copy");
+  constants.host_memory_bandwidth = settings.rate("host_memory_bandwidth");
+  constants.storage_read = settings.rate("storage_read");
+  constants.pcie_copy = settings.rate("pcie_copy");
+  constants.host_link_share = settings.ratio("host_link_share");
+  constants.source = settings.text("source");
+  STEELYARD_TRY(copies, numbers_from(settings.table("load_copies"), file));
+  STEELYARD_TRY(seconds, numbers_from(settings.table("decode_seconds"), file));
+  STEELYARD_TRY(per_byte, numbers_from(settings.table("decode_seconds_per_byte"), file));
+  constants.load_copies = std::move(copies);
+  constants.decode_seconds = std::move(seconds);
+  constants.decode_seconds_per_byte = std::move(per_byte);
+  STEELYARD_CHECK(settings.finish());
+  return constants;
+}
+
+}  // namespace steelyard::catalog

@@ -1,0 +1,23 @@
+// The constants files: catalog/frameworks/*.toml and catalog/calibration/*.toml as structs.
+#pragma once
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "facts/constants.h"
+#include "facts/value.h"
+
+namespace steelyard::catalog {
+
+// `file` appears in messages.
+[[nodiscard]] Result<facts::FrameworkProfile> profile_from(const facts::Value& table,
+                                                           std::string name,
+                                                           const std::filesystem::path& file);
+[[nodiscard]] Result<facts::DeviceMemoryConstants> device_memory_from(
+    const facts::Value& table, const std::filesystem::path& file);
+[[nodiscard]] Result<facts::EfficiencyConstants> efficiency_from(const facts::Value& table,
+                                                                 const std::filesystem::path& file);
+[[nodiscard]] Result<facts::HostConstants> host_from(const facts::Value& table,
+                                                     const std::filesystem::path& file);
+
+}  // namespace steelyard::catalog

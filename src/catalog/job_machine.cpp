@@ -1,0 +1,136 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "catalog/catalog.h"
+#include "catalog/units.h"
+#include "codec/codec.h"
+
+namespace steelyard::catalog {
+namespace {
+
+using facts::Known;
+using facts::Provenance;
+
+Known<Bytes> given_gib(double gib) { return {Bytes(checked_round(gib * kGibi)), Provenance::given}; }
+
+Result<void> in_range(const char* key, std::optional<double> value, double most) {
+  if (!value || (std::isfinite(*value) && *value > 0.0 && *value <= most)) return {};
+  return fail(Error{.code = ErrorCode::bad_input,
+                    .subject = key,
+                    .found = fmt::format("{}", *value),
+                    .accepted = fmt::format("a number above 0, up to {}", most),
+                    .hint = "",
+                    .file = "",
+                    .line = std::nullopt});
+}
+
+bool is_file_name(const std::string& name) {
+  return name.ends_with(".json") || name.find('/') != std::string::npos;
+}
+
+Result<facts::Machine> machine_file(const std::string& name, const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / name;
+  STEELYARD_TRY(value, codec::read_value(file));
+  return codec::machine_from(value, file.string());
+}
+
+facts::Machine bare(facts::Gpu gpu, const facts::MachineKeys& keys) {
+  facts::Machine machine;
+  machine.id = gpu.id;
+  machine.name = gpu.name;
+  machine.kind = "bare-gpu";
+  machine.gpus = keys.gpus.value_or(1);
+  machine.sources = gpu.sources;
+  machine.confidence = gpu.confidence;
+  machine.gpu = std::move(gpu);
+  return machine;
+}
+
+// The read rate belongs to the storage that holds the data: data.location, else the first one.
+void set_storage_rate(facts::Machine& machine, const facts::Job& job, double gb_per_s) {
+  std::string name = "nvme";
+  if (job.data.location) {
+    name = *job.data.location;
+  } else if (!machine.storage.empty()) {
+    name = machine.storage.front().name;
+  }
+  auto at = std::find_if(machine.storage.begin(), machine.storage.end(),
+                         [&](const facts::Storage& storage) { return storage.name == name; });
+  if (at == machine.storage.end()) {
+    facts::Storage storage;
+    storage.name = name;
+    at = machine.storage.insert(machine.storage.end(), std::move(storage));
+  }
+  at->read = {BytesPerSecond(gb_per_s * kGiga), Provenance::given};
+}
+
+Result<void> apply(facts::Machine& machine, const facts::Job& job) {
+  const facts::MachineKeys& keys = job.machine;
+  // 2^30 GiB fit into 64 bits of bytes; a rate of 1e9 GB/s is beyond any machine.
+  constexpr double kMostGib = 1073741824.0;
+  constexpr double kMostRate = 1e9;
+  STEELYARD_CHECK(in_range("machine.ram_gib", keys.ram_gib, kMostGib));
+  STEELYARD_CHECK(in_range("machine.vram_gib", keys.vram_gib, kMostGib));
+  STEELYARD_CHECK(in_range("machine.storage_gb_per_s", keys.storage_gb_per_s, kMostRate));
+  STEELYARD_CHECK(in_range("machine.network_gbps_per_gpu", keys.network_gbps_per_gpu, kMostRate));
+  if (keys.ram_gib) machine.host.memory = given_gib(*keys.ram_gib);
+  if (keys.vram_gib) machine.gpu.memory = given_gib(*keys.vram_gib);
+  if (keys.cores) machine.host.cores = {*keys.cores, Provenance::given};
+  if (keys.storage_gb_per_s) set_storage_rate(machine, job, *keys.storage_gb_per_s);
+  if (keys.network_gbps_per_gpu) {
+    machine.network_per_gpu = {BytesPerSecond(*keys.network_gbps_per_gpu * kGigabit),
+                               Provenance::given};
+  }
+  return {};
+}
+
+Error conflict(const char* subject, std::string found, std::string accepted) {
+  return Error{.code = ErrorCode::impossible_combination,
+               .subject = subject,
+               .found = std::move(found),
+               .accepted = std::move(accepted),
+               .hint = "",
+               .file = "",
+               .line = std::nullopt};
+}
+
+}  // namespace
+
+Result<facts::Machine> Catalog::machine_of(const facts::Job& job,
+                                           const std::filesystem::path& folder) const {
+  const facts::MachineKeys& keys = job.machine;
+  if (keys.name && keys.gpu) {
+    return fail(conflict("machine", fmt::format("both name ({}) and gpu ({})", *keys.name, *keys.gpu),
+                         "one of them"));
+  }
+  facts::Machine machine;
+  if (keys.name) {
+    STEELYARD_TRY(named, is_file_name(*keys.name) ? machine_file(*keys.name, folder)
+                                                  : this->machine(*keys.name));
+    machine = std::move(named);
+    if (keys.gpus && *keys.gpus > machine.gpus) {
+      return fail(conflict("machine.gpus", fmt::format("{}", *keys.gpus),
+                           fmt::format("a whole number from 1 to {}, the GPUs of one {}",
+                                       machine.gpus, machine.id)));
+    }
+  } else if (keys.gpu) {
+    STEELYARD_TRY(gpu, this->gpu(*keys.gpu));
+    machine = bare(std::move(gpu), keys);
+  } else {
+    return fail(Error{.code = ErrorCode::missing_value,
+                      .subject = "machine",
+                      .found = "neither name nor gpu",
+                      .accepted = "name = \"dgx-h100\" (a catalogue id or a machine file), or "
+                                  "gpu = \"h100-sxm-80gb\"",
+                      .hint = "`steelyard list machines` and `steelyard list gpus` show the ids",
+                      .file = "",
+                      .line = std::nullopt});
+  }
+  STEELYARD_CHECK(apply(machine, job));
+  return machine;
+}
+
+}  // namespace steelyard::catalog

@@ -1,0 +1,179 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <system_error>
+
+#include "catalog/catalog.h"
+#include "catalog/files.h"
+#include "catalog/merge.h"
+#include "catalog/unknown.h"
+#include "codec/codec.h"
+
+namespace steelyard::catalog {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Deeper tables than any configuration has; a longer dotted key is a mistake.
+constexpr std::ptrdiff_t kMostDots = 16;
+
+struct Kind {
+  const char* extension;
+  const char* name;
+};
+// Files that hold a model but are not its configuration.
+constexpr std::array<Kind, 9> kOtherKinds = {{{".safetensors", "a safetensors file"},
+                                              {".index.json", "an index of weights"},
+                                              {".onnx", "an ONNX model"},
+                                              {".gguf", "a GGUF file"},
+                                              {".bin", "a file of weights"},
+                                              {".pt", "a file of weights"},
+                                              {".pth", "a file of weights"},
+                                              {".ckpt", "a file of weights"},
+                                              {".nemo", "a NeMo archive"}}};
+
+Result<void> is_configuration(const std::string& name) {
+  for (const Kind& kind : kOtherKinds) {
+    if (!name.ends_with(kind.extension)) continue;
+    return fail(Error{.code = ErrorCode::not_supported,
+                      .subject = "model.config",
+                      .found = fmt::format("{} ({})", name, kind.name),
+                      .accepted = "a config.json, a folder that holds one, or a catalogue id",
+                      .hint = "the config.json that lies beside the weights works",
+                      .file = "",
+                      .line = std::nullopt});
+  }
+  return {};
+}
+
+Result<facts::ModelSource> from_file(const std::string& name, const fs::path& path) {
+  STEELYARD_CHECK(is_configuration(name));
+  std::error_code trouble;
+  const bool is_folder = fs::is_directory(path, trouble);
+  const fs::path file = is_folder ? path / "config.json" : path;
+  if (is_folder && !fs::exists(file, trouble)) {
+    return fail(Error{.code = ErrorCode::unreadable,
+                      .subject = "model.config",
+                      .found = fmt::format("{}, a folder without config.json", name),
+                      .accepted = "a config.json, a folder that holds one, or a catalogue id",
+                      .hint = "",
+                      .file = path.string(),
+                      .line = std::nullopt});
+  }
+  STEELYARD_TRY(config, codec::read_value(file));
+  if (config.as_object() == nullptr) {
+    return fail(Error{.code = ErrorCode::bad_input,
+                      .subject = "the model's configuration",
+                      .found = config.kind_name(),
+                      .accepted = "an object of keys, as in a Hugging Face config.json",
+                      .hint = "",
+                      .file = file.string(),
+                      .line = std::nullopt});
+  }
+  return facts::ModelSource{.name = name, .config = std::move(config), .source = ""};
+}
+
+// "a text" or a list of texts, joined.
+std::string sources_of(const facts::Value* source) {
+  if (source == nullptr) return "";
+  if (source->as_text() != nullptr) return *source->as_text();
+  std::string all;
+  if (const facts::Array* items = source->as_array()) {
+    for (const facts::Value& item : *items) {
+      if (item.as_text() == nullptr) continue;
+      if (!all.empty()) all += "; ";
+      all += *item.as_text();
+    }
+  }
+  return all;
+}
+
+Result<void> override_keys(facts::Value& config, const facts::Value& set) {
+  if (set.is_null()) return {};
+  const facts::Object* members = set.as_object();
+  if (members == nullptr) {
+    return fail(Error{.code = ErrorCode::bad_input,
+                      .subject = "model.set",
+                      .found = set.kind_name(),
+                      .accepted = "a table of configuration keys, { num_hidden_layers = 16 }",
+                      .hint = "",
+                      .file = "",
+                      .line = std::nullopt});
+  }
+  for (const auto& [key, value] : *members) {
+    if (std::count(key.begin(), key.end(), '.') > kMostDots) {
+      return fail(Error{.code = ErrorCode::too_large,
+                        .subject = "model.set",
+                        .found = fmt::format("a key of {} characters with dots", key.size()),
+                        .accepted = fmt::format("at most {} dots in a key", kMostDots),
+                        .hint = "",
+                        .file = "",
+                        .line = std::nullopt});
+    }
+  }
+  merge(config, set);
+  return {};
+}
+
+}  // namespace
+
+Result<facts::ModelSource> Catalog::model(std::string_view id) const {
+  const fs::path file = folder_ / "models" / fmt::format("{}.json", id);
+  std::error_code trouble;
+  if (!is_plain_id(id) || !fs::is_regular_file(file, trouble)) {
+    return fail(unknown("model.config", id, "models", file_ids(folder_ / "models")));
+  }
+  STEELYARD_TRY(content, files_->read(fmt::format("models/{}.json", id)));
+  const facts::Value* config = content->find("config");
+  if (config == nullptr || config->as_object() == nullptr) {
+    return fail(Error{.code = ErrorCode::bad_input,
+                      .subject = "config",
+                      .found = config == nullptr ? "nothing" : config->kind_name(),
+                      .accepted = "the model's configuration as an object",
+                      .hint = "the catalogue is damaged; restore this file",
+                      .file = file.string(),
+                      .line = std::nullopt});
+  }
+  return facts::ModelSource{
+      .name = std::string(id), .config = *config, .source = sources_of(content->find("source"))};
+}
+
+Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
+                                             const std::filesystem::path& folder) const {
+  const auto found = [&]() -> Result<facts::ModelSource> {
+    if (const auto* inlined = std::get_if<facts::Value>(&job.model.config)) {
+      return facts::ModelSource{.name = "inline", .config = *inlined, .source = ""};
+    }
+    const std::string* name = std::get_if<std::string>(&job.model.config);
+    if (name == nullptr || name->empty()) {
+      return fail(Error{.code = ErrorCode::missing_value,
+                        .subject = "model.config",
+                        .found = "nothing",
+                        .accepted = "a catalogue id, the path of a config.json, or its content",
+                        .hint = "`steelyard list models` shows the ids",
+                        .file = "",
+                        .line = std::nullopt});
+    }
+    const fs::path path = folder / *name;
+    std::error_code trouble;
+    const bool has_path = name->find('/') != std::string::npos || name->ends_with(".json");
+    const bool exists = fs::exists(path, trouble);
+    if (!(has_path && exists)) {
+      auto known = model(*name);
+      // A damaged catalogue file is reported; a name that is no id may still be a file.
+      if (known || known.error().code != ErrorCode::unknown_name) return known;
+      if (!exists) {
+        STEELYARD_CHECK(is_configuration(*name));
+        known.error().accepted += ", or the path of a config.json";
+        return known;
+      }
+    }
+    return from_file(*name, path);
+  };
+  STEELYARD_TRY(source, found());
+  STEELYARD_CHECK(override_keys(source.config, job.model.set));
+  return source;
+}
+
+}  // namespace steelyard::catalog
