@@ -1,0 +1,88 @@
+// The phases of a run, put together from the rules of this room (docs/model/host-memory.md).
+#include <fmt/format.h>
+
+#include "base/format.h"
+#include "ram/loaders.h"
+#include "ram/node.h"
+#include "ram/offload.h"
+#include "ram/ram.h"
+#include "ram/staging.h"
+
+namespace steelyard::ram {
+namespace {
+
+using facts::RamCategory;
+using facts::RamPhase;
+
+facts::RamBytes startup(const Node& node, Notes& notes) {
+  facts::RamBytes bytes;
+  bytes[RamCategory::system] = node.constants.system;
+  bytes[RamCategory::framework] = node.constants.process * node.ranks;
+  notes.push_back(fmt::format("framework: {} ranks x {} (interpreter, framework, CUDA host side).",
+                              node.ranks, to_text(node.constants.process)));
+  return bytes;
+}
+
+Bytes page_cache_wanted(const Node& node, Notes& notes) {
+  Bytes wanted;
+  if (node.job.checkpoint.load != facts::CheckpointLoad::meta) wanted += model_file(node);
+  const facts::DataKeys& data = node.job.data;
+  if (data.cache != facts::DataCache::page || data.kind == facts::DataKind::synthetic)
+    return wanted;
+  if (const std::optional<Bytes> dataset = dataset_on_storage(data)) {
+    wanted += *dataset;
+    notes.push_back(
+        fmt::format("page cache: with {} free, epochs after the first would not read storage.",
+                    to_text(*dataset)));
+  } else {
+    notes.push_back(
+        "page cache: the dataset's size is not given (data.samples, data.bytes_per_sample), so "
+        "what "
+        "the page cache could hold of it is left out.");
+  }
+  return wanted;
+}
+
+void find_peak(facts::RamPlan& plan) {
+  for (std::size_t i = 0; i < facts::kRamPhases; ++i) {
+    const Bytes total = plan.phases[i].total();
+    if (i == 0 || total > plan.peak) {
+      plan.peak = total;
+      plan.peak_phase = static_cast<RamPhase>(i);
+    }
+  }
+}
+
+}  // namespace
+
+Result<facts::RamPlan> host_memory(const Request& request) {
+  STEELYARD_TRY(node, node_of(request));
+  facts::RamPlan plan;
+  const auto phase = [&plan](RamPhase which) -> facts::RamBytes& {
+    return plan.phases[static_cast<std::size_t>(which)];
+  };
+  STEELYARD_TRY(offloaded, offloaded_states(node, plan.notes));
+
+  phase(RamPhase::startup) = startup(node, plan.notes);
+
+  // Parameters that stay in host memory are filled while the source is still there.
+  facts::RamBytes& load = phase(RamPhase::load) = phase(RamPhase::startup);
+  load[RamCategory::parameters] = offloaded.parameters;
+  load[RamCategory::model_load] = load_transient(node, plan.notes);
+
+  facts::RamBytes& steady = phase(RamPhase::steady) = phase(RamPhase::startup);
+  steady[RamCategory::parameters] = offloaded.parameters;
+  steady[RamCategory::gradients] = offloaded.gradients;
+  steady[RamCategory::optimizer] = offloaded.optimizer;
+  STEELYARD_CHECK(add_data_path(node, request.sample_bytes, steady, plan.notes));
+
+  facts::RamBytes& checkpoint = phase(RamPhase::checkpoint) = steady;
+  checkpoint[RamCategory::checkpoint_staging] = checkpoint_staging(node, plan.notes);
+
+  find_peak(plan);
+  plan.page_cache_wanted = page_cache_wanted(node, plan.notes);
+  plan.capacity = node.machine.host.memory;
+  return plan;
+}
+
+}  // namespace steelyard::ram

@@ -1,0 +1,117 @@
+#include "ram/loaders.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/format.h"
+
+namespace steelyard::ram {
+namespace {
+
+using facts::RamCategory;
+
+// W loader processes per rank; each, and the rank itself, ends up with its own copy of the Python
+// objects of a file list, because reading them writes their reference counts (copy-on-write).
+void add_workers(const Node& node, facts::RamBytes& bytes, Notes& notes) {
+  const std::int64_t processes = checked_multiply(node.ranks, node.workers);
+  bytes[RamCategory::loader_workers] += node.constants.loader_worker * processes;
+  if (processes > 0) {
+    notes.push_back(fmt::format("loader_workers: {} ranks x {} worker processes x {}.", node.ranks,
+                                node.workers, to_text(node.constants.loader_worker)));
+  }
+  const facts::DataKeys& data = node.job.data;
+  const bool file_list = data.layout == facts::DataLayout::files &&
+                         data.kind != facts::DataKind::synthetic &&
+                         data.kind != facts::DataKind::tokens;
+  if (!file_list || !data.samples) return;
+  const std::int64_t holders = checked_multiply(node.ranks, checked_add(node.workers, 1));
+  const Bytes index = node.constants.index_per_sample * *data.samples;
+  bytes[RamCategory::loader_workers] += index * holders;
+  notes.push_back(
+      fmt::format("loader_workers: the list of {} files is {} of Python objects, and each of {} "
+                  "processes ends up with its own copy.",
+                  grouped(*data.samples), to_text(index), holders));
+}
+
+// In flight: ranks x W x f x batch, in /dev/shm when workers return tensors; without workers the
+// rank assembles one batch itself (PyTorch DataLoader, num_workers and prefetch_factor).
+void add_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
+  const std::int64_t ahead =
+      node.workers == 0
+          ? 1
+          : checked_multiply(node.workers, std::max<std::int64_t>(1, node.job.data.prefetch));
+  bytes[RamCategory::prefetch] += node.batch * ahead * node.ranks;
+  notes.push_back(
+      fmt::format("prefetch: {} ranks x {} batches in flight x {}, in shared memory (/dev/shm).",
+                  node.ranks, ahead, to_text(node.batch)));
+  if (!node.job.data.pin_memory) return;
+  // The pin thread copies one batch while the step uses the one before.
+  bytes[RamCategory::pinned] += pinned(node.batch) * 2 * node.ranks;
+  notes.push_back(
+      fmt::format("pinned: two page-locked batches per rank, each {} rounded up to {} by PyTorch's "
+                  "pinned allocator.",
+                  to_text(node.batch), to_text(pinned(node.batch))));
+}
+
+Result<void> add_dataset_cache(const Node& node, Bytes sample_bytes, facts::RamBytes& bytes,
+                               Notes& notes) {
+  const facts::DataKeys& data = node.job.data;
+  const bool decoded = data.cache == facts::DataCache::ram;
+  if (!decoded && data.cache != facts::DataCache::ram_encoded) return {};
+  if (data.kind == facts::DataKind::synthetic) return {};
+  const std::optional<Bytes> stored = dataset_on_storage(data);
+  if (!data.samples || (!decoded && !stored)) {
+    return fail(Error{.code = ErrorCode::missing_value,
+                      .subject = data.samples ? "data.bytes_per_sample" : "data.samples",
+                      .found = "nothing",
+                      .accepted = "a number greater than 0",
+                      .hint = "data.cache = \"ram\" or \"ram-encoded\" needs the dataset's size",
+                      .file = "",
+                      .line = std::nullopt});
+  }
+  const Bytes held = decoded ? sample_bytes * *data.samples : *stored;
+  bytes[RamCategory::dataset_cache] += held;
+  notes.push_back(fmt::format(
+      "dataset_cache: the whole dataset, {}, once per node ({}); a cache in each process "
+      "would take {} times as much.",
+      decoded ? "decoded" : "as stored", to_text(held), node.ranks));
+  return {};
+}
+
+// NCCL connects ranks of a node through shared memory when the GPUs have no link of their own.
+void add_segments(const Node& node, facts::RamBytes& bytes, Notes& notes) {
+  if (node.machine.gpu.link || node.ranks < 2) return;
+  const std::int64_t neighbours = std::min<std::int64_t>(node.ranks - 1, 2);
+  const std::int64_t connections = checked_multiply(checked_multiply(node.ranks, neighbours),
+                                                    node.constants.shared_memory_channels);
+  bytes[RamCategory::shared_memory] += node.constants.shared_memory_segment * connections;
+  notes.push_back(
+      fmt::format("shared_memory: no link between the GPUs is known, so NCCL uses {} shared-memory "
+                  "segments of {}.",
+                  connections, to_text(node.constants.shared_memory_segment)));
+}
+
+}  // namespace
+
+std::optional<Bytes> dataset_on_storage(const facts::DataKeys& data) {
+  if (data.kind == facts::DataKind::synthetic) return Bytes();
+  if (!data.samples || !data.bytes_per_sample) return std::nullopt;
+  const double total = *data.bytes_per_sample * static_cast<double>(*data.samples);
+  return Bytes(checked_round(std::ceil(total)));
+}
+
+Result<void> add_data_path(const Node& node, Bytes sample_bytes, facts::RamBytes& bytes,
+                           Notes& notes) {
+  add_segments(node, bytes, notes);
+  if (node.job.data.kind == facts::DataKind::synthetic) {
+    notes.push_back("Synthetic data is made on the GPU: no loaders, no batches in host memory.");
+    return {};
+  }
+  add_workers(node, bytes, notes);
+  add_batches(node, bytes, notes);
+  return add_dataset_cache(node, sample_bytes, bytes, notes);
+}
+
+}  // namespace steelyard::ram

@@ -1,0 +1,37 @@
+// What the rules of this room need to know of one node, read once from the request.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "ram/ram.h"
+
+namespace steelyard::ram {
+
+using Notes = std::vector<std::string>;
+
+struct Node {
+  const facts::Job& job;
+  const facts::Machine& machine;
+  const step::StateSizes& states;
+  const facts::HostConstants& constants;
+
+  std::int64_t ranks = 1;  // processes on this node: one per GPU used
+  std::int64_t nodes = 1;
+  std::int64_t model_parallel = 1;  // ranks that split one copy of the model: tensor x pipeline
+  std::int64_t shards = 1;          // data-parallel ranks that split the sharded states
+  std::int64_t workers = 0;         // loader processes per rank
+  Bytes batch = Bytes();            // one micro-batch in host memory, ready for the GPU
+};
+
+// Errors: missing_value when a key that plan/resolve.h fills is absent.
+[[nodiscard]] Result<Node> node_of(const Request& request);
+
+// Tensor, pipeline and data-parallel sharding together: whether no rank holds the whole state.
+[[nodiscard]] inline bool is_split(const Node& node) {
+  return node.shards > 1 || node.model_parallel > 1;
+}
+
+}  // namespace steelyard::ram

@@ -1,0 +1,121 @@
+#include "ram/staging.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/format.h"
+#include "ram/pinned.h"
+
+namespace steelyard::ram {
+namespace {
+
+// Plain from_pretrained holds the initialised model and the file's tensors (two copies); others
+// hold one copy and the file shard that is being read.
+Bytes one_rank_loads(const Node& node, Ratio copies) {
+  const Bytes full = node.states.parameter_bytes;
+  if (copies > Ratio(1.0)) return full * copies;
+  return full + std::min(full, node.constants.largest_checkpoint_shard);
+}
+
+Ratio load_copies(const Node& node) {
+  const auto found = node.constants.load_copies.find(facts::name_of(node.job.framework));
+  return Ratio(found == node.constants.load_copies.end() ? 1.0 : found->second);
+}
+
+// Serialising a state that a rank has already: storage after storage, at most a file shard at once.
+Bytes streamed(const Node& node, Bytes state) {
+  return std::min(state, node.constants.largest_checkpoint_shard);
+}
+
+}  // namespace
+
+Bytes load_transient(const Node& node, Notes& notes) {
+  switch (node.job.checkpoint.load) {
+    case facts::CheckpointLoad::mmap: {
+      const Bytes held = node.states.largest_block_bytes * node.ranks;
+      notes.push_back(fmt::format(
+          "model_load: files are mapped, so their pages are reclaimable cache; each of {} "
+          "ranks converts one block at a time ({}).",
+          node.ranks, to_text(node.states.largest_block_bytes)));
+      return held;
+    }
+    case facts::CheckpointLoad::per_rank: {
+      const Bytes each = one_rank_loads(node, load_copies(node));
+      notes.push_back(
+          fmt::format("model_load: each of {} ranks reads the whole state by itself, {} per rank.",
+                      node.ranks, to_text(each)));
+      return each * node.ranks;
+    }
+    case facts::CheckpointLoad::rank0: {
+      const Bytes each = one_rank_loads(node, Ratio(1.0));
+      notes.push_back(fmt::format(
+          "model_load: rank 0 reads the whole state ({}) and sends the others their parts.",
+          to_text(each)));
+      return each;
+    }
+    case facts::CheckpointLoad::meta:
+      notes.push_back(
+          "model_load: created on the meta device, nothing passes through host memory.");
+      return Bytes();
+  }
+  return Bytes();
+}
+
+Bytes checkpoint_size(const Node& node) {
+  const step::StateSizes& states = node.states;
+  Bytes parameters = states.parameter_bytes;
+  if (node.job.train.method != facts::Method::full && states.parameters.value() > 0) {
+    parameters = parameters * (states.trainable / states.parameters);
+  }
+  return parameters + states.optimizer_bytes;
+}
+
+Bytes checkpoint_staging(const Node& node, Notes& notes) {
+  if (node.job.checkpoint.every_steps.value_or(0) <= 0) {
+    notes.push_back("checkpoint: none while training, so that phase equals the steady state.");
+    return Bytes();
+  }
+  const Bytes full = checkpoint_size(node);
+  const std::int64_t all_ranks = checked_multiply(node.ranks, node.nodes);
+  const Bytes part = ceil_divide(full, all_ranks);
+  switch (node.job.checkpoint.method) {
+    case facts::CheckpointMethod::sync:
+      if (!is_split(node)) {
+        notes.push_back(fmt::format(
+            "checkpoint: rank 0 has the whole state ({}) and writes it tensor by tensor, "
+            "at most one file shard at once.",
+            to_text(full)));
+        return streamed(node, full);
+      }
+      notes.push_back(fmt::format(
+          "checkpoint: the whole state, {}, is gathered in rank 0's host memory.", to_text(full)));
+      return full;
+    case facts::CheckpointMethod::async:
+      notes.push_back(fmt::format(
+          "checkpoint: rank 0 keeps a page-locked snapshot of the whole state while it is "
+          "written, {} rounded up tensor by tensor (4/3).",
+          to_text(full)));
+      return pinned_in_pieces(full);
+    case facts::CheckpointMethod::sharded_sync:
+      notes.push_back(fmt::format(
+          "checkpoint: each of {} ranks writes its own part ({}), at most one file shard at once.",
+          node.ranks, to_text(part)));
+      return streamed(node, part) * node.ranks;
+    case facts::CheckpointMethod::sharded_async:
+      notes.push_back(fmt::format(
+          "checkpoint: each of {} ranks keeps a page-locked snapshot of its own part ({}) "
+          "while it is written, rounded up tensor by tensor (4/3).",
+          node.ranks, to_text(part)));
+      return pinned_in_pieces(part * node.ranks);
+  }
+  return Bytes();
+}
+
+Bytes model_file(const Node& node) {
+  constexpr std::int64_t kShortBytes = 2;  // published checkpoints are bf16 or fp16
+  return std::min(node.states.parameter_bytes,
+                  Bytes(checked_multiply(node.states.parameters.value(), kShortBytes)));
+}
+
+}  // namespace steelyard::ram
