@@ -183,6 +183,8 @@ struct ModelPlan {
   Parameters active_parameters;  // used by one token
   Flops forward_flops_per_sample;
   Flops backward_flops_per_sample;
+  // The part of the forward pass that is attention's two products (causal: half of the scores).
+  std::optional<Flops> attention_forward_flops_per_sample;
 };
 
 struct Plan {

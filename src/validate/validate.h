@@ -20,8 +20,8 @@ struct Selection {
 
 using Planner = std::function<Result<facts::Plan>(const facts::Case&)>;
 
-// Plans every selected case and compares. A case that cannot be planned is listed with its reason and
-// counted, never skipped in silence.
+// Plans every selected case and compares. A case that cannot be planned is listed with its reason
+// and counted, never skipped in silence.
 [[nodiscard]] facts::Validation compare(std::span<const facts::CaseFile> files,
                                         const Selection& selection, const Planner& planner);
 

@@ -141,8 +141,8 @@ TEST(CachingAllocator, AnAbsurdRequestIsAnOverflowAndNotACrash) {
 // -----------------------------------------------------
 
 std::int64_t random_size(std::mt19937_64& random) {
-  static constexpr std::int64_t kEdges[] = {1,       511,      512,      513,      1 << 20,
-                                            1048577, 10485760, 10485761, 20971520, 67108864};
+  static constexpr std::int64_t kEdges[] = {
+      1, 511, 512, 513, 1 << 20, 1048577, 10485760, 10485761, 20971520, 67108864, 88080384};
   if (random() % 4 == 0) return kEdges[random() % std::size(kEdges)];
   const int bits = 4 + static_cast<int>(random() % 24);  // 16 B to 256 MiB
   return 1 + static_cast<std::int64_t>(random() % (std::uint64_t{1} << bits));

@@ -1,0 +1,258 @@
+#include "validate/quantities.h"
+
+#include <algorithm>
+#include <string>
+
+#include "validate/flops_convention.h"
+
+namespace steelyard::validate {
+namespace {
+
+using facts::Measured;
+using facts::Plan;
+using facts::QuantityGroup;
+
+// What a measurement says of a quantity: one value, or an interval in which it lies.
+struct Interval {
+  double low;
+  double high;
+
+  static Interval exactly(double value) { return {value, value}; }
+  [[nodiscard]] double middle() const { return (low + high) / 2.0; }
+  // 0 inside; beyond, predicted / nearer edge - 1.
+  [[nodiscard]] double error(double predicted) const {
+    if (predicted < low) return predicted / low - 1.0;
+    if (predicted > high) return predicted / high - 1.0;
+    return 0.0;
+  }
+};
+
+class CaseReader {
+ public:
+  CaseReader(const facts::Case& measured_case, const Plan& plan)
+      : case_(measured_case), plan_(plan) {}
+
+  void vram();
+  void ram();
+  void pace();
+
+  CaseComparison result;
+
+ private:
+  void compare(QuantityGroup group, const std::string& quantity, Interval measured,
+               const Comparable<double>& predicted);
+  void pace_quantity(const std::string& quantity, double measured,
+                     const Comparable<double>& predicted) {
+    compare(QuantityGroup::pace, quantity, Interval::exactly(measured), predicted);
+  }
+
+  [[nodiscard]] const facts::RankMemory& rank() const;
+  [[nodiscard]] Bytes counter(facts::VramMeter meter) const;
+  [[nodiscard]] Comparable<double> node_ram() const;
+  [[nodiscard]] Comparable<double> process_ram() const;
+  [[nodiscard]] Comparable<double> ram_peak_of(bool process) const;
+  [[nodiscard]] Comparable<double> tera_flops() const;
+  [[nodiscard]] Comparable<double> utilization(const std::optional<Ratio>& own) const;
+
+  const facts::Case& case_;
+  const Plan& plan_;
+};
+
+void CaseReader::compare(QuantityGroup group, const std::string& quantity, Interval measured,
+                         const Comparable<double>& predicted) {
+  const auto give_up = [&](const std::string& reason) {
+    result.unsupported.push_back({case_.id, case_.source, quantity + ": " + reason});
+  };
+  if (!predicted) return give_up(predicted.error());
+  if (measured.high <= 0.0 || measured.low > measured.high) {
+    return give_up("the measured value is not above zero, or its bounds are exchanged");
+  }
+  facts::Comparison comparison;
+  comparison.id = case_.id;
+  comparison.source = case_.source;
+  comparison.confidence = case_.confidence;
+  comparison.quantity = quantity;
+  comparison.group = group;
+  comparison.measured = measured.middle();
+  comparison.predicted = *predicted;
+  comparison.error = Ratio(measured.error(*predicted));
+  result.comparisons.push_back(std::move(comparison));
+}
+
+// --- VRAM
+// ------------------------------------------------------------------------------------------
+
+const facts::RankMemory& CaseReader::rank() const {
+  const bool last = case_.measured.vram_rank == "last_stage" && !plan_.vram.ranks.empty();
+  return last ? plan_.vram.ranks.back() : plan_.vram.fullest;
+}
+
+// `unknown` is read as reserved: between the other two, and what most tools that do not say print.
+Bytes CaseReader::counter(facts::VramMeter meter) const {
+  switch (meter) {
+    case facts::VramMeter::allocated: return rank().peak_allocated;
+    case facts::VramMeter::device_used: return rank().peak_device_used;
+    case facts::VramMeter::reserved:
+    case facts::VramMeter::unknown: break;
+  }
+  return rank().peak_reserved;
+}
+
+void CaseReader::vram() {
+  const Measured& measured = case_.measured;
+  const auto one = [&](const char* quantity, const std::optional<Bytes>& value, Bytes predicted) {
+    if (!value) return;
+    compare(QuantityGroup::vram, quantity, Interval::exactly(value->real()), predicted.real());
+  };
+  one("vram_peak_allocated", measured.vram_peak_allocated, rank().peak_allocated);
+  one("vram_peak_reserved", measured.vram_peak_reserved, rank().peak_reserved);
+  one("vram_peak_device_used", measured.vram_peak_device_used, rank().peak_device_used);
+  one("vram_steady_allocated", measured.vram_steady_allocated, rank().steady_allocated);
+  if (measured.vram_low || measured.vram_high) {
+    const Bytes predicted = counter(measured.vram_meter.value_or(facts::VramMeter::unknown));
+    const double low = measured.vram_low.value_or(Bytes()).real();
+    const double high =
+        measured.vram_high ? measured.vram_high->real() : std::max(low, predicted.real());
+    compare(QuantityGroup::vram, "vram_bracket", {low, high}, predicted.real());
+  }
+}
+
+// --- RAM
+// -------------------------------------------------------------------------------------------
+
+// What other processes than the trainer hold, or what is counted once for all of them.
+constexpr facts::RamCategory kOutsideOfTrainer[] = {
+    facts::RamCategory::system, facts::RamCategory::loader_workers, facts::RamCategory::prefetch,
+    facts::RamCategory::dataset_cache, facts::RamCategory::shared_memory};
+
+Comparable<double> CaseReader::ram_peak_of(bool process) const {
+  const auto total = [&](const facts::RamBytes& phase) {
+    Bytes sum = phase.total();
+    if (process) {
+      for (const facts::RamCategory category : kOutsideOfTrainer) sum -= phase[category];
+    }
+    return sum;
+  };
+  if (case_.measured.ram_phase) {
+    const auto phase = static_cast<std::size_t>(*case_.measured.ram_phase);
+    return total(plan_.ram.phases[phase]).real();
+  }
+  Bytes peak;
+  for (const facts::RamBytes& phase : plan_.ram.phases) peak = std::max(peak, total(phase));
+  return peak.real();
+}
+
+Comparable<double> CaseReader::node_ram() const {
+  return ram_peak_of(false);
+}
+
+Comparable<double> CaseReader::process_ram() const {
+  if (plan_.job.machine.gpus.value_or(0) != 1) {
+    return std::unexpected(
+        "the plan gives host memory of a node, not of the fullest of its processes");
+  }
+  return ram_peak_of(true);
+}
+
+void CaseReader::ram() {
+  const Measured& measured = case_.measured;
+  if (measured.ram_peak) {
+    compare(QuantityGroup::ram, "ram_peak", Interval::exactly(measured.ram_peak->real()),
+            node_ram());
+  }
+  if (measured.ram_process_peak) {
+    compare(QuantityGroup::ram, "ram_process_peak",
+            Interval::exactly(measured.ram_process_peak->real()), process_ram());
+  }
+  if (measured.ram_low || measured.ram_high) {
+    const bool process = measured.ram_scope == facts::RamScope::process;
+    const Comparable<double> predicted = process ? process_ram() : node_ram();
+    const double low = measured.ram_low.value_or(Bytes()).real();
+    const double high =
+        measured.ram_high ? measured.ram_high->real() : std::max(low, predicted.value_or(low));
+    compare(QuantityGroup::ram, "ram_bracket", {low, high}, predicted);
+  }
+}
+
+// --- Pace
+// ------------------------------------------------------------------------------------------
+
+template <class Quantity>
+Comparable<double> stated(const std::optional<Quantity>& value, const Plan& plan) {
+  if (value) return value->value();
+  std::string reason = "the plan does not state it";
+  if (!plan.pace.missing.empty()) reason += "; unknown: " + plan.pace.missing.front();
+  return std::unexpected(reason);
+}
+
+Comparable<double> CaseReader::tera_flops() const {
+  constexpr double kTera = 1e12;
+  const auto& own = plan_.pace.model_flops_per_gpu;
+  if (!own) return stated(own, plan_);
+  if (!case_.measured.flops_convention) return own->value() / kTera;
+  const auto rate = rate_per_gpu(*case_.measured.flops_convention, plan_);
+  if (!rate) return std::unexpected(rate.error());
+  return rate->value() / kTera;
+}
+
+Comparable<double> CaseReader::utilization(const std::optional<Ratio>& own) const {
+  if (!own || !case_.measured.flops_convention) return stated(own, plan_);
+  const auto factor = counted_per_own(*case_.measured.flops_convention, plan_);
+  if (!factor) return std::unexpected(factor.error());
+  return own->value() * factor->value();
+}
+
+// One per case, so that a source that prints the same run in four units does not count four times.
+void CaseReader::pace() {
+  const Measured& measured = case_.measured;
+  const facts::PacePlan& plan = plan_.pace;
+  if (measured.step_seconds) {
+    pace_quantity("step_seconds", measured.step_seconds->value(), stated(plan.step, plan_));
+  } else if (measured.tokens_per_second_per_gpu) {
+    pace_quantity("tokens_per_second_per_gpu", measured.tokens_per_second_per_gpu->value(),
+                  stated(plan.tokens_per_gpu, plan_));
+  } else if (measured.samples_per_second) {
+    pace_quantity("samples_per_second", measured.samples_per_second->value(),
+                  stated(plan.samples, plan_));
+  } else if (measured.tflops_per_gpu) {
+    pace_quantity("tflops_per_gpu", *measured.tflops_per_gpu, tera_flops());
+  } else if (measured.mfu) {
+    pace_quantity("mfu", measured.mfu->value(), utilization(plan.mfu));
+  } else if (measured.hfu_tflops_per_gpu) {
+    const bool counts_by_parameters = measured.flops_convention == facts::FlopsConvention::eight_n;
+    pace_quantity("hfu_tflops_per_gpu", *measured.hfu_tflops_per_gpu,
+                  counts_by_parameters
+                      ? tera_flops()
+                      : std::unexpected("a rate with recomputation is compared only when it counts "
+                                        "8 per parameter and token"));
+  } else if (measured.hfu) {
+    pace_quantity("hfu", measured.hfu->value(), stated(plan.hfu, plan_));
+  }
+}
+
+}  // namespace
+
+bool measures(const Measured& m, QuantityGroup group) {
+  switch (group) {
+    case QuantityGroup::vram:
+      return m.vram_peak_allocated || m.vram_peak_reserved || m.vram_peak_device_used ||
+             m.vram_steady_allocated || m.vram_low || m.vram_high;
+    case QuantityGroup::ram: return m.ram_peak || m.ram_process_peak || m.ram_low || m.ram_high;
+    case QuantityGroup::pace:
+      return m.step_seconds || m.tokens_per_second_per_gpu || m.samples_per_second ||
+             m.tflops_per_gpu || m.mfu || m.hfu_tflops_per_gpu || m.hfu;
+  }
+  return false;
+}
+
+CaseComparison compare_quantities(const facts::Case& measured_case, const Plan& plan,
+                                  std::optional<QuantityGroup> only) {
+  CaseReader reader(measured_case, plan);
+  const auto selected = [&](QuantityGroup group) { return !only || *only == group; };
+  if (selected(QuantityGroup::vram)) reader.vram();
+  if (selected(QuantityGroup::ram)) reader.ram();
+  if (selected(QuantityGroup::pace)) reader.pace();
+  return std::move(reader.result);
+}
+
+}  // namespace steelyard::validate
