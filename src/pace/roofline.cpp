@@ -59,10 +59,11 @@ Ratio shape_efficiency(const Work& gemm, const EfficiencyConstants& efficiency) 
   const double half_side = efficiency.gemm_half_rows.real();
   const double results =
       static_cast<double>(gemm.m) * static_cast<double>(gemm.n) * static_cast<double>(gemm.batch);
-  double share = saturation(static_cast<double>(gemm.m), half_side) *
-                 saturation(static_cast<double>(gemm.n), half_side) *
-                 saturation(static_cast<double>(gemm.k), half_side) *
-                 saturation(results, static_cast<double>(efficiency.gemm_half_elements));
+  // Edges of tiles and too few tiles are losses of the same kind: the larger one counts.
+  const double tiles = saturation(static_cast<double>(gemm.m), half_side) *
+                       saturation(static_cast<double>(gemm.n), half_side);
+  const double filled = saturation(results, static_cast<double>(efficiency.gemm_half_elements));
+  double share = std::min(tiles, filled) * saturation(static_cast<double>(gemm.k), half_side);
   if (!aligned(gemm)) share *= efficiency.gemm_unaligned.value();
   return Ratio(share);
 }

@@ -1,0 +1,158 @@
+#include "pace/pace.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "pace/small_programs.h"
+
+namespace steelyard::pace {
+namespace {
+
+using step::Body;
+using step::PhaseKind;
+using step::Program;
+using test::append;
+using test::compute_for;
+using test::phase_of;
+using test::send_for;
+using test::stream_for;
+
+struct Setting {
+  Program program;
+  facts::Job job = test::job_of(64);
+  facts::Machine machine = test::round_machine();
+  facts::EfficiencyConstants constants = test::halves();
+
+  [[nodiscard]] Request request() const {
+    Request request;
+    request.program = &program;
+    request.job = &job;
+    request.machine = &machine;
+    request.efficiency = &constants;
+    return request;
+  }
+};
+
+// One forward and backward of 0.1 s, of which 0.02 s recompute, and an optimizer of 0.1 s.
+Setting small_setting() {
+  Setting setting;
+  Body work, update;
+  append(setting.program, work, compute_for(0.08));
+  step::Work again = compute_for(0.02);
+  again.recomputed = true;
+  append(setting.program, work, again);
+  append(setting.program, update, stream_for(0.1, step::WorkKind::optimizer));
+  setting.program.step.push_back(
+      {1, {phase_of(PhaseKind::backward, {work}), phase_of(PhaseKind::optimizer, {update})}});
+  return setting;
+}
+
+TEST(Pace, RatesFollowFromTheStep) {
+  const Setting setting = small_setting();
+  Request request = setting.request();
+  request.model_flops_per_sample = Flops(5e12);
+  request.tokens_per_sample = 1000;
+  const auto plan = step_time(request);
+  ASSERT_TRUE(plan.has_value());
+  // 64 samples in 0.2 s: 320 samples/s, 320,000 tokens/s, 40,000 per GPU.
+  EXPECT_DOUBLE_EQ(plan->step->value(), 0.2);
+  EXPECT_DOUBLE_EQ(plan->samples->value(), 320.0);
+  EXPECT_DOUBLE_EQ(plan->tokens->value(), 320'000.0);
+  EXPECT_DOUBLE_EQ(plan->tokens_per_gpu->value(), 40'000.0);
+  // 320 * 5e12 / 8 = 200 TFLOP/s per GPU of 1000: MFU 0.2. Recomputed: 0.02 s * 500e12 = 1e13 flop
+  // in 0.2 s = 50 TFLOP/s more: HFU 0.25.
+  EXPECT_DOUBLE_EQ(plan->model_flops_per_gpu->value(), 200e12);
+  EXPECT_DOUBLE_EQ(plan->mfu->value(), 0.2);
+  EXPECT_DOUBLE_EQ(plan->hfu->value(), 0.25);
+  EXPECT_TRUE(plan->missing.empty());
+  EXPECT_FALSE(plan->assumptions.empty());
+}
+
+TEST(Pace, TokensAreOnlyForText) {
+  const Setting setting = small_setting();
+  const auto plan = step_time(setting.request());
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_TRUE(plan->samples.has_value());
+  EXPECT_FALSE(plan->tokens.has_value());
+  EXPECT_FALSE(plan->tokens_per_gpu.has_value());
+}
+
+TEST(Pace, AnUnknownPeakLeavesNoStepAndIsNamed) {
+  Setting setting = small_setting();
+  setting.machine.gpu.peak.bf16 = {};
+  setting.machine.gpu.memory_bandwidth = {};
+  const auto plan = step_time(setting.request());
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_FALSE(plan->step.has_value());
+  EXPECT_FALSE(plan->samples.has_value());
+  EXPECT_FALSE(plan->mfu.has_value());
+  EXPECT_EQ(plan->breakdown.total().value(), 0.0);
+  EXPECT_EQ(plan->missing, (std::vector<std::string>{"dense bf16 peak rate of Round GPU",
+                                                     "memory bandwidth of Round GPU"}));
+}
+
+TEST(Pace, WhatTheStepDoesNotUseNeedNotBeKnown) {
+  Setting setting = small_setting();
+  setting.machine.gpu.link = {};
+  setting.machine.gpu.host_link = {};
+  setting.machine.network_per_gpu = {};
+  setting.machine.gpu.peak.fp8 = {};
+  const auto plan = step_time(setting.request());
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_TRUE(plan->step.has_value());
+  EXPECT_TRUE(plan->missing.empty());
+}
+
+TEST(Pace, TheNetworkIsNeededOnceAGroupLeavesTheNode) {
+  Setting setting = small_setting();
+  setting.machine.network_per_gpu = {};
+  step::Communication wide = send_for(0.001, false);
+  wide.ranks = 16;
+  append(setting.program, setting.program.step[0].phases[0].bodies[0], wide);
+  const auto plan = step_time(setting.request());
+  ASSERT_TRUE(plan.has_value());
+  EXPECT_FALSE(plan->step.has_value());
+  EXPECT_EQ(plan->missing, std::vector<std::string>{"network rate per GPU of round"});
+}
+
+TEST(Pace, ConstantsOfTheArchitectureReplaceTheGeneralOnes) {
+  Setting setting = small_setting();
+  setting.machine.gpu.architecture = "quick";
+  facts::EfficiencyConstants quick = setting.constants;
+  quick.architecture = "quick";
+  quick.gemm = Ratio(1.0);
+  setting.constants.by_architecture.push_back(quick);
+  const auto plan = step_time(setting.request());
+  ASSERT_TRUE(plan.has_value());
+  // 0.1 s of GEMM at half the peak takes 0.05 s at all of it; the optimizer stays 0.1 s.
+  EXPECT_DOUBLE_EQ(plan->step->value(), 0.15);
+}
+
+TEST(Pace, AnImpossibleConstantIsOurError) {
+  Setting setting = small_setting();
+  setting.constants.memory = Ratio(0.0);
+  const auto plan = step_time(setting.request());
+  ASSERT_FALSE(plan.has_value());
+  EXPECT_EQ(plan.error().code, ErrorCode::internal);
+  EXPECT_EQ(plan.error().subject, "calibration of pace: memory");
+}
+
+TEST(Pace, AnEmptyProgramIsOurError) {
+  Setting setting;
+  const auto plan = step_time(setting.request());
+  ASSERT_FALSE(plan.has_value());
+  EXPECT_EQ(plan.error().code, ErrorCode::internal);
+}
+
+TEST(Pace, AnEventBeyondTheListIsOurError) {
+  Setting setting = small_setting();
+  setting.program.work.pop_back();
+  const auto plan = step_time(setting.request());
+  ASSERT_FALSE(plan.has_value());
+  EXPECT_EQ(plan.error().code, ErrorCode::internal);
+  EXPECT_EQ(plan.error().subject, "program: event of work");
+}
+
+}  // namespace
+}  // namespace steelyard::pace

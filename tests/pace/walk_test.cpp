@@ -1,0 +1,131 @@
+#include "pace/walk.h"
+
+#include <gtest/gtest.h>
+
+#include "pace/small_programs.h"
+
+namespace steelyard::pace {
+namespace {
+
+using step::Body;
+using step::PhaseKind;
+using step::Program;
+using test::append;
+using test::compute_for;
+using test::phase_of;
+using test::send_for;
+using test::stream_for;
+
+// Prices in seconds by index, as the small programs' names promise.
+Prices priced(const Program& program) {
+  Prices prices;
+  Missing missing;
+  const facts::Machine machine = test::round_machine();
+  for (const step::Work& work : program.work) {
+    prices.work.push_back(*time_of(work, machine.gpu, test::halves(), missing));
+  }
+  for (const step::Communication& communication : program.communication) {
+    prices.communication.push_back(Seconds(communication.payload.real() / 500e9));
+  }
+  return prices;
+}
+
+TEST(Walk, WhatOverlapsIsExposedOnlyWhereItOutlastsTheWork) {
+  Program program;
+  Body body;
+  body.repeat = 4;
+  append(program, body, compute_for(0.010));
+  append(program, body, stream_for(0.002));
+  append(program, body, send_for(0.015, true));
+  program.step.push_back({1, {phase_of(PhaseKind::forward, {body})}});
+  const Walked walked = walk(program, priced(program));
+  // Each of 4 layers: 10 + 2 ms of work beside 15 ms of sending: 3 ms exposed.
+  EXPECT_NEAR(walked.breakdown.compute.value(), 0.040, 1e-12);
+  EXPECT_NEAR(walked.breakdown.memory_bound.value(), 0.008, 1e-12);
+  EXPECT_NEAR(walked.breakdown.exposed_communication.value(), 0.012, 1e-12);
+  EXPECT_NEAR(walked.breakdown.total().value(), 0.060, 1e-12);
+  EXPECT_EQ(walked.kernels, 8);
+}
+
+TEST(Walk, WhatDoesNotOverlapIsExposedWhole) {
+  Program program;
+  Body body;
+  append(program, body, compute_for(0.010));
+  append(program, body, send_for(0.004, false));
+  append(program, body, send_for(0.006, true));
+  program.step.push_back({1, {phase_of(PhaseKind::backward, {body})}});
+  const Walked walked = walk(program, priced(program));
+  EXPECT_NEAR(walked.breakdown.exposed_communication.value(), 0.004, 1e-12);
+  EXPECT_NEAR(walked.breakdown.total().value(), 0.014, 1e-12);
+}
+
+TEST(Walk, CommunicationHidesBehindItsOwnBodyOnly) {
+  Program program;
+  Body sends, works;
+  append(program, sends, send_for(0.005, true));
+  append(program, works, compute_for(0.010));
+  program.step.push_back({1, {phase_of(PhaseKind::backward, {works, sends})}});
+  EXPECT_NEAR(walk(program, priced(program)).breakdown.exposed_communication.value(), 0.005, 1e-12);
+}
+
+TEST(Walk, PassesRepeatAndTheOptimizerIsItsOwnPart) {
+  Program program;
+  Body forward, update;
+  append(program, forward, compute_for(0.010));
+  append(program, update, stream_for(0.003, step::WorkKind::optimizer));
+  append(program, update, stream_for(0.001));
+  program.step.push_back({7, {phase_of(PhaseKind::forward, {forward})}});
+  program.step.push_back(
+      {1, {phase_of(PhaseKind::forward, {forward}), phase_of(PhaseKind::optimizer, {update})}});
+  const Walked walked = walk(program, priced(program));
+  EXPECT_NEAR(walked.breakdown.compute.value(), 0.080, 1e-12);
+  EXPECT_NEAR(walked.breakdown.optimizer.value(), 0.004, 1e-12);
+  EXPECT_NEAR(walked.breakdown.total().value(), 0.084, 1e-12);
+}
+
+TEST(Walk, TheSetUpIsNotPartOfTheStep) {
+  Program program;
+  Body body;
+  append(program, body, compute_for(0.010));
+  program.setup.push_back({1, {phase_of(PhaseKind::setup, {body})}});
+  EXPECT_EQ(walk(program, priced(program)).breakdown.total().value(), 0.0);
+}
+
+TEST(Walk, APhaseWaitsForTheHostToLaunchItsKernels) {
+  Program program;
+  Body body;
+  for (int i = 0; i < 10; ++i) append(program, body, stream_for(0.0001));
+  append(program, body, send_for(0.001, false));
+  body.repeat = 2;
+  program.step.push_back({1, {phase_of(PhaseKind::forward, {body})}});
+  Prices prices = priced(program);
+  // 20 kernels of 0.1 ms and 2 ms of sending: 4 ms. At 0.5 ms a launch the host needs 10 ms.
+  prices.kernel_launch = Seconds(0.0005);
+  const Walked slow = walk(program, prices);
+  EXPECT_NEAR(slow.breakdown.total().value(), 0.010, 1e-12);
+  EXPECT_NEAR(slow.host_bound.value(), 0.006, 1e-12);
+  EXPECT_NEAR(slow.breakdown.memory_bound.value(), 0.008, 1e-12);
+  // At 0.2 ms it is exactly in time.
+  prices.kernel_launch = Seconds(0.0002);
+  EXPECT_NEAR(walk(program, prices).host_bound.value(), 0.0, 1e-12);
+}
+
+TEST(Walk, RecomputedArithmeticIsCounted) {
+  Program program;
+  Body body;
+  body.repeat = 3;
+  step::Work again = compute_for(0.010);
+  again.recomputed = true;
+  append(program, body, again);
+  append(program, body, compute_for(0.010));
+  step::Work pointwise = stream_for(0.001);
+  pointwise.recomputed = true;
+  pointwise.flops = Flops(1e9);
+  append(program, body, pointwise);
+  program.step.push_back({2, {phase_of(PhaseKind::backward, {body})}});
+  // 2 passes * 3 layers * 0.010 s * 500e12 flop/s; the pointwise kernel does not count.
+  EXPECT_DOUBLE_EQ(walk(program, priced(program)).recomputed.value(), 6 * 5e12);
+}
+
+}  // namespace
+}  // namespace steelyard::pace
