@@ -36,7 +36,9 @@ fs::path beside(const fs::path& program) {
 Catalog::Catalog(std::filesystem::path folder)
     : folder_(std::move(folder)), files_(std::make_shared<Files>(folder_)) {}
 
-Catalog Catalog::at(std::filesystem::path folder) { return Catalog(std::move(folder)); }
+Catalog Catalog::at(std::filesystem::path folder) {
+  return Catalog(std::move(folder));
+}
 
 Result<Catalog> Catalog::open(const std::filesystem::path& program) {
   if (const char* named = std::getenv("STEELYARD_CATALOG"); named != nullptr && *named != '\0') {

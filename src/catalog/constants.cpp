@@ -1,5 +1,7 @@
 #include "catalog/constants.h"
 
+#include <map>
+#include <string>
 #include <utility>
 
 #include "catalog/merge.h"
@@ -127,13 +129,36 @@ Result<facts::EfficiencyConstants> efficiency_from(const facts::Value& table,
 namespace {
 
 // A table of numbers by name: [decode_seconds], [load_copies].
-Result<std::map<std::string, double, std::less<>>> numbers_from(
-    const facts::Value& table, const std::filesystem::path& file) {
+Result<std::map<std::string, double, std::less<>>> numbers_from(const facts::Value& table,
+                                                                const std::filesystem::path& file) {
   Settings settings(table, file);
   std::map<std::string, double, std::less<>> numbers;
   for (const auto& [key, value] : *table.as_object()) numbers.emplace(key, settings.real(key));
   STEELYARD_CHECK(settings.finish());
   return numbers;
+}
+
+}  // namespace
+
+namespace {
+
+using Named = std::map<std::string, double, std::less<>>;
+
+Result<Named> numbers_of(const facts::Value& table, const std::filesystem::path& file) {
+  Settings settings(table, file);
+  Named numbers;
+  for (const auto& [key, value] : *table.as_object()) numbers.emplace(key, settings.real(key));
+  STEELYARD_CHECK(settings.finish());
+  return numbers;
+}
+
+void read_decoding(Settings& settings, facts::HostConstants& constants) {
+  constants.jpeg_seconds_per_byte = settings.real("jpeg_seconds_per_byte");
+  constants.jpeg_seconds_per_pixel = settings.real("jpeg_seconds_per_pixel");
+  constants.jpeg_bytes_per_pixel = settings.real("jpeg_bytes_per_pixel");
+  constants.image_transform = settings.ratio("image_transform");
+  constants.video_seconds_per_frame = settings.real("video_seconds_per_frame");
+  constants.video_frames_between_keys = settings.real("video_frames_between_keys");
 }
 
 }  // namespace
@@ -149,12 +174,7 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.largest_checkpoint_shard = settings.bytes("largest_checkpoint_shard");
   constants.shared_memory_segment = settings.bytes("shared_memory_segment");
   constants.shared_memory_channels = settings.whole("shared_memory_channels");
-  constants.jpeg_seconds_per_byte = settings.real("jpeg_seconds_per_byte");
-  constants.jpeg_seconds_per_pixel = settings.real("jpeg_seconds_per_pixel");
-  constants.jpeg_bytes_per_pixel = settings.real("jpeg_bytes_per_pixel");
-  constants.image_transform = settings.ratio("image_transform");
-  constants.video_seconds_per_frame = settings.real("video_seconds_per_frame");
-  constants.video_frames_between_keys = settings.real("video_frames_between_keys");
+  read_decoding(settings, constants);
   constants.assemble_per_byte = settings.seconds("assemble_per_byte");
   constants.file_read = settings.seconds("file_read");
   constants.thread_copy = settings.rate("thread_copy");
@@ -163,11 +183,11 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.pcie_copy = settings.rate("pcie_copy");
   constants.host_link_share = settings.ratio("host_link_share");
   constants.source = settings.text("source");
-  STEELYARD_TRY(copies, numbers_from(settings.table("load_copies"), file));
-  STEELYARD_TRY(seconds, numbers_from(settings.table("decode_seconds"), file));
-  STEELYARD_TRY(per_byte, numbers_from(settings.table("decode_seconds_per_byte"), file));
-  constants.load_copies = std::move(copies);
-  constants.decode_seconds = std::move(seconds);
+  STEELYARD_TRY(load_copies, numbers_of(settings.table("load_copies"), file));
+  STEELYARD_TRY(decode_seconds, numbers_of(settings.table("decode_seconds"), file));
+  STEELYARD_TRY(per_byte, numbers_of(settings.table("decode_seconds_per_byte"), file));
+  constants.load_copies = std::move(load_copies);
+  constants.decode_seconds = std::move(decode_seconds);
   constants.decode_seconds_per_byte = std::move(per_byte);
   STEELYARD_CHECK(settings.finish());
   return constants;

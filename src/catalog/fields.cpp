@@ -108,7 +108,9 @@ std::vector<std::string> Fields::texts(std::string_view path) {
   return texts;
 }
 
-bool Fields::is_null(std::string_view path) { return find(path) == nullptr; }
+bool Fields::is_null(std::string_view path) {
+  return find(path) == nullptr;
+}
 
 std::string Fields::note_for(std::string_view path) {
   const facts::Value* unverified = entry_->find("unverified_fields");

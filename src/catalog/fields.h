@@ -21,8 +21,8 @@ class Fields {
   // `entry` must outlive this object; `subject` names it in messages ("h100-sxm-80gb").
   Fields(const facts::Value& entry, std::string subject, std::filesystem::path file);
 
-  // Every key must be there; dots lead into tables ("host.ram_gib"), and behind a table that is null
-  // everything is null. Numbers are finite and not negative.
+  // Every key must be there; dots lead into tables ("host.ram_gib"), and behind a table that is
+  // null everything is null. Numbers are finite and not negative.
   [[nodiscard]] std::optional<double> real(std::string_view path);
   [[nodiscard]] std::optional<std::int64_t> whole(std::string_view path);
   [[nodiscard]] std::string text(std::string_view path);  // null: ""

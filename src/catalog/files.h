@@ -1,4 +1,5 @@
-// The data files of one catalogue folder, each parsed at most once; safe to use from several threads.
+// The data files of one catalogue folder, each parsed at most once; safe to use from several
+// threads.
 #pragma once
 
 #include <filesystem>
@@ -37,7 +38,8 @@ class Files {
 [[nodiscard]] const facts::Value* entry_of(const facts::Array& entries, std::string_view id);
 [[nodiscard]] std::vector<std::string> ids_of(const facts::Array& entries);
 
-// The ids of the .json files under a folder: "qwen2-7b", in sub-folders "torchvision/resnet50"; sorted.
+// The ids of the .json files under a folder: "qwen2-7b", in sub-folders "torchvision/resnet50";
+// sorted.
 [[nodiscard]] std::vector<std::string> file_ids(const std::filesystem::path& folder);
 // Whether a name can be such an id: letters, digits, . _ - + : and single slashes, no "..".
 [[nodiscard]] bool is_plain_id(std::string_view id);

@@ -14,7 +14,9 @@ namespace {
 using facts::Known;
 using facts::Provenance;
 
-Known<Bytes> given_gib(double gib) { return {Bytes(checked_round(gib * kGibi)), Provenance::given}; }
+Known<Bytes> given_gib(double gib) {
+  return {Bytes(checked_round(gib * kGibi)), Provenance::given};
+}
 
 Result<void> in_range(const char* key, std::optional<double> value, double most) {
   if (!value || (std::isfinite(*value) && *value > 0.0 && *value <= most)) return {};
@@ -103,7 +105,8 @@ Result<facts::Machine> Catalog::machine_of(const facts::Job& job,
                                            const std::filesystem::path& folder) const {
   const facts::MachineKeys& keys = job.machine;
   if (keys.name && keys.gpu) {
-    return fail(conflict("machine", fmt::format("both name ({}) and gpu ({})", *keys.name, *keys.gpu),
+    return fail(conflict("machine",
+                         fmt::format("both name ({}) and gpu ({})", *keys.name, *keys.gpu),
                          "one of them"));
   }
   facts::Machine machine;

@@ -43,7 +43,9 @@ Entry gpu_line(const facts::Gpu& gpu) {
 std::string ratio_of(const facts::Machine& machine) {
   if (!machine.host.memory || !machine.gpu.memory) return "RAM:VRAM unknown";
   const Ratio ratio = *machine.host.memory / (*machine.gpu.memory * machine.gpus);
-  return fmt::format("RAM:VRAM {:.1f}", ratio.value());
+  // Below one GiB per GiB the second digit tells a shortage from a catastrophe.
+  return ratio.value() < 1.0 ? fmt::format("RAM:VRAM {:.2f}", ratio.value())
+                             : fmt::format("RAM:VRAM {:.1f}", ratio.value());
 }
 
 std::string price_text(const facts::Machine& machine) {
@@ -54,11 +56,11 @@ std::string price_text(const facts::Machine& machine) {
 Entry machine_line(const facts::Machine& machine) {
   const std::string ram =
       machine.host.memory ? to_text(*machine.host.memory) + " RAM" : "RAM unknown";
-  return {.id = machine.id,
-          .summary = joined({machine.provider, fmt::format("{} x {}", machine.gpus,
-                                                           machine.gpu.name),
-                             ram, ratio_of(machine), price_text(machine)}),
-          .confidence = machine.confidence};
+  return {
+      .id = machine.id,
+      .summary = joined({machine.provider, fmt::format("{} x {}", machine.gpus, machine.gpu.name),
+                         ram, ratio_of(machine), price_text(machine)}),
+      .confidence = machine.confidence};
 }
 
 std::optional<std::int64_t> whole(const facts::Value& table, std::string_view key) {

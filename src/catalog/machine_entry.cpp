@@ -40,8 +40,7 @@ std::vector<facts::Storage> storage_of(Fields& fields) {
 
   facts::Storage network;
   network.name = "network";
-  network.read =
-      fields.known<BytesPerSecond>("storage.network_block_storage_gbit_per_s", kGigabit);
+  network.read = fields.known<BytesPerSecond>("storage.network_block_storage_gbit_per_s", kGigabit);
   network.write = network.read;
   if (network.read) all.push_back(std::move(network));
   return all;

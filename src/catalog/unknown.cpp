@@ -46,14 +46,14 @@ Error unknown(std::string_view subject, std::string_view name, std::string_view 
               std::span<const std::string> ids) {
   const std::vector<std::string> near = near_names(name, ids);
   const std::string command = fmt::format("`steelyard list {}` shows all {}", kind, ids.size());
-  return Error{.code = ErrorCode::unknown_name,
-               .subject = std::string(subject),
-               .found = std::string(name),
-               .accepted = fmt::format("an id of the catalogue's {}", kind),
-               .hint = near.empty() ? command
-                                    : fmt::format("did you mean {}? {}", listed(near), command),
-               .file = "",
-               .line = std::nullopt};
+  return Error{
+      .code = ErrorCode::unknown_name,
+      .subject = std::string(subject),
+      .found = std::string(name),
+      .accepted = fmt::format("an id of the catalogue's {}", kind),
+      .hint = near.empty() ? command : fmt::format("did you mean {}? {}", listed(near), command),
+      .file = "",
+      .line = std::nullopt};
 }
 
 }  // namespace steelyard::catalog
