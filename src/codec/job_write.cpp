@@ -47,7 +47,7 @@ class Explainer {
 
   template <class T>
   void key(std::string_view name, const T& field, const Rule& rule) {
-    line(name, Leaf<T>::write(field), rule);
+    line(name, unless_absent(Leaf<T>::write(field), rule), rule);
   }
   template <class T, class Fields>
   void table(std::string_view name, T& sub, Fields fields, const Rule&, const char* = nullptr) {
@@ -78,12 +78,12 @@ class Explainer {
 
  private:
   // Comments of one section stand below each other up to this column.
-  static constexpr int kCommentColumn = 40;
+  static constexpr int kCommentColumn = 38;
 
   void line(std::string_view name, const facts::Value& value, const Rule& rule) {
     const std::string key = joined(prefix_, name);
     if (value.is_null()) {
-      out_ += fmt::format("{:<{}}# {}\n", fmt::format("# {}: not set", key), kCommentColumn,
+      out_ += fmt::format("{:<{}}  # {}\n", fmt::format("# {}: not set", key), kCommentColumn,
                           rule.about);
       return;
     }
@@ -93,7 +93,7 @@ class Explainer {
       return;
     }
     const facts::KeyOrigin origin = origin_of(job_, joined(section_, key));
-    out_ += fmt::format("{:<{}}# {}", fmt::format("{} = {}", key, *text), kCommentColumn,
+    out_ += fmt::format("{:<{}}  # {}", fmt::format("{} = {}", key, *text), kCommentColumn,
                         name_of(origin.origin));
     if (origin.line) out_ += fmt::format(", line {}", *origin.line);
     out_ += '\n';
@@ -110,6 +110,11 @@ class Explainer {
 facts::KeyOrigin origin_of(const facts::Job& job, std::string_view path) {
   const auto found = job.origins.find(path);
   return found == job.origins.end() ? facts::KeyOrigin{} : found->second;
+}
+
+facts::Value unless_absent(facts::Value value, const Rule& rule) {
+  const auto* list = value.as_array();
+  return list != nullptr && list->size() < rule.least_items ? facts::Value() : value;
 }
 
 facts::Value OriginWriter::with_origin(std::string_view name, facts::Value value) const {

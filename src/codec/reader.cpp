@@ -27,7 +27,9 @@ bool Reading::is_setting(std::string_view path) const {
     const std::size_t cut = around.find_last_of(".[");
     around = cut == std::string_view::npos ? std::string_view() : around.substr(0, cut);
   }
-  return false;
+  const std::string inside = std::string(path) + ".";
+  const auto next = settings->lower_bound(inside);
+  return next != settings->end() && next->starts_with(inside);
 }
 
 void Reading::complain(std::string path, Error new_error) {

@@ -43,12 +43,11 @@ class Reader {
   template <class T>
   void key(std::string_view name, T& field, const Rule& rule) {
     const facts::Value* value = take(name, rule);
-    if (value == nullptr) return;
+    if (value == nullptr || (value->is_null() && rule.null_allowed)) return;
     const std::string path = joined(path_, name);
     auto read = Leaf<T>::read(*value, rule);
     if (!read) {
-      Error error = std::move(read).error();
-      reading_.complain(path + error.subject, std::move(error));
+      reading_.complain(path + read.error().subject, read.error());
       return;
     }
     field = std::move(*read);
@@ -72,7 +71,7 @@ class Reader {
                       const Rule& rule) {
     const facts::Value* value = take(name, rule);
     if (value == nullptr) return;
-    if (value->is_null() && rule.text_allowed) return;  // written files say null for absent
+    if (value->is_null() && rule.null_allowed) return;
     sub.emplace();
     read_table(*value, joined(path_, name), *sub, fields, nullptr);
   }

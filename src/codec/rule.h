@@ -15,6 +15,7 @@ struct Rule {
   std::size_t most_items = 0;   // 0: kMostItems
   std::size_t first_names = 0;  // of an enumeration: only its first so many names; 0: all
   bool required = false;
+  bool null_allowed = false;  // null means not given; elsewhere it is refused
   bool text_allowed = false;  // free tables: a path or name instead of the table
 };
 

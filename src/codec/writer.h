@@ -47,6 +47,18 @@ class Writer {
     add(name, std::move(array));
   }
 
+  // A list that is only written when it is not empty.
+  template <class T, class Fields>
+  void optional_list(std::string_view name, std::vector<T>& items, Fields fields,
+                     const Rule& rule) {
+    if (!items.empty()) list(name, items, fields, rule);
+  }
+
+  template <class Make, class Describe>
+  void made(std::string_view name, Make make, Describe) {
+    add(name, make());
+  }
+
   facts::Value take() { return std::move(members_); }
 
  private:
@@ -57,14 +69,17 @@ class Writer {
   facts::Object members_;
 };
 
+// Null for an empty list where the rule wants items: such a key was not given.
+[[nodiscard]] facts::Value unless_absent(facts::Value value, const Rule& rule);
+
 // Each key as {"value": ..., "origin": "job"}.
 class OriginWriter {
  public:
   OriginWriter(const facts::Job& job, std::string path) : job_(job), path_(std::move(path)) {}
 
   template <class T>
-  void key(std::string_view name, const T& field, const Rule&) {
-    add(name, with_origin(name, Leaf<T>::write(field)));
+  void key(std::string_view name, const T& field, const Rule& rule) {
+    add(name, with_origin(name, unless_absent(Leaf<T>::write(field), rule)));
   }
 
   template <class T, class Fields>

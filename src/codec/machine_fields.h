@@ -1,0 +1,88 @@
+// Every key of a machine file (schema steelyard.machine/1): one node's GPUs, host, storage, network
+// and price. A figure is {"value": ..., "from": "measured", "note": "..."}, a bare number (then it
+// counts as given) or null (unknown). The unit stands in the key.
+#pragma once
+
+#include "codec/rule.h"
+
+namespace steelyard::codec {
+
+inline constexpr const char* kMachineSchema = "steelyard.machine/1";
+
+inline constexpr auto peak_fields = [](auto& v, auto& p) {
+  constexpr Rule kRate = between(kLeastRate, kMostFlopsPerSecond, "FLOP per second, dense");
+  v.key("fp32", p.fp32, kRate);
+  v.key("tf32", p.tf32, kRate);
+  v.key("fp16", p.fp16, kRate);
+  v.key("bf16", p.bf16, kRate);
+  v.key("fp8", p.fp8, kRate);
+};
+
+inline constexpr auto gpu_fields = [](auto& v, auto& g) {
+  v.key("id", g.id, about("catalogue id"));
+  v.key("name", g.name, required(about("name of the card")));
+  v.key("vendor", g.vendor, about("who makes it"));
+  v.key("architecture", g.architecture, about("hopper, ...; empty when unknown"));
+  v.key("compute_capability", g.compute_capability,
+        Rule{.about = "NVIDIA only, 9.0", .low = 0, .high = 1000, .null_allowed = true});
+  v.key("memory_bytes", g.memory, between(1, kMostBytes, "what programs can allocate in total"));
+  v.key("memory_bandwidth_bytes_per_second", g.memory_bandwidth,
+        between(kLeastRate, kMostBytesPerSecond, "of its own memory"));
+  v.table("peak_flops_per_second", g.peak, peak_fields, about("dense, by precision"));
+  v.key("measured_bf16_flops_per_second", g.measured_bf16,
+        between(kLeastRate, kMostFlopsPerSecond, "the best GEMM rate somebody measured"));
+  v.key("link_bytes_per_second", g.link,
+        between(kLeastRate, kMostBytesPerSecond, "GPU to GPU inside a node, one way"));
+  v.key("host_link_bytes_per_second", g.host_link,
+        between(kLeastRate, kMostBytesPerSecond, "GPU to host, one way"));
+  v.key("power_watts", g.power_watts, between(0, kMostWatts, "of one card"));
+  v.key("sources", g.sources, about("where the figures come from"));
+  v.key("confidence", g.confidence, about("high, medium or low"));
+};
+
+inline constexpr auto host_fields = [](auto& v, auto& h) {
+  v.key("memory_bytes", h.memory, between(1, kMostBytes, "per node"));
+  v.key("threads", h.threads, between(1, kMostCores, "hardware threads per node"));
+  v.key("cores", h.cores, between(1, kMostCores, "physical cores per node"));
+  v.key("sockets", h.sockets, between(1, kMostCores, "sockets per node"));
+  v.key("cpu_model", h.cpu_model, about("name of the processor"));
+};
+
+inline constexpr auto storage_fields = [](auto& v, auto& s) {
+  v.key("name", s.name, required(about("nvme, network, ...")));
+  v.key("capacity_bytes", s.capacity, between(1, kMostBytes, "of a node"));
+  v.key("read_bytes_per_second", s.read,
+        between(kLeastRate, kMostBytesPerSecond, "sequential, per node"));
+  v.key("write_bytes_per_second", s.write,
+        between(kLeastRate, kMostBytesPerSecond, "sequential, per node"));
+  v.key("read_operations_per_second", s.read_operations_per_second,
+        between(kLeastRate, kMostRate, "small random reads, per node"));
+};
+
+inline constexpr auto price_fields = [](auto& v, auto& p) {
+  v.key("per_hour", p.per_hour, required(between(0, kMostPricePerHour, "of a node")));
+  v.key("currency", p.currency, required(about("USD, EUR, ...")));
+  v.key("date", p.date, about("when it was seen"));
+  v.key("source", p.source, about("where it was seen"));
+};
+
+inline constexpr auto machine_fields = [](auto& v, auto& m) {
+  constexpr Rule kNullable = {.about = "when known", .null_allowed = true};
+  v.constant("schema", kMachineSchema);
+  v.key("id", m.id, about("catalogue id"));
+  v.key("name", m.name, about("what it is called"));
+  v.key("provider", m.provider, about("who sells or rents it"));
+  v.key("kind", m.kind, about("cloud-vm, appliance, server, workstation, bare-gpu, ..."));
+  v.key("gpus", m.gpus, required(between(0, kMostGpusPerNode, "GPUs per node")));
+  v.table("gpu", m.gpu, gpu_fields, required(about("one of the GPUs")));
+  v.table("host", m.host, host_fields, required(about("one node without its GPUs")));
+  v.list("storage", m.storage, storage_fields, about("what data can be read from"));
+  v.key("network_bytes_per_second_per_gpu", m.network_per_gpu,
+        between(kLeastRate, kMostBytesPerSecond, "between nodes, one way"));
+  v.optional_table("price", m.price, price_fields, kNullable);
+  v.key("sources", m.sources, about("where the figures come from"));
+  v.key("confidence", m.confidence, about("high, medium or low"));
+  v.key("notes", m.notes, about("what else a reader should know"));
+};
+
+}  // namespace steelyard::codec

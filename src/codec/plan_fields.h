@@ -1,0 +1,227 @@
+// Every key of the plan (schema steelyard.plan/1, the table in job-format.md), once: the same table
+// writes the plan and describes it as a JSON Schema. Sizes in bytes, times in seconds, rates per
+// second, nothing rounded; what is unknown is null, never 0 and never missing.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "codec/codec.h"
+#include "codec/leaf.h"
+#include "codec/rule.h"
+
+namespace steelyard::codec {
+
+inline constexpr const char* kPlanSchema = "steelyard.plan/1";
+
+// The keys that an advice sets, as --set would take them: a table of texts.
+using SetKeys = std::vector<std::pair<std::string, std::string>>;
+template <>
+struct Leaf<SetKeys> {
+  static facts::Value write(const SetKeys& set) {
+    facts::Object table;
+    for (const auto& [key, value] : set) table.emplace_back(key, value);
+    return table;
+  }
+  static facts::Value schema(const Rule&) {
+    return facts::Object{{"type", "object"},
+                         {"additionalProperties", facts::Object{{"type", "string"}}}};
+  }
+};
+
+// True and false only when it is certain: an unknown capacity leaves the verdict open.
+[[nodiscard]] std::optional<bool> certain_fit(const facts::Plan& plan);
+
+[[nodiscard]] facts::Value schema_of_resolved_job();  // schema.cpp
+
+// Bytes by category, a key for each.
+template <class Category>
+inline constexpr auto by_category_fields = [](auto& v, auto& bytes) {
+  for (std::size_t i = 0; i < facts::EnumNames<Category>::values.size(); ++i) {
+    v.key(facts::EnumNames<Category>::values[i], bytes[static_cast<Category>(i)], about("bytes"));
+  }
+};
+inline constexpr auto vram_bytes_fields = by_category_fields<facts::VramCategory>;
+inline constexpr auto ram_bytes_fields = by_category_fields<facts::RamCategory>;
+
+inline constexpr auto flops_fields = [](auto& v, auto& m) {
+  v.key("forward", m.forward_flops_per_sample, about("FLOP"));
+  v.key("backward", m.backward_flops_per_sample, about("FLOP, recomputation not counted"));
+};
+
+inline constexpr auto model_plan_fields = [](auto& v, auto& m) {
+  v.key("name", m.name, about("catalogue id, file name or \"inline\""));
+  v.key("type", m.type, about("the configuration's model_type"));
+  v.key("parameters", m.parameters, about("all"));
+  v.key("trainable_parameters", m.trainable_parameters, about("those that get a gradient"));
+  v.key("active_parameters", m.active_parameters, about("used by one token"));
+  v.table("flops_per_sample", m, flops_fields, about("arithmetic of one sample"));
+};
+
+inline constexpr auto peak_at_fields = [](auto& v, auto& p) {
+  v.key("phase", p.phase, about("forward, backward, optimizer, ..."));
+  v.key("layer", p.layer, about("empty outside of layers"));
+  v.key("operator", p.operation, about("what ran at the peak"));
+};
+
+inline constexpr auto memory_fields = [](auto& v, auto& r) {
+  v.key("peak_allocated", r.peak_allocated, about("bytes in tensors"));
+  v.key("peak_reserved", r.peak_reserved, about("bytes that the caching allocator holds"));
+  v.key("peak_device_used", r.peak_device_used, about("bytes that nvidia-smi shows"));
+  v.key("steady_allocated", r.steady_allocated, about("bytes in tensors between steps"));
+  v.table("by_category", r.by_category, vram_bytes_fields, about("at the peak"));
+  v.table("peak_at", r.peak_at, peak_at_fields, about("where the peak is"));
+};
+
+inline constexpr auto rank_fields = [](auto& v, auto& r) {
+  v.key("kind", r.kind, about("what these ranks do"));
+  v.key("ranks", r.ranks, about("how many there are"));
+  memory_fields(v, r);
+};
+
+inline constexpr auto moment_fields = [](auto& v, auto& m) {
+  v.key("phase", m.phase, about("forward, backward, optimizer, ..."));
+  v.key("layer", m.layer, about("empty outside of layers"));
+  v.table("live", m.live, vram_bytes_fields, about("bytes by category"));
+};
+
+inline constexpr auto vram_fields = [](auto& v, auto& plan) {
+  v.key("capacity", plan.vram.capacity.value, about("bytes of one card"));
+  v.key("fits", plan.fits_vram, about("null when the capacity is unknown"));
+  memory_fields(v, plan.vram.fullest);
+  v.list("ranks", plan.vram.ranks, rank_fields, about("each distinct kind of rank"));
+  v.optional_list("timeline", plan.vram.timeline, moment_fields, about("with --timeline"));
+};
+
+inline constexpr auto phases_fields = [](auto& v, auto& phases) {
+  for (std::size_t i = 0; i < facts::kRamPhases; ++i) {
+    v.table(facts::EnumNames<facts::RamPhase>::values[i], phases[i], ram_bytes_fields,
+            about("bytes by category"));
+  }
+};
+
+inline constexpr auto ram_fields = [](auto& v, auto& plan) {
+  v.key("capacity", plan.ram.capacity.value, about("bytes of a node"));
+  v.key("fits", plan.fits_ram, about("null when the capacity is unknown"));
+  v.key("peak", plan.ram.peak, about("bytes of a node"));
+  v.key("peak_phase", plan.ram.peak_phase, about("when the peak is"));
+  v.table("phases", plan.ram.phases, phases_fields, about("of a node"));
+  v.key("page_cache_wanted", plan.ram.page_cache_wanted,
+        about("bytes the page cache could use, beyond the peak"));
+  v.key("notes", plan.ram.notes, about("rules and assumptions used"));
+};
+
+// Seconds of a step by what they go to; all unknown when the step is.
+inline constexpr auto breakdown_fields = [](auto& v, auto& pace) {
+  const auto part = [&](const char* name, Seconds seconds) {
+    std::optional<Seconds> known;
+    if (pace.step) known = seconds;
+    v.key(name, known, about("seconds"));
+  };
+  part("compute", pace.breakdown.compute);
+  part("memory_bound", pace.breakdown.memory_bound);
+  part("exposed_communication", pace.breakdown.exposed_communication);
+  part("bubble", pace.breakdown.bubble);
+  part("optimizer", pace.breakdown.optimizer);
+  part("offload", pace.breakdown.offload);
+  part("data_stall", pace.breakdown.data_stall);
+  part("checkpoint", pace.breakdown.checkpoint);
+};
+
+inline constexpr auto pace_fields = [](auto& v, auto& p) {
+  v.key("step", p.step, about("seconds of an optimizer step"));
+  v.key("samples", p.samples, about("per second, whole job"));
+  v.key("tokens", p.tokens, about("per second, whole job; text only"));
+  v.key("tokens_per_gpu", p.tokens_per_gpu, about("per second and GPU; text only"));
+  v.key("mfu", p.mfu, about("model FLOP utilization"));
+  v.key("hfu", p.hfu, about("hardware FLOP utilization, recomputation counted"));
+  v.key("model_flops_per_gpu", p.model_flops_per_gpu, about("FLOP per second and GPU"));
+  v.table("breakdown", p, breakdown_fields, about("parts that sum to the step"));
+  v.key("missing", p.missing, about("figures of the machine that were needed and are unknown"));
+  v.key("assumptions", p.assumptions, about("rules and assumptions used"));
+};
+
+inline constexpr auto stage_fields = [](auto& v, auto& s) {
+  v.key("name", s.name, about("storage, read, decode, assemble or host-to-device"));
+  v.key("can", s.can, about("samples per second that it can do"));
+  v.key("needed", s.needed, about("samples per second that the GPUs ask for"));
+  v.key("ram", s.ram, about("bytes it holds, per node"));
+  v.key("note", s.note, about("how `can` is known"));
+};
+
+inline constexpr auto feed_fields = [](auto& v, auto& f) {
+  v.list("stages", f.stages, stage_fields, about("the data path in its order"));
+  v.key("gpu_wait_fraction", f.gpu_wait_fraction, about("of a step"));
+  v.key("accelerator_utilization", f.accelerator_utilization, about("as MLPerf Storage has it"));
+  std::optional<std::string> limit;
+  if (!f.limited_by.empty()) limit = f.limited_by;
+  v.key("limited_by", limit, about("the slowest stage; null when the GPUs never wait"));
+};
+
+inline constexpr auto thumb_fields = [](auto& v, auto& b) {
+  v.key("low", b.rule_low, about("RAM : VRAM"));
+  v.key("high", b.rule_high, about("RAM : VRAM"));
+  v.key("open_ended", b.rule_open_ended, about("high, and more"));
+};
+
+inline constexpr auto advice_fields = [](auto& v, auto& a) {
+  v.key("sentence", a.sentence, about("what to change and why"));
+  v.key("set", a.set, about("keys and values, as for --set"));
+  v.key("fits", a.fits, about("the changed job fits"));
+  v.key("vram_peak", a.vram_peak, about("bytes of the fullest rank, after the change"));
+  v.key("ram_peak", a.ram_peak, about("bytes of a node, after the change"));
+  v.key("step", a.step, about("seconds, after the change"));
+  v.key("cost_per_hour", a.cost_per_hour, about("after the change"));
+};
+
+inline constexpr auto balance_fields = [](auto& v, auto& b) {
+  v.key("ratio_needed", b.ratio_needed, about("RAM : VRAM that the job needs"));
+  v.key("ratio_installed", b.ratio_installed, about("RAM : VRAM of the machine"));
+  v.key("tier", b.tier, about("size class of the job"));
+  v.table("rule_of_thumb", b, thumb_fields, about("of the tier"));
+  v.key("verdict", b.verdicts, about("one or several"));
+  v.key("sentences", b.sentences, about("one per verdict"));
+  v.list("advice", b.advice, advice_fields, about("ordered, each really planned"));
+};
+
+inline constexpr auto cost_fields = [](auto& v, auto& c) {
+  v.key("per_hour", c.per_hour, about("all nodes"));
+  v.key("currency", c.currency, about("of the machine's price"));
+  v.key("per_million_samples", c.per_million_samples, about("at the planned pace"));
+  v.key("per_million_tokens", c.per_million_tokens, about("at the planned pace; text only"));
+};
+
+inline constexpr auto confidence_fields = [](auto& v, auto& c) {
+  v.key("median_absolute_error", c.median_absolute_error,
+        about("ratio, on the nearest measured cases"));
+  v.key("cases", c.cases, about("how many they are"));
+  v.key("note", c.note, about("what they have in common with the job"));
+};
+
+inline constexpr auto confidences_fields = [](auto& v, auto& plan) {
+  v.table("vram", plan.vram_confidence, confidence_fields, about("of vram"));
+  v.table("ram", plan.ram_confidence, confidence_fields, about("of ram"));
+  v.table("pace", plan.pace_confidence, confidence_fields, about("of pace"));
+};
+
+inline constexpr auto plan_fields = [](auto& v, auto& plan) {
+  v.constant("schema", kPlanSchema);
+  std::optional<bool> fits = certain_fit(plan);
+  v.key("fits", fits, about("null when a capacity is unknown and nothing else is short"));
+  v.made(
+      "job", [&] { return to_value(plan.job); }, schema_of_resolved_job);
+  v.made(
+      "machine", [&] { return to_value(plan.machine); }, [] { return schema(SchemaOf::machine); });
+  v.table("model", plan.model, model_plan_fields, about("what is trained"));
+  v.table("vram", plan, vram_fields, about("of the fullest rank"));
+  v.table("ram", plan, ram_fields, about("of a node"));
+  v.table("pace", plan.pace, pace_fields, about("times and rates"));
+  v.table("feed", plan.feed, feed_fields, about("the data path"));
+  v.table("balance", plan.balance, balance_fields, about("the two memories beside each other"));
+  v.optional_table("cost", plan.cost, cost_fields, about("null when the machine has no price"));
+  v.table("confidence", plan, confidences_fields, about("how far to trust the figures"));
+  v.key("warnings", plan.warnings, about("what a person should know"));
+};
+
+}  // namespace steelyard::codec

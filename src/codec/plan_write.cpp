@@ -1,0 +1,20 @@
+// The plan as a tree of values, through the table of fields in plan_fields.h.
+#include "codec/plan_fields.h"
+#include "codec/writer.h"
+
+namespace steelyard::codec {
+
+std::optional<bool> certain_fit(const facts::Plan& plan) {
+  if (plan.fits_vram == false || plan.fits_ram == false) return false;
+  if (plan.fits_vram && plan.fits_ram) return true;
+  return std::nullopt;
+}
+
+facts::Value to_value(const facts::Plan& plan) {
+  facts::Plan copy = plan;
+  Writer writer;
+  plan_fields(writer, copy);
+  return writer.take();
+}
+
+}  // namespace steelyard::codec
