@@ -188,13 +188,9 @@ void BlockRun::categorise() {
 void BlockRun::collect_gradients() {
   tape_.leaf_gradient = [this](std::int32_t leaf, Tensor gradient) {
     const auto index = static_cast<std::size_t>(leaf);
-    const bool exists = options_.gradients_exist || !block_.weights[index].tied_to.empty() ||
-                        trace_.gradients[index] >= 0;
-    if (exists && block_.weights[index].tied_to.empty()) {
-      tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));
-      return;
-    }
-    if (options_.gradients_exist) {
+    const bool exists = options_.gradients_exist || trace_.gradients[index] >= 0 ||
+                        options_.graded.contains(block_.weights[index].name);
+    if (exists) {
       tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));
       return;
     }
@@ -267,6 +263,10 @@ BlockTrace BlockRun::run(bool first, bool last) {
   } else {
     // The node's gradient edge is all that backward needs; saved variables keep the storage alive.
     input.storage.reset();
+  }
+  for (Tensor& tensor : shared_.tensors) {
+    // Made by this block, used by all: it outlives this tape and is freed when the step ends.
+    if (tensor && !tensor.storage->external) shared_.slots.push_back(tape_.disown(tensor));
   }
   categorise();
   tape_.record_to(trace_.after_forward);

@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -20,6 +22,8 @@ struct BlockOptions {
   bool recompute = false;          // keep the input alone and run forward again before backward
   bool gradients_exist = false;    // a later micro-batch: gradients are added into existing ones
   bool weights_train = true;
+  // Weights (by name) that already have a gradient from another block: a tied output projection.
+  std::set<std::string, std::less<>> graded;
 };
 
 // Tensors that all blocks share, made by the first block that has them as outputs.
@@ -27,6 +31,7 @@ struct SharedTensors {
   std::vector<Tensor> tensors;  // by index into model::Graph::shared; empty until made
   Tensor token_ids, labels;     // the batch: exists before the step
   Tensor mask;                  // of math attention
+  std::vector<std::int32_t> slots;  // of the tensors made in the step, freed when it ends
 };
 
 struct SavedStorage {

@@ -33,6 +33,7 @@ struct Slot {
   facts::VramCategory category = facts::VramCategory::temporaries;
   Stream stream = Stream::compute;
   std::int32_t name = 0;  // Program::names: the operation that made it
+  bool managed = false;   // cudaMallocManaged: on the GPU, but not of the caching allocator
 };
 
 enum class WorkKind : std::uint8_t {

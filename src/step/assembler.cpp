@@ -1,0 +1,96 @@
+#include "step/assembler.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace steelyard::step {
+
+Assembler::Assembler(const model::Graph& graph, const facts::Job& job,
+                     const facts::FrameworkProfile& profile, const Variants& variants,
+                     const Layout& layout)
+    : graph_(graph), job_(job), profile_(profile), variants_(variants), layout_(layout) {}
+
+Program Assembler::assemble() {
+  add_batch();
+  add_parameters();
+  add_optimizer_states();
+  add_communication_buffers();
+  if (!profile_.gradients_set_to_none) add_existing_gradients();
+  add_micro_batches();
+  add_optimizer_step();
+  add_zero_grad(first_chains_);
+  set_states();
+  count_kernels();
+  program_.ranks = layout_.data;
+  program_.communicators = layout_.data > 1 ? 1 : 0;
+  return std::move(program_);
+}
+
+void Assembler::count_kernels() {
+  for (const Pass& pass : program_.step) {
+    for (const Phase& phase : pass.phases) {
+      for (const Body& body : phase.bodies) {
+        const auto launched =
+            std::count_if(body.events.begin(), body.events.end(),
+                          [](const Event& event) { return event.kind == EventKind::work; });
+        program_.kernels += pass.repeat * body.repeat * launched;
+      }
+    }
+  }
+}
+
+std::int32_t Assembler::name(std::string_view text) {
+  if (const auto known = names_.find(text); known != names_.end()) return known->second;
+  const auto index = static_cast<std::int32_t>(program_.names.size());
+  program_.names.emplace_back(text);
+  names_.emplace(text, index);
+  return index;
+}
+
+std::int32_t Assembler::slot(Bytes bytes, facts::VramCategory category, std::string_view text,
+                             Stream stream) {
+  program_.slots.push_back({bytes, category, stream, name(text), false});
+  return static_cast<std::int32_t>(program_.slots.size()) - 1;
+}
+
+void Assembler::allocate(std::vector<Event>& events, std::int32_t slot_index) {
+  events.push_back({EventKind::allocate, slot_index});
+}
+
+void Assembler::free(std::vector<Event>& events, std::int32_t slot_index) {
+  events.push_back({EventKind::free, slot_index});
+}
+
+void Assembler::communicate(std::vector<Event>& events, Collective kind, Bytes payload,
+                            bool overlaps, std::string_view text, std::int64_t ranks) {
+  if (ranks <= 1) return;
+  Communication entry;
+  entry.kind = kind;
+  entry.payload = payload;
+  entry.ranks = ranks;
+  entry.ranks_per_node = std::min(ranks, job_.machine.gpus.value_or(ranks));
+  entry.overlaps = overlaps;
+  entry.name = name(text);
+  program_.communication.push_back(entry);
+  events.push_back(
+      {EventKind::communicate, static_cast<std::int32_t>(program_.communication.size()) - 1});
+}
+
+void Assembler::work(std::vector<Event>& events, WorkKind kind, Bytes traffic,
+                     std::string_view text) {
+  Work entry;
+  entry.kind = kind;
+  entry.traffic = traffic;
+  entry.name = name(text);
+  program_.work.push_back(entry);
+  events.push_back({EventKind::work, static_cast<std::int32_t>(program_.work.size()) - 1});
+}
+
+std::int64_t Assembler::micro_batches() const {
+  return job_.train.gradient_accumulation.value_or(1);
+}
+
+// DDP and ZeRO-1 reduce with the last micro-batch only (no_sync); what shards gradients reduces each.
+bool Assembler::reduces_each_micro_batch() const { return layout_.gradient_shards > 1; }
+
+}  // namespace steelyard::step

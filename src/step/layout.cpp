@@ -1,0 +1,181 @@
+#include "step/layout.h"
+
+#include <string>
+
+namespace steelyard::step {
+
+namespace {
+
+using facts::DType;
+using facts::OptimizerName;
+using facts::Precision;
+using facts::Sharding;
+
+DType type_of(facts::ShortPrecision precision) {
+  switch (precision) {
+    case facts::ShortPrecision::fp32: return DType::fp32;
+    case facts::ShortPrecision::bf16: return DType::bf16;
+    case facts::ShortPrecision::fp16: return DType::fp16;
+  }
+  return DType::fp32;
+}
+
+Error not_built(std::string key, std::string found, std::string accepted) {
+  return {ErrorCode::not_supported,
+          std::move(key),
+          std::move(found),
+          std::move(accepted),
+          "this version does not know its rules yet",
+          "",
+          {}};
+}
+
+struct Short {
+  DType type = DType::fp32;
+  bool mixed = false;
+  bool tf32 = false;
+};
+
+Result<Short> short_of(Precision precision) {
+  switch (precision) {
+    case Precision::fp32: return Short{DType::fp32, false, false};
+    case Precision::tf32: return Short{DType::fp32, false, true};
+    case Precision::fp16_mixed: return Short{DType::fp16, true, false};
+    case Precision::bf16_mixed: return Short{DType::bf16, true, false};
+    case Precision::bf16: return Short{DType::bf16, false, false};
+    case Precision::fp16: return Short{DType::fp16, false, false};
+    case Precision::fp8_mixed:
+    case Precision::mxfp8_mixed:
+    case Precision::nvfp4_mixed: break;
+  }
+  return fail(not_built("train.precision", std::string(facts::name_of(precision)),
+                        "fp32, tf32, bf16-mixed, fp16-mixed, bf16 or fp16"));
+}
+
+bool is_zero(Sharding sharding) {
+  return sharding == Sharding::zero1 || sharding == Sharding::zero2 || sharding == Sharding::zero3;
+}
+
+void set_types(const facts::Job& job, const Short& precision, Layout& layout) {
+  const Sharding sharding = job.parallel.sharding;
+  layout.arithmetic.compute = precision.type;
+  layout.arithmetic.tf32 = precision.tf32;
+  if (precision.mixed && is_zero(sharding)) {
+    // DeepSpeed's bf16 and fp16: short parameters, the optimizer keeps and updates an fp32 master.
+    layout.parameter = layout.used = layout.gradient = precision.type;
+    layout.master = true;
+  } else if (precision.mixed && layout.gathers) {
+    // FSDP mixed precision: fp32 shards, gathered in the short type.
+    layout.used = precision.type;
+  } else if (precision.mixed) {
+    layout.arithmetic.autocast = true;
+  } else {
+    layout.parameter = layout.used = layout.gradient = precision.type;
+    layout.master = job.train.optimizer.master_weights.value_or(false) &&
+                    precision.type != DType::fp32;
+  }
+  layout.stepped = layout.master ? DType::fp32 : layout.parameter;
+  layout.reduce = job.parallel.reduce_precision ? type_of(*job.parallel.reduce_precision)
+                                                : layout.gradient;
+  // FSDP keeps the reduced shard in the parameter's own type.
+  if (layout.gathers && !is_zero(sharding)) layout.gradient = layout.parameter;
+}
+
+void set_shards(const facts::Job& job, Layout& layout) {
+  layout.data = job.parallel.data.value_or(1);
+  const std::int64_t group = job.parallel.shard_group.value_or(layout.data);
+  layout.group = group;
+  switch (job.parallel.sharding) {
+    case Sharding::none: break;
+    case Sharding::zero1: layout.optimizer_shards = group; break;
+    case Sharding::zero2:
+      layout.optimizer_shards = layout.gradient_shards = group;
+      break;
+    case Sharding::zero3:
+    case Sharding::fsdp:
+    case Sharding::fsdp1:
+    case Sharding::hsdp:
+    case Sharding::shard_grad_op:
+      layout.optimizer_shards = layout.gradient_shards = layout.parameter_shards = group;
+      layout.gathers = true;
+      break;
+  }
+  layout.reshards = job.parallel.sharding != Sharding::shard_grad_op &&
+                    job.parallel.reshard_after_forward;
+  layout.flat_buckets = is_zero(job.parallel.sharding);
+}
+
+// Reads and writes per parameter element during the step, as passes over the parameters: a fused
+// AdamW reads p, g, m, v and writes p, m, v; foreach does the same in nine kernels.
+constexpr double kFusedAdamPasses = 7.0;
+constexpr double kForeachAdamPasses = 20.0;
+
+Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
+  const facts::OptimizerKeys& keys = job.train.optimizer;
+  OptimizerLayout o;
+  o.state = keys.state_precision ? type_of(*keys.state_precision) : stepped;
+  o.fused = keys.fused.value_or(false);
+  const bool foreach_step = keys.foreach.value_or(!o.fused);
+  o.loop = !o.fused && !foreach_step;
+  o.passes = o.fused ? kFusedAdamPasses : kForeachAdamPasses;
+  switch (keys.name) {
+    case OptimizerName::paged_adamw: o.paged = true; [[fallthrough]];
+    case OptimizerName::adamw:
+    case OptimizerName::adam:
+    case OptimizerName::lamb: o.step_copies = o.fused ? 0 : (o.loop ? 2 : 1); break;
+    case OptimizerName::paged_adamw8bit: o.paged = true; [[fallthrough]];
+    case OptimizerName::adamw8bit:
+      o.eight_bit = true;
+      o.passes = 5.0;  // bitsandbytes: one blockwise kernel, states of one byte
+      o.fused = true;
+      o.loop = false;
+      break;
+    case OptimizerName::adafactor:
+      o.states = 0;
+      o.factored = true;
+      o.loop = !foreach_step;
+      o.step_copies = 1;  // the update tensor
+      break;
+    case OptimizerName::lion:
+      o.states = 1;
+      o.step_copies = o.fused ? 0 : 1;
+      break;
+    case OptimizerName::muon:
+      o.states = 1;
+      o.loop = true;
+      o.step_copies = 3;  // Newton-Schulz: the matrix and two products of it, one at a time
+      break;
+    case OptimizerName::rmsprop:
+      o.states = 1;
+      o.step_copies = o.fused ? 0 : 1;
+      break;
+    case OptimizerName::sgd:
+      o.states = 0;
+      o.passes = 3.0;
+      break;
+    case OptimizerName::sgd_momentum:
+      o.states = 1;
+      o.passes = 6.0;
+      break;
+    case OptimizerName::adamw4bit:
+    case OptimizerName::adamw_fp8:
+      return fail(not_built("train.optimizer", std::string(facts::name_of(keys.name)),
+                            "adamw, adam, adamw8bit, paged-adamw, paged-adamw8bit, adafactor, lion, muon, lamb, rmsprop, sgd or "
+                            "sgd-momentum"));
+  }
+  return o;
+}
+
+}  // namespace
+
+Result<Layout> layout_of(const facts::Job& job) {
+  Layout layout;
+  set_shards(job, layout);
+  STEELYARD_TRY(precision, short_of(job.train.precision));
+  set_types(job, precision, layout);
+  STEELYARD_TRY(optimizer, optimizer_of(job, layout.stepped));
+  layout.optimizer = optimizer;
+  return layout;
+}
+
+}  // namespace steelyard::step

@@ -1,0 +1,48 @@
+// How one rank holds the model's states: types and shards, from the job's precision, optimizer and
+// sharding. The table and its sources: docs/model/vram.md, "States".
+#pragma once
+
+#include <cstdint>
+
+#include "base/error.h"
+#include "facts/dtype.h"
+#include "facts/job.h"
+#include "step/tape.h"
+
+namespace steelyard::step {
+
+struct OptimizerLayout {
+  std::int64_t states = 2;             // full-size state tensors per parameter
+  facts::DType state = facts::DType::fp32;
+  bool eight_bit = false;              // one byte per element and state, plus fp32 block statistics
+  bool paged = false;                  // states in managed memory (bitsandbytes' paged optimizers)
+  bool factored = false;               // Adafactor: a row and a column vector per matrix
+  // Copies of the parameters (in the stepped type) that live during the step: foreach needs one for
+  // the square root of the second moment (torch/optim/adamw.py), loops one of the largest parameter.
+  std::int64_t step_copies = 0;
+  bool loop = false;                   // parameter by parameter: temporaries of one at a time
+  bool fused = false;
+  double passes = 7.0;                 // reads and writes of the parameters during the step
+};
+
+struct Layout {
+  Arithmetic arithmetic;
+  facts::DType parameter = facts::DType::fp32;  // held between steps
+  facts::DType used = facts::DType::fp32;       // what the operators see (gathered type)
+  facts::DType gradient = facts::DType::fp32;   // held after reduction
+  facts::DType reduce = facts::DType::fp32;     // of the collective
+  facts::DType stepped = facts::DType::fp32;    // what the optimizer updates
+  bool master = false;                          // an extra copy of the parameters in fp32
+  std::int64_t data = 1;                        // data-parallel ranks
+  std::int64_t group = 1;                       // ranks per sharding group
+  std::int64_t parameter_shards = 1, gradient_shards = 1, optimizer_shards = 1;
+  bool gathers = false;          // parameters are gathered layer by layer (ZeRO-3, FSDP)
+  bool reshards = true;          // and released after forward
+  bool flat_buckets = false;     // DeepSpeed's reduce buckets
+  OptimizerLayout optimizer;
+};
+
+// Errors: a precision or optimizer whose rules are not built yet.
+[[nodiscard]] Result<Layout> layout_of(const facts::Job& job);
+
+}  // namespace steelyard::step

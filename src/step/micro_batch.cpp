@@ -1,0 +1,316 @@
+// Forward and backward of one micro-batch, with what the sharding gathers, reduces and frees.
+//
+// FSDP (torch/distributed/fsdp/_fully_shard, read in PyTorch 2.6): a unit's parameters arrive in one
+// flat buffer and are copied out into tensors of their own; in backward the next unit's buffer is
+// gathered while this one computes; a unit's gradients are copied into a flat buffer of the reduction
+// type, reduced and scattered. ZeRO-3 gathers and reduces the same bytes through its own buckets.
+#include <algorithm>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "step/assembler.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using facts::VramCategory;
+
+// DeepSpeed's stage3_max_live_parameters and stage3_prefetch_bucket_size, in elements
+// (deepspeed/runtime/zero/config.py): gathered parameters that are kept because they are needed again
+// soon, and those gathered ahead.
+constexpr std::int64_t kZero3LiveElements = 1'000'000'000;
+constexpr std::int64_t kZero3PrefetchElements = 50'000'000;
+
+void append(std::vector<Event>& to, const std::vector<Event>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+}
+
+bool recomputes_layers(const facts::Job& job) {
+  return job.train.recompute.mode == facts::RecomputeMode::full;
+}
+
+}  // namespace
+
+void Assembler::make_sharding_slots(Unit& unit) {
+  if (!layout_.gathers) return;
+  const Bytes whole = bytes_of(unit.numel, layout_.used);
+  unit.gathered = slot(whole, VramCategory::parameters, "gathered parameters");
+  if (!layout_.flat_buckets) {
+    unit.gather_buffer =
+        slot(whole, VramCategory::communication, "all-gather buffer", Stream::all_gather);
+    unit.reduce_input = slot(bytes_of(unit.numel, layout_.reduce), VramCategory::communication,
+                             "reduce-scatter input", Stream::reduce);
+    const std::int64_t shard = ceil_divide(unit.numel, layout_.gradient_shards);
+    if (layout_.reduce != layout_.gradient) {
+      unit.reduced = slot(bytes_of(shard, layout_.reduce), VramCategory::communication,
+                          "reduce-scatter output");
+    }
+  }
+}
+
+// The model's own attention code reads a mask that the forward pass makes once for all layers.
+void Assembler::make_mask() {
+  if (variants_.attention != AttentionKernel::math) return;
+  for (const model::Segment& segment : graph_.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.kind != model::OperatorKind::attention || !op.attention.causal) continue;
+        const DType dtype = op.attention.masks_by_where ? DType::boolean : layout_.used;
+        const std::int64_t numel = checked_multiply(graph_.sequence, graph_.sequence);
+        mask_ = slot(bytes_of(numel, dtype), VramCategory::activations, "causal mask");
+        shared_.mask.storage = std::make_shared<Storage>();
+        shared_.mask.storage->external = true;
+        shared_.mask.storage->bytes = bytes_of(numel, dtype);
+        shared_.mask.numel = numel;
+        shared_.mask.dtype = dtype;
+        return;
+      }
+    }
+  }
+}
+
+std::vector<Assembler::Chain> Assembler::trace_chains(bool gradients_exist) {
+  std::vector<Chain> chains;
+  make_mask();
+  BlockOptions options;
+  options.tape.arithmetic = layout_.arithmetic;
+  options.tape.mean_saves_input = variants_.mean_saves_input;
+  options.variants = variants_;
+  options.weight_dtype = layout_.used;
+  options.gradients_exist = gradients_exist && !layout_.gathers && layout_.gradient_shards == 1;
+  for (const model::Segment& segment : graph_.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        if (!weight.tied_to.empty()) options.graded.insert(weight.tied_to);
+      }
+    }
+  }
+  for (std::size_t s = 0; s < graph_.segments.size(); ++s) {
+    const model::Segment& segment = graph_.segments[s];
+    const bool first = s == 0;
+    const bool last = s + 1 == graph_.segments.size();
+    Chain chain;
+    chain.repeat = segment.repeat;
+    for (const model::Block& block : segment.blocks) {
+      Unit unit;
+      unit.block = &block;
+      unit.layer = !first && !last;
+      options.recompute = unit.layer && recomputes_layers(job_);
+      unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);
+      unit.numel = model::parameter_count(block).value();
+      make_sharding_slots(unit);
+      chain.units.push_back(std::move(unit));
+    }
+    chains.push_back(std::move(chain));
+  }
+  return chains;
+}
+
+// Before a layer computes: its parameters are gathered.
+void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward) {
+  if (!layout_.gathers || !unit.layer) return;
+  if (unit.gather_buffer >= 0) {
+    // In backward this buffer is the next unit's, gathered ahead: as large as this one's.
+    allocate(events, unit.gather_buffer);
+    if (backward) allocate(events, unit.reduce_input);  // of the unit before, still in flight
+  }
+  if (!backward || layout_.reshards) {
+    communicate(events, Collective::all_gather, bytes_of(unit.numel, layout_.used), true,
+                "all_gather", layout_.parameter_shards);
+    allocate(events, unit.gathered);
+  }
+}
+
+void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backward) {
+  if (!layout_.gathers || !unit.layer) return;
+  if (backward && unit.reduce_input >= 0) free(events, unit.reduce_input);
+  if (backward || layout_.reshards) free(events, unit.gathered);
+  if (!backward && unit.gather_buffer >= 0) free(events, unit.gather_buffer);
+}
+
+// Gradients of the unit are reduced, scattered, and the whole ones freed.
+void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit, bool first) {
+  if (unit.reduce_input >= 0) allocate(events, unit.reduce_input);
+  for (std::int32_t gradient : unit.trace.gradients) {
+    if (gradient >= 0) free(events, gradient);
+  }
+  communicate(events, Collective::reduce_scatter, bytes_of(unit.numel, layout_.reduce), true,
+              "reduce_scatter", layout_.gradient_shards);
+  if (layout_.group < layout_.data) {  // hybrid sharding: the shards are summed over the replicas
+    communicate(events, Collective::all_reduce,
+                bytes_of(ceil_divide(unit.numel, layout_.gradient_shards), layout_.reduce), true,
+                "all_reduce shards", layout_.data / layout_.group);
+  }
+  if (layout_.flat_buckets) return;  // into the partition that exists since setup
+  if (unit.reduced >= 0) allocate(events, unit.reduced);
+  const bool keep = first && profile_.gradients_set_to_none;
+  for (std::size_t i = 0; i < unit.block->weights.size(); ++i) {
+    const model::Weight& weight = unit.block->weights[i];
+    if (!weight.tied_to.empty()) continue;
+    const std::int64_t shard = ceil_divide(model::elements(weight.shape), layout_.gradient_shards);
+    const std::int32_t index =
+        slot(bytes_of(shard, layout_.gradient),
+             keep ? VramCategory::gradients : VramCategory::temporaries, "sharded gradient");
+    allocate(events, index);
+    if (keep) {
+      unit.sharded_gradients.push_back(index);
+    } else {
+      free(events, index);
+    }
+  }
+  if (unit.reduced >= 0) free(events, unit.reduced);
+  if (unit.reduce_input >= 0) free(events, unit.reduce_input);
+  if (unit.layer && unit.gather_buffer >= 0) free(events, unit.gather_buffer);
+}
+
+// DDP and ZeRO-1/2: the layer's gradients go into buckets that are reduced beside the computation.
+void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces) {
+  const Bytes whole = bytes_of(unit.numel, layout_.reduce);
+  if (layout_.gradient_shards > 1) {
+    communicate(events, Collective::reduce_scatter, whole, true, "reduce_scatter",
+                layout_.gradient_shards);
+    for (std::int32_t gradient : unit.trace.gradients) {
+      if (gradient >= 0) free(events, gradient);  // copied into the bucket
+    }
+  } else if (reduces) {
+    communicate(events, Collective::all_reduce, whole, true, "all_reduce", layout_.data);
+  }
+}
+
+void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
+  if (unit.layer || unit.gathered < 0) return;
+  communicate(events, Collective::all_gather, bytes_of(unit.numel, layout_.used), false,
+              "all_gather root", layout_.parameter_shards);
+  if (unit.gather_buffer >= 0) allocate(events, unit.gather_buffer);
+  allocate(events, unit.gathered);
+  if (unit.gather_buffer >= 0) free(events, unit.gather_buffer);
+}
+
+void Assembler::release_root(std::vector<Event>& events, Unit& unit) {
+  if (unit.layer || unit.gathered < 0) return;
+  free(events, unit.gathered);
+}
+
+void Assembler::add_root(std::vector<Chain>& chains, Phase& phase, std::string_view layer,
+                         void (Assembler::*what)(std::vector<Event>&, Unit&)) {
+  if (!layout_.gathers) return;
+  Body body;
+  body.layer = layer;
+  for (Chain& chain : chains) {
+    for (Unit& unit : chain.units) (this->*what)(body.events, unit);
+  }
+  phase.bodies.push_back(std::move(body));
+}
+
+void Assembler::add_forward(std::vector<Chain>& chains, Phase& phase) {
+  if (mask_ >= 0) {
+    Body body;
+    body.layer = "causal mask";
+    allocate(body.events, mask_);
+    phase.bodies.push_back(std::move(body));
+  }
+  add_root(chains, phase, "root parameters", &Assembler::gather_root);
+  if (layout_.gathers && layout_.flat_buckets) {
+    const std::int64_t numel = model::parameter_count(graph_).value();
+    const std::int64_t window = std::min(numel, kZero3LiveElements + kZero3PrefetchElements);
+    live_window_ = slot(bytes_of(window, layout_.used), VramCategory::parameters,
+                        "gathered parameters kept for reuse");
+    allocate(phase.bodies.back().events, live_window_);
+  }
+  for (Chain& chain : chains) {
+    Body body;
+    body.layer = chain.units.front().block->name;
+    body.repeat = chain.repeat;
+    for (Unit& unit : chain.units) {
+      open_layer(body.events, unit, false);
+      append(body.events, unit.trace.forward);
+      close_layer(body.events, unit, false);
+    }
+    phase.bodies.push_back(std::move(body));
+  }
+  end_forward(chains, phase);
+}
+
+// Autocast ends: cached casts of weights that no node saved die now.
+void Assembler::end_forward(std::vector<Chain>& chains, Phase& phase) {
+  for (Chain& chain : chains) {
+    Body body;
+    body.layer = chain.units.front().block->name;
+    body.repeat = chain.repeat;
+    for (Unit& unit : chain.units) append(body.events, unit.trace.after_forward);
+    if (!body.events.empty()) phase.bodies.push_back(std::move(body));
+  }
+}
+
+void Assembler::add_backward(std::vector<Chain>& chains, Phase& phase, bool first, bool reduces) {
+  for (auto chain = chains.rbegin(); chain != chains.rend(); ++chain) {
+    Body body;
+    body.layer = chain->units.front().block->name;
+    body.repeat = chain->repeat;
+    body.reversed = true;
+    for (auto unit = chain->units.rbegin(); unit != chain->units.rend(); ++unit) {
+      open_layer(body.events, *unit, true);
+      append(body.events, unit->trace.backward);
+      close_layer(body.events, *unit, true);
+      if (!layout_.gathers) {
+        reduce_replicated(body.events, *unit, reduces);
+      } else if (unit->layer) {
+        reduce_sharded(body.events, *unit, first);
+      }
+    }
+    phase.bodies.push_back(std::move(body));
+  }
+  if (layout_.gathers) {  // the root's gradients are complete when the embedding's is
+    Body body;
+    body.layer = "root gradients";
+    for (Chain& chain : chains) {
+      for (Unit& unit : chain.units) {
+        if (!unit.layer) reduce_sharded(body.events, unit, first);
+      }
+    }
+    phase.bodies.push_back(std::move(body));
+  }
+  end_micro_batch(chains, phase);
+}
+
+void Assembler::end_micro_batch(std::vector<Chain>& chains, Phase& phase) {
+  add_root(chains, phase, "root parameters", &Assembler::release_root);
+  Body body;
+  body.layer = "end of micro-batch";
+  for (Chain& chain : chains) {
+    for (Unit& unit : chain.units) append(body.events, unit.trace.end_of_step);
+  }
+  for (std::int32_t index : shared_.slots) free(body.events, index);
+  if (mask_ >= 0) free(body.events, mask_);
+  if (live_window_ >= 0) free(body.events, std::exchange(live_window_, -1));
+  phase.bodies.push_back(std::move(body));
+}
+
+Pass Assembler::micro_batch(std::vector<Chain>& chains, bool first, bool reduces) {
+  Phase forward{PhaseKind::forward, {}};
+  Phase backward{PhaseKind::backward, {}};
+  add_forward(chains, forward);
+  add_backward(chains, backward, first, reduces);
+  return {1, {std::move(forward), std::move(backward)}};
+}
+
+void Assembler::add_micro_batches() {
+  const std::int64_t count = micro_batches();
+  const bool exist = !profile_.gradients_set_to_none;
+  first_chains_ = trace_chains(exist);
+  program_.step.push_back(micro_batch(first_chains_, !exist, count == 1));
+  if (count == 1) return;
+  shared_.slots.clear();
+  shared_.tensors.clear();
+  std::vector<Chain> later = trace_chains(true);
+  if (count > 2) {
+    Pass middle = micro_batch(later, false, reduces_each_micro_batch());
+    middle.repeat = count - 2;
+    program_.step.push_back(std::move(middle));
+  }
+  program_.step.push_back(micro_batch(later, false, true));
+}
+
+}  // namespace steelyard::step

@@ -1,0 +1,83 @@
+// The optimizer's step and what zero_grad frees.
+#include <algorithm>
+#include <utility>
+
+#include "step/assembler.h"
+
+namespace steelyard::step {
+
+namespace {
+using facts::VramCategory;
+}
+
+void Assembler::add_optimizer_step() {
+  const OptimizerLayout& optimizer = layout_.optimizer;
+  Phase phase{PhaseKind::optimizer, {}};
+  Phase release{PhaseKind::optimizer, {}};
+  for (const model::Segment& segment : graph_.segments) {
+    Body body;
+    Body after;
+    body.layer = after.layer = segment.blocks.front().name;
+    body.repeat = after.repeat = segment.repeat;
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        if (!weight.tied_to.empty()) continue;
+        const std::int64_t shard =
+            ceil_divide(model::elements(weight.shape), layout_.optimizer_shards);
+        const Bytes stepped = bytes_of(shard, layout_.stepped);
+        std::vector<std::int32_t> held;
+        // The stepped type's gradient, when it is not the gradient's own: DeepSpeed casts its
+        // partition to fp32 (stage_1_and_2.py:2361).
+        if (layout_.stepped != layout_.gradient) {
+          held.push_back(slot(stepped, VramCategory::temporaries, "gradient in fp32"));
+        }
+        for (std::int64_t i = 0; i < optimizer.step_copies; ++i) {
+          held.push_back(slot(stepped, VramCategory::temporaries, "optimizer temporary"));
+        }
+        for (std::int32_t index : held) allocate(body.events, index);
+        if (job_.train.gradient_clipping) {
+          work(body.events, WorkKind::optimizer, 3 * bytes_of(shard, layout_.gradient),
+               "clip_grad_norm");
+        }
+        work(body.events, WorkKind::optimizer, stepped * Ratio(optimizer.passes), "optimizer");
+        std::vector<Event>& freeing = optimizer.loop ? body.events : after.events;
+        for (std::int32_t index : held) free(freeing, index);
+      }
+    }
+    phase.bodies.push_back(std::move(body));
+    if (!after.events.empty()) release.bodies.push_back(std::move(after));
+  }
+  for (Body& body : release.bodies) phase.bodies.push_back(std::move(body));
+  if (layout_.optimizer_shards > 1 && !layout_.gathers) {
+    // ZeRO-1/2: every rank has stepped its partition; all gather the new parameters.
+    Body body;
+    body.layer = "parameters";
+    communicate(body.events, Collective::all_gather,
+                bytes_of(model::parameter_count(graph_).value(), layout_.parameter), false,
+                "all_gather parameters", layout_.optimizer_shards);
+    phase.bodies.push_back(std::move(body));
+  }
+  program_.step.push_back({1, {std::move(phase)}});
+}
+
+void Assembler::add_zero_grad(std::vector<Chain>& chains) {
+  Phase phase{PhaseKind::zero_grad, {}};
+  for (Chain& chain : chains) {
+    Body body;
+    body.layer = chain.units.front().block->name;
+    body.repeat = chain.repeat;
+    for (Unit& unit : chain.units) {
+      const bool sharded = layout_.gradient_shards > 1;
+      if (profile_.gradients_set_to_none) {
+        const auto& gradients = sharded ? unit.sharded_gradients : unit.trace.gradients;
+        for (std::int32_t index : gradients) {
+          if (index >= 0) free(body.events, index);
+        }
+      }
+    }
+    phase.bodies.push_back(std::move(body));
+  }
+  program_.step.push_back({1, {std::move(phase)}});
+}
+
+}  // namespace steelyard::step

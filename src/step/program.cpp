@@ -1,0 +1,17 @@
+#include "step/program.h"
+
+namespace steelyard::step {
+
+const char* name_of(PhaseKind kind) {
+  switch (kind) {
+    case PhaseKind::setup: return "setup";
+    case PhaseKind::forward: return "forward";
+    case PhaseKind::backward: return "backward";
+    case PhaseKind::reduction: return "reduction";
+    case PhaseKind::optimizer: return "optimizer";
+    case PhaseKind::zero_grad: return "zero_grad";
+  }
+  return "setup";
+}
+
+}  // namespace steelyard::step

@@ -1,0 +1,174 @@
+// What a rank allocates before its first step: batch, parameters, optimizer states, buffers.
+#include <algorithm>
+#include <utility>
+
+#include "step/assembler.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using facts::VramCategory;
+
+constexpr double kBf16OptimizerBlock = 256.0;  // bitsandbytes: elements per fp32 block statistic
+constexpr std::int64_t kEightBitLeast = 4096;  // smaller tensors keep fp32 states
+
+Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel) {
+  if (!optimizer.eight_bit || numel < kEightBitLeast) return bytes_of(numel, optimizer.state);
+  const auto blocks =
+      static_cast<std::int64_t>(static_cast<double>(numel) / kBf16OptimizerBlock) + 1;
+  return Bytes(numel) + Bytes(4 * blocks);
+}
+
+// Adafactor: a row and a column vector for a matrix, a full tensor otherwise.
+Bytes factored_bytes(const model::Weight& weight, DType state) {
+  if (weight.shape.size() < 2) return bytes_of(model::elements(weight.shape), state);
+  return bytes_of(weight.shape[0] + weight.shape[1], state);
+}
+
+}  // namespace
+
+void Assembler::add_batch() {
+  Body body;
+  body.layer = "batch";
+  const std::int64_t tokens = checked_multiply(graph_.batch, graph_.sequence);
+  for (const char* text : {"input_ids", "labels"}) {
+    allocate(body.events, slot(bytes_of(tokens, DType::int64), VramCategory::batch, text));
+  }
+  program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
+  shared_.token_ids.storage = std::make_shared<Storage>();
+  shared_.token_ids.storage->external = true;
+  shared_.token_ids.storage->bytes = bytes_of(tokens, DType::int64);
+  shared_.token_ids.numel = tokens;
+  shared_.token_ids.dtype = DType::int64;
+}
+
+void Assembler::add_parameters() {
+  Phase phase{PhaseKind::setup, {}};
+  for (const model::Segment& segment : graph_.segments) {
+    Body body;
+    body.layer = segment.blocks.front().name;
+    body.repeat = segment.repeat;
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        if (!weight.tied_to.empty()) continue;
+        const std::int64_t shard =
+            ceil_divide(model::elements(weight.shape), layout_.parameter_shards);
+        allocate(body.events, slot(bytes_of(shard, layout_.parameter), VramCategory::parameters,
+                                   weight.name));
+      }
+    }
+    phase.bodies.push_back(std::move(body));
+  }
+  program_.setup.push_back({1, {std::move(phase)}});
+}
+
+void Assembler::add_optimizer_states() {
+  const OptimizerLayout& optimizer = layout_.optimizer;
+  Phase phase{PhaseKind::setup, {}};
+  for (const model::Segment& segment : graph_.segments) {
+    Body body;
+    body.layer = segment.blocks.front().name;
+    body.repeat = segment.repeat;
+    const auto add = [&](Bytes bytes, std::string_view text) {
+      const std::int32_t index = slot(bytes, VramCategory::optimizer, text);
+      program_.slots[static_cast<std::size_t>(index)].managed = optimizer.paged;
+      allocate(body.events, index);
+    };
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        if (!weight.tied_to.empty()) continue;
+        const std::int64_t shard =
+            ceil_divide(model::elements(weight.shape), layout_.optimizer_shards);
+        if (layout_.master) add(bytes_of(shard, DType::fp32), "master weights");
+        for (std::int64_t i = 0; i < optimizer.states; ++i) {
+          add(state_bytes(optimizer, shard), "optimizer state");
+        }
+        if (optimizer.factored) {
+          add(ceil_divide(factored_bytes(weight, optimizer.state), layout_.optimizer_shards),
+              "factored second moment");
+        }
+        // capturable and fused steps count on the GPU: one scalar per parameter.
+        if (optimizer.fused && !optimizer.eight_bit) add(Bytes(4), "step count");
+      }
+    }
+    phase.bodies.push_back(std::move(body));
+  }
+  program_.setup.push_back({1, {std::move(phase)}});
+}
+
+void Assembler::add_communication_buffers() {
+  if (layout_.data <= 1) return;
+  Body body;
+  body.layer = "communication buffers";
+  const std::int64_t numel = model::parameter_count(graph_).value();
+  const auto add = [&](Bytes bytes, VramCategory category, std::string_view text) {
+    allocate(body.events, slot(bytes, category, text));
+  };
+  if (layout_.flat_buckets) {
+    // DeepSpeed's ipg buffer: reduce_bucket_size elements of the gradients' type; overlap_comm, on by
+    // default in stage 3 only, doubles it (deepspeed/runtime/zero/stage_1_and_2.py:2497).
+    const auto bucket = static_cast<std::int64_t>(
+        std::min(job_.parallel.buckets.reduce, static_cast<double>(numel)));
+    const int buffers = layout_.gathers ? 2 : 1;
+    for (int i = 0; i < buffers; ++i) {
+      add(bytes_of(bucket, layout_.gradient), VramCategory::communication, "reduce bucket");
+    }
+    if (layout_.gradient_shards > 1) {
+      add(bytes_of(ceil_divide(numel, layout_.gradient_shards), layout_.gradient),
+          VramCategory::gradients, "gradient partition");
+    }
+  } else if (!layout_.gathers && !profile_.ddp_gradient_as_bucket_view) {
+    // DDP copies gradients into buckets (torch/csrc/distributed/c10d/reducer.hpp).
+    add(bytes_of(numel, layout_.gradient), VramCategory::communication, "DDP buckets");
+  }
+  if (!body.events.empty()) {
+    program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
+  }
+}
+
+void Assembler::add_existing_gradients() {
+  if (layout_.gradient_shards > 1) return;
+  Phase phase{PhaseKind::setup, {}};
+  for (const model::Segment& segment : graph_.segments) {
+    Body body;
+    body.layer = segment.blocks.front().name;
+    body.repeat = segment.repeat;
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        if (!weight.tied_to.empty()) continue;
+        allocate(body.events, slot(bytes_of(model::elements(weight.shape), layout_.gradient),
+                                   VramCategory::gradients, weight.name));
+      }
+    }
+    phase.bodies.push_back(std::move(body));
+  }
+  program_.setup.push_back({1, {std::move(phase)}});
+}
+
+void Assembler::set_states() {
+  StateSizes& states = program_.states;
+  states.parameters = states.trainable = model::parameter_count(graph_);
+  const std::int64_t numel = states.parameters.value();
+  states.parameter_bytes = bytes_of(numel, layout_.parameter);
+  states.gradient_bytes = bytes_of(numel, layout_.gradient);
+  const OptimizerLayout& optimizer = layout_.optimizer;
+  if (layout_.master) states.optimizer_bytes += bytes_of(numel, DType::fp32);
+  for (const model::Segment& segment : graph_.segments) {
+    for (const model::Block& block : segment.blocks) {
+      states.largest_block_bytes =
+          std::max(states.largest_block_bytes,
+                   bytes_of(model::parameter_count(block).value(), layout_.parameter));
+      for (const model::Weight& weight : block.weights) {
+        if (!weight.tied_to.empty()) continue;
+        const std::int64_t elements = model::elements(weight.shape);
+        Bytes own = optimizer.factored ? factored_bytes(weight, optimizer.state) : Bytes();
+        own += optimizer.states * state_bytes(optimizer, elements);
+        states.optimizer_bytes += segment.repeat * own;
+      }
+    }
+  }
+  states.batch_bytes = 2 * bytes_of(checked_multiply(graph_.batch, graph_.sequence), DType::int64);
+}
+
+}  // namespace steelyard::step

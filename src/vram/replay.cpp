@@ -1,0 +1,196 @@
+// Plays a program's allocations through the caching allocator and keeps the fullest moment.
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "vram/caching_allocator.h"
+#include "vram/vram.h"
+
+namespace steelyard::vram {
+
+namespace {
+
+using facts::VramBytes;
+using facts::VramCategory;
+using step::EventKind;
+
+// Two steps: the second meets the free lists that the first one left, every later one does the same.
+constexpr int kSteps = 2;
+
+class Replay {
+ public:
+  explicit Replay(const Request& request)
+      : program_(*request.program), device_(*request.device), timeline_(request.timeline),
+        allocator_(AllocatorSettings{}), live_blocks_(program_.slots.size()) {}
+
+  Answer run();
+
+ private:
+  struct Live {
+    BlockId block = 0;
+    Bytes bytes;       // as the allocator counts it
+    VramCategory category = VramCategory::temporaries;
+  };
+
+  void play(const std::vector<step::Pass>& passes);
+  void play(const step::Body& body, const step::Phase& phase, std::int64_t instance);
+  void allocate(std::int32_t slot, std::int64_t instance);
+  void release(std::int32_t slot, std::int64_t instance);
+  void note_peak(std::int32_t slot);
+  [[nodiscard]] Live& at(std::int32_t slot, std::int64_t instance);
+  [[nodiscard]] Bytes communication_bytes() const;
+
+  const step::Program& program_;
+  const facts::DeviceMemoryConstants& device_;
+  bool timeline_;
+  CachingAllocator allocator_;
+  std::vector<std::vector<Live>> live_blocks_;  // by slot, then instance
+  Live carried_;
+  VramBytes live_;
+  Bytes managed_, managed_peak_;
+
+  Bytes peak_, reserved_peak_;
+  VramBytes at_peak_;
+  facts::PeakAt peak_at_;
+  const step::Phase* phase_ = nullptr;
+  const step::Body* body_ = nullptr;
+  std::int64_t instance_ = 0;
+
+  Bytes moment_peak_;
+  VramBytes moment_;
+  std::vector<facts::Moment> moments_;
+};
+
+std::string layer_text(const step::Body& body, std::int64_t instance) {
+  return body.repeat == 1 ? body.layer : body.layer + "." + std::to_string(instance);
+}
+
+Replay::Live& Replay::at(std::int32_t slot, std::int64_t instance) {
+  std::vector<Live>& instances = live_blocks_[static_cast<std::size_t>(slot)];
+  const auto index = static_cast<std::size_t>(instance);
+  if (instances.size() <= index) instances.resize(index + 1);
+  return instances[index];
+}
+
+void Replay::allocate(std::int32_t slot, std::int64_t instance) {
+  const step::Slot& wanted = program_.slots[static_cast<std::size_t>(slot)];
+  Live& live = at(slot, instance);
+  live.category = wanted.category;
+  if (wanted.managed) {
+    live.bytes = wanted.bytes;
+    managed_ += live.bytes;
+    live_[live.category] += live.bytes;
+    managed_peak_ = std::max(managed_peak_, managed_);
+    return;
+  }
+  live.block = allocator_.allocate(wanted.bytes, static_cast<int>(wanted.stream));
+  live.bytes = live.block == 0 ? Bytes() : allocator_.size_of(live.block);
+  live_[live.category] += live.bytes;
+  note_peak(slot);
+}
+
+void Replay::release(std::int32_t slot, std::int64_t instance) {
+  Live& live = at(slot, instance);
+  live_[live.category] -= live.bytes;
+  if (live.block != 0) {
+    allocator_.free(live.block);
+  } else if (program_.slots[static_cast<std::size_t>(slot)].managed) {
+    managed_ -= live.bytes;
+  }
+  live = Live();
+}
+
+void Replay::note_peak(std::int32_t slot) {
+  const Bytes allocated = allocator_.allocated();
+  reserved_peak_ = std::max(reserved_peak_, allocator_.reserved());
+  if (timeline_ && allocated > moment_peak_) {
+    moment_peak_ = allocated;
+    moment_ = live_;
+  }
+  if (allocated <= peak_) return;
+  peak_ = allocated;
+  at_peak_ = live_;
+  const step::Slot& made = program_.slots[static_cast<std::size_t>(slot)];
+  peak_at_.phase = phase_ == nullptr ? "setup" : step::name_of(phase_->kind);
+  peak_at_.layer = body_ == nullptr ? "" : layer_text(*body_, instance_);
+  peak_at_.operation = program_.names[static_cast<std::size_t>(made.name)];
+}
+
+void Replay::play(const step::Body& body, const step::Phase& phase, std::int64_t instance) {
+  phase_ = &phase;
+  body_ = &body;
+  instance_ = instance;
+  moment_peak_ = allocator_.allocated();
+  moment_ = live_;
+  for (const step::Event& event : body.events) {
+    switch (event.kind) {
+      case EventKind::allocate: allocate(event.index, instance); break;
+      case EventKind::free: release(event.index, instance); break;
+      case EventKind::adopt: at(event.index, instance) = std::exchange(carried_, Live()); break;
+      case EventKind::carry: carried_ = std::exchange(at(event.index, instance), Live()); break;
+      case EventKind::work:
+      case EventKind::communicate: break;
+    }
+  }
+  if (timeline_) {
+    moments_.push_back({step::name_of(phase.kind), layer_text(body, instance), moment_});
+  }
+}
+
+void Replay::play(const std::vector<step::Pass>& passes) {
+  for (const step::Pass& pass : passes) {
+    // Later micro-batches of a pass are alike: the second meets what the first left behind.
+    const std::int64_t repeats = std::min<std::int64_t>(pass.repeat, 2);
+    for (std::int64_t r = 0; r < repeats; ++r) {
+      for (const step::Phase& phase : pass.phases) {
+        for (const step::Body& body : phase.bodies) {
+          for (std::int64_t i = 0; i < body.repeat; ++i) {
+            play(body, phase, body.reversed ? body.repeat - 1 - i : i);
+          }
+        }
+      }
+    }
+  }
+}
+
+// NCCL's buffers, outside of the allocator, per communicator.
+Bytes Replay::communication_bytes() const {
+  if (program_.communicators == 0) return {};
+  const Bytes one = device_.collective_per_channel * device_.collective_channels + device_.nvls;
+  return one * program_.communicators;
+}
+
+Answer Replay::run() {
+  for (std::int64_t i = 0; i < device_.gemm_handles; ++i) {
+    // Per thread that multiplies: forward and autograd. From the allocator, kept for ever.
+    const BlockId block = allocator_.allocate(device_.gemm_workspace);
+    live_[VramCategory::runtime] += block == 0 ? Bytes() : allocator_.size_of(block);
+  }
+  play(program_.setup);
+  for (int i = 0; i < kSteps; ++i) {
+    moments_.clear();
+    play(program_.step);
+  }
+  Answer answer;
+  facts::RankMemory& memory = answer.memory;
+  memory.kind = "data-parallel rank";
+  memory.ranks = program_.ranks;
+  memory.peak_allocated = peak_;
+  memory.steady_allocated = allocator_.allocated();
+  memory.peak_reserved = reserved_peak_;
+  memory.by_category = at_peak_;
+  memory.by_category[VramCategory::allocator] = reserved_peak_ - peak_;
+  memory.by_category[VramCategory::runtime] += device_.context;
+  memory.by_category[VramCategory::communication] += communication_bytes();
+  memory.peak_device_used = memory.by_category.total();
+  memory.peak_at = peak_at_;
+  answer.timeline = std::move(moments_);
+  return answer;
+}
+
+}  // namespace
+
+Answer replay(const Request& request) { return Replay(request).run(); }
+
+}  // namespace steelyard::vram
