@@ -1,0 +1,101 @@
+#include "feed/path.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace steelyard::feed {
+namespace {
+
+Error broken(ErrorCode code, const char* subject, const char* found, const char* accepted) {
+  return Error{.code = code,
+               .subject = subject,
+               .found = found,
+               .accepted = accepted,
+               .hint = "",
+               .file = "",
+               .line = std::nullopt};
+}
+
+struct Cores {
+  std::optional<double> count;
+  std::string note;
+};
+
+Cores cores_of(const facts::Host& host) {
+  if (host.cores) return {static_cast<double>(*host.cores), fmt::format("{} cores", *host.cores)};
+  if (host.threads) {
+    return {static_cast<double>(*host.threads) / 2.0,
+            fmt::format("{} hardware threads, two per core assumed", *host.threads)};
+  }
+  return {std::nullopt, "the host's cores are unknown: each worker is assumed to have one"};
+}
+
+// Each rank keeps a core busy launching kernels; at least half of the cores are left to decode.
+void share_cores(Path& path) {
+  const Cores cores = cores_of(path.machine.host);
+  path.cores_note = cores.note;
+  const auto ranks = static_cast<double>(path.ranks);
+  const auto workers = static_cast<double>(path.workers);
+  path.running_workers = std::max(1.0, workers);
+  if (!cores.count) return;
+  path.running_parents = std::min(1.0, *cores.count / ranks);
+  if (path.workers == 0) {
+    path.running_workers = path.running_parents;
+    return;
+  }
+  const double left = std::max(*cores.count - ranks, *cores.count / 2.0);
+  path.running_workers = std::min(workers, left / ranks);
+}
+
+void count_loads(Path& path) {
+  const facts::ParallelKeys& parallel = path.job.parallel;
+  const auto positive = [](std::int64_t n) { return std::max<std::int64_t>(1, n); };
+  const std::int64_t stage =
+      checked_multiply(positive(parallel.tensor), positive(parallel.context));
+  path.loads = checked_multiply(stage, std::min<std::int64_t>(2, positive(parallel.pipeline)));
+  path.storage_reads =
+      std::max<std::int64_t>(1, path.loads / std::min<std::int64_t>(path.ranks, stage));
+}
+
+}  // namespace
+
+Result<Path> path_of(const Request& request) {
+  if (request.job == nullptr || request.machine == nullptr || request.constants == nullptr) {
+    return fail(broken(ErrorCode::internal, "feed::Request", "a null pointer",
+                       "job, machine and constants"));
+  }
+  const facts::Job& job = *request.job;
+  if (!job.machine.gpus) {
+    return fail(broken(ErrorCode::missing_value, "machine.gpus", "nothing", "a whole number"));
+  }
+  if (!job.train.micro_batch) {
+    return fail(broken(ErrorCode::missing_value, "train.micro_batch", "nothing", "a whole number"));
+  }
+  Path path{.job = job,
+            .machine = *request.machine,
+            .constants = *request.constants,
+            .cores_note = {},
+            .stored = std::nullopt,
+            .sample = std::max(Bytes(), request.sample_bytes),
+            .handed_over = Bytes(),
+            .dataset = std::nullopt,
+            .free_for_page_cache = std::max(Bytes(), request.free_for_page_cache)};
+  path.ranks = std::max<std::int64_t>(1, *job.machine.gpus);
+  path.workers = std::max<std::int64_t>(0, job.data.workers.value_or(0));
+  count_loads(path);
+  share_cores(path);
+  if (job.data.bytes_per_sample && *job.data.bytes_per_sample > 0.0) {
+    path.stored = Bytes(std::max<std::int64_t>(1, checked_round(*job.data.bytes_per_sample)));
+    if (job.data.samples) {
+      path.dataset =
+          Bytes(checked_round(*job.data.bytes_per_sample * static_cast<double>(*job.data.samples)));
+    }
+  }
+  const bool gpu_decodes = job.data.decode == facts::DecodeOn::gpu;
+  path.handed_over = gpu_decodes && path.stored ? *path.stored : path.sample;
+  return path;
+}
+
+}  // namespace steelyard::feed

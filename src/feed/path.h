@@ -1,0 +1,61 @@
+// The figures of one node that the stages of the data path share, read once from the request, and
+// the stages themselves.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/error.h"
+#include "feed/feed.h"
+
+namespace steelyard::feed {
+
+struct Path {
+  const facts::Job& job;
+  const facts::Machine& machine;
+  const facts::HostConstants& constants;
+
+  std::int64_t ranks = 1;    // processes on this node: one per GPU used
+  std::int64_t workers = 0;  // loader processes per rank
+  // How often ranks of a node load one sample that the job consumes: ranks that split one copy of
+  // the model need the same sample (all tensor and context ranks; first and last pipeline stage).
+  std::int64_t loads = 1;
+  // The same for storage: ranks of one replica on one node share a read through the page cache.
+  std::int64_t storage_reads = 1;
+  // Loader processes per rank that find a core; real, because ranks share cores.
+  double running_workers = 0.0;
+  double running_parents = 1.0;  // 1, less when there are fewer cores than ranks
+  std::string cores_note;
+  std::optional<Bytes> stored;   // one sample on storage
+  Bytes sample;                  // one sample in host memory, ready for the GPU
+  Bytes handed_over;             // what goes to the GPU: `sample`, or `stored` when the GPU decodes
+  std::optional<Bytes> dataset;  // on storage
+  Bytes free_for_page_cache;
+};
+
+// Errors: missing_value when a key that plan/resolve.h fills is absent.
+[[nodiscard]] Result<Path> path_of(const Request& request);
+
+// A stage, and whether samples pass through it at all: `stage.can` without a value means "unknown"
+// when used, "not on the path" otherwise.
+struct Station {
+  facts::FeedStage stage;
+  bool used = true;
+};
+
+// Rates are of samples that the job consumes, per node, once the first epoch is over.
+[[nodiscard]] Station storage(const Path& path);
+[[nodiscard]] Station read(const Path& path);
+[[nodiscard]] Station decode(const Path& path);
+[[nodiscard]] Station assemble(const Path& path);
+[[nodiscard]] Station host_to_device(const Path& path);
+
+// One sample read from the page cache by one worker: the copy, and the calls when it is a file.
+[[nodiscard]] std::optional<Seconds> read_seconds(const Path& path);
+
+[[nodiscard]] inline bool is_synthetic(const Path& path) {
+  return path.job.data.kind == facts::DataKind::synthetic;
+}
+
+}  // namespace steelyard::feed

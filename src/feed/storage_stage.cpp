@@ -1,0 +1,117 @@
+// Where the bytes come from after the first epoch: storage, the page cache or a cache of the job.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/format.h"
+#include "feed/page_cache.h"
+#include "feed/path.h"
+
+namespace steelyard::feed {
+namespace {
+
+using facts::DataCache;
+
+struct ReadRate {
+  std::optional<BytesPerSecond> rate;
+  std::optional<double> operations;  // per second
+  std::string note;
+};
+
+// A storage named "network" has no sensible constant: it may be a file server or a flash array.
+ReadRate rate_of_location(const Path& path) {
+  const std::string location = path.job.data.location.value_or("nvme");
+  const auto& all = path.machine.storage;
+  const auto found =
+      std::ranges::find_if(all, [&](const facts::Storage& s) { return s.name == location; });
+  if (found != all.end() && found->read) {
+    const std::string why = found->read.from == facts::Provenance::given ? ", as given" : "";
+    const std::optional<double> operations = found->read_operations_per_second
+                                                 ? std::optional(*found->read_operations_per_second)
+                                                 : std::nullopt;
+    return {*found->read, operations,
+            fmt::format("{}: {}{}", location, to_text(*found->read), why)};
+  }
+  if (location == "network") {
+    return {std::nullopt, std::nullopt,
+            "the rate of the network storage is unknown: set machine.storage_gb_per_s"};
+  }
+  return {path.constants.storage_read, std::nullopt,
+          fmt::format("{}: rate unknown, one NVMe drive of {} assumed (machine.storage_gb_per_s)",
+                      location, to_text(path.constants.storage_read))};
+}
+
+BytesPerSecond memory_rate(const Path& path) {
+  const std::int64_t sockets =
+      path.machine.host.sockets ? std::max<std::int64_t>(1, *path.machine.host.sockets) : 1;
+  return path.constants.host_memory_bandwidth * static_cast<double>(sockets);
+}
+
+// One sample at a time from a position of its own: files always, others when samples are shuffled.
+bool is_random(const facts::DataKeys& data) {
+  return data.layout.value_or(facts::DataLayout::files) == facts::DataLayout::files ||
+         (data.layout == facts::DataLayout::memmap && data.shuffle == facts::Shuffle::sample);
+}
+
+// DS-Analyzer's formula per sample: hits at memory rate, misses at storage rate.
+Station mixed(const Path& path, const ReadRate& from, Ratio hits, std::string note, Bytes ram) {
+  const double miss = 1.0 - hits.value();
+  const double bytes = path.stored->real();
+  double seconds = bytes * hits.value() / memory_rate(path).value();
+  if (miss > 0.0) {
+    if (!from.rate || from.rate->value() <= 0.0) {
+      return {{.name = "storage",
+               .can = std::nullopt,
+               .needed = {},
+               .ram = ram,
+               .note = std::move(note)}};
+    }
+    double from_storage = bytes / from.rate->value();
+    if (from.operations && *from.operations > 0.0 && is_random(path.job.data)) {
+      from_storage = std::max(from_storage, 1.0 / *from.operations);
+    }
+    seconds += miss * from_storage;
+  }
+  const double reads = static_cast<double>(path.storage_reads);
+  return {{.name = "storage",
+           .can = SamplesPerSecond(1.0 / (seconds * reads)),
+           .needed = {},
+           .ram = ram,
+           .note = std::move(note)}};
+}
+
+Station not_needed(const char* why) {
+  return {{.name = "storage", .can = std::nullopt, .needed = {}, .ram = {}, .note = why}, false};
+}
+
+}  // namespace
+
+Station storage(const Path& path) {
+  const DataCache cache = path.job.data.cache;
+  if (is_synthetic(path)) return not_needed("not on the path: synthetic data");
+  if (cache == DataCache::ram || cache == DataCache::ram_encoded) {
+    return not_needed("not on the path after the first epoch: the dataset is kept in memory");
+  }
+  if (!path.stored) {
+    return {{.name = "storage",
+             .can = std::nullopt,
+             .needed = {},
+             .ram = {},
+             .note = "unknown: set data.bytes_per_sample"}};
+  }
+  const ReadRate from = rate_of_location(path);
+  if (cache == DataCache::none) {
+    return mixed(path, from, Ratio(0.0), from.note + "; nothing cached", Bytes());
+  }
+  if (!path.dataset) {
+    return mixed(path, from, Ratio(0.0),
+                 from.note + "; data.samples not given, so nothing is expected in the page cache",
+                 Bytes());
+  }
+  const CacheHits hits =
+      page_cache_hits(path.free_for_page_cache, *path.dataset, path.job.data.shuffle);
+  return mixed(path, from, hits.served, from.note + "; after the first epoch: " + hits.why,
+               std::min(path.free_for_page_cache, *path.dataset));
+}
+
+}  // namespace steelyard::feed
