@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Take measured cases over into validation/cases/, without the sentences of their sources.
+
+    python3 validation/import_cases.py FILE...      copies each FILE (schema steelyard.cases/1)
+    python3 validation/import_cases.py --counts     writes the table of counts into README.md
+
+Facts and figures go in with their source; `quote`, the row as printed, stays out. The files are
+written with one key of a case per line, so that a change to a case is a change of one line.
+"""
+import json
+import pathlib
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+CASES = HERE / "cases"
+SCHEMA = "steelyard.cases/1"
+MARKS = ("<!-- counts: written by import_cases.py --counts -->", "<!-- end of counts -->")
+COLUMNS = {
+    "allocated": "vram_peak_allocated", "reserved": "vram_peak_reserved",
+    "device": "vram_peak_device_used", "VRAM bracket": "vram_high",
+    "steady": "vram_steady_allocated", "RAM process": "ram_process_peak", "RAM bracket": "ram_high",
+    "step s": "step_seconds", "tokens/s": "tokens_per_second_per_gpu",
+    "samples/s": "samples_per_second", "TFLOP/s": "tflops_per_gpu",
+    "HFU TFLOP/s": "hfu_tflops_per_gpu", "MFU": "mfu", "HFU": "hfu", "fits": "fits",
+    "fits RAM": "fits_ram",
+}
+
+
+def compact(value):
+    return json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+
+
+def case_text(case):
+    lines = [f"{json.dumps(key)}: {compact(value)}" for key, value in case.items() if key != "quote"]
+    return "    {" + ",\n     ".join(lines) + "}"
+
+
+def file_text(data):
+    head = [f"  {json.dumps(key)}: {compact(value)}" for key, value in data.items() if key != "cases"]
+    cases = ",\n".join(case_text(case) for case in data["cases"])
+    return "{\n" + ",\n".join(head) + ',\n  "cases": [\n' + cases + "\n  ]\n}\n"
+
+
+def take_over(path):
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if data.get("schema") != SCHEMA:
+        sys.exit(f"{path}: schema is {data.get('schema')!r}, not {SCHEMA!r}")
+    ids = [case["id"] for case in data["cases"]]
+    doubled = sorted({name for name in ids if ids.count(name) > 1})
+    if doubled:
+        sys.exit(f"{path}: ids that occur twice: {', '.join(doubled)}")
+    target = CASES / path.name
+    target.write_text(file_text(data), encoding="utf-8")
+    print(f"{target.relative_to(HERE.parent)}: {len(ids)} cases")
+
+
+def counts_row(name, cases):
+    levels = [sum(case["confidence"] == level for case in cases) for level in ("high", "medium", "low")]
+    cells = [sum(key in case["measured"] for case in cases) for key in COLUMNS.values()]
+    return [name, len(cases), "/".join(map(str, levels))] + [n or "" for n in cells]
+
+
+def counts_table():
+    rows, every = [], []
+    for path in sorted(CASES.glob("*.json")):
+        cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
+        rows.append(counts_row(path.stem, cases))
+        every += cases
+    rows.append(counts_row("all", every))
+    head = ["file", "cases", "high/medium/low", *COLUMNS]
+    rule = ["---", "--:", "---"] + ["--:"] * len(COLUMNS)
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [head, rule, *rows])
+
+
+def write_counts():
+    readme = HERE / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    readme.write_text(f"{before}{MARKS[0]}\n{counts_table()}\n{MARKS[1]}{after}", encoding="utf-8")
+
+
+def main(arguments):
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__.strip())
+        return 0 if arguments else 2
+    if arguments == ["--counts"]:
+        write_counts()
+        return 0
+    for name in arguments:
+        take_over(pathlib.Path(name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
