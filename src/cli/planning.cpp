@@ -1,0 +1,76 @@
+#include "cli/planning.h"
+
+#include <fmt/format.h>
+
+#include "codec/codec.h"
+
+namespace steelyard::cli {
+namespace {
+
+// A path given on the command line is relative to the current folder, one in a job file to that
+// file; so a path becomes absolute before it joins a job.
+std::string catalogue_id_or_absolute(const std::string& given) {
+  std::error_code failed;
+  if (!std::filesystem::exists(given, failed)) return given;
+  return std::filesystem::absolute(given).string();
+}
+
+// The shortcuts as the keys they stand for.
+facts::Value as_keys(const JobWords& words) {
+  facts::Value model;
+  if (!words.model.empty()) model.set("config", catalogue_id_or_absolute(words.model));
+  facts::Value machine;
+  if (!words.machine.empty()) machine.set("name", catalogue_id_or_absolute(words.machine));
+  if (!words.gpu.empty()) machine.set("gpu", words.gpu);
+  if (words.gpus) machine.set("gpus", *words.gpus);
+  if (words.nodes) machine.set("nodes", *words.nodes);
+  facts::Value keys(facts::Object{});
+  if (!model.is_null()) keys.set("model", std::move(model));
+  if (!machine.is_null()) keys.set("machine", std::move(machine));
+  return keys;
+}
+
+// The same as --set texts, for a job that also has a file.
+std::vector<std::string> as_settings(const facts::Value& keys) {
+  std::vector<std::string> settings;
+  for (const auto& [room, members] : *keys.as_object()) {
+    for (const auto& [key, value] : *members.as_object()) {
+      settings.push_back(fmt::format("{}.{}={}", room, key, codec::to_json(value, -1)));
+    }
+  }
+  return settings;
+}
+
+}  // namespace
+
+Result<ReadJob> read_job(const JobWords& words) {
+  const facts::Value keys = as_keys(words);
+  if (words.file.empty()) {
+    if (words.model.empty()) {
+      return fail({.code = ErrorCode::missing_value,
+                   .subject = "no job",
+                   .accepted = "a job file, or --model with --gpu or --machine",
+                   .hint = "steelyard plan --model config.json --gpu h100-sxm-80gb"});
+    }
+    STEELYARD_TRY(job, codec::job_from(keys, "the command line", words.settings));
+    return ReadJob{std::move(job), std::filesystem::current_path()};
+  }
+  std::vector<std::string> settings = as_settings(keys);
+  settings.insert(settings.end(), words.settings.begin(), words.settings.end());
+  STEELYARD_TRY(job, codec::read_job(words.file, settings));
+  return ReadJob{std::move(job), std::filesystem::path(words.file).parent_path()};
+}
+
+Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& catalog) {
+  plan::Request request;
+  STEELYARD_TRY(model, catalog.model_of(read.job, read.folder));
+  STEELYARD_TRY(machine, catalog.machine_of(read.job, read.folder));
+  STEELYARD_TRY(constants, catalog.constants(read.job.framework));
+  request.job = read.job;
+  request.model = std::move(model);
+  request.machine = std::move(machine);
+  request.constants = std::move(constants);
+  return request;
+}
+
+}  // namespace steelyard::cli

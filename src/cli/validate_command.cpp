@@ -1,0 +1,133 @@
+#include <algorithm>
+#include <fstream>
+#include <memory>
+#include <ostream>
+
+#include "cli/command.h"
+#include "cli/planning.h"
+#include "codec/codec.h"
+#include "plan/plan.h"
+#include "report/report.h"
+#include "validate/validate.h"
+
+namespace steelyard::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ValidateOptions {
+  std::vector<std::string> paths;
+  std::string only, source, confidence;
+  std::string markdown;
+  bool json = false;
+};
+
+// A folder stands for the *.json files in it, by name.
+Result<std::vector<fs::path>> case_files(const std::vector<std::string>& paths) {
+  std::vector<fs::path> files;
+  for (const std::string& path : paths) {
+    std::error_code failed;
+    if (!fs::is_directory(path, failed)) {
+      files.emplace_back(path);
+      continue;
+    }
+    std::vector<fs::path> inside;
+    for (const auto& entry : fs::directory_iterator(path, failed)) {
+      if (entry.path().extension() == ".json") inside.push_back(entry.path());
+    }
+    if (failed || inside.empty()) {
+      return fail({.code = ErrorCode::unreadable,
+                   .subject = path,
+                   .found = failed ? failed.message() : "no *.json file in it",
+                   .accepted = "a folder of case files (steelyard schema cases)"});
+    }
+    std::sort(inside.begin(), inside.end());
+    files.insert(files.end(), inside.begin(), inside.end());
+  }
+  return files;
+}
+
+// Paths inside of a case's job are relative to the case file.
+std::map<std::string, fs::path, std::less<>> folders_of(const std::vector<facts::CaseFile>& files) {
+  std::map<std::string, fs::path, std::less<>> folders;
+  for (const facts::CaseFile& file : files) {
+    folders[file.source] = fs::path(file.path).parent_path();
+  }
+  return folders;
+}
+
+Result<void> write_file(const std::string& path, const std::string& text) {
+  std::ofstream file(path, std::ios::binary);
+  file << text;
+  file.close();
+  if (file) return {};
+  return fail({.code = ErrorCode::unreadable,
+               .subject = path,
+               .found = "a file that cannot be written",
+               .accepted = "a path in a folder that exists and may be written to"});
+}
+
+Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& options) {
+  STEELYARD_TRY(paths, case_files(options.paths));
+  STEELYARD_TRY(catalog, open_catalog(session));
+  std::vector<facts::CaseFile> files;
+  for (const fs::path& path : paths) {
+    STEELYARD_TRY(file, codec::read_cases(path));
+    files.push_back(std::move(file));
+  }
+  const auto folders = folders_of(files);
+  const validate::Planner planner = [&](const facts::Case& measured) -> Result<facts::Plan> {
+    STEELYARD_TRY(job, codec::job_from(measured.job, measured.id));
+    const auto folder = folders.find(measured.source);
+    STEELYARD_TRY(
+        request, request_of({std::move(job), folder == folders.end() ? fs::path() : folder->second},
+                            catalog));
+    request.advice = false;
+    return plan::plan(request);
+  };
+  const validate::Selection selection{.only = facts::from_name<facts::QuantityGroup>(options.only),
+                                      .source = options.source,
+                                      .confidence = options.confidence};
+  const facts::Validation validation = validate::compare(files, selection, planner);
+  if (!options.markdown.empty()) {
+    STEELYARD_CHECK(write_file(options.markdown, report::validation_markdown(validation)));
+  }
+  if (options.json) {
+    session.terminal.out << codec::to_json(codec::to_value(validation)) << "\n";
+  } else {
+    session.terminal.out << report::validation_text(
+        validation,
+        {.columns = session.terminal.columns, .colour = session.terminal.colour, .ascii = false});
+  }
+  return ExitStatus::success;
+}
+
+}  // namespace
+
+void add_validate(CLI::App& tree, Session& session) {
+  CLI::App& command =
+      add_command(tree, "validate", "Compare predictions with measured cases",
+                  {"steelyard validate validation/cases",
+                   "steelyard validate validation/cases --only vram --confidence high",
+                   "steelyard validate validation/cases --source torchtitan --json",
+                   "steelyard validate validation/cases --markdown docs/validation.md"});
+  const auto options = std::make_shared<ValidateOptions>();
+  command.add_option("path", options->paths, "Case files, or folders of them")
+      ->type_name("FILE_OR_FOLDER")
+      ->required();
+  command.add_option("--only", options->only, "One group of quantities")
+      ->type_name("vram|ram|pace");
+  command.add_option("--source", options->source, "One source: the stem of its file")
+      ->type_name("NAME");
+  command.add_option("--confidence", options->confidence, "Cases of one confidence")
+      ->type_name("high|medium|low");
+  command.add_option("--markdown", options->markdown, "Also write the table to this file")
+      ->type_name("FILE");
+  command.add_flag("--json", options->json, "As JSON (schema steelyard.validation/1)");
+  add_catalog_option(command, session);
+  command.callback([&session, options] {
+    session.chosen = [&session, options] { return run_validate(session, *options); };
+  });
+}
+
+}  // namespace steelyard::cli
