@@ -202,7 +202,6 @@ TensorRef BlockBuilder::add(const std::string& name, TensorRef a, TensorRef b) {
 }
 
 TensorRef BlockBuilder::scale(const std::string& name, TensorRef in, double constant) {
-  if (constant == 1.0) return in;
   Operator& op = append_alike(OperatorKind::scale, name, {in});
   op.constant = constant;
   return op.outputs.front();

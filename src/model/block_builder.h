@@ -16,8 +16,8 @@ namespace steelyard::model {
 
 struct LinearOptions {
   bool bias = false;
-  bool in_by_out = false;  // the weight is stored [K,N] (GPT-2's Conv1D) instead of [N,K]
-  std::string tied_to;     // full name of the weight whose storage it shares
+  bool in_by_out = false;    // the weight is stored [K,N] (GPT-2's Conv1D) instead of [N,K]
+  std::string tied_to = {};  // full name of the weight whose storage it shares
 };
 
 struct LayerNormOptions {
@@ -66,8 +66,9 @@ class BlockBuilder {
   // The same from one tensor [..., 2F] that holds gate, then up.
   TensorRef fused_gated_activation(const std::string& name, TensorRef gate_up, ActivationKind kind);
   TensorRef add(const std::string& name, TensorRef a, TensorRef b);
-  // Nothing is added for a constant of 1, a probability of 0, a cap of 0: the code then skips it.
   TensorRef scale(const std::string& name, TensorRef in, double constant);
+  // Nothing is added for a probability or a cap of 0: PyTorch's dropout and the model's code skip
+  // it.
   TensorRef dropout(const std::string& name, TensorRef in, double probability);
   TensorRef softcap(const std::string& name, TensorRef in, double cap);
   // logits [B,S,V], labels [B,S] -> scalar.

@@ -91,9 +91,7 @@ void ConfigReader::reject(std::string_view key, std::string found, std::string a
                .subject = fmt::format("{}: {}{}", name_, prefix_, key),
                .found = std::move(found),
                .accepted = std::move(accepted),
-               .hint = std::move(hint),
-               .file = {},
-               .line = {}});
+               .hint = std::move(hint)});
 }
 
 void ConfigReader::reject_kind(const Found& found, std::string accepted) {

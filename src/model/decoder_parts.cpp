@@ -39,14 +39,13 @@ TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, Tens
     k = turned.second;
   }
   const TensorRef mixed = block.attention(part.module, q, k, v, part.shape);
-  return block.linear(module + part.out, mixed, part.hidden,
-                      {.bias = part.out_bias, .in_by_out = false, .tied_to = {}});
+  return block.linear(module + part.out, mixed, part.hidden, {.bias = part.out_bias});
 }
 
 TensorRef add_attention(BlockBuilder& block, TensorRef x, const AttentionPart& part) {
   const std::string module = part.module + ".";
   const AttentionShape& shape = part.shape;
-  const LinearOptions options{.bias = part.qkv_bias, .in_by_out = false, .tied_to = {}};
+  const LinearOptions options{.bias = part.qkv_bias};
   TensorRef q = block.linear(module + "q_proj", x, shape.heads * shape.head_dim, options);
   if (part.qk_norm == QkNorm::rms_whole) q = block.rms_norm(module + part.q_norm, q);
   TensorRef k = block.linear(module + "k_proj", x, shape.kv_heads * shape.head_dim, options);
@@ -60,7 +59,7 @@ TensorRef add_attention(BlockBuilder& block, TensorRef x, const AttentionPart& p
 
 TensorRef add_gated_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part) {
   const std::string module = part.module + ".";
-  const LinearOptions options{.bias = part.bias, .in_by_out = false, .tied_to = {}};
+  const LinearOptions options{.bias = part.bias};
   const TensorRef gate = block.linear(module + "gate_proj", x, part.intermediate, options);
   const TensorRef up = block.linear(module + part.up, x, part.intermediate, options);
   const TensorRef h = block.gated_activation(module + part.act, gate, up, part.activation);
@@ -69,7 +68,7 @@ TensorRef add_gated_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part) {
 
 TensorRef add_plain_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part) {
   const std::string module = part.module + ".";
-  const LinearOptions options{.bias = part.bias, .in_by_out = false, .tied_to = {}};
+  const LinearOptions options{.bias = part.bias};
   TensorRef h = block.linear(module + part.up, x, part.intermediate, options);
   h = block.activation(module + part.act, h, part.activation);
   return block.linear(module + part.down, h, block.width(x), options);

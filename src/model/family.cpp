@@ -88,8 +88,8 @@ Graph start_graph(const ConfigReader& config, const Sizes& sizes, const SampleSh
   Graph graph;
   graph.name = config.name();
   graph.batch = sample.batch;
-  graph.sequence =
-      sample.sequence > 0 ? sample.sequence : std::min(sizes.max_sequence, kDefaultSequence);
+  const std::int64_t longest = sizes.max_sequence > 0 ? sizes.max_sequence : kDefaultSequence;
+  graph.sequence = sample.sequence > 0 ? sample.sequence : std::min(longest, kDefaultSequence);
   graph.vocabulary = sizes.vocabulary;
   graph.hidden = sizes.hidden;
   graph.layers = sizes.layers;
@@ -122,7 +122,12 @@ void add_rotary_table(Graph& graph, BlockBuilder& block, const std::string& name
 void add_embed(Graph& graph, const EmbedOptions& options) {
   BlockBuilder block(graph, "embed");
   TensorRef x = block.embedding(options.name, kTokenIds, graph.vocabulary, graph.hidden);
-  x = block.scale(options.name + ".scale", x, options.scale);
+  if (options.scale) x = block.scale(options.name + ".scale", x, *options.scale);
+  if (!options.position_name.empty()) {
+    const TensorRef positions =
+        block.position_embedding(options.position_name, options.positions, graph.hidden);
+    x = block.add(options.name + ".add_positions", x, positions);
+  }
   x = block.dropout(options.name + ".dropout", x, options.dropout);
   if (options.rotary_dims > 0) {
     add_rotary_table(graph, block, options.rotary_name, options.rotary_dims);
@@ -142,12 +147,17 @@ void add_head(Graph& graph, const Sizes& sizes, const HeadOptions& options) {
     case Norm::layer_without_bias:
       x = block.layer_norm(options.norm_name, x, {.weight = true, .bias = false});
       break;
+    case Norm::layer_without_weights:
+      x = block.layer_norm(options.norm_name, x, {.weight = false, .bias = false});
+      break;
   }
-  x = block.linear(options.head_name, x, sizes.vocabulary,
-                   {.bias = options.bias,
-                    .in_by_out = false,
-                    .tied_to = sizes.tied ? options.embedding_name + ".weight" : ""});
-  x = block.scale(options.head_name + ".scale", x, options.scale);
+  if (!options.project_name.empty()) {
+    x = block.linear(options.project_name, x, options.project_width);
+  }
+  x = block.linear(
+      options.head_name, x, sizes.vocabulary,
+      {.bias = options.bias, .tied_to = sizes.tied ? options.embedding_name + ".weight" : ""});
+  if (options.scale) x = block.scale(options.head_name + ".scale", x, *options.scale);
   x = block.softcap(options.head_name + ".softcap", x, options.softcap);
   graph.segments.push_back({1, {block.finish(block.causal_lm_loss(x, kTokenIds))}});
 }

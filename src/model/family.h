@@ -66,10 +66,12 @@ void check_positions(ConfigReader& config, const Graph& graph, std::int64_t posi
 
 // The first block: token embedding, and cos and sin [1,S,R] when R > 0.
 struct EmbedOptions {
-  std::string name;              // full: "model.embed_tokens"
-  double scale = 1.0;            // Gemma, Granite
-  std::int64_t rotary_dims = 0;  // 0: not rotary
-  std::string rotary_name;       // "model.rotary_emb"
+  std::string name;                  // full: "model.embed_tokens"
+  std::optional<double> scale = {};  // multiplied in: Gemma, Granite
+  std::string position_name = {};    // of a learned table, added to the tokens; empty: none
+  std::int64_t positions = 0;        // rows of that table
+  std::int64_t rotary_dims = 0;      // 0: not rotary
+  std::string rotary_name = {};      // "model.rotary_emb"
   double dropout = 0.0;
 };
 void add_embed(Graph& graph, const EmbedOptions& options);
@@ -79,14 +81,16 @@ void add_rotary_table(Graph& graph, BlockBuilder& block, const std::string& name
 
 // The last block: final norm, lm_head, loss.
 struct HeadOptions {
-  enum class Norm { none, rms, rms_unit_offset, layer, layer_without_bias };
+  enum class Norm { none, rms, rms_unit_offset, layer, layer_without_bias, layer_without_weights };
   Norm norm = Norm::rms;
-  std::string norm_name;       // full: "model.norm"
-  std::string embedding_name;  // full, without ".weight": what a tied head shares
+  std::string norm_name = {};       // full: "model.norm"
+  std::string embedding_name = {};  // full, without ".weight": what a tied head shares
   std::string head_name = "lm_head";
   bool bias = false;
-  double scale = 1.0;    // of the logits
-  double softcap = 0.0;  // of the logits
+  std::string project_name = {};     // a linear between norm and head (OPT-350m); empty: none
+  std::int64_t project_width = 0;    // its output
+  std::optional<double> scale = {};  // of the logits: Granite
+  double softcap = 0.0;              // of the logits
 };
 void add_head(Graph& graph, const Sizes& sizes, const HeadOptions& options);
 
@@ -101,11 +105,25 @@ void add_layers(Graph& graph, const std::vector<int>& kinds,
                                             const std::function<bool(std::int64_t)>& fallback);
 
 // Builders of the families, one per model_type or related group.
+Graph build_bloom(ConfigReader& config, const SampleShape& sample);
+Graph build_falcon(ConfigReader& config, const SampleShape& sample);
+Graph build_gemma(ConfigReader& config, const SampleShape& sample);
+Graph build_gemma2(ConfigReader& config, const SampleShape& sample);
 Graph build_gpt2(ConfigReader& config, const SampleShape& sample);
+Graph build_gpt_bigcode(ConfigReader& config, const SampleShape& sample);
+Graph build_gpt_neox(ConfigReader& config, const SampleShape& sample);
+Graph build_gptj(ConfigReader& config, const SampleShape& sample);
 Graph build_granite(ConfigReader& config, const SampleShape& sample);
 Graph build_llama(ConfigReader& config, const SampleShape& sample);
 Graph build_mistral(ConfigReader& config, const SampleShape& sample);
+Graph build_mpt(ConfigReader& config, const SampleShape& sample);
+Graph build_olmo2(ConfigReader& config, const SampleShape& sample);
+Graph build_opt(ConfigReader& config, const SampleShape& sample);
+Graph build_phi(ConfigReader& config, const SampleShape& sample);
+Graph build_phi3(ConfigReader& config, const SampleShape& sample);
 Graph build_qwen2(ConfigReader& config, const SampleShape& sample);
 Graph build_qwen3(ConfigReader& config, const SampleShape& sample);
+Graph build_stablelm(ConfigReader& config, const SampleShape& sample);
+Graph build_starcoder2(ConfigReader& config, const SampleShape& sample);
 
 }  // namespace steelyard::model

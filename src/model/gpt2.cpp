@@ -35,7 +35,7 @@ Gpt2 read_gpt2(ConfigReader& config) {
 
 Block gpt2_layer(const Graph& graph, const Gpt2& gpt2) {
   const Sizes& sizes = gpt2.sizes;
-  const LinearOptions conv1d{.bias = true, .in_by_out = true, .tied_to = {}};
+  const LinearOptions conv1d{.bias = true, .in_by_out = true};
   BlockBuilder block(graph, "transformer.h");
   const TensorRef x = block.input({graph.batch, graph.sequence, sizes.hidden});
   TensorRef h = block.layer_norm("ln_1", x);
@@ -68,16 +68,10 @@ Graph build_gpt2(ConfigReader& config, const SampleShape& sample) {
   const Gpt2 gpt2 = read_gpt2(config);
   Graph graph = start_graph(config, gpt2.sizes, sample);
   check_positions(config, graph, gpt2.sizes.max_sequence, "n_positions");
-
-  BlockBuilder embed(graph, "embed");
-  const TensorRef tokens =
-      embed.embedding("transformer.wte", kTokenIds, graph.vocabulary, graph.hidden);
-  const TensorRef positions =
-      embed.position_embedding("transformer.wpe", gpt2.sizes.max_sequence, graph.hidden);
-  TensorRef x = embed.add("transformer.add_positions", tokens, positions);
-  x = embed.dropout("transformer.drop", x, gpt2.embedding_dropout);
-  graph.segments.push_back({1, {embed.finish(x)}});
-
+  add_embed(graph, {.name = "transformer.wte",
+                    .position_name = "transformer.wpe",
+                    .positions = gpt2.sizes.max_sequence,
+                    .dropout = gpt2.embedding_dropout});
   graph.segments.push_back({gpt2.sizes.layers, {gpt2_layer(graph, gpt2)}});
   add_head(graph, gpt2.sizes,
            {.norm = HeadOptions::Norm::layer,

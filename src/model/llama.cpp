@@ -19,23 +19,24 @@ struct LlamaLike {
   AttentionPart attention;
   MlpPart mlp;
   std::int64_t window = 0;  // of layers of kind 1
-  double embedding_multiplier = 1.0;
-  double residual_multiplier = 1.0;
-  double logits_multiplier = 1.0;
+  std::optional<double> embedding_multiplier;
+  std::optional<double> residual_multiplier;
+  std::optional<double> logits_multiplier;
 };
 
 Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
   AttentionPart attention = llama.attention;
   attention.shape.window = kind == 1 ? llama.window : 0;
+  const std::optional<double>& scale = llama.residual_multiplier;
   BlockBuilder block(graph, "model.layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, llama.sizes.hidden});
   TensorRef h = block.rms_norm("input_layernorm", x);
   h = add_attention(block, h, attention);
-  h = block.scale("residual_multiplier_attention", h, llama.residual_multiplier);
+  if (scale) h = block.scale("residual_multiplier_attention", h, *scale);
   const TensorRef middle = block.add("residual_attention", x, h);
   h = block.rms_norm("post_attention_layernorm", middle);
   h = add_gated_mlp(block, h, llama.mlp);
-  h = block.scale("residual_multiplier_mlp", h, llama.residual_multiplier);
+  if (scale) h = block.scale("residual_multiplier_mlp", h, *scale);
   return block.finish(block.add("residual_mlp", middle, h));
 }
 

@@ -18,9 +18,16 @@ struct Family {
 
 // Sorted by name.
 constexpr std::array kFamilies = {
-    Family{"gpt2", build_gpt2},   Family{"granite", build_granite},
-    Family{"llama", build_llama}, Family{"mistral", build_mistral},
-    Family{"qwen2", build_qwen2}, Family{"qwen3", build_qwen3},
+    Family{"bloom", build_bloom},       Family{"falcon", build_falcon},
+    Family{"gemma", build_gemma},       Family{"gemma2", build_gemma2},
+    Family{"gpt2", build_gpt2},         Family{"gpt_bigcode", build_gpt_bigcode},
+    Family{"gpt_neox", build_gpt_neox}, Family{"gptj", build_gptj},
+    Family{"granite", build_granite},   Family{"llama", build_llama},
+    Family{"mistral", build_mistral},   Family{"mpt", build_mpt},
+    Family{"olmo2", build_olmo2},       Family{"opt", build_opt},
+    Family{"phi", build_phi},           Family{"phi3", build_phi3},
+    Family{"qwen2", build_qwen2},       Family{"qwen3", build_qwen3},
+    Family{"stablelm", build_stablelm}, Family{"starcoder2", build_starcoder2},
 };
 
 constexpr SampleShape kLargestSample{1'000'000, 1'073'741'824};

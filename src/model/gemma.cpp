@@ -1,0 +1,128 @@
+// Gemma and Gemma 2 (transformers: modeling_gemma.py, modeling_gemma2.py): RMSNorm that multiplies
+// by (1 + weight), embeddings scaled by sqrt(hidden), heads wider than hidden / heads. Gemma 2 adds
+// a norm behind each half of a layer, caps scores and logits, and gives every other layer a window.
+#include <cmath>
+
+#include "model/decoder_parts.h"
+#include "model/family.h"
+
+namespace steelyard::model {
+
+namespace {
+
+constexpr double kLargestCap = 1e6;
+
+struct Gemma {
+  Sizes sizes;
+  AttentionPart attention;
+  MlpPart mlp;
+  std::int64_t window = 0;
+  double final_softcap = 0.0;
+};
+
+Gemma read_gemma(ConfigReader& config, const SizeDefaults& defaults,
+                 std::int64_t default_intermediate) {
+  Gemma gemma;
+  gemma.sizes = read_sizes(config, defaults);
+  gemma.attention = attention_part(gemma.sizes);
+  gemma.attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);
+  gemma.attention.qkv_bias = gemma.attention.out_bias = config.flag({"attention_bias"}, false);
+  gemma.mlp.intermediate = config.whole({"intermediate_size"}, default_intermediate, kWideLimits);
+  return gemma;
+}
+
+Block gemma_layer(const Graph& graph, const Gemma& gemma) {
+  BlockBuilder block(graph, "model.layers");
+  const TensorRef x = block.input({graph.batch, graph.sequence, gemma.sizes.hidden});
+  TensorRef h = block.rms_norm("input_layernorm", x, true);
+  h = add_attention(block, h, gemma.attention);
+  const TensorRef middle = block.add("residual_attention", x, h);
+  h = block.rms_norm("post_attention_layernorm", middle, true);
+  h = add_gated_mlp(block, h, gemma.mlp);
+  return block.finish(block.add("residual_mlp", middle, h));
+}
+
+Block gemma2_layer(const Graph& graph, const Gemma& gemma, int kind) {
+  AttentionPart attention = gemma.attention;
+  attention.shape.window = kind == 1 ? gemma.window : 0;
+  BlockBuilder block(graph, "model.layers");
+  const TensorRef x = block.input({graph.batch, graph.sequence, gemma.sizes.hidden});
+  TensorRef h = block.rms_norm("input_layernorm", x, true);
+  h = add_attention(block, h, attention);
+  h = block.rms_norm("post_attention_layernorm", h, true);
+  const TensorRef middle = block.add("residual_attention", x, h);
+  h = block.rms_norm("pre_feedforward_layernorm", middle, true);
+  h = add_gated_mlp(block, h, gemma.mlp);
+  h = block.rms_norm("post_feedforward_layernorm", h, true);
+  return block.finish(block.add("residual_mlp", middle, h));
+}
+
+Graph gemma_ends(ConfigReader& config, const SampleShape& sample, const Gemma& gemma,
+                 const std::function<void(Graph&)>& add_middle) {
+  Graph graph = start_graph(config, gemma.sizes, sample);
+  add_embed(graph, {.name = "model.embed_tokens",
+                    .scale = std::sqrt(static_cast<double>(gemma.sizes.hidden)),
+                    .rotary_dims = gemma.sizes.head_dim,
+                    .rotary_name = "model.rotary_emb"});
+  add_middle(graph);
+  add_head(graph, gemma.sizes,
+           {.norm = HeadOptions::Norm::rms_unit_offset,
+            .norm_name = "model.norm",
+            .embedding_name = "model.embed_tokens",
+            .softcap = gemma.final_softcap});
+  return graph;
+}
+
+}  // namespace
+
+Graph build_gemma(ConfigReader& config, const SampleShape& sample) {
+  Gemma gemma = read_gemma(config,
+                           {.vocabulary = 256000,
+                            .hidden = 3072,
+                            .layers = 28,
+                            .heads = 16,
+                            .kv_heads = 16,
+                            .head_dim = 256,
+                            .max_sequence = 8192,
+                            .tied = true},
+                           24576);
+  // The published files say hidden_act = "gelu" and mean the tanh form; the class corrects it.
+  gemma.mlp.activation =
+      config.activation({"hidden_activation", "hidden_act"}, "gelu_pytorch_tanh");
+  if (gemma.mlp.activation == ActivationKind::gelu) {
+    gemma.mlp.activation = ActivationKind::gelu_tanh;
+  }
+  return gemma_ends(config, sample, gemma, [&](Graph& graph) {
+    graph.segments.push_back({gemma.sizes.layers, {gemma_layer(graph, gemma)}});
+  });
+}
+
+Graph build_gemma2(ConfigReader& config, const SampleShape& sample) {
+  Gemma gemma = read_gemma(config,
+                           {.vocabulary = 256000,
+                            .hidden = 2304,
+                            .layers = 26,
+                            .heads = 8,
+                            .kv_heads = 4,
+                            .head_dim = 256,
+                            .max_sequence = 8192,
+                            .tied = true},
+                           9216);
+  gemma.mlp.activation =
+      config.activation({"hidden_activation", "hidden_act"}, "gelu_pytorch_tanh");
+  gemma.window = config.whole({"sliding_window"}, 4096, kWindowLimits);
+  // null switches a cap off.
+  const bool scores_capped = !config.is_null("attn_logit_softcapping");
+  gemma.attention.shape.softcap =
+      config.real({"attn_logit_softcapping"}, scores_capped ? 50.0 : 0.0, 0.0, kLargestCap);
+  const bool logits_capped = !config.is_null("final_logit_softcapping");
+  gemma.final_softcap =
+      config.real({"final_logit_softcapping"}, logits_capped ? 30.0 : 0.0, 0.0, kLargestCap);
+  const std::vector<int> kinds =
+      window_kinds(config, gemma.sizes.layers, [](std::int64_t layer) { return layer % 2 == 0; });
+  return gemma_ends(config, sample, gemma, [&](Graph& graph) {
+    add_layers(graph, kinds, [&](int kind) { return gemma2_layer(graph, gemma, kind); });
+  });
+}
+
+}  // namespace steelyard::model
