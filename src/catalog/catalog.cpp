@@ -43,13 +43,12 @@ Catalog Catalog::at(std::filesystem::path folder) {
 Result<Catalog> Catalog::open(const std::filesystem::path& program) {
   if (const char* named = std::getenv("STEELYARD_CATALOG"); named != nullptr && *named != '\0') {
     if (is_catalog(named)) return Catalog(named);
-    return fail(Error{.code = ErrorCode::unreadable,
-                      .subject = "STEELYARD_CATALOG",
-                      .found = fmt::format("{}, which holds no gpus.json", named),
-                      .accepted = "the folder of a catalogue",
-                      .hint = "unset the variable to use the catalogue that came with the program",
-                      .file = "",
-                      .line = std::nullopt});
+    return fail(
+        Error{.code = ErrorCode::unreadable,
+              .subject = "STEELYARD_CATALOG",
+              .found = fmt::format("{}, which holds no gpus.json", named),
+              .accepted = "the folder of a catalogue",
+              .hint = "unset the variable to use the catalogue that came with the program"});
   }
   const fs::path installed = beside(program);
   if (is_catalog(installed)) return Catalog(installed);
@@ -59,9 +58,7 @@ Result<Catalog> Catalog::open(const std::filesystem::path& program) {
                     .subject = "the catalogue",
                     .found = fmt::format("neither {} nor {}", installed.string(), built.string()),
                     .accepted = "the folder catalog/ of Steelyard",
-                    .hint = "set STEELYARD_CATALOG to it",
-                    .file = "",
-                    .line = std::nullopt});
+                    .hint = "set STEELYARD_CATALOG to it"});
 }
 
 Result<facts::Gpu> Catalog::gpu(std::string_view id) const {
@@ -93,8 +90,7 @@ Result<facts::Machine> Catalog::machine(std::string_view id) const {
                       .found = wanted == nullptr ? "nothing" : *wanted,
                       .accepted = "an id of gpus.json",
                       .hint = "the catalogue is damaged; restore this file",
-                      .file = file.string(),
-                      .line = std::nullopt});
+                      .file = file.string()});
   }
   return machine_from(*entry, file, *gpu_entry, gpu_file);
 }

@@ -128,22 +128,9 @@ Result<facts::EfficiencyConstants> efficiency_from(const facts::Value& table,
 
 namespace {
 
-// A table of numbers by name: [decode_seconds], [load_copies].
-Result<std::map<std::string, double, std::less<>>> numbers_from(const facts::Value& table,
-                                                                const std::filesystem::path& file) {
-  Settings settings(table, file);
-  std::map<std::string, double, std::less<>> numbers;
-  for (const auto& [key, value] : *table.as_object()) numbers.emplace(key, settings.real(key));
-  STEELYARD_CHECK(settings.finish());
-  return numbers;
-}
-
-}  // namespace
-
-namespace {
-
 using Named = std::map<std::string, double, std::less<>>;
 
+// A table of numbers by name: [decode_seconds], [load_copies].
 Result<Named> numbers_of(const facts::Value& table, const std::filesystem::path& file) {
   Settings settings(table, file);
   Named numbers;

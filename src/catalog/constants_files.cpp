@@ -31,9 +31,7 @@ Result<facts::Value> extended(Files& files, const std::string& name, int depth) 
                       .subject = "extends",
                       .found = "a chain without end",
                       .accepted = "the name of a profile that does not extend this one",
-                      .hint = "",
-                      .file = (files.folder() / relative).string(),
-                      .line = std::nullopt});
+                      .file = (files.folder() / relative).string()});
   }
   STEELYARD_TRY(base, extended(files, base_name, depth + 1));
   merge(base, own);

@@ -26,8 +26,7 @@ void Fields::complain(std::string_view path, std::string found, std::string acce
                        .found = std::move(found),
                        .accepted = std::move(accepted),
                        .hint = "the catalogue is damaged; restore this file",
-                       .file = file_.string(),
-                       .line = std::nullopt};
+                       .file = file_.string()};
 }
 
 // Null where the value is null (or lies behind a null table) and where an error was noted.

@@ -26,8 +26,7 @@ Result<const facts::Array*> list_of(const facts::Value& file_content, std::strin
                       .found = list == nullptr ? "nothing" : list->kind_name(),
                       .accepted = "a list of entries",
                       .hint = "the catalogue is damaged; restore this file",
-                      .file = file.string(),
-                      .line = std::nullopt});
+                      .file = file.string()});
   }
   return list->as_array();
 }

@@ -23,10 +23,7 @@ Result<void> in_range(const char* key, std::optional<double> value, double most)
   return fail(Error{.code = ErrorCode::bad_input,
                     .subject = key,
                     .found = fmt::format("{}", *value),
-                    .accepted = fmt::format("a number above 0, up to {}", most),
-                    .hint = "",
-                    .file = "",
-                    .line = std::nullopt});
+                    .accepted = fmt::format("a number above 0, up to {}", most)});
 }
 
 bool is_file_name(const std::string& name) {
@@ -93,10 +90,7 @@ Error conflict(const char* subject, std::string found, std::string accepted) {
   return Error{.code = ErrorCode::impossible_combination,
                .subject = subject,
                .found = std::move(found),
-               .accepted = std::move(accepted),
-               .hint = "",
-               .file = "",
-               .line = std::nullopt};
+               .accepted = std::move(accepted)};
 }
 
 }  // namespace
@@ -128,9 +122,7 @@ Result<facts::Machine> Catalog::machine_of(const facts::Job& job,
                       .found = "neither name nor gpu",
                       .accepted = "name = \"dgx-h100\" (a catalogue id or a machine file), or "
                                   "gpu = \"h100-sxm-80gb\"",
-                      .hint = "`steelyard list machines` and `steelyard list gpus` show the ids",
-                      .file = "",
-                      .line = std::nullopt});
+                      .hint = "`steelyard list machines` and `steelyard list gpus` show the ids"});
   }
   STEELYARD_CHECK(apply(machine, job));
   return machine;

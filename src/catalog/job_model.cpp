@@ -40,9 +40,7 @@ Result<void> is_configuration(const std::string& name) {
                       .subject = "model.config",
                       .found = fmt::format("{} ({})", name, kind.name),
                       .accepted = "a config.json, a folder that holds one, or a catalogue id",
-                      .hint = "the config.json that lies beside the weights works",
-                      .file = "",
-                      .line = std::nullopt});
+                      .hint = "the config.json that lies beside the weights works"});
   }
   return {};
 }
@@ -57,9 +55,7 @@ Result<facts::ModelSource> from_file(const std::string& name, const fs::path& pa
                       .subject = "model.config",
                       .found = fmt::format("{}, a folder without config.json", name),
                       .accepted = "a config.json, a folder that holds one, or a catalogue id",
-                      .hint = "",
-                      .file = path.string(),
-                      .line = std::nullopt});
+                      .file = path.string()});
   }
   STEELYARD_TRY(config, codec::read_value(file));
   if (config.as_object() == nullptr) {
@@ -67,9 +63,7 @@ Result<facts::ModelSource> from_file(const std::string& name, const fs::path& pa
                       .subject = "the model's configuration",
                       .found = config.kind_name(),
                       .accepted = "an object of keys, as in a Hugging Face config.json",
-                      .hint = "",
-                      .file = file.string(),
-                      .line = std::nullopt});
+                      .file = file.string()});
   }
   return facts::ModelSource{.name = name, .config = std::move(config), .source = ""};
 }
@@ -96,20 +90,14 @@ Result<void> override_keys(facts::Value& config, const facts::Value& set) {
     return fail(Error{.code = ErrorCode::bad_input,
                       .subject = "model.set",
                       .found = set.kind_name(),
-                      .accepted = "a table of configuration keys, { num_hidden_layers = 16 }",
-                      .hint = "",
-                      .file = "",
-                      .line = std::nullopt});
+                      .accepted = "a table of configuration keys, { num_hidden_layers = 16 }"});
   }
   for (const auto& [key, value] : *members) {
     if (std::count(key.begin(), key.end(), '.') > kMostDots) {
       return fail(Error{.code = ErrorCode::too_large,
                         .subject = "model.set",
                         .found = fmt::format("a key of {} characters with dots", key.size()),
-                        .accepted = fmt::format("at most {} dots in a key", kMostDots),
-                        .hint = "",
-                        .file = "",
-                        .line = std::nullopt});
+                        .accepted = fmt::format("at most {} dots in a key", kMostDots)});
     }
   }
   merge(config, set);
@@ -132,8 +120,7 @@ Result<facts::ModelSource> Catalog::model(std::string_view id) const {
                       .found = config == nullptr ? "nothing" : config->kind_name(),
                       .accepted = "the model's configuration as an object",
                       .hint = "the catalogue is damaged; restore this file",
-                      .file = file.string(),
-                      .line = std::nullopt});
+                      .file = file.string()});
   }
   return facts::ModelSource{
       .name = std::string(id), .config = *config, .source = sources_of(content->find("source"))};
@@ -151,9 +138,7 @@ Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
                         .subject = "model.config",
                         .found = "nothing",
                         .accepted = "a catalogue id, the path of a config.json, or its content",
-                        .hint = "`steelyard list models` shows the ids",
-                        .file = "",
-                        .line = std::nullopt});
+                        .hint = "`steelyard list models` shows the ids"});
     }
     const fs::path path = folder / *name;
     std::error_code trouble;

@@ -25,9 +25,7 @@ void Settings::complain(std::string_view key, std::string found, std::string acc
                        .subject = std::string(key),
                        .found = std::move(found),
                        .accepted = std::move(accepted),
-                       .hint = "",
-                       .file = file_.string(),
-                       .line = std::nullopt};
+                       .file = file_.string()};
 }
 
 const facts::Value* Settings::find(std::string_view key) {
@@ -185,8 +183,7 @@ Result<void> Settings::finish() const {
                         .found = "a key that nothing reads",
                         .accepted = listed(known, 40),
                         .hint = near ? fmt::format("did you mean {}?", *near) : "",
-                        .file = file_.string(),
-                        .line = std::nullopt});
+                        .file = file_.string()});
     }
   }
   return {};

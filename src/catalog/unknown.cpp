@@ -51,9 +51,7 @@ Error unknown(std::string_view subject, std::string_view name, std::string_view 
       .subject = std::string(subject),
       .found = std::string(name),
       .accepted = fmt::format("an id of the catalogue's {}", kind),
-      .hint = near.empty() ? command : fmt::format("did you mean {}? {}", listed(near), command),
-      .file = "",
-      .line = std::nullopt};
+      .hint = near.empty() ? command : fmt::format("did you mean {}? {}", listed(near), command)};
 }
 
 }  // namespace steelyard::catalog

@@ -1,0 +1,127 @@
+#include <string>
+
+#include "catalog/catalog.h"
+#include "catalog_fixture.h"
+
+namespace steelyard::catalog {
+namespace {
+
+using facts::Framework;
+using namespace literals;
+
+TEST(Constants, EveryFrameworkLoads) {
+  const Catalog catalog = own_catalog();
+  for (std::size_t i = 0; i < facts::EnumNames<Framework>::values.size(); ++i) {
+    const auto framework = static_cast<Framework>(i);
+    SCOPED_TRACE(facts::name_of(framework));
+    const facts::Constants constants = value_of(catalog.constants(framework));
+    EXPECT_EQ(constants.framework.name, facts::name_of(framework));
+    if (constants.framework.supported) {
+      EXPECT_FALSE(constants.framework.sources.empty());
+      for (const char* composite :
+           {"rms_norm", "rotary", "gated_activation", "key_value_repeat", "loss"}) {
+        EXPECT_TRUE(constants.framework.operators.contains(composite)) << composite;
+      }
+    } else {
+      EXPECT_FALSE(constants.framework.reason.empty());
+    }
+  }
+}
+
+TEST(Constants, TorchtitanChangesWhatItDoesDifferentlyAndKeepsTheRest) {
+  const auto profile = value_of(own_catalog().constants(Framework::torchtitan)).framework;
+  EXPECT_EQ(profile.operators.at("rms_norm"), "native");
+  EXPECT_EQ(profile.operators.at("rotary"), "complex");
+  EXPECT_EQ(profile.operators.at("gated_activation"), "separate");
+  EXPECT_FALSE(profile.keeps_logits);
+  EXPECT_TRUE(profile.gradients_set_to_none);
+  EXPECT_EQ(profile.ddp_bucket, 25_MiB);
+}
+
+TEST(Constants, DeviceMemoryDependsOnTheArchitecture) {
+  const auto memory = value_of(own_catalog().constants(Framework::pytorch)).device_memory;
+  // cuBLAS: 8,519,680 B per handle, 32 MiB on compute capability 9.0 and from 10.0.
+  EXPECT_EQ(memory.on("ampere").gemm_workspace, 8519680_B);
+  EXPECT_EQ(memory.on("").gemm_workspace, 8519680_B);
+  EXPECT_EQ(memory.on("hopper").gemm_workspace, 32_MiB);
+  EXPECT_EQ(memory.on("blackwell").gemm_workspace, 32_MiB);
+  // NVLS on 8 x H100: 16 channels x 2 x 1 MiB x 8.
+  EXPECT_EQ(memory.on("hopper").nvls, 256_MiB);
+  EXPECT_EQ(memory.on("ampere").nvls, 0_B);
+  EXPECT_EQ(memory.on("hopper").context, memory.context);
+  // (10,485,760 + 2,097,152) x 2 directions.
+  EXPECT_EQ(memory.collective_per_channel, 25165824_B);
+}
+
+TEST(Constants, EfficienciesAreSharesAndCompleteForEachArchitecture) {
+  const auto efficiency = value_of(own_catalog().constants(Framework::pytorch)).efficiency;
+  EXPECT_FALSE(efficiency.by_architecture.empty());
+  for (const char* architecture : {"", "hopper", "ampere", "blackwell"}) {
+    SCOPED_TRACE(architecture);
+    const facts::EfficiencyConstants& here = efficiency.on(architecture);
+    for (const Ratio share : {here.gemm, here.attention_forward, here.attention_backward,
+                              here.memory, here.link, here.network, here.host_link}) {
+      EXPECT_GT(share.value(), 0.0);
+      EXPECT_LE(share.value(), 1.0);
+    }
+    EXPECT_GT(here.kernel_launch.value(), 0.0);
+    EXPECT_LT(here.kernel_launch.value(), 1e-3);
+  }
+  EXPECT_EQ(efficiency.on("hopper").architecture, "hopper");
+}
+
+TEST(Constants, HostCostsAreWhatTheFileSays) {
+  const auto host = value_of(own_catalog().constants(Framework::pytorch)).host;
+  EXPECT_GT(host.process, 1_GiB);
+  EXPECT_EQ(host.largest_checkpoint_shard, 5_GB);
+  EXPECT_EQ(host.decode_seconds.at("synthetic"), 0.0);
+  EXPECT_GT(host.assemble_per_byte.value(), 0.0);
+  EXPECT_FALSE(host.source.empty());
+}
+
+// A copy of the catalogue in which one file is replaced.
+Error error_after(const std::string& file, const std::string& content) {
+  const TemporaryFolder folder;
+  folder.copy_own_catalog();
+  folder.write(file, content);
+  return error_of(Catalog::at(folder.path()).constants(Framework::litgpt));
+}
+
+TEST(Constants, AMissingKeyIsNamedWithItsFile) {
+  const Error error = error_after("calibration/device_memory.toml", "nvls_bytes = 0\n");
+  EXPECT_EQ(error.subject, "context");
+  EXPECT_NE(error.accepted.find("context_mib"), std::string::npos) << error.accepted;
+  EXPECT_NE(error.file.find("device_memory.toml"), std::string::npos);
+}
+
+TEST(Constants, AnUnknownKeyIsAnErrorWithTheNearest) {
+  const Error error =
+      error_after("frameworks/litgpt.toml", "extends = \"pytorch\"\nkeep_logits = true\n");
+  EXPECT_EQ(error.code, ErrorCode::unknown_name);
+  EXPECT_EQ(error.subject, "keep_logits");
+  EXPECT_NE(error.hint.find("keeps_logits"), std::string::npos) << error.hint;
+}
+
+TEST(Constants, AWrongTypeIsAnError) {
+  const Error error = error_after("frameworks/litgpt.toml", "extends = \"pytorch\"\ndropout = 1\n");
+  EXPECT_EQ(error.subject, "dropout");
+  EXPECT_EQ(error.accepted, "true or false");
+}
+
+TEST(Constants, ProfilesThatExtendEachOtherAreAnError) {
+  const Error error = error_after("frameworks/litgpt.toml", "extends = \"litgpt\"\n");
+  EXPECT_EQ(error.subject, "extends");
+}
+
+TEST(Constants, ExtendingAProfileThatIsNotThereNamesItsFile) {
+  const Error error = error_after("frameworks/litgpt.toml", "extends = \"pytroch\"\n");
+  EXPECT_NE(to_text(error).find("pytroch.toml"), std::string::npos) << to_text(error);
+}
+
+TEST(Constants, BrokenTomlNamesTheFile) {
+  const Error error = error_after("calibration/pace.toml", "gemm_ratio = = 1\n");
+  EXPECT_NE(to_text(error).find("pace.toml"), std::string::npos) << to_text(error);
+}
+
+}  // namespace
+}  // namespace steelyard::catalog
