@@ -1,0 +1,129 @@
+// The two memories of the plan's page: VRAM of the fullest GPU, RAM of a node.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/format.h"
+#include "base/text.h"
+#include "report/bar.h"
+#include "report/plan_sections.h"
+
+namespace steelyard::report {
+namespace {
+
+using facts::name_of;
+
+struct Look {
+  char letter;
+  Ink ink;
+};
+
+// Indexed by VramCategory.
+constexpr std::array<Look, facts::kVramCategories> kVramLooks = {{{'P', Ink::blue},
+                                                                  {'G', Ink::green},
+                                                                  {'O', Ink::yellow},
+                                                                  {'A', Ink::magenta},
+                                                                  {'T', Ink::cyan},
+                                                                  {'C', Ink::blue},
+                                                                  {'B', Ink::green},
+                                                                  {'F', Ink::yellow},
+                                                                  {'R', Ink::magenta}}};
+
+// Indexed by RamCategory.
+constexpr std::array<Look, facts::kRamCategories> kRamLooks = {{{'S', Ink::cyan},
+                                                                {'F', Ink::magenta},
+                                                                {'L', Ink::yellow},
+                                                                {'P', Ink::blue},
+                                                                {'G', Ink::green},
+                                                                {'O', Ink::yellow},
+                                                                {'A', Ink::magenta},
+                                                                {'N', Ink::cyan},
+                                                                {'W', Ink::blue},
+                                                                {'Q', Ink::green},
+                                                                {'D', Ink::yellow},
+                                                                {'E', Ink::magenta},
+                                                                {'M', Ink::cyan},
+                                                                {'K', Ink::blue},
+                                                                {'C', Ink::green}}};
+
+std::string in_words(std::string_view name) {
+  std::string words(name);
+  std::replace(words.begin(), words.end(), '_', ' ');
+  return words;
+}
+
+template <class Category, std::size_t N>
+Bar bar_of(const facts::BytesBy<Category, N>& bytes, const std::array<Look, N>& looks,
+           const facts::Known<Bytes>& capacity) {
+  Bar bar;
+  for (std::size_t i = 0; i < N; ++i) {
+    bar.parts.push_back({.letter = looks[i].letter,
+                         .name = in_words(facts::EnumNames<Category>::values[i]),
+                         .size = to_text(bytes.bytes[i]),
+                         .amount = bytes.bytes[i].real(),
+                         .ink = looks[i].ink});
+  }
+  if (capacity) {
+    bar.limit = capacity->real();
+    bar.limit_text = "capacity " + to_text(*capacity);
+  }
+  return bar;
+}
+
+std::string of_capacity(Bytes used, const facts::Known<Bytes>& capacity, const Paint& paint) {
+  if (!capacity) return fmt::format("{} of {}", to_text(used), unknown(capacity.note, paint));
+  return fmt::format("{} of {}", to_text(used), to_text(*capacity));
+}
+
+std::string peak_words(const facts::PeakAt& at, const Paint& paint) {
+  std::string words = "peak in " + paint.outside(at.phase);
+  if (!at.layer.empty()) words += ", " + paint.outside(at.layer);
+  if (!at.operation.empty()) words += ", " + paint.outside(at.operation);
+  return words;
+}
+
+void append(Lines& to, const Lines& more) {
+  to.insert(to.end(), more.begin(), more.end());
+}
+
+}  // namespace
+
+Lines vram_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
+  const facts::RankMemory& rank = plan.vram.fullest;
+  std::vector<std::string> words = {
+      of_capacity(rank.peak_device_used, plan.vram.capacity, paint),
+      fmt::format("allocated {}, reserved {}", to_text(rank.peak_allocated),
+                  to_text(rank.peak_reserved)),
+      peak_words(rank.peak_at, paint)};
+  if (plan.vram.ranks.size() > 1) words.push_back("fullest: " + paint.outside(rank.kind));
+  Lines lines = flowed(words, width, paint);
+  const Bar bar = bar_of(rank.by_category, kVramLooks, plan.vram.capacity);
+  append(lines, bar_lines(bar, width, paint));
+  append(lines, legend_lines(bar, width, paint));
+  return lines;
+}
+
+Lines ram_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
+  std::vector<std::string> words = {
+      of_capacity(plan.ram.peak, plan.ram.capacity, paint) + " per node",
+      fmt::format("fullest in {}", name_of(plan.ram.peak_phase))};
+  std::string phases;
+  for (std::size_t i = 0; i < facts::kRamPhases; ++i) {
+    phases +=
+        fmt::format("{}{} {}", i == 0 ? "" : ", ", facts::EnumNames<facts::RamPhase>::values[i],
+                    to_text(plan.ram.phases[i].total()));
+  }
+  words.push_back(phases);
+  if (plan.ram.page_cache_wanted > Bytes(0)) {
+    words.push_back(
+        fmt::format("{} more would serve as page cache", to_text(plan.ram.page_cache_wanted)));
+  }
+  Lines lines = flowed(words, width, paint);
+  const Bar bar = bar_of(plan.ram.phases[static_cast<std::size_t>(plan.ram.peak_phase)], kRamLooks,
+                         plan.ram.capacity);
+  append(lines, bar_lines(bar, width, paint));
+  append(lines, legend_lines(bar, width, paint));
+  return lines;
+}
+
+}  // namespace steelyard::report

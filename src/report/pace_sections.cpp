@@ -1,0 +1,143 @@
+// Balance, step and data path of the plan's page.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/format.h"
+#include "base/text.h"
+#include "report/bar.h"
+#include "report/plan_sections.h"
+#include "report/steelyard_drawing.h"
+
+namespace steelyard::report {
+namespace {
+
+using facts::name_of;
+
+std::string joined(const std::vector<std::string>& parts, std::string_view separator) {
+  std::string text;
+  for (const std::string& part : parts) {
+    if (!text.empty()) text += separator;
+    text += part;
+  }
+  return text;
+}
+
+std::string ratio_or_unknown(const std::optional<Ratio>& ratio) {
+  return ratio ? ratio_text(*ratio) : "unknown";
+}
+
+std::string rule_words(const facts::BalancePlan& balance) {
+  return fmt::format("rule of thumb {} to {}{} ({} tier)", ratio_text(balance.rule_low),
+                     ratio_text(balance.rule_high), balance.rule_open_ended ? " and more" : "",
+                     name_of(balance.tier));
+}
+
+Bar breakdown_bar(const facts::PaceBreakdown& breakdown) {
+  Bar bar;
+  const auto add = [&](char letter, const char* name, Seconds seconds, Ink ink) {
+    bar.parts.push_back({.letter = letter,
+                         .name = name,
+                         .size = to_text(seconds),
+                         .amount = seconds.value(),
+                         .ink = ink});
+  };
+  add('C', "compute", breakdown.compute, Ink::green);
+  add('M', "memory bound", breakdown.memory_bound, Ink::blue);
+  add('X', "exposed communication", breakdown.exposed_communication, Ink::magenta);
+  add('U', "pipeline bubble", breakdown.bubble, Ink::yellow);
+  add('O', "optimizer", breakdown.optimizer, Ink::cyan);
+  add('L', "offload", breakdown.offload, Ink::yellow);
+  add('D', "waiting for data", breakdown.data_stall, Ink::magenta);
+  add('K', "checkpoint", breakdown.checkpoint, Ink::blue);
+  return bar;
+}
+
+std::vector<std::string> pace_words(const facts::PacePlan& pace) {
+  std::vector<std::string> words = {to_text(*pace.step)};
+  if (pace.tokens) words.push_back(to_text(*pace.tokens));
+  if (pace.tokens_per_gpu) words.push_back(to_text(*pace.tokens_per_gpu) + " per GPU");
+  if (!pace.tokens && pace.samples) words.push_back(to_text(*pace.samples));
+  if (pace.model_flops_per_gpu) words.push_back(to_text(*pace.model_flops_per_gpu) + " per GPU");
+  if (pace.mfu) words.push_back("MFU " + percent(*pace.mfu));
+  if (pace.hfu && pace.hfu != pace.mfu) words.push_back("HFU " + percent(*pace.hfu));
+  return words;
+}
+
+std::string number_of(const SamplesPerSecond& rate) {
+  const std::string text = to_text(rate);
+  return text.substr(0, text.find(' '));
+}
+
+std::string stage_words(const facts::FeedStage& stage, const Paint& paint) {
+  return fmt::format("{} {}", paint.outside(stage.name),
+                     stage.can ? number_of(*stage.can) : "unknown");
+}
+
+std::string wait_words(const facts::FeedPlan& feed, const Paint& paint) {
+  if (!feed.gpu_wait_fraction) return "whether GPUs wait for data is unknown";
+  if (feed.gpu_wait_fraction->value() <= 0.0) return "GPUs never wait for data";
+  std::string words =
+      fmt::format("GPUs wait for data {} of the time", percent(*feed.gpu_wait_fraction));
+  if (!feed.limited_by.empty()) words += ": limited by " + paint.outside(feed.limited_by);
+  return words;
+}
+
+}  // namespace
+
+Lines balance_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
+  const facts::BalancePlan& balance = plan.balance;
+  std::vector<std::string> verdicts;
+  for (const facts::BalanceVerdict verdict : balance.verdicts) {
+    std::string words(name_of(verdict));
+    std::replace(words.begin(), words.end(), '_', ' ');
+    verdicts.push_back(paint.ink(words, Ink::strong));
+  }
+  std::vector<std::string> head;
+  if (!verdicts.empty()) head.push_back(joined(verdicts, ", "));
+  head.push_back(fmt::format("RAM : VRAM needed {}, installed {}",
+                             ratio_or_unknown(balance.ratio_needed),
+                             ratio_or_unknown(balance.ratio_installed)));
+  head.push_back(rule_words(balance));
+  Lines lines = flowed(head, width, paint);
+  const Lines drawing = steelyard_lines(balance, width, paint);
+  lines.insert(lines.end(), drawing.begin(), drawing.end());
+  for (const std::string& sentence : balance.sentences) {
+    const Lines wrap = wrapped(paint.outside(sentence), width);
+    lines.insert(lines.end(), wrap.begin(), wrap.end());
+  }
+  return lines;
+}
+
+Lines step_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
+  const facts::PacePlan& pace = plan.pace;
+  if (!pace.step) {
+    std::vector<std::string> missing;
+    for (const std::string& what : pace.missing) missing.push_back(paint.outside(what));
+    return wrapped(
+        missing.empty() ? "unknown" : fmt::format("unknown (not known: {})", joined(missing, ", ")),
+        width);
+  }
+  Lines lines = flowed(pace_words(pace), width, paint);
+  const Bar bar = breakdown_bar(pace.breakdown);
+  for (const Lines& part : {bar_lines(bar, width, paint), legend_lines(bar, width, paint)}) {
+    lines.insert(lines.end(), part.begin(), part.end());
+  }
+  return lines;
+}
+
+Lines data_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
+  const facts::FeedPlan& feed = plan.feed;
+  std::vector<std::string> words = {wait_words(feed, paint)};
+  std::vector<std::string> stages;
+  std::optional<SamplesPerSecond> needed;
+  for (const facts::FeedStage& stage : feed.stages) {
+    stages.push_back(stage_words(stage, paint));
+    if (stage.needed) needed = stage.needed;
+  }
+  if (needed) words.push_back("needed " + to_text(*needed));
+  if (!stages.empty()) words.push_back(joined(stages, paint.signs().arrow));
+  return flowed(words, width, paint);
+}
+
+}  // namespace steelyard::report
