@@ -1,0 +1,248 @@
+// The phases of a run, by hand and by properties.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+
+#include "ram/example.h"
+
+namespace steelyard::ram {
+namespace {
+
+using facts::RamCategory;
+using facts::RamPhase;
+using ::testing::Contains;
+using testing::Example;
+using ::testing::HasSubstr;
+using testing::phase;
+using namespace literals;
+
+facts::RamPlan planned(const Example& example) {
+  auto plan = example.plan();
+  EXPECT_TRUE(plan.has_value()) << to_text(plan.error());
+  return std::move(plan).value_or(facts::RamPlan{});
+}
+
+// The worked example of docs/model/host-memory.md: Llama-3.1-8B, FSDP over eight GPUs, fp32
+// parameters under bf16 autocast, 2 workers per rank, with the constants of the catalogue.
+Example llama_8b() {
+  Example example;
+  example.job.parallel.sharding = facts::Sharding::fsdp;
+  example.job.parallel.shard_group = 8;
+  example.job.train.micro_batch = 2;
+  example.job.data.kind = facts::DataKind::tokens;
+  example.job.data.layout = facts::DataLayout::memmap;
+  example.job.data.workers = 2;
+  example.sample_bytes = Bytes(8192 * 8);  // 8192 tokens of 8 B
+  example.set_parameters(8'030'261'248, 4, false);
+  example.states.largest_block_bytes = Bytes(218'112'000 * 4LL);
+  example.constants.system = 4_GiB;
+  example.constants.process = 3_GiB;
+  example.constants.loader_worker = 300_MiB;
+  return example;
+}
+
+TEST(HostMemory, workedExampleOfTheDocumentation) {
+  const facts::RamPlan plan = planned(llama_8b());
+  // 4 GiB + 8 * 3 GiB
+  EXPECT_EQ(phase(plan, RamPhase::startup).total(), Bytes(30'064'771'072));
+  // + 8 ranks convert one block: 8 * 872,448,000
+  EXPECT_EQ(phase(plan, RamPhase::load).total(), Bytes(37'044'355'072));
+  // startup + workers 8 * 2 * 314,572,800 + in flight 8 * (2 * 2) * 131,072 + pinned 8 * 2 *
+  // 131,072
+  EXPECT_EQ(phase(plan, RamPhase::steady)[RamCategory::loader_workers], Bytes(5'033'164'800));
+  EXPECT_EQ(phase(plan, RamPhase::steady)[RamCategory::prefetch], Bytes(4'194'304));
+  EXPECT_EQ(phase(plan, RamPhase::steady)[RamCategory::pinned], Bytes(2'097'152));
+  EXPECT_EQ(phase(plan, RamPhase::steady).total(), Bytes(35'104'227'328));
+  // + parameters 32,121,044,992 and two Adam moments 64,242,089,984 gathered on rank 0
+  EXPECT_EQ(phase(plan, RamPhase::checkpoint).total(), Bytes(131'467'362'304));
+  EXPECT_EQ(plan.peak, Bytes(131'467'362'304));
+  EXPECT_EQ(plan.peak_phase, RamPhase::checkpoint);
+  EXPECT_EQ(plan.page_cache_wanted, Bytes(16'060'522'496));  // the bf16 file
+  EXPECT_THAT(plan.notes, Contains(HasSubstr("data.samples")));
+}
+
+// ResNet, batch of 256 fp32 images (147 MiB), 8 workers, 2 batches ahead: 2352 MiB per rank.
+TEST(HostMemory, batchesInFlightOfResnet) {
+  Example example;
+  example.sample_bytes = Bytes(3 * 224 * 224 * 4);
+  example.job.train.micro_batch = 256;
+  example.job.data.workers = 8;
+  const facts::RamPlan plan = planned(example);
+  EXPECT_EQ(phase(plan, RamPhase::steady)[RamCategory::prefetch], 2352_MiB * 8);
+  EXPECT_EQ(phase(plan, RamPhase::steady)[RamCategory::pinned], 256_MiB * 2 * 8);
+}
+
+// MLPerf Storage unet3d: 4 readers x 2 x 7 records of 146,600,628 B = 8.2 GB per accelerator.
+TEST(HostMemory, readersOfUnet3d) {
+  Example example;
+  example.job.data.kind = facts::DataKind::npz;
+  example.sample_bytes = Bytes(146'600'628);
+  example.job.train.micro_batch = 7;
+  const Bytes in_flight = phase(planned(example), RamPhase::steady)[RamCategory::prefetch];
+  EXPECT_EQ(in_flight, Bytes(8 * 8'209'635'168));
+}
+
+// 1,281,167 files of 174 B each in 8 * (4 + 1) processes.
+TEST(HostMemory, everyProcessEndsUpWithItsCopyOfTheFileList) {
+  Example example;
+  example.job.data.layout = facts::DataLayout::files;
+  const Bytes without = phase(planned(example), RamPhase::steady)[RamCategory::loader_workers];
+  example.job.data.samples = 1'281'167;
+  const Bytes with = phase(planned(example), RamPhase::steady)[RamCategory::loader_workers];
+  EXPECT_EQ(with - without, Bytes(1'281'167LL * 174 * 40));
+}
+
+TEST(HostMemory, datasetCachesHoldTheDatasetDecodedOrAsStored) {
+  Example example;
+  example.job.data.samples = 1'000'000;
+  example.job.data.bytes_per_sample = 110'000;
+  example.job.data.cache = facts::DataCache::ram_encoded;
+  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::dataset_cache], 110_GB);
+  example.job.data.cache = facts::DataCache::ram;
+  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::dataset_cache],
+            1_MiB * 1'000'000);
+}
+
+TEST(HostMemory, aCacheOfUnknownSizeIsAnErrorThatNamesTheKey) {
+  Example example;
+  example.job.data.cache = facts::DataCache::ram;
+  const auto plan = example.plan();
+  ASSERT_FALSE(plan);
+  EXPECT_EQ(plan.error().code, ErrorCode::missing_value);
+  EXPECT_EQ(plan.error().subject, "data.samples");
+}
+
+TEST(HostMemory, thePageCacheWantsTheDatasetAndTheModelFile) {
+  Example example;
+  example.job.data.samples = 1'281'167;
+  example.job.data.bytes_per_sample = 110'000;
+  EXPECT_EQ(planned(example).page_cache_wanted, Bytes(1'281'167LL * 110'000) + 2_GB);
+  example.job.data.cache = facts::DataCache::none;
+  example.job.checkpoint.load = facts::CheckpointLoad::meta;
+  EXPECT_EQ(planned(example).page_cache_wanted, Bytes());
+}
+
+TEST(HostMemory, syntheticDataNeedsNoLoaders) {
+  Example example;
+  example.job.data.kind = facts::DataKind::synthetic;
+  const facts::RamPlan plan = planned(example);
+  EXPECT_EQ(phase(plan, RamPhase::steady).total(), phase(plan, RamPhase::startup).total());
+}
+
+// Eight GPUs without a link: 8 ranks x 2 neighbours x 2 channels x 9,637,888 B.
+TEST(HostMemory, sharedMemorySegmentsOnlyWithoutALink) {
+  Example example;
+  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::shared_memory], Bytes());
+  example.machine.gpu.link = {};
+  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::shared_memory],
+            Bytes(32 * 9'637'888));
+  example.job.machine.gpus = 1;
+  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::shared_memory], Bytes());
+}
+
+TEST(HostMemory, absentResolvedKeysAreNamed) {
+  Example example;
+  example.job.train.micro_batch.reset();
+  ASSERT_FALSE(example.plan());
+  EXPECT_EQ(example.plan().error().subject, "train.micro_batch");
+  EXPECT_EQ(host_memory({}).error().code, ErrorCode::internal);
+}
+
+TEST(HostMemory, absurdAmountsOverflowLoudly) {
+  Example example;
+  example.job.data.prefetch = std::int64_t{1} << 60;
+  EXPECT_THROW((void)example.plan(), QuantityOverflow);
+}
+
+TEST(HostMemory, anUnknownCapacityStaysUnknown) {
+  Example example;
+  example.machine.host.memory = {};
+  EXPECT_FALSE(planned(example).capacity);
+}
+
+// --- properties over random jobs ---------------------------------------------------------------
+
+Example random_example(std::mt19937_64& random) {
+  const auto pick = [&](std::int64_t low, std::int64_t high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(random);
+  };
+  Example example;
+  example.set_parameters(pick(1'000, 500'000'000'000), pick(0, 1) == 0 ? 2 : 4, pick(0, 1) == 0);
+  example.states.largest_block_bytes = Bytes(pick(0, 10'000'000'000));
+  example.sample_bytes = Bytes(pick(0, 200'000'000));
+  facts::Job& job = example.job;
+  job.machine.gpus = pick(1, 16);
+  job.machine.nodes = pick(1, 64);
+  job.train.micro_batch = pick(1, 64);
+  job.train.gradient_accumulation = pick(1, 8);
+  job.data.workers = pick(0, 16);
+  job.data.prefetch = pick(1, 8);
+  job.data.pin_memory = pick(0, 1) == 0;
+  job.data.samples = pick(1, 100'000'000);
+  job.data.bytes_per_sample = static_cast<double>(pick(1, 1'000'000));
+  job.data.kind = static_cast<facts::DataKind>(pick(0, 8));
+  job.data.cache = static_cast<facts::DataCache>(pick(0, 3));
+  job.data.layout = static_cast<facts::DataLayout>(pick(0, 4));
+  job.parallel.sharding = static_cast<facts::Sharding>(pick(0, 7));
+  job.parallel.data = *job.machine.gpus * job.machine.nodes;
+  job.offload.optimizer = pick(0, 1) == 0 ? facts::OffloadTo::none : facts::OffloadTo::cpu;
+  job.offload.parameters = pick(0, 1) == 0 ? facts::OffloadTo::none : facts::OffloadTo::cpu;
+  job.offload.pin_memory = pick(0, 1) == 0;
+  job.checkpoint.method = static_cast<facts::CheckpointMethod>(pick(0, 3));
+  job.checkpoint.load = static_cast<facts::CheckpointLoad>(pick(0, 3));
+  return example;
+}
+
+TEST(HostMemoryProperties, phasesAreSumsNeverNegativeAndThePeakIsTheLargest) {
+  std::mt19937_64 random(20'262);
+  for (int i = 0; i < 2'000; ++i) {
+    const facts::RamPlan plan = planned(random_example(random));
+    Bytes largest;
+    for (const facts::RamBytes& bytes : plan.phases) {
+      for (const Bytes part : bytes.bytes) ASSERT_GE(part, Bytes());
+      largest = std::max(largest, bytes.total());
+    }
+    ASSERT_EQ(plan.peak, largest);
+    ASSERT_EQ(phase(plan, plan.peak_phase).total(), plan.peak);
+    ASSERT_GE(plan.page_cache_wanted, Bytes());
+    // What training holds stays while a checkpoint is written.
+    ASSERT_GE(phase(plan, RamPhase::checkpoint).total(), phase(plan, RamPhase::steady).total());
+    ASSERT_GE(phase(plan, RamPhase::load).total(), phase(plan, RamPhase::startup).total());
+  }
+}
+
+TEST(HostMemoryProperties, moreWorkersPrefetchOrBatchNeverNeedLess) {
+  std::mt19937_64 random(20'263);
+  for (int i = 0; i < 1'000; ++i) {
+    Example less = random_example(random);
+    const Bytes before = planned(less).peak;
+    Example workers = less, prefetch = less, batch = less;
+    workers.job.data.workers = *workers.job.data.workers + 1;
+    prefetch.job.data.prefetch += 1;
+    batch.job.train.micro_batch = *batch.job.train.micro_batch + 1;
+    ASSERT_GE(planned(workers).peak, before);
+    ASSERT_GE(planned(prefetch).peak, before);
+    ASSERT_GE(planned(batch).peak, before);
+  }
+}
+
+// At a fixed sharding group, more ranks on a node hold more; checkpoints written in parts are not
+// compared, because the parts get smaller.
+TEST(HostMemoryProperties, moreRanksOnANodeNeverNeedLess) {
+  std::mt19937_64 random(20'264);
+  for (int i = 0; i < 1'000; ++i) {
+    Example less = random_example(random);
+    less.job.parallel.shard_group = 8;
+    const facts::RamPlan before = planned(less);
+    less.job.machine.gpus = *less.job.machine.gpus + 1;
+    const facts::RamPlan after = planned(less);
+    for (const RamPhase which : {RamPhase::startup, RamPhase::load, RamPhase::steady}) {
+      ASSERT_GE(phase(after, which).total(), phase(before, which).total());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace steelyard::ram
