@@ -1,0 +1,192 @@
+#include "plan/figures.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/format.h"
+#include "feed/feed.h"
+#include "model/model.h"
+#include "pace/pace.h"
+#include "plan/balance.h"
+#include "plan/resolve.h"
+#include "ram/ram.h"
+#include "step/step.h"
+#include "vram/vram.h"
+
+namespace steelyard::plan {
+
+namespace {
+
+using facts::Plan;
+
+// Backward multiplies twice as much as forward: once for the inputs' gradient, once for the weights'.
+constexpr double kBackwardPerForward = 2.0;
+constexpr double kMillion = 1e6;
+
+void describe_model(const Request& request, const model::Graph& graph,
+                    const step::StateSizes& states, Plan& plan) {
+  plan.model.name = request.model.name;
+  plan.model.type = graph.model_type;
+  plan.model.parameters = states.parameters;
+  plan.model.trainable_parameters = states.trainable;
+  plan.model.active_parameters = states.parameters;
+  plan.model.forward_flops_per_sample =
+      model::forward_flops(graph) / static_cast<double>(graph.batch);
+  plan.model.backward_flops_per_sample =
+      plan.model.forward_flops_per_sample * kBackwardPerForward;
+}
+
+void measure_vram(const Request& request, const step::Program& program, Plan& plan) {
+  const facts::DeviceMemoryConstants device =
+      request.constants.device_memory.on(plan.machine.gpu.architecture);
+  vram::Request wanted;
+  wanted.program = &program;
+  wanted.device = &device;
+  wanted.timeline = request.timeline;
+  vram::Answer answer = vram::replay(wanted);
+  plan.vram.capacity = plan.machine.gpu.memory;
+  plan.vram.fullest = answer.memory;
+  plan.vram.ranks = {std::move(answer.memory)};
+  plan.vram.timeline = std::move(answer.timeline);
+  if (plan.vram.capacity) {
+    plan.fits_vram = plan.vram.fullest.peak_device_used <= *plan.vram.capacity;
+  } else {
+    plan.warnings.push_back(
+        fmt::format("the memory of {} is unknown: set machine.vram_gib to learn whether it fits",
+                    plan.machine.gpu.id));
+  }
+}
+
+Result<void> measure_ram(const Request& request, const step::Program& program, Bytes sample,
+                         Plan& plan) {
+  ram::Request wanted;
+  wanted.job = &plan.job;
+  wanted.machine = &plan.machine;
+  wanted.states = &program.states;
+  wanted.constants = &request.constants.host;
+  wanted.sample_bytes = sample;
+  STEELYARD_TRY(host, ram::host_memory(wanted));
+  plan.ram = std::move(host);
+  if (plan.ram.capacity) {
+    plan.fits_ram = plan.ram.peak <= *plan.ram.capacity;
+  } else {
+    plan.warnings.push_back(
+        "the host's memory is unknown: set machine.ram_gib to learn whether it fits");
+  }
+  return {};
+}
+
+Result<void> measure_pace(const Request& request, const step::Program& program, Plan& plan) {
+  const facts::EfficiencyConstants efficiency =
+      request.constants.efficiency.on(plan.machine.gpu.architecture);
+  pace::Request wanted;
+  wanted.program = &program;
+  wanted.job = &plan.job;
+  wanted.machine = &plan.machine;
+  wanted.efficiency = &efficiency;
+  wanted.model_flops_per_sample =
+      plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample;
+  wanted.tokens_per_sample = *plan.job.train.sequence_length;
+  STEELYARD_TRY(step_time, pace::step_time(wanted));
+  plan.pace = std::move(step_time);
+  for (const std::string& missing : plan.pace.missing) {
+    plan.warnings.push_back("no step time: " + missing + " is unknown");
+  }
+  return {};
+}
+
+// A step that waits for data is longer by the wait; every rate shrinks alike.
+void add_data_stall(Plan& plan) {
+  const auto& utilization = plan.feed.accelerator_utilization;
+  if (!plan.pace.step || !utilization || utilization->value() >= 1.0 ||
+      utilization->value() <= 0.0) {
+    return;
+  }
+  const double share = utilization->value();
+  const Seconds busy = *plan.pace.step;
+  plan.pace.step = busy / share;
+  plan.pace.breakdown.data_stall = *plan.pace.step - busy;
+  const auto shrink = [share](auto& rate) {
+    if (rate) rate = *rate * share;
+  };
+  shrink(plan.pace.samples);
+  shrink(plan.pace.tokens);
+  shrink(plan.pace.tokens_per_gpu);
+  shrink(plan.pace.mfu);
+  shrink(plan.pace.hfu);
+  shrink(plan.pace.model_flops_per_gpu);
+}
+
+Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
+  feed::Request wanted;
+  wanted.job = &plan.job;
+  wanted.machine = &plan.machine;
+  wanted.constants = &request.constants.host;
+  wanted.sample_bytes = sample;
+  if (plan.pace.samples) {
+    wanted.needed_per_node =
+        *plan.pace.samples / static_cast<double>(plan.job.machine.nodes);
+  }
+  if (plan.ram.capacity) {
+    wanted.free_for_page_cache = std::max(Bytes(), *plan.ram.capacity - plan.ram.peak);
+  }
+  STEELYARD_TRY(path, feed::data_path(wanted));
+  plan.feed = std::move(path);
+  add_data_stall(plan);
+  return {};
+}
+
+void count_cost(Plan& plan) {
+  if (!plan.machine.price) return;
+  facts::CostPlan cost;
+  cost.per_hour = plan.machine.price->per_hour * static_cast<double>(plan.job.machine.nodes);
+  cost.currency = plan.machine.price->currency;
+  const double per_second = cost.per_hour / 3600.0;
+  if (plan.pace.samples) {
+    cost.per_million_samples = per_second / plan.pace.samples->value() * kMillion;
+  }
+  if (plan.pace.tokens) {
+    cost.per_million_tokens = per_second / plan.pace.tokens->value() * kMillion;
+  }
+  plan.cost = cost;
+}
+
+void state_confidence(Plan& plan) {
+  const std::string note =
+      "errors over measured cases: docs/validation.md; nearest cases are not looked up yet";
+  for (facts::ConfidenceOf* of :
+       {&plan.vram_confidence, &plan.ram_confidence, &plan.pace_confidence}) {
+    of->note = note;
+  }
+}
+
+// One sample in host memory as the loader hands it over: token ids and labels.
+Bytes sample_bytes(const step::Program& program, const model::Graph& graph) {
+  return ceil_divide(program.states.batch_bytes, graph.batch);
+}
+
+}  // namespace
+
+Result<Plan> figures(const Request& request) {
+  Plan plan;
+  STEELYARD_TRY(job, resolve(request.job, request.model, request.machine));
+  plan.job = std::move(job);
+  plan.machine = request.machine;
+  STEELYARD_TRY(graph, model::build(request.model, {*plan.job.train.micro_batch,
+                                                    *plan.job.train.sequence_length}));
+  STEELYARD_TRY(program, step::program_of(graph, plan.job, request.constants.framework));
+  describe_model(request, graph, program.states, plan);
+  measure_vram(request, program, plan);
+  const Bytes sample = sample_bytes(program, graph);
+  STEELYARD_CHECK(measure_ram(request, program, sample, plan));
+  STEELYARD_CHECK(measure_pace(request, program, plan));
+  STEELYARD_CHECK(measure_feed(request, sample, plan));
+  count_cost(plan);
+  state_confidence(plan);
+  plan.balance = balance_of(plan);
+  return plan;
+}
+
+}  // namespace steelyard::plan

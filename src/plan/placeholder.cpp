@@ -1,1 +1,0 @@
-// Keeps the room buildable until its first source file; removed with it.

@@ -1,0 +1,196 @@
+#include "plan/resolve.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "model/model.h"
+
+namespace steelyard::plan {
+
+namespace {
+
+using facts::Job;
+using facts::Origin;
+using facts::Precision;
+using facts::Sharding;
+using facts::ShortPrecision;
+
+// Loader processes per GPU: a token memmap needs hardly any work, decoding pictures does
+// (facts/data-path.md F: 2-4 workers per GPU, 8 where images are decoded).
+constexpr std::int64_t kTokenWorkers = 2;
+constexpr std::int64_t kDecodeWorkers = 8;
+constexpr std::int64_t kCheckpointSteps = 1000;
+// Token ids up to this vocabulary are stored in two bytes (nanoGPT's and Megatron's .bin files).
+constexpr std::int64_t kTwoByteVocabulary = 65536;
+
+template <class T>
+void fill(Job& job, std::optional<T>& field, const char* key, T value, Origin origin) {
+  if (field) return;
+  field = std::move(value);
+  job.origins[key] = {origin, {}};
+}
+
+Error impossible(std::string subject, std::string found, std::string accepted, std::string hint) {
+  Error error;
+  error.code = ErrorCode::impossible_combination;
+  error.subject = std::move(subject);
+  error.found = std::move(found);
+  error.accepted = std::move(accepted);
+  error.hint = std::move(hint);
+  return error;
+}
+
+bool is_mixed(Precision precision) {
+  return precision == Precision::bf16_mixed || precision == Precision::fp16_mixed;
+}
+
+bool is_zero(Sharding sharding) {
+  return sharding == Sharding::zero1 || sharding == Sharding::zero2 || sharding == Sharding::zero3;
+}
+
+ShortPrecision own_type(Precision precision) {
+  switch (precision) {
+    case Precision::bf16:
+    case Precision::bf16_mixed: return ShortPrecision::bf16;
+    case Precision::fp16:
+    case Precision::fp16_mixed: return ShortPrecision::fp16;
+    default: return ShortPrecision::fp32;
+  }
+}
+
+Result<void> resolve_ranks(Job& job, const facts::Machine& machine) {
+  fill(job, job.machine.gpus, "machine.gpus", machine.gpus, Origin::machine);
+  const std::int64_t gpus = checked_multiply(job.machine.nodes, *job.machine.gpus);
+  if (*job.machine.gpus > machine.gpus && machine.kind != "bare-gpu") {
+    return fail(impossible("machine.gpus", std::to_string(*job.machine.gpus),
+                           fmt::format("at most {}: what {} has", machine.gpus, machine.id),
+                           "use more nodes: machine.nodes"));
+  }
+  const facts::ParallelKeys& p = job.parallel;
+  const std::int64_t model_ranks =
+      checked_multiply(checked_multiply(p.tensor, p.pipeline), p.context);
+  if (gpus % model_ranks != 0) {
+    return fail(impossible(
+        "parallel", fmt::format("tensor {} x pipeline {} x context {}", p.tensor, p.pipeline,
+                                p.context),
+        fmt::format("a product that divides the {} GPUs of machine.nodes x machine.gpus", gpus),
+        ""));
+  }
+  fill(job, job.parallel.data, "parallel.data", gpus / model_ranks, Origin::fallback);
+  if (checked_multiply(*job.parallel.data, model_ranks) != gpus) {
+    return fail(impossible(
+        "parallel.data", std::to_string(*job.parallel.data),
+        fmt::format("{}: {} nodes x {} GPUs / (tensor {} x pipeline {} x context {})",
+                    gpus / model_ranks, job.machine.nodes, *job.machine.gpus, p.tensor, p.pipeline,
+                    p.context),
+        "leave parallel.data out, or change machine.nodes and machine.gpus"));
+  }
+  return {};
+}
+
+Result<void> resolve_sharding(Job& job) {
+  const std::int64_t data = *job.parallel.data;
+  const Sharding sharding = job.parallel.sharding;
+  const std::int64_t group = sharding == Sharding::hsdp ? std::min(data, *job.machine.gpus) : data;
+  fill(job, job.parallel.shard_group, "parallel.shard_group", group, Origin::fallback);
+  if (data % *job.parallel.shard_group != 0) {
+    return fail(impossible("parallel.shard_group", std::to_string(*job.parallel.shard_group),
+                           fmt::format("a divisor of parallel.data = {}", data), ""));
+  }
+  ShortPrecision reduce = own_type(job.train.precision);
+  if (is_mixed(job.train.precision) && !is_zero(sharding)) reduce = ShortPrecision::fp32;
+  fill(job, job.parallel.reduce_precision, "parallel.reduce_precision", reduce, Origin::fallback);
+  return {};
+}
+
+// micro_batch x gradient_accumulation x data = global_batch; what is left out follows.
+Result<void> resolve_batch(Job& job) {
+  facts::TrainKeys& train = job.train;
+  const std::int64_t data = *job.parallel.data;
+  if (!train.micro_batch) {
+    const bool derivable = train.global_batch && train.gradient_accumulation;
+    const std::int64_t per_rank =
+        derivable ? *train.global_batch / checked_multiply(data, *train.gradient_accumulation) : 1;
+    fill(job, train.micro_batch, "train.micro_batch", std::max<std::int64_t>(1, per_rank),
+         Origin::fallback);
+  }
+  const std::int64_t one_pass = checked_multiply(*train.micro_batch, data);
+  if (train.global_batch && *train.global_batch % one_pass != 0) {
+    return fail(impossible(
+        "train.global_batch", std::to_string(*train.global_batch),
+        fmt::format("a multiple of {} = micro_batch {} x data-parallel ranks {}", one_pass,
+                    *train.micro_batch, data),
+        "change train.micro_batch or train.global_batch"));
+  }
+  const std::int64_t passes = train.global_batch ? *train.global_batch / one_pass : 1;
+  fill(job, train.gradient_accumulation, "train.gradient_accumulation", passes, Origin::fallback);
+  const std::int64_t product = checked_multiply(one_pass, *train.gradient_accumulation);
+  fill(job, train.global_batch, "train.global_batch", product, Origin::fallback);
+  if (*train.global_batch != product) {
+    return fail(impossible(
+        "train.global_batch", std::to_string(*train.global_batch),
+        fmt::format("{} = micro_batch {} x gradient_accumulation {} x data-parallel ranks {}",
+                    product, *train.micro_batch, *train.gradient_accumulation, data),
+        "give one of train.global_batch and train.gradient_accumulation"));
+  }
+  return {};
+}
+
+Result<void> resolve_optimizer(Job& job) {
+  facts::OptimizerKeys& optimizer = job.train.optimizer;
+  if (optimizer.fused.value_or(false) && optimizer.foreach.value_or(false)) {
+    return fail(impossible("train.optimizer", "fused and foreach both true", "one of them", ""));
+  }
+  // DeepSpeed replaces AdamW with its own fused kernel.
+  const bool fused = is_zero(job.parallel.sharding) && !optimizer.foreach.value_or(false);
+  fill(job, optimizer.fused, "train.optimizer.fused", fused, Origin::fallback);
+  fill(job, optimizer.foreach, "train.optimizer.foreach", !*optimizer.fused, Origin::fallback);
+  const bool is_short = own_type(job.train.precision) != ShortPrecision::fp32;
+  const bool master = is_short && is_zero(job.parallel.sharding);
+  fill(job, optimizer.master_weights, "train.optimizer.master_weights", master, Origin::fallback);
+  const bool wide = *optimizer.master_weights || is_mixed(job.train.precision);
+  fill(job, optimizer.state_precision, "train.optimizer.state_precision",
+       wide ? ShortPrecision::fp32 : own_type(job.train.precision), Origin::fallback);
+  return {};
+}
+
+void resolve_data(Job& job, const model::Graph& graph, const facts::Machine& machine) {
+  facts::DataKeys& data = job.data;
+  fill(job, data.kind, "data.kind", facts::DataKind::tokens, Origin::model);
+  const bool tokens = *data.kind == facts::DataKind::tokens;
+  if (tokens) {
+    const double bytes_per_token = graph.vocabulary <= kTwoByteVocabulary ? 2.0 : 4.0;
+    fill(job, data.bytes_per_sample, "data.bytes_per_sample",
+         bytes_per_token * static_cast<double>(graph.sequence), Origin::model);
+  }
+  fill(job, data.layout, "data.layout",
+       tokens ? facts::DataLayout::memmap : facts::DataLayout::files, Origin::fallback);
+  const std::string first = machine.storage.empty() ? "nvme" : machine.storage.front().name;
+  fill(job, data.location, "data.location", first,
+       machine.storage.empty() ? Origin::fallback : Origin::machine);
+  const bool light = tokens || *data.kind == facts::DataKind::text ||
+                     *data.kind == facts::DataKind::synthetic;
+  fill(job, data.workers, "data.workers", light ? kTokenWorkers : kDecodeWorkers,
+       Origin::fallback);
+  fill(job, job.checkpoint.every_steps, "checkpoint.every_steps", kCheckpointSteps,
+       Origin::fallback);
+}
+
+}  // namespace
+
+Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machine& machine) {
+  STEELYARD_CHECK(resolve_ranks(job, machine));
+  STEELYARD_CHECK(resolve_sharding(job));
+  STEELYARD_CHECK(resolve_batch(job));
+  STEELYARD_CHECK(resolve_optimizer(job));
+  STEELYARD_TRY(graph, model::build(model, {1, job.train.sequence_length.value_or(0)}));
+  fill(job, job.train.sequence_length, "train.sequence_length", graph.sequence, Origin::model);
+  resolve_data(job, graph, machine);
+  if (job.name.empty()) job.name = model.name;
+  return job;
+}
+
+}  // namespace steelyard::plan
