@@ -24,6 +24,8 @@ struct Entry {  // one line of `steelyard list`
   std::string confidence;
 };
 
+class Files;  // the parsed files, files.h
+
 enum class Kind { gpus, machines, models, datasets };
 
 class Catalog {
@@ -58,7 +60,7 @@ class Catalog {
  private:
   explicit Catalog(std::filesystem::path folder);
   std::filesystem::path folder_;
-  std::shared_ptr<class Files> files_;
+  std::shared_ptr<Files> files_;
 };
 
 }  // namespace steelyard::catalog

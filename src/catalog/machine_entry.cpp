@@ -64,6 +64,16 @@ Known<BytesPerSecond> network_per_gpu(Fields& fields, std::int64_t gpus) {
           fmt::format("{} Gbit/s of the node over {} GPUs", *gbit, gpus)};
 }
 
+// Where the machine's maker names another capacity than the card's label, the card is a variant.
+void take_own_memory(facts::Gpu& gpu, Fields& fields, Fields& card) {
+  Known<Bytes> own = fields.known<Bytes>("gpu.vram_per_gpu_gb", kGibi);
+  const Known<Bytes> label = card.known<Bytes>("memory_gb", kGibi);
+  if (!own || (label && *own == *label)) return;
+  own.from = Provenance::assumed;
+  own.note = "the machine's own label, counted as GiB";
+  gpu.memory = std::move(own);
+}
+
 // A host of an older PCIe generation than the card's halves the rate per generation.
 void limit_host_link(facts::Gpu& gpu, Fields& fields, Fields& card) {
   const std::optional<std::int64_t> host = fields.whole("host.pcie_gen");
@@ -95,6 +105,7 @@ Result<facts::Machine> machine_from(const facts::Value& entry, const std::filesy
       fields.known<BytesPerSecond>("gpu.link_both_ways_gb_per_s_per_gpu", kGiga / 2.0);
   if (link && (!machine.gpu.link || *link != *machine.gpu.link)) machine.gpu.link = link;
   Fields card(gpu_entry, machine.gpu.id, gpu_file);
+  take_own_memory(machine.gpu, fields, card);
   limit_host_link(machine.gpu, fields, card);
   machine.host = host_of(fields);
   machine.storage = storage_of(fields);

@@ -2,6 +2,7 @@
 
 #include "catalog/catalog.h"
 #include "catalog_fixture.h"
+#include "codec/codec.h"
 
 namespace steelyard::catalog {
 namespace {
@@ -113,6 +114,18 @@ TEST(JobMachine, AMisspeltIdSuggests) {
   const Error error = error_of(own_catalog().machine_of(job_on("dgx-h1000"), "."));
   EXPECT_EQ(error.code, ErrorCode::unknown_name);
   EXPECT_NE(error.hint.find("did you mean dgx-h100"), std::string::npos) << error.hint;
+}
+
+TEST(JobMachine, AMachineFileIsRelativeToTheJob) {
+  const TemporaryFolder folder;
+  const facts::Machine original = value_of(own_catalog().machine("dgx-h100"));
+  folder.write("hosts/mine.json", codec::to_json(codec::to_value(original)));
+  facts::Job job = job_on("hosts/mine.json");
+  job.machine.ram_gib = 1024;
+  const facts::Machine machine = value_of(own_catalog().machine_of(job, folder.path()));
+  EXPECT_EQ(machine.gpus, 8);
+  EXPECT_EQ(*machine.gpu.memory, *original.gpu.memory);
+  EXPECT_EQ(*machine.host.memory, 1024_GiB);
 }
 
 TEST(JobMachine, AMachineFileThatIsNotThereNamesItsPath) {

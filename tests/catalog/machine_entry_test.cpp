@@ -61,6 +61,13 @@ TEST(MachineEntry, AnOlderHostHalvesTheHostLinkPerGeneration) {
   EXPECT_EQ(machine.gpu.host_link.from, Provenance::derived);
 }
 
+TEST(MachineEntry, AMachineMayNameAnotherCapacityThanTheCardsLabel) {
+  // 277 GB per GPU in this workstation; the card's label is 288.
+  const facts::Machine machine = value_of(own_catalog().machine("dgx-station-gb300"));
+  EXPECT_EQ(*machine.gpu.memory, 277_GiB);
+  EXPECT_EQ(machine.gpu.memory.from, Provenance::assumed);
+}
+
 TEST(MachineEntry, UnknownHostsStayUnknown) {
   const facts::Machine machine = value_of(own_catalog().machine("vast:8x-RTX_4090"));
   EXPECT_FALSE(machine.host.memory);
