@@ -73,10 +73,10 @@ TensorRef BlockBuilder::embedding(const std::string& name, TensorRef ids, std::i
 }
 
 TensorRef BlockBuilder::position_embedding(const std::string& name, std::int64_t rows,
-                                           std::int64_t width) {
+                                           std::int64_t width, std::int64_t samples) {
   Operator& op = append(OperatorKind::position_embedding, name, {});
   op.weights = {weight(name + ".weight", {rows, width}, WeightRole::embedding)};
-  op.outputs = {tensor(name, {1, graph_.sequence, width})};
+  op.outputs = {tensor(name, {samples, graph_.sequence, width})};
   return op.outputs.front();
 }
 

@@ -36,8 +36,9 @@ class BlockBuilder {
   // ids [B,S] -> [B,S,width]; weight NAME.weight [rows,width].
   TensorRef embedding(const std::string& name, TensorRef ids, std::int64_t rows,
                       std::int64_t width);
-  // -> [1,S,width]; weight NAME.weight [rows,width].
-  TensorRef position_embedding(const std::string& name, std::int64_t rows, std::int64_t width);
+  // -> [samples,S,width], samples 1 or B; weight NAME.weight [rows,width].
+  TensorRef position_embedding(const std::string& name, std::int64_t rows, std::int64_t width,
+                               std::int64_t samples = 1);
   // [..., K] -> [..., out_features].
   TensorRef linear(const std::string& name, TensorRef in, std::int64_t out_features,
                    const LinearOptions& options = {});

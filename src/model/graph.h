@@ -46,7 +46,7 @@ struct Weight {
 
 enum class OperatorKind {
   embedding,          // in: ids [B,S]; weight [V,H]; out: [B,S,H]
-  position_embedding, // out: [1,S,H] from a learned table; no tensor input
+  position_embedding, // out: [1,S,H], or [B,S,H] (OPT), from a learned table; no tensor input
   linear,             // in: [..., K]; weights: matrix (K*N elements), perhaps bias [N]; out: [..., N]
   layer_norm,         // in: [..., H]; weights: of role norm, then bias; either may lack
   rms_norm,           // in: [..., H]; weight

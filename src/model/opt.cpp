@@ -81,8 +81,10 @@ Graph build_opt(ConfigReader& config, const SampleShape& sample) {
   TensorRef x = embed.embedding("model.decoder.embed_tokens", kTokenIds, graph.vocabulary,
                                 opt.embedding_width);
   if (projected) x = embed.linear("model.decoder.project_in", x, graph.hidden);
-  const TensorRef positions = embed.position_embedding(
-      "model.decoder.embed_positions", opt.sizes.max_sequence + kPositionOffset, graph.hidden);
+  // Counted from the attention mask, so that each sample has positions of its own.
+  const TensorRef positions =
+      embed.position_embedding("model.decoder.embed_positions",
+                               opt.sizes.max_sequence + kPositionOffset, graph.hidden, graph.batch);
   x = embed.add("model.decoder.add_positions", x, positions);
   graph.segments.push_back({1, {embed.finish(x)}});
 

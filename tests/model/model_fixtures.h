@@ -13,7 +13,9 @@ inline facts::ModelSource source_of(facts::Object config) {
 }
 
 // The blocks of the segment between the embedding and the head.
-inline const Block& layer_of(const Graph& graph) { return graph.segments.at(1).blocks.at(0); }
+inline const Block& layer_of(const Graph& graph) {
+  return graph.segments.at(1).blocks.at(0);
+}
 
 inline const Operator* find_operator(const Block& block, std::string_view name) {
   for (const Operator& op : block.operators) {
