@@ -11,11 +11,12 @@ namespace {
 constexpr std::size_t kMostAdvice = 3;  // more stand in --json; the page stays one screen
 constexpr std::size_t kMostWarnings = 3;
 
-std::string confidence_words(std::string_view what, const facts::ConfidenceOf& confidence) {
+std::string confidence_words(std::string_view what, const facts::ConfidenceOf& confidence,
+                             const Paint& paint) {
   if (!confidence.median_absolute_error || confidence.cases == 0) {
     return fmt::format("{}: no measured case near", what);
   }
-  return fmt::format("{}: off by {} in the median of {} near case{}", what,
+  return fmt::format("{} {}{} ({} near case{})", what, paint.signs().about,
                      percent(*confidence.median_absolute_error), grouped(confidence.cases),
                      confidence.cases == 1 ? "" : "s");
 }
@@ -46,9 +47,9 @@ std::string and_more(std::size_t all, std::size_t shown) {
 }  // namespace
 
 Lines confidence_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
-  const std::vector<std::string> words = {confidence_words("VRAM", plan.vram_confidence),
-                                          confidence_words("RAM", plan.ram_confidence),
-                                          confidence_words("step", plan.pace_confidence)};
+  const std::vector<std::string> words = {confidence_words("VRAM", plan.vram_confidence, paint),
+                                          confidence_words("RAM", plan.ram_confidence, paint),
+                                          confidence_words("step", plan.pace_confidence, paint)};
   return flowed(words, width, paint);
 }
 

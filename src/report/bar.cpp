@@ -25,6 +25,45 @@ double sum_of(const std::vector<Part>& parts) {
   return sum;
 }
 
+constexpr std::size_t kGap = 3;         // between two columns of the legend
+constexpr std::size_t kMostInARow = 4;  // more are hard to scan
+
+struct Entry {
+  char letter;
+  std::string name, size, share;
+};
+
+struct Column {
+  std::size_t name = 0, size = 0, share = 0;
+  [[nodiscard]] std::size_t width() const { return 2 + name + 1 + size + 1 + share; }
+};
+
+std::vector<Entry> entries_of(const std::vector<Part>& parts) {
+  const double sum = sum_of(parts);
+  std::vector<Entry> entries;
+  for (const Part& part : parts) {
+    entries.push_back({part.letter, part.name, part.size, percent(Ratio(part.amount / sum))});
+  }
+  return entries;
+}
+
+std::vector<Column> columns_of(const std::vector<Entry>& entries, std::size_t in_a_row) {
+  std::vector<Column> columns(in_a_row);
+  for (std::size_t e = 0; e < entries.size(); ++e) {
+    Column& column = columns[e % in_a_row];
+    column.name = std::max(column.name, display_width(entries[e].name));
+    column.size = std::max(column.size, display_width(entries[e].size));
+    column.share = std::max(column.share, display_width(entries[e].share));
+  }
+  return columns;
+}
+
+std::size_t total_width(const std::vector<Column>& columns) {
+  std::size_t width = kGap * (columns.size() - 1);
+  for (const Column& column : columns) width += column.width();
+  return width;
+}
+
 }  // namespace
 
 std::vector<std::size_t> cells_of(const std::vector<double>& amounts, double whole,
@@ -48,7 +87,9 @@ std::vector<std::string> bar_lines(const Bar& bar, std::size_t width, const Pain
   const std::vector<Part> parts = present(bar.parts);
   const double sum = sum_of(parts);
   const bool beyond = bar.limit && sum > *bar.limit;
-  const std::size_t cells = width - 2 - (beyond ? 1 : 0);  // the ends, and the mark of the limit
+  // Taken off: the ends of the bar, and the mark of the limit or the words behind the bar.
+  const std::size_t words_width = display_width(bar.limit_text);
+  const std::size_t cells = width - 2 - (beyond ? 1 : words_width + (words_width > 0 ? 1 : 0));
   const double whole = std::max(bar.limit.value_or(sum), sum);
 
   std::vector<double> amounts;
@@ -69,6 +110,7 @@ std::vector<std::string> bar_lines(const Bar& bar, std::size_t width, const Pain
   if (cell == limit_at) line += paint.ink(signs.limit, Ink::bad);
   line += paint.ink(repeated(signs.free, cells - std::min(cell, cells)), Ink::quiet);
   line += signs.bar_right;
+  if (!beyond && !bar.limit_text.empty()) line += " " + paint.ink(bar.limit_text, Ink::quiet);
   std::vector<std::string> lines = {line};
   if (beyond) {
     const std::string words = fmt::format("{} {}", signs.limit_corner, bar.limit_text);
@@ -82,27 +124,20 @@ std::vector<std::string> bar_lines(const Bar& bar, std::size_t width, const Pain
 }
 
 std::vector<std::string> legend_lines(const Bar& bar, std::size_t width, const Paint& paint) {
-  const std::vector<Part> parts = present(bar.parts);
-  const double sum = sum_of(parts);
-  std::size_t name_width = 0;
-  std::size_t size_width = 0;
-  for (const Part& part : parts) {
-    name_width = std::max(name_width, display_width(part.name));
-    size_width = std::max(size_width, display_width(part.size));
-  }
-  constexpr std::size_t kShareWidth = 6;
-  constexpr std::size_t kGap = 3;
-  const std::size_t entry = 2 + name_width + 1 + size_width + kShareWidth;
-  const std::size_t in_a_row = std::max<std::size_t>(1, (width + kGap) / (entry + kGap));
+  const std::vector<Entry> entries = entries_of(present(bar.parts));
+  std::size_t in_a_row = std::min(entries.size(), kMostInARow);
+  while (in_a_row > 1 && total_width(columns_of(entries, in_a_row)) > width) --in_a_row;
+  if (in_a_row == 0) return {};
+  const std::vector<Column> columns = columns_of(entries, in_a_row);
   std::vector<std::string> lines;
-  for (std::size_t p = 0; p < parts.size(); ++p) {
-    if (p % in_a_row == 0) lines.emplace_back();
-    if (p % in_a_row > 0) lines.back() += std::string(kGap, ' ');
-    lines.back() +=
-        paint.ink(std::string(1, parts[p].letter), Ink::strong) + " " +
-        padded(parts[p].name, name_width) + " " + padded(parts[p].size, size_width, Align::right) +
-        paint.ink(padded(percent(Ratio(parts[p].amount / sum)), kShareWidth, Align::right),
-                  Ink::quiet);
+  for (std::size_t e = 0; e < entries.size(); ++e) {
+    const Column& column = columns[e % in_a_row];
+    if (e % in_a_row == 0) lines.emplace_back();
+    if (e % in_a_row > 0) lines.back() += std::string(kGap, ' ');
+    lines.back() += paint.ink(std::string(1, entries[e].letter), Ink::strong) + " " +
+                    padded(entries[e].name, column.name) + " " +
+                    padded(entries[e].size, column.size, Align::right) + " " +
+                    paint.ink(padded(entries[e].share, column.share, Align::right), Ink::quiet);
   }
   return lines;
 }

@@ -20,7 +20,7 @@ struct Part {
 struct Bar {
   std::vector<Part> parts;
   std::optional<double> limit;  // in the unit of the parts; unknown: the bar is as long as its sum
-  std::string limit_text;       // "capacity 79.6 GiB", said where the parts go beyond the limit
+  std::string limit_text;       // "79.6 GiB", behind the bar or below the mark of the limit
 };
 
 // One line; two when the parts go beyond the limit. `width` columns.

@@ -11,8 +11,6 @@
 namespace steelyard::report {
 namespace {
 
-using facts::name_of;
-
 struct Look {
   char letter;
   Ink ink;
@@ -65,14 +63,19 @@ Bar bar_of(const facts::BytesBy<Category, N>& bytes, const std::array<Look, N>& 
   }
   if (capacity) {
     bar.limit = capacity->real();
-    bar.limit_text = "capacity " + to_text(*capacity);
+    bar.limit_text = to_text(*capacity);
   }
   return bar;
 }
 
-std::string of_capacity(Bytes used, const facts::Known<Bytes>& capacity, const Paint& paint) {
-  if (!capacity) return fmt::format("{} of {}", to_text(used), unknown(capacity.note, paint));
-  return fmt::format("{} of {}", to_text(used), to_text(*capacity));
+std::string_view when(facts::RamPhase phase) {
+  switch (phase) {
+    case facts::RamPhase::startup: return "at start-up";
+    case facts::RamPhase::load: return "while loading";
+    case facts::RamPhase::steady: return "while training";
+    case facts::RamPhase::checkpoint: return "at a checkpoint";
+  }
+  return "";
 }
 
 std::string peak_words(const facts::PeakAt& at, const Paint& paint) {
@@ -91,9 +94,8 @@ void append(Lines& to, const Lines& more) {
 Lines vram_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
   const facts::RankMemory& rank = plan.vram.fullest;
   std::vector<std::string> words = {
-      of_capacity(rank.peak_device_used, plan.vram.capacity, paint),
-      fmt::format("allocated {}, reserved {}", to_text(rank.peak_allocated),
-                  to_text(rank.peak_reserved)),
+      fmt::format("allocated {}, reserved {}, device used {}", to_text(rank.peak_allocated),
+                  to_text(rank.peak_reserved), to_text(rank.peak_device_used)),
       peak_words(rank.peak_at, paint)};
   if (plan.vram.ranks.size() > 1) words.push_back("fullest: " + paint.outside(rank.kind));
   Lines lines = flowed(words, width, paint);
@@ -104,16 +106,13 @@ Lines vram_lines(const facts::Plan& plan, std::size_t width, const Paint& paint)
 }
 
 Lines ram_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
-  std::vector<std::string> words = {
-      of_capacity(plan.ram.peak, plan.ram.capacity, paint) + " per node",
-      fmt::format("fullest in {}", name_of(plan.ram.peak_phase))};
   std::string phases;
   for (std::size_t i = 0; i < facts::kRamPhases; ++i) {
     phases +=
         fmt::format("{}{} {}", i == 0 ? "" : ", ", facts::EnumNames<facts::RamPhase>::values[i],
                     to_text(plan.ram.phases[i].total()));
   }
-  words.push_back(phases);
+  std::vector<std::string> words = {phases, fmt::format("fullest {}", when(plan.ram.peak_phase))};
   if (plan.ram.page_cache_wanted > Bytes(0)) {
     words.push_back(
         fmt::format("{} more would serve as page cache", to_text(plan.ram.page_cache_wanted)));

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 
 #include "base/format.h"
 #include "base/text.h"
@@ -23,14 +24,26 @@ std::string joined(const std::vector<std::string>& parts, std::string_view separ
   return text;
 }
 
-std::string ratio_or_unknown(const std::optional<Ratio>& ratio) {
-  return ratio ? ratio_text(*ratio) : "unknown";
+// "vram_short" as a person writes it: "VRAM short".
+std::string verdict_words(facts::BalanceVerdict verdict) {
+  constexpr std::array<std::pair<std::string_view, std::string_view>, 3> kShort = {
+      {{"vram", "VRAM"}, {"ram", "RAM"}, {"cpu", "CPU"}}};
+  std::string words;
+  std::string_view rest = name_of(verdict);
+  while (!rest.empty()) {
+    const std::string_view word = rest.substr(0, rest.find('_'));
+    rest.remove_prefix(std::min(word.size() + 1, rest.size()));
+    const auto* const found = std::find_if(kShort.begin(), kShort.end(),
+                                           [&](const auto& pair) { return pair.first == word; });
+    words += (words.empty() ? "" : " ") + std::string(found == kShort.end() ? word : found->second);
+  }
+  return words;
 }
 
 std::string rule_words(const facts::BalancePlan& balance) {
-  return fmt::format("rule of thumb {} to {}{} ({} tier)", ratio_text(balance.rule_low),
-                     ratio_text(balance.rule_high), balance.rule_open_ended ? " and more" : "",
-                     name_of(balance.tier));
+  return fmt::format("RAM : VRAM by rule of thumb {} to {}{} ({} tier)",
+                     ratio_text(balance.rule_low), ratio_text(balance.rule_high),
+                     balance.rule_open_ended ? " and more" : "", name_of(balance.tier));
 }
 
 Bar breakdown_bar(const facts::PaceBreakdown& breakdown) {
@@ -89,15 +102,12 @@ Lines balance_lines(const facts::Plan& plan, std::size_t width, const Paint& pai
   const facts::BalancePlan& balance = plan.balance;
   std::vector<std::string> verdicts;
   for (const facts::BalanceVerdict verdict : balance.verdicts) {
-    std::string words(name_of(verdict));
-    std::replace(words.begin(), words.end(), '_', ' ');
-    verdicts.push_back(paint.ink(words, Ink::strong));
+    verdicts.push_back(paint.ink(verdict_words(verdict), Ink::strong));
   }
   std::vector<std::string> head;
   if (!verdicts.empty()) head.push_back(joined(verdicts, ", "));
-  head.push_back(fmt::format("RAM : VRAM needed {}, installed {}",
-                             ratio_or_unknown(balance.ratio_needed),
-                             ratio_or_unknown(balance.ratio_installed)));
+  if (!balance.ratio_needed) head.emplace_back("RAM : VRAM needed unknown");
+  if (!balance.ratio_installed) head.emplace_back("RAM : VRAM installed unknown");
   head.push_back(rule_words(balance));
   Lines lines = flowed(head, width, paint);
   const Lines drawing = steelyard_lines(balance, width, paint);

@@ -5,7 +5,7 @@
 namespace steelyard::report {
 namespace {
 
-constexpr std::size_t kMargin = 9;  // the longest word and a blank
+constexpr std::size_t kMargin = 8;  // the longest word and a blank
 
 }  // namespace
 

@@ -26,7 +26,8 @@ constexpr Signs kDrawn = {.bar_left = "▕",
                           .up = "▲",
                           .separator = " · ",
                           .arrow = " → ",
-                          .times = "×"};
+                          .times = "×",
+                          .about = "±"};
 
 constexpr Signs kPlain = {.bar_left = "[",
                           .bar_right = "]",
@@ -45,7 +46,8 @@ constexpr Signs kPlain = {.bar_left = "[",
                           .up = "^",
                           .separator = ", ",
                           .arrow = " -> ",
-                          .times = "x"};
+                          .times = "x",
+                          .about = "+-"};
 
 std::string_view escape_of(Ink ink) {
   switch (ink) {

@@ -21,7 +21,7 @@ struct Signs {
   std::string_view rule, rule_tick, onward;  // the rule of thumb on it; "and more"
   std::string_view load, down, up;           // the pan; pointers from above and below
   std::string_view separator, arrow;         // between the words of a line
-  std::string_view times;                    // 2 x 8
+  std::string_view times, about;             // 2 x 8; +- 4 %
 };
 
 class Paint {

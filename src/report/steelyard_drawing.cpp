@@ -14,6 +14,8 @@ namespace {
 constexpr std::size_t kArm = 8;  // columns left of the fulcrum: "VRAM", the pan and the short arm
 constexpr std::size_t kEnd = 5;  // columns right of the beam: the end and "RAM"
 
+constexpr double kLongestBeam = 900.0;  // a ratio beyond it is pointed at from the beam's end
+
 struct Scale {
   double last = 1.0;      // the ratio at the beam's end
   double step = 1.0;      // between two ticks
@@ -31,7 +33,7 @@ Scale scale_for(const facts::BalancePlan& balance, std::size_t cells) {
   double largest = std::max(1.0, balance.rule_high.value());
   if (balance.ratio_needed) largest = std::max(largest, balance.ratio_needed->value());
   if (balance.ratio_installed) largest = std::max(largest, balance.ratio_installed->value());
-  if (!std::isfinite(largest)) largest = 1.0;
+  largest = std::min(largest, kLongestBeam);
   constexpr double kMostTicks = 10.0;
   constexpr std::array<double, 3> kSteps = {1.0, 2.0, 5.0};
   double step = 1.0;
@@ -82,7 +84,7 @@ std::string beam_line(const facts::BalancePlan& balance, const Scale& scale, con
 std::string number_line(const Scale& scale) {
   std::string line;
   for (double ratio = 0.0; ratio <= scale.last + scale.step / 2; ratio += scale.step) {
-    const std::string number = fmt::format("{:.0f}", ratio);
+    const std::string number = fmt::format("{:g}", ratio);
     const std::size_t column = kArm + scale.at(ratio);
     line = padded(line, column) + number;
   }
@@ -93,7 +95,12 @@ std::string number_line(const Scale& scale) {
 
 std::string ratio_text(Ratio ratio) {
   constexpr double kWholeFrom = 9.95;
-  return fmt::format("{:.{}f}", ratio.value(), ratio.value() < kWholeFrom ? 1 : 0);
+  constexpr double kShortFrom = 1e6;
+  if (ratio.value() > 0.0 && ratio.value() < 0.05) return "<0.1";
+  if (ratio.value() >= kShortFrom) return fmt::format("{:.1e}", ratio.value());
+  std::string text = fmt::format("{:.{}f}", ratio.value(), ratio.value() < kWholeFrom ? 1 : 0);
+  if (text.ends_with(".0")) text.resize(text.size() - 2);
+  return text;
 }
 
 std::vector<std::string> steelyard_lines(const facts::BalancePlan& balance, std::size_t width,

@@ -14,7 +14,7 @@ namespace steelyard::report {
 [[nodiscard]] std::vector<std::string> steelyard_lines(const facts::BalancePlan& balance,
                                                        std::size_t width, const Paint& paint);
 
-// "3.2": one decimal, whole from 10.
+// "3.2", "3", "12": one decimal where it says something, none from 10.
 [[nodiscard]] std::string ratio_text(Ratio ratio);
 
 }  // namespace steelyard::report

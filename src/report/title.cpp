@@ -45,12 +45,14 @@ std::string batch_words(const facts::Plan& plan) {
 void add_parallel_words(const facts::ParallelKeys& parallel, std::vector<std::string>& words) {
   if (parallel.sharding != facts::Sharding::none) {
     const std::int64_t group = parallel.shard_group.value_or(parallel.data.value_or(1));
-    words.push_back(fmt::format("{} over {}", name_of(parallel.sharding), grouped(group)));
+    std::string over = fmt::format("{} over {}", name_of(parallel.sharding), grouped(group));
+    if (group != parallel.data.value_or(group)) over += fmt::format(" of {}", *parallel.data);
+    words.push_back(std::move(over));
   }
   const auto add = [&](std::string_view what, std::int64_t ways) {
     if (ways > 1) words.push_back(fmt::format("{} {}", what, grouped(ways)));
   };
-  add("data parallel", parallel.data.value_or(1));
+  if (parallel.sharding == facts::Sharding::none) add("data parallel", parallel.data.value_or(1));
   add("tensor parallel", parallel.tensor);
   add("pipeline", parallel.pipeline);
   add("context parallel", parallel.context);
@@ -83,10 +85,24 @@ std::string shortage(std::string_view whose, const std::optional<bool>& fits, By
 std::string used_of(std::string_view what, std::string_view where, Bytes used,
                     const facts::Known<Bytes>& capacity, const Paint& paint) {
   if (!capacity) {
-    return fmt::format("{} {} of an {}", what, to_text(used), unknown(capacity.note, paint));
+    return fmt::format("{} {} {}, capacity {}", what, to_text(used), where,
+                       unknown(capacity.note, paint));
   }
   return fmt::format("{} {} of {} {} ({})", what, to_text(used), to_text(*capacity), where,
                      percent(used / *capacity));
+}
+
+constexpr std::string_view kNoWord = "DOES NOT FIT";
+
+// The verdict's word, and its reasons to the right of it.
+Lines beside(std::string_view word, Ink ink, const std::vector<std::string>& reasons,
+             const Paint& paint) {
+  Lines lines;
+  for (const std::string& reason : reasons) {
+    lines.push_back((lines.empty() ? paint.ink(word, ink) : std::string(word.size(), ' ')) + "   " +
+                    reason);
+  }
+  return lines;
 }
 
 }  // namespace
@@ -130,22 +146,20 @@ Lines verdict_lines(const facts::Plan& plan, const Paint& paint) {
       shortage("each GPU", plan.fits_vram, plan.vram.fullest.peak_device_used, plan.vram.capacity);
   const std::string ram = shortage("each node", plan.fits_ram, plan.ram.peak, plan.ram.capacity);
   if (!plan.fits()) {
-    Lines lines = {paint.ink("DOES NOT FIT", Ink::bad) + "   " + (vram.empty() ? ram : vram)};
-    if (!vram.empty() && !ram.empty()) lines.push_back(std::string(15, ' ') + ram);
-    return lines;
+    std::vector<std::string> reasons;
+    for (const std::string& reason : {vram, ram}) {
+      const Lines wrap = wrapped(reason, paint.columns() - kNoWord.size() - 3);
+      reasons.insert(reasons.end(), wrap.begin(), wrap.end());
+    }
+    return beside(kNoWord, Ink::bad, reasons, paint);
   }
   const bool sure = plan.fits_vram && plan.fits_ram;
-  const std::string word = sure ? "FITS" : "CANNOT TELL";
+  const std::string_view word = sure ? "FITS" : "CANNOT TELL";
   const std::vector<std::string> phrases = {
       used_of("VRAM", "per GPU", plan.vram.fullest.peak_device_used, plan.vram.capacity, paint),
       used_of("RAM", "per node", plan.ram.peak, plan.ram.capacity, paint)};
-  Lines lines = flowed(phrases, paint.columns() - word.size() - 3, paint);
-  for (std::size_t i = 0; i < lines.size(); ++i) {
-    lines[i] =
-        (i == 0 ? paint.ink(word, sure ? Ink::good : Ink::strong) : std::string(word.size(), ' ')) +
-        "   " + lines[i];
-  }
-  return lines;
+  return beside(word, sure ? Ink::good : Ink::strong,
+                flowed(phrases, paint.columns() - word.size() - 3, paint), paint);
 }
 
 }  // namespace steelyard::report
