@@ -7,7 +7,7 @@
 #include <unordered_set>
 
 #include "codec/document.h"
-#include "codec/utf8.h"
+#include "codec/write_text.h"
 
 namespace steelyard::codec {
 namespace {
@@ -91,10 +91,10 @@ class Builder final : public nlohmann::json_sax<nlohmann::json> {
     if (e.id == 406) {  // out_of_range.406: a number that no double can hold
       return refuse(ErrorCode::bad_input, "number", last, "a number up to 1.8e308");
     }
-    const std::string found = last.empty() ? "the end of the text" : fmt::format("\"{}\"", last);
-    refuse(ErrorCode::bad_input, "JSON syntax", found, expected(e.what()));
-    if (last.empty() || last == "<EOF>") error_.found = "the end of the text";
-    return false;
+    const std::string what = e.what();
+    const bool ended = what.find("unexpected end of input") != std::string::npos;
+    const std::string found = ended ? "the end of the text" : json_text(last);
+    return refuse(ErrorCode::bad_input, "JSON syntax", found, expected(what));
   }
 
   facts::Value take() { return std::move(root_); }

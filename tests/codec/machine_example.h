@@ -1,0 +1,41 @@
+// A machine with known, unknown, measured and given figures.
+#pragma once
+
+#include "facts/machine.h"
+
+namespace steelyard {
+
+inline facts::Machine example_machine() {
+  using facts::Provenance;
+  facts::Machine machine;
+  machine.id = "node-7";
+  machine.name = "a node with eight cards";
+  machine.provider = "own";
+  machine.kind = "server";
+  machine.gpus = 8;
+  machine.gpu.id = "h100-sxm-80gb";
+  machine.gpu.name = "NVIDIA H100 80GB HBM3";
+  machine.gpu.vendor = "nvidia";
+  machine.gpu.architecture = "hopper";
+  machine.gpu.compute_capability = 9.0;
+  machine.gpu.memory = {Bytes(85'028'896'768), Provenance::measured, "total, on an idle card"};
+  machine.gpu.memory_bandwidth = {BytesPerSecond(3.35e12), Provenance::catalogue};
+  machine.gpu.peak.bf16 = {FlopsPerSecond(989.4e12), Provenance::catalogue, "dense"};
+  machine.gpu.link = {BytesPerSecond(450e9), Provenance::catalogue};
+  machine.gpu.sources = {"https://example.org/datasheet"};
+  machine.gpu.confidence = "high";
+  machine.host.memory = {Bytes(std::int64_t{2} << 40), Provenance::measured};
+  machine.host.threads = {224, Provenance::measured};
+  machine.host.cores = {112, Provenance::derived, "two threads per core"};
+  machine.host.cpu_model = "a processor";
+  machine.storage.resize(2);
+  machine.storage[0].name = "nvme";
+  machine.storage[0].read = {BytesPerSecond(6.8e9), Provenance::measured, "direct, 1 MiB blocks"};
+  machine.storage[1].name = "network";
+  machine.network_per_gpu = {BytesPerSecond(50e9), Provenance::given};
+  machine.price = {.per_hour = 98.32, .currency = "USD", .date = "2024-05", .source = "list"};
+  machine.notes = "measured twice";
+  return machine;
+}
+
+}  // namespace steelyard
