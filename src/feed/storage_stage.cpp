@@ -108,6 +108,13 @@ Station storage(const Path& path) {
                  from.note + "; data.samples not given, so nothing is expected in the page cache",
                  Bytes());
   }
+  if (path.free_for_page_cache.value() == 0 && !path.machine.host.memory) {
+    return mixed(path, from, Ratio(0.0),
+                 from.note +
+                     "; the host's memory is unknown, so nothing is expected in the page "
+                     "cache (machine.ram_gib)",
+                 Bytes());
+  }
   const CacheHits hits =
       page_cache_hits(path.free_for_page_cache, *path.dataset, path.job.data.shuffle);
   return mixed(path, from, hits.served, from.note + "; after the first epoch: " + hits.why,

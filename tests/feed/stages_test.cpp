@@ -11,6 +11,7 @@ namespace {
 
 using testing::Example;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::stage;
 using namespace literals;
 
@@ -90,6 +91,15 @@ TEST(Storage, anUnknownNetworkStaysUnknownAndWithholdsTheVerdict) {
   // A shortage that is known is still said.
   example.needed = SamplesPerSecond(1e6);
   EXPECT_EQ(example.plan()->limited_by, "decode");
+}
+
+TEST(Storage, anUnknownHostMemoryIsSaidSo) {
+  Example example;
+  example.free_for_page_cache = Bytes();
+  EXPECT_THAT(stage(*example.plan(), "storage").note, HasSubstr("machine.ram_gib"));
+  EXPECT_NEAR(can(example, "storage"), 10e9 / 110'000, 1e-3);
+  example.machine.host.memory = {64_GB, facts::Provenance::catalogue};
+  EXPECT_THAT(stage(*example.plan(), "storage").note, Not(HasSubstr("machine.ram_gib")));
 }
 
 TEST(Storage, isNotOnThePathOfACacheOfTheJob) {
