@@ -1,5 +1,6 @@
 // The first header of the room: looks up GPUs, machines, models, datasets, framework profiles and
-// calibration in the data files of catalog/. Nothing is invented: what a file does not say is unknown.
+// calibration in the data files of catalog/. Nothing is invented: what a file does not say is
+// unknown.
 #pragma once
 
 #include <filesystem>
@@ -30,9 +31,9 @@ enum class Kind { gpus, machines, models, datasets };
 
 class Catalog {
  public:
-  // The folder named by STEELYARD_CATALOG, else share/steelyard/catalog beside the program, else the
-  // folder given at build time. Files are read when asked for, each once, so that a plan reads only
-  // its own. Copies share what was read.
+  // The folder named by STEELYARD_CATALOG, else share/steelyard/catalog beside the program, else
+  // the folder given at build time. Files are read when asked for, each once, so that a plan reads
+  // only its own. Copies share what was read.
   [[nodiscard]] static Result<Catalog> open(const std::filesystem::path& program = {});
   [[nodiscard]] static Catalog at(std::filesystem::path folder);
 
@@ -50,8 +51,8 @@ class Catalog {
   // where the job file lies.
   [[nodiscard]] Result<facts::Machine> machine_of(const facts::Job& job,
                                                   const std::filesystem::path& folder) const;
-  // The model a job names: a catalogue id, a config.json (or a folder that holds one), or the object
-  // itself; then `[model] set` applied.
+  // The model a job names: a catalogue id, a config.json (or a folder that holds one), or the
+  // object itself; then `[model] set` applied.
   [[nodiscard]] Result<facts::ModelSource> model_of(const facts::Job& job,
                                                     const std::filesystem::path& folder) const;
 

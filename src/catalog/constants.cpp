@@ -93,6 +93,7 @@ Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table
   constants.host_peer = settings.ratio("host_peer");
   constants.kernel_floor = settings.seconds("kernel_floor");
   constants.network_latency = settings.seconds("network_latency");
+  constants.overlap_slowdown = settings.ratio("overlap_slowdown");
   constants.source = settings.text("source");
   STEELYARD_CHECK(settings.finish());
   return constants;

@@ -12,7 +12,8 @@ class JobModel : public ::testing::Test {
  protected:
   JobModel() {
     catalog_.write("models/tiny-8b.json", R"({"source": ["card", "paper"],
-      "config": {"model_type": "llama", "num_hidden_layers": 32, "rope_scaling": {"factor": 8.0}}})");
+      "config": {"model_type": "llama", "num_hidden_layers": 32,
+                 "rope_scaling": {"factor": 8.0}}})");
     catalog_.write("models/hub/small.json", R"({"config": {"model_type": "gpt2"}})");
   }
 
