@@ -78,8 +78,9 @@ struct EfficiencyConstants {
   Ratio gemm_unaligned{1.0};   // of that, when a side is no multiple of 16 bytes
   std::int64_t gemm_half_elements = 0;  // of the result, at which half of the processor is filled
   Ratio host_peer{1.0};        // of the host link, GPU to GPU where no GPU link exists
-  Seconds kernel_floor{};      // on the GPU, of the smallest kernel
+  Seconds kernel_floor{};      // on the GPU, of every kernel besides its work: start and drain
   Seconds network_latency{};   // per step of a ring that crosses to another node
+  Ratio overlap_slowdown{};    // longer computation while communication runs beside it, 0.2: 1.2 x
   std::string source;
   // The same for processors of one architecture (Gpu::architecture), complete; empty inside.
   std::string architecture{};

@@ -45,6 +45,10 @@ Result<void> check(const EfficiencyConstants& constants) {
                           std::to_string(ratio.value()), "more than 0, at most 1"));
     }
   }
+  if (constants.overlap_slowdown < Ratio(0.0)) {
+    return fail(our_bug("calibration of pace: overlap_slowdown",
+                        std::to_string(constants.overlap_slowdown.value()), "0 or more"));
+  }
   return {};
 }
 
@@ -84,6 +88,7 @@ Prices price(const Program& program, const Used& used, const facts::Machine& mac
              const EfficiencyConstants& constants, Missing& missing) {
   Prices prices;
   prices.kernel_launch = constants.kernel_launch;
+  prices.overlap_slowdown = constants.overlap_slowdown;
   prices.work.resize(program.work.size());
   prices.communication.resize(program.communication.size());
   for (std::size_t i = 0; i < program.work.size(); ++i) {

@@ -87,8 +87,7 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
     }
   }
   if (!known) return std::nullopt;
-  const Seconds roof = std::max(arithmetic, memory);
-  return WorkTime{std::max(roof, efficiency.kernel_floor),
+  return WorkTime{std::max(arithmetic, memory) + efficiency.kernel_floor,
                   arithmetic > memory && arithmetic >= efficiency.kernel_floor};
 }
 

@@ -1,6 +1,6 @@
-// Seconds of one piece of work on one GPU: the slower of arithmetic and memory traffic, and never
-// less than the smallest kernel takes (Williams et al., "Roofline", CACM 2009). The shape terms of
-// a GEMM are derived in docs/model/compute.md.
+// Seconds of one piece of work on one GPU: the slower of arithmetic and memory traffic (Williams et
+// al., "Roofline", CACM 2009), and what every kernel takes to start and drain. The shape terms of a
+// GEMM are derived in docs/model/compute.md.
 #pragma once
 
 #include <optional>

@@ -49,6 +49,13 @@ void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phas
   }
 }
 
+// With work w, communication c beside it and slow-down s, work proceeds at 1 / (1 + s) until the
+// communication ends: c + (w - c / (1 + s)) in all, or c when that is longer. Less w that is:
+Seconds added_by_overlap(Seconds work, Seconds communication, Ratio slowdown) {
+  const double s = slowdown.value();
+  return std::max(communication - work, communication * (s / (1.0 + s)));
+}
+
 Part one_iteration(const Body& body, PhaseKind phase, const Program& program,
                    const Prices& prices) {
   Part part;
@@ -62,7 +69,7 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program,
           prices.communication[index];
     }
   }
-  part.exposed += std::max(Seconds(), beside - part.busy());
+  part.exposed += added_by_overlap(part.busy(), beside, prices.overlap_slowdown);
   return part;
 }
 

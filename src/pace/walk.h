@@ -16,6 +16,7 @@ struct Prices {
   std::vector<WorkTime> work;
   std::vector<Seconds> communication;
   Seconds kernel_launch;  // host time per kernel
+  Ratio overlap_slowdown;
 };
 
 struct Walked {
@@ -25,9 +26,9 @@ struct Walked {
   Seconds host_bound;  // of the breakdown: waiting for the host to launch kernels
 };
 
-// Rules (docs/model/compute.md): inside one iteration of a body, communication that may overlap
-// runs beside the work, and only what outlasts it is exposed; the rest is exposed whole. A phase
-// never ends before the host has launched its kernels.
+// Rules (docs/model/): inside one iteration of a body, communication that may overlap runs beside
+// the work and slows it; what it adds to the work alone is exposed. The rest is exposed whole. A
+// phase never ends before the host has launched its kernels.
 [[nodiscard]] Walked walk(const step::Program& program, const Prices& prices);
 
 }  // namespace steelyard::pace

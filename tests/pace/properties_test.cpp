@@ -90,6 +90,7 @@ facts::EfficiencyConstants usual() {
   constants.kernel_floor = Seconds(2e-6);
   constants.collective_latency = Seconds(4e-6);
   constants.network_latency = Seconds(15e-6);
+  constants.overlap_slowdown = Ratio(0.2);
   constants.gemm_half_rows = Tokens(128);
   constants.gemm_half_elements = 1'000'000;
   return constants;

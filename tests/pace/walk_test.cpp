@@ -47,6 +47,22 @@ TEST(Walk, WhatOverlapsIsExposedOnlyWhereItOutlastsTheWork) {
   EXPECT_EQ(walked.kernels, 8);
 }
 
+TEST(Walk, CommunicationBesideWorkSlowsIt) {
+  Program program;
+  Body hidden, longer;
+  append(program, hidden, compute_for(0.010));
+  append(program, hidden, send_for(0.006, true));
+  append(program, longer, compute_for(0.010));
+  append(program, longer, send_for(0.015, true));
+  program.step.push_back({1, {phase_of(PhaseKind::forward, {hidden, longer})}});
+  Prices prices = priced(program);
+  prices.overlap_slowdown = Ratio(0.2);
+  // First body: in 6 ms of sending 6 / 1.2 = 5 ms of the work get done, 5 ms remain: 11 ms, 1
+  // added. Second: 15 ms of sending cover 12.5 ms of work, so all 10: 15 ms, 5 added.
+  EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.006, 1e-12);
+  EXPECT_NEAR(walk(program, prices).breakdown.total().value(), 0.026, 1e-12);
+}
+
 TEST(Walk, WhatDoesNotOverlapIsExposedWhole) {
   Program program;
   Body body;
