@@ -71,6 +71,18 @@ TEST(Listing, EveryDatasetHasASourceAndAKindOfTheContract) {
   EXPECT_NE(error_of(catalog.dataset("imagenet")).hint.find("imagenet-1k"), std::string::npos);
 }
 
+TEST(Listing, EveryModelLoadsWithASource) {
+  const Catalog catalog = own_catalog();
+  const auto entries = value_of(catalog.list(Kind::models));
+  EXPECT_GE(entries.size(), 60U);
+  for (const Entry& entry : entries) {
+    SCOPED_TRACE(entry.id);
+    EXPECT_FALSE(entry.summary.empty());
+    const facts::ModelSource model = value_of(catalog.model(entry.id));
+    EXPECT_FALSE(model.source.empty());
+  }
+}
+
 TEST(Listing, MatchLooksAtIdAndSummaryWhateverTheCase) {
   const auto entries = value_of(own_catalog().list(Kind::machines, "GB200"));
   EXPECT_GE(entries.size(), 3U);
