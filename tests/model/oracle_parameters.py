@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Recomputes with transformers what the tests of this room compare with.
+
+Optional: the results are recorded as data, nothing in the build or the tests runs this. It needs the
+Python packages torch (2.6 or newer) and transformers; models are built on the meta device, so that even
+the largest needs no memory.
+
+  oracle_parameters.py            published_parameters.json: the parameters of every catalogue model
+  oracle_parameters.py --states   state_dicts.json: the tiny models named there, run once
+"""
+import json
+import pathlib
+import sys
+
+import torch
+import transformers
+
+HERE = pathlib.Path(__file__).resolve().parent
+MODELS = HERE.parent.parent / "catalog" / "models"
+BATCH, SEQUENCE = 2, 8
+VERSIONS = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}"
+# transformers 5 calls the head lm_head; checkpoints and transformers 4 say embed_out.
+RENAMED = {"gpt_neox": ("lm_head", "embed_out")}
+
+
+def build(config, **how):
+    values = dict(config)
+    model = transformers.AutoModelForCausalLM.from_config(
+        transformers.AutoConfig.for_model(values.pop("model_type"), **values), **how)
+    model.tie_weights()  # parameters() then counts a shared one once
+    return model
+
+
+def catalogue():
+    rows = []
+    for path in sorted(MODELS.glob("*.json")):
+        entry = json.loads(path.read_text())
+        with torch.device("meta"):
+            model = build(entry["config"])
+        parameters = sum(p.numel() for p in model.parameters())
+        published = entry.get("published_parameters")
+        if published not in (None, parameters):
+            sys.exit(f"{path.name}: published {published}, transformers counts {parameters}")
+        source = VERSIONS + (f"; {entry['published_source']}" if published else "")
+        rows.append({"id": entry["id"], "parameters": parameters, "source": source})
+    text = ",\n".join(json.dumps(row) for row in rows)
+    (HERE / "published_parameters.json").write_text(f'{{"rows": [\n{text}\n]}}\n')
+
+
+def observed(config):
+    """One eager forward: weights, outputs of the modules that hold parameters, matrix products."""
+    model = build(config, attn_implementation="eager").eval()
+    outputs, flops = {}, [0]
+    old, new = RENAMED.get(config["model_type"], ("", ""))
+
+    def watch(name):
+        def hook(module, inputs, output):
+            outputs.setdefault(name.replace(old, new) if old else name, list(output.shape))
+            if type(module).__name__ in ("Linear", "Conv1D", "FalconLinear"):
+                flops[0] += 2 * inputs[0].numel() * output.shape[-1]
+        return hook
+
+    for name, module in model.named_modules():
+        if any(True for _ in module.parameters(recurse=False)):
+            module.register_forward_hook(watch(name))
+    with torch.no_grad():
+        model(input_ids=torch.zeros((BATCH, SEQUENCE), dtype=torch.long))
+    weights = {(name.replace(old, new) if old else name): list(value.shape)
+               for name, value in model.named_parameters(remove_duplicate=False)}
+    return {"config": config, "parameters": sum(p.numel() for p in model.parameters()),
+            "linear_flops": flops[0], "weights": weights, "outputs": outputs}
+
+
+def states():
+    path = HERE / "state_dicts.json"
+    recorded = json.loads(path.read_text())
+    rows = [observed(model["config"]) for model in recorded["models"]]
+    head = {"schema": "steelyard.state_dicts/1",
+            "source": f"{VERSIONS}: named parameters (tied ones too) of a model of each config, and of "
+                      "one eager forward the output shapes of the modules that hold parameters and "
+                      "2 * inputs * output features summed over the linears; gpt_neox's head bears "
+                      "the name of its checkpoints and of transformers 4, embed_out",
+            "batch": BATCH, "sequence": SEQUENCE}
+    lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items())
+    models = ",\n".join("{" + ",\n ".join(f"{json.dumps(key)}: {json.dumps(value)}"
+                                          for key, value in row.items()) + "}" for row in rows)
+    path.write_text(f'{{{lines},\n"models": [\n{models}\n]}}\n')
+
+
+if __name__ == "__main__":
+    transformers.logging.set_verbosity_error()
+    states() if "--states" in sys.argv[1:] else catalogue()

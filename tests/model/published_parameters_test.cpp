@@ -1,0 +1,100 @@
+// Every catalogue model is built and has exactly the parameters that transformers counts
+// (published_parameters.json; oracle_parameters.py made it) and that its publisher states.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <set>
+
+#include "codec/codec.h"
+#include "model/model_fixtures.h"
+
+namespace steelyard::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+const fs::path kModels = fs::path(STEELYARD_SOURCE_DIR) / "catalog" / "models";
+const fs::path kCounts = fs::path(STEELYARD_TESTS_DIR) / "model" / "published_parameters.json";
+
+facts::Value read(const fs::path& file) {
+  const auto value = codec::read_value(file);
+  if (!value) throw std::runtime_error(to_text(value.error()));
+  return *value;
+}
+
+Result<Graph> build_from(const facts::Value& entry, SampleShape sample) {
+  return build({*entry.find("id")->as_text(), *entry.find("config"), ""}, sample);
+}
+
+std::vector<fs::path> model_files() {
+  std::vector<fs::path> files;
+  for (const auto& item : fs::directory_iterator(kModels)) files.push_back(item.path());
+  return files;
+}
+
+TEST(PublishedParameters, AreExactForEveryRow) {
+  const facts::Value counts = read(kCounts);
+  const facts::Array& rows = *counts.find("rows")->as_array();
+  EXPECT_GE(rows.size(), 40u);
+  for (const facts::Value& row : rows) {
+    const std::string& id = *row.find("id")->as_text();
+    SCOPED_TRACE(id);
+    const auto graph = build_from(read(kModels / (id + ".json")), {.batch = 1, .sequence = 16});
+    ASSERT_TRUE(graph) << to_text(graph.error());
+    EXPECT_EQ(parameter_count(*graph).value(), *row.find("parameters")->as_whole());
+  }
+}
+
+// Figures that everybody can look up, here once more so that no data file can drift from them.
+TEST(PublishedParameters, OfWellKnownModels) {
+  const std::vector<std::pair<std::string, std::int64_t>> known = {
+      {"gpt2", 124'439'808},
+      {"llama-2-7b", 6'738'415'616},
+      {"llama-3.1-8b", 8'030'261'248},
+      {"llama-3.1-405b", 405'853'388'800},
+      {"mistral-7b-v0.1", 7'241'732'096},
+      {"qwen2.5-7b", 7'615'616'512},
+      {"gemma-2-9b", 9'241'705'984},
+      {"phi-2", 2'779'683'840},
+      {"bloom-176b", 176'247'271'424},
+      {"pythia-12b", 11'846'072'320},
+      {"opt-6.7b", 6'658'473'984},
+      {"falcon-7b", 6'921'720'704},
+  };
+  for (const auto& [id, parameters] : known) {
+    const auto graph = build_from(read(kModels / (id + ".json")), {});
+    ASSERT_TRUE(graph) << to_text(graph.error());
+    EXPECT_EQ(parameter_count(*graph).value(), parameters) << id;
+  }
+}
+
+TEST(CatalogueModels, AreManyAndCoverEveryFamily) {
+  std::set<std::string> families;
+  for (const fs::path& file : model_files()) {
+    families.insert(*read(file).find("config")->find("model_type")->as_text());
+  }
+  const std::vector<std::string> known = known_model_types();
+  EXPECT_EQ(families, std::set<std::string>(known.begin(), known.end()));
+  EXPECT_GE(model_files().size(), 60u);
+}
+
+TEST(CatalogueModels, BuildAsTheyStandAndStateTheirSource) {
+  for (const fs::path& file : model_files()) {
+    SCOPED_TRACE(file.stem().string());
+    const facts::Value entry = read(file);
+    EXPECT_EQ(*entry.find("id")->as_text(), file.stem().string());
+    EXPECT_EQ(*entry.find("schema")->as_text(), "steelyard.model/1");
+    EXPECT_FALSE(entry.find("source")->as_text()->empty());
+    const std::string& confidence = *entry.find("confidence")->as_text();
+    EXPECT_TRUE(confidence == "high" || confidence == "medium") << confidence;
+    const auto graph = build_from(entry, {});
+    ASSERT_TRUE(graph) << to_text(graph.error());
+    EXPECT_LE(graph->sequence, 2048);
+    if (const facts::Value* published = entry.find("published_parameters")) {
+      EXPECT_EQ(parameter_count(*graph).value(), *published->as_whole());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace steelyard::model
