@@ -1,0 +1,149 @@
+#include "report/validation_tables.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <set>
+
+#include "base/format.h"
+#include "base/quantity.h"
+
+namespace steelyard::report {
+namespace {
+
+using facts::name_of;
+
+constexpr std::size_t kWorst = 5;
+constexpr std::size_t kExampleIds = 3;
+
+std::string signed_percent(Ratio error) {
+  const std::string text = percent(error);
+  return error.value() > 0.0 ? "+" + text : text;
+}
+
+// A measured or predicted figure in the unit its name says.
+std::string figure(const std::string& quantity, facts::QuantityGroup group, double value) {
+  if (group != facts::QuantityGroup::pace && std::abs(value) < 9e18) {
+    return to_text(Bytes(checked_round(value)));
+  }
+  if (quantity == "step_seconds") return to_text(Seconds(value));
+  if (quantity == "tokens_per_second_per_gpu") return to_text(TokensPerSecond(value));
+  if (quantity == "samples_per_second") return to_text(SamplesPerSecond(value));
+  if (quantity.ends_with("tflops_per_gpu")) return fmt::format("{:.4g} TFLOP/s", value);
+  if (quantity.ends_with("fu")) return percent(Ratio(value));
+  return fmt::format("{:.4g}", value);
+}
+
+void add_errors(std::vector<std::string>& row, const facts::ErrorSummary& errors) {
+  row.push_back(grouped(errors.cases));
+  row.push_back(percent(errors.median_absolute_error));
+  row.push_back(percent(errors.p90_absolute_error));
+  row.push_back(signed_percent(errors.bias));
+}
+
+TextTable overall_table(const facts::Validation& validation) {
+  TextTable table({{"quantity"},
+                   {"cases", Align::right},
+                   {"median error", Align::right},
+                   {"90th percentile", Align::right},
+                   {"bias", Align::right}});
+  for (const facts::ErrorSummary& errors : validation.overall) {
+    std::vector<std::string> row = {std::string(name_of(errors.group))};
+    add_errors(row, errors);
+    table.add(std::move(row));
+  }
+  return table;
+}
+
+TextTable sources_table(const facts::Validation& validation) {
+  TextTable table({{"source"},
+                   {"quantity"},
+                   {"confidence"},
+                   {"cases", Align::right},
+                   {"median error", Align::right},
+                   {"90th percentile", Align::right},
+                   {"bias", Align::right}});
+  for (const facts::ErrorSummary& errors : validation.summary) {
+    std::vector<std::string> row = {printable(errors.source), std::string(name_of(errors.group)),
+                                    printable(errors.confidence)};
+    add_errors(row, errors);
+    table.add(std::move(row));
+  }
+  return table;
+}
+
+TextTable worst_table(const facts::Validation& validation) {
+  TextTable table({{"case"},
+                   {"source"},
+                   {"quantity"},
+                   {"measured", Align::right},
+                   {"predicted", Align::right},
+                   {"error", Align::right}});
+  std::vector<const facts::Comparison*> order;
+  for (const facts::Comparison& comparison : validation.cases) order.push_back(&comparison);
+  std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
+    if (a->group != b->group) return a->group < b->group;
+    return std::abs(a->error.value()) > std::abs(b->error.value());
+  });
+  std::map<facts::QuantityGroup, std::size_t> shown;
+  for (const facts::Comparison* c : order) {
+    if (shown[c->group]++ >= kWorst || c->error.value() == 0.0) continue;
+    table.add({shortened(printable(c->id), 44), printable(c->source), printable(c->quantity),
+               figure(c->quantity, c->group, c->measured),
+               figure(c->quantity, c->group, c->predicted), signed_percent(c->error)});
+  }
+  return table;
+}
+
+TextTable fits_table(const facts::FitsConfusion& fits) {
+  TextTable table({{""}, {"it did fit", Align::right}, {"it did not", Align::right}});
+  table.add({"planned to fit", grouped(fits.true_positive), grouped(fits.false_positive)});
+  table.add({"planned not to", grouped(fits.false_negative), grouped(fits.true_negative)});
+  return table;
+}
+
+TextTable unsupported_table(const facts::Validation& validation, std::size_t longest_reason) {
+  std::map<std::string, std::vector<std::string>> by_reason;
+  for (const facts::UnsupportedCase& unsupported : validation.unsupported) {
+    by_reason[unsupported.reason].push_back(unsupported.id);
+  }
+  std::vector<std::pair<std::string, std::vector<std::string>>> order(by_reason.begin(),
+                                                                      by_reason.end());
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto& a, const auto& b) { return a.second.size() > b.second.size(); });
+  TextTable table({{"cases", Align::right}, {"reason"}, {"for example"}});
+  for (const auto& [reason, ids] : order) {
+    std::string examples;
+    for (std::size_t i = 0; i < ids.size() && i < kExampleIds; ++i) {
+      examples += (i == 0 ? "" : ", ") + printable(ids[i]);
+    }
+    table.add({grouped(static_cast<std::int64_t>(ids.size())),
+               shortened(printable(reason), longest_reason), shortened(examples, longest_reason)});
+  }
+  return table;
+}
+
+}  // namespace
+
+ValidationTables validation_tables(const facts::Validation& validation,
+                                   std::size_t longest_reason) {
+  return {.overall = overall_table(validation),
+          .sources = sources_table(validation),
+          .worst = worst_table(validation),
+          .fits = fits_table(validation.fits),
+          .unsupported = unsupported_table(validation, longest_reason)};
+}
+
+std::string validation_headline(const facts::Validation& validation) {
+  std::set<std::pair<std::string, std::string>> compared;
+  for (const facts::Comparison& c : validation.cases) compared.insert({c.source, c.id});
+  return fmt::format(
+      "{} figures of {} cases compared; {} cases could not be planned and count as failures.",
+      grouped(static_cast<std::int64_t>(validation.cases.size())),
+      grouped(static_cast<std::int64_t>(compared.size())),
+      grouped(static_cast<std::int64_t>(validation.unsupported.size())));
+}
+
+}  // namespace steelyard::report
