@@ -81,6 +81,8 @@ Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table
   constants.gemm = settings.ratio("gemm");
   constants.attention_forward = settings.ratio("attention_forward");
   constants.attention_backward = settings.ratio("attention_backward");
+  constants.cudnn_attention_forward = settings.ratio("cudnn_attention_forward");
+  constants.cudnn_attention_backward = settings.ratio("cudnn_attention_backward");
   constants.memory = settings.ratio("memory");
   constants.link = settings.ratio("link");
   constants.network = settings.ratio("network");

@@ -68,6 +68,7 @@ struct DeviceMemoryConstants {
 struct EfficiencyConstants {
   Ratio gemm;        // of the dense peak of the precision, large matrices
   Ratio attention_forward, attention_backward;
+  Ratio cudnn_attention_forward{}, cudnn_attention_backward{};  // train.attention = "cudnn"
   Ratio memory;      // of the HBM bandwidth, pointwise kernels
   Ratio link;        // of the GPU link, large messages
   Ratio network;

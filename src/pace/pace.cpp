@@ -33,6 +33,8 @@ Result<void> check(const EfficiencyConstants& constants) {
       {"gemm", constants.gemm},
       {"attention_forward", constants.attention_forward},
       {"attention_backward", constants.attention_backward},
+      {"cudnn_attention_forward", constants.cudnn_attention_forward},
+      {"cudnn_attention_backward", constants.cudnn_attention_backward},
       {"memory", constants.memory},
       {"link", constants.link},
       {"network", constants.network},
@@ -50,6 +52,16 @@ Result<void> check(const EfficiencyConstants& constants) {
                         std::to_string(constants.overlap_slowdown.value()), "0 or more"));
   }
   return {};
+}
+
+// Of the GPU's architecture, with the attention kernel that the job asks for.
+EfficiencyConstants constants_for(const Request& request) {
+  EfficiencyConstants constants = request.efficiency->on(request.machine->gpu.architecture);
+  if (request.job->train.attention == facts::Attention::cudnn) {
+    constants.attention_forward = constants.cudnn_attention_forward;
+    constants.attention_backward = constants.cudnn_attention_backward;
+  }
+  return constants;
 }
 
 struct Used {  // by index: whether the step (not the set-up) has such an event
@@ -168,7 +180,7 @@ void fill_rates(PacePlan& plan, const Request& request, Flops recomputed_per_gpu
 
 Result<PacePlan> step_time(const Request& request) {
   const Program& program = *request.program;
-  const EfficiencyConstants& constants = request.efficiency->on(request.machine->gpu.architecture);
+  const EfficiencyConstants constants = constants_for(request);
   STEELYARD_CHECK(check(constants));
   if (!request.job->train.global_batch) {
     return fail(our_bug("train.global_batch", "nothing", "a resolved job"));

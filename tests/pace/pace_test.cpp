@@ -129,6 +129,21 @@ TEST(Pace, ConstantsOfTheArchitectureReplaceTheGeneralOnes) {
   EXPECT_DOUBLE_EQ(plan->step->value(), 0.15);
 }
 
+TEST(Pace, TheJobChoosesTheAttentionKernel) {
+  Setting setting;
+  Body body;
+  step::Work attention;
+  attention.kind = step::WorkKind::attention;
+  attention.dtype = facts::DType::bf16;
+  attention.flops = Flops(100e12);
+  append(setting.program, body, attention);
+  setting.program.step.push_back({1, {phase_of(PhaseKind::forward, {body})}});
+  // 100 TFLOP at half of 1000 TFLOP/s: 0.2 s; cuDNN's at all of it: 0.1 s.
+  EXPECT_DOUBLE_EQ(step_time(setting.request())->step->value(), 0.2);
+  setting.job.train.attention = facts::Attention::cudnn;
+  EXPECT_DOUBLE_EQ(step_time(setting.request())->step->value(), 0.1);
+}
+
 TEST(Pace, AnImpossibleConstantIsOurError) {
   Setting setting = small_setting();
   setting.constants.memory = Ratio(0.0);

@@ -46,6 +46,8 @@ inline facts::EfficiencyConstants halves() {
   constants.gemm = Ratio(0.5);
   constants.attention_forward = Ratio(0.5);
   constants.attention_backward = Ratio(0.25);
+  constants.cudnn_attention_forward = Ratio(1.0);
+  constants.cudnn_attention_backward = Ratio(0.5);
   constants.memory = Ratio(0.5);
   constants.link = Ratio(0.5);
   constants.network = Ratio(0.5);
