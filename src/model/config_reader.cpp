@@ -81,6 +81,10 @@ bool ConfigReader::is_null(std::string_view key) const {
   return value != nullptr && value->is_null();
 }
 
+std::string ConfigReader::subject_of(std::string_view key) const {
+  return fmt::format("{}: {}{}", name_, prefix_, key);
+}
+
 void ConfigReader::reject(Error error) {
   if (!error_) error_ = std::move(error);
 }
@@ -88,7 +92,7 @@ void ConfigReader::reject(Error error) {
 void ConfigReader::reject(std::string_view key, std::string found, std::string accepted,
                           std::string hint) {
   reject(Error{.code = ErrorCode::bad_input,
-               .subject = fmt::format("{}: {}{}", name_, prefix_, key),
+               .subject = subject_of(key),
                .found = std::move(found),
                .accepted = std::move(accepted),
                .hint = std::move(hint)});

@@ -64,6 +64,9 @@ class ConfigReader {
   void reject(Error error);
   void reject(std::string_view key, std::string found, std::string accepted, std::string hint = {});
 
+  // How a message names a key: "llama-2-7b: attn_config.alibi".
+  [[nodiscard]] std::string subject_of(std::string_view key) const;
+
   [[nodiscard]] const std::optional<Error>& first_error() const { return error_; }
   [[nodiscard]] const std::string& name() const { return name_; }
 

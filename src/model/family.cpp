@@ -103,7 +103,7 @@ void check_positions(ConfigReader& config, const Graph& graph, std::int64_t posi
   if (graph.sequence <= positions) return;
   config.reject(Error{
       .code = ErrorCode::impossible_combination,
-      .subject = fmt::format("{}: {}", config.name(), key),
+      .subject = config.subject_of(key),
       .found =
           fmt::format("{} learned positions for samples of {} tokens", positions, graph.sequence),
       .accepted = fmt::format("at least {}", graph.sequence),

@@ -10,6 +10,15 @@ namespace steelyard::model {
 
 namespace {
 
+// Understood, but not built.
+void refuse(ConfigReader& table, const std::string& key, std::string found, std::string accepted) {
+  table.reject(Error{.code = ErrorCode::not_supported,
+                     .subject = table.subject_of(key),
+                     .found = std::move(found),
+                     .accepted = std::move(accepted),
+                     .hint = "this variant of MPT is not built yet"});
+}
+
 struct Mpt {
   Sizes sizes;
   AttentionPart attention;
@@ -55,7 +64,7 @@ void read_mpt_attention(ConfigReader& config, Mpt& mpt) {
   mpt.attention.shape.dropout = table.probability({"attn_pdrop"}, 0.0);
   for (const char* key : {"qk_ln", "qk_gn"}) {
     if (table.flag({key}, false)) {
-      table.reject(key, "true", "false", "normed queries and keys of MPT are not built yet");
+      refuse(table, key, "true", "false");
     }
   }
   config.adopt(table);
@@ -68,7 +77,7 @@ void read_mpt_mlp(ConfigReader& config, Mpt& mpt) {
   mpt.mlp.intermediate = static_cast<std::int64_t>(static_cast<double>(mpt.sizes.hidden) * ratio);
   ConfigReader table = config.table("ffn_config");
   const std::string type = table.text({"ffn_type"}, "mptmlp");
-  if (type != "mptmlp") table.reject("ffn_type", "\"" + type + "\"", "mptmlp");
+  if (type != "mptmlp") refuse(table, "ffn_type", "\"" + type + "\"", "mptmlp");
   mpt.mlp.intermediate = table.whole({"ffn_hidden_size"}, mpt.mlp.intermediate, kWideLimits);
   config.adopt(table);
   if (mpt.mlp.intermediate < 1) {

@@ -1,0 +1,157 @@
+// What holds for the graph of every catalogue model: each tensor is made before it is used, blocks
+// fit together, weights are named once. `step` relies on it.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <set>
+
+#include "codec/codec.h"
+#include "model/model_fixtures.h"
+
+namespace steelyard::model {
+namespace {
+
+namespace fs = std::filesystem;
+
+void check_reads(const Operator& op, const Block& block, const Graph& graph,
+                 const std::set<std::int32_t>& made) {
+  for (const TensorRef input : op.inputs) {
+    if (input.shared) {
+      EXPECT_LT(input.index, std::ssize(graph.shared)) << op.name;
+    } else {
+      EXPECT_TRUE(made.contains(input.index)) << block.name << ": " << op.name;
+    }
+  }
+  for (const std::int32_t weight : op.weights) {
+    EXPECT_LT(weight, std::ssize(block.weights)) << op.name;
+  }
+}
+
+// Every tensor of the block is its input or made by exactly one operator, before it is read; every
+// weight belongs to exactly one operator; operator names are distinct.
+void check_block(const Block& block, const Graph& graph) {
+  std::set<std::int32_t> made;
+  std::set<std::int32_t> weights;
+  std::set<std::string> names;
+  if (block.input.index >= 0) made.insert(block.input.index);
+  for (const Operator& op : block.operators) {
+    check_reads(op, block, graph, made);
+    for (const TensorRef output : op.outputs) {
+      if (!output.shared) {
+        EXPECT_TRUE(made.insert(output.index).second) << op.name;
+      }
+    }
+    for (const std::int32_t weight : op.weights) EXPECT_TRUE(weights.insert(weight).second);
+    EXPECT_TRUE(names.insert(op.name).second) << block.name << ": " << op.name;
+  }
+  EXPECT_EQ(std::ssize(made), std::ssize(block.tensors)) << block.name;
+  EXPECT_EQ(std::ssize(weights), std::ssize(block.weights)) << block.name;
+  EXPECT_TRUE(made.contains(block.output.index)) << block.name;
+}
+
+void check_chain(const Graph& graph) {
+  const Shape stream = {graph.batch, graph.sequence, graph.hidden};
+  std::int64_t layers = 0;
+  for (const Segment& segment : graph.segments) {
+    for (const Block& block : segment.blocks) {
+      const auto shape = [&](TensorRef ref) {
+        return block.tensors.at(static_cast<std::size_t>(ref.index)).shape;
+      };
+      if (block.name == "embed") {
+        EXPECT_EQ(block.input.index, -1);
+      } else {
+        EXPECT_EQ(shape(block.input), stream);
+      }
+      EXPECT_EQ(shape(block.output), block.name == "head" ? Shape{} : stream);
+      if (block.name != "embed" && block.name != "head") layers += segment.repeat;
+    }
+  }
+  EXPECT_EQ(layers, graph.layers);
+  EXPECT_EQ(graph.segments.front().blocks.front().name, "embed");
+  EXPECT_EQ(graph.segments.back().blocks.back().name, "head");
+}
+
+void check_tied(const Graph& graph) {
+  const Block& embed = graph.segments.front().blocks.front();
+  for (const Segment& segment : graph.segments) {
+    for (const Block& block : segment.blocks) {
+      for (const Weight& weight : block.weights) {
+        if (weight.tied_to.empty()) continue;
+        const Weight* owner = find_weight(embed, weight.tied_to);
+        ASSERT_NE(owner, nullptr) << weight.tied_to;
+        EXPECT_EQ(owner->shape, weight.shape);
+      }
+    }
+  }
+}
+
+template <class Check>
+void for_each_model(const Check& check) {
+  int models = 0;
+  for (const auto& item :
+       fs::directory_iterator(fs::path(STEELYARD_SOURCE_DIR) / "catalog/models")) {
+    SCOPED_TRACE(item.path().stem().string());
+    const auto entry = codec::read_value(item.path());
+    ASSERT_TRUE(entry) << to_text(entry.error());
+    const auto graph = build({"test", *entry->find("config"), ""}, {.batch = 2, .sequence = 48});
+    ASSERT_TRUE(graph) << to_text(graph.error());
+    check(*graph);
+    ++models;
+  }
+  EXPECT_GT(models, 0);
+}
+
+TEST(Structure, TensorsAreMadeOnceAndBeforeTheyAreRead) {
+  for_each_model([](const Graph& graph) {
+    for (const Segment& segment : graph.segments) {
+      for (const Block& block : segment.blocks) check_block(block, graph);
+    }
+  });
+}
+
+TEST(Structure, BlocksHandOnTheResidualStream) {
+  for_each_model(check_chain);
+}
+
+TEST(Structure, TiedWeightsNameAWeightOfTheSameShape) {
+  for_each_model(check_tied);
+}
+
+TEST(Structure, RotaryModelsShareTheirTableAndOnlyThey) {
+  for_each_model([](const Graph& graph) {
+    bool turns = false;
+    std::int64_t dims = 0;
+    for (const Operator& op : layer_of(graph).operators) {
+      if (op.kind != OperatorKind::rotary) continue;
+      turns = true;
+      dims = op.rotary_dims;
+    }
+    EXPECT_EQ(graph.shared.size(), turns ? 3u : 1u);
+    if (turns) {
+      EXPECT_EQ(graph.shared[1].shape, (Shape{1, graph.sequence, dims}));
+    }
+  });
+}
+
+TEST(Structure, AttentionReadsHeadsOfItsOwnShape) {
+  for_each_model([](const Graph& graph) {
+    const Block& layer = layer_of(graph);
+    int attentions = 0;
+    for (const Operator& op : layer.operators) {
+      if (op.kind != OperatorKind::attention) continue;
+      ++attentions;
+      const auto shape = [&](TensorRef ref) {
+        return layer.tensors.at(static_cast<std::size_t>(ref.index)).shape;
+      };
+      const AttentionShape& a = op.attention;
+      EXPECT_EQ(shape(op.inputs[0]), (Shape{graph.batch, a.heads, graph.sequence, a.head_dim}));
+      EXPECT_EQ(shape(op.inputs[1]), (Shape{graph.batch, a.kv_heads, graph.sequence, a.head_dim}));
+      EXPECT_EQ(shape(op.inputs[2]), (Shape{graph.batch, a.kv_heads, graph.sequence, a.head_dim}));
+      EXPECT_EQ(shape(op.outputs[0]), (Shape{graph.batch, graph.sequence, a.heads * a.head_dim}));
+    }
+    EXPECT_EQ(attentions, 1);
+  });
+}
+
+}  // namespace
+}  // namespace steelyard::model
