@@ -47,7 +47,7 @@ struct Weight {
 enum class OperatorKind {
   embedding,          // in: ids [B,S]; weight [V,H]; out: [B,S,H]
   position_embedding, // out: [1,S,H], or [B,S,H] (OPT), from a learned table; no tensor input
-  linear,             // in: [..., K]; weights: matrix (K*N elements), perhaps bias [N]; out: [..., N]
+  linear,             // in: [..., K]; weights: matrix (K*N), perhaps bias [N]; out: [..., N]
   layer_norm,         // in: [..., H]; weights: of role norm, then bias; either may lack
   rms_norm,           // in: [..., H]; weight
   rotary_table,       // out: cos, sin [1,S,R]
@@ -99,7 +99,8 @@ struct Operator {
 };
 
 struct Block {
-  std::string name;  // "embed", then "model.layers" or "transformer.h" (a layer's prefix), then "head"
+  // "embed", then the prefix of a layer ("model.layers", "transformer.h"), then "head".
+  std::string name;
   std::vector<Weight> weights;
   std::vector<TensorInfo> tensors;
   std::vector<Operator> operators;

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Recomputes with transformers what the tests of this room compare with.
 
-Optional: the results are recorded as data, nothing in the build or the tests runs this. It needs the
-Python packages torch (2.6 or newer) and transformers; models are built on the meta device, so that even
-the largest needs no memory.
+Optional: the results are recorded as data, nothing in the build or the tests runs this. It needs
+the Python packages torch (2.6 or newer) and transformers; catalogue models are built on the meta
+device, so that even the largest needs no memory.
 
   oracle_parameters.py            published_parameters.json: the parameters of every catalogue model
   oracle_parameters.py --states   state_dicts.json: the tiny models named there, run once
@@ -76,10 +76,11 @@ def states():
     recorded = json.loads(path.read_text())
     rows = [observed(model["config"]) for model in recorded["models"]]
     head = {"schema": "steelyard.state_dicts/1",
-            "source": f"{VERSIONS}: named parameters (tied ones too) of a model of each config, and of "
-                      "one eager forward the output shapes of the modules that hold parameters and "
-                      "2 * inputs * output features summed over the linears; gpt_neox's head bears "
-                      "the name of its checkpoints and of transformers 4, embed_out",
+            "source": f"{VERSIONS}: named parameters (tied ones too) of a model of each config, "
+                      "and of one eager forward the output shapes of the modules that hold "
+                      "parameters and 2 * inputs * output features summed over the linears; "
+                      "gpt_neox's head bears the name of its checkpoints and of transformers 4, "
+                      "embed_out",
             "batch": BATCH, "sequence": SEQUENCE}
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items())
     models = ",\n".join("{" + ",\n ".join(f"{json.dumps(key)}: {json.dumps(value)}"
