@@ -58,4 +58,9 @@ struct Station {
   return path.job.data.kind == facts::DataKind::synthetic;
 }
 
+// "1 rank", "8 ranks".
+[[nodiscard]] inline std::string counted(std::int64_t count, const char* noun) {
+  return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
+}
+
 }  // namespace steelyard::feed

@@ -39,11 +39,11 @@ double rank_rate(double workers, double work, double hand_over) {
 
 std::string workers_text(const Path& path) {
   if (path.workers == 0) {
-    return fmt::format("{} ranks decode by themselves (data.workers = 0), {}", path.ranks,
-                       path.cores_note);
+    return fmt::format("{}, no loader processes (data.workers = 0), {}",
+                       counted(path.ranks, "rank"), path.cores_note);
   }
-  return fmt::format("{} ranks x {} workers on {}: {:.1f} run per rank", path.ranks, path.workers,
-                     path.cores_note, path.running_workers);
+  return fmt::format("{} x {} on {}: {:.1f} run per rank", counted(path.ranks, "rank"),
+                     counted(path.workers, "worker"), path.cores_note, path.running_workers);
 }
 
 bool gpu_decodes(const Path& path) {
@@ -140,10 +140,10 @@ Station host_to_device(const Path& path) {
            .can = SamplesPerSecond(rate),
            .needed = {},
            .ram = ram,
-           .note = link ? fmt::format("{} GPUs x {} ({} of the link)", path.ranks, to_text(copy),
-                                      percent(path.constants.host_link_share))
-                        : fmt::format("{} GPUs x {} (PCIe 4 x16 assumed, the link is unknown)",
-                                      path.ranks, to_text(copy))}};
+           .note = link ? fmt::format("{} x {} ({} of the link)", counted(path.ranks, "GPU"),
+                                      to_text(copy), percent(path.constants.host_link_share))
+                        : fmt::format("{} x {} (PCIe 4 x16 assumed, the link is unknown)",
+                                      counted(path.ranks, "GPU"), to_text(copy))}};
 }
 
 }  // namespace steelyard::feed

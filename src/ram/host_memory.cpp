@@ -18,8 +18,8 @@ facts::RamBytes startup(const Node& node, Notes& notes) {
   facts::RamBytes bytes;
   bytes[RamCategory::system] = node.constants.system;
   bytes[RamCategory::framework] = node.constants.process * node.ranks;
-  notes.push_back(fmt::format("framework: {} ranks x {} (interpreter, framework, CUDA host side).",
-                              node.ranks, to_text(node.constants.process)));
+  notes.push_back(fmt::format("framework: {} x {} (interpreter, framework, CUDA host side).",
+                              ranks_text(node.ranks), to_text(node.constants.process)));
   return bytes;
 }
 

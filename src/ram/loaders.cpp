@@ -18,8 +18,9 @@ void add_workers(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const std::int64_t processes = checked_multiply(node.ranks, node.workers);
   bytes[RamCategory::loader_workers] += node.constants.loader_worker * processes;
   if (processes > 0) {
-    notes.push_back(fmt::format("loader_workers: {} ranks x {} worker processes x {}.", node.ranks,
-                                node.workers, to_text(node.constants.loader_worker)));
+    notes.push_back(fmt::format("loader_workers: {} x {} worker processes x {}.",
+                                ranks_text(node.ranks), node.workers,
+                                to_text(node.constants.loader_worker)));
   }
   const facts::DataKeys& data = node.job.data;
   const bool file_list = data.layout == facts::DataLayout::files &&
@@ -44,8 +45,8 @@ void add_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
           : checked_multiply(node.workers, std::max<std::int64_t>(1, node.job.data.prefetch));
   bytes[RamCategory::prefetch] += node.batch * ahead * node.ranks;
   notes.push_back(
-      fmt::format("prefetch: {} ranks x {} batches in flight x {}, in shared memory (/dev/shm).",
-                  node.ranks, ahead, to_text(node.batch)));
+      fmt::format("prefetch: {} x {} batches in flight x {}, in shared memory (/dev/shm).",
+                  ranks_text(node.ranks), ahead, to_text(node.batch)));
   if (!node.job.data.pin_memory) return;
   // The pin thread copies one batch while the step uses the one before.
   bytes[RamCategory::pinned] += pinned(node.batch) * 2 * node.ranks;

@@ -34,4 +34,9 @@ struct Node {
   return node.shards > 1 || node.model_parallel > 1;
 }
 
+// "1 rank", "8 ranks".
+[[nodiscard]] inline std::string ranks_text(std::int64_t ranks) {
+  return ranks == 1 ? "1 rank" : std::to_string(ranks) + " ranks";
+}
+
 }  // namespace steelyard::ram

@@ -36,15 +36,15 @@ Bytes load_transient(const Node& node, Notes& notes) {
       const Bytes held = node.states.largest_block_bytes * node.ranks;
       notes.push_back(fmt::format(
           "model_load: files are mapped, so their pages are reclaimable cache; each of {} "
-          "ranks converts one block at a time ({}).",
-          node.ranks, to_text(node.states.largest_block_bytes)));
+          "converts one block at a time ({}).",
+          ranks_text(node.ranks), to_text(node.states.largest_block_bytes)));
       return held;
     }
     case facts::CheckpointLoad::per_rank: {
       const Bytes each = one_rank_loads(node, load_copies(node));
       notes.push_back(
-          fmt::format("model_load: each of {} ranks reads the whole state by itself, {} per rank.",
-                      node.ranks, to_text(each)));
+          fmt::format("model_load: each of {} reads the whole state by itself, {} per rank.",
+                      ranks_text(node.ranks), to_text(each)));
       return each * node.ranks;
     }
     case facts::CheckpointLoad::rank0: {
@@ -99,14 +99,14 @@ Bytes checkpoint_staging(const Node& node, Notes& notes) {
       return pinned_in_pieces(full);
     case facts::CheckpointMethod::sharded_sync:
       notes.push_back(fmt::format(
-          "checkpoint: each of {} ranks writes its own part ({}), at most one file shard at once.",
-          node.ranks, to_text(part)));
+          "checkpoint: each of {} writes its own part ({}), at most one file shard at once.",
+          ranks_text(node.ranks), to_text(part)));
       return streamed(node, part) * node.ranks;
     case facts::CheckpointMethod::sharded_async:
-      notes.push_back(fmt::format(
-          "checkpoint: each of {} ranks keeps a page-locked snapshot of its own part ({}) "
-          "while it is written, rounded up tensor by tensor (4/3).",
-          node.ranks, to_text(part)));
+      notes.push_back(
+          fmt::format("checkpoint: each of {} keeps a page-locked snapshot of its own part ({}) "
+                      "while it is written, rounded up tensor by tensor (4/3).",
+                      ranks_text(node.ranks), to_text(part)));
       return pinned_in_pieces(part * node.ranks);
   }
   return Bytes();

@@ -36,7 +36,7 @@ Example llama_8b() {
   example.job.data.workers = 2;
   example.sample_bytes = Bytes(8192 * 8);  // 8192 tokens of 8 B
   example.set_parameters(8'030'261'248, 4, false);
-  example.states.largest_block_bytes = Bytes(218'112'000 * 4LL);
+  example.states.largest_block_bytes = Bytes(128'257LL * 4'096 * 4);
   example.constants.system = 4_GiB;
   example.constants.process = 3_GiB;
   example.constants.loader_worker = 300_MiB;
@@ -47,8 +47,8 @@ TEST(HostMemory, workedExampleOfTheDocumentation) {
   const facts::RamPlan plan = planned(llama_8b());
   // 4 GiB + 8 * 3 GiB
   EXPECT_EQ(phase(plan, RamPhase::startup).total(), Bytes(30'064'771'072));
-  // + 8 ranks convert one block: 8 * 872,448,000
-  EXPECT_EQ(phase(plan, RamPhase::load).total(), Bytes(37'044'355'072));
+  // + 8 ranks convert the largest block, the head and its norm: 8 * 128,257 * 4,096 * 4
+  EXPECT_EQ(phase(plan, RamPhase::load).total(), Bytes(46'875'672'576));
   // startup + workers 8 * 2 * 314,572,800 + in flight 8 * (2 * 2) * 131,072 + pinned 8 * 2 *
   // 131,072
   EXPECT_EQ(phase(plan, RamPhase::steady)[RamCategory::loader_workers], Bytes(5'033'164'800));
