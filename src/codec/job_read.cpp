@@ -30,14 +30,15 @@ Result<void> check_has_model(const facts::Job& job, const std::string& name) {
                .line = {}});
 }
 
+// `name` appears in messages; `title` is the job's name when the job does not say one.
 Result<facts::Job> read(facts::Value value, const Lines* lines, const std::string& name,
-                        std::span<const std::string> settings) {
+                        std::string title, std::span<const std::string> settings) {
   STEELYARD_CHECK(check_is_table(value, name));
   std::set<std::string, std::less<>> given;
   STEELYARD_CHECK(apply_settings(value, settings, given));
 
   facts::Job job;
-  job.name = std::filesystem::path(name).stem().string();
+  job.name = std::move(title);
   const std::vector<std::string> keys = job_keys();
   Reading reading{.file = name,
                   .lines = lines,
@@ -58,12 +59,13 @@ Result<facts::Job> read(facts::Value value, const Lines* lines, const std::strin
 Result<facts::Job> read_job(const std::filesystem::path& file,
                             std::span<const std::string> settings) {
   STEELYARD_TRY(document, read_document(file));
-  return read(std::move(document.value), &document.lines, file.string(), settings);
+  return read(std::move(document.value), &document.lines, file.string(), file.stem().string(),
+              settings);
 }
 
 Result<facts::Job> job_from(const facts::Value& value, const std::string& name,
                             std::span<const std::string> settings) {
-  return read(value, nullptr, name, settings);
+  return read(value, nullptr, name, name, settings);
 }
 
 }  // namespace steelyard::codec
