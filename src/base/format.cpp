@@ -59,7 +59,7 @@ std::string decimal_text(double value, std::span<const std::string_view> units) 
 
 // Three significant digits with the thousands apart: "11,400", "0.42".
 std::string grouped_significant(double value) {
-  if (std::abs(value) < 1000.0) return significant(value);
+  if (std::abs(rounded(value)) < 1000.0) return significant(value);
   if (std::abs(value) >= 1e15) return fmt::format("{:.2e}", value);
   const double step =
       std::pow(10.0, std::floor(std::log10(std::abs(value))) - (kSignificantDigits - 1));
@@ -147,8 +147,12 @@ std::string to_text(TokensPerSecond rate) {
 }
 
 std::string to_text(Parameters parameters) {
+  return compact(parameters.real());
+}
+
+std::string compact(double number) {
   constexpr std::array<std::string_view, 5> kUnits = {"", "K", "M", "B", "T"};
-  return decimal_text(parameters.real(), kUnits);
+  return decimal_text(number, kUnits);
 }
 
 std::string percent(Ratio share) {

@@ -18,5 +18,6 @@ namespace steelyard {
 [[nodiscard]] std::string to_text(Parameters parameters);    // "8.03 B", "124 M"
 [[nodiscard]] std::string percent(Ratio share);              // "38 %", "0.4 %"
 [[nodiscard]] std::string grouped(std::int64_t number);      // "8,030,261,248"
+[[nodiscard]] std::string compact(double number);            // "1.42 M", "60.3 K", "812"
 
 }  // namespace steelyard

@@ -75,6 +75,26 @@ std::size_t width_of(Codepoint c) {
   return within(kTwoWide, c.value) ? 2 : 1;
 }
 
+// Units are this short ("GiB", "min"); a number keeps the word behind it when it may be its unit.
+constexpr std::size_t kLongestUnit = 3;
+
+bool is_digit(char c) {
+  return c >= '0' && c <= '9';
+}
+
+// Takes the next word off the text's front, a number together with its unit.
+std::string_view next_word(std::string_view& text) {
+  std::size_t end = std::min(text.find(' '), text.size());
+  if (end > 0 && end < text.size() && is_digit(text[end - 1])) {
+    const std::size_t unit_end = std::min(text.find(' ', end + 1), text.size());
+    const std::string_view unit = text.substr(end + 1, unit_end - end - 1);
+    if (!unit.empty() && unit.size() <= kLongestUnit) end = unit_end;
+  }
+  const std::string_view word = text.substr(0, end);
+  text.remove_prefix(std::min(end + 1, text.size()));
+  return word;
+}
+
 }  // namespace
 
 std::size_t display_width(std::string_view text) {
@@ -119,9 +139,7 @@ std::vector<std::string> wrapped(std::string_view text, std::size_t width) {
   std::string line;
   std::size_t used = 0;
   while (!text.empty()) {
-    const std::size_t blank = std::min(text.find(' '), text.size());
-    const std::string_view word = text.substr(0, blank);
-    text.remove_prefix(std::min(blank + 1, text.size()));
+    const std::string_view word = next_word(text);
     if (word.empty()) continue;
     const std::size_t word_width = display_width(word);
     if (used > 0 && used + 1 + word_width > width) {

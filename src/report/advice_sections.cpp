@@ -24,8 +24,6 @@ std::string confidence_words(std::string_view what, const facts::ConfidenceOf& c
 std::string effect_words(const facts::Advice& advice, const Paint& paint) {
   std::string words =
       advice.fits ? paint.ink("fits", Ink::good) : paint.ink("still does not fit", Ink::bad);
-  words += fmt::format(": VRAM {}, RAM {}", to_text(advice.vram_peak), to_text(advice.ram_peak));
-  if (advice.step) words += ", step " + to_text(*advice.step);
   if (advice.cost_per_hour) words += fmt::format(", {:.2f} per hour", *advice.cost_per_hour);
   return words;
 }
@@ -47,6 +45,11 @@ std::string and_more(std::size_t all, std::size_t shown) {
 }  // namespace
 
 Lines confidence_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
+  const std::int64_t near =
+      plan.vram_confidence.cases + plan.ram_confidence.cases + plan.pace_confidence.cases;
+  if (near == 0) {
+    return wrapped("No measured case is near this job: read every figure as an estimate.", width);
+  }
   const std::vector<std::string> words = {confidence_words("VRAM", plan.vram_confidence, paint),
                                           confidence_words("RAM", plan.ram_confidence, paint),
                                           confidence_words("step", plan.pace_confidence, paint)};
@@ -58,7 +61,8 @@ Lines advice_lines(const facts::Plan& plan, std::size_t width, const Paint& pain
   Lines lines;
   const auto& advice = plan.balance.advice;
   for (std::size_t i = 0; i < advice.size() && i < kMostAdvice; ++i) {
-    std::vector<std::string> body = wrapped(paint.outside(advice[i].sentence), width - kIndent);
+    std::vector<std::string> body =
+        wrapped(sentence_of(advice[i].sentence, paint), width - kIndent);
     for (const std::string& line :
          flowed({effect_words(advice[i], paint), settings_words(advice[i], paint)}, width - kIndent,
                 paint)) {
@@ -75,7 +79,7 @@ Lines advice_lines(const facts::Plan& plan, std::size_t width, const Paint& pain
 Lines note_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
   Lines lines;
   for (std::size_t i = 0; i < plan.warnings.size() && i < kMostWarnings; ++i) {
-    const Lines wrap = wrapped(paint.outside(plan.warnings[i]), width);
+    const Lines wrap = wrapped(sentence_of(plan.warnings[i], paint), width);
     lines.insert(lines.end(), wrap.begin(), wrap.end());
   }
   if (plan.warnings.size() > kMostWarnings) {

@@ -25,7 +25,7 @@ double sum_of(const std::vector<Part>& parts) {
   return sum;
 }
 
-constexpr std::size_t kGap = 3;         // between two columns of the legend
+constexpr std::size_t kGap = 2;         // between two columns of the legend
 constexpr std::size_t kMostInARow = 4;  // more are hard to scan
 
 struct Entry {

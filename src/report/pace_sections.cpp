@@ -66,25 +66,42 @@ Bar breakdown_bar(const facts::PaceBreakdown& breakdown) {
   return bar;
 }
 
+// "6,210" of "6,210 tokens/s".
+std::string number_of(TokensPerSecond rate) {
+  const std::string text = to_text(rate);
+  return text.substr(0, text.find(' '));
+}
+
 std::vector<std::string> pace_words(const facts::PacePlan& pace) {
   std::vector<std::string> words = {to_text(*pace.step)};
-  if (pace.tokens) words.push_back(to_text(*pace.tokens));
-  if (pace.tokens_per_gpu) words.push_back(to_text(*pace.tokens_per_gpu) + " per GPU");
+  if (pace.tokens) {
+    std::string tokens = to_text(*pace.tokens);
+    if (pace.tokens_per_gpu)
+      tokens += fmt::format(" ({} per GPU)", number_of(*pace.tokens_per_gpu));
+    words.push_back(std::move(tokens));
+  }
   if (!pace.tokens && pace.samples) words.push_back(to_text(*pace.samples));
-  if (pace.model_flops_per_gpu) words.push_back(to_text(*pace.model_flops_per_gpu) + " per GPU");
   if (pace.mfu) words.push_back("MFU " + percent(*pace.mfu));
   if (pace.hfu && pace.hfu != pace.mfu) words.push_back("HFU " + percent(*pace.hfu));
   return words;
 }
 
-std::string number_of(const SamplesPerSecond& rate) {
-  const std::string text = to_text(rate);
-  return text.substr(0, text.find(' '));
-}
-
-std::string stage_words(const facts::FeedStage& stage, const Paint& paint) {
-  return fmt::format("{} {}", paint.outside(stage.name),
-                     stage.can ? number_of(*stage.can) : "unknown");
+// Where every GPU's data comes through, stage by stage, broken into lines between stages.
+Lines path_lines(const facts::FeedPlan& feed, std::size_t width, const Paint& paint) {
+  Lines lines;
+  for (const facts::FeedStage& stage : feed.stages) {
+    std::string words = paint.outside(stage.name) + " " +
+                        (stage.can ? compact(stage.can->value()) : std::string("unknown"));
+    if (&stage == &feed.stages.back()) words += " samples/s";
+    const std::string arrow = lines.empty() ? "" : std::string(paint.signs().arrow);
+    if (lines.empty() ||
+        display_width(lines.back()) + display_width(arrow) + display_width(words) > width) {
+      lines.push_back(std::move(words));
+    } else {
+      lines.back() += arrow + words;
+    }
+  }
+  return lines;
 }
 
 std::string wait_words(const facts::FeedPlan& feed, const Paint& paint) {
@@ -113,7 +130,7 @@ Lines balance_lines(const facts::Plan& plan, std::size_t width, const Paint& pai
   const Lines drawing = steelyard_lines(balance, width, paint);
   lines.insert(lines.end(), drawing.begin(), drawing.end());
   for (const std::string& sentence : balance.sentences) {
-    const Lines wrap = wrapped(paint.outside(sentence), width);
+    const Lines wrap = wrapped(sentence_of(sentence, paint), width);
     lines.insert(lines.end(), wrap.begin(), wrap.end());
   }
   return lines;
@@ -139,15 +156,15 @@ Lines step_lines(const facts::Plan& plan, std::size_t width, const Paint& paint)
 Lines data_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
   const facts::FeedPlan& feed = plan.feed;
   std::vector<std::string> words = {wait_words(feed, paint)};
-  std::vector<std::string> stages;
-  std::optional<SamplesPerSecond> needed;
   for (const facts::FeedStage& stage : feed.stages) {
-    stages.push_back(stage_words(stage, paint));
-    if (stage.needed) needed = stage.needed;
+    if (!stage.needed) continue;
+    words.push_back("needed " + to_text(*stage.needed));
+    break;  // the same of every stage
   }
-  if (needed) words.push_back("needed " + to_text(*needed));
-  if (!stages.empty()) words.push_back(joined(stages, paint.signs().arrow));
-  return flowed(words, width, paint);
+  Lines lines = flowed(words, width, paint);
+  const Lines path = path_lines(feed, width, paint);
+  lines.insert(lines.end(), path.begin(), path.end());
+  return lines;
 }
 
 }  // namespace steelyard::report

@@ -30,6 +30,9 @@ using Lines = std::vector<std::string>;
 [[nodiscard]] Lines flowed(const std::vector<std::string>& phrases, std::size_t width,
                            const Paint& paint);
 
+// Text from outside, with a capital letter and a full stop.
+[[nodiscard]] std::string sentence_of(std::string_view text, const Paint& paint);
+
 // "unknown (why)": what a figure that nobody knows is printed as.
 [[nodiscard]] std::string unknown(std::string_view why, const Paint& paint);
 

@@ -124,6 +124,16 @@ Lines flowed(const std::vector<std::string>& phrases, std::size_t width, const P
   return lines;
 }
 
+std::string sentence_of(std::string_view text, const Paint& paint) {
+  std::string sentence = paint.outside(text);
+  if (sentence.empty()) return sentence;
+  if (sentence.front() >= 'a' && sentence.front() <= 'z') {
+    sentence.front() = static_cast<char>(sentence.front() - 'a' + 'A');
+  }
+  if (sentence.find_last_of(".!?") != sentence.size() - 1) sentence += '.';
+  return sentence;
+}
+
 std::string unknown(std::string_view why, const Paint& paint) {
   return why.empty() ? "unknown" : fmt::format("unknown ({})", paint.outside(why));
 }

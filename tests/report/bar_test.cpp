@@ -49,7 +49,7 @@ TEST(Bar, WithoutALimitThePartsFillIt) {
 TEST(Bar, AbsentPartsAreNeitherInTheBarNorInTheLegend) {
   const Bar bar = bar_of({1, 0, 1}, std::nullopt);
   EXPECT_THAT(bar_lines(bar, 12, plain()), ElementsAre("[A####C----]"));
-  EXPECT_THAT(legend_lines(bar, 60, plain()), ElementsAre("A A 1 GiB 50 %   C C 1 GiB 50 %"));
+  EXPECT_THAT(legend_lines(bar, 60, plain()), ElementsAre("A A 1 GiB 50 %  C C 1 GiB 50 %"));
 }
 
 TEST(Bar, LegendTakesAsManyColumnsAsFit) {
