@@ -45,6 +45,7 @@ void measure_vram(const Request& request, const step::Program& program, Plan& pl
   wanted.program = &program;
   wanted.device = &device;
   wanted.timeline = request.timeline;
+  wanted.capacity = plan.machine.gpu.memory.value;
   vram::Answer answer = vram::replay(wanted);
   plan.vram.capacity = plan.machine.gpu.memory;
   plan.vram.fullest = answer.memory;

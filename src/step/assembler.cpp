@@ -21,6 +21,7 @@ Program Assembler::assemble() {
   add_zero_grad(first_chains_);
   set_states();
   count_kernels();
+  program_.gradients_outlive_step = layout_.gradients_outlive_step;
   program_.ranks = layout_.data;
   program_.communicators = layout_.data > 1 ? 1 : 0;
   return std::move(program_);
@@ -62,13 +63,14 @@ void Assembler::free(std::vector<Event>& events, std::int32_t slot_index) {
 }
 
 void Assembler::communicate(std::vector<Event>& events, Collective kind, Bytes payload,
-                            bool overlaps, std::string_view text, std::int64_t ranks) {
+                            bool overlaps, std::string_view text, std::int64_t ranks, std::int64_t stride) {
   if (ranks <= 1) return;
   Communication entry;
   entry.kind = kind;
   entry.payload = payload;
   entry.ranks = ranks;
-  entry.ranks_per_node = std::min(ranks, job_.machine.gpus.value_or(ranks));
+  const std::int64_t on_node = job_.machine.gpus.value_or(ranks) / stride;
+  entry.ranks_per_node = std::clamp<std::int64_t>(on_node, 1, ranks);
   entry.overlaps = overlaps;
   entry.name = name(text);
   program_.communication.push_back(entry);

@@ -76,8 +76,9 @@ class Assembler {
                     Stream stream = Stream::compute);
   void allocate(std::vector<Event>& events, std::int32_t slot_index);
   void free(std::vector<Event>& events, std::int32_t slot_index);
+  // `stride`: distance of neighbouring ranks of the group, in ranks of the job.
   void communicate(std::vector<Event>& events, Collective kind, Bytes payload, bool overlaps,
-                   std::string_view name, std::int64_t ranks);
+                   std::string_view name, std::int64_t ranks, std::int64_t stride = 1);
   void work(std::vector<Event>& events, WorkKind kind, Bytes traffic, std::string_view name);
   std::int32_t name(std::string_view text);
   void count_kernels();

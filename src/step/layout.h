@@ -39,6 +39,10 @@ struct Layout {
   bool gathers = false;          // parameters are gathered layer by layer (ZeRO-3, FSDP)
   bool reshards = true;          // and released after forward
   bool flat_buckets = false;     // DeepSpeed's reduce buckets
+  // FSDP1 keeps the sharded gradient (FlatParameter._saved_grad_shard) through zero_grad until the
+  // next forward: measured in fms_acceleration, where four copies of the shard stay allocated between
+  // steps, not three, and only three are there at the peak in backward.
+  bool gradients_outlive_step = false;
   OptimizerLayout optimizer;
 };
 

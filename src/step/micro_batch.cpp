@@ -141,7 +141,7 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit, bool firs
   if (layout_.group < layout_.data) {  // hybrid sharding: the shards are summed over the replicas
     communicate(events, Collective::all_reduce,
                 bytes_of(ceil_divide(unit.numel, layout_.gradient_shards), layout_.reduce), true,
-                "all_reduce shards", layout_.data / layout_.group);
+                "all_reduce shards", layout_.data / layout_.group, layout_.group);
   }
   if (layout_.flat_buckets) return;  // into the partition that exists since setup
   if (unit.reduced >= 0) allocate(events, unit.reduced);

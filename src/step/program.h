@@ -107,9 +107,14 @@ struct Program {
   std::vector<Slot> slots;
   std::vector<Work> work;
   std::vector<Communication> communication;
-  std::vector<Pass> setup;  // once: parameters, optimizer states, buffers
+  std::vector<Pass> setup;  // once: parameters, buffers
+  // Once, inside the first step, right before its optimizer phase: PyTorch's optimizers allocate their
+  // states in the first step(), among what the first backward left in the allocator.
+  std::vector<Pass> first_optimizer;
   std::vector<Pass> step;   // every step
   StateSizes states;
+  // The gradients' shards stay until the next forward begins: between steps they are still there.
+  bool gradients_outlive_step = false;
   // Kernel launches of one step; eager frameworks cannot issue them faster than the host allows.
   std::int64_t kernels = 0;
   std::int64_t ranks = 1;

@@ -10,14 +10,14 @@ namespace {
 
 using facts::VramCategory;
 
-constexpr double kBf16OptimizerBlock = 256.0;  // bitsandbytes: elements per fp32 block statistic
-constexpr std::int64_t kEightBitLeast = 4096;  // smaller tensors keep fp32 states
+// bitsandbytes (optim/optimizer.py): elements per fp32 block statistic, and the smallest tensor whose
+// states are kept in 8 bits.
+constexpr std::int64_t kEightBitBlock = 256;
+constexpr std::int64_t kEightBitLeast = 4096;
 
 Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel) {
   if (!optimizer.eight_bit || numel < kEightBitLeast) return bytes_of(numel, optimizer.state);
-  const auto blocks =
-      static_cast<std::int64_t>(static_cast<double>(numel) / kBf16OptimizerBlock) + 1;
-  return Bytes(numel) + Bytes(4 * blocks);
+  return Bytes(numel) + bytes_of(ceil_divide(numel, kEightBitBlock), DType::fp32);
 }
 
 // Adafactor: a row and a column vector for a matrix, a full tensor otherwise.
@@ -94,7 +94,9 @@ void Assembler::add_optimizer_states() {
     }
     phase.bodies.push_back(std::move(body));
   }
-  program_.setup.push_back({1, {std::move(phase)}});
+  // DeepSpeed makes its states at start-up (initialize_optimizer_states).
+  std::vector<Pass>& when = layout_.flat_buckets ? program_.setup : program_.first_optimizer;
+  when.push_back({1, {std::move(phase)}});
 }
 
 void Assembler::add_communication_buffers() {
@@ -128,7 +130,7 @@ void Assembler::add_communication_buffers() {
 }
 
 void Assembler::add_existing_gradients() {
-  if (layout_.gradient_shards > 1) return;
+  if (layout_.flat_buckets && layout_.gradient_shards > 1) return;  // DeepSpeed's partition
   Phase phase{PhaseKind::setup, {}};
   for (const model::Segment& segment : graph_.segments) {
     Body body;
@@ -137,8 +139,10 @@ void Assembler::add_existing_gradients() {
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
         if (!weight.tied_to.empty()) continue;
-        allocate(body.events, slot(bytes_of(model::elements(weight.shape), layout_.gradient),
-                                   VramCategory::gradients, weight.name));
+        const std::int64_t shard =
+            ceil_divide(model::elements(weight.shape), layout_.gradient_shards);
+        allocate(body.events, slot(bytes_of(shard, layout_.gradient), VramCategory::gradients,
+                                   weight.name));
       }
     }
     phase.bodies.push_back(std::move(body));

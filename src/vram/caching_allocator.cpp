@@ -72,6 +72,7 @@ class CachingAllocator::Implementation {
 
   Index allocate(std::int64_t requested, int stream);
   void free(Index index);
+  void set_capacity(std::int64_t capacity) { capacity_ = capacity; }
   void empty_cache();
 
   [[nodiscard]] std::int64_t allocated() const { return allocated_; }
@@ -448,6 +449,10 @@ BlockId CachingAllocator::allocate(Bytes requested, int stream) {
 
 void CachingAllocator::free(BlockId block) {
   if (block != 0) implementation_->free(static_cast<Index>(block - 1));
+}
+
+void CachingAllocator::set_device_bytes(std::optional<Bytes> bytes) {
+  implementation_->set_capacity(bytes ? bytes->value() : kUnlimitedDevice);
 }
 
 void CachingAllocator::empty_cache() {

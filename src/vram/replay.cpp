@@ -1,5 +1,6 @@
 // Plays a program's allocations through the caching allocator and keeps the fullest moment.
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,11 +19,29 @@ using step::EventKind;
 // Two steps: the second meets the free lists that the first one left, every later one does the same.
 constexpr int kSteps = 2;
 
+// NCCL's buffers, outside of the allocator, per communicator.
+Bytes communication_bytes(const step::Program& program,
+                          const facts::DeviceMemoryConstants& device) {
+  if (program.communicators == 0) return {};
+  const Bytes one = device.collective_per_channel * device.collective_channels + device.nvls;
+  return one * program.communicators;
+}
+
+AllocatorSettings settings_of(const Request& request) {
+  AllocatorSettings settings;
+  if (request.capacity) {
+    const Bytes outside =
+        request.device->context + communication_bytes(*request.program, *request.device);
+    settings.device_bytes = std::max(Bytes(), *request.capacity - outside);
+  }
+  return settings;
+}
+
 class Replay {
  public:
   explicit Replay(const Request& request)
       : program_(*request.program), device_(*request.device), timeline_(request.timeline),
-        allocator_(AllocatorSettings{}), live_blocks_(program_.slots.size()) {}
+        allocator_(settings_of(request)), live_blocks_(program_.slots.size()) {}
 
   Answer run();
 
@@ -34,12 +53,13 @@ class Replay {
   };
 
   void play(const std::vector<step::Pass>& passes);
+  void play(const step::Pass& pass);
   void play(const step::Body& body, const step::Phase& phase, std::int64_t instance);
   void allocate(std::int32_t slot, std::int64_t instance);
   void release(std::int32_t slot, std::int64_t instance);
   void note_peak(std::int32_t slot);
   [[nodiscard]] Live& at(std::int32_t slot, std::int64_t instance);
-  [[nodiscard]] Bytes communication_bytes() const;
+  [[nodiscard]] BlockId take(Bytes bytes, int stream);
 
   const step::Program& program_;
   const facts::DeviceMemoryConstants& device_;
@@ -50,6 +70,7 @@ class Replay {
   VramBytes live_;
   Bytes managed_, managed_peak_;
 
+  std::optional<Bytes> steady_;
   Bytes peak_, reserved_peak_;
   VramBytes at_peak_;
   facts::PeakAt peak_at_;
@@ -73,6 +94,15 @@ Replay::Live& Replay::at(std::int32_t slot, std::int64_t instance) {
   return instances[index];
 }
 
+// Out of memory ends a real job; here the card grows by what was missing.
+BlockId Replay::take(Bytes bytes, int stream) {
+  constexpr Bytes kSegment(20 << 20);  // the allocator asks the device for 20 MiB or a 2 MiB multiple
+  if (const auto block = allocator_.try_allocate(bytes, stream)) return *block;
+  allocator_.set_device_bytes(allocator_.reserved() +
+                              round_up(std::max(bytes, kSegment), Bytes(2 << 20)));
+  return allocator_.allocate(bytes, stream);
+}
+
 void Replay::allocate(std::int32_t slot, std::int64_t instance) {
   const step::Slot& wanted = program_.slots[static_cast<std::size_t>(slot)];
   Live& live = at(slot, instance);
@@ -84,7 +114,7 @@ void Replay::allocate(std::int32_t slot, std::int64_t instance) {
     managed_peak_ = std::max(managed_peak_, managed_);
     return;
   }
-  live.block = allocator_.allocate(wanted.bytes, static_cast<int>(wanted.stream));
+  live.block = take(wanted.bytes, static_cast<int>(wanted.stream));
   live.bytes = live.block == 0 ? Bytes() : allocator_.size_of(live.block);
   live_[live.category] += live.bytes;
   note_peak(slot);
@@ -139,50 +169,53 @@ void Replay::play(const step::Body& body, const step::Phase& phase, std::int64_t
 }
 
 void Replay::play(const std::vector<step::Pass>& passes) {
-  for (const step::Pass& pass : passes) {
-    // Later micro-batches of a pass are alike: the second meets what the first left behind.
-    const std::int64_t repeats = std::min<std::int64_t>(pass.repeat, 2);
-    for (std::int64_t r = 0; r < repeats; ++r) {
-      for (const step::Phase& phase : pass.phases) {
-        for (const step::Body& body : phase.bodies) {
-          for (std::int64_t i = 0; i < body.repeat; ++i) {
-            play(body, phase, body.reversed ? body.repeat - 1 - i : i);
-          }
+  for (const step::Pass& pass : passes) play(pass);
+}
+
+void Replay::play(const step::Pass& pass) {
+  // Later micro-batches of a pass are alike: the second meets what the first left behind.
+  const std::int64_t repeats = std::min<std::int64_t>(pass.repeat, 2);
+  for (std::int64_t r = 0; r < repeats; ++r) {
+    for (const step::Phase& phase : pass.phases) {
+      for (const step::Body& body : phase.bodies) {
+        for (std::int64_t i = 0; i < body.repeat; ++i) {
+          play(body, phase, body.reversed ? body.repeat - 1 - i : i);
         }
       }
     }
   }
 }
 
-// NCCL's buffers, outside of the allocator, per communicator.
-Bytes Replay::communication_bytes() const {
-  if (program_.communicators == 0) return {};
-  const Bytes one = device_.collective_per_channel * device_.collective_channels + device_.nvls;
-  return one * program_.communicators;
-}
-
 Answer Replay::run() {
   for (std::int64_t i = 0; i < device_.gemm_handles; ++i) {
     // Per thread that multiplies: forward and autograd. From the allocator, kept for ever.
-    const BlockId block = allocator_.allocate(device_.gemm_workspace);
+    const BlockId block = take(device_.gemm_workspace, 0);
     live_[VramCategory::runtime] += block == 0 ? Bytes() : allocator_.size_of(block);
   }
   play(program_.setup);
   for (int i = 0; i < kSteps; ++i) {
     moments_.clear();
-    play(program_.step);
+    for (const step::Pass& pass : program_.step) {
+      const bool optimizes = pass.phases.front().kind == step::PhaseKind::optimizer;
+      if (i == 0 && optimizes) play(program_.first_optimizer);
+      if (program_.gradients_outlive_step &&
+          pass.phases.front().kind == step::PhaseKind::zero_grad) {
+        steady_ = allocator_.allocated();
+      }
+      play(pass);
+    }
   }
   Answer answer;
   facts::RankMemory& memory = answer.memory;
   memory.kind = "data-parallel rank";
   memory.ranks = program_.ranks;
   memory.peak_allocated = peak_;
-  memory.steady_allocated = allocator_.allocated();
+  memory.steady_allocated = steady_.value_or(allocator_.allocated());
   memory.peak_reserved = reserved_peak_;
   memory.by_category = at_peak_;
   memory.by_category[VramCategory::allocator] = reserved_peak_ - peak_;
   memory.by_category[VramCategory::runtime] += device_.context;
-  memory.by_category[VramCategory::communication] += communication_bytes();
+  memory.by_category[VramCategory::communication] += communication_bytes(program_, device_);
   memory.peak_device_used = memory.by_category.total();
   memory.peak_at = peak_at_;
   answer.timeline = std::move(moments_);

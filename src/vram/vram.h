@@ -1,6 +1,7 @@
 // The first header of the room: the program of a rank -> what its GPU holds, moment by moment.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
@@ -13,6 +14,9 @@ namespace steelyard::vram {
 struct Request {
   const step::Program* program = nullptr;
   const facts::DeviceMemoryConstants* device = nullptr;
+  // Of the card. PyTorch gives cached segments back when the card is full, so a nearly full card
+  // reserves less than an endless one; unknown: nothing is ever given back.
+  std::optional<Bytes> capacity;
   bool timeline = false;
 };
 
@@ -21,7 +25,8 @@ struct Answer {
   std::vector<facts::Moment> timeline;  // empty unless asked for
 };
 
-// Replays the program through the caching allocator until a step repeats.
+// Replays the program through the caching allocator for two steps; later ones are like the second.
+// A job that does not fit goes on with a larger card: the answer says what it would have needed.
 [[nodiscard]] Answer replay(const Request& request);
 
 }  // namespace steelyard::vram
