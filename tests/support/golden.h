@@ -7,17 +7,11 @@
 
 #include <cstdlib>
 #include <fstream>
-#include <sstream>
 #include <string>
 
-namespace steelyard::testing {
+#include "support/files.h"
 
-inline std::string file_text(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
+namespace steelyard::testing {
 
 inline void expect_golden(const std::string& text, const std::string& name) {
   const std::string path = std::string(STEELYARD_TESTS_DIR) + "/" + name + ".txt";
