@@ -118,9 +118,9 @@ TEST(Cli, PlanWithoutAJobFile) {
 }
 
 TEST(Cli, ShortcutsOverrideTheJobFile) {
-  const Outcome outcome = ran({"plan", kExample, "--model", "gpt2", "--gpus", "2"});
+  const Outcome outcome = ran({"plan", kExample, "--model", "llama-3.2-1b", "--gpus", "2"});
   EXPECT_THAT(outcome.err, IsEmpty());
-  EXPECT_THAT(outcome.out, HasSubstr("124 M parameters"));
+  EXPECT_THAT(outcome.out, HasSubstr("1.24 B parameters"));
   EXPECT_THAT(outcome.out, HasSubstr("with 2 "));
 }
 

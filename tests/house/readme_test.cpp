@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -41,21 +44,29 @@ std::vector<std::string> linked_files(const std::string& markdown) {
   return files;
 }
 
+struct Outcome {
+  int status = -1;
+  std::string out;
+};
+
+// Runs a line of the README in the repository, with `steelyard` being the program of this build.
+Outcome run_line(const std::string& line) {
+  const fs::path script = fs::path(::testing::TempDir()) / "steelyard_readme.sh";
+  std::ofstream(script) << "cd '" << kRoot.string() << "'\nsteelyard() { '" << STEELYARD_PROGRAM
+                        << "' \"$@\"; }\n"
+                        << line << "\n";
+  Outcome outcome;
+  FILE* pipe = popen(("bash '" + script.string() + "'").c_str(), "r");
+  std::array<char, 4096> buffer{};
+  while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) outcome.out += buffer.data();
+  const int status = pclose(pipe);
+  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  fs::remove(script);
+  return outcome;
+}
+
 int status_of(const std::string& command) {
-  const std::string line = "cd '" + kRoot.string() + "' && steelyard() { '" + STEELYARD_PROGRAM +
-                           "' \"$@\"; }; " + command + " >/dev/null";
-  const int status = std::system(("bash -c '" +
-                                  [&] {
-                                    std::string quoted;
-                                    for (const char c : line) {
-                                      quoted +=
-                                          c == '\'' ? std::string("'\\''") : std::string(1, c);
-                                    }
-                                    return quoted;
-                                  }() +
-                                  "'")
-                                     .c_str());
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return run_line(command + " >/dev/null").status;
 }
 
 TEST(Readme, ItsCommandsRun) {
@@ -65,6 +76,23 @@ TEST(Readme, ItsCommandsRun) {
     const int status = status_of(command);
     EXPECT_TRUE(status == 0 || status == 3) << command << " ended with " << status;
   }
+}
+
+// The output that the README shows is what the program prints today. STEELYARD_WRITE_GOLDEN=1
+// writes it anew.
+TEST(Readme, ItsOutputIsReal) {
+  const std::string readme = testing::file_text(kRoot / "README.md");
+  const std::string fence = "```text\n";
+  const std::size_t block = readme.find(fence);
+  ASSERT_NE(block, std::string::npos);
+  const std::size_t begin = block + fence.size();
+  const std::size_t end = readme.find("```", begin);
+  const std::string out = run_line("steelyard plan examples/llama-3.1-8b-fsdp.toml").out;
+  if (std::getenv("STEELYARD_WRITE_GOLDEN") != nullptr) {
+    std::ofstream(kRoot / "README.md") << readme.substr(0, begin) << out << readme.substr(end);
+    return;
+  }
+  EXPECT_EQ(readme.substr(begin, end - begin), out);
 }
 
 TEST(Readme, LinksOfTheDocumentsLeadSomewhere) {
