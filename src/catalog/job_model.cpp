@@ -126,6 +126,26 @@ Result<facts::ModelSource> Catalog::model(std::string_view id) const {
       .name = std::string(id), .config = *config, .source = sources_of(content->find("source"))};
 }
 
+namespace {
+
+// An import may bring the model; reading other tools' configurations is not built yet.
+Result<void> imports_no_model(const facts::ImportKeys& import) {
+  const auto refuse = [](const char* key) {
+    return fail(Error{.code = ErrorCode::not_supported,
+                      .subject = key,
+                      .found = "a value",
+                      .accepted = "the job's own keys, with model.config",
+                      .hint = "reading other tools' configurations is not built in this version"});
+  };
+  if (import.megatron) return refuse("import.megatron");
+  if (import.deepspeed) return refuse("import.deepspeed");
+  if (import.accelerate) return refuse("import.accelerate");
+  if (import.torchtitan) return refuse("import.torchtitan");
+  return {};
+}
+
+}  // namespace
+
 Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
                                              const std::filesystem::path& folder) const {
   const auto found = [&]() -> Result<facts::ModelSource> {
@@ -134,6 +154,7 @@ Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
     }
     const std::string* name = std::get_if<std::string>(&job.model.config);
     if (name == nullptr || name->empty()) {
+      STEELYARD_CHECK(imports_no_model(job.import));
       return fail(Error{.code = ErrorCode::missing_value,
                         .subject = "model.config",
                         .found = "nothing",

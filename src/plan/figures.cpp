@@ -36,6 +36,16 @@ void describe_model(const Request& request, const model::Graph& graph,
       model::forward_flops(graph) / static_cast<double>(graph.batch);
   plan.model.backward_flops_per_sample =
       plan.model.forward_flops_per_sample * kBackwardPerForward;
+  Flops attention;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.kind != model::OperatorKind::attention) continue;
+        attention += model::forward_flops(op, block, graph) * static_cast<double>(segment.repeat);
+      }
+    }
+  }
+  plan.model.attention_forward_flops_per_sample = attention / static_cast<double>(graph.batch);
 }
 
 void measure_vram(const Request& request, const step::Program& program, Plan& plan) {

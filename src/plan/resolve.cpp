@@ -96,9 +96,12 @@ Result<void> resolve_sharding(Job& job) {
   const Sharding sharding = job.parallel.sharding;
   const std::int64_t group = sharding == Sharding::hsdp ? std::min(data, *job.machine.gpus) : data;
   fill(job, job.parallel.shard_group, "parallel.shard_group", group, Origin::fallback);
-  if (data % *job.parallel.shard_group != 0) {
-    return fail(impossible("parallel.shard_group", std::to_string(*job.parallel.shard_group),
-                           fmt::format("a divisor of parallel.data = {}", data), ""));
+  // FSDP shards over the context-parallel ranks too: they hold the same parameters.
+  const std::int64_t alike = checked_multiply(data, job.parallel.context);
+  if (alike % *job.parallel.shard_group != 0) {
+    return fail(impossible(
+        "parallel.shard_group", std::to_string(*job.parallel.shard_group),
+        fmt::format("a divisor of {} = parallel.data x parallel.context", alike), ""));
   }
   ShortPrecision reduce = own_type(job.train.precision);
   if (is_mixed(job.train.precision) && !is_zero(sharding)) reduce = ShortPrecision::fp32;
@@ -157,8 +160,14 @@ Result<void> resolve_optimizer(Job& job) {
   return {};
 }
 
-void resolve_data(Job& job, const model::Graph& graph, const facts::Machine& machine) {
+Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Machine& machine) {
   facts::DataKeys& data = job.data;
+  if (data.sizes_from) {
+    Error error = impossible("data.sizes_from", *data.sizes_from, "data.bytes_per_sample",
+                             "measuring a folder is not built in this version: give the mean");
+    error.code = ErrorCode::not_supported;
+    return fail(std::move(error));
+  }
   fill(job, data.kind, "data.kind", facts::DataKind::tokens, Origin::model);
   const bool tokens = *data.kind == facts::DataKind::tokens;
   if (tokens) {
@@ -177,6 +186,7 @@ void resolve_data(Job& job, const model::Graph& graph, const facts::Machine& mac
        Origin::fallback);
   fill(job, job.checkpoint.every_steps, "checkpoint.every_steps", kCheckpointSteps,
        Origin::fallback);
+  return {};
 }
 
 }  // namespace
@@ -188,7 +198,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   STEELYARD_CHECK(resolve_optimizer(job));
   STEELYARD_TRY(graph, model::build(model, {1, job.train.sequence_length.value_or(0)}));
   fill(job, job.train.sequence_length, "train.sequence_length", graph.sequence, Origin::model);
-  resolve_data(job, graph, machine);
+  STEELYARD_CHECK(resolve_data(job, graph, machine));
   if (job.name.empty()) job.name = model.name;
   return job;
 }

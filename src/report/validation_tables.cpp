@@ -139,11 +139,17 @@ ValidationTables validation_tables(const facts::Validation& validation,
 std::string validation_headline(const facts::Validation& validation) {
   std::set<std::pair<std::string, std::string>> compared;
   for (const facts::Comparison& c : validation.cases) compared.insert({c.source, c.id});
+  // A planned case whose plan lacks the measured quantity is listed as "quantity: reason".
+  const auto lacking = std::count_if(
+      validation.unsupported.begin(), validation.unsupported.end(),
+      [](const facts::UnsupportedCase& c) { return c.reason.starts_with("quantity: "); });
+  const auto all = static_cast<std::int64_t>(validation.unsupported.size());
   return fmt::format(
-      "{} figures of {} cases compared; {} cases could not be planned and count as failures.",
+      "{} figures of {} cases compared; {} cases could not be planned and {} figures are not in "
+      "their plan: these count as failures.",
       grouped(static_cast<std::int64_t>(validation.cases.size())),
-      grouped(static_cast<std::int64_t>(compared.size())),
-      grouped(static_cast<std::int64_t>(validation.unsupported.size())));
+      grouped(static_cast<std::int64_t>(compared.size())), grouped(all - lacking),
+      grouped(lacking));
 }
 
 }  // namespace steelyard::report

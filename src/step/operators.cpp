@@ -96,6 +96,9 @@ Tensor causal_lm_loss(Tape& tape, const OperatorCall& call) {
   Tensor logits = call.inputs[0];
   if (call.variants->loss == LossTypes::upcast) logits = to(tape, std::move(logits), DType::fp32);
   const Tensor labels = tape.allocate(rows, DType::int64, "shift_labels");
+  if (call.variants->loss == LossTypes::fused) {
+    return fused_cross_entropy(tape, std::move(logits), labels, rows);
+  }
   return cross_entropy(tape, std::move(logits), labels, rows);
 }
 

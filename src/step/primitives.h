@@ -87,4 +87,9 @@ struct AttentionDims {
 [[nodiscard]] Tensor cross_entropy(Tape& tape, Tensor logits, const Tensor& labels,
                                    std::int64_t rows);
 
+// The same as one kernel (flash-attn's CrossEntropyLoss, apex's xentropy): saves the logits themselves
+// and a log-sum-exp per row; the gradient is a tensor of its own.
+[[nodiscard]] Tensor fused_cross_entropy(Tape& tape, Tensor logits, const Tensor& labels,
+                                         std::int64_t rows);
+
 }  // namespace steelyard::step

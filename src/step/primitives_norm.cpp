@@ -107,4 +107,24 @@ Tensor cross_entropy(Tape& tape, Tensor argument, const Tensor& labels, std::int
   return loss;
 }
 
+Tensor fused_cross_entropy(Tape& tape, Tensor argument, const Tensor& labels, std::int64_t rows) {
+  const Tensor logits = std::move(argument);
+  tape.begin_operation();
+  Tensor loss = tape.allocate(rows, DType::fp32, "fused_cross_entropy");  // reduction="none"
+  const Tensor logsumexp = tape.allocate(rows, DType::fp32, "fused_cross_entropy");
+  tape.pointwise("fused_cross_entropy", bytes_of(logits));
+  if (tape.tracks({&logits})) {
+    const std::int64_t numel = logits.numel;
+    const DType dtype = logits.dtype;
+    tape.track(loss, "fused_cross_entropy", {Tape::edge_of(logits)},
+               {logits.storage, logsumexp.storage, labels.storage},
+               [numel, dtype](Tape& t, const Gradients&) {
+                 Tensor dx = t.allocate(numel, dtype, "fused_cross_entropy_backward");
+                 t.pointwise("fused_cross_entropy_backward", 2 * bytes_of(dx));
+                 return Gradients{dx};
+               });
+  }
+  return loss;
+}
+
 }  // namespace steelyard::step

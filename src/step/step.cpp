@@ -43,9 +43,43 @@ Result<void> check_train(const facts::TrainKeys& train) {
   if (train.optimizer.in_backward) {
     return fail(not_yet("train.optimizer.in_backward", "true", "false"));
   }
+  return {};
+}
+
+// Keys of other kinds of samples than text rows of one length.
+Result<void> check_samples(const facts::TrainKeys& train) {
   if (train.tokens_per_batch) {
     return fail(not_yet("train.tokens_per_batch", "a value", "train.micro_batch"));
   }
+  if (train.decoder_sequence_length) {
+    return fail(not_yet("train.decoder_sequence_length", "a value", "train.sequence_length"));
+  }
+  if (train.sequence_length_mean) {
+    return fail(not_yet("train.sequence_length_mean", "a value", "train.sequence_length"));
+  }
+  if (!train.image_size.empty()) {
+    return fail(not_yet("train.image_size", "a size", "no value: models here read text"));
+  }
+  if (train.frames) {
+    return fail(not_yet("train.frames", "a value", "no value: models here read text"));
+  }
+  if (train.memory_format != facts::MemoryFormat::contiguous) {
+    return fail(not_yet("train.memory_format",
+                        std::string(facts::name_of(train.memory_format)), "contiguous"));
+  }
+  if (train.fp8) return fail(not_yet("train.fp8", "a table", "no value"));
+  return {};
+}
+
+Result<void> check_import(const facts::ImportKeys& import) {
+  const auto absent = [](const char* key, const std::optional<facts::Value>& value) {
+    return value ? Result<void>(fail(not_yet(key, "a value", "the job's own keys")))
+                 : Result<void>();
+  };
+  STEELYARD_CHECK(absent("import.megatron", import.megatron));
+  STEELYARD_CHECK(absent("import.deepspeed", import.deepspeed));
+  STEELYARD_CHECK(absent("import.accelerate", import.accelerate));
+  STEELYARD_CHECK(absent("import.torchtitan", import.torchtitan));
   return {};
 }
 
@@ -60,6 +94,10 @@ Result<void> check_parallel(const facts::ParallelKeys& parallel) {
   STEELYARD_CHECK(one("parallel.expert", parallel.expert));
   STEELYARD_CHECK(one("parallel.expert_tensor", parallel.expert_tensor));
   STEELYARD_CHECK(one("parallel.virtual_stages", parallel.virtual_stages));
+  if (parallel.embeddings != facts::EmbeddingPlacement::replicated) {
+    return fail(not_yet("parallel.embeddings", std::string(facts::name_of(parallel.embeddings)),
+                        "replicated"));
+  }
   if (!parallel.stage_layers.empty()) {
     return fail(not_yet("parallel.stage_layers", "a list", "no value"));
   }
@@ -86,7 +124,9 @@ Result<Program> program_of(const model::Graph& graph, const facts::Job& job,
     return fail(not_yet("framework", profile.name,
                         "pytorch, transformers, deepspeed or another supported framework"));
   }
+  STEELYARD_CHECK(check_import(job.import));
   STEELYARD_CHECK(check_train(job.train));
+  STEELYARD_CHECK(check_samples(job.train));
   STEELYARD_CHECK(check_parallel(job.parallel));
   STEELYARD_CHECK(check_offload(job.offload));
   if (!job.model.companions.empty()) {

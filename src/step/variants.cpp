@@ -38,7 +38,8 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, facts::Atte
                                       {"complex", Rotary::complex}}));
   STEELYARD_TRY(loss, read<LossTypes>(profile, "loss", v.loss,
                                       {{"upcast", LossTypes::upcast},
-                                       {"native", LossTypes::native}}));
+                                       {"native", LossTypes::native},
+                                       {"fused", LossTypes::fused}}));
   STEELYARD_TRY(repeat, read<KeyValueRepeat>(profile, "key_value_repeat", v.key_value_repeat,
                                              {{"repeat", KeyValueRepeat::repeat},
                                               {"grouped", KeyValueRepeat::grouped}}));
