@@ -139,10 +139,10 @@ ValidationTables validation_tables(const facts::Validation& validation,
 std::string validation_headline(const facts::Validation& validation) {
   std::set<std::pair<std::string, std::string>> compared;
   for (const facts::Comparison& c : validation.cases) compared.insert({c.source, c.id});
-  // A planned case whose plan lacks the measured quantity is listed as "quantity: reason".
+  // A planned case whose plan lacks the measured quantity is listed as "quantity: the plan ...".
   const auto lacking = std::count_if(
       validation.unsupported.begin(), validation.unsupported.end(),
-      [](const facts::UnsupportedCase& c) { return c.reason.starts_with("quantity: "); });
+      [](const facts::UnsupportedCase& c) { return c.reason.find(": the plan ") != std::string::npos; });
   const auto all = static_cast<std::int64_t>(validation.unsupported.size());
   return fmt::format(
       "{} figures of {} cases compared; {} cases could not be planned and {} figures are not in "
