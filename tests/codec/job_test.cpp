@@ -48,8 +48,8 @@ TEST(Job, TheSmallestJobHasTheDefaultsOfTheContract) {
   EXPECT_EQ(j.origins.size(), 1U);
 }
 
-TEST(Job, EveryKeyOfTheContractIsRead) {
-  const Job j = good(R"(
+// Every key of the contract, each with a value that is not its default.
+constexpr const char* kEveryKey = R"(
 name = "llama-3.1-8b, full fine-tune"
 framework = "torchtitan"
 [model]
@@ -72,7 +72,6 @@ packed = true
 image_size = [224, 256]
 frames = 16
 precision = "fp8-mixed"
-optimizer = { name = "lamb", fused = true, foreach = false, state_precision = "bf16", master_weights = true, in_backward = true }
 gradient_clipping = false
 recompute = "selective-op"
 attention = "math"
@@ -81,6 +80,13 @@ compile = true
 fused_kernels = ["rmsnorm", "rope", "swiglu", "cross_entropy", "lora", "moe"]
 memory_format = "channels_last"
 fp8 = { recipe = "rowwise", all_gather = true }
+[train.optimizer]
+name = "lamb"
+fused = true
+foreach = false
+state_precision = "bf16"
+master_weights = true
+in_backward = true
 [parallel]
 data = 8
 tensor = 2
@@ -139,7 +145,10 @@ megatron = "model_config.yaml"
 deepspeed = { zero_optimization = { stage = 3 } }
 accelerate = "fsdp.yaml"
 torchtitan = "llama3_8b.toml"
-)");
+)";
+
+TEST(Job, EveryKeyOfTheTopAndOfModelIsRead) {
+  const Job j = good(kEveryKey);
   EXPECT_EQ(j.name, "llama-3.1-8b, full fine-tune");
   EXPECT_EQ(j.framework, facts::Framework::torchtitan);
   EXPECT_EQ(*j.model.set.find("num_hidden_layers"), facts::Value(16));
@@ -147,6 +156,10 @@ torchtitan = "llama3_8b.toml"
   EXPECT_EQ(j.model.companions[0].held, facts::CompanionHeld::load);
   EXPECT_TRUE(j.model.companions[0].trainable);
   EXPECT_EQ(j.model.companions[1].held, facts::CompanionHeld::always);
+}
+
+TEST(Job, EveryKeyOfTrainIsRead) {
+  const Job j = good(kEveryKey);
   EXPECT_EQ(j.train.method, facts::Method::qlora);
   EXPECT_EQ(j.train.lora.rank, 8);
   EXPECT_EQ(j.train.lora.targets, (std::vector<std::string>{"q_proj", "v_proj"}));
@@ -171,6 +184,10 @@ torchtitan = "llama3_8b.toml"
   EXPECT_EQ(j.train.optimizer.state_precision, facts::ShortPrecision::bf16);
   EXPECT_EQ(j.train.optimizer.master_weights, true);
   EXPECT_TRUE(j.train.optimizer.in_backward);
+}
+
+TEST(Job, EveryTechniqueOfTrainIsRead) {
+  const Job j = good(kEveryKey);
   EXPECT_FALSE(j.train.gradient_clipping);
   EXPECT_EQ(j.train.recompute.mode, facts::RecomputeMode::selective_op);
   EXPECT_EQ(j.train.attention, facts::Attention::math);
@@ -181,7 +198,10 @@ torchtitan = "llama3_8b.toml"
   ASSERT_TRUE(j.train.fp8);
   EXPECT_EQ(j.train.fp8->recipe, facts::Fp8Recipe::rowwise);
   EXPECT_TRUE(j.train.fp8->all_gather);
+}
 
+TEST(Job, EveryKeyOfParallelAndOffloadIsRead) {
+  const Job j = good(kEveryKey);
   EXPECT_EQ(j.parallel.data, 8);
   EXPECT_EQ(j.parallel.tensor, 2);
   EXPECT_EQ(j.parallel.pipeline, 3);
@@ -207,7 +227,10 @@ torchtitan = "llama3_8b.toml"
   EXPECT_EQ(j.offload.gradients, facts::OffloadTo::cpu);
   EXPECT_EQ(j.offload.embeddings, facts::EmbeddingOffload::uvm_caching);
   EXPECT_FALSE(j.offload.pin_memory);
+}
 
+TEST(Job, EveryKeyOfDataCheckpointMachineAndImportIsRead) {
+  const Job j = good(kEveryKey);
   EXPECT_EQ(j.data.kind, facts::DataKind::video);
   EXPECT_EQ(j.data.samples, 1281167);
   EXPECT_EQ(j.data.bytes_per_sample, 110000.0);
