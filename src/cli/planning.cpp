@@ -17,14 +17,19 @@ std::string catalogue_id_or_absolute(const std::string& given) {
 
 // The shortcuts as the keys they stand for.
 facts::Value as_keys(const JobWords& words) {
+  const bool has_file = !words.file.empty();
+  const auto named = [&](const std::string& given) {
+    return has_file ? catalogue_id_or_absolute(given) : given;
+  };
   facts::Value model;
-  if (!words.model.empty()) model.set("config", catalogue_id_or_absolute(words.model));
+  if (!words.model.empty()) model.set("config", named(words.model));
   facts::Value machine;
-  if (!words.machine.empty()) machine.set("name", catalogue_id_or_absolute(words.machine));
+  if (!words.machine.empty()) machine.set("name", named(words.machine));
   if (!words.gpu.empty()) machine.set("gpu", words.gpu);
   if (words.gpus) machine.set("gpus", *words.gpus);
   if (words.nodes) machine.set("nodes", *words.nodes);
   facts::Value keys(facts::Object{});
+  if (!has_file) keys.set("name", words.model);
   if (!model.is_null()) keys.set("model", std::move(model));
   if (!machine.is_null()) keys.set("machine", std::move(machine));
   return keys;
@@ -34,6 +39,7 @@ facts::Value as_keys(const JobWords& words) {
 std::vector<std::string> as_settings(const facts::Value& keys) {
   std::vector<std::string> settings;
   for (const auto& [room, members] : *keys.as_object()) {
+    if (members.as_object() == nullptr) continue;  // the name, which a file has of its own
     for (const auto& [key, value] : *members.as_object()) {
       settings.push_back(fmt::format("{}.{}={}", room, key, codec::to_json(value, -1)));
     }

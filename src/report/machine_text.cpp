@@ -132,6 +132,7 @@ std::string machine_text(const facts::Machine& machine, const Style& style) {
   text += fmt::format("\n{} {} {}\n\n", machine.gpus, paint.signs().times,
                       paint.outside(machine.gpu.id)) +
           card.text() + sources_text(machine.sources, machine.confidence, paint);
+  if (!machine.notes.empty()) text += "\nNotes\n";
   for (const std::string& line : wrapped(paint.outside(machine.notes), paint.columns() - 2)) {
     text += "  " + line + "\n";
   }

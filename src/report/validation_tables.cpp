@@ -16,7 +16,6 @@ namespace {
 using facts::name_of;
 
 constexpr std::size_t kWorst = 5;
-constexpr std::size_t kExampleIds = 3;
 
 std::string signed_percent(Ratio error) {
   const std::string text = percent(error);
@@ -74,9 +73,8 @@ TextTable sources_table(const facts::Validation& validation) {
   return table;
 }
 
-TextTable worst_table(const facts::Validation& validation) {
+TextTable worst_table(const facts::Validation& validation, const TableLimits& limits) {
   TextTable table({{"case"},
-                   {"source"},
                    {"quantity"},
                    {"measured", Align::right},
                    {"predicted", Align::right},
@@ -90,7 +88,7 @@ TextTable worst_table(const facts::Validation& validation) {
   std::map<facts::QuantityGroup, std::size_t> shown;
   for (const facts::Comparison* c : order) {
     if (shown[c->group]++ >= kWorst || c->error.value() == 0.0) continue;
-    table.add({shortened(printable(c->id), 44), printable(c->source), printable(c->quantity),
+    table.add({shortened(printable(c->id), limits.id), printable(c->quantity),
                figure(c->quantity, c->group, c->measured),
                figure(c->quantity, c->group, c->predicted), signed_percent(c->error)});
   }
@@ -104,45 +102,63 @@ TextTable fits_table(const facts::FitsConfusion& fits) {
   return table;
 }
 
-TextTable unsupported_table(const facts::Validation& validation, std::size_t longest_reason) {
+std::string some_of(const std::vector<std::string>& ids, std::size_t most) {
+  std::string text;
+  for (std::size_t i = 0; i < ids.size() && i < most; ++i) {
+    text += (i == 0 ? "" : ", ") + printable(ids[i]);
+  }
+  return text;
+}
+
+TextTable unsupported_table(const facts::Validation& validation, const TableLimits& limits) {
+  using Reason = std::pair<std::string, std::vector<std::string>>;
   std::map<std::string, std::vector<std::string>> by_reason;
   for (const facts::UnsupportedCase& unsupported : validation.unsupported) {
-    by_reason[unsupported.reason].push_back(unsupported.id);
+    const std::string& reason = unsupported.reason;  // the hint below it is for one job's writer
+    by_reason[reason.substr(0, reason.find('\n'))].push_back(unsupported.id);
   }
-  std::vector<std::pair<std::string, std::vector<std::string>>> order(by_reason.begin(),
-                                                                      by_reason.end());
-  std::stable_sort(order.begin(), order.end(),
-                   [](const auto& a, const auto& b) { return a.second.size() > b.second.size(); });
+  std::vector<Reason> order(by_reason.begin(), by_reason.end());
+  std::stable_sort(order.begin(), order.end(), [](const Reason& a, const Reason& b) {
+    return a.second.size() > b.second.size();
+  });
   TextTable table({{"cases", Align::right}, {"reason"}, {"for example"}});
-  for (const auto& [reason, ids] : order) {
-    std::string examples;
-    for (std::size_t i = 0; i < ids.size() && i < kExampleIds; ++i) {
-      examples += (i == 0 ? "" : ", ") + printable(ids[i]);
+  std::size_t left_out = 0;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    const auto& [reason, ids] = order[i];
+    if (i >= limits.reasons) {
+      left_out += ids.size();
+      continue;
     }
     table.add({grouped(static_cast<std::int64_t>(ids.size())),
-               shortened(printable(reason), longest_reason), shortened(examples, longest_reason)});
+               shortened(printable(reason), limits.reason),
+               shortened(some_of(ids, limits.examples), limits.id)});
+  }
+  if (left_out > 0) {
+    table.add({grouped(static_cast<std::int64_t>(left_out)),
+               fmt::format("{} further reasons: see --json or --markdown",
+                           order.size() - limits.reasons)});
   }
   return table;
 }
 
 }  // namespace
 
-ValidationTables validation_tables(const facts::Validation& validation,
-                                   std::size_t longest_reason) {
+ValidationTables validation_tables(const facts::Validation& validation, const TableLimits& limits) {
   return {.overall = overall_table(validation),
           .sources = sources_table(validation),
-          .worst = worst_table(validation),
+          .worst = worst_table(validation, limits),
           .fits = fits_table(validation.fits),
-          .unsupported = unsupported_table(validation, longest_reason)};
+          .unsupported = unsupported_table(validation, limits)};
 }
 
 std::string validation_headline(const facts::Validation& validation) {
   std::set<std::pair<std::string, std::string>> compared;
   for (const facts::Comparison& c : validation.cases) compared.insert({c.source, c.id});
   // A planned case whose plan lacks the measured quantity is listed as "quantity: the plan ...".
-  const auto lacking = std::count_if(
-      validation.unsupported.begin(), validation.unsupported.end(),
-      [](const facts::UnsupportedCase& c) { return c.reason.find(": the plan ") != std::string::npos; });
+  const auto lacking = std::count_if(validation.unsupported.begin(), validation.unsupported.end(),
+                                     [](const facts::UnsupportedCase& c) {
+                                       return c.reason.find(": the plan ") != std::string::npos;
+                                     });
   const auto all = static_cast<std::int64_t>(validation.unsupported.size());
   return fmt::format(
       "{} figures of {} cases compared; {} cases could not be planned and {} figures are not in "

@@ -14,9 +14,16 @@ struct ValidationTables {
   TextTable unsupported;  // reasons, the most frequent first
 };
 
-// `longest_reason`: columns of a reason before it is cut.
+// How much the tables show: the terminal has a width, a document has not.
+struct TableLimits {
+  std::size_t id = 200;      // columns of a case's id before it is cut
+  std::size_t reason = 240;  // the same of a reason
+  std::size_t reasons =
+      1000;                  // rows of the last table; what is left out is counted in its last row
+  std::size_t examples = 3;  // ids beside a reason
+};
 [[nodiscard]] ValidationTables validation_tables(const facts::Validation& validation,
-                                                 std::size_t longest_reason);
+                                                 const TableLimits& limits);
 
 // "1,234 figures of 900 cases compared; 120 cases could not be planned."
 [[nodiscard]] std::string validation_headline(const facts::Validation& validation);

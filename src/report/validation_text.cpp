@@ -14,10 +14,16 @@ constexpr const char* kErrorMeaning =
 
 std::string validation_text(const facts::Validation& validation, const Style& style) {
   const Paint paint(style);
-  constexpr std::size_t kLeastReason = 24;
-  const std::size_t reason = std::max(kLeastReason, (paint.columns() - 10) / 2);
-  const ValidationTables tables = validation_tables(validation, reason);
-  std::string text = validation_headline(validation) + "\n";
+  constexpr std::size_t kId = 30;
+  constexpr std::size_t kRest = 11;  // indent, the count's column and the gaps
+  constexpr std::size_t kReasons = 12;
+  const ValidationTables tables = validation_tables(
+      validation,
+      {.id = kId, .reason = paint.columns() - kId - kRest, .reasons = kReasons, .examples = 1});
+  std::string text;
+  for (const std::string& line : wrapped(validation_headline(validation), paint.columns())) {
+    text += line + "\n";
+  }
   const auto add = [&](std::string_view title, const TextTable& table) {
     if (table.empty()) return;
     text += "\n" + paint.ink(title, Ink::strong) + "\n" + table.text(2);
@@ -31,8 +37,7 @@ std::string validation_text(const facts::Validation& validation, const Style& st
 }
 
 std::string validation_markdown(const facts::Validation& validation) {
-  constexpr std::size_t kWholeReason = 240;
-  const ValidationTables tables = validation_tables(validation, kWholeReason);
+  const ValidationTables tables = validation_tables(validation, {});
   std::string text =
       "# Predictions against measurements\n\n"
       "Written by `steelyard validate validation/cases --markdown docs/validation.md`; do not edit "
