@@ -64,7 +64,8 @@ Advice advice_of(const Candidate& candidate, const Plan& before, const Plan& aft
     advice.sentence += fmt::format(", step {} instead of {}", to_text(*after.pace.step),
                                    to_text(*before.pace.step));
   }
-  if (after.ram.peak != before.ram.peak) {
+  // A difference that the reader would not see is none.
+  if (to_text(after.ram.peak) != to_text(before.ram.peak)) {
     advice.sentence += fmt::format(", host {} instead of {}", to_text(after.ram.peak),
                                    to_text(before.ram.peak));
   }

@@ -166,7 +166,8 @@ void count_cost(Plan& plan) {
 
 void state_confidence(Plan& plan) {
   const std::string note =
-      "errors over measured cases: docs/validation.md; nearest cases are not looked up yet";
+      "Estimates: measured cases near this job are not looked up yet; docs/validation.md has the "
+      "errors over all of them.";
   for (facts::ConfidenceOf* of :
        {&plan.vram_confidence, &plan.ram_confidence, &plan.pace_confidence}) {
     of->note = note;

@@ -48,7 +48,10 @@ Lines confidence_lines(const facts::Plan& plan, std::size_t width, const Paint& 
   const std::int64_t near =
       plan.vram_confidence.cases + plan.ram_confidence.cases + plan.pace_confidence.cases;
   if (near == 0) {
-    return wrapped("No measured case is near this job: read every figure as an estimate.", width);
+    const std::string& note = plan.vram_confidence.note;
+    return wrapped(note.empty() ? "No measured case is near this job: read every figure as an estimate."
+                                : note,
+                   width);
   }
   const std::vector<std::string> words = {confidence_words("VRAM", plan.vram_confidence, paint),
                                           confidence_words("RAM", plan.ram_confidence, paint),
