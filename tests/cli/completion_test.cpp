@@ -2,8 +2,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <array>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "cli/cli.h"
+#include "support/process.h"
 
 namespace steelyard::cli {
 namespace {
@@ -33,14 +32,10 @@ std::vector<std::string> offered(const std::string& line) {
   std::ofstream(file) << script("bash") << "COMP_LINE='" << line << "'\nCOMP_POINT=" << line.size()
                       << "\n_steelyard\nprintf '%s\\n' \"${COMPREPLY[@]}\"\n";
   std::vector<std::string> words;
-  FILE* pipe = popen(("bash '" + file.string() + "'").c_str(), "r");
-  std::array<char, 512> buffer{};
-  while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) {
-    std::string word(buffer.data());
-    word.pop_back();
-    if (!word.empty()) words.push_back(std::move(word));
+  std::istringstream lines(testing::run_shell("bash '" + file.string() + "'").out);
+  for (std::string word; std::getline(lines, word);) {
+    if (!word.empty()) words.push_back(word);
   }
-  EXPECT_EQ(pclose(pipe), 0);
   return words;
 }
 

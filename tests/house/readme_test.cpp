@@ -1,10 +1,7 @@
 // The README's commands are run: each line of its "sh" blocks that begins with "steelyard " must
 // end with status 0 or 3 (the job does not fit), and what it says of files must be true.
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -13,6 +10,7 @@
 #include <vector>
 
 #include "support/files.h"
+#include "support/process.h"
 
 namespace steelyard {
 namespace {
@@ -44,23 +42,13 @@ std::vector<std::string> linked_files(const std::string& markdown) {
   return files;
 }
 
-struct Outcome {
-  int status = -1;
-  std::string out;
-};
-
 // Runs a line of the README in the repository, with `steelyard` being the program of this build.
-Outcome run_line(const std::string& line) {
+testing::Outcome run_line(const std::string& line) {
   const fs::path script = fs::path(::testing::TempDir()) / "steelyard_readme.sh";
   std::ofstream(script) << "cd '" << kRoot.string() << "'\nsteelyard() { '" << STEELYARD_PROGRAM
                         << "' \"$@\"; }\n"
                         << line << "\n";
-  Outcome outcome;
-  FILE* pipe = popen(("bash '" + script.string() + "'").c_str(), "r");
-  std::array<char, 4096> buffer{};
-  while (std::fgets(buffer.data(), buffer.size(), pipe) != nullptr) outcome.out += buffer.data();
-  const int status = pclose(pipe);
-  outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  const testing::Outcome outcome = testing::run_shell("bash '" + script.string() + "'");
   fs::remove(script);
   return outcome;
 }
