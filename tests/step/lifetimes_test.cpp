@@ -1,0 +1,222 @@
+// Every program of a grid of jobs, played: what is freed was allocated, nothing is allocated twice
+// or freed twice, and a step leaves behind what it found.
+#include <gtest/gtest.h>
+
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "step/small_jobs.h"
+
+namespace steelyard::step {
+namespace {
+
+using facts::OptimizerName;
+using facts::Sharding;
+
+// (slot, layer) names one allocation.
+using Allocation = std::pair<std::int32_t, std::int64_t>;
+
+class Player {
+ public:
+  explicit Player(const Program& program) : program_(program) {}
+
+  void play(const std::vector<Pass>& passes) {
+    step::play(passes, [this](const Event& event, std::int64_t instance) { on(event, instance); });
+    if (carrying_) complain("a tensor was handed to nobody", -1);
+  }
+  // One step; the first makes the optimizer's states before its optimizer phase.
+  void step(bool first) {
+    for (const Pass& pass : program_.step) {
+      if (first && pass.phases.front().kind == PhaseKind::optimizer) {
+        play(program_.first_optimizer);
+      }
+      play({pass});
+    }
+  }
+  [[nodiscard]] const std::set<Allocation>& alive() const { return alive_; }
+  [[nodiscard]] const std::string& complaint() const { return complaint_; }
+
+ private:
+  void on(const Event& event, std::int64_t instance) {
+    const Allocation allocation{event.index, instance};
+    switch (event.kind) {
+      case EventKind::allocate:
+        if (!alive_.insert(allocation).second) complain("allocated twice", event.index);
+        break;
+      case EventKind::free:
+        if (alive_.erase(allocation) == 0) complain("freed but not there", event.index);
+        break;
+      case EventKind::carry:
+        if (alive_.erase(allocation) == 0) complain("carried but not there", event.index);
+        if (std::exchange(carrying_, event.index)) complain("two carried at once", event.index);
+        break;
+      case EventKind::adopt:
+        if (!alive_.insert(allocation).second) complain("adopted twice", event.index);
+        if (!carrying_) {
+          complain("nothing to adopt", event.index);
+        } else if (bytes(*carrying_) != bytes(event.index)) {
+          complain("adopted another size", event.index);
+        }
+        carrying_.reset();
+        break;
+      case EventKind::work:
+      case EventKind::communicate: break;
+    }
+  }
+  [[nodiscard]] Bytes bytes(std::int32_t slot) const {
+    return program_.slots[static_cast<std::size_t>(slot)].bytes;
+  }
+  void complain(const std::string& what, std::int32_t slot) {
+    if (!complaint_.empty()) return;
+    complaint_ = what;
+    if (slot < 0) return;
+    const auto name = program_.slots[static_cast<std::size_t>(slot)].name;
+    complaint_ += ": " + program_.names[static_cast<std::size_t>(name)] + " (slot " +
+                  std::to_string(slot) + ")";
+  }
+
+  const Program& program_;
+  std::set<Allocation> alive_;
+  std::optional<std::int32_t> carrying_;
+  std::string complaint_;
+};
+
+struct Optimizer {
+  const char* text;
+  OptimizerName name;
+  std::optional<bool> fused, foreach;
+};
+const Optimizer kOptimizers[] = {
+    {"adamw", OptimizerName::adamw, {}, {}},
+    {"adamw fused", OptimizerName::adamw, true, {}},
+    {"adamw loop", OptimizerName::adamw, {}, false},
+    {"adamw8bit", OptimizerName::adamw8bit, {}, {}},
+    {"paged-adamw", OptimizerName::paged_adamw, {}, {}},
+    {"adafactor", OptimizerName::adafactor, {}, {}},
+    {"muon", OptimizerName::muon, {}, {}},
+    {"sgd", OptimizerName::sgd, {}, {}},
+};
+
+// What no phase of a step may change: the end of step one, two and three hold the same, and that is
+// what was made at the start and with the optimizer's states.
+void expect_balanced(const Program& program, const std::string& what) {
+  Player start(program);
+  start.play(program.setup);
+  start.play(program.first_optimizer);
+  Player steps(program);
+  steps.play(program.setup);
+  steps.step(true);
+  EXPECT_EQ(steps.complaint(), "") << what;
+  EXPECT_EQ(steps.alive(), start.alive()) << what;
+  steps.step(false);
+  steps.step(false);
+  EXPECT_EQ(steps.complaint(), "") << what;
+  EXPECT_EQ(steps.alive(), start.alive()) << what;
+}
+
+// Layers that are run again are those of a recipe without dropout.
+void recomputing(facts::Job& job, facts::FrameworkProfile& profile, bool recompute) {
+  profile.dropout = !recompute;
+  if (recompute) job.train.recompute.mode = facts::RecomputeMode::full;
+}
+
+class Lifetimes : public ::testing::TestWithParam<Sharding> {
+ protected:
+  void check_all(const model::Graph& graph, facts::FrameworkProfile profile) {
+    for (const Optimizer& optimizer : kOptimizers) {
+      for (const bool recompute : {false, true}) {
+        for (const std::int64_t accumulation : {1, 4}) {
+          facts::Job job = small_job(4);
+          job.parallel.sharding = GetParam();
+          if (GetParam() == Sharding::hsdp) job.parallel.shard_group = 2;
+          job.train.optimizer.name = optimizer.name;
+          job.train.optimizer.fused = optimizer.fused;
+          job.train.optimizer.foreach = optimizer.foreach;
+          job.train.gradient_accumulation = accumulation;
+          recomputing(job, profile, recompute);
+          const std::string what = graph.name + ", " + profile.name + ", " + optimizer.text +
+                                   (recompute ? ", recomputed" : "") + ", micro-batches " +
+                                   std::to_string(accumulation);
+          expect_balanced(program_for(graph, job, profile), what);
+        }
+      }
+    }
+  }
+};
+
+TEST_P(Lifetimes, StepsLeaveBehindWhatTheyFound) {
+  for (const facts::ModelSource& source : {small_llama(), small_gpt2()}) {
+    check_all(graph_of(source), profile_of(facts::Framework::pytorch));
+  }
+}
+
+// Gradients that zero_grad fills with zeros instead of freeing them exist from the start.
+TEST_P(Lifetimes, AlsoWhereGradientsAreZeroedInstead) {
+  facts::FrameworkProfile profile = profile_of(facts::Framework::transformers);
+  profile.gradients_set_to_none = false;
+  check_all(graph_of(small_gpt2()), profile);
+}
+
+// Every precision and attention once more, with the other keys at their defaults.
+TEST_P(Lifetimes, AlsoForEveryPrecisionAndAttention) {
+  using facts::Precision;
+  facts::FrameworkProfile profile = profile_of(facts::Framework::pytorch);
+  for (const facts::ModelSource& source : {small_llama(), small_gpt2()}) {
+    const model::Graph graph = graph_of(source);
+    for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::fp16_mixed,
+                                      Precision::bf16_mixed, Precision::bf16, Precision::fp16}) {
+      for (const auto attention :
+           {facts::Attention::flash, facts::Attention::efficient, facts::Attention::math}) {
+        for (const bool recompute : {false, true}) {
+          facts::Job job = small_job(4);
+          job.parallel.sharding = GetParam();
+          job.train.precision = precision;
+          job.train.attention = attention;
+          job.train.gradient_accumulation = 2;
+          recomputing(job, profile, recompute);
+          const std::string what = graph.name + ", " + std::string(facts::name_of(precision)) +
+                                   ", " + std::string(facts::name_of(attention)) +
+                                   (recompute ? ", recomputed" : "");
+          expect_balanced(program_for(graph, job, profile), what);
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shardings, Lifetimes,
+                         ::testing::Values(Sharding::none, Sharding::zero1, Sharding::zero2,
+                                           Sharding::zero3, Sharding::fsdp, Sharding::fsdp1,
+                                           Sharding::hsdp, Sharding::shard_grad_op),
+                         [](const auto& row) {
+                           std::string name(facts::name_of(row.param));
+                           std::erase(name, '-');
+                           return name;
+                         });
+
+// The player itself finds what it is there to find.
+TEST(Player, FindsWhatIsFreedTwiceAndWhatIsLeft) {
+  Program program;
+  program.names = {"x"};
+  program.slots = {{Bytes(512), facts::VramCategory::temporaries, Stream::compute, 0}};
+  const auto step_of = [](std::vector<Event> events) {
+    return std::vector<Pass>{{1, {{PhaseKind::forward, {{"h", 1, false, std::move(events)}}}}}};
+  };
+  program.step = step_of({{EventKind::allocate, 0}, {EventKind::free, 0}, {EventKind::free, 0}});
+  Player twice(program);
+  twice.step(true);
+  EXPECT_EQ(twice.complaint(), "freed but not there: x (slot 0)");
+  program.step = step_of({{EventKind::allocate, 0}});
+  Player left(program);
+  left.step(true);
+  EXPECT_EQ(left.alive().size(), 1u);
+  program.step = step_of({{EventKind::allocate, 0}, {EventKind::carry, 0}});
+  Player lost(program);
+  lost.step(true);
+  EXPECT_EQ(lost.complaint(), "a tensor was handed to nobody");
+}
+
+}  // namespace
+}  // namespace steelyard::step

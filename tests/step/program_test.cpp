@@ -1,0 +1,344 @@
+// The program of a step: its arithmetic against the model's own count, its communication by hand,
+// and the keys that it refuses.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+
+#include "step/small_jobs.h"
+
+namespace steelyard::step {
+namespace {
+
+using facts::Framework;
+using facts::Sharding;
+
+struct Arithmetic64 {
+  double forward_gemm = 0, forward_attention = 0;
+  double backward_gemm = 0, backward_attention = 0;
+  double recomputed = 0;
+  std::int64_t kernels = 0;
+};
+
+Arithmetic64 arithmetic_of(const Program& program) {
+  Arithmetic64 sum;
+  play(program.step, [&](const Event& event, std::int64_t) {
+    if (event.kind != EventKind::work) return;
+    ++sum.kernels;
+    const Work& work = program.work[static_cast<std::size_t>(event.index)];
+    const double flops = work.flops.value();
+    const bool attention = work.kind == WorkKind::attention;
+    if (work.recomputed) {
+      sum.recomputed += flops;
+    } else if (work.backward) {
+      (attention ? sum.backward_attention : sum.backward_gemm) += flops;
+    } else {
+      (attention ? sum.forward_attention : sum.forward_gemm) += flops;
+    }
+  });
+  return sum;
+}
+
+double attention_flops(const model::Graph& graph) {
+  double sum = 0;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.kind != model::OperatorKind::attention) continue;
+        sum += static_cast<double>(segment.repeat) * model::forward_flops(op, block, graph).value();
+      }
+    }
+  }
+  return sum;
+}
+
+// The product whose flops recomputation saves: nothing behind it is needed for the backward pass.
+double flops_of(const model::Graph& graph, std::string_view name) {
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.name != name) continue;
+        return static_cast<double>(segment.repeat) * model::forward_flops(op, block, graph).value();
+      }
+    }
+  }
+  ADD_FAILURE() << "no operator " << name;
+  return 0;
+}
+
+class Flops64 : public ::testing::TestWithParam<facts::ModelSource> {
+ protected:
+  model::Graph graph_ = graph_of(GetParam());
+  facts::FrameworkProfile profile_ = profile_of(Framework::pytorch);
+};
+
+// Backward is not part of model::forward_flops: each product twice (for its input and its weight),
+// flash attention's two products as five, because it computes the scores again.
+TEST_P(Flops64, AreTheModelsOwn) {
+  const Arithmetic64 sum = arithmetic_of(program_for(graph_, small_job(), profile_));
+  const double expected = model::forward_flops(graph_).value();
+  EXPECT_EQ(sum.forward_gemm + sum.forward_attention, expected);
+  EXPECT_EQ(sum.forward_attention, attention_flops(graph_));
+  EXPECT_EQ(sum.backward_gemm, 2.0 * sum.forward_gemm);
+  EXPECT_EQ(sum.backward_attention, 2.5 * sum.forward_attention);
+  EXPECT_EQ(sum.recomputed, 0.0);
+}
+
+// The model's own attention code multiplies whole squares, not the causal half.
+TEST_P(Flops64, OfMathAttentionAreOfTheWholeSquare) {
+  facts::Job job = small_job();
+  job.train.attention = facts::Attention::math;
+  const Arithmetic64 sum = arithmetic_of(program_for(graph_, job, profile_));
+  EXPECT_EQ(sum.forward_attention, 0.0);  // products like any other
+  EXPECT_EQ(sum.forward_gemm, model::forward_flops(graph_).value() + attention_flops(graph_));
+  EXPECT_EQ(sum.backward_gemm, 2.0 * sum.forward_gemm);
+}
+
+TEST_P(Flops64, GrowWithTheMicroBatches) {
+  facts::Job job = small_job(4);
+  const Arithmetic64 one = arithmetic_of(program_for(graph_, job, profile_));
+  job.train.gradient_accumulation = 5;
+  const Arithmetic64 five = arithmetic_of(program_for(graph_, job, profile_));
+  EXPECT_EQ(five.forward_gemm, 5.0 * one.forward_gemm);
+  EXPECT_EQ(five.backward_attention, 5.0 * one.backward_attention);
+}
+
+TEST_P(Flops64, ShardingComputesNothingTwice) {
+  const Arithmetic64 alone = arithmetic_of(program_for(graph_, small_job(), profile_));
+  for (const Sharding sharding : {Sharding::zero1, Sharding::zero2, Sharding::zero3, Sharding::fsdp,
+                                  Sharding::fsdp1, Sharding::shard_grad_op}) {
+    facts::Job job = small_job(4);
+    job.parallel.sharding = sharding;
+    const Arithmetic64 sum = arithmetic_of(program_for(graph_, job, profile_));
+    EXPECT_EQ(sum.forward_gemm, alone.forward_gemm) << facts::name_of(sharding);
+    EXPECT_EQ(sum.backward_gemm, alone.backward_gemm) << facts::name_of(sharding);
+  }
+}
+
+TEST_P(Flops64, KernelsAreTheWorkOfOneStep) {
+  for (const std::int64_t accumulation : {1, 2, 7}) {
+    facts::Job job = small_job(2);
+    job.train.gradient_accumulation = accumulation;
+    const Program program = program_for(graph_, job, profile_);
+    EXPECT_EQ(program.kernels, arithmetic_of(program).kernels) << accumulation;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Flops64,
+                         ::testing::Values(small_llama(), small_gpt2(0.1), small_gpt2(0.0)));
+
+// Layers run forward again, except for what lies behind the last saved tensor: the last projection,
+// whose result nobody needs (unless a dropout behind it saves its mask).
+TEST(Program, RecomputationLeavesOutTheLastProjection) {
+  struct Row {
+    facts::ModelSource source;
+    const char* left_out;
+  };
+  const facts::FrameworkProfile profile = profile_of(Framework::pytorch);
+  for (const Row& row : {Row{small_llama(), "mlp.down_proj"}, Row{small_gpt2(0.0), "mlp.c_proj"},
+                         Row{small_gpt2(0.1), ""}}) {
+    const model::Graph graph = graph_of(row.source);
+    facts::Job job = small_job();
+    const Arithmetic64 kept = arithmetic_of(program_for(graph, job, profile));
+    job.train.recompute.mode = facts::RecomputeMode::full;
+    const Arithmetic64 again = arithmetic_of(program_for(graph, job, profile));
+    const std::string_view left_out = row.left_out;
+    const double head = flops_of(graph, "lm_head");
+    const double saved = left_out.empty() ? 0.0 : flops_of(graph, left_out);
+    EXPECT_EQ(again.recomputed, model::forward_flops(graph).value() - head - saved);
+    EXPECT_EQ(again.forward_gemm, kept.forward_gemm);
+    EXPECT_EQ(again.backward_gemm, kept.backward_gemm);
+  }
+}
+
+std::map<Collective, Bytes> communicated(const Program& program) {
+  std::map<Collective, Bytes> sum;
+  play(program.step, [&](const Event& event, std::int64_t) {
+    if (event.kind != EventKind::communicate) return;
+    const Communication& entry = program.communication[static_cast<std::size_t>(event.index)];
+    sum[entry.kind] += entry.payload;
+  });
+  return sum;
+}
+
+class Communicated : public ::testing::Test {
+ protected:
+  std::map<Collective, Bytes> of(Sharding sharding) {
+    facts::Job job = small_job(4);
+    job.parallel.sharding = sharding;
+    job.train.gradient_accumulation = kMicroBatches;
+    job.train.precision = facts::Precision::bf16;
+    return communicated(program_for(graph_, job, profile_of(Framework::pytorch)));
+  }
+  static constexpr std::int64_t kMicroBatches = 3;
+  model::Graph graph_ = graph_of(small_llama());
+  // Everything is bf16: two bytes a parameter. The layers, and the rest (embedding, norm, head).
+  Bytes all_ = Bytes(2 * model::parameter_count(graph_).value());
+  Bytes layers_ = Bytes(2 * kLayers * model::parameter_count(graph_.segments[1].blocks[0]).value());
+  Bytes root_ = all_ - layers_;
+};
+
+TEST_F(Communicated, DdpReducesOnceAStep) {
+  EXPECT_EQ(of(Sharding::none), (std::map<Collective, Bytes>{{Collective::all_reduce, all_}}));
+}
+TEST_F(Communicated, Zero1ReducesOnceAndGathersTheParameters) {
+  EXPECT_EQ(of(Sharding::zero1), (std::map<Collective, Bytes>{{Collective::all_reduce, all_},
+                                                              {Collective::all_gather, all_}}));
+}
+TEST_F(Communicated, Zero2ScattersEveryMicroBatch) {
+  EXPECT_EQ(of(Sharding::zero2),
+            (std::map<Collective, Bytes>{{Collective::reduce_scatter, kMicroBatches * all_},
+                                         {Collective::all_gather, all_}}));
+}
+TEST_F(Communicated, FsdpGathersLayersTwiceAndTheRootOnce) {
+  const std::map<Collective, Bytes> expected = {
+      {Collective::reduce_scatter, kMicroBatches * all_},
+      {Collective::all_gather, kMicroBatches * (2 * layers_ + root_)}};
+  EXPECT_EQ(of(Sharding::fsdp), expected);
+  EXPECT_EQ(of(Sharding::zero3), expected);
+}
+TEST_F(Communicated, WithoutReshardingLayersAreGatheredOnce) {
+  EXPECT_EQ(of(Sharding::shard_grad_op),
+            (std::map<Collective, Bytes>{{Collective::reduce_scatter, kMicroBatches * all_},
+                                         {Collective::all_gather, kMicroBatches * all_}}));
+}
+
+TEST(Program, OneGpuCommunicatesNothing) {
+  const model::Graph graph = graph_of(small_llama());
+  for (const Sharding sharding : {Sharding::none, Sharding::zero2, Sharding::fsdp}) {
+    facts::Job job = small_job(1);
+    job.parallel.sharding = sharding;
+    const Program program = program_for(graph, job, profile_of(Framework::pytorch));
+    EXPECT_TRUE(communicated(program).empty());
+    EXPECT_EQ(program.communicators, 0);
+  }
+}
+
+// GPT-2's head shares the embedding's weight: its states are there once.
+TEST(Program, StatesCountTiedWeightsOnce) {
+  const model::Graph graph = graph_of(small_gpt2());
+  const std::int64_t parameters = model::parameter_count(graph).value();
+  facts::Job job = small_job();
+  job.train.precision = facts::Precision::fp32;
+  const Program program = program_for(graph, job, profile_of(Framework::pytorch));
+  std::map<facts::VramCategory, Bytes> held;
+  const auto count = [&](const Event& event, std::int64_t) {
+    const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+    held[slot.category] += slot.bytes;
+  };
+  play(program.setup, count);
+  play(program.first_optimizer, count);
+  EXPECT_EQ(held[facts::VramCategory::parameters], Bytes(4 * parameters));
+  EXPECT_EQ(held[facts::VramCategory::optimizer], Bytes(8 * parameters));
+  EXPECT_EQ(held[facts::VramCategory::batch], Bytes(2 * kSamples * kTokens * 8));  // ids, labels
+  EXPECT_EQ(program.states.parameters.value(), parameters);
+  EXPECT_EQ(program.states.parameter_bytes, Bytes(4 * parameters));
+  EXPECT_EQ(program.states.optimizer_bytes, Bytes(8 * parameters));
+}
+
+struct Unsupported {
+  const char* key;
+  std::function<void(facts::Job&)> set;
+};
+
+class Refused : public ::testing::TestWithParam<Unsupported> {};
+
+TEST_P(Refused, NamesTheKey) {
+  facts::Job job = small_job();
+  GetParam().set(job);
+  const Result<Program> program =
+      program_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
+  ASSERT_FALSE(program) << GetParam().key << " was ignored";
+  EXPECT_EQ(program.error().code, ErrorCode::not_supported);
+  EXPECT_EQ(program.error().subject, GetParam().key);
+  EXPECT_FALSE(program.error().found.empty());
+  EXPECT_FALSE(program.error().accepted.empty());
+}
+
+using facts::Job;
+
+INSTANTIATE_TEST_SUITE_P(
+    Keys, Refused,
+    ::testing::Values(
+        Unsupported{"train.method", [](Job& j) { j.train.method = facts::Method::lora; }},
+        Unsupported{"train.method", [](Job& j) { j.train.method = facts::Method::qlora; }},
+        Unsupported{"train.recompute",
+                    [](Job& j) { j.train.recompute.mode = facts::RecomputeMode::selective; }},
+        Unsupported{"train.recompute",
+                    [](Job& j) { j.train.recompute.mode = facts::RecomputeMode::selective_op; }},
+        Unsupported{"train.recompute",
+                    [](Job& j) {
+                      j.train.recompute.mode = facts::RecomputeMode::full;
+                      j.train.recompute.every = 2;
+                    }},
+        Unsupported{"train.loss", [](Job& j) { j.train.loss = facts::Loss::chunked; }},
+        Unsupported{"train.loss", [](Job& j) { j.train.loss = facts::Loss::fused; }},
+        Unsupported{"train.compile", [](Job& j) { j.train.compile = true; }},
+        Unsupported{"train.fused_kernels",
+                    [](Job& j) { j.train.fused_kernels = {facts::FusedKernel::rope}; }},
+        Unsupported{"train.optimizer.in_backward",
+                    [](Job& j) { j.train.optimizer.in_backward = true; }},
+        Unsupported{"train.tokens_per_batch", [](Job& j) { j.train.tokens_per_batch = 4096; }},
+        Unsupported{"train.precision",
+                    [](Job& j) { j.train.precision = facts::Precision::fp8_mixed; }},
+        Unsupported{"train.optimizer",
+                    [](Job& j) { j.train.optimizer.name = facts::OptimizerName::adamw4bit; }},
+        Unsupported{"parallel.tensor", [](Job& j) { j.parallel.tensor = 2; }},
+        Unsupported{"parallel.pipeline", [](Job& j) { j.parallel.pipeline = 2; }},
+        Unsupported{"parallel.context", [](Job& j) { j.parallel.context = 2; }},
+        Unsupported{"parallel.expert", [](Job& j) { j.parallel.expert = 2; }},
+        Unsupported{"parallel.expert_tensor", [](Job& j) { j.parallel.expert_tensor = 2; }},
+        Unsupported{"parallel.virtual_stages", [](Job& j) { j.parallel.virtual_stages = 2; }},
+        Unsupported{"parallel.stage_layers",
+                    [](Job& j) {
+                      j.parallel.stage_layers = {1, 2};
+                    }},
+        Unsupported{"offload.parameters",
+                    [](Job& j) { j.offload.parameters = facts::OffloadTo::cpu; }},
+        Unsupported{"offload.optimizer",
+                    [](Job& j) { j.offload.optimizer = facts::OffloadTo::cpu; }},
+        Unsupported{"offload.activations",
+                    [](Job& j) { j.offload.activations = facts::OffloadTo::cpu; }},
+        Unsupported{"offload.gradients",
+                    [](Job& j) { j.offload.gradients = facts::OffloadTo::cpu; }},
+        Unsupported{"train.decoder_sequence_length",
+                    [](Job& j) { j.train.decoder_sequence_length = 64; }},
+        Unsupported{"train.sequence_length_mean",
+                    [](Job& j) { j.train.sequence_length_mean = 40.0; }},
+        Unsupported{"train.image_size", [](Job& j) { j.train.image_size = {224, 224}; }},
+        Unsupported{"train.frames", [](Job& j) { j.train.frames = 16; }},
+        Unsupported{"train.memory_format",
+                    [](Job& j) { j.train.memory_format = facts::MemoryFormat::channels_last; }},
+        Unsupported{"train.fp8", [](Job& j) { j.train.fp8 = facts::Fp8Keys(); }},
+        Unsupported{"parallel.embeddings",
+                    [](Job& j) { j.parallel.embeddings = facts::EmbeddingPlacement::row_wise; }},
+        Unsupported{"import.megatron", [](Job& j) { j.import.megatron = "args.yaml"; }},
+        Unsupported{"import.deepspeed", [](Job& j) { j.import.deepspeed = "ds.json"; }},
+        Unsupported{"import.accelerate", [](Job& j) { j.import.accelerate = "fsdp.yaml"; }},
+        Unsupported{"import.torchtitan", [](Job& j) { j.import.torchtitan = "a.toml"; }},
+        Unsupported{"model.companions", [](Job& j) { j.model.companions = {{}}; }}),
+    [](const auto& row) { return std::to_string(row.index); });
+
+TEST(Program, AFrameworkWithoutRulesIsRefused) {
+  facts::FrameworkProfile profile;
+  profile.name = "unheard-of";
+  profile.supported = false;
+  const auto program = program_of(graph_of(small_llama()), small_job(), profile);
+  ASSERT_FALSE(program);
+  EXPECT_EQ(program.error().code, ErrorCode::not_supported);
+  EXPECT_EQ(program.error().subject, "framework");
+  EXPECT_EQ(program.error().found, "unheard-of");
+}
+
+TEST(Program, AProfileWithAnUnknownVariantSaysWhichAreKnown) {
+  facts::FrameworkProfile profile = profile_of(Framework::pytorch);
+  profile.operators["rms_norm"] = "magic";
+  const auto program = program_of(graph_of(small_llama()), small_job(), profile);
+  ASSERT_FALSE(program);
+  EXPECT_EQ(program.error().code, ErrorCode::bad_input);
+  EXPECT_EQ(program.error().found, "magic");
+  EXPECT_EQ(program.error().accepted, "upcast, native");
+}
+
+}  // namespace
+}  // namespace steelyard::step
