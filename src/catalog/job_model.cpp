@@ -128,6 +128,29 @@ Result<facts::ModelSource> Catalog::model(std::string_view id) const {
 
 namespace {
 
+// Hugging Face's classes have defaults for these too, but a file without them is a truncated one: its
+// plan would be of another model. What has no model_type is refused elsewhere, by that name.
+Result<void> has_sizes(const facts::ModelSource& source) {
+  static const std::vector<std::vector<std::string_view>> kNeeded = {
+      {"hidden_size", "n_embd", "d_model"},
+      {"num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"},
+      {"vocab_size"}};
+  const facts::Value* type = source.config.find("model_type");
+  if (type == nullptr || type->as_text() == nullptr) return {};
+  for (const auto& spellings : kNeeded) {
+    const bool there = std::any_of(spellings.begin(), spellings.end(), [&](std::string_view key) {
+      return source.config.find(key) != nullptr;
+    });
+    if (there) continue;
+    return fail(Error{.code = ErrorCode::missing_value,
+                      .subject = source.name + ": " + std::string(spellings.front()),
+                      .found = "nothing",
+                      .accepted = "the key, as in the model's own config.json",
+                      .hint = "is the file complete? A plan needs the model's sizes"});
+  }
+  return {};
+}
+
 // An import may bring the model; reading other tools' configurations is not built yet.
 Result<void> imports_no_model(const facts::ImportKeys& import) {
   const auto refuse = [](const char* key) {
@@ -179,6 +202,7 @@ Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
   };
   STEELYARD_TRY(source, found());
   STEELYARD_CHECK(override_keys(source.config, job.model.set));
+  STEELYARD_CHECK(has_sizes(source));
   return source;
 }
 

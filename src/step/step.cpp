@@ -46,6 +46,35 @@ Result<void> check_train(const facts::TrainKeys& train) {
   return {};
 }
 
+// Keys of training methods and layouts that are refused themselves: given alone they would change
+// nothing, and a person who writes them expects something.
+Result<void> check_idle_keys(const facts::Job& job) {
+  for (const auto& [key, origin] : job.origins) {
+    if (key.starts_with("train.lora") && origin.origin == facts::Origin::job) {
+      return fail(not_yet(key, "a value", "no value: train.method is full"));
+    }
+  }
+  const facts::TrainKeys& train = job.train;
+  if (train.base_quantization != facts::BaseQuantization::none) {
+    return fail(not_yet("train.base_quantization",
+                        std::string(facts::name_of(train.base_quantization)), "none"));
+  }
+  if (train.unquantized) {
+    return fail(not_yet("train.unquantized", std::string(facts::name_of(*train.unquantized)),
+                        "no value"));
+  }
+  const facts::ParallelKeys& parallel = job.parallel;
+  if (parallel.sequence_parallel) {
+    return fail(not_yet("parallel.sequence_parallel", "true", "false"));
+  }
+  if (parallel.async_tensor) return fail(not_yet("parallel.async_tensor", "true", "false"));
+  if (parallel.schedule != facts::Schedule::one_f_one_b) {
+    return fail(not_yet("parallel.schedule", std::string(facts::name_of(parallel.schedule)),
+                        "1f1b"));
+  }
+  return {};
+}
+
 // Keys of other kinds of samples than text rows of one length.
 Result<void> check_samples(const facts::TrainKeys& train) {
   if (train.tokens_per_batch) {
@@ -129,6 +158,7 @@ Result<Program> program_of(const model::Graph& graph, const facts::Job& job,
   STEELYARD_CHECK(check_samples(job.train));
   STEELYARD_CHECK(check_parallel(job.parallel));
   STEELYARD_CHECK(check_offload(job.offload));
+  STEELYARD_CHECK(check_idle_keys(job));
   if (!job.model.companions.empty()) {
     return fail(not_yet("model.companions", "a list", "no value"));
   }

@@ -13,8 +13,10 @@ class JobModel : public ::testing::Test {
   JobModel() {
     catalog_.write("models/tiny-8b.json", R"({"source": ["card", "paper"],
       "config": {"model_type": "llama", "num_hidden_layers": 32,
+                 "hidden_size": 4096, "vocab_size": 32000,
                  "rope_scaling": {"factor": 8.0}}})");
-    catalog_.write("models/hub/small.json", R"({"config": {"model_type": "gpt2"}})");
+    catalog_.write("models/hub/small.json", R"({"config": {"model_type": "gpt2", "n_embd": 768,
+                                               "n_layer": 12, "vocab_size": 50257}})");
   }
 
   Result<facts::ModelSource> of(const std::string& name) {
@@ -46,12 +48,14 @@ TEST_F(JobModel, AnIdMayHaveAFolder) {
 }
 
 TEST_F(JobModel, AFileIsRelativeToTheJob) {
-  jobs_.write("mine/config.json", R"({"model_type": "qwen2", "num_hidden_layers": 3})");
+  jobs_.write("mine/config.json", R"({"model_type": "qwen2", "num_hidden_layers": 3,
+                                     "hidden_size": 64, "vocab_size": 100})");
   EXPECT_EQ(whole(value_of(of("mine/config.json")).config, "num_hidden_layers"), 3);
 }
 
 TEST_F(JobModel, AFolderIsItsConfigJson) {
-  jobs_.write("mine/config.json", R"({"model_type": "qwen2", "num_hidden_layers": 3})");
+  jobs_.write("mine/config.json", R"({"model_type": "qwen2", "num_hidden_layers": 3,
+                                     "hidden_size": 64, "vocab_size": 100})");
   EXPECT_EQ(whole(value_of(of("mine")).config, "num_hidden_layers"), 3);
   EXPECT_EQ(whole(value_of(of("./mine")).config, "num_hidden_layers"), 3);
 }
@@ -135,6 +139,13 @@ TEST_F(JobModel, ACatalogueModelWithoutConfigIsDamaged) {
   const Error error = error_of(of("hollow"));
   EXPECT_EQ(error.code, ErrorCode::bad_input);
   EXPECT_NE(error.file.find("hollow.json"), std::string::npos);
+}
+
+TEST_F(JobModel, AConfigurationWithoutItsSizesIsRefused) {
+  jobs_.write("cut/config.json", R"({"model_type": "llama", "num_hidden_layers": 3})");
+  const Error error = error_of(of("cut/config.json"));
+  EXPECT_EQ(error.code, ErrorCode::missing_value);
+  EXPECT_NE(error.subject.find("hidden_size"), std::string::npos) << error.subject;
 }
 
 }  // namespace
