@@ -95,6 +95,7 @@ class Assembler {
   std::map<std::string, std::int32_t, std::less<>> names_;
   std::vector<Chain> first_chains_;
   std::int32_t mask_ = -1;         // of the model's own attention code
+  std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1;  // DeepSpeed's
   std::int32_t live_window_ = -1;  // ZeRO-3 keeps gathered parameters that are soon needed again
 };
 

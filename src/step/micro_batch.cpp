@@ -18,8 +18,8 @@ namespace {
 using facts::VramCategory;
 
 // DeepSpeed's stage3_max_live_parameters and stage3_prefetch_bucket_size, in elements
-// (deepspeed/runtime/zero/config.py): gathered parameters that are kept because they are needed again
-// soon, and those gathered ahead.
+// (deepspeed/runtime/zero/config.py): parameters that are gathered at any time, since they are in use
+// or soon needed again, and those gathered ahead.
 constexpr std::int64_t kZero3LiveElements = 1'000'000'000;
 constexpr std::int64_t kZero3PrefetchElements = 50'000'000;
 
@@ -36,8 +36,8 @@ bool recomputes_layers(const facts::Job& job) {
 void Assembler::make_sharding_slots(Unit& unit) {
   if (!layout_.gathers) return;
   const Bytes whole = bytes_of(unit.numel, layout_.used);
-  unit.gathered = slot(whole, VramCategory::parameters, "gathered parameters");
   if (!layout_.flat_buckets) {
+    unit.gathered = slot(whole, VramCategory::parameters, "gathered parameters");
     unit.gather_buffer =
         slot(whole, VramCategory::communication, "all-gather buffer", Stream::all_gather);
     unit.reduce_input = slot(bytes_of(unit.numel, layout_.reduce), VramCategory::communication,
@@ -119,14 +119,14 @@ void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward
   if (!backward || layout_.reshards) {
     communicate(events, Collective::all_gather, bytes_of(unit.numel, layout_.used), true,
                 "all_gather", layout_.parameter_shards);
-    allocate(events, unit.gathered);
+    if (unit.gathered >= 0) allocate(events, unit.gathered);
   }
 }
 
 void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backward) {
   if (!layout_.gathers || !unit.layer) return;
   if (backward && unit.reduce_input >= 0) free(events, unit.reduce_input);
-  if (backward || layout_.reshards) free(events, unit.gathered);
+  if (unit.gathered >= 0 && (backward || layout_.reshards)) free(events, unit.gathered);
   if (!backward && unit.gather_buffer >= 0) free(events, unit.gather_buffer);
 }
 
@@ -180,9 +180,10 @@ void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool r
 }
 
 void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
-  if (unit.layer || unit.gathered < 0) return;
+  if (unit.layer) return;
   communicate(events, Collective::all_gather, bytes_of(unit.numel, layout_.used), false,
               "all_gather root", layout_.parameter_shards);
+  if (unit.gathered < 0) return;
   if (unit.gather_buffer >= 0) allocate(events, unit.gather_buffer);
   allocate(events, unit.gathered);
   if (unit.gather_buffer >= 0) free(events, unit.gather_buffer);
@@ -216,7 +217,7 @@ void Assembler::add_forward(std::vector<Chain>& chains, Phase& phase) {
     const std::int64_t numel = model::parameter_count(graph_).value();
     const std::int64_t window = std::min(numel, kZero3LiveElements + kZero3PrefetchElements);
     live_window_ = slot(bytes_of(window, layout_.used), VramCategory::parameters,
-                        "gathered parameters kept for reuse");
+                        "gathered parameters");
     allocate(phase.bodies.back().events, live_window_);
   }
   for (Chain& chain : chains) {
@@ -245,6 +246,13 @@ void Assembler::end_forward(std::vector<Chain>& chains, Phase& phase) {
 }
 
 void Assembler::add_backward(std::vector<Chain>& chains, Phase& phase, bool first, bool reduces) {
+  const bool bucket_per_backward = reduce_bucket_ >= 0 && !layout_.gathers;
+  if (bucket_per_backward) {
+    Body body;
+    body.layer = "reduce bucket";
+    allocate(body.events, reduce_bucket_);
+    phase.bodies.push_back(std::move(body));
+  }
   for (auto chain = chains.rbegin(); chain != chains.rend(); ++chain) {
     Body body;
     body.layer = chain->units.front().block->name;
@@ -260,8 +268,11 @@ void Assembler::add_backward(std::vector<Chain>& chains, Phase& phase, bool firs
         reduce_sharded(body.events, *unit, first);
       }
     }
+    const bool first_reduced = first && chain == chains.rbegin() && gradient_partition_ >= 0;
+    if (first_reduced) allocate(body.events, gradient_partition_);
     phase.bodies.push_back(std::move(body));
   }
+  if (bucket_per_backward) free(phase.bodies.back().events, reduce_bucket_);
   if (layout_.gathers) {  // the root's gradients are complete when the embedding's is
     Body body;
     body.layer = "root gradients";

@@ -77,6 +77,7 @@ void Assembler::add_zero_grad(std::vector<Chain>& chains) {
     }
     phase.bodies.push_back(std::move(body));
   }
+  if (gradient_partition_ >= 0) free(phase.bodies.back().events, gradient_partition_);
   program_.step.push_back({1, {std::move(phase)}});
 }
 

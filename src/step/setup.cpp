@@ -108,17 +108,17 @@ void Assembler::add_communication_buffers() {
     allocate(body.events, slot(bytes, category, text));
   };
   if (layout_.flat_buckets) {
-    // DeepSpeed's ipg buffer: reduce_bucket_size elements of the gradients' type; overlap_comm, on by
-    // default in stage 3 only, doubles it (deepspeed/runtime/zero/stage_1_and_2.py:2497).
-    const auto bucket = static_cast<std::int64_t>(
-        std::min(job_.parallel.buckets.reduce, static_cast<double>(numel)));
-    const int buffers = layout_.gathers ? 2 : 1;
-    for (int i = 0; i < buffers; ++i) {
-      add(bytes_of(bucket, layout_.gradient), VramCategory::communication, "reduce bucket");
-    }
+    // DeepSpeed's ipg buffer: reduce_bucket_size elements of the gradients' type, however small the
+    // model. Stage 3 makes it at start-up (stage3.py:731), stages 1 and 2 for each backward
+    // (stage_1_and_2.py:2497); the gradient partition is made when the first bucket is reduced.
+    reduce_bucket_ = slot(Bytes(checked_round(job_.parallel.buckets.reduce)) *
+                              facts::bytes_of(layout_.gradient),
+                          VramCategory::communication, "reduce bucket");
+    if (layout_.gathers) allocate(body.events, reduce_bucket_);
     if (layout_.gradient_shards > 1) {
-      add(bytes_of(ceil_divide(numel, layout_.gradient_shards), layout_.gradient),
-          VramCategory::gradients, "gradient partition");
+      gradient_partition_ =
+          slot(bytes_of(ceil_divide(numel, layout_.gradient_shards), layout_.gradient),
+               VramCategory::gradients, "gradient partition");
     }
   } else if (!layout_.gathers && !profile_.ddp_gradient_as_bucket_view) {
     // DDP copies gradients into buckets (torch/csrc/distributed/c10d/reducer.hpp).

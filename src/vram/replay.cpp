@@ -68,10 +68,11 @@ class Replay {
   std::vector<std::vector<Live>> live_blocks_;  // by slot, then instance
   Live carried_;
   VramBytes live_;
-  Bytes managed_, managed_peak_;
+  Bytes managed_;         // live outside of the allocator
 
   std::optional<Bytes> steady_;
   Bytes peak_, reserved_peak_;
+  Bytes fullest_, allocated_then_;  // managed memory included; the allocator's part of it
   VramBytes at_peak_;
   facts::PeakAt peak_at_;
   const step::Phase* phase_ = nullptr;
@@ -111,7 +112,7 @@ void Replay::allocate(std::int32_t slot, std::int64_t instance) {
     live.bytes = wanted.bytes;
     managed_ += live.bytes;
     live_[live.category] += live.bytes;
-    managed_peak_ = std::max(managed_peak_, managed_);
+    note_peak(slot);
     return;
   }
   live.block = take(wanted.bytes, static_cast<int>(wanted.stream));
@@ -138,8 +139,11 @@ void Replay::note_peak(std::int32_t slot) {
     moment_peak_ = allocated;
     moment_ = live_;
   }
-  if (allocated <= peak_) return;
-  peak_ = allocated;
+  peak_ = std::max(peak_, allocated);
+  // The last of equal moments: in later steps the optimizer's states are there from the start.
+  if (allocated + managed_ < fullest_) return;
+  fullest_ = allocated + managed_;
+  allocated_then_ = allocated;
   at_peak_ = live_;
   const step::Slot& made = program_.slots[static_cast<std::size_t>(slot)];
   peak_at_.phase = phase_ == nullptr ? "setup" : step::name_of(phase_->kind);
@@ -213,7 +217,7 @@ Answer Replay::run() {
   memory.steady_allocated = steady_.value_or(allocator_.allocated());
   memory.peak_reserved = reserved_peak_;
   memory.by_category = at_peak_;
-  memory.by_category[VramCategory::allocator] = reserved_peak_ - peak_;
+  memory.by_category[VramCategory::allocator] = reserved_peak_ - allocated_then_;
   memory.by_category[VramCategory::runtime] += device_.context;
   memory.by_category[VramCategory::communication] += communication_bytes(program_, device_);
   memory.peak_device_used = memory.by_category.total();
