@@ -9,10 +9,10 @@
 namespace steelyard {
 
 enum class ErrorCode {
-  bad_input,               // a file or argument is malformed or has a value out of range
-  unknown_name,            // a name that no catalogue, key or command has
-  not_supported,           // understood, but this version cannot do it: said, never ignored
-  missing_value,           // a needed figure is unknown (null in the catalogue, not given in the job)
+  bad_input,      // a file or argument is malformed or has a value out of range
+  unknown_name,   // a name that no catalogue, key or command has
+  not_supported,  // understood, but this version cannot do it: said, never ignored
+  missing_value,  // a needed figure is unknown (null in the catalogue, not given in the job)
   impossible_combination,  // each value is legal, together they are not
   unreadable,              // a file cannot be opened or read
   too_large,               // an input exceeds a stated limit
@@ -45,15 +45,15 @@ using Result = std::expected<T, Error>;
 }  // namespace steelyard
 
 // Declares `name` from a Result-valued expression or returns its error from the enclosing function.
-#define STEELYARD_TRY(name, expression)                                             \
-  auto name##_result = (expression);                                                \
-  if (!name##_result) return std::unexpected<::steelyard::Error>(                   \
-      std::move(name##_result).error());                                            \
+#define STEELYARD_TRY(name, expression)                                           \
+  auto name##_result = (expression);                                              \
+  if (!name##_result)                                                             \
+    return std::unexpected<::steelyard::Error>(std::move(name##_result).error()); \
   auto& name = *name##_result
 
 // The same for Result<void> and for results whose value is not needed.
-#define STEELYARD_CHECK(expression)                                                 \
-  do {                                                                              \
-    if (auto checked_result = (expression); !checked_result)                        \
+#define STEELYARD_CHECK(expression)                                                  \
+  do {                                                                               \
+    if (auto checked_result = (expression); !checked_result)                         \
       return std::unexpected<::steelyard::Error>(std::move(checked_result).error()); \
   } while (false)

@@ -144,7 +144,9 @@ inline BytesPerSecond operator/(Bytes amount, Seconds time) {
 inline Bytes operator*(BytesPerSecond rate, Seconds time) {
   return Bytes(checked_round(rate.value() * time.value()));
 }
-inline Bytes operator*(Seconds time, BytesPerSecond rate) { return rate * time; }
+inline Bytes operator*(Seconds time, BytesPerSecond rate) {
+  return rate * time;
+}
 
 constexpr Seconds operator/(Flops amount, FlopsPerSecond rate) {
   return Seconds(amount.value() / rate.value());
@@ -195,7 +197,9 @@ WholeQuantity<Tag> round_up(WholeQuantity<Tag> a, WholeQuantity<Tag> multiple) {
 // Literals spell the unit: 80_GiB is 80 * 2^30 bytes, 80_GB is 80 * 10^9 bytes.
 namespace literals {
 
-consteval Bytes operator""_B(unsigned long long n) { return Bytes(static_cast<std::int64_t>(n)); }
+consteval Bytes operator""_B(unsigned long long n) {
+  return Bytes(static_cast<std::int64_t>(n));
+}
 consteval Bytes operator""_KiB(unsigned long long n) {
   return Bytes(static_cast<std::int64_t>(n) << 10);
 }
@@ -220,22 +224,36 @@ consteval Bytes operator""_GB(unsigned long long n) {
 consteval Bytes operator""_TB(unsigned long long n) {
   return Bytes(static_cast<std::int64_t>(n) * 1'000'000'000'000);
 }
-consteval Seconds operator""_s(long double n) { return Seconds(static_cast<double>(n)); }
-consteval Seconds operator""_s(unsigned long long n) { return Seconds(static_cast<double>(n)); }
-consteval Seconds operator""_ms(long double n) { return Seconds(static_cast<double>(n) * 1e-3); }
+consteval Seconds operator""_s(long double n) {
+  return Seconds(static_cast<double>(n));
+}
+consteval Seconds operator""_s(unsigned long long n) {
+  return Seconds(static_cast<double>(n));
+}
+consteval Seconds operator""_ms(long double n) {
+  return Seconds(static_cast<double>(n) * 1e-3);
+}
 consteval Seconds operator""_ms(unsigned long long n) {
   return Seconds(static_cast<double>(n) * 1e-3);
 }
-consteval Seconds operator""_us(long double n) { return Seconds(static_cast<double>(n) * 1e-6); }
+consteval Seconds operator""_us(long double n) {
+  return Seconds(static_cast<double>(n) * 1e-6);
+}
 consteval Seconds operator""_us(unsigned long long n) {
   return Seconds(static_cast<double>(n) * 1e-6);
 }
-consteval Flops operator""_FLOP(unsigned long long n) { return Flops(static_cast<double>(n)); }
-consteval Flops operator""_GFLOP(long double n) { return Flops(static_cast<double>(n) * 1e9); }
+consteval Flops operator""_FLOP(unsigned long long n) {
+  return Flops(static_cast<double>(n));
+}
+consteval Flops operator""_GFLOP(long double n) {
+  return Flops(static_cast<double>(n) * 1e9);
+}
 consteval Flops operator""_GFLOP(unsigned long long n) {
   return Flops(static_cast<double>(n) * 1e9);
 }
-consteval Flops operator""_TFLOP(long double n) { return Flops(static_cast<double>(n) * 1e12); }
+consteval Flops operator""_TFLOP(long double n) {
+  return Flops(static_cast<double>(n) * 1e12);
+}
 consteval Flops operator""_TFLOP(unsigned long long n) {
   return Flops(static_cast<double>(n) * 1e12);
 }

@@ -22,8 +22,8 @@ enum class Align { left, right };
 // At most `width` columns; what is cut off is shown by "...". Colour sequences are not expected.
 [[nodiscard]] std::string shortened(std::string_view text, std::size_t width);
 
-// Lines of at most `width` columns, broken at blanks but not between a number and its unit; a longer
-// word gets a line of its own.
+// Lines of at most `width` columns, broken at blanks but not between a number and its unit; a
+// longer word gets a line of its own.
 [[nodiscard]] std::vector<std::string> wrapped(std::string_view text, std::size_t width);
 
 // `piece` `times` times: bars and rules.

@@ -128,8 +128,8 @@ Result<facts::ModelSource> Catalog::model(std::string_view id) const {
 
 namespace {
 
-// Hugging Face's classes have defaults for these too, but a file without them is a truncated one: its
-// plan would be of another model. What has no model_type is refused elsewhere, by that name.
+// Hugging Face's classes have defaults for these too, but a file without them is a truncated one:
+// its plan would be of another model. What has no model_type is refused elsewhere, by that name.
 Result<void> has_sizes(const facts::ModelSource& source) {
   static const std::vector<std::vector<std::string_view>> kNeeded = {
       {"hidden_size", "n_embd", "d_model"},

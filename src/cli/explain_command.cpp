@@ -18,8 +18,11 @@ struct ExplainOptions {
 Result<ExitStatus> run_explain(const Session& session, const ExplainOptions& options) {
   STEELYARD_TRY(read, read_job(options.words));
   STEELYARD_TRY(catalog, open_catalog(session));
-  STEELYARD_TRY(request, request_of(read, catalog));
-  STEELYARD_TRY(job, plan::resolve(request.job, request.model, request.machine));
+  Result<plan::Request> request = request_of(read, catalog);
+  if (!request) return fail(placed(request.error(), read));
+  Result<facts::Job> resolved = plan::resolve(request->job, request->model, request->machine);
+  if (!resolved) return fail(placed(resolved.error(), read));
+  const facts::Job& job = *resolved;
   session.terminal.out << (options.json ? codec::to_json(codec::to_value(job)) + "\n"
                                         : codec::explained(job));
   return ExitStatus::success;

@@ -22,9 +22,12 @@ struct PlanOptions {
 Result<ExitStatus> run_plan(const Session& session, const PlanOptions& options) {
   STEELYARD_TRY(read, read_job(options.words));
   STEELYARD_TRY(catalog, open_catalog(session));
-  STEELYARD_TRY(request, request_of(read, catalog));
-  request.timeline = options.timeline;
-  STEELYARD_TRY(plan, plan::plan(request));
+  Result<plan::Request> request = request_of(read, catalog);
+  if (!request) return fail(placed(request.error(), read));
+  request->timeline = options.timeline;
+  Result<facts::Plan> planned = plan::plan(*request);
+  if (!planned) return fail(placed(planned.error(), read));
+  const facts::Plan& plan = *planned;
   if (options.json) {
     session.terminal.out << codec::to_json(codec::to_value(plan)) << "\n";
   } else {

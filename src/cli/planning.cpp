@@ -59,12 +59,12 @@ Result<ReadJob> read_job(const JobWords& words) {
                    .hint = "steelyard plan --model config.json --gpu h100-sxm-80gb"});
     }
     STEELYARD_TRY(job, codec::job_from(keys, "the command line", words.settings));
-    return ReadJob{std::move(job), std::filesystem::current_path()};
+    return ReadJob{std::move(job), std::filesystem::current_path(), ""};
   }
   std::vector<std::string> settings = as_settings(keys);
   settings.insert(settings.end(), words.settings.begin(), words.settings.end());
   STEELYARD_TRY(job, codec::read_job(words.file, settings));
-  return ReadJob{std::move(job), std::filesystem::path(words.file).parent_path()};
+  return ReadJob{std::move(job), std::filesystem::path(words.file).parent_path(), words.file};
 }
 
 Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& catalog) {
@@ -77,6 +77,15 @@ Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& ca
   request.machine = std::move(machine);
   request.constants = std::move(constants);
   return request;
+}
+
+Error placed(Error error, const ReadJob& read) {
+  if (!error.file.empty() || read.file.empty()) return error;
+  const auto written = read.job.origins.find(error.subject);
+  if (written == read.job.origins.end() || !written->second.line) return error;
+  error.file = read.file;
+  error.line = written->second.line;
+  return error;
 }
 
 }  // namespace steelyard::cli

@@ -27,6 +27,7 @@ struct JobWords {
 struct ReadJob {
   facts::Job job;
   std::filesystem::path folder;  // what the job's paths are relative to
+  std::string file{};            // the job file; empty: the command line alone
 };
 
 // Errors: no file and no model; everything codec::read_job refuses.
@@ -34,5 +35,9 @@ struct ReadJob {
 
 [[nodiscard]] Result<plan::Request> request_of(const ReadJob& read,
                                                const catalog::Catalog& catalog);
+
+// The error with the line of the job file that wrote its key, when one did: the rooms behind the
+// codec know keys, not files.
+[[nodiscard]] Error placed(Error error, const ReadJob& read);
 
 }  // namespace steelyard::cli

@@ -1,5 +1,5 @@
-// The first header of the room: facts to and from JSON and TOML. Errors name file, key, line and what
-// is accepted. No input crashes: sizes and depths are limited (see the limits below).
+// The first header of the room: facts to and from JSON and TOML. Errors name file, key, line and
+// what is accepted. No input crashes: sizes and depths are limited (see the limits below).
 #pragma once
 
 #include <cstdint>

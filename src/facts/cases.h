@@ -16,8 +16,14 @@ namespace steelyard::facts {
 enum class VramMeter { allocated, reserved, device_used, unknown };
 STEELYARD_ENUM_NAMES(VramMeter, "allocated", "reserved", "device_used", "unknown")
 
-enum class FlopsConvention { six_n, six_n_attention, six_n_causal_attention, eight_n, megatron,
-                             unstated };
+enum class FlopsConvention {
+  six_n,
+  six_n_attention,
+  six_n_causal_attention,
+  eight_n,
+  megatron,
+  unstated
+};
 STEELYARD_ENUM_NAMES(FlopsConvention, "6n", "6n+attention", "6n+causal-attention", "8n", "megatron",
                      "unstated")
 
@@ -38,7 +44,7 @@ struct Measured {
   std::optional<CaseRamPhase> ram_phase;
   std::optional<Seconds> step_seconds;
   std::optional<TokensPerSecond> tokens_per_second_per_gpu;
-  std::optional<SamplesPerSecond> samples_per_second;  // of the whole job
+  std::optional<SamplesPerSecond> samples_per_second;        // of the whole job
   std::optional<double> tflops_per_gpu, hfu_tflops_per_gpu;  // 10^12 per second
   std::optional<Ratio> mfu, hfu;
   std::optional<FlopsConvention> flops_convention;
@@ -68,9 +74,9 @@ struct Comparison {
   std::string id, source, confidence;
   std::string quantity;
   QuantityGroup group = QuantityGroup::vram;
-  double measured = 0.0;   // in the quantity's own base unit; a bracket's middle
+  double measured = 0.0;  // in the quantity's own base unit; a bracket's middle
   double predicted = 0.0;
-  Ratio error;             // predicted / measured - 1; 0 inside a bracket
+  Ratio error;  // predicted / measured - 1; 0 inside a bracket
 };
 
 struct UnsupportedCase {

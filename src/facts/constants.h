@@ -1,6 +1,6 @@
-// Figures that are neither of the job nor of the machine: calibration of GPUs, habits of frameworks,
-// costs of host processes. They live in data files (catalog/) with their source; these are the
-// structs that the files fill.
+// Figures that are neither of the job nor of the machine: calibration of GPUs, habits of
+// frameworks, costs of host processes. They live in data files (catalog/) with their source; these
+// are the structs that the files fill.
 #pragma once
 
 #include <cstdint>
@@ -46,8 +46,8 @@ struct DeviceMemoryConstants {
   Bytes context;                 // CUDA context and loaded kernels
   Bytes collective_per_channel;  // NCCL buffers, per channel and direction pair
   std::int64_t collective_channels = 0;
-  Bytes nvls;                    // NVLink SHARP buffers per communicator on nodes that have it
-  Bytes gemm_workspace;          // per handle, inside the allocator
+  Bytes nvls;                     // NVLink SHARP buffers per communicator on nodes that have it
+  Bytes gemm_workspace;           // per handle, inside the allocator
   std::int64_t gemm_handles = 2;  // forward thread and autograd thread
   std::string source;
   std::map<std::string, DeviceMemoryOverride, std::less<>> by_architecture;
@@ -66,22 +66,22 @@ struct DeviceMemoryConstants {
 
 // What a processor reaches of its peaks, by kind of work. catalog/calibration/pace.toml
 struct EfficiencyConstants {
-  Ratio gemm;        // of the dense peak of the precision, large matrices
+  Ratio gemm;  // of the dense peak of the precision, large matrices
   Ratio attention_forward, attention_backward;
   Ratio cudnn_attention_forward{}, cudnn_attention_backward{};  // train.attention = "cudnn"
-  Ratio memory;      // of the HBM bandwidth, pointwise kernels
-  Ratio link;        // of the GPU link, large messages
+  Ratio memory;  // of the HBM bandwidth, pointwise kernels
+  Ratio link;    // of the GPU link, large messages
   Ratio network;
   Ratio host_link;
-  Seconds kernel_launch;       // host time to launch one kernel, eager
-  Seconds collective_latency;  // per step of a ring
-  Tokens gemm_half_rows;       // rows at which a GEMM reaches half of its efficiency
-  Ratio gemm_unaligned{1.0};   // of that, when a side is no multiple of 16 bytes
+  Seconds kernel_launch;                // host time to launch one kernel, eager
+  Seconds collective_latency;           // per step of a ring
+  Tokens gemm_half_rows;                // rows at which a GEMM reaches half of its efficiency
+  Ratio gemm_unaligned{1.0};            // of that, when a side is no multiple of 16 bytes
   std::int64_t gemm_half_elements = 0;  // of the result, at which half of the processor is filled
-  Ratio host_peer{1.0};        // of the host link, GPU to GPU where no GPU link exists
-  Seconds kernel_floor{};      // on the GPU, of every kernel besides its work: start and drain
-  Seconds network_latency{};   // per step of a ring that crosses to another node
-  Ratio overlap_slowdown{};    // longer computation while communication runs beside it, 0.2: 1.2 x
+  Ratio host_peer{1.0};                 // of the host link, GPU to GPU where no GPU link exists
+  Seconds kernel_floor{};     // on the GPU, of every kernel besides its work: start and drain
+  Seconds network_latency{};  // per step of a ring that crosses to another node
+  Ratio overlap_slowdown{};   // longer computation while communication runs beside it, 0.2: 1.2 x
   std::string source;
   // The same for processors of one architecture (Gpu::architecture), complete; empty inside.
   std::string architecture{};
@@ -98,27 +98,27 @@ struct EfficiencyConstants {
 
 // Host memory and speed of processes. catalog/calibration/host.toml
 struct HostConstants {
-  Bytes system;               // kernel, daemons
-  Bytes process;              // interpreter, framework, CUDA host side, per rank
-  Bytes loader_worker;        // one loader process beyond shared pages
-  Bytes index_per_sample;     // dataset index, per sample and process that touches it
+  Bytes system;                    // kernel, daemons
+  Bytes process;                   // interpreter, framework, CUDA host side, per rank
+  Bytes loader_worker;             // one loader process beyond shared pages
+  Bytes index_per_sample;          // dataset index, per sample and process that touches it
   Bytes largest_checkpoint_shard;  // file-by-file loading holds one of them
-  // Copies of the whole state that one rank holds while it loads by itself, by framework; 1 when the
-  // framework is not named.
+  // Copies of the whole state that one rank holds while it loads by itself, by framework; 1 when
+  // the framework is not named.
   std::map<std::string, double, std::less<>> load_copies;
-  Bytes shared_memory_segment;                 // of one NCCL connection through host memory
-  std::int64_t shared_memory_channels = 0;     // such connections per pair of neighbours
-  double jpeg_seconds_per_byte = 0.0;   // decode cost: bytes in ...
-  double jpeg_seconds_per_pixel = 0.0;  // ... and pixels out
-  double jpeg_bytes_per_pixel = 0.0;    // compressed bytes per pixel of a usual photograph
-  Ratio image_transform;                // decode, resize, crop and normalise over decode alone
-  double video_seconds_per_frame = 0.0;      // decoding one frame, one core
-  double video_frames_between_keys = 0.0;    // distance of key frames
+  Bytes shared_memory_segment;              // of one NCCL connection through host memory
+  std::int64_t shared_memory_channels = 0;  // such connections per pair of neighbours
+  double jpeg_seconds_per_byte = 0.0;       // decode cost: bytes in ...
+  double jpeg_seconds_per_pixel = 0.0;      // ... and pixels out
+  double jpeg_bytes_per_pixel = 0.0;        // compressed bytes per pixel of a usual photograph
+  Ratio image_transform;                    // decode, resize, crop and normalise over decode alone
+  double video_seconds_per_frame = 0.0;     // decoding one frame, one core
+  double video_frames_between_keys = 0.0;   // distance of key frames
   std::map<std::string, double, std::less<>> decode_seconds;  // by data kind, one sample, one core
   std::map<std::string, double, std::less<>> decode_seconds_per_byte;  // by data kind, stored bytes
-  Seconds assemble_per_byte;  // collate and pin, one thread
-  Seconds file_read;          // opening, reading and closing a cached file, beyond its bytes
-  BytesPerSecond thread_copy;            // one thread copying memory
+  Seconds assemble_per_byte;   // collate and pin, one thread
+  Seconds file_read;           // opening, reading and closing a cached file, beyond its bytes
+  BytesPerSecond thread_copy;  // one thread copying memory
   BytesPerSecond host_memory_bandwidth;  // one socket, when the machine does not say
   BytesPerSecond storage_read;           // of a local NVMe drive, when the machine does not say
   BytesPerSecond pcie_copy;              // pinned host-to-device, when the machine does not say

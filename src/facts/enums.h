@@ -26,14 +26,25 @@ template <class Enum>
   return std::nullopt;
 }
 
-#define STEELYARD_ENUM_NAMES(Enum, ...)                                   \
-  template <>                                                             \
-  struct EnumNames<Enum> {                                                \
+#define STEELYARD_ENUM_NAMES(Enum, ...)                                            \
+  template <>                                                                      \
+  struct EnumNames<Enum> {                                                         \
     static constexpr auto values = std::to_array<std::string_view>({__VA_ARGS__}); \
   };
 
-enum class Framework { pytorch, torchtitan, megatron, deepspeed, composer, transformers, litgpt,
-                       torchtune, timm, tensorflow, jax };
+enum class Framework {
+  pytorch,
+  torchtitan,
+  megatron,
+  deepspeed,
+  composer,
+  transformers,
+  litgpt,
+  torchtune,
+  timm,
+  tensorflow,
+  jax
+};
 STEELYARD_ENUM_NAMES(Framework, "pytorch", "torchtitan", "megatron", "deepspeed", "composer",
                      "transformers", "litgpt", "torchtune", "timm", "tensorflow", "jax")
 
@@ -45,14 +56,36 @@ STEELYARD_ENUM_NAMES(BaseQuantization, "none", "nf4", "nf4-dq", "fp4", "int8", "
 
 // How numbers are held and multiplied. *-mixed: parameters in fp32, arithmetic in the short type
 // (autocast or FSDP mixed precision); bf16, fp16: parameters themselves are short.
-enum class Precision { fp32, tf32, fp16_mixed, bf16_mixed, bf16, fp16, fp8_mixed, mxfp8_mixed,
-                       nvfp4_mixed };
+enum class Precision {
+  fp32,
+  tf32,
+  fp16_mixed,
+  bf16_mixed,
+  bf16,
+  fp16,
+  fp8_mixed,
+  mxfp8_mixed,
+  nvfp4_mixed
+};
 STEELYARD_ENUM_NAMES(Precision, "fp32", "tf32", "fp16-mixed", "bf16-mixed", "bf16", "fp16",
                      "fp8-mixed", "mxfp8-mixed", "nvfp4-mixed")
 
-enum class OptimizerName { adamw, adam, adamw8bit, adamw4bit, adamw_fp8, paged_adamw,
-                           paged_adamw8bit, adafactor, lion, muon, lamb, rmsprop, sgd,
-                           sgd_momentum };
+enum class OptimizerName {
+  adamw,
+  adam,
+  adamw8bit,
+  adamw4bit,
+  adamw_fp8,
+  paged_adamw,
+  paged_adamw8bit,
+  adafactor,
+  lion,
+  muon,
+  lamb,
+  rmsprop,
+  sgd,
+  sgd_momentum
+};
 STEELYARD_ENUM_NAMES(OptimizerName, "adamw", "adam", "adamw8bit", "adamw4bit", "adamw-fp8",
                      "paged-adamw", "paged-adamw8bit", "adafactor", "lion", "muon", "lamb",
                      "rmsprop", "sgd", "sgd-momentum")

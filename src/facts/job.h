@@ -1,8 +1,8 @@
 // What is trained, how, on what data and where: the job file (job-format.md) as plain values.
 //
 // Members without std::optional hold the contract's static default. Members in std::optional have a
-// default that depends on other keys, on the model or on the machine: plan/resolve.h fills them, and
-// every room behind it may rely on the ones marked "resolved".
+// default that depends on other keys, on the model or on the machine: plan/resolve.h fills them,
+// and every room behind it may rely on the ones marked "resolved".
 #pragma once
 
 #include <cstdint>
@@ -65,11 +65,11 @@ struct TrainKeys {
   Method method = Method::full;
   LoraKeys lora;
   BaseQuantization base_quantization = BaseQuantization::none;
-  std::optional<ShortPrecision> unquantized;           // qlora: the frozen rest
-  std::optional<std::int64_t> micro_batch;             // samples; resolved
-  std::optional<std::int64_t> gradient_accumulation;   // micro-batches per step; resolved
-  std::optional<std::int64_t> global_batch;            // samples per step; resolved
-  std::optional<std::int64_t> sequence_length;         // tokens; resolved for text models
+  std::optional<ShortPrecision> unquantized;          // qlora: the frozen rest
+  std::optional<std::int64_t> micro_batch;            // samples; resolved
+  std::optional<std::int64_t> gradient_accumulation;  // micro-batches per step; resolved
+  std::optional<std::int64_t> global_batch;           // samples per step; resolved
+  std::optional<std::int64_t> sequence_length;        // tokens; resolved for text models
   std::optional<std::int64_t> decoder_sequence_length;
   std::optional<double> sequence_length_mean;
   std::optional<std::int64_t> tokens_per_batch;
@@ -123,23 +123,24 @@ struct OffloadKeys {
 };
 
 struct DataKeys {
-  std::optional<DataKind> kind;                // resolved: tokens for text models
-  std::optional<std::int64_t> samples;         // in the dataset
-  std::optional<double> bytes_per_sample;      // mean on storage; resolved for tokens
-  std::optional<std::string> sizes_from;       // a real folder to measure
-  std::optional<DataLayout> layout;            // resolved: memmap for tokens, files otherwise
-  std::optional<std::string> location;         // a storage name of the machine, or "network"; resolved
+  std::optional<DataKind> kind;            // resolved: tokens for text models
+  std::optional<std::int64_t> samples;     // in the dataset
+  std::optional<double> bytes_per_sample;  // mean on storage; resolved for tokens
+  std::optional<std::string> sizes_from;   // a real folder to measure
+  std::optional<DataLayout> layout;        // resolved: memmap for tokens, files otherwise
+  std::optional<std::string> location;     // a storage name of the machine, or "network"; resolved
   Shuffle shuffle = Shuffle::sample;
-  std::optional<std::int64_t> workers;         // loader processes per GPU; resolved
-  std::int64_t prefetch = 2;                   // batches ahead per worker
+  std::optional<std::int64_t> workers;  // loader processes per GPU; resolved
+  std::int64_t prefetch = 2;            // batches ahead per worker
   bool pin_memory = true;
   DecodeOn decode = DecodeOn::cpu;
   DataCache cache = DataCache::page;
-  std::optional<double> decode_seconds;        // CPU seconds per sample on one core; resolved
+  std::optional<double> decode_seconds;  // CPU seconds per sample on one core; resolved
 };
 
 struct CheckpointKeys {
-  std::optional<std::int64_t> every_steps;  // absent: no checkpoint while training... resolved: 1000
+  std::optional<std::int64_t>
+      every_steps;  // absent: no checkpoint while training... resolved: 1000
   CheckpointMethod method = CheckpointMethod::sync;
   CheckpointLoad load = CheckpointLoad::mmap;
 };

@@ -1,5 +1,5 @@
-// A machine: one node's GPUs, host, storage, network and price. Unknown figures stay unknown; a plan
-// that needs one says so.
+// A machine: one node's GPUs, host, storage, network and price. Unknown figures stay unknown; a
+// plan that needs one says so.
 #pragma once
 
 #include <cstdint>
@@ -22,21 +22,21 @@ struct Gpu {
   std::string id;
   std::string name;
   std::string vendor;
-  std::string architecture;                // "hopper"; empty when unknown
+  std::string architecture;                  // "hopper"; empty when unknown
   std::optional<double> compute_capability;  // 9.0; NVIDIA only
-  Known<Bytes> memory;                     // what a program can allocate in total on an idle card
+  Known<Bytes> memory;                       // what a program can allocate in total on an idle card
   Known<BytesPerSecond> memory_bandwidth;
   PeakRates peak;
-  Known<FlopsPerSecond> measured_bf16;     // the best GEMM rate somebody measured
-  Known<BytesPerSecond> link;              // GPU to GPU inside a node, one way
-  Known<BytesPerSecond> host_link;         // GPU to host, one way (PCIe or C2C)
+  Known<FlopsPerSecond> measured_bf16;  // the best GEMM rate somebody measured
+  Known<BytesPerSecond> link;           // GPU to GPU inside a node, one way
+  Known<BytesPerSecond> host_link;      // GPU to host, one way (PCIe or C2C)
   Known<double> power_watts;
   std::vector<std::string> sources;
   std::string confidence;  // high | medium | low
 };
 
 struct Host {
-  Known<Bytes> memory;  // per node
+  Known<Bytes> memory;          // per node
   Known<std::int64_t> threads;  // hardware threads (vCPUs)
   Known<std::int64_t> cores;    // physical cores
   Known<std::int64_t> sockets;
@@ -46,7 +46,7 @@ struct Host {
 struct Storage {
   std::string name;  // "nvme", "network"
   Known<Bytes> capacity;
-  Known<BytesPerSecond> read;   // sequential, per node
+  Known<BytesPerSecond> read;  // sequential, per node
   Known<BytesPerSecond> write;
   Known<double> read_operations_per_second;
 };
@@ -62,7 +62,8 @@ struct Machine {
   std::string id;
   std::string name;
   std::string provider;
-  std::string kind;  // cloud-vm | cloud-baremetal | appliance | server | workstation | hpc-node | bare-gpu
+  std::string
+      kind;  // cloud-vm | cloud-baremetal | appliance | server | workstation | hpc-node | bare-gpu
   Gpu gpu;
   std::int64_t gpus = 1;  // per node
   Host host;

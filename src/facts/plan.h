@@ -17,15 +17,38 @@
 namespace steelyard::facts {
 
 // What a byte of GPU memory holds. `allocator` and `runtime` are outside of what tensors occupy.
-enum class VramCategory { parameters, gradients, optimizer, activations, temporaries, communication,
-                          batch, allocator, runtime };
+enum class VramCategory {
+  parameters,
+  gradients,
+  optimizer,
+  activations,
+  temporaries,
+  communication,
+  batch,
+  allocator,
+  runtime
+};
 STEELYARD_ENUM_NAMES(VramCategory, "parameters", "gradients", "optimizer", "activations",
                      "temporaries", "communication", "batch", "allocator", "runtime")
 constexpr std::size_t kVramCategories = EnumNames<VramCategory>::values.size();
 
-enum class RamCategory { system, framework, model_load, parameters, gradients, optimizer,
-                         activations, pinned, loader_workers, prefetch, dataset_cache,
-                         embedding_tables, shared_memory, checkpoint_staging, communication };
+enum class RamCategory {
+  system,
+  framework,
+  model_load,
+  parameters,
+  gradients,
+  optimizer,
+  activations,
+  pinned,
+  loader_workers,
+  prefetch,
+  dataset_cache,
+  embedding_tables,
+  shared_memory,
+  checkpoint_staging,
+  communication
+};
 STEELYARD_ENUM_NAMES(RamCategory, "system", "framework", "model_load", "parameters", "gradients",
                      "optimizer", "activations", "pinned", "loader_workers", "prefetch",
                      "dataset_cache", "embedding_tables", "shared_memory", "checkpoint_staging",
@@ -55,8 +78,8 @@ using VramBytes = BytesBy<VramCategory, kVramCategories>;
 using RamBytes = BytesBy<RamCategory, kRamCategories>;
 
 struct PeakAt {
-  std::string phase;     // "forward", "backward", "optimizer", ...
-  std::string layer;     // "model.layers" x index, "lm_head"; empty for the optimizer
+  std::string phase;      // "forward", "backward", "optimizer", ...
+  std::string layer;      // "model.layers" x index, "lm_head"; empty for the optimizer
   std::string operation;  // "log_softmax_backward"
 };
 
@@ -117,7 +140,7 @@ struct PacePlan {
 };
 
 struct FeedStage {
-  std::string name;  // storage | read | decode | assemble | host-to-device
+  std::string name;                     // storage | read | decode | assemble | host-to-device
   std::optional<SamplesPerSecond> can;  // unknown when the machine does not say
   std::optional<SamplesPerSecond> needed;
   Bytes ram;         // per node
@@ -131,8 +154,16 @@ struct FeedPlan {
   std::string limited_by;  // a stage's name; empty when the GPUs are never short
 };
 
-enum class BalanceVerdict { balanced, vram_short, ram_short, vram_idle, ram_idle,
-                            starved_by_storage, starved_by_cpu, starved_by_link };
+enum class BalanceVerdict {
+  balanced,
+  vram_short,
+  ram_short,
+  vram_idle,
+  ram_idle,
+  starved_by_storage,
+  starved_by_cpu,
+  starved_by_link
+};
 STEELYARD_ENUM_NAMES(BalanceVerdict, "balanced", "vram_short", "ram_short", "vram_idle", "ram_idle",
                      "starved_by_storage", "starved_by_cpu", "starved_by_link")
 
@@ -151,13 +182,13 @@ struct Advice {
 };
 
 struct BalancePlan {
-  std::optional<Ratio> ratio_needed;     // RAM : VRAM
+  std::optional<Ratio> ratio_needed;  // RAM : VRAM
   std::optional<Ratio> ratio_installed;
   Tier tier = Tier::entry;
-  Ratio rule_low, rule_high;             // rule of thumb of the tier
-  bool rule_open_ended = false;          // "and more"
+  Ratio rule_low, rule_high;     // rule of thumb of the tier
+  bool rule_open_ended = false;  // "and more"
   std::vector<BalanceVerdict> verdicts;
-  std::vector<std::string> sentences;    // what a person would say, one per verdict
+  std::vector<std::string> sentences;  // what a person would say, one per verdict
   std::vector<Advice> advice;
 };
 

@@ -23,8 +23,8 @@ void Value::set(std::string_view key, Value value) {
 }
 
 const char* Value::kind_name() const {
-  static constexpr const char* kNames[] = {"null",  "true or false", "a whole number", "a number",
-                                           "text",  "a list",        "a table"};
+  static constexpr const char* kNames[] = {"null", "true or false", "a whole number", "a number",
+                                           "text", "a list",        "a table"};
   return kNames[data_.index()];
 }
 

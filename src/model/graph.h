@@ -1,8 +1,8 @@
 // A model as a graph of operators with shapes, built once from the model's own configuration.
 //
-// The graph is compact: a layer that repeats 80 times is one block with a count. Operators are those
-// of the model's own code ("rms_norm", "attention"), not of a framework; what a framework keeps of
-// them for the backward pass is decided in `step`.
+// The graph is compact: a layer that repeats 80 times is one block with a count. Operators are
+// those of the model's own code ("rms_norm", "attention"), not of a framework; what a framework
+// keeps of them for the backward pass is decided in `step`.
 //
 // Shapes are concrete for one micro-batch: B samples of S tokens. They are element counts.
 #pragma once
@@ -45,26 +45,35 @@ struct Weight {
 };
 
 enum class OperatorKind {
-  embedding,          // in: ids [B,S]; weight [V,H]; out: [B,S,H]
-  position_embedding, // out: [1,S,H], or [B,S,H] (OPT), from a learned table; no tensor input
-  linear,             // in: [..., K]; weights: matrix (K*N), perhaps bias [N]; out: [..., N]
-  layer_norm,         // in: [..., H]; weights: of role norm, then bias; either may lack
-  rms_norm,           // in: [..., H]; weight
-  rotary_table,       // out: cos, sin [1,S,R]
-  rotary,             // in: q [B,nh,S,d], k, cos, sin; out: q, k
-  split,              // in: fused projection; out: its parts, views of the one storage
-  heads,              // in: [B,S,n*d]; out: [B,n,S,d] (a view)
-  attention,          // in: q [B,nh,S,d], k, v [B,nkv,S,d]; out: [B,S,nh*d]
-  activation,         // in, out: [..., F]
-  gated_activation,   // in: gate, up (or one fused tensor); out: act(gate) * up
-  add,                // in: a, b; out: a + b (broadcast)
-  scale,              // in * constant
+  embedding,           // in: ids [B,S]; weight [V,H]; out: [B,S,H]
+  position_embedding,  // out: [1,S,H], or [B,S,H] (OPT), from a learned table; no tensor input
+  linear,              // in: [..., K]; weights: matrix (K*N), perhaps bias [N]; out: [..., N]
+  layer_norm,          // in: [..., H]; weights: of role norm, then bias; either may lack
+  rms_norm,            // in: [..., H]; weight
+  rotary_table,        // out: cos, sin [1,S,R]
+  rotary,              // in: q [B,nh,S,d], k, cos, sin; out: q, k
+  split,               // in: fused projection; out: its parts, views of the one storage
+  heads,               // in: [B,S,n*d]; out: [B,n,S,d] (a view)
+  attention,           // in: q [B,nh,S,d], k, v [B,nkv,S,d]; out: [B,S,nh*d]
+  activation,          // in, out: [..., F]
+  gated_activation,    // in: gate, up (or one fused tensor); out: act(gate) * up
+  add,                 // in: a, b; out: a + b (broadcast)
+  scale,               // in * constant
   dropout,
-  softcap,            // c * tanh(in / c)
-  causal_lm_loss,     // in: logits [B,S,V]; out: scalar
+  softcap,         // c * tanh(in / c)
+  causal_lm_loss,  // in: logits [B,S,V]; out: scalar
 };
 
-enum class ActivationKind { gelu, gelu_new, gelu_tanh, gelu_fast, bloom_gelu, quick_gelu, silu, relu };
+enum class ActivationKind {
+  gelu,
+  gelu_new,
+  gelu_tanh,
+  gelu_fast,
+  bloom_gelu,
+  quick_gelu,
+  silu,
+  relu
+};
 
 // How an attention reads its past.
 struct AttentionShape {
@@ -72,9 +81,9 @@ struct AttentionShape {
   std::int64_t kv_heads = 0;
   std::int64_t head_dim = 0;
   bool causal = true;
-  std::int64_t window = 0;    // sliding window in tokens; 0: all of the past
-  bool alibi = false;         // adds a bias per head and distance
-  double softcap = 0.0;       // 0: none
+  std::int64_t window = 0;  // sliding window in tokens; 0: all of the past
+  bool alibi = false;       // adds a bias per head and distance
+  double softcap = 0.0;     // 0: none
   double dropout = 0.0;
   bool softmax_in_fp32 = false;  // the model's own code asks for it (llama, mistral, ...)
   // How the model's own eager code masks: masked positions chosen by `where` (gpt2) or an additive
@@ -84,18 +93,18 @@ struct AttentionShape {
 
 struct Operator {
   OperatorKind kind = OperatorKind::add;
-  std::string name;                   // relative to the block: "self_attn.q_proj"
+  std::string name;  // relative to the block: "self_attn.q_proj"
   std::vector<TensorRef> inputs;
   std::vector<TensorRef> outputs;
   std::vector<std::int32_t> weights;  // indices into Block::weights, in the order of the kind
 
-  AttentionShape attention;                              // attention
-  ActivationKind activation = ActivationKind::silu;      // activation, gated_activation
-  double probability = 0.0;                              // dropout
-  std::int64_t rotary_dims = 0;                          // rotary: dimensions of a head that turn
-  bool unit_offset = false;                              // rms_norm: multiplies by (1 + weight)
-  bool fused_gate_up = false;                            // gated_activation: one input holds both
-  double constant = 0.0;                                 // scale, softcap
+  AttentionShape attention;                          // attention
+  ActivationKind activation = ActivationKind::silu;  // activation, gated_activation
+  double probability = 0.0;                          // dropout
+  std::int64_t rotary_dims = 0;                      // rotary: dimensions of a head that turn
+  bool unit_offset = false;                          // rms_norm: multiplies by (1 + weight)
+  bool fused_gate_up = false;                        // gated_activation: one input holds both
+  double constant = 0.0;                             // scale, softcap
 };
 
 struct Block {

@@ -17,7 +17,8 @@ struct SampleShape {
 };
 
 // Builds the graph of a dense decoder as Hugging Face defines it. Errors name the key of the
-// configuration that is missing or wrong; an unknown model_type lists the known ones and the nearest.
+// configuration that is missing or wrong; an unknown model_type lists the known ones and the
+// nearest.
 [[nodiscard]] Result<Graph> build(const facts::ModelSource& source, SampleShape shape);
 
 // Every model_type that `build` knows, sorted.

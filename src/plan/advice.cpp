@@ -57,17 +57,16 @@ Advice advice_of(const Candidate& candidate, const Plan& before, const Plan& aft
   advice.step = after.pace.step;
   if (after.cost) advice.cost_per_hour = after.cost->per_hour;
   advice.sentence = candidate.what;
-  advice.sentence +=
-      fmt::format(": {} instead of {} per GPU", to_text(advice.vram_peak),
-                  to_text(before.vram.fullest.peak_device_used));
+  advice.sentence += fmt::format(": {} instead of {} per GPU", to_text(advice.vram_peak),
+                                 to_text(before.vram.fullest.peak_device_used));
   if (before.pace.step && after.pace.step) {
     advice.sentence += fmt::format(", step {} instead of {}", to_text(*after.pace.step),
                                    to_text(*before.pace.step));
   }
   // A difference that the reader would not see is none.
   if (to_text(after.ram.peak) != to_text(before.ram.peak)) {
-    advice.sentence += fmt::format(", host {} instead of {}", to_text(after.ram.peak),
-                                   to_text(before.ram.peak));
+    advice.sentence +=
+        fmt::format(", host {} instead of {}", to_text(after.ram.peak), to_text(before.ram.peak));
   }
   return advice;
 }

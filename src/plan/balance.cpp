@@ -16,8 +16,8 @@ using facts::Plan;
 using facts::Tier;
 using namespace literals;
 
-// The mission's tiers (docs/mission, M5): large models from 10 billion parameters or on 80 GB cards,
-// mid on cards of about 32 GB, entry below.
+// The mission's tiers (docs/mission, M5): large models from 10 billion parameters or on 80 GB
+// cards, mid on cards of about 32 GB, entry below.
 constexpr Parameters kLargeModel(10'000'000'000);
 constexpr Bytes kLargeCard = 60_GiB;
 constexpr Bytes kMidCard = 28_GiB;
@@ -58,8 +58,7 @@ void judge_vram(const Plan& plan, BalancePlan& balance) {
                     to_text(used), to_text(capacity)));
   } else if ((used / capacity).value() < kIdleVramShare) {
     say(balance, BalanceVerdict::vram_idle,
-        fmt::format("{} of each GPU's {} stay empty", to_text(capacity - used),
-                    to_text(capacity)));
+        fmt::format("{} of each GPU's {} stay empty", to_text(capacity - used), to_text(capacity)));
   }
 }
 

@@ -1,4 +1,5 @@
-// Whether the two memories are in balance: tier, rule of thumb, needed and installed ratio, verdicts.
+// Whether the two memories are in balance: tier, rule of thumb, needed and installed ratio,
+// verdicts.
 #pragma once
 
 #include "facts/plan.h"

@@ -43,9 +43,9 @@ std::vector<Candidate> that_save_vram(const Job& resolved) {
   std::vector<Candidate> list;
   const facts::TrainKeys& train = resolved.train;
   if (train.attention == facts::Attention::math) {
-    list.push_back({"use flash attention",
-                    {{"train.attention", "flash"}},
-                    [](Job& job) { job.train.attention = facts::Attention::flash; }});
+    list.push_back({"use flash attention", {{"train.attention", "flash"}}, [](Job& job) {
+                      job.train.attention = facts::Attention::flash;
+                    }});
   }
   if (!train.optimizer.fused.value_or(false) &&
       train.optimizer.name == facts::OptimizerName::adamw) {
@@ -67,20 +67,19 @@ std::vector<Candidate> that_save_vram(const Job& resolved) {
                     [](Job& job) { job.train.recompute.mode = facts::RecomputeMode::full; }});
   }
   if (*train.micro_batch > 1) {
-    list.push_back(micro_batch(resolved, *train.micro_batch / 2,
-                               "halve the micro-batch and accumulate more"));
+    list.push_back(
+        micro_batch(resolved, *train.micro_batch / 2, "halve the micro-batch and accumulate more"));
     if (*train.micro_batch > 2) {
       list.push_back(micro_batch(resolved, 1, "micro-batches of one sample, accumulated"));
     }
   }
   if (train.optimizer.name == facts::OptimizerName::adamw &&
       resolved.parallel.sharding == Sharding::none) {
-    list.push_back({"keep optimizer states in 8 bits",
-                    {{"train.optimizer", "adamw8bit"}},
-                    [](Job& job) {
-                      job.train.optimizer = {};
-                      job.train.optimizer.name = facts::OptimizerName::adamw8bit;
-                    }});
+    list.push_back(
+        {"keep optimizer states in 8 bits", {{"train.optimizer", "adamw8bit"}}, [](Job& job) {
+           job.train.optimizer = {};
+           job.train.optimizer.name = facts::OptimizerName::adamw8bit;
+         }});
   }
   return list;
 }
@@ -94,11 +93,10 @@ std::vector<Candidate> that_save_ram(const Job& resolved) {
                     [](Job& job) { job.checkpoint.load = facts::CheckpointLoad::mmap; }});
   }
   if (resolved.checkpoint.method != facts::CheckpointMethod::sharded_sync) {
-    list.push_back({"save the checkpoint in shards, each rank its own",
-                    {{"checkpoint.method", "sharded-sync"}},
-                    [](Job& job) {
-                      job.checkpoint.method = facts::CheckpointMethod::sharded_sync;
-                    }});
+    list.push_back(
+        {"save the checkpoint in shards, each rank its own",
+         {{"checkpoint.method", "sharded-sync"}},
+         [](Job& job) { job.checkpoint.method = facts::CheckpointMethod::sharded_sync; }});
   }
   if (*resolved.data.workers > 1) {
     const std::int64_t fewer = *resolved.data.workers / 2;
@@ -107,9 +105,9 @@ std::vector<Candidate> that_save_ram(const Job& resolved) {
                     [fewer](Job& job) { job.data.workers = fewer; }});
   }
   if (resolved.data.cache == facts::DataCache::ram) {
-    list.push_back({"leave caching to the page cache",
-                    {{"data.cache", "page"}},
-                    [](Job& job) { job.data.cache = facts::DataCache::page; }});
+    list.push_back({"leave caching to the page cache", {{"data.cache", "page"}}, [](Job& job) {
+                      job.data.cache = facts::DataCache::page;
+                    }});
   }
   return list;
 }
@@ -124,8 +122,8 @@ std::vector<Candidate> that_gain_speed(const facts::Plan& planned) {
   }
   const std::int64_t accumulation = *job.train.gradient_accumulation;
   if (accumulation % 2 == 0) {
-    list.push_back(micro_batch(job, *job.train.micro_batch * 2,
-                               "double the micro-batch and accumulate less"));
+    list.push_back(
+        micro_batch(job, *job.train.micro_batch * 2, "double the micro-batch and accumulate less"));
   }
   if (!planned.feed.limited_by.empty() && *job.data.workers > 0) {
     const std::int64_t more = *job.data.workers * 2;
@@ -135,12 +133,11 @@ std::vector<Candidate> that_gain_speed(const facts::Plan& planned) {
   }
   if (!job.train.optimizer.fused.value_or(false) &&
       job.train.optimizer.name == facts::OptimizerName::adamw) {
-    list.push_back({"use the fused optimizer",
-                    {{"train.optimizer.fused", "true"}},
-                    [](Job& changed) {
-                      changed.train.optimizer.fused = true;
-                      changed.train.optimizer.foreach.reset();
-                    }});
+    list.push_back(
+        {"use the fused optimizer", {{"train.optimizer.fused", "true"}}, [](Job& changed) {
+           changed.train.optimizer.fused = true;
+           changed.train.optimizer.foreach.reset();
+         }});
   }
   return list;
 }

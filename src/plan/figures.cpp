@@ -21,7 +21,8 @@ namespace {
 
 using facts::Plan;
 
-// Backward multiplies twice as much as forward: once for the inputs' gradient, once for the weights'.
+// Backward multiplies twice as much as forward: once for the inputs' gradient, once for the
+// weights'.
 constexpr double kBackwardPerForward = 2.0;
 constexpr double kMillion = 1e6;
 
@@ -34,8 +35,7 @@ void describe_model(const Request& request, const model::Graph& graph,
   plan.model.active_parameters = states.parameters;
   plan.model.forward_flops_per_sample =
       model::forward_flops(graph) / static_cast<double>(graph.batch);
-  plan.model.backward_flops_per_sample =
-      plan.model.forward_flops_per_sample * kBackwardPerForward;
+  plan.model.backward_flops_per_sample = plan.model.forward_flops_per_sample * kBackwardPerForward;
   Flops attention;
   for (const model::Segment& segment : graph.segments) {
     for (const model::Block& block : segment.blocks) {
@@ -137,8 +137,7 @@ Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
   wanted.constants = &request.constants.host;
   wanted.sample_bytes = sample;
   if (plan.pace.samples) {
-    wanted.needed_per_node =
-        *plan.pace.samples / static_cast<double>(plan.job.machine.nodes);
+    wanted.needed_per_node = *plan.pace.samples / static_cast<double>(plan.job.machine.nodes);
   }
   if (plan.ram.capacity) {
     wanted.free_for_page_cache = std::max(Bytes(), *plan.ram.capacity - plan.ram.peak);

@@ -1,5 +1,5 @@
-// The first header of the room, the only place that joins the predicting rooms: one Plan, its balance
-// and its advice.
+// The first header of the room, the only place that joins the predicting rooms: one Plan, its
+// balance and its advice.
 #pragma once
 
 #include "base/error.h"
@@ -12,9 +12,9 @@
 namespace steelyard::plan {
 
 struct Request {
-  facts::Job job;             // as read; resolved here
-  facts::ModelSource model;   // the job's model, overrides applied
-  facts::Machine machine;     // the job's machine, overrides applied
+  facts::Job job;            // as read; resolved here
+  facts::ModelSource model;  // the job's model, overrides applied
+  facts::Machine machine;    // the job's machine, overrides applied
   facts::Constants constants;
   bool timeline = false;
   bool advice = true;  // false: only the figures (validation, search)

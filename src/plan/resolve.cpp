@@ -74,19 +74,19 @@ Result<void> resolve_ranks(Job& job, const facts::Machine& machine) {
       checked_multiply(checked_multiply(p.tensor, p.pipeline), p.context);
   if (gpus % model_ranks != 0) {
     return fail(impossible(
-        "parallel", fmt::format("tensor {} x pipeline {} x context {}", p.tensor, p.pipeline,
-                                p.context),
+        "parallel",
+        fmt::format("tensor {} x pipeline {} x context {}", p.tensor, p.pipeline, p.context),
         fmt::format("a product that divides the {} GPUs of machine.nodes x machine.gpus", gpus),
         ""));
   }
   fill(job, job.parallel.data, "parallel.data", gpus / model_ranks, Origin::fallback);
   if (checked_multiply(*job.parallel.data, model_ranks) != gpus) {
-    return fail(impossible(
-        "parallel.data", std::to_string(*job.parallel.data),
-        fmt::format("{}: {} nodes x {} GPUs / (tensor {} x pipeline {} x context {})",
-                    gpus / model_ranks, job.machine.nodes, *job.machine.gpus, p.tensor, p.pipeline,
-                    p.context),
-        "leave parallel.data out, or change machine.nodes and machine.gpus"));
+    return fail(
+        impossible("parallel.data", std::to_string(*job.parallel.data),
+                   fmt::format("{}: {} nodes x {} GPUs / (tensor {} x pipeline {} x context {})",
+                               gpus / model_ranks, job.machine.nodes, *job.machine.gpus, p.tensor,
+                               p.pipeline, p.context),
+                   "leave parallel.data out, or change machine.nodes and machine.gpus"));
   }
   return {};
 }
@@ -99,9 +99,9 @@ Result<void> resolve_sharding(Job& job) {
   // FSDP shards over the context-parallel ranks too: they hold the same parameters.
   const std::int64_t alike = checked_multiply(data, job.parallel.context);
   if (alike % *job.parallel.shard_group != 0) {
-    return fail(impossible(
-        "parallel.shard_group", std::to_string(*job.parallel.shard_group),
-        fmt::format("a divisor of {} = parallel.data x parallel.context", alike), ""));
+    return fail(impossible("parallel.shard_group", std::to_string(*job.parallel.shard_group),
+                           fmt::format("a divisor of {} = parallel.data x parallel.context", alike),
+                           ""));
   }
   ShortPrecision reduce = own_type(job.train.precision);
   if (is_mixed(job.train.precision) && !is_zero(sharding)) reduce = ShortPrecision::fp32;
@@ -122,11 +122,10 @@ Result<void> resolve_batch(Job& job) {
   }
   const std::int64_t one_pass = checked_multiply(*train.micro_batch, data);
   if (train.global_batch && *train.global_batch % one_pass != 0) {
-    return fail(impossible(
-        "train.global_batch", std::to_string(*train.global_batch),
-        fmt::format("a multiple of {} = micro_batch {} x data-parallel ranks {}", one_pass,
-                    *train.micro_batch, data),
-        "change train.micro_batch or train.global_batch"));
+    return fail(impossible("train.global_batch", std::to_string(*train.global_batch),
+                           fmt::format("a multiple of {} = micro_batch {} x data-parallel ranks {}",
+                                       one_pass, *train.micro_batch, data),
+                           "change train.micro_batch or train.global_batch"));
   }
   const std::int64_t passes = train.global_batch ? *train.global_batch / one_pass : 1;
   fill(job, train.gradient_accumulation, "train.gradient_accumulation", passes, Origin::fallback);
@@ -180,10 +179,9 @@ Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Mach
   const std::string first = machine.storage.empty() ? "nvme" : machine.storage.front().name;
   fill(job, data.location, "data.location", first,
        machine.storage.empty() ? Origin::fallback : Origin::machine);
-  const bool light = tokens || *data.kind == facts::DataKind::text ||
-                     *data.kind == facts::DataKind::synthetic;
-  fill(job, data.workers, "data.workers", light ? kTokenWorkers : kDecodeWorkers,
-       Origin::fallback);
+  const bool light =
+      tokens || *data.kind == facts::DataKind::text || *data.kind == facts::DataKind::synthetic;
+  fill(job, data.workers, "data.workers", light ? kTokenWorkers : kDecodeWorkers, Origin::fallback);
   fill(job, job.checkpoint.every_steps, "checkpoint.every_steps", kCheckpointSteps,
        Origin::fallback);
   return {};

@@ -49,8 +49,9 @@ Lines confidence_lines(const facts::Plan& plan, std::size_t width, const Paint& 
       plan.vram_confidence.cases + plan.ram_confidence.cases + plan.pace_confidence.cases;
   if (near == 0) {
     const std::string& note = plan.vram_confidence.note;
-    return wrapped(note.empty() ? "No measured case is near this job: read every figure as an estimate."
-                                : note,
+    return wrapped(note.empty()
+                       ? "No measured case is near this job: read every figure as an estimate."
+                       : note,
                    width);
   }
   const std::vector<std::string> words = {confidence_words("VRAM", plan.vram_confidence, paint),

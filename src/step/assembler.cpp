@@ -63,7 +63,8 @@ void Assembler::free(std::vector<Event>& events, std::int32_t slot_index) {
 }
 
 void Assembler::communicate(std::vector<Event>& events, Collective kind, Bytes payload,
-                            bool overlaps, std::string_view text, std::int64_t ranks, std::int64_t stride) {
+                            bool overlaps, std::string_view text, std::int64_t ranks,
+                            std::int64_t stride) {
   if (ranks <= 1) return;
   Communication entry;
   entry.kind = kind;
@@ -92,7 +93,10 @@ std::int64_t Assembler::micro_batches() const {
   return job_.train.gradient_accumulation.value_or(1);
 }
 
-// DDP and ZeRO-1 reduce with the last micro-batch only (no_sync); what shards gradients reduces each.
-bool Assembler::reduces_each_micro_batch() const { return layout_.gradient_shards > 1; }
+// DDP and ZeRO-1 reduce with the last micro-batch only (no_sync); what shards gradients reduces
+// each.
+bool Assembler::reduces_each_micro_batch() const {
+  return layout_.gradient_shards > 1;
+}
 
 }  // namespace steelyard::step

@@ -1,5 +1,5 @@
-// Puts the traces of the blocks together: setup, micro-batches, reduction, optimizer, zero_grad; and
-// wraps them in what the sharding gathers, reduces and frees.
+// Puts the traces of the blocks together: setup, micro-batches, reduction, optimizer, zero_grad;
+// and wraps them in what the sharding gathers, reduces and frees.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,7 @@ namespace steelyard::step {
 class Assembler {
  public:
   Assembler(const model::Graph& graph, const facts::Job& job,
-            const facts::FrameworkProfile& profile, const Variants& variants,
-            const Layout& layout);
+            const facts::FrameworkProfile& profile, const Variants& variants, const Layout& layout);
 
   [[nodiscard]] Program assemble();
 
@@ -30,8 +29,8 @@ class Assembler {
   struct Unit {
     const model::Block* block = nullptr;
     BlockTrace trace;
-    bool layer = false;  // its own sharding unit; embed and head belong to the root unit
-    std::int64_t numel = 0;           // own (untied) weights
+    bool layer = false;      // its own sharding unit; embed and head belong to the root unit
+    std::int64_t numel = 0;  // own (untied) weights
     // Slots, when the sharding gathers: the unsharded parameters, the flat buffer they arrive in,
     // and the flat buffer that the reduce-scatter reads.
     std::int32_t gathered = -1, gather_buffer = -1, reduce_input = -1, reduced = -1;
@@ -94,7 +93,8 @@ class Assembler {
   SharedTensors shared_;
   std::map<std::string, std::int32_t, std::less<>> names_;
   std::vector<Chain> first_chains_;
-  std::int32_t mask_ = -1;         // of the model's own attention code
+  bool opening_ = false;    // the step's first micro-batch is being written
+  std::int32_t mask_ = -1;  // of the model's own attention code
   std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1;  // DeepSpeed's
   std::int32_t live_window_ = -1;  // ZeRO-3 keeps gathered parameters that are soon needed again
 };

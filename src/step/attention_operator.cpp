@@ -61,8 +61,8 @@ Tensor eager_attention(Tape& tape, const OperatorCall& call, const AttentionDims
   Tensor scores = matmul(tape, heads.q, heads.k, batch, dims.queries, dims.keys, dims.head_dim);
   scores = mul_constant(tape, std::move(scores));  // / sqrt(d)
   Tensor weights = probabilities(tape, call, std::move(scores), query_type, value_type);
-  Tensor y = matmul(tape, std::move(weights), heads.v, batch, dims.queries, dims.head_dim,
-                    dims.keys);
+  Tensor y =
+      matmul(tape, std::move(weights), heads.v, batch, dims.queries, dims.head_dim, dims.keys);
   return contiguous(tape, view(std::move(y), false));  // transpose(1, 2).reshape
 }
 
@@ -73,11 +73,11 @@ Tensor math_attention(Tape& tape, const AttentionDims& dims, Heads heads) {
   Tensor q = mul_constant(tape, to(tape, std::move(heads.q), DType::fp32));
   Tensor k = mul_constant(tape, to(tape, std::move(heads.k), DType::fp32));
   Tensor v = to(tape, std::move(heads.v), DType::fp32);
-  Tensor scores = matmul(tape, std::move(q), std::move(k), batch, dims.queries, dims.keys,
-                         dims.head_dim);
+  Tensor scores =
+      matmul(tape, std::move(q), std::move(k), batch, dims.queries, dims.keys, dims.head_dim);
   Tensor weights = softmax(tape, std::move(scores), DType::fp32);
-  Tensor y = matmul(tape, std::move(weights), std::move(v), batch, dims.queries, dims.head_dim,
-                    dims.keys);
+  Tensor y =
+      matmul(tape, std::move(weights), std::move(v), batch, dims.queries, dims.head_dim, dims.keys);
   y = to(tape, std::move(y), before);
   return contiguous(tape, view(std::move(y), false));
 }

@@ -16,7 +16,11 @@ class BlockRun {
  public:
   BlockRun(Program& program, const model::Graph& graph, const model::Block& block,
            const BlockOptions& options, SharedTensors& shared)
-      : program_(program), graph_(graph), block_(block), options_(options), shared_(shared),
+      : program_(program),
+        graph_(graph),
+        block_(block),
+        options_(options),
+        shared_(shared),
         tape_(program, options.tape) {
     make_weights();
     find_last_uses();
@@ -46,17 +50,16 @@ class BlockRun {
   Tape tape_;
   BlockTrace trace_;
   std::vector<Tensor> weights_;
-  std::vector<Tensor> live_;                // by index of the block's tensors
-  std::vector<std::size_t> last_use_;       // by tensor: index of the last operator that reads it
-  std::vector<Tensor> held_;                // until the step ends
+  std::vector<Tensor> live_;           // by index of the block's tensors
+  std::vector<std::size_t> last_use_;  // by tensor: index of the last operator that reads it
+  std::vector<Tensor> held_;           // until the step ends
   Tensor input_gradient_;
   std::vector<NodeRef> roots_;
 };
 
 void BlockRun::make_weights() {
   for (std::size_t i = 0; i < block_.weights.size(); ++i) {
-    Tensor weight = tape_.external(model::elements(block_.weights[i].shape),
-                                   options_.weight_dtype);
+    Tensor weight = tape_.external(model::elements(block_.weights[i].shape), options_.weight_dtype);
     weight.storage->weight = true;
     weight.leaf = static_cast<std::int32_t>(i);
     weight.requires_grad = options_.weights_train;
@@ -143,8 +146,8 @@ Tensor BlockRun::input_tensor(bool first) {
   // The residual stream is in fp32 under autocast (embeddings and norms give fp32).
   const Arithmetic& arithmetic = tape_.arithmetic();
   const DType dtype = arithmetic.autocast ? DType::fp32 : arithmetic.compute;
-  Tensor input = tape_.adopted(model::elements(info.shape), dtype, "input",
-                               VramCategory::activations);
+  Tensor input =
+      tape_.adopted(model::elements(info.shape), dtype, "input", VramCategory::activations);
   trace_.forward.push_back({EventKind::adopt, input.storage->slot});
   NodeRef node = tape_.make_node("input", {}, {}, [this](Tape&, const std::vector<Tensor>& g) {
     input_gradient_ = g[0];
@@ -295,8 +298,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
 }  // namespace
 
 BlockTrace trace_block(Program& program, const model::Graph& graph, const model::Block& block,
-                       const BlockOptions& options, SharedTensors& shared, bool first,
-                       bool last) {
+                       const BlockOptions& options, SharedTensors& shared, bool first, bool last) {
   BlockRun run(program, graph, block, options, shared);
   return run.run(first, last);
 }

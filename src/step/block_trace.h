@@ -1,5 +1,5 @@
-// One block of the graph, run forward and backward on a tape by itself: what a layer allocates, keeps,
-// frees and computes. Layers of a segment are alike, so one trace stands for all of them.
+// One block of the graph, run forward and backward on a tape by itself: what a layer allocates,
+// keeps, frees and computes. Layers of a segment are alike, so one trace stands for all of them.
 #pragma once
 
 #include <cstdint>
@@ -19,8 +19,8 @@ struct BlockOptions {
   TapeOptions tape;
   Variants variants;
   facts::DType weight_dtype = facts::DType::fp32;  // of the weights that the operators use
-  bool recompute = false;          // keep the input alone and run forward again before backward
-  bool gradients_exist = false;    // a later micro-batch: gradients are added into existing ones
+  bool recompute = false;        // keep the input alone and run forward again before backward
+  bool gradients_exist = false;  // a later micro-batch: gradients are added into existing ones
   bool weights_train = true;
   // Weights (by name) that already have a gradient from another block: a tied output projection.
   std::set<std::string, std::less<>> graded;
@@ -28,9 +28,9 @@ struct BlockOptions {
 
 // Tensors that all blocks share, made by the first block that has them as outputs.
 struct SharedTensors {
-  std::vector<Tensor> tensors;  // by index into model::Graph::shared; empty until made
-  Tensor token_ids, labels;     // the batch: exists before the step
-  Tensor mask;                  // of math attention
+  std::vector<Tensor> tensors;      // by index into model::Graph::shared; empty until made
+  Tensor token_ids, labels;         // the batch: exists before the step
+  Tensor mask;                      // of math attention
   std::vector<std::int32_t> slots;  // of the tensors made in the step, freed when it ends
 };
 
@@ -44,12 +44,12 @@ struct BlockTrace {
   std::vector<Event> forward;
   std::vector<Event> after_forward;  // autocast ends: cached weight casts that nobody saved
   std::vector<Event> backward;
-  std::vector<Event> end_of_step;    // what the caller held until the step ended (logits, loss)
-  std::vector<SavedStorage> saved;   // after forward, each storage once, weights left out
+  std::vector<Event> end_of_step;   // what the caller held until the step ended (logits, loss)
+  std::vector<SavedStorage> saved;  // after forward, each storage once, weights left out
   // By weight of the block: the slot of its gradient, -1 when it has none of its own (frozen, tied
   // or already existing).
   std::vector<std::int32_t> gradients;
-  std::int64_t kernels = 0;          // launched in forward and backward
+  std::int64_t kernels = 0;  // launched in forward and backward
 };
 
 // Runs the block. `first`: no block before it, `last`: its output is the loss. New slots, names and

@@ -71,12 +71,12 @@ void set_types(const facts::Job& job, const Short& precision, Layout& layout) {
     layout.arithmetic.autocast = true;
   } else {
     layout.parameter = layout.used = layout.gradient = precision.type;
-    layout.master = job.train.optimizer.master_weights.value_or(false) &&
-                    precision.type != DType::fp32;
+    layout.master =
+        job.train.optimizer.master_weights.value_or(false) && precision.type != DType::fp32;
   }
   layout.stepped = layout.master ? DType::fp32 : layout.parameter;
-  layout.reduce = job.parallel.reduce_precision ? type_of(*job.parallel.reduce_precision)
-                                                : layout.gradient;
+  layout.reduce =
+      job.parallel.reduce_precision ? type_of(*job.parallel.reduce_precision) : layout.gradient;
   // FSDP keeps the reduced shard in the parameter's own type.
   if (layout.gathers && !is_zero(sharding)) layout.gradient = layout.parameter;
 }
@@ -88,9 +88,7 @@ void set_shards(const facts::Job& job, Layout& layout) {
   switch (job.parallel.sharding) {
     case Sharding::none: break;
     case Sharding::zero1: layout.optimizer_shards = group; break;
-    case Sharding::zero2:
-      layout.optimizer_shards = layout.gradient_shards = group;
-      break;
+    case Sharding::zero2: layout.optimizer_shards = layout.gradient_shards = group; break;
     case Sharding::zero3:
     case Sharding::fsdp:
     case Sharding::fsdp1:
@@ -100,8 +98,8 @@ void set_shards(const facts::Job& job, Layout& layout) {
       layout.gathers = true;
       break;
   }
-  layout.reshards = job.parallel.sharding != Sharding::shard_grad_op &&
-                    job.parallel.reshard_after_forward;
+  layout.reshards =
+      job.parallel.sharding != Sharding::shard_grad_op && job.parallel.reshard_after_forward;
   layout.gradients_outlive_step = job.parallel.sharding == Sharding::fsdp1;
   layout.flat_buckets = is_zero(job.parallel.sharding);
 }
@@ -161,7 +159,8 @@ Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
     case OptimizerName::adamw4bit:
     case OptimizerName::adamw_fp8:
       return fail(not_built("train.optimizer", std::string(facts::name_of(keys.name)),
-                            "adamw, adam, adamw8bit, paged-adamw, paged-adamw8bit, adafactor, lion, muon, lamb, rmsprop, sgd or "
+                            "adamw, adam, adamw8bit, paged-adamw, paged-adamw8bit, adafactor, "
+                            "lion, muon, lamb, rmsprop, sgd or "
                             "sgd-momentum"));
   }
   return o;

@@ -12,17 +12,18 @@
 namespace steelyard::step {
 
 struct OptimizerLayout {
-  std::int64_t states = 2;             // full-size state tensors per parameter
+  std::int64_t states = 2;  // full-size state tensors per parameter
   facts::DType state = facts::DType::fp32;
-  bool eight_bit = false;              // one byte per element and state, plus fp32 block statistics
-  bool paged = false;                  // states in managed memory (bitsandbytes' paged optimizers)
-  bool factored = false;               // Adafactor: a row and a column vector per matrix
+  bool eight_bit = false;  // one byte per element and state, plus fp32 block statistics
+  bool paged = false;      // states in managed memory (bitsandbytes' paged optimizers)
+  bool factored = false;   // Adafactor: a row and a column vector per matrix
   // Copies of the parameters (in the stepped type) that live during the step: foreach needs one for
-  // the square root of the second moment (torch/optim/adamw.py), loops one of the largest parameter.
+  // the square root of the second moment (torch/optim/adamw.py), loops one of the largest
+  // parameter.
   std::int64_t step_copies = 0;
-  bool loop = false;                   // parameter by parameter: temporaries of one at a time
+  bool loop = false;  // parameter by parameter: temporaries of one at a time
   bool fused = false;
-  double passes = 7.0;                 // reads and writes of the parameters during the step
+  double passes = 7.0;  // reads and writes of the parameters during the step
 };
 
 struct Layout {
@@ -36,12 +37,12 @@ struct Layout {
   std::int64_t data = 1;                        // data-parallel ranks
   std::int64_t group = 1;                       // ranks per sharding group
   std::int64_t parameter_shards = 1, gradient_shards = 1, optimizer_shards = 1;
-  bool gathers = false;          // parameters are gathered layer by layer (ZeRO-3, FSDP)
-  bool reshards = true;          // and released after forward
-  bool flat_buckets = false;     // DeepSpeed's reduce buckets
+  bool gathers = false;       // parameters are gathered layer by layer (ZeRO-3, FSDP)
+  bool reshards = true;       // and released after forward
+  bool flat_buckets = false;  // DeepSpeed's reduce buckets
   // FSDP1 keeps the sharded gradient (FlatParameter._saved_grad_shard) through zero_grad until the
-  // next forward: measured in fms_acceleration, where four copies of the shard stay allocated between
-  // steps, not three, and only three are there at the peak in backward.
+  // next forward: measured in fms_acceleration, where four copies of the shard stay allocated
+  // between steps, not three, and only three are there at the peak in backward.
   bool gradients_outlive_step = false;
   OptimizerLayout optimizer;
 };

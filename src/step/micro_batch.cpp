@@ -1,9 +1,10 @@
 // Forward and backward of one micro-batch, with what the sharding gathers, reduces and frees.
 //
-// FSDP (torch/distributed/fsdp/_fully_shard, read in PyTorch 2.6): a unit's parameters arrive in one
-// flat buffer and are copied out into tensors of their own; in backward the next unit's buffer is
-// gathered while this one computes; a unit's gradients are copied into a flat buffer of the reduction
-// type, reduced and scattered. ZeRO-3 gathers and reduces the same bytes through its own buckets.
+// FSDP (torch/distributed/fsdp/_fully_shard, read in PyTorch 2.6): a unit's parameters arrive in
+// one flat buffer and are copied out into tensors of their own; in backward the next unit's buffer
+// is gathered while this one computes; a unit's gradients are copied into a flat buffer of the
+// reduction type, reduced and scattered. ZeRO-3 gathers and reduces the same bytes through its own
+// buckets.
 #include <algorithm>
 #include <set>
 #include <string>
@@ -18,8 +19,8 @@ namespace {
 using facts::VramCategory;
 
 // DeepSpeed's stage3_max_live_parameters and stage3_prefetch_bucket_size, in elements
-// (deepspeed/runtime/zero/config.py): parameters that are gathered at any time, since they are in use
-// or soon needed again, and those gathered ahead.
+// (deepspeed/runtime/zero/config.py): parameters that are gathered at any time, since they are in
+// use or soon needed again, and those gathered ahead.
 constexpr std::int64_t kZero3LiveElements = 1'000'000'000;
 constexpr std::int64_t kZero3PrefetchElements = 50'000'000;
 
@@ -216,8 +217,8 @@ void Assembler::add_forward(std::vector<Chain>& chains, Phase& phase) {
   if (layout_.gathers && layout_.flat_buckets) {
     const std::int64_t numel = model::parameter_count(graph_).value();
     const std::int64_t window = std::min(numel, kZero3LiveElements + kZero3PrefetchElements);
-    live_window_ = slot(bytes_of(window, layout_.used), VramCategory::parameters,
-                        "gathered parameters");
+    live_window_ =
+        slot(bytes_of(window, layout_.used), VramCategory::parameters, "gathered parameters");
     allocate(phase.bodies.back().events, live_window_);
   }
   for (Chain& chain : chains) {
@@ -268,7 +269,7 @@ void Assembler::add_backward(std::vector<Chain>& chains, Phase& phase, bool firs
         reduce_sharded(body.events, *unit, first);
       }
     }
-    const bool first_reduced = first && chain == chains.rbegin() && gradient_partition_ >= 0;
+    const bool first_reduced = opening_ && chain == chains.rbegin() && gradient_partition_ >= 0;
     if (first_reduced) allocate(body.events, gradient_partition_);
     phase.bodies.push_back(std::move(body));
   }
@@ -311,7 +312,9 @@ void Assembler::add_micro_batches() {
   const std::int64_t count = micro_batches();
   const bool exist = !profile_.gradients_set_to_none;
   first_chains_ = trace_chains(exist);
+  opening_ = true;
   program_.step.push_back(micro_batch(first_chains_, !exist, count == 1));
+  opening_ = false;
   if (count == 1) return;
   shared_.slots.clear();
   shared_.tensors.clear();

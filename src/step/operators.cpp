@@ -104,8 +104,7 @@ Tensor causal_lm_loss(Tape& tape, const OperatorCall& call) {
 
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
   std::vector<Tensor> tables;
-  const DType dtype =
-      tape.arithmetic().autocast ? DType::fp32 : tape.arithmetic().compute;
+  const DType dtype = tape.arithmetic().autocast ? DType::fp32 : tape.arithmetic().compute;
   for (const model::Shape& shape : call.output_shapes) {
     tables.push_back(tape.allocate(model::elements(shape), dtype, "rotary_table"));
   }

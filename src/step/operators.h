@@ -18,11 +18,12 @@ struct OperatorCall {
   std::vector<Tensor> inputs;
   std::vector<model::Shape> input_shapes;
   std::vector<model::Shape> output_shapes;
-  std::vector<Tensor> weights;             // empty handles where the operator has none
+  std::vector<Tensor> weights;  // empty handles where the operator has none
   std::vector<model::Shape> weight_shapes;
 };
 
-// Runs one operator; one tensor per output of the graph's operator. Releases nothing the caller holds.
+// Runs one operator; one tensor per output of the graph's operator. Releases nothing the caller
+// holds.
 [[nodiscard]] std::vector<Tensor> run_operator(Tape& tape, OperatorCall call);
 
 }  // namespace steelyard::step

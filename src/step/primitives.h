@@ -1,9 +1,9 @@
 // PyTorch's operators as the tape sees them: what each allocates, what it saves for its derivative
 // and what the derivative allocates. One function per ATen operator, named after it.
 //
-// Sources: tools/autograd/derivatives.yaml of PyTorch 2.6 (what is saved), the CUDA kernels named at
-// each function (temporaries), aten/src/ATen/autocast_mode.h (types under autocast).
-// `last` is the size of the last dimension, `rows` the product of the others.
+// Sources: tools/autograd/derivatives.yaml of PyTorch 2.6 (what is saved), the CUDA kernels named
+// at each function (temporaries), aten/src/ATen/autocast_mode.h (types under autocast). `last` is
+// the size of the last dimension, `rows` the product of the others.
 #pragma once
 
 #include <cstdint>
@@ -87,8 +87,8 @@ struct AttentionDims {
 [[nodiscard]] Tensor cross_entropy(Tape& tape, Tensor logits, const Tensor& labels,
                                    std::int64_t rows);
 
-// The same as one kernel (flash-attn's CrossEntropyLoss, apex's xentropy): saves the logits themselves
-// and a log-sum-exp per row; the gradient is a tensor of its own.
+// The same as one kernel (flash-attn's CrossEntropyLoss, apex's xentropy): saves the logits
+// themselves and a log-sum-exp per row; the gradient is a tensor of its own.
 [[nodiscard]] Tensor fused_cross_entropy(Tape& tape, Tensor logits, const Tensor& labels,
                                          std::int64_t rows);
 

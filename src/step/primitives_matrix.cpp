@@ -11,8 +11,8 @@ using Gradients = std::vector<Tensor>;
 
 Bytes matrix_traffic(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t batch,
                      DType dtype) {
-  const std::int64_t numel = checked_add(checked_add(checked_multiply(m, k), checked_multiply(k, n)),
-                                         checked_multiply(m, n));
+  const std::int64_t numel = checked_add(
+      checked_add(checked_multiply(m, k), checked_multiply(k, n)), checked_multiply(m, n));
   return bytes_of(checked_multiply(numel, batch), dtype);
 }
 
@@ -45,32 +45,32 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
   const bool wants_b = b && b.requires_grad;
   std::vector<Edge> edges = {Tape::edge_of(a), Tape::edge_of(w)};
   if (b) edges.push_back(Tape::edge_of(b));
-  tape.track(y, "mm", std::move(edges), std::move(saved),
-             [=](Tape& t, const Gradients& gradients) {
-               const DType dtype = gradients[0].dtype;
-               Gradients result(3);
-               if (wants_b) {
-                 result[2] = t.allocate(outputs, dtype, "sum");
-                 t.pointwise("sum", bytes_of(gradients[0]));
-               }
-               const Bytes traffic = matrix_traffic(rows, outputs, inputs, 1, dtype);
-               if (wants_w) {
-                 result[1] = t.allocate(inputs * outputs, dtype, "mm_weight_gradient");
-                 t.gemm("mm_weight_gradient", dtype, outputs, inputs, rows, 1, traffic);
-               }
-               if (wants_x) {
-                 result[0] = t.allocate(rows * inputs, dtype, "mm_input_gradient");
-                 t.gemm("mm_input_gradient", dtype, rows, inputs, outputs, 1, traffic);
-               }
-               if (!wants_b) result.resize(2);
-               return result;
-             });
+  tape.track(y, "mm", std::move(edges), std::move(saved), [=](Tape& t, const Gradients& gradients) {
+    const DType dtype = gradients[0].dtype;
+    Gradients result(3);
+    if (wants_b) {
+      result[2] = t.allocate(outputs, dtype, "sum");
+      t.pointwise("sum", bytes_of(gradients[0]));
+    }
+    const Bytes traffic = matrix_traffic(rows, outputs, inputs, 1, dtype);
+    if (wants_w) {
+      result[1] = t.allocate(inputs * outputs, dtype, "mm_weight_gradient");
+      t.gemm("mm_weight_gradient", dtype, outputs, inputs, rows, 1, traffic);
+    }
+    if (wants_x) {
+      result[0] = t.allocate(rows * inputs, dtype, "mm_input_gradient");
+      t.gemm("mm_input_gradient", dtype, rows, inputs, outputs, 1, traffic);
+    }
+    if (!wants_b) result.resize(2);
+    return result;
+  });
   return y;
 }
 
 Tensor matmul(Tape& tape, Tensor first, Tensor second, std::int64_t batch, std::int64_t m,
               std::int64_t n, std::int64_t k) {
-  // expand().reshape() to three dimensions copies transposed views (LinearAlgebra.cpp, _matmul_impl).
+  // expand().reshape() to three dimensions copies transposed views (LinearAlgebra.cpp,
+  // _matmul_impl).
   Tensor a = contiguous(tape, to_compute(tape, std::move(first)));
   Tensor b = contiguous(tape, to_compute(tape, std::move(second)));
   tape.begin_operation();
@@ -109,30 +109,33 @@ Tensor embedding(Tape& tape, const Tensor& ids, const Tensor& table, std::int64_
   tape.pointwise("embedding", bytes_of(ids) + 2 * bytes_of(y));
   if (!tape.tracks({&table})) return y;
   const std::int64_t numel = table.numel;
-  tape.track(
-      y, "embedding", {Tape::edge_of(table)}, {ids.storage},
-      [numel, hidden, tokens](Tape& t, const Gradients& gradients) {
-        const Tensor& dy = gradients[0];
-        Tensor dw = t.allocate(numel, dy.dtype, "embedding_dense_backward");
-        Tensor sort;
-        Tensor partial;
-        // EmbeddingBackwardKernel.cu: above 3072 tokens ids are sorted and partial sums kept in fp32.
-        if (t.options().kernel_temporaries && tokens > 3072) {
-          sort = t.allocate(3 * tokens, DType::int64, "embedding_dense_backward");
-          const std::int64_t rows = tokens / 10 + std::min(tokens, numel / hidden);
-          partial = t.allocate(rows * hidden, DType::fp32, "embedding_dense_backward");
-        }
-        t.pointwise("embedding_dense_backward", bytes_of(dy) + 2 * bytes_of(dw));
-        return Gradients{dw};
-      });
+  tape.track(y, "embedding", {Tape::edge_of(table)}, {ids.storage},
+             [numel, hidden, tokens](Tape& t, const Gradients& gradients) {
+               const Tensor& dy = gradients[0];
+               Tensor dw = t.allocate(numel, dy.dtype, "embedding_dense_backward");
+               Tensor sort;
+               Tensor partial;
+               // EmbeddingBackwardKernel.cu: above 3072 tokens ids are sorted and partial sums kept
+               // in fp32.
+               if (t.options().kernel_temporaries && tokens > 3072) {
+                 sort = t.allocate(3 * tokens, DType::int64, "embedding_dense_backward");
+                 const std::int64_t rows = tokens / 10 + std::min(tokens, numel / hidden);
+                 partial = t.allocate(rows * hidden, DType::fp32, "embedding_dense_backward");
+               }
+               t.pointwise("embedding_dense_backward", bytes_of(dy) + 2 * bytes_of(dw));
+               return Gradients{dw};
+             });
   return y;
 }
 
 namespace {
 
-std::int64_t padded(std::int64_t size, std::int64_t multiple) { return round_up(size, multiple); }
+std::int64_t padded(std::int64_t size, std::int64_t multiple) {
+  return round_up(size, multiple);
+}
 
-// Workspaces of the backward kernels (flash_attn/flash_api.cpp, mem_eff_attention/kernel_backward.h).
+// Workspaces of the backward kernels (flash_attn/flash_api.cpp,
+// mem_eff_attention/kernel_backward.h).
 std::vector<Tensor> attention_workspace(Tape& t, const AttentionDims& d, bool efficient,
                                         DType dtype) {
   std::vector<Tensor> held;
@@ -178,21 +181,20 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   tape.work(WorkKind::attention, name, q.dtype, 2.0 * product, traffic);
   if (!tape.tracks({&q, &k, &v})) return y;
   const std::int64_t numels[3] = {q.numel, k.numel, v.numel};
-  tape.track(y, name, {Tape::edge_of(q), Tape::edge_of(k), Tape::edge_of(v)},
-             {q.storage, k.storage, v.storage, y.storage, logsumexp.storage, seed.storage,
-              offset.storage},
-             [=](Tape& t, const Gradients& gradients) {
-               const DType dtype = gradients[0].dtype;
-               Gradients result;
-               for (std::int64_t numel : numels) {
-                 result.push_back(view(t.allocate(numel, dtype, "attention_gradient"), false));
-               }
-               const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
-               // Five products instead of two: the scores are computed again.
-               t.work(WorkKind::attention, "attention_gradient", dtype, 5.0 * product,
-                      2 * traffic);
-               return result;
-             });
+  tape.track(
+      y, name, {Tape::edge_of(q), Tape::edge_of(k), Tape::edge_of(v)},
+      {q.storage, k.storage, v.storage, y.storage, logsumexp.storage, seed.storage, offset.storage},
+      [=](Tape& t, const Gradients& gradients) {
+        const DType dtype = gradients[0].dtype;
+        Gradients result;
+        for (std::int64_t numel : numels) {
+          result.push_back(view(t.allocate(numel, dtype, "attention_gradient"), false));
+        }
+        const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
+        // Five products instead of two: the scores are computed again.
+        t.work(WorkKind::attention, "attention_gradient", dtype, 5.0 * product, 2 * traffic);
+        return result;
+      });
   return y;
 }
 

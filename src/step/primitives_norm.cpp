@@ -29,16 +29,15 @@ Tensor normalised(Tape& tape, std::string_view name, Tensor argument, const Tens
   std::vector<Edge> edges = {Tape::edge_of(x)};
   edges.push_back(weight ? Tape::edge_of(weight) : Edge());
   edges.push_back(bias ? Tape::edge_of(bias) : Edge());
-  tape.track(y, name, std::move(edges), std::move(saved),
-             [=](Tape& t, const Gradients& gradients) {
-               const Tensor& dy = gradients[0];
-               Gradients result(3);
-               if (wants_x) result[0] = t.allocate(dy.numel, dy.dtype, backward_name);
-               if (wants_weight) result[1] = t.allocate(last, affine, backward_name);
-               if (wants_bias) result[2] = t.allocate(last, affine, backward_name);
-               t.pointwise(backward_name, 5 * bytes_of(dy));
-               return result;
-             });
+  tape.track(y, name, std::move(edges), std::move(saved), [=](Tape& t, const Gradients& gradients) {
+    const Tensor& dy = gradients[0];
+    Gradients result(3);
+    if (wants_x) result[0] = t.allocate(dy.numel, dy.dtype, backward_name);
+    if (wants_weight) result[1] = t.allocate(last, affine, backward_name);
+    if (wants_bias) result[2] = t.allocate(last, affine, backward_name);
+    t.pointwise(backward_name, 5 * bytes_of(dy));
+    return result;
+  });
   return y;
 }
 
@@ -46,8 +45,8 @@ Tensor normalised(Tape& tape, std::string_view name, Tensor argument, const Tens
 
 Tensor layer_norm(Tape& tape, Tensor x, const Tensor& weight, const Tensor& bias,
                   std::int64_t last) {
-  return normalised(tape, "layer_norm", to_fp32_if_autocast(tape, std::move(x)), weight, bias,
-                    last, 2);
+  return normalised(tape, "layer_norm", to_fp32_if_autocast(tape, std::move(x)), weight, bias, last,
+                    2);
 }
 
 Tensor fused_rms_norm(Tape& tape, Tensor x, const Tensor& weight, std::int64_t last) {

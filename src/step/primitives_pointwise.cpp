@@ -92,12 +92,12 @@ std::vector<Tensor> split(Tape& tape, const Tensor& x, const std::vector<std::in
   if (tape.tracks({&x})) {
     const std::int64_t whole = x.numel;
     const DType dtype = x.dtype;
-    node = tape.make_node("split", {Tape::edge_of(x)}, {},
-                          [whole, dtype](Tape& t, const Gradients&) {
-                            Tensor dx = t.allocate(whole, dtype, "cat");
-                            t.pointwise("cat", 2 * bytes_of(dx));
-                            return Gradients{dx};
-                          });
+    node =
+        tape.make_node("split", {Tape::edge_of(x)}, {}, [whole, dtype](Tape& t, const Gradients&) {
+          Tensor dx = t.allocate(whole, dtype, "cat");
+          t.pointwise("cat", 2 * bytes_of(dx));
+          return Gradients{dx};
+        });
   }
   for (std::size_t i = 0; i < numels.size(); ++i) {
     Tensor part = x;
@@ -118,12 +118,11 @@ Tensor slice(Tape& tape, const Tensor& x, std::int64_t numel) {
   part.dense = false;
   if (tape.tracks({&x})) {
     const std::int64_t whole = x.numel;
-    tape.track(part, "slice", {Tape::edge_of(x)}, {},
-               [whole](Tape& t, const Gradients& gradients) {
-                 Tensor dx = t.allocate(whole, gradients[0].dtype, "slice_backward");
-                 t.pointwise("slice_backward", bytes_of(dx) + 2 * bytes_of(gradients[0]));
-                 return Gradients{dx};
-               });
+    tape.track(part, "slice", {Tape::edge_of(x)}, {}, [whole](Tape& t, const Gradients& gradients) {
+      Tensor dx = t.allocate(whole, gradients[0].dtype, "slice_backward");
+      t.pointwise("slice_backward", bytes_of(dx) + 2 * bytes_of(gradients[0]));
+      return Gradients{dx};
+    });
   }
   return part;
 }
@@ -171,10 +170,9 @@ Tensor repeat(Tape& tape, Tensor argument, std::int64_t times) {
   tape.pointwise("clone", bytes_of(x) + bytes_of(y));
   if (tape.tracks({&x})) {
     const std::int64_t numel = x.numel;
-    tape.track(y, "expand", {Tape::edge_of(x)}, {},
-               [numel](Tape& t, const Gradients& gradients) {
-                 return Gradients{reduced_to(t, gradients[0], numel)};
-               });
+    tape.track(y, "expand", {Tape::edge_of(x)}, {}, [numel](Tape& t, const Gradients& gradients) {
+      return Gradients{reduced_to(t, gradients[0], numel)};
+    });
   }
   return y;
 }
@@ -281,11 +279,21 @@ Tensor mean(Tape& tape, Tensor argument, std::int64_t last) {
 Tensor rsqrt(Tape& tape, Tensor x) {
   return unary(tape, "rsqrt", to_fp32_if_autocast(tape, std::move(x)), false, true);
 }
-Tensor tanh(Tape& tape, Tensor x) { return unary(tape, "tanh", std::move(x), false, true); }
-Tensor sigmoid(Tape& tape, Tensor x) { return unary(tape, "sigmoid", std::move(x), false, true); }
-Tensor relu(Tape& tape, Tensor x) { return unary(tape, "relu", std::move(x), false, true); }
-Tensor gelu(Tape& tape, Tensor x) { return unary(tape, "gelu", std::move(x), true, false); }
-Tensor silu(Tape& tape, Tensor x) { return unary(tape, "silu", std::move(x), true, false); }
+Tensor tanh(Tape& tape, Tensor x) {
+  return unary(tape, "tanh", std::move(x), false, true);
+}
+Tensor sigmoid(Tape& tape, Tensor x) {
+  return unary(tape, "sigmoid", std::move(x), false, true);
+}
+Tensor relu(Tape& tape, Tensor x) {
+  return unary(tape, "relu", std::move(x), false, true);
+}
+Tensor gelu(Tape& tape, Tensor x) {
+  return unary(tape, "gelu", std::move(x), true, false);
+}
+Tensor silu(Tape& tape, Tensor x) {
+  return unary(tape, "silu", std::move(x), true, false);
+}
 
 Tensor dropout(Tape& tape, Tensor argument, double probability) {
   if (probability <= 0.0) return argument;

@@ -1,8 +1,8 @@
 // The program of one rank for one training step: what is allocated and freed, computed and sent, in
 // order. `vram` reads the allocations, `pace` the work, both the same program.
 //
-// The program is compact: a layer that repeats is one body with a count. A slot that is allocated in
-// iteration i of a forward body is freed in the iteration of a later body that works on the same
+// The program is compact: a layer that repeats is one body with a count. A slot that is allocated
+// in iteration i of a forward body is freed in the iteration of a later body that works on the same
 // layer (backward bodies run their iterations in reverse), so (slot, layer) names one allocation.
 #pragma once
 
@@ -46,11 +46,11 @@ enum class WorkKind : std::uint8_t {
 struct Work {
   WorkKind kind = WorkKind::memory;
   facts::DType dtype = facts::DType::fp32;  // of the arithmetic
-  bool tf32 = false;          // fp32 multiplied in tf32
+  bool tf32 = false;                        // fp32 multiplied in tf32
   bool backward = false;
-  bool recomputed = false;    // counted by HFU, not by MFU
+  bool recomputed = false;  // counted by HFU, not by MFU
   Flops flops;
-  Bytes traffic;              // read and written
+  Bytes traffic;                                // read and written
   std::int64_t m = 0, n = 0, k = 0, batch = 1;  // gemm: rows of the result, columns, depth, count
   std::int32_t name = 0;
 };
@@ -59,10 +59,10 @@ enum class Collective : std::uint8_t { all_reduce, all_gather, reduce_scatter };
 
 struct Communication {
   Collective kind = Collective::all_reduce;
-  Bytes payload;            // the full (unsharded) buffer
-  std::int64_t ranks = 1;   // in the group
+  Bytes payload;           // the full (unsharded) buffer
+  std::int64_t ranks = 1;  // in the group
   std::int64_t ranks_per_node = 1;
-  bool overlaps = false;    // may run beside the compute of its own body
+  bool overlaps = false;  // may run beside the compute of its own body
   std::int32_t name = 0;
 };
 
@@ -72,9 +72,9 @@ struct Event {
 };
 
 struct Body {
-  std::string layer;         // "model.layers"
+  std::string layer;  // "model.layers"
   std::int64_t repeat = 1;
-  bool reversed = false;     // iterations go from the last layer to the first
+  bool reversed = false;  // iterations go from the last layer to the first
   std::vector<Event> events;
 };
 
@@ -95,10 +95,10 @@ struct Pass {
 // What the ranks hold of the model's states, summed over the whole job; for host memory.
 struct StateSizes {
   Parameters parameters, trainable;
-  Bytes parameter_bytes;   // one full copy as trained (fp32 when mixed)
-  Bytes gradient_bytes;    // one full copy
-  Bytes optimizer_bytes;   // one full copy, master weights included
-  Bytes batch_bytes;       // one micro-batch on the GPU
+  Bytes parameter_bytes;      // one full copy as trained (fp32 when mixed)
+  Bytes gradient_bytes;       // one full copy
+  Bytes optimizer_bytes;      // one full copy, master weights included
+  Bytes batch_bytes;          // one micro-batch on the GPU
   Bytes largest_block_bytes;  // parameters of the largest block, as trained
 };
 
@@ -108,10 +108,10 @@ struct Program {
   std::vector<Work> work;
   std::vector<Communication> communication;
   std::vector<Pass> setup;  // once: parameters, buffers
-  // Once, inside the first step, right before its optimizer phase: PyTorch's optimizers allocate their
-  // states in the first step(), among what the first backward left in the allocator.
+  // Once, inside the first step, right before its optimizer phase: PyTorch's optimizers allocate
+  // their states in the first step(), among what the first backward left in the allocator.
   std::vector<Pass> first_optimizer;
-  std::vector<Pass> step;   // every step
+  std::vector<Pass> step;  // every step
   StateSizes states;
   // The gradients' shards stay until the next forward begins: between steps they are still there.
   bool gradients_outlive_step = false;

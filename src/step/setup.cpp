@@ -10,8 +10,8 @@ namespace {
 
 using facts::VramCategory;
 
-// bitsandbytes (optim/optimizer.py): elements per fp32 block statistic, and the smallest tensor whose
-// states are kept in 8 bits.
+// bitsandbytes (optim/optimizer.py): elements per fp32 block statistic, and the smallest tensor
+// whose states are kept in 8 bits.
 constexpr std::int64_t kEightBitBlock = 256;
 constexpr std::int64_t kEightBitLeast = 4096;
 
@@ -54,8 +54,8 @@ void Assembler::add_parameters() {
         if (!weight.tied_to.empty()) continue;
         const std::int64_t shard =
             ceil_divide(model::elements(weight.shape), layout_.parameter_shards);
-        allocate(body.events, slot(bytes_of(shard, layout_.parameter), VramCategory::parameters,
-                                   weight.name));
+        allocate(body.events,
+                 slot(bytes_of(shard, layout_.parameter), VramCategory::parameters, weight.name));
       }
     }
     phase.bodies.push_back(std::move(body));
@@ -111,9 +111,9 @@ void Assembler::add_communication_buffers() {
     // DeepSpeed's ipg buffer: reduce_bucket_size elements of the gradients' type, however small the
     // model. Stage 3 makes it at start-up (stage3.py:731), stages 1 and 2 for each backward
     // (stage_1_and_2.py:2497); the gradient partition is made when the first bucket is reduced.
-    reduce_bucket_ = slot(Bytes(checked_round(job_.parallel.buckets.reduce)) *
-                              facts::bytes_of(layout_.gradient),
-                          VramCategory::communication, "reduce bucket");
+    reduce_bucket_ =
+        slot(Bytes(checked_round(job_.parallel.buckets.reduce)) * facts::bytes_of(layout_.gradient),
+             VramCategory::communication, "reduce bucket");
     if (layout_.gathers) allocate(body.events, reduce_bucket_);
     if (layout_.gradient_shards > 1) {
       gradient_partition_ =
@@ -141,8 +141,8 @@ void Assembler::add_existing_gradients() {
         if (!weight.tied_to.empty()) continue;
         const std::int64_t shard =
             ceil_divide(model::elements(weight.shape), layout_.gradient_shards);
-        allocate(body.events, slot(bytes_of(shard, layout_.gradient), VramCategory::gradients,
-                                   weight.name));
+        allocate(body.events,
+                 slot(bytes_of(shard, layout_.gradient), VramCategory::gradients, weight.name));
       }
     }
     phase.bodies.push_back(std::move(body));

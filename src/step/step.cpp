@@ -37,8 +37,8 @@ Result<void> check_train(const facts::TrainKeys& train) {
   }
   if (train.compile) return fail(not_yet("train.compile", "true", "false"));
   if (!train.fused_kernels.empty()) {
-    return fail(not_yet("train.fused_kernels",
-                        std::string(name_of(train.fused_kernels.front())), "[]"));
+    return fail(
+        not_yet("train.fused_kernels", std::string(name_of(train.fused_kernels.front())), "[]"));
   }
   if (train.optimizer.in_backward) {
     return fail(not_yet("train.optimizer.in_backward", "true", "false"));
@@ -60,8 +60,8 @@ Result<void> check_idle_keys(const facts::Job& job) {
                         std::string(facts::name_of(train.base_quantization)), "none"));
   }
   if (train.unquantized) {
-    return fail(not_yet("train.unquantized", std::string(facts::name_of(*train.unquantized)),
-                        "no value"));
+    return fail(
+        not_yet("train.unquantized", std::string(facts::name_of(*train.unquantized)), "no value"));
   }
   const facts::ParallelKeys& parallel = job.parallel;
   if (parallel.sequence_parallel) {
@@ -69,8 +69,8 @@ Result<void> check_idle_keys(const facts::Job& job) {
   }
   if (parallel.async_tensor) return fail(not_yet("parallel.async_tensor", "true", "false"));
   if (parallel.schedule != facts::Schedule::one_f_one_b) {
-    return fail(not_yet("parallel.schedule", std::string(facts::name_of(parallel.schedule)),
-                        "1f1b"));
+    return fail(
+        not_yet("parallel.schedule", std::string(facts::name_of(parallel.schedule)), "1f1b"));
   }
   return {};
 }
@@ -93,8 +93,8 @@ Result<void> check_samples(const facts::TrainKeys& train) {
     return fail(not_yet("train.frames", "a value", "no value: models here read text"));
   }
   if (train.memory_format != facts::MemoryFormat::contiguous) {
-    return fail(not_yet("train.memory_format",
-                        std::string(facts::name_of(train.memory_format)), "contiguous"));
+    return fail(not_yet("train.memory_format", std::string(facts::name_of(train.memory_format)),
+                        "contiguous"));
   }
   if (train.fp8) return fail(not_yet("train.fp8", "a table", "no value"));
   return {};

@@ -17,16 +17,15 @@ Tape::Tape(Program& program, TapeOptions options) : program_(program), options_(
 }
 
 std::int32_t Tape::intern(std::string_view operation) {
-  std::string full = module_.empty() ? std::string(operation)
-                                     : module_ + ": " + std::string(operation);
+  std::string full =
+      module_.empty() ? std::string(operation) : module_ + ": " + std::string(operation);
   auto [entry, inserted] =
       names_.emplace(std::move(full), static_cast<std::int32_t>(program_.names.size()));
   if (inserted) program_.names.push_back(entry->first);
   return entry->second;
 }
 
-std::int32_t Tape::new_slot(Bytes bytes, std::string_view operation,
-                            facts::VramCategory category) {
+std::int32_t Tape::new_slot(Bytes bytes, std::string_view operation, facts::VramCategory category) {
   program_.slots.push_back({bytes, category, Stream::compute, intern(operation)});
   return static_cast<std::int32_t>(program_.slots.size()) - 1;
 }
@@ -161,8 +160,8 @@ void Tape::run_backward(const Tensor& root, Tensor gradient) {
 
 Tensor Tape::cast_weight(const Tensor& weight) {
   if (auto known = casts_.find(weight.leaf); known != casts_.end()) return known->second;
-  Tensor cast = allocate(weight.numel, arithmetic().compute, "cast_weight",
-                         facts::VramCategory::parameters);
+  Tensor cast =
+      allocate(weight.numel, arithmetic().compute, "cast_weight", facts::VramCategory::parameters);
   cast.storage->cast = true;
   pointwise("cast_weight", bytes_of(weight) + bytes_of(cast));
   if (tracks({&weight})) {

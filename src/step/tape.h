@@ -1,13 +1,14 @@
-// A tape that plays eager PyTorch: tensors with reference-counted storages, autograd nodes that save
-// what the derivative needs, and the engine that runs them backwards. No data, only sizes.
+// A tape that plays eager PyTorch: tensors with reference-counted storages, autograd nodes that
+// save what the derivative needs, and the engine that runs them backwards. No data, only sizes.
 //
-// A Tensor is a handle. As in Python, a storage lives as long as a handle or a node's saved variable
-// refers to it; its birth and death become events of the program. So a module written down here with
-// the statements of its Python code has the lifetimes of its Python code.
+// A Tensor is a handle. As in Python, a storage lives as long as a handle or a node's saved
+// variable refers to it; its birth and death become events of the program. So a module written down
+// here with the statements of its Python code has the lifetimes of its Python code.
 //
-// Sources (PyTorch 2.6): torch/csrc/autograd/engine.cpp (saved variables are released after a node's
-// call; gradients meeting at a node are summed), functions/accumulate_grad.h (the first gradient of a
-// leaf is taken over without a copy), aten/src/ATen/autocast_mode.cpp (cache of weight casts).
+// Sources (PyTorch 2.6): torch/csrc/autograd/engine.cpp (saved variables are released after a
+// node's call; gradients meeting at a node are summed), functions/accumulate_grad.h (the first
+// gradient of a leaf is taken over without a copy), aten/src/ATen/autocast_mode.cpp (cache of
+// weight casts).
 #pragma once
 
 #include <cstdint>
@@ -75,7 +76,7 @@ struct Node {
 
   std::int64_t sequence = 0;
   std::int32_t name = 0;
-  std::vector<Edge> inputs;         // one per gradient that `backward` returns
+  std::vector<Edge> inputs;  // one per gradient that `backward` returns
   std::vector<StorageRef> saved;
   Backward backward;
 };
@@ -121,7 +122,8 @@ class Tape {
                                 facts::VramCategory category = facts::VramCategory::temporaries);
   // A tensor that exists before and after: no event.
   [[nodiscard]] Tensor external(std::int64_t numel, DType dtype);
-  // A tensor under a slot of its own whose allocation happened elsewhere (carried over); freed here.
+  // A tensor under a slot of its own whose allocation happened elsewhere (carried over); freed
+  // here.
   [[nodiscard]] Tensor adopted(std::int64_t numel, DType dtype, std::string_view operation,
                                facts::VramCategory category);
   // Ends the tape's ownership: the slot stays allocated beyond it.
@@ -179,8 +181,8 @@ class Tape {
   bool recomputing_ = false;
   std::string module_;
   std::int64_t next_sequence_ = 1;
-  std::size_t operation_start_ = 0;  // event index in the current sink
-  std::size_t last_saved_ = 0;       // nothing is saved by events behind this index
+  std::size_t operation_start_ = 0;                 // event index in the current sink
+  std::size_t last_saved_ = 0;                      // nothing is saved by events behind this index
   std::unordered_map<std::int32_t, Tensor> casts_;  // by leaf
   std::unordered_map<std::string, std::int32_t> names_;
 };

@@ -24,18 +24,23 @@ Result<Enum> read(const facts::FrameworkProfile& profile, std::string_view compo
   }
   return fail({ErrorCode::bad_input,
                "framework profile " + profile.name + ", operators." + std::string(composite),
-               entry->second, accepted, "correct the profile in catalog/frameworks", "", {}});
+               entry->second,
+               accepted,
+               "correct the profile in catalog/frameworks",
+               "",
+               {}});
 }
 
 }  // namespace
 
 Result<Variants> variants_of(const facts::FrameworkProfile& profile, facts::Attention attention) {
   Variants v;
-  STEELYARD_TRY(rms_norm, read<RmsNorm>(profile, "rms_norm", v.rms_norm,
-                                        {{"upcast", RmsNorm::upcast}, {"native", RmsNorm::native}}));
-  STEELYARD_TRY(rotary, read<Rotary>(profile, "rotary", v.rotary,
-                                     {{"rotate_half", Rotary::rotate_half},
-                                      {"complex", Rotary::complex}}));
+  STEELYARD_TRY(rms_norm,
+                read<RmsNorm>(profile, "rms_norm", v.rms_norm,
+                              {{"upcast", RmsNorm::upcast}, {"native", RmsNorm::native}}));
+  STEELYARD_TRY(rotary,
+                read<Rotary>(profile, "rotary", v.rotary,
+                             {{"rotate_half", Rotary::rotate_half}, {"complex", Rotary::complex}}));
   STEELYARD_TRY(loss, read<LossTypes>(profile, "loss", v.loss,
                                       {{"upcast", LossTypes::upcast},
                                        {"native", LossTypes::native},

@@ -16,7 +16,8 @@ using facts::VramBytes;
 using facts::VramCategory;
 using step::EventKind;
 
-// Two steps: the second meets the free lists that the first one left, every later one does the same.
+// Two steps: the second meets the free lists that the first one left, every later one does the
+// same.
 constexpr int kSteps = 2;
 
 // NCCL's buffers, outside of the allocator, per communicator.
@@ -40,15 +41,18 @@ AllocatorSettings settings_of(const Request& request) {
 class Replay {
  public:
   explicit Replay(const Request& request)
-      : program_(*request.program), device_(*request.device), timeline_(request.timeline),
-        allocator_(settings_of(request)), live_blocks_(program_.slots.size()) {}
+      : program_(*request.program),
+        device_(*request.device),
+        timeline_(request.timeline),
+        allocator_(settings_of(request)),
+        live_blocks_(program_.slots.size()) {}
 
   Answer run();
 
  private:
   struct Live {
     BlockId block = 0;
-    Bytes bytes;       // as the allocator counts it
+    Bytes bytes;  // as the allocator counts it
     VramCategory category = VramCategory::temporaries;
   };
 
@@ -68,7 +72,7 @@ class Replay {
   std::vector<std::vector<Live>> live_blocks_;  // by slot, then instance
   Live carried_;
   VramBytes live_;
-  Bytes managed_;         // live outside of the allocator
+  Bytes managed_;  // live outside of the allocator
 
   std::optional<Bytes> steady_;
   Bytes peak_, reserved_peak_;
@@ -97,7 +101,8 @@ Replay::Live& Replay::at(std::int32_t slot, std::int64_t instance) {
 
 // Out of memory ends a real job; here the card grows by what was missing.
 BlockId Replay::take(Bytes bytes, int stream) {
-  constexpr Bytes kSegment(20 << 20);  // the allocator asks the device for 20 MiB or a 2 MiB multiple
+  constexpr Bytes kSegment(
+      20 << 20);  // the allocator asks the device for 20 MiB or a 2 MiB multiple
   if (const auto block = allocator_.try_allocate(bytes, stream)) return *block;
   allocator_.set_device_bytes(allocator_.reserved() +
                               round_up(std::max(bytes, kSegment), Bytes(2 << 20)));
@@ -228,6 +233,8 @@ Answer Replay::run() {
 
 }  // namespace
 
-Answer replay(const Request& request) { return Replay(request).run(); }
+Answer replay(const Request& request) {
+  return Replay(request).run();
+}
 
 }  // namespace steelyard::vram
