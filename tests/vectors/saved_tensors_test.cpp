@@ -1,5 +1,5 @@
-// The bytes that autograd keeps of a GPT-2 and a LLaMA block, from the engine (graph built by `model`,
-// traced by `step`), against the rows of saved_tensors.json, to the byte.
+// The bytes that autograd keeps of a GPT-2 and a LLaMA block, from the engine (graph built by
+// `model`, traced by `step`), against the rows of saved_tensors.json, to the byte.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -22,31 +22,33 @@ std::filesystem::path vectors_folder() {
                           : std::filesystem::path(STEELYARD_TESTS_DIR) / "vectors" / "data";
 }
 
-std::int64_t whole(const Value& row, std::string_view key) { return *row.find(key)->as_whole(); }
+std::int64_t whole(const Value& row, std::string_view key) {
+  return *row.find(key)->as_whole();
+}
 const std::string& text(const Value& row, std::string_view key) {
   return *row.find(key)->as_text();
 }
 
 double real(const Value& row, std::string_view key) {
   const Value* value = row.find(key);
-  return value->as_real() != nullptr ? *value->as_real()
-                                     : static_cast<double>(*value->as_whole());
+  return value->as_real() != nullptr ? *value->as_real() : static_cast<double>(*value->as_whole());
 }
 
 facts::ModelSource gpt2_source(const Value& dims) {
   const double p = real(dims, "p");
-  return {"gpt2",
-          Object{{"model_type", "gpt2"},
-                 {"n_embd", whole(dims, "H")},
-                 {"n_head", whole(dims, "nh")},
-                 {"n_layer", 1},
-                 {"n_positions", whole(dims, "S")},
-                 {"vocab_size", 1000},
-                 {"activation_function", text(dims, "act") == "py" ? "gelu_new" : "gelu_pytorch_tanh"},
-                 {"resid_pdrop", p},
-                 {"attn_pdrop", p},
-                 {"embd_pdrop", p}},
-          ""};
+  return {
+      "gpt2",
+      Object{{"model_type", "gpt2"},
+             {"n_embd", whole(dims, "H")},
+             {"n_head", whole(dims, "nh")},
+             {"n_layer", 1},
+             {"n_positions", whole(dims, "S")},
+             {"vocab_size", 1000},
+             {"activation_function", text(dims, "act") == "py" ? "gelu_new" : "gelu_pytorch_tanh"},
+             {"resid_pdrop", p},
+             {"attn_pdrop", p},
+             {"embd_pdrop", p}},
+      ""};
 }
 
 facts::ModelSource llama_source(const Value& dims) {
@@ -72,13 +74,12 @@ step::BlockOptions options_of(const Value& row) {
   options.tape.mean_saves_input = text(row, "torch").starts_with("1.");
   options.weight_dtype = mode == "bf16" ? facts::DType::bf16 : facts::DType::fp32;
   using step::AttentionKernel;
-  options.variants.attention = attention.starts_with("flash") ? AttentionKernel::flash
-                                                              : AttentionKernel::math;
+  options.variants.attention =
+      attention.starts_with("flash") ? AttentionKernel::flash : AttentionKernel::math;
   options.variants.math_attention =
       attention == "sdpa_math" ? step::MathAttention::sdpa_math : step::MathAttention::eager;
-  options.variants.key_value_repeat = attention == "flash_repeat"
-                                          ? step::KeyValueRepeat::repeat
-                                          : step::KeyValueRepeat::grouped;
+  options.variants.key_value_repeat =
+      attention == "flash_repeat" ? step::KeyValueRepeat::repeat : step::KeyValueRepeat::grouped;
   return options;
 }
 
@@ -113,11 +114,10 @@ Saved saved_of(const Value& row) {
   for (const model::TensorInfo& info : graph.shared) {
     shared.tensors.push_back(outside(model::elements(info.shape), residual));
   }
-  shared.mask = outside(graph.sequence * graph.sequence,
-                        gpt2 ? facts::DType::boolean : residual);
+  shared.mask = outside(graph.sequence * graph.sequence, gpt2 ? facts::DType::boolean : residual);
   step::Program program;
-  const step::BlockTrace trace = step::trace_block(
-      program, graph, graph.segments[1].blocks[0], options, shared, false, false);
+  const step::BlockTrace trace =
+      step::trace_block(program, graph, graph.segments[1].blocks[0], options, shared, false, false);
   Saved sum;
   for (const step::SavedStorage& storage : trace.saved) {
     if (storage.weight_cast) continue;
