@@ -316,5 +316,20 @@ TEST(Replay, ThePeakOfTheSetupIsNamed) {
   EXPECT_EQ(memory.ranks, 8);
 }
 
+// Paged states (managed) are born after the first backward; the second backward is as full for the
+// allocator, and the device holds the states beside it.
+TEST(Replay, ManagedStatesCountBesideTheSecondStepsPeak) {
+  Program program;
+  const auto activation = slot(program, 96_MiB, VramCategory::activations);
+  const auto states = slot(program, 64_MiB, VramCategory::optimizer);
+  program.slots[static_cast<std::size_t>(states)].managed = true;
+  program.first_optimizer = {pass(PhaseKind::setup, {body({make(states)})})};
+  program.step = {pass(PhaseKind::backward, {body({make(activation), drop(activation)})}),
+                  pass(PhaseKind::optimizer, {body({})})};
+  const facts::RankMemory memory = answer_of(program).memory;
+  EXPECT_EQ(memory.peak_allocated, 96_MiB);
+  EXPECT_EQ(memory.peak_device_used, 160_MiB);
+}
+
 }  // namespace
 }  // namespace steelyard::vram
