@@ -316,6 +316,15 @@ INSTANTIATE_TEST_SUITE_P(
         Unsupported{"import.deepspeed", [](Job& j) { j.import.deepspeed = "ds.json"; }},
         Unsupported{"import.accelerate", [](Job& j) { j.import.accelerate = "fsdp.yaml"; }},
         Unsupported{"import.torchtitan", [](Job& j) { j.import.torchtitan = "a.toml"; }},
+        Unsupported{"train.base_quantization",
+                    [](Job& j) { j.train.base_quantization = facts::BaseQuantization::nf4; }},
+        Unsupported{"train.unquantized",
+                    [](Job& j) { j.train.unquantized = facts::ShortPrecision::bf16; }},
+        Unsupported{"parallel.schedule",
+                    [](Job& j) { j.parallel.schedule = facts::Schedule::gpipe; }},
+        Unsupported{"parallel.sequence_parallel",
+                    [](Job& j) { j.parallel.sequence_parallel = true; }},
+        Unsupported{"parallel.async_tensor", [](Job& j) { j.parallel.async_tensor = true; }},
         Unsupported{"model.companions", [](Job& j) { j.model.companions = {{}}; }}),
     [](const auto& row) { return std::to_string(row.index); });
 
