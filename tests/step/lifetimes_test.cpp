@@ -186,6 +186,35 @@ TEST_P(Lifetimes, AlsoForEveryPrecisionAndAttention) {
   }
 }
 
+// Every family's layers, by one small catalogue model each.
+TEST(Families, StepsLeaveBehindWhatTheyFound) {
+  const auto catalog =
+      catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
+  facts::FrameworkProfile profile = profile_of(facts::Framework::pytorch);
+  for (const char* id : {"bloom-560m", "falcon-7b", "gemma-2b", "gemma-2-2b", "gpt-j-6b",
+                         "pythia-14m", "mpt-7b", "olmo-2-1b", "opt-125m", "phi-2", "phi-3-mini-4k",
+                         "qwen2-0.5b", "qwen3-0.6b", "stablelm-2-1.6b", "starcoder2-3b",
+                         "starcoderbase-1b", "granite-3.0-2b", "mistral-7b-v0.1"}) {
+    const Result<facts::ModelSource> source = catalog.model(id);
+    ASSERT_TRUE(source) << id;
+    const model::Graph graph = graph_of(*source);
+    for (const auto sharding : {Sharding::none, Sharding::fsdp}) {
+      for (const auto attention : {facts::Attention::flash, facts::Attention::math}) {
+        for (const bool recompute : {false, true}) {
+          facts::Job job = small_job(2);
+          job.parallel.sharding = sharding;
+          job.train.attention = attention;
+          recomputing(job, profile, recompute);
+          expect_balanced(program_for(graph, job, profile),
+                          std::string(id) + ", " + std::string(facts::name_of(sharding)) + ", " +
+                              std::string(facts::name_of(attention)) +
+                              (recompute ? ", recomputed" : ""));
+        }
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Shardings, Lifetimes,
                          ::testing::Values(Sharding::none, Sharding::zero1, Sharding::zero2,
                                            Sharding::zero3, Sharding::fsdp, Sharding::fsdp1,
