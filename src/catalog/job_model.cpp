@@ -4,6 +4,7 @@
 #include <array>
 #include <system_error>
 
+#include "base/suggest.h"
 #include "catalog/catalog.h"
 #include "catalog/files.h"
 #include "catalog/merge.h"
@@ -151,6 +152,38 @@ Result<void> has_sizes(const facts::ModelSource& source) {
   return {};
 }
 
+// Weights already quantized are trained by methods that are not built yet.
+Result<void> is_unquantized(const facts::ModelSource& source) {
+  const facts::Value* quantized = source.config.find("quantization_config");
+  if (quantized == nullptr || quantized->is_null()) return {};
+  return fail(Error{.code = ErrorCode::not_supported,
+                    .subject = source.name + ": quantization_config",
+                    .found = quantized->kind_name(),
+                    .accepted = "no such key",
+                    .hint = "quantized training is not built in this version: without the key the "
+                            "model is planned unquantized"});
+}
+
+// An override that nearly bears the name of a key that is there is a misspelling of it.
+Result<void> overrides_known_keys(const facts::ModelSource& source, const facts::Value& set) {
+  const facts::Object* overrides = set.as_object();
+  const facts::Object* keys = source.config.as_object();
+  if (overrides == nullptr || keys == nullptr) return {};
+  std::vector<std::string> known;
+  for (const auto& [key, value] : *keys) known.push_back(key);
+  for (const auto& [key, value] : *overrides) {
+    if (source.config.find(key) != nullptr || key.find('.') != std::string::npos) continue;
+    const auto nearest = nearest_name(key, known);
+    if (!nearest) continue;  // a key that the file leaves to its default
+    return fail(Error{.code = ErrorCode::unknown_name,
+                      .subject = "model.set." + key,
+                      .found = "no such key in " + source.name,
+                      .accepted = "a key of the model's configuration",
+                      .hint = "did you mean " + *nearest + "?"});
+  }
+  return {};
+}
+
 // An import may bring the model; reading other tools' configurations is not built yet.
 Result<void> imports_no_model(const facts::ImportKeys& import) {
   const auto refuse = [](const char* key) {
@@ -201,7 +234,9 @@ Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
     return from_file(*name, path);
   };
   STEELYARD_TRY(source, found());
+  STEELYARD_CHECK(overrides_known_keys(source, job.model.set));
   STEELYARD_CHECK(override_keys(source.config, job.model.set));
+  STEELYARD_CHECK(is_unquantized(source));
   STEELYARD_CHECK(has_sizes(source));
   return source;
 }

@@ -3,6 +3,7 @@
 #include <memory>
 #include <ostream>
 
+#include "base/suggest.h"
 #include "cli/command.h"
 #include "cli/planning.h"
 #include "codec/codec.h"
@@ -67,6 +68,21 @@ Result<void> write_file(const std::string& path, const std::string& text) {
                .accepted = "a path in a folder that exists and may be written to"});
 }
 
+// A misspelt --source would compare nothing and look like success.
+Result<void> source_is_there(const std::vector<facts::CaseFile>& files, const std::string& source) {
+  std::vector<std::string> sources;
+  for (const facts::CaseFile& file : files) sources.push_back(file.source);
+  if (source.empty() || std::find(sources.begin(), sources.end(), source) != sources.end()) {
+    return {};
+  }
+  const auto nearest = nearest_name(source, sources);
+  return fail({.code = ErrorCode::unknown_name,
+               .subject = "--source",
+               .found = source,
+               .accepted = listed(sources, sources.size()),
+               .hint = nearest ? "did you mean " + *nearest + "?" : ""});
+}
+
 Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& options) {
   STEELYARD_TRY(paths, case_files(options.paths));
   STEELYARD_TRY(catalog, open_catalog(session));
@@ -75,6 +91,7 @@ Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& o
     STEELYARD_TRY(file, codec::read_cases(path));
     files.push_back(std::move(file));
   }
+  STEELYARD_CHECK(source_is_there(files, options.source));
   const auto folders = folders_of(files);
   const validate::Planner planner = [&](const facts::Case& measured) -> Result<facts::Plan> {
     STEELYARD_TRY(job, codec::job_from(measured.job, measured.id));

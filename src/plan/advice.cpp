@@ -1,10 +1,13 @@
 #include "plan/advice.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "base/format.h"
 #include "plan/candidates.h"
@@ -56,18 +59,18 @@ Advice advice_of(const Candidate& candidate, const Plan& before, const Plan& aft
   advice.ram_peak = after.ram.peak;
   advice.step = after.pace.step;
   if (after.cost) advice.cost_per_hour = after.cost->per_hour;
-  advice.sentence = candidate.what;
-  advice.sentence += fmt::format(": {} instead of {} per GPU", to_text(advice.vram_peak),
-                                 to_text(before.vram.fullest.peak_device_used));
+  // Only what changes, and only differences that the reader would see.
+  std::vector<std::string> effects;
+  const auto compare = [&](const char* what, const std::string& now, const std::string& then) {
+    if (now != then) effects.push_back(fmt::format("{} {} instead of {}", what, now, then));
+  };
+  compare("each GPU", to_text(advice.vram_peak), to_text(before.vram.fullest.peak_device_used));
   if (before.pace.step && after.pace.step) {
-    advice.sentence += fmt::format(", step {} instead of {}", to_text(*after.pace.step),
-                                   to_text(*before.pace.step));
+    compare("step", to_text(*after.pace.step), to_text(*before.pace.step));
   }
-  // A difference that the reader would not see is none.
-  if (to_text(after.ram.peak) != to_text(before.ram.peak)) {
-    advice.sentence +=
-        fmt::format(", host {} instead of {}", to_text(after.ram.peak), to_text(before.ram.peak));
-  }
+  compare("host", to_text(advice.ram_peak), to_text(before.ram.peak));
+  advice.sentence = candidate.what;
+  if (!effects.empty()) advice.sentence += fmt::format(": {}", fmt::join(effects, ", "));
   return advice;
 }
 

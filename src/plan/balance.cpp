@@ -73,7 +73,7 @@ void judge_ram(const Plan& plan, BalancePlan& balance) {
                     to_text(plan.ram.peak), to_text(capacity)));
   } else if ((useful / capacity).value() < kIdleRamShare) {
     say(balance, BalanceVerdict::ram_idle,
-        fmt::format("of each host's {} only {} are ever needed", to_text(capacity),
+        fmt::format("of each host's {} only {} are used, page cache included", to_text(capacity),
                     to_text(useful)));
   }
 }

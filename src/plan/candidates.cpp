@@ -61,6 +61,9 @@ std::vector<Candidate> that_save_vram(const Job& resolved) {
                        ? sharded(Sharding::fsdp, "shard parameters, gradients and optimizer (FSDP)")
                        : sharded(Sharding::zero3, "shard the parameters too (ZeRO-3)"));
   }
+  if (resolved.parallel.sharding == Sharding::hsdp) {
+    list.push_back(sharded(Sharding::fsdp, "shard over all ranks, not in each node"));
+  }
   if (train.recompute.mode == facts::RecomputeMode::none) {
     list.push_back({"recompute activations in the backward pass",
                     {{"train.recompute", "full"}},

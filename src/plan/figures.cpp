@@ -173,6 +173,41 @@ void state_confidence(Plan& plan) {
   }
 }
 
+// What a person should know before believing the figures.
+void warn(Plan& plan) {
+  constexpr double kTight = 0.95;
+  const facts::Gpu& gpu = plan.machine.gpu;
+  const facts::TrainKeys& train = plan.job.train;
+  const auto say = [&](std::string text) { plan.warnings.push_back(std::move(text)); };
+  const bool wide =
+      train.precision == facts::Precision::fp32 || train.precision == facts::Precision::tf32;
+  const bool short_only =
+      train.attention == facts::Attention::flash || train.attention == facts::Attention::cudnn;
+  if (wide && short_only) {
+    say(fmt::format("{} attention has no fp32 kernel: planned with PyTorch's memory-efficient one",
+                    facts::name_of(train.attention)));
+  }
+  const bool bf16 =
+      train.precision == facts::Precision::bf16 || train.precision == facts::Precision::bf16_mixed;
+  if (bf16 && gpu.compute_capability && *gpu.compute_capability < 8.0) {
+    say(fmt::format("{} has no bf16 units: set train.precision to fp16-mixed or fp32", gpu.name));
+  }
+  if (!wide && short_only && gpu.compute_capability && *gpu.compute_capability < 8.0) {
+    say(
+        fmt::format("flash attention needs an Ampere card or a later one, {} is older: set "
+                    "train.attention to efficient or math",
+                    gpu.name));
+  }
+  if (gpu.vendor != "nvidia") {
+    say(fmt::format("the memory rules are those of PyTorch on CUDA; on {} they are unchecked",
+                    gpu.name));
+  }
+  if (plan.fits_vram.value_or(false) &&
+      (plan.vram.fullest.peak_device_used / *plan.vram.capacity).value() > kTight) {
+    say("less than 5 % of the GPU's memory stays free: within the error of this plan");
+  }
+}
+
 // One sample in host memory as the loader hands it over: token ids and labels.
 Bytes sample_bytes(const step::Program& program, const model::Graph& graph) {
   return ceil_divide(program.states.batch_bytes, graph.batch);
@@ -196,6 +231,7 @@ Result<Plan> figures(const Request& request) {
   STEELYARD_CHECK(measure_feed(request, sample, plan));
   count_cost(plan);
   state_confidence(plan);
+  warn(plan);
   plan.balance = balance_of(plan);
   return plan;
 }

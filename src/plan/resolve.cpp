@@ -176,6 +176,15 @@ Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Mach
   }
   fill(job, data.layout, "data.layout",
        tokens ? facts::DataLayout::memmap : facts::DataLayout::files, Origin::fallback);
+  const auto is_named = [&](const facts::Storage& s) { return s.name == *data.location; };
+  if (data.location && *data.location != "network" && !machine.storage.empty() &&
+      std::none_of(machine.storage.begin(), machine.storage.end(), is_named)) {
+    std::string names = "network";
+    for (const facts::Storage& storage : machine.storage) names += ", " + storage.name;
+    Error error = impossible("data.location", *data.location, names, "a storage of " + machine.id);
+    error.code = ErrorCode::unknown_name;
+    return fail(std::move(error));
+  }
   const std::string first = machine.storage.empty() ? "nvme" : machine.storage.front().name;
   fill(job, data.location, "data.location", first,
        machine.storage.empty() ? Origin::fallback : Origin::machine);

@@ -21,10 +21,13 @@ std::string confidence_words(std::string_view what, const facts::ConfidenceOf& c
                      confidence.cases == 1 ? "" : "s");
 }
 
-std::string effect_words(const facts::Advice& advice, const Paint& paint) {
+std::string effect_words(const facts::Plan& plan, const facts::Advice& advice, const Paint& paint) {
   std::string words =
       advice.fits ? paint.ink("fits", Ink::good) : paint.ink("still does not fit", Ink::bad);
-  if (advice.cost_per_hour) words += fmt::format(", {:.2f} per hour", *advice.cost_per_hour);
+  if (advice.cost_per_hour) {
+    words += fmt::format(", {:.2f} {} per hour", *advice.cost_per_hour,
+                         plan.cost ? plan.cost->currency : "");
+  }
   return words;
 }
 
@@ -68,8 +71,8 @@ Lines advice_lines(const facts::Plan& plan, std::size_t width, const Paint& pain
     std::vector<std::string> body =
         wrapped(sentence_of(advice[i].sentence, paint), width - kIndent);
     for (const std::string& line :
-         flowed({effect_words(advice[i], paint), settings_words(advice[i], paint)}, width - kIndent,
-                paint)) {
+         flowed({effect_words(plan, advice[i], paint), settings_words(advice[i], paint)},
+                width - kIndent, paint)) {
       body.push_back(line);
     }
     for (std::size_t l = 0; l < body.size(); ++l) {

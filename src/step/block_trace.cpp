@@ -238,6 +238,8 @@ void BlockRun::backward(const Tensor& input, Tensor output, bool last) {
   Tensor root = output;
   root.storage.reset();
   output = Tensor();
+  // loss.backward() holds the gradient of the loss until it returns.
+  const Tensor held = last ? gradient : Tensor();
   tape_.run_backward(root, std::move(gradient));
 }
 

@@ -104,10 +104,13 @@ void set_shards(const facts::Job& job, Layout& layout) {
   layout.flat_buckets = is_zero(job.parallel.sharding);
 }
 
-// Reads and writes per parameter element during the step, as passes over the parameters: a fused
-// AdamW reads p, g, m, v and writes p, m, v; foreach does the same in nine kernels.
-constexpr double kFusedAdamPasses = 7.0;
-constexpr double kForeachAdamPasses = 20.0;
+// Reads and writes during the step, as passes over the parameters. A fused kernel reads parameter,
+// gradient and states and writes parameter and states; foreach does the same in a kernel per
+// arithmetic operation: Adam's nine make about 20 passes, 7 of them per state.
+double passes_of(std::int64_t states, bool fused) {
+  const auto count = static_cast<double>(states);
+  return fused ? 3.0 + 2.0 * count : 6.0 + 7.0 * count;
+}
 
 Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
   const facts::OptimizerKeys& keys = job.train.optimizer;
@@ -116,7 +119,6 @@ Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
   o.fused = keys.fused.value_or(false);
   const bool foreach_step = keys.foreach.value_or(!o.fused);
   o.loop = !o.fused && !foreach_step;
-  o.passes = o.fused ? kFusedAdamPasses : kForeachAdamPasses;
   switch (keys.name) {
     case OptimizerName::paged_adamw: o.paged = true; [[fallthrough]];
     case OptimizerName::adamw:
@@ -125,7 +127,6 @@ Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
     case OptimizerName::paged_adamw8bit: o.paged = true; [[fallthrough]];
     case OptimizerName::adamw8bit:
       o.eight_bit = true;
-      o.passes = 5.0;  // bitsandbytes: one blockwise kernel, states of one byte
       o.fused = true;
       o.loop = false;
       break;
@@ -148,14 +149,8 @@ Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
       o.states = 1;
       o.step_copies = o.fused ? 0 : 1;
       break;
-    case OptimizerName::sgd:
-      o.states = 0;
-      o.passes = 3.0;
-      break;
-    case OptimizerName::sgd_momentum:
-      o.states = 1;
-      o.passes = 6.0;
-      break;
+    case OptimizerName::sgd: o.states = 0; break;
+    case OptimizerName::sgd_momentum: o.states = 1; break;
     case OptimizerName::adamw4bit:
     case OptimizerName::adamw_fp8:
       return fail(not_built("train.optimizer", std::string(facts::name_of(keys.name)),
@@ -163,6 +158,8 @@ Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
                             "lion, muon, lamb, rmsprop, sgd or "
                             "sgd-momentum"));
   }
+  // Muon's Newton-Schulz products are arithmetic that the step does not count yet.
+  o.passes = passes_of(o.states, o.fused);
   return o;
 }
 

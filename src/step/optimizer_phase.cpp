@@ -67,7 +67,7 @@ void Assembler::add_zero_grad(std::vector<Chain>& chains) {
     body.layer = chain.units.front().block->name;
     body.repeat = chain.repeat;
     for (Unit& unit : chain.units) {
-      const bool sharded = layout_.gradient_shards > 1;
+      const bool sharded = layout_.gathers || layout_.gradient_shards > 1;
       if (profile_.gradients_set_to_none) {
         const auto& gradients = sharded ? unit.sharded_gradients : unit.trace.gradients;
         for (std::int32_t index : gradients) {

@@ -100,7 +100,7 @@ void Assembler::add_optimizer_states() {
 }
 
 void Assembler::add_communication_buffers() {
-  if (layout_.data <= 1) return;
+  if (layout_.data <= 1 && !layout_.flat_buckets) return;
   Body body;
   body.layer = "communication buffers";
   const std::int64_t numel = model::parameter_count(graph_).value();
@@ -115,7 +115,7 @@ void Assembler::add_communication_buffers() {
         slot(Bytes(checked_round(job_.parallel.buckets.reduce)) * facts::bytes_of(layout_.gradient),
              VramCategory::communication, "reduce bucket");
     if (layout_.gathers) allocate(body.events, reduce_bucket_);
-    if (layout_.gradient_shards > 1) {
+    if (layout_.gathers || layout_.gradient_shards > 1) {
       gradient_partition_ =
           slot(bytes_of(ceil_divide(numel, layout_.gradient_shards), layout_.gradient),
                VramCategory::gradients, "gradient partition");
@@ -130,7 +130,9 @@ void Assembler::add_communication_buffers() {
 }
 
 void Assembler::add_existing_gradients() {
-  if (layout_.flat_buckets && layout_.gradient_shards > 1) return;  // DeepSpeed's partition
+  if (layout_.flat_buckets && (layout_.gathers || layout_.gradient_shards > 1)) {
+    return;  // DeepSpeed has a partition instead
+  }
   Phase phase{PhaseKind::setup, {}};
   for (const model::Segment& segment : graph_.segments) {
     Body body;

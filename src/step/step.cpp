@@ -49,12 +49,12 @@ Result<void> check_train(const facts::TrainKeys& train) {
 // Keys of training methods and layouts that are refused themselves: given alone they would change
 // nothing, and a person who writes them expects something.
 Result<void> check_idle_keys(const facts::Job& job) {
-  for (const auto& [key, origin] : job.origins) {
-    if (key.starts_with("train.lora") && origin.origin == facts::Origin::job) {
-      return fail(not_yet(key, "a value", "no value: train.method is full"));
-    }
-  }
   const facts::TrainKeys& train = job.train;
+  const facts::LoraKeys none;  // its defaults may be written out: `explain` does
+  if (train.lora.rank != none.rank || train.lora.dropout > 0.0 || !train.lora.targets.empty() ||
+      !train.lora.trainable.empty()) {
+    return fail(not_yet("train.lora", "a value", "no value: train.method is full"));
+  }
   if (train.base_quantization != facts::BaseQuantization::none) {
     return fail(not_yet("train.base_quantization",
                         std::string(facts::name_of(train.base_quantization)), "none"));

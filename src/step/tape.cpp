@@ -93,7 +93,7 @@ void Tape::track(Tensor& output, std::string_view operation, std::vector<Edge> i
                  std::vector<StorageRef> saved, Node::Backward backward) {
   if (!saved.empty()) {
     bool saves_result = false;
-    for (const StorageRef& storage : saved) saves_result |= storage == output.storage;
+    for (const StorageRef& storage : saved) saves_result |= storage->slot >= operation_slot_;
     last_saved_ = saves_result ? sink_->size() : operation_start_;
   }
   output.node = make_node(operation, std::move(inputs), std::move(saved), std::move(backward));

@@ -151,7 +151,10 @@ class Tape {
   // Early stop of non-reentrant checkpointing: recomputation ends where the last saved tensor is
   // known. `begin_operation` marks where an operation starts; `track` remembers the mark when it
   // saves inputs only, the place behind the operation when it saves its own results.
-  void begin_operation() { operation_start_ = sink_->size(); }
+  void begin_operation() {
+    operation_start_ = sink_->size();
+    operation_slot_ = static_cast<std::int32_t>(program_.slots.size());
+  }
   // Removes from the current sink, from `first` on, what lies behind the last saved tensor.
   void stop_early(std::size_t first);
 
@@ -181,8 +184,9 @@ class Tape {
   bool recomputing_ = false;
   std::string module_;
   std::int64_t next_sequence_ = 1;
-  std::size_t operation_start_ = 0;                 // event index in the current sink
-  std::size_t last_saved_ = 0;                      // nothing is saved by events behind this index
+  std::size_t operation_start_ = 0;  // event index in the current sink
+  std::int32_t operation_slot_ = 0;  // slots from here on were made by the current operation
+  std::size_t last_saved_ = 0;       // nothing is saved by events behind this index
   std::unordered_map<std::int32_t, Tensor> casts_;  // by leaf
   std::unordered_map<std::string, std::int32_t> names_;
 };

@@ -64,6 +64,7 @@ class Replay {
   void note_peak(std::int32_t slot);
   [[nodiscard]] Live& at(std::int32_t slot, std::int64_t instance);
   [[nodiscard]] BlockId take(Bytes bytes, int stream);
+  [[nodiscard]] VramBytes on_the_device(VramBytes tensors) const;
 
   const step::Program& program_;
   const facts::DeviceMemoryConstants& device_;
@@ -137,12 +138,20 @@ void Replay::release(std::int32_t slot, std::int64_t instance) {
   live = Live();
 }
 
+// Tensors, and what lies around them: cached segments, context, NCCL.
+VramBytes Replay::on_the_device(VramBytes tensors) const {
+  tensors[VramCategory::allocator] = allocator_.reserved() - allocator_.allocated();
+  tensors[VramCategory::runtime] += device_.context;
+  tensors[VramCategory::communication] += communication_bytes(program_, device_);
+  return tensors;
+}
+
 void Replay::note_peak(std::int32_t slot) {
   const Bytes allocated = allocator_.allocated();
   reserved_peak_ = std::max(reserved_peak_, allocator_.reserved());
   if (timeline_ && allocated > moment_peak_) {
     moment_peak_ = allocated;
-    moment_ = live_;
+    moment_ = on_the_device(live_);
   }
   peak_ = std::max(peak_, allocated);
   // The last of equal moments: in later steps the optimizer's states are there from the start.
@@ -152,7 +161,9 @@ void Replay::note_peak(std::int32_t slot) {
   at_peak_ = live_;
   const step::Slot& made = program_.slots[static_cast<std::size_t>(slot)];
   peak_at_.phase = phase_ == nullptr ? "setup" : step::name_of(phase_->kind);
-  peak_at_.layer = body_ == nullptr ? "" : layer_text(*body_, instance_);
+  // The optimizer works on all layers alike: where it is at the peak says nothing.
+  const bool of_a_layer = body_ != nullptr && phase_->kind != step::PhaseKind::optimizer;
+  peak_at_.layer = of_a_layer ? layer_text(*body_, instance_) : "";
   peak_at_.operation = program_.names[static_cast<std::size_t>(made.name)];
 }
 
@@ -161,7 +172,7 @@ void Replay::play(const step::Body& body, const step::Phase& phase, std::int64_t
   body_ = &body;
   instance_ = instance;
   moment_peak_ = allocator_.allocated();
-  moment_ = live_;
+  moment_ = on_the_device(live_);
   for (const step::Event& event : body.events) {
     switch (event.kind) {
       case EventKind::allocate: allocate(event.index, instance); break;

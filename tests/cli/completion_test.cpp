@@ -1,6 +1,7 @@
 // The bash completion as bash itself runs it; the other two by their text.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -28,7 +29,9 @@ std::string script(const std::string& shell) {
 
 // What bash offers at the end of the line.
 std::vector<std::string> offered(const std::string& line) {
-  const auto file = std::filesystem::path(::testing::TempDir()) / "steelyard_completion.bash";
+  // Tests run side by side, each in a process of its own.
+  const auto file = std::filesystem::path(::testing::TempDir()) /
+                    ("steelyard_completion." + std::to_string(::getpid()) + ".bash");
   std::ofstream(file) << script("bash") << "COMP_LINE='" << line << "'\nCOMP_POINT=" << line.size()
                       << "\n_steelyard\nprintf '%s\\n' \"${COMPREPLY[@]}\"\n";
   std::vector<std::string> words;
@@ -36,6 +39,7 @@ std::vector<std::string> offered(const std::string& line) {
   for (std::string word; std::getline(lines, word);) {
     if (!word.empty()) words.push_back(word);
   }
+  std::filesystem::remove(file);
   return words;
 }
 

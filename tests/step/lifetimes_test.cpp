@@ -116,9 +116,8 @@ void expect_balanced(const Program& program, const std::string& what) {
   EXPECT_EQ(steps.alive(), start.alive()) << what;
 }
 
-// Layers that are run again are those of a recipe without dropout.
 void recomputing(facts::Job& job, facts::FrameworkProfile& profile, bool recompute) {
-  profile.dropout = !recompute;
+  profile.dropout = true;
   if (recompute) job.train.recompute.mode = facts::RecomputeMode::full;
 }
 

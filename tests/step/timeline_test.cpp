@@ -222,14 +222,11 @@ TEST(Timeline, OneForwardAddsWhatPyTorchAdds) {
   }
 }
 
-// The fullest moment is the gradient of log_softmax; labels are gone by then. The 512 bytes are the
-// gradient of the loss itself, which torch.autograd.backward holds until it returns.
+// The fullest moment is the gradient of log_softmax; the shifted labels are gone by then.
 TEST(Timeline, BackwardIsAsFullAsRecorded) {
   for (const Value& row : rows_of(false)) {
     const Bytes ours = traced(recorded_graph(row), options_of(row)).backward_peak;
-    const Bytes missing = recorded(row, "backward", "peak") - ours;
-    EXPECT_GE(missing, Bytes(0)) << name_of_row(row);
-    EXPECT_LE(missing, Bytes(512)) << name_of_row(row);
+    EXPECT_EQ(ours, recorded(row, "backward", "peak")) << name_of_row(row);
   }
 }
 
@@ -257,9 +254,8 @@ TEST(Timeline, CheckpointedStepsAddAndHoldWhatIsRecorded) {
         << name_of_row(row);
     const Value& first = (*row.find("steps")->as_array())[0];
     if (text(*first.find("backward"), "at") != "aten._log_softmax_backward_data.default") continue;
-    const Bytes missing = recorded(row, "backward", "peak") - ours.backward_peak - unused_mask(row);
-    EXPECT_GE(missing, Bytes(0)) << name_of_row(row);
-    EXPECT_LE(missing, Bytes(512)) << name_of_row(row);
+    EXPECT_EQ(ours.backward_peak + unused_mask(row), recorded(row, "backward", "peak"))
+        << name_of_row(row);
   }
 }
 
