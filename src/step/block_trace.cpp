@@ -26,6 +26,17 @@ class BlockRun {
     find_last_uses();
   }
 
+  BlockRun(const BlockRun&) = delete;
+  BlockRun& operator=(const BlockRun&) = delete;
+  // An overflow may have ended the trace half-way: tensors then die without a program, and those
+  // that all blocks share must not outlive the tape they would tell.
+  ~BlockRun() {
+    tape_.stop_recording();
+    for (const Tensor& tensor : shared_.tensors) {
+      if (tensor && tensor.storage->tape == &tape_) tape_.disown(tensor);
+    }
+  }
+
   BlockTrace run(bool first, bool last);
 
  private:

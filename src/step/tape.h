@@ -110,6 +110,8 @@ class Tape {
 
   // Events go to `sink` from now on.
   void record_to(std::vector<Event>& sink) { sink_ = &sink; }
+  // Events go nowhere: what dies after this is no part of the program (an abandoned trace).
+  void stop_recording() { sink_ = &discarded_; }
   void set_backward(bool backward) { in_backward_ = backward; }
   void set_recomputing(bool recomputing) { recomputing_ = recomputing; }
   void set_grad_enabled(bool enabled) { grad_enabled_ = enabled; }
@@ -178,7 +180,8 @@ class Tape {
 
   Program& program_;
   TapeOptions options_;
-  std::vector<Event>* sink_ = nullptr;
+  std::vector<Event> discarded_;  // outlives the tensors below that may still be freed
+  std::vector<Event>* sink_ = &discarded_;
   bool grad_enabled_ = true;
   bool in_backward_ = false;
   bool recomputing_ = false;
