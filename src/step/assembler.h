@@ -43,6 +43,7 @@ class Assembler {
 
   // setup.cpp
   void add_batch();
+  void add_shards(std::int64_t shards, facts::DType dtype, facts::VramCategory category);
   void add_parameters();
   void add_optimizer_states();
   void add_communication_buffers();

@@ -43,7 +43,8 @@ void Assembler::add_batch() {
   shared_.token_ids.dtype = DType::int64;
 }
 
-void Assembler::add_parameters() {
+// A shard of every weight, in one phase of the setup.
+void Assembler::add_shards(std::int64_t shards, DType dtype, VramCategory category) {
   Phase phase{PhaseKind::setup, {}};
   for (const model::Segment& segment : graph_.segments) {
     Body body;
@@ -52,15 +53,17 @@ void Assembler::add_parameters() {
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
         if (!weight.tied_to.empty()) continue;
-        const std::int64_t shard =
-            ceil_divide(model::elements(weight.shape), layout_.parameter_shards);
-        allocate(body.events,
-                 slot(bytes_of(shard, layout_.parameter), VramCategory::parameters, weight.name));
+        const std::int64_t shard = ceil_divide(model::elements(weight.shape), shards);
+        allocate(body.events, slot(bytes_of(shard, dtype), category, weight.name));
       }
     }
     phase.bodies.push_back(std::move(body));
   }
   program_.setup.push_back({1, {std::move(phase)}});
+}
+
+void Assembler::add_parameters() {
+  add_shards(layout_.parameter_shards, layout_.parameter, VramCategory::parameters);
 }
 
 void Assembler::add_optimizer_states() {
@@ -133,23 +136,7 @@ void Assembler::add_existing_gradients() {
   if (layout_.flat_buckets && (layout_.gathers || layout_.gradient_shards > 1)) {
     return;  // DeepSpeed has a partition instead
   }
-  Phase phase{PhaseKind::setup, {}};
-  for (const model::Segment& segment : graph_.segments) {
-    Body body;
-    body.layer = segment.blocks.front().name;
-    body.repeat = segment.repeat;
-    for (const model::Block& block : segment.blocks) {
-      for (const model::Weight& weight : block.weights) {
-        if (!weight.tied_to.empty()) continue;
-        const std::int64_t shard =
-            ceil_divide(model::elements(weight.shape), layout_.gradient_shards);
-        allocate(body.events,
-                 slot(bytes_of(shard, layout_.gradient), VramCategory::gradients, weight.name));
-      }
-    }
-    phase.bodies.push_back(std::move(body));
-  }
-  program_.setup.push_back({1, {std::move(phase)}});
+  add_shards(layout_.gradient_shards, layout_.gradient, VramCategory::gradients);
 }
 
 void Assembler::set_states() {
