@@ -12,6 +12,7 @@
 //   DOES NOT FIT
 //   --- error            the same of standard error; then standard output must be empty
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -72,7 +73,11 @@ TEST_P(CaseFile, SaysWhatItMust) {
         << "unknown section: " << name;
   }
   ASSERT_TRUE(sections.contains("contains") || sections.contains("error")) << "checks nothing";
-  const fs::path job = fs::path(::testing::TempDir()) / (GetParam().stem().string() + ".toml");
+  // Tests run side by side, each in a process of its own.
+  const fs::path folder =
+      fs::path(::testing::TempDir()) / ("steelyard_cases." + std::to_string(::getpid()));
+  fs::create_directories(folder);
+  const fs::path job = folder / (GetParam().stem().string() + ".toml");
   {
     std::ofstream file(job);
     for (const std::string& line : sections["job"]) file << line << "\n";
@@ -85,7 +90,7 @@ TEST_P(CaseFile, SaysWhatItMust) {
   std::ostringstream out, err;
   const Terminal terminal{.out = out, .err = err, .colour = false, .columns = 100, .program = {}};
   const int status = static_cast<int>(run(arguments, terminal));
-  fs::remove(job);
+  fs::remove_all(folder);
   const auto& wanted = sections["status"];
   EXPECT_EQ(std::to_string(status), wanted.empty() ? "0" : wanted.front()) << err.str();
   EXPECT_EQ(first_missing(sections["contains"], out.str()), "") << out.str() << err.str();

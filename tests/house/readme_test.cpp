@@ -1,6 +1,7 @@
 // The README's commands are run: each line of its "sh" blocks that begins with "steelyard " must
 // end with status 0 or 3 (the job does not fit), and what it says of files must be true.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -44,7 +45,9 @@ std::vector<std::string> linked_files(const std::string& markdown) {
 
 // Runs a line of the README in the repository, with `steelyard` being the program of this build.
 testing::Outcome run_line(const std::string& line) {
-  const fs::path script = fs::path(::testing::TempDir()) / "steelyard_readme.sh";
+  // Tests run side by side, each in a process of its own.
+  const fs::path script =
+      fs::path(::testing::TempDir()) / ("steelyard_readme." + std::to_string(::getpid()) + ".sh");
   std::ofstream(script) << "cd '" << kRoot.string() << "'\nsteelyard() { '" << STEELYARD_PROGRAM
                         << "' \"$@\"; }\n"
                         << line << "\n";
