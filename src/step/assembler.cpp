@@ -18,7 +18,7 @@ Program Assembler::assemble() {
   if (!profile_.gradients_set_to_none) add_existing_gradients();
   add_micro_batches();
   add_optimizer_step();
-  add_zero_grad(first_chains_);
+  add_zero_grad(chains_);
   set_states();
   count_kernels();
   program_.gradients_outlive_step = layout_.gradients_outlive_step;

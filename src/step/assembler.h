@@ -25,7 +25,6 @@ class Assembler {
   [[nodiscard]] Program assemble();
 
  private:
-  // The traces of one block for the first micro-batch and for the later ones.
   struct Unit {
     const model::Block* block = nullptr;
     BlockTrace trace;
@@ -50,14 +49,15 @@ class Assembler {
   void add_existing_gradients();
   void set_states();
   // micro_batch.cpp
-  [[nodiscard]] std::vector<Chain> trace_chains(bool gradients_exist);
+  [[nodiscard]] std::vector<Chain> trace_chains();
   void add_micro_batches();
-  [[nodiscard]] Pass micro_batch(std::vector<Chain>& chains, bool first, bool reduces);
+  [[nodiscard]] Phase forward_phase(std::vector<Chain>& chains);
+  [[nodiscard]] Phase backward_phase(std::vector<Chain>& chains, bool reduces);
   void add_forward(std::vector<Chain>& chains, Phase& phase);
   void end_forward(std::vector<Chain>& chains, Phase& phase);
   void end_micro_batch(std::vector<Chain>& chains, Phase& phase);
   void reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces);
-  void add_backward(std::vector<Chain>& chains, Phase& phase, bool first, bool reduces);
+  void add_backward(std::vector<Chain>& chains, Phase& phase, bool reduces);
   void open_layer(std::vector<Event>& events, Unit& unit, bool backward);
   void close_layer(std::vector<Event>& events, Unit& unit, bool backward);
   // The root unit: every block that is not a repeated layer.
@@ -65,7 +65,8 @@ class Assembler {
                 void (Assembler::*what)(std::vector<Event>&, Unit&));
   void gather_root(std::vector<Event>& events, Unit& unit);
   void release_root(std::vector<Event>& events, Unit& unit);
-  void reduce_sharded(std::vector<Event>& events, Unit& unit, bool first);
+  void reduce_sharded(std::vector<Event>& events, Unit& unit);
+  void keep_shards(std::vector<Event>& events, Unit& unit);
   void make_sharding_slots(Unit& unit);
   void make_mask();
   // optimizer_phase.cpp
@@ -93,9 +94,8 @@ class Assembler {
   Program program_;
   SharedTensors shared_;
   std::map<std::string, std::int32_t, std::less<>> names_;
-  std::vector<Chain> first_chains_;
-  bool opening_ = false;    // the step's first micro-batch is being written
-  std::int32_t mask_ = -1;  // of the model's own attention code
+  std::vector<Chain> chains_;
+  std::int32_t mask_ = -1;                                     // of the model's own attention code
   std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1;  // DeepSpeed's
   std::int32_t live_window_ = -1;  // ZeRO-3 keeps gathered parameters that are soon needed again
 };

@@ -51,6 +51,7 @@ class BlockRun {
   void categorise();
   void backward(const Tensor& input, Tensor output, bool last);
   void collect_gradients();
+  [[nodiscard]] std::int32_t kept_gradient(std::int32_t fresh);
   void hold_for_caller(const Tensor& output, bool last);
 
   Program& program_;
@@ -199,20 +200,32 @@ void BlockRun::categorise() {
   }
 }
 
+// The first gradient of a leaf is taken over without a copy, later ones are added to it.
 void BlockRun::collect_gradients() {
   tape_.leaf_gradient = [this](std::int32_t leaf, Tensor gradient) {
     const auto index = static_cast<std::size_t>(leaf);
-    const bool exists = options_.gradients_exist || trace_.gradients[index] >= 0 ||
-                        options_.graded.contains(block_.weights[index].name);
-    if (exists) {
+    const bool again = trace_.gradients[index] >= 0;
+    if (options_.gradients_exist || options_.graded.contains(block_.weights[index].name)) {
       tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));
       return;
     }
-    // The first gradient of a leaf is taken over without a copy.
-    trace_.gradients[index] = tape_.disown(gradient);
-    program_.slots[static_cast<std::size_t>(gradient.storage->slot)].category =
-        VramCategory::gradients;
+    if (again || options_.accumulates) {
+      tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));
+    }
+    const std::int32_t fresh = tape_.disown(gradient);
+    if (!again) trace_.gradients[index] = kept_gradient(fresh);
+    program_.gradients.push_back({fresh, trace_.gradients[index]});
+    trace_.backward.push_back(
+        {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1});
   };
+}
+
+std::int32_t BlockRun::kept_gradient(std::int32_t fresh) {
+  Slot kept = program_.slots[static_cast<std::size_t>(fresh)];
+  kept.category = VramCategory::gradients;
+  kept.outlives_micro_batch = true;
+  program_.slots.push_back(kept);
+  return static_cast<std::int32_t>(program_.slots.size()) - 1;
 }
 
 void BlockRun::hold_for_caller(const Tensor& output, bool last) {

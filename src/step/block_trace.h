@@ -19,8 +19,10 @@ struct BlockOptions {
   TapeOptions tape;
   Variants variants;
   facts::DType weight_dtype = facts::DType::fp32;  // of the weights that the operators use
-  bool recompute = false;        // keep the input alone and run forward again before backward
-  bool gradients_exist = false;  // a later micro-batch: gradients are added into existing ones
+  bool recompute = false;  // keep the input alone and run forward again before backward
+  // Gradients are added into buffers that exist before the first micro-batch.
+  bool gradients_exist = false;
+  bool accumulates = false;  // several micro-batches: the sums are counted as work
   bool weights_train = true;
   // Weights (by name) that already have a gradient from another block: a tied output projection.
   std::set<std::string, std::less<>> graded;
@@ -46,8 +48,8 @@ struct BlockTrace {
   std::vector<Event> backward;
   std::vector<Event> end_of_step;   // what the caller held until the step ended (logits, loss)
   std::vector<SavedStorage> saved;  // after forward, each storage once, weights left out
-  // By weight of the block: the slot of its gradient, -1 when it has none of its own (frozen, tied
-  // or already existing).
+  // By weight of the block: the slot of its kept gradient, -1 when it has none of its own (frozen,
+  // tied or already existing).
   std::vector<std::int32_t> gradients;
   std::int64_t kernels = 0;  // launched in forward and backward
 };

@@ -72,7 +72,7 @@ void Assembler::make_mask() {
   }
 }
 
-std::vector<Assembler::Chain> Assembler::trace_chains(bool gradients_exist) {
+std::vector<Assembler::Chain> Assembler::trace_chains() {
   std::vector<Chain> chains;
   make_mask();
   BlockOptions options;
@@ -80,7 +80,9 @@ std::vector<Assembler::Chain> Assembler::trace_chains(bool gradients_exist) {
   options.tape.mean_saves_input = variants_.mean_saves_input;
   options.variants = variants_;
   options.weight_dtype = layout_.used;
-  options.gradients_exist = gradients_exist && !layout_.gathers && layout_.gradient_shards == 1;
+  const bool whole_gradients = !layout_.gathers && layout_.gradient_shards == 1;
+  options.gradients_exist = !profile_.gradients_set_to_none && whole_gradients;
+  options.accumulates = micro_batches() > 1 && whole_gradients;
   for (const model::Segment& segment : graph_.segments) {
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
@@ -132,7 +134,7 @@ void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backwar
 }
 
 // Gradients of the unit are reduced, scattered, and the whole ones freed.
-void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit, bool first) {
+void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
   if (unit.reduce_input >= 0) allocate(events, unit.reduce_input);
   for (std::int32_t gradient : unit.trace.gradients) {
     if (gradient >= 0) free(events, gradient);
@@ -146,24 +148,35 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit, bool firs
   }
   if (layout_.flat_buckets) return;  // into the partition that exists since setup
   if (unit.reduced >= 0) allocate(events, unit.reduced);
-  const bool keep = first && profile_.gradients_set_to_none;
-  for (std::size_t i = 0; i < unit.block->weights.size(); ++i) {
-    const model::Weight& weight = unit.block->weights[i];
-    if (!weight.tied_to.empty()) continue;
-    const std::int64_t shard = ceil_divide(model::elements(weight.shape), layout_.gradient_shards);
-    const std::int32_t index =
-        slot(bytes_of(shard, layout_.gradient),
-             keep ? VramCategory::gradients : VramCategory::temporaries, "sharded gradient");
-    allocate(events, index);
-    if (keep) {
-      unit.sharded_gradients.push_back(index);
-    } else {
-      free(events, index);
-    }
-  }
+  keep_shards(events, unit);
   if (unit.reduced >= 0) free(events, unit.reduced);
   if (unit.reduce_input >= 0) free(events, unit.reduce_input);
   if (unit.layer && unit.gather_buffer >= 0) free(events, unit.gather_buffer);
+}
+
+// Views of the reduced buffer, or casts of them: the gradients that the optimizer reads.
+void Assembler::keep_shards(std::vector<Event>& events, Unit& unit) {
+  const bool first = unit.sharded_gradients.empty();
+  for (std::size_t i = 0, n = 0; i < unit.block->weights.size(); ++i) {
+    const model::Weight& weight = unit.block->weights[i];
+    if (!weight.tied_to.empty()) continue;
+    const std::int64_t shard = ceil_divide(model::elements(weight.shape), layout_.gradient_shards);
+    const Bytes bytes = bytes_of(shard, layout_.gradient);
+    const std::int32_t fresh = slot(bytes, VramCategory::temporaries, "sharded gradient");
+    allocate(events, fresh);
+    if (!profile_.gradients_set_to_none) {  // added into what exists since setup
+      free(events, fresh);
+      continue;
+    }
+    if (first) {
+      const std::int32_t kept = slot(bytes, VramCategory::gradients, "sharded gradient");
+      program_.slots.back().outlives_micro_batch = true;
+      unit.sharded_gradients.push_back(kept);
+    }
+    program_.gradients.push_back({fresh, unit.sharded_gradients[n++]});
+    events.push_back(
+        {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1});
+  }
 }
 
 // DDP and ZeRO-1/2: the layer's gradients go into buckets that are reduced beside the computation.
@@ -246,7 +259,7 @@ void Assembler::end_forward(std::vector<Chain>& chains, Phase& phase) {
   }
 }
 
-void Assembler::add_backward(std::vector<Chain>& chains, Phase& phase, bool first, bool reduces) {
+void Assembler::add_backward(std::vector<Chain>& chains, Phase& phase, bool reduces) {
   const bool bucket_per_backward = reduce_bucket_ >= 0 && !layout_.gathers;
   if (bucket_per_backward) {
     Body body;
@@ -266,11 +279,12 @@ void Assembler::add_backward(std::vector<Chain>& chains, Phase& phase, bool firs
       if (!layout_.gathers) {
         reduce_replicated(body.events, *unit, reduces);
       } else if (unit->layer) {
-        reduce_sharded(body.events, *unit, first);
+        reduce_sharded(body.events, *unit);
       }
     }
-    const bool first_reduced = opening_ && chain == chains.rbegin() && gradient_partition_ >= 0;
-    if (first_reduced) allocate(body.events, gradient_partition_);
+    if (chain == chains.rbegin() && gradient_partition_ >= 0) {  // made with the first reduction
+      body.events.push_back({EventKind::ensure, gradient_partition_});
+    }
     phase.bodies.push_back(std::move(body));
   }
   if (bucket_per_backward) free(phase.bodies.back().events, reduce_bucket_);
@@ -279,7 +293,7 @@ void Assembler::add_backward(std::vector<Chain>& chains, Phase& phase, bool firs
     body.layer = "root gradients";
     for (Chain& chain : chains) {
       for (Unit& unit : chain.units) {
-        if (!unit.layer) reduce_sharded(body.events, unit, first);
+        if (!unit.layer) reduce_sharded(body.events, unit);
       }
     }
     phase.bodies.push_back(std::move(body));
@@ -296,35 +310,31 @@ void Assembler::end_micro_batch(std::vector<Chain>& chains, Phase& phase) {
   }
   for (std::int32_t index : shared_.slots) free(body.events, index);
   if (mask_ >= 0) free(body.events, mask_);
-  if (live_window_ >= 0) free(body.events, std::exchange(live_window_, -1));
+  if (live_window_ >= 0) free(body.events, live_window_);
   phase.bodies.push_back(std::move(body));
 }
 
-Pass Assembler::micro_batch(std::vector<Chain>& chains, bool first, bool reduces) {
-  Phase forward{PhaseKind::forward, {}};
-  Phase backward{PhaseKind::backward, {}};
-  add_forward(chains, forward);
-  add_backward(chains, backward, first, reduces);
-  return {1, {std::move(forward), std::move(backward)}};
+Phase Assembler::forward_phase(std::vector<Chain>& chains) {
+  Phase phase{PhaseKind::forward, {}};
+  add_forward(chains, phase);
+  return phase;
+}
+
+Phase Assembler::backward_phase(std::vector<Chain>& chains, bool reduces) {
+  Phase phase{PhaseKind::backward, {}};
+  add_backward(chains, phase, reduces);
+  return phase;
 }
 
 void Assembler::add_micro_batches() {
   const std::int64_t count = micro_batches();
-  const bool exist = !profile_.gradients_set_to_none;
-  first_chains_ = trace_chains(exist);
-  opening_ = true;
-  program_.step.push_back(micro_batch(first_chains_, !exist, count == 1));
-  opening_ = false;
-  if (count == 1) return;
-  shared_.slots.clear();
-  shared_.tensors.clear();
-  std::vector<Chain> later = trace_chains(true);
-  if (count > 2) {
-    Pass middle = micro_batch(later, false, reduces_each_micro_batch());
-    middle.repeat = count - 2;
-    program_.step.push_back(std::move(middle));
+  chains_ = trace_chains();
+  const Phase forward = forward_phase(chains_);
+  if (count > 1) {
+    Phase backward = backward_phase(chains_, reduces_each_micro_batch());
+    program_.step.push_back({count - 1, {forward, std::move(backward)}});
   }
-  program_.step.push_back(micro_batch(later, false, true));
+  program_.step.push_back({1, {forward, backward_phase(chains_, true)}});
 }
 
 }  // namespace steelyard::step

@@ -3,7 +3,9 @@
 //
 // The program is compact: a layer that repeats is one body with a count. A slot that is allocated
 // in iteration i of a forward body is freed in the iteration of a later body that works on the same
-// layer (backward bodies run their iterations in reverse), so (slot, layer) names one allocation.
+// layer (backward bodies run their iterations in reverse). Several micro-batches may be in flight
+// (pipelines), so (slot, layer, micro-batch) names one allocation; slots that outlive a micro-batch
+// (gradients) are named by (slot, layer). `expand.h` turns these names into numbers.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +19,14 @@
 namespace steelyard::step {
 
 enum class EventKind : std::uint8_t {
-  allocate,     // index: slot
-  free,         // index: slot
-  adopt,        // index: slot; the tensor carried over from the iteration before gets this name
-  carry,        // index: slot; hands the tensor over to the next iteration
+  allocate,  // index: slot
+  free,      // index: slot
+  adopt,     // index: slot; the tensor carried over from the iteration before gets this name
+  carry,     // index: slot; hands the tensor over to the next iteration
+  // index: Program::gradients. The fresh tensor becomes the kept one when there is none yet;
+  // otherwise it is added to the kept one and freed.
+  keep_gradient,
+  ensure,       // index: slot; allocates it unless it is there
   work,         // index: Program::work
   communicate,  // index: Program::communication
 };
@@ -34,6 +40,12 @@ struct Slot {
   Stream stream = Stream::compute;
   std::int32_t name = 0;  // Program::names: the operation that made it
   bool managed = false;   // cudaMallocManaged: on the GPU, but not of the caching allocator
+  bool outlives_micro_batch = false;  // one per layer, whatever the number of micro-batches
+};
+
+struct Gradient {
+  std::int32_t fresh = -1;  // slot of what one backward pass made
+  std::int32_t kept = -1;   // slot of what the optimizer reads
 };
 
 enum class WorkKind : std::uint8_t {
@@ -81,12 +93,15 @@ struct Body {
 enum class PhaseKind : std::uint8_t { setup, forward, backward, reduction, optimizer, zero_grad };
 [[nodiscard]] const char* name_of(PhaseKind kind);
 
+// The n-th forward phase of a chunk in a step works on micro-batch n, so does its n-th backward
+// phase. A pipeline stage that holds several runs of layers has several chunks.
 struct Phase {
   PhaseKind kind = PhaseKind::forward;
   std::vector<Body> bodies;
+  std::int32_t chunk = 0;
 };
 
-// Phases that run `repeat` times in a row: all micro-batches but the first are alike.
+// Phases that run `repeat` times in a row.
 struct Pass {
   std::int64_t repeat = 1;
   std::vector<Phase> phases;
@@ -105,6 +120,7 @@ struct StateSizes {
 struct Program {
   std::vector<std::string> names;
   std::vector<Slot> slots;
+  std::vector<Gradient> gradients;
   std::vector<Work> work;
   std::vector<Communication> communication;
   std::vector<Pass> setup;  // once: parameters, buffers
@@ -112,6 +128,8 @@ struct Program {
   // their states in the first step(), among what the first backward left in the allocator.
   std::vector<Pass> first_optimizer;
   std::vector<Pass> step;  // every step
+  // Micro-batches of one chunk whose forward pass has run and whose backward pass has not, at most.
+  std::int64_t in_flight = 1;
   StateSizes states;
   // The gradients' shards stay until the next forward begins: between steps they are still there.
   bool gradients_outlive_step = false;

@@ -122,6 +122,7 @@ void Assembler::add_communication_buffers() {
       gradient_partition_ =
           slot(bytes_of(ceil_divide(numel, layout_.gradient_shards), layout_.gradient),
                VramCategory::gradients, "gradient partition");
+      program_.slots.back().outlives_micro_batch = true;
     }
   } else if (!layout_.gathers && !profile_.ddp_gradient_as_bucket_view) {
     // DDP copies gradients into buckets (torch/csrc/distributed/c10d/reducer.hpp).

@@ -7,6 +7,7 @@
 #include <memory_resource>
 #include <vector>
 
+#include "base/fingerprint.h"
 #include "vram/allocator_blocks.h"
 
 namespace steelyard::vram {
@@ -78,6 +79,8 @@ class CachingAllocator::Implementation {
   [[nodiscard]] std::int64_t allocated() const { return allocated_; }
   [[nodiscard]] std::int64_t reserved() const { return reserved_; }
   [[nodiscard]] std::int64_t size_of(Index index) const { return blocks_[index].size; }
+  [[nodiscard]] std::int64_t address_of(Index index) const { return blocks_[index].address; }
+  [[nodiscard]] std::uint64_t fingerprint() const;
 
  private:
   [[nodiscard]] std::int64_t rounded(std::int64_t requested) const;
@@ -425,8 +428,24 @@ void CachingAllocator::Implementation::unmap(Index index) {
   }
 }
 
+std::uint64_t CachingAllocator::Implementation::fingerprint() const {
+  Fingerprint print;
+  print.add(device_used_);
+  for (const Pool* pool : {&small_, &large_}) {
+    for (const FreeKey& key : pool->free) {
+      for (const std::int64_t part : {std::int64_t{key.stream}, key.size, key.address}) {
+        print.add(part);
+      }
+    }
+    for (const auto& key : pool->unmapped) {
+      print.add(key.address);
+      print.add(blocks_[key.block].size);
+    }
+  }
+  return print.value();
+}
+
 // --- The public face
-// -------------------------------------------------------------------------------
 
 CachingAllocator::CachingAllocator(AllocatorSettings settings)
     : implementation_(std::make_unique<Implementation>(settings)) {}
@@ -469,6 +488,14 @@ Bytes CachingAllocator::reserved() const {
 
 Bytes CachingAllocator::size_of(BlockId block) const {
   return block == 0 ? Bytes(0) : Bytes(implementation_->size_of(static_cast<Index>(block - 1)));
+}
+
+std::uint64_t CachingAllocator::fingerprint() const {
+  return implementation_->fingerprint();
+}
+
+std::int64_t CachingAllocator::address_of(BlockId block) const {
+  return block == 0 ? 0 : implementation_->address_of(static_cast<Index>(block - 1));
 }
 
 }  // namespace steelyard::vram

@@ -50,6 +50,10 @@ class CachingAllocator {
   [[nodiscard]] Bytes allocated() const;             // sum of the sizes of live blocks
   [[nodiscard]] Bytes reserved() const;              // sum of segments
   [[nodiscard]] Bytes size_of(BlockId block) const;  // block size, unsplit tail included
+  // Two moments with the same live blocks at the same addresses and the same fingerprint treat
+  // every further request alike (but for a collision of 64-bit hashes).
+  [[nodiscard]] std::uint64_t fingerprint() const;
+  [[nodiscard]] std::int64_t address_of(BlockId block) const;
 
  private:
   class Implementation;

@@ -2,9 +2,12 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "base/fingerprint.h"
+#include "step/expand.h"
 #include "vram/caching_allocator.h"
 #include "vram/vram.h"
 
@@ -44,21 +47,30 @@ class Replay {
       : program_(*request.program),
         device_(*request.device),
         timeline_(request.timeline),
+        expand_all_(request.expand_all),
         allocator_(settings_of(request)),
-        live_blocks_(program_.slots.size()) {}
+        live_blocks_(program_.slots.size()) {
+    find_homes();
+  }
 
   Answer run();
 
  private:
   struct Live {
+    bool alive = false;
     BlockId block = 0;
     Bytes bytes;  // as the allocator counts it
     VramCategory category = VramCategory::temporaries;
   };
 
-  void play(const std::vector<step::Pass>& passes);
-  void play(const step::Pass& pass);
-  void play(const step::Body& body, const step::Phase& phase, std::int64_t instance);
+  void play(const std::vector<step::Pass>& passes, step::Progress& progress);
+  void play(const step::Pass& pass, step::Progress& progress);
+  void play(const step::Phase& phase, const step::Body& body, const step::Instance& instance);
+  void play(const step::Event& event, std::int64_t instance);
+  void keep_gradient(const step::Gradient& gradient, const step::Instance& instance);
+  void play_step(bool first);
+  void find_homes();
+  [[nodiscard]] std::uint64_t state(const step::Progress& progress) const;
   void allocate(std::int32_t slot, std::int64_t instance);
   void release(std::int32_t slot, std::int64_t instance);
   void note_peak(std::int32_t slot);
@@ -69,8 +81,15 @@ class Replay {
   const step::Program& program_;
   const facts::DeviceMemoryConstants& device_;
   bool timeline_;
+  bool expand_all_;
   CachingAllocator allocator_;
   std::vector<std::vector<Live>> live_blocks_;  // by slot, then instance
+  // By slot: layers of the body that allocates it, and the chunk that the body belongs to.
+  struct Home {
+    std::int64_t layers = 1;
+    std::int32_t chunk = 0;
+  };
+  std::vector<Home> homes_;
   Live carried_;
   VramBytes live_;
   Bytes managed_;  // live outside of the allocator
@@ -82,7 +101,7 @@ class Replay {
   facts::PeakAt peak_at_;
   const step::Phase* phase_ = nullptr;
   const step::Body* body_ = nullptr;
-  std::int64_t instance_ = 0;
+  std::int64_t layer_ = 0;
 
   Bytes moment_peak_;
   VramBytes moment_;
@@ -113,6 +132,7 @@ BlockId Replay::take(Bytes bytes, int stream) {
 void Replay::allocate(std::int32_t slot, std::int64_t instance) {
   const step::Slot& wanted = program_.slots[static_cast<std::size_t>(slot)];
   Live& live = at(slot, instance);
+  live.alive = true;
   live.category = wanted.category;
   if (wanted.managed) {
     live.bytes = wanted.bytes;
@@ -163,46 +183,139 @@ void Replay::note_peak(std::int32_t slot) {
   peak_at_.phase = phase_ == nullptr ? "setup" : step::name_of(phase_->kind);
   // The optimizer works on all layers alike: where it is at the peak says nothing.
   const bool of_a_layer = body_ != nullptr && phase_->kind != step::PhaseKind::optimizer;
-  peak_at_.layer = of_a_layer ? layer_text(*body_, instance_) : "";
+  peak_at_.layer = of_a_layer ? layer_text(*body_, layer_) : "";
   peak_at_.operation = program_.names[static_cast<std::size_t>(made.name)];
 }
 
-void Replay::play(const step::Body& body, const step::Phase& phase, std::int64_t instance) {
+// The fresh tensor is handed over; where one is kept already, it was added to that and dies.
+void Replay::keep_gradient(const step::Gradient& gradient, const step::Instance& instance) {
+  const auto slot_of = [&](std::int32_t index) {
+    return program_.slots[static_cast<std::size_t>(index)];
+  };
+  const std::int64_t from = instance.of(slot_of(gradient.fresh));
+  const step::Slot& kept = slot_of(gradient.kept);
+  const std::int64_t to = instance.of(kept);
+  if (at(gradient.kept, to).alive) {
+    release(gradient.fresh, from);
+    return;
+  }
+  Live& fresh = at(gradient.fresh, from);
+  live_[fresh.category] -= fresh.bytes;
+  live_[kept.category] += fresh.bytes;
+  fresh.category = kept.category;
+  const Live moved = std::exchange(fresh, Live());
+  at(gradient.kept, to) = moved;
+}
+
+void Replay::play(const step::Event& event, std::int64_t instance) {
+  switch (event.kind) {
+    case EventKind::allocate: allocate(event.index, instance); break;
+    case EventKind::free: release(event.index, instance); break;
+    case EventKind::adopt: at(event.index, instance) = std::exchange(carried_, Live()); break;
+    case EventKind::carry: carried_ = std::exchange(at(event.index, instance), Live()); break;
+    case EventKind::ensure:
+      if (!at(event.index, instance).alive) allocate(event.index, instance);
+      break;
+    case EventKind::keep_gradient:
+    case EventKind::work:
+    case EventKind::communicate: break;
+  }
+}
+
+void Replay::play(const step::Phase& phase, const step::Body& body,
+                  const step::Instance& instance) {
   phase_ = &phase;
   body_ = &body;
-  instance_ = instance;
+  layer_ = instance.layer();
   moment_peak_ = allocator_.allocated();
-  moment_ = on_the_device(live_);
+  if (timeline_) moment_ = on_the_device(live_);
   for (const step::Event& event : body.events) {
-    switch (event.kind) {
-      case EventKind::allocate: allocate(event.index, instance); break;
-      case EventKind::free: release(event.index, instance); break;
-      case EventKind::adopt: at(event.index, instance) = std::exchange(carried_, Live()); break;
-      case EventKind::carry: carried_ = std::exchange(at(event.index, instance), Live()); break;
-      case EventKind::work:
-      case EventKind::communicate: break;
+    if (event.kind == EventKind::work || event.kind == EventKind::communicate) continue;
+    if (event.kind == EventKind::keep_gradient) {
+      keep_gradient(program_.gradients[static_cast<std::size_t>(event.index)], instance);
+      continue;
     }
+    play(event, instance.of(program_.slots[static_cast<std::size_t>(event.index)]));
   }
   if (timeline_) {
-    moments_.push_back({step::name_of(phase.kind), layer_text(body, instance), moment_});
+    moments_.push_back({step::name_of(phase.kind), layer_text(body, layer_), moment_});
   }
 }
 
-void Replay::play(const std::vector<step::Pass>& passes) {
-  for (const step::Pass& pass : passes) play(pass);
+void Replay::play(const std::vector<step::Pass>& passes, step::Progress& progress) {
+  for (const step::Pass& pass : passes) play(pass, progress);
 }
 
-void Replay::play(const step::Pass& pass) {
-  // Later micro-batches of a pass are alike: the second meets what the first left behind.
-  const std::int64_t repeats = std::min<std::int64_t>(pass.repeat, 2);
-  for (std::int64_t r = 0; r < repeats; ++r) {
+void Replay::find_homes() {
+  homes_.resize(program_.slots.size());
+  for (const step::Pass& pass : program_.step) {
     for (const step::Phase& phase : pass.phases) {
       for (const step::Body& body : phase.bodies) {
-        for (std::int64_t i = 0; i < body.repeat; ++i) {
-          play(body, phase, body.reversed ? body.repeat - 1 - i : i);
+        for (const step::Event& event : body.events) {
+          if (event.kind != EventKind::allocate && event.kind != EventKind::adopt) continue;
+          homes_[static_cast<std::size_t>(event.index)] = {body.repeat, phase.chunk};
         }
       }
     }
+  }
+}
+
+// Everything that decides how the program goes on from here: what lies where, and what is free.
+// Micro-batches are told apart by their distance from the oldest one in flight.
+std::uint64_t Replay::state(const step::Progress& progress) const {
+  Fingerprint print;
+  print.add(static_cast<std::int64_t>(allocator_.fingerprint()));
+  for (std::size_t slot = 0; slot < live_blocks_.size(); ++slot) {
+    const std::vector<Live>& instances = live_blocks_[slot];
+    const auto count = static_cast<std::int64_t>(instances.size());
+    const Home& home = homes_[slot];
+    std::int64_t shift = 0;
+    if (!program_.slots[slot].outlives_micro_batch && program_.in_flight > 1) {
+      shift = progress.oldest(home.chunk) % program_.in_flight * home.layers;
+    }
+    const std::int64_t ring = std::max(count, program_.in_flight * home.layers);
+    for (std::int64_t i = 0; i < ring; ++i) {
+      const std::int64_t at = (i + shift) % ring;
+      if (at >= count || !instances[static_cast<std::size_t>(at)].alive) continue;
+      print.add(static_cast<std::int64_t>(slot));
+      print.add(i);
+      print.add(allocator_.address_of(instances[static_cast<std::size_t>(at)].block));
+    }
+  }
+  return print.value();
+}
+
+// Micro-batches that meet a state seen before go as those that met it then: whole rounds of them
+// change nothing and are left out.
+void Replay::play(const step::Pass& pass, step::Progress& progress) {
+  std::unordered_map<std::uint64_t, std::int64_t> seen;
+  std::int64_t left = pass.repeat;
+  while (left > 0) {
+    if (!expand_all_ && pass.repeat > 2) {
+      const auto [met, fresh] = seen.emplace(state(progress), left);
+      if (!fresh) {
+        left %= met->second - left;
+        seen.clear();
+        if (left == 0) return;
+      }
+    }
+    step::expand_once(program_, pass, progress,
+                      [this](const step::Phase& phase, const step::Body& body,
+                             const step::Instance& instance) { play(phase, body, instance); });
+    --left;
+  }
+}
+
+void Replay::play_step(bool first) {
+  moments_.clear();
+  step::Progress progress;
+  for (const step::Pass& pass : program_.step) {
+    const bool optimizes = pass.phases.front().kind == step::PhaseKind::optimizer;
+    if (first && optimizes) play(program_.first_optimizer, progress);
+    if (program_.gradients_outlive_step && pass.phases.front().kind == step::PhaseKind::zero_grad) {
+      steady_ = allocator_.allocated();
+    }
+    play(pass, progress);
   }
 }
 
@@ -212,19 +325,9 @@ Answer Replay::run() {
     const BlockId block = take(device_.gemm_workspace, 0);
     live_[VramCategory::runtime] += block == 0 ? Bytes() : allocator_.size_of(block);
   }
-  play(program_.setup);
-  for (int i = 0; i < kSteps; ++i) {
-    moments_.clear();
-    for (const step::Pass& pass : program_.step) {
-      const bool optimizes = pass.phases.front().kind == step::PhaseKind::optimizer;
-      if (i == 0 && optimizes) play(program_.first_optimizer);
-      if (program_.gradients_outlive_step &&
-          pass.phases.front().kind == step::PhaseKind::zero_grad) {
-        steady_ = allocator_.allocated();
-      }
-      play(pass);
-    }
-  }
+  step::Progress before;
+  play(program_.setup, before);
+  for (int i = 0; i < kSteps; ++i) play_step(i == 0);
   Answer answer;
   facts::RankMemory& memory = answer.memory;
   memory.kind = "data-parallel rank";

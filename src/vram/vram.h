@@ -18,6 +18,9 @@ struct Request {
   // reserves less than an endless one; unknown: nothing is ever given back.
   std::optional<Bytes> capacity;
   bool timeline = false;
+  // Play every micro-batch, also those that meet an allocator in a state seen before. The answer is
+  // the same; tests compare the two.
+  bool expand_all = false;
 };
 
 struct Answer {

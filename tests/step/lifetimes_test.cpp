@@ -23,11 +23,18 @@ class Player {
   explicit Player(const Program& program) : program_(program) {}
 
   void play(const std::vector<Pass>& passes) {
-    step::play(passes, [this](const Event& event, std::int64_t instance) { on(event, instance); });
+    progress_ = step::play(
+        program_, passes,
+        [this](const Event& event, std::int64_t instance) { on(event, instance); },
+        [this](std::int32_t slot, std::int64_t instance) {
+          return alive_.contains({slot, instance});
+        },
+        progress_);
     if (carrying_) complain("a tensor was handed to nobody", -1);
   }
   // One step; the first makes the optimizer's states before its optimizer phase.
   void step(bool first) {
+    progress_ = {};
     for (const Pass& pass : program_.step) {
       if (first && pass.phases.front().kind == PhaseKind::optimizer) {
         play(program_.first_optimizer);
@@ -61,8 +68,7 @@ class Player {
         }
         carrying_.reset();
         break;
-      case EventKind::work:
-      case EventKind::communicate: break;
+      default: break;
     }
   }
   [[nodiscard]] Bytes bytes(std::int32_t slot) const {
@@ -81,6 +87,7 @@ class Player {
   std::set<Allocation> alive_;
   std::optional<std::int32_t> carrying_;
   std::string complaint_;
+  Progress progress_;
 };
 
 struct Optimizer {

@@ -22,7 +22,7 @@ struct Arithmetic64 {
 
 Arithmetic64 arithmetic_of(const Program& program) {
   Arithmetic64 sum;
-  play(program.step, [&](const Event& event, std::int64_t) {
+  play(program, program.step, [&](const Event& event, std::int64_t) {
     if (event.kind != EventKind::work) return;
     ++sum.kernels;
     const Work& work = program.work[static_cast<std::size_t>(event.index)];
@@ -153,7 +153,7 @@ TEST(Program, RecomputationLeavesOutTheLastProjection) {
 
 std::map<Collective, Bytes> communicated(const Program& program) {
   std::map<Collective, Bytes> sum;
-  play(program.step, [&](const Event& event, std::int64_t) {
+  play(program, program.step, [&](const Event& event, std::int64_t) {
     if (event.kind != EventKind::communicate) return;
     const Communication& entry = program.communication[static_cast<std::size_t>(event.index)];
     sum[entry.kind] += entry.payload;
@@ -226,8 +226,8 @@ TEST(Program, StatesCountTiedWeightsOnce) {
     const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
     held[slot.category] += slot.bytes;
   };
-  play(program.setup, count);
-  play(program.first_optimizer, count);
+  play(program, program.setup, count);
+  play(program, program.first_optimizer, count);
   EXPECT_EQ(held[facts::VramCategory::parameters], Bytes(4 * parameters));
   EXPECT_EQ(held[facts::VramCategory::optimizer], Bytes(8 * parameters));
   EXPECT_EQ(held[facts::VramCategory::batch], Bytes(2 * kSamples * kTokens * 8));  // ids, labels

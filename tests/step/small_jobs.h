@@ -9,6 +9,7 @@
 
 #include "catalog/catalog.h"
 #include "model/model.h"
+#include "step/expand.h"
 #include "step/step.h"
 
 namespace steelyard::step {
@@ -73,21 +74,40 @@ inline Program program_for(const model::Graph& graph, const facts::Job& job,
   return program ? std::move(*program) : Program();
 }
 
-// Calls `each(event, instance)` for every event of the passes, every repetition included.
-inline void play(const std::vector<Pass>& passes,
-                 const std::function<void(const Event&, std::int64_t)>& each) {
-  for (const Pass& pass : passes) {
-    for (std::int64_t r = 0; r < pass.repeat; ++r) {
-      for (const Phase& phase : pass.phases) {
-        for (const Body& body : phase.bodies) {
-          for (std::int64_t i = 0; i < body.repeat; ++i) {
-            const std::int64_t instance = body.reversed ? body.repeat - 1 - i : i;
-            for (const Event& event : body.events) each(event, instance);
-          }
+// Calls `each(event, instance)` for every event of the passes, every repetition included. An event
+// of a gradient comes as what it does: `keeps` tells whether one is kept already.
+inline Progress play(const Program& program, const std::vector<Pass>& passes,
+                     const std::function<void(const Event&, std::int64_t)>& each,
+                     const std::function<bool(std::int32_t, std::int64_t)>& keeps = {},
+                     Progress progress = {}) {
+  const auto slot_of = [&](std::int32_t index) -> const Slot& {
+    return program.slots[static_cast<std::size_t>(index)];
+  };
+  const auto visit = [&](const Phase&, const Body& body, const Instance& instance) {
+    for (const Event& event : body.events) {
+      switch (event.kind) {
+        case EventKind::work:
+        case EventKind::communicate: each(event, instance.layer()); break;
+        case EventKind::ensure: {
+          const std::int64_t at = instance.of(slot_of(event.index));
+          if (!keeps || !keeps(event.index, at)) each({EventKind::allocate, event.index}, at);
+          break;
         }
+        case EventKind::keep_gradient: {
+          const Gradient& gradient = program.gradients[static_cast<std::size_t>(event.index)];
+          const std::int64_t to = instance.of(slot_of(gradient.kept));
+          each({EventKind::free, gradient.fresh}, instance.of(slot_of(gradient.fresh)));
+          if (!keeps || !keeps(gradient.kept, to)) each({EventKind::allocate, gradient.kept}, to);
+          break;
+        }
+        default: each(event, instance.of(slot_of(event.index)));
       }
     }
+  };
+  for (const Pass& pass : passes) {
+    for (std::int64_t r = 0; r < pass.repeat; ++r) expand_once(program, pass, progress, visit);
   }
+  return progress;
 }
 
 }  // namespace steelyard::step

@@ -103,6 +103,13 @@ class Tracker {
         case EventKind::adopt:
           alive_[{event.index, instance}] = std::exchange(carried_, Bytes());
           break;
+        case EventKind::keep_gradient: {  // the first of its layer: handed over
+          const Gradient& gradient = program_.gradients[static_cast<std::size_t>(event.index)];
+          alive_[{gradient.kept, instance}] =
+              std::exchange(alive_[{gradient.fresh, instance}], Bytes());
+          break;
+        }
+        case EventKind::ensure:
         case EventKind::work:
         case EventKind::communicate: break;
       }
