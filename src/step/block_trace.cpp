@@ -118,6 +118,7 @@ OperatorCall BlockRun::call_of(const model::Operator& op) {
   call.graph = &graph_;
   call.variants = &options_.variants;
   call.mask = shared_.mask;
+  call.labels = shared_.labels;
   for (model::TensorRef ref : op.inputs) {
     call.inputs.push_back(tensor_of(ref));
     call.input_shapes.push_back(info_of(ref).shape);
@@ -134,14 +135,15 @@ Tensor BlockRun::forward(const Tensor& input) {
   for (std::size_t i = 0; i < block_.operators.size(); ++i) {
     const model::Operator& op = block_.operators[i];
     tape_.enter(op.name);
-    std::vector<Tensor> outputs = run_operator(tape_, call_of(op));
+    OperatorCall call = call_of(op);
+    const bool loss = op.kind == model::OperatorKind::causal_lm_loss;
+    if (loss) tensor_of(op.inputs[0]) = Tensor();  // the model's own code decides how long it lives
+    std::vector<Tensor> outputs = run_operator(tape_, std::move(call));
     for (std::size_t o = 0; o < op.outputs.size(); ++o) {
       tensor_of(op.outputs[o]) = std::move(outputs[o]);
     }
+    if (loss && options_.variants.keeps_logits) held_.push_back(std::move(outputs.back()));
     outputs.clear();
-    if (op.kind == model::OperatorKind::causal_lm_loss && options_.variants.keeps_logits) {
-      held_.push_back(tensor_of(op.inputs[0]));
-    }
     for (std::size_t t = 0; t < live_.size(); ++t) {
       if (last_use_[t] <= i) live_[t] = Tensor();
     }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/attention_operator.h"
+#include "step/loss_operator.h"
 #include "step/primitives.h"
 
 namespace steelyard::step {
@@ -90,18 +91,6 @@ Tensor gated_activation(Tape& tape, const OperatorCall& call) {
   return mul(tape, activation(tape, call.op->activation, gate), up);
 }
 
-// ForCausalLMLoss: labels shifted by one with padding, logits widened, cross entropy of all rows.
-Tensor causal_lm_loss(Tape& tape, const OperatorCall& call) {
-  const std::int64_t rows = call.graph->batch * call.graph->sequence;
-  Tensor logits = call.inputs[0];
-  if (call.variants->loss == LossTypes::upcast) logits = to(tape, std::move(logits), DType::fp32);
-  const Tensor labels = tape.allocate(rows, DType::int64, "shift_labels");
-  if (call.variants->loss == LossTypes::fused) {
-    return fused_cross_entropy(tape, std::move(logits), labels, rows);
-  }
-  return cross_entropy(tape, std::move(logits), labels, rows);
-}
-
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
   std::vector<Tensor> tables;
   const DType dtype = tape.arithmetic().autocast ? DType::fp32 : tape.arithmetic().compute;
@@ -167,7 +156,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
       Tensor capped = tanh(tape, mul_constant(tape, call.inputs[0]));
       return {mul_constant(tape, std::move(capped))};
     }
-    case OperatorKind::causal_lm_loss: return {causal_lm_loss(tape, call)};
+    case OperatorKind::causal_lm_loss: return causal_lm_loss(tape, call);
   }
   return {};
 }

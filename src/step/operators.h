@@ -15,6 +15,7 @@ struct OperatorCall {
   const Variants* variants = nullptr;
   // Causal mask of the model's own attention code, [S,S]; made once per forward pass and shared.
   Tensor mask;
+  Tensor labels;  // of the batch [B,S]; an empty handle where nobody made them
   std::vector<Tensor> inputs;
   std::vector<model::Shape> input_shapes;
   std::vector<model::Shape> output_shapes;
@@ -22,8 +23,8 @@ struct OperatorCall {
   std::vector<model::Shape> weight_shapes;
 };
 
-// Runs one operator; one tensor per output of the graph's operator. Releases nothing the caller
-// holds.
+// Runs one operator; one tensor per output of the graph's operator, and behind the loss the logits
+// that the model returns. Releases nothing the caller holds.
 [[nodiscard]] std::vector<Tensor> run_operator(Tape& tape, OperatorCall call);
 
 }  // namespace steelyard::step

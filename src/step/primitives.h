@@ -88,8 +88,9 @@ struct AttentionDims {
                                    std::int64_t rows);
 
 // The same as one kernel (flash-attn's CrossEntropyLoss, apex's xentropy): saves the logits
-// themselves and a log-sum-exp per row; the gradient is a tensor of its own.
+// themselves and a log-sum-exp per row; the gradient is a tensor of its own, or `in_place` (Liger,
+// Unsloth) written over the logits.
 [[nodiscard]] Tensor fused_cross_entropy(Tape& tape, Tensor logits, const Tensor& labels,
-                                         std::int64_t rows);
+                                         std::int64_t rows, bool in_place);
 
 }  // namespace steelyard::step

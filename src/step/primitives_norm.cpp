@@ -106,19 +106,22 @@ Tensor cross_entropy(Tape& tape, Tensor argument, const Tensor& labels, std::int
   return loss;
 }
 
-Tensor fused_cross_entropy(Tape& tape, Tensor argument, const Tensor& labels, std::int64_t rows) {
+Tensor fused_cross_entropy(Tape& tape, Tensor argument, const Tensor& labels, std::int64_t rows,
+                           bool in_place) {
   const Tensor logits = std::move(argument);
   tape.begin_operation();
   Tensor loss = tape.allocate(rows, DType::fp32, "fused_cross_entropy");  // reduction="none"
   const Tensor logsumexp = tape.allocate(rows, DType::fp32, "fused_cross_entropy");
   tape.pointwise("fused_cross_entropy", bytes_of(logits));
   if (tape.tracks({&logits})) {
+    const StorageRef own = in_place ? logits.storage : nullptr;
     const std::int64_t numel = logits.numel;
     const DType dtype = logits.dtype;
     tape.track(loss, "fused_cross_entropy", {Tape::edge_of(logits)},
                {logits.storage, logsumexp.storage, labels.storage},
-               [numel, dtype](Tape& t, const Gradients&) {
-                 Tensor dx = t.allocate(numel, dtype, "fused_cross_entropy_backward");
+               [numel, dtype, own](Tape& t, const Gradients&) {
+                 Tensor dx = own ? t.alias(own, numel, dtype)
+                                 : t.allocate(numel, dtype, "fused_cross_entropy_backward");
                  t.pointwise("fused_cross_entropy_backward", 2 * bytes_of(dx));
                  return Gradients{dx};
                });

@@ -60,6 +60,14 @@ Tensor Tape::external(std::int64_t numel, DType dtype) {
   return tensor;
 }
 
+Tensor Tape::alias(StorageRef storage, std::int64_t numel, DType dtype) {
+  Tensor tensor;
+  tensor.storage = std::move(storage);
+  tensor.numel = numel;
+  tensor.dtype = dtype;
+  return tensor;
+}
+
 std::int32_t Tape::disown(const Tensor& tensor) {
   tensor.storage->external = true;
   return tensor.storage->slot;

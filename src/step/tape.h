@@ -128,6 +128,8 @@ class Tape {
   // here.
   [[nodiscard]] Tensor adopted(std::int64_t numel, DType dtype, std::string_view operation,
                                facts::VramCategory category);
+  // A tensor over a storage that exists: what a kernel writes in place.
+  [[nodiscard]] static Tensor alias(StorageRef storage, std::int64_t numel, DType dtype);
   // Ends the tape's ownership: the slot stays allocated beyond it.
   std::int32_t disown(const Tensor& tensor);
 

@@ -43,8 +43,10 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, facts::Atte
                              {{"rotate_half", Rotary::rotate_half}, {"complex", Rotary::complex}}));
   STEELYARD_TRY(loss, read<LossTypes>(profile, "loss", v.loss,
                                       {{"upcast", LossTypes::upcast},
+                                       {"upcast_shift", LossTypes::upcast_shift},
                                        {"native", LossTypes::native},
-                                       {"fused", LossTypes::fused}}));
+                                       {"fused", LossTypes::fused},
+                                       {"in_place", LossTypes::in_place}}));
   STEELYARD_TRY(repeat, read<KeyValueRepeat>(profile, "key_value_repeat", v.key_value_repeat,
                                              {{"repeat", KeyValueRepeat::repeat},
                                               {"grouped", KeyValueRepeat::grouped}}));

@@ -9,8 +9,9 @@ namespace steelyard::step {
 
 enum class RmsNorm { upcast, native };       // fp32 copy, normalise, cast back | one kernel
 enum class Rotary { rotate_half, complex };  // q*cos + rotate_half(q)*sin | one kernel
-// logits.float() first | the logits' own type | one kernel that keeps the logits themselves
-enum class LossTypes { upcast, native, fused };
+// logits.float() in the loss | in the model, then shifted into a copy | the logits' own type |
+// one kernel that keeps the logits themselves | one that writes the gradient into them
+enum class LossTypes { upcast, upcast_shift, native, fused, in_place };
 enum class KeyValueRepeat { repeat, grouped };  // repeat_kv before attention | kernel groups heads
 enum class MathAttention { eager, sdpa_math };  // the model's own code | SDPA's math kernel
 enum class AttentionKernel { flash, efficient, math };
