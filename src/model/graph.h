@@ -42,6 +42,10 @@ struct Weight {
   Shape shape;  // as stored: [out,in] for a linear, [in,out] for GPT-2's Conv1D
   WeightRole role = WeightRole::matrix;
   std::string tied_to;  // full name of the weight whose storage it shares; not counted again
+  // Set by the training method (step/adapters.h); the model itself trains all of its weights.
+  bool trains = true;      // false: frozen, no gradient and no optimizer state
+  bool adapter = false;    // of a low-rank adapter beside a linear
+  bool quantized = false;  // held in the job's quantized form
 };
 
 enum class OperatorKind {
@@ -105,6 +109,11 @@ struct Operator {
   bool unit_offset = false;                          // rms_norm: multiplies by (1 + weight)
   bool fused_gate_up = false;                        // gated_activation: one input holds both
   double constant = 0.0;                             // scale, softcap
+  // linear with a low-rank adapter: weights are the matrix, its bias or -1, A [rank,K], B. An
+  // adapter of some parts of a fused projection puts out fewer columns than N, padded with zeros.
+  std::int64_t adapter_rank = 0;     // 0: none
+  std::int64_t adapter_outputs = 0;  // columns
+  double adapter_dropout = 0.0;
 };
 
 struct Block {

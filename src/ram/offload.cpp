@@ -36,11 +36,8 @@ Share share_of_a_rank(const Node& node) {
   const std::int64_t parts = checked_multiply(node.model_parallel, node.shards);
   Share share;
   share.trainable = ceil_divide(states.trainable.value(), parts);
-  const Ratio trainable_share =
-      states.parameters.value() > 0 ? states.trainable / states.parameters : Ratio(0.0);
-  const Bytes trainable_weights = states.parameter_bytes * trainable_share;
-  share.trainable_weights = ceil_divide(trainable_weights, parts);
-  share.frozen_weights = ceil_divide(states.parameter_bytes - trainable_weights, parts);
+  share.trainable_weights = ceil_divide(states.trainable_bytes, parts);
+  share.frozen_weights = ceil_divide(states.parameter_bytes - states.trainable_bytes, parts);
   share.gradients = ceil_divide(states.gradient_bytes, parts);
   share.master = Bytes(checked_multiply(share.trainable, kFp32));
   const bool master_counted = node.job.train.optimizer.master_weights.value_or(false);

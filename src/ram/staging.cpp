@@ -65,9 +65,7 @@ Bytes load_transient(const Node& node, Notes& notes) {
 Bytes checkpoint_size(const Node& node) {
   const step::StateSizes& states = node.states;
   Bytes parameters = states.parameter_bytes;
-  if (node.job.train.method != facts::Method::full && states.parameters.value() > 0) {
-    parameters = parameters * (states.trainable / states.parameters);
-  }
+  if (node.job.train.method != facts::Method::full) parameters = states.trainable_bytes;
   return parameters + states.optimizer_bytes;
 }
 

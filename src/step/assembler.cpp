@@ -7,8 +7,13 @@ namespace steelyard::step {
 
 Assembler::Assembler(const model::Graph& graph, const facts::Job& job,
                      const facts::FrameworkProfile& profile, const Variants& variants,
-                     const Layout& layout)
-    : graph_(graph), job_(job), profile_(profile), variants_(variants), layout_(layout) {}
+                     const Layout& layout, const AdapterHabits& habits)
+    : graph_(graph),
+      job_(job),
+      profile_(profile),
+      variants_(variants),
+      layout_(layout),
+      habits_(habits) {}
 
 Program Assembler::assemble() {
   add_batch();

@@ -20,7 +20,8 @@ namespace steelyard::step {
 class Assembler {
  public:
   Assembler(const model::Graph& graph, const facts::Job& job,
-            const facts::FrameworkProfile& profile, const Variants& variants, const Layout& layout);
+            const facts::FrameworkProfile& profile, const Variants& variants, const Layout& layout,
+            const AdapterHabits& habits);
 
   [[nodiscard]] Program assemble();
 
@@ -28,8 +29,9 @@ class Assembler {
   struct Unit {
     const model::Block* block = nullptr;
     BlockTrace trace;
-    bool layer = false;      // its own sharding unit; embed and head belong to the root unit
-    std::int64_t numel = 0;  // own (untied) weights
+    bool layer = false;        // its own sharding unit; embed and head belong to the root unit
+    Bytes parameters;          // own (untied) weights, as gathered
+    std::int64_t trained = 0;  // elements of them that train
     // Slots, when the sharding gathers: the unsharded parameters, the flat buffer they arrive in,
     // and the flat buffer that the reduce-scatter reads.
     std::int32_t gathered = -1, gather_buffer = -1, reduce_input = -1, reduced = -1;
@@ -42,7 +44,6 @@ class Assembler {
 
   // setup.cpp
   void add_batch();
-  void add_shards(std::int64_t shards, facts::DType dtype, facts::VramCategory category);
   void add_parameters();
   void add_optimizer_states();
   void add_communication_buffers();
@@ -91,6 +92,7 @@ class Assembler {
   const facts::FrameworkProfile& profile_;
   const Variants& variants_;
   const Layout& layout_;
+  const AdapterHabits& habits_;
   Program program_;
   SharedTensors shared_;
   std::map<std::string, std::int32_t, std::less<>> names_;

@@ -47,6 +47,7 @@ class BlockRun {
   [[nodiscard]] Tensor& tensor_of(model::TensorRef ref);
   [[nodiscard]] const model::TensorInfo& info_of(model::TensorRef ref) const;
   [[nodiscard]] OperatorCall call_of(const model::Operator& op);
+  [[nodiscard]] bool trains(const Tensor& input) const;
   void list_saved();
   void categorise();
   void backward(const Tensor& input, Tensor output, bool last);
@@ -71,10 +72,12 @@ class BlockRun {
 
 void BlockRun::make_weights() {
   for (std::size_t i = 0; i < block_.weights.size(); ++i) {
-    Tensor weight = tape_.external(model::elements(block_.weights[i].shape), options_.weight_dtype);
+    const model::Weight& held = block_.weights[i];
+    const DType dtype = options_.weight_type ? options_.weight_type(held) : options_.weight_dtype;
+    Tensor weight = tape_.external(model::elements(held.shape), dtype);
     weight.storage->weight = true;
     weight.leaf = static_cast<std::int32_t>(i);
-    weight.requires_grad = options_.weights_train;
+    weight.requires_grad = options_.weights_train && held.trains;
     weights_.push_back(std::move(weight));
   }
   trace_.gradients.assign(block_.weights.size(), -1);
@@ -127,6 +130,10 @@ OperatorCall BlockRun::call_of(const model::Operator& op) {
   for (std::int32_t weight : op.weights) {
     call.weights.push_back(weight < 0 ? Tensor() : weights_[static_cast<std::size_t>(weight)]);
   }
+  if (!op.weights.empty() && op.weights.front() >= 0 &&
+      block_.weights[static_cast<std::size_t>(op.weights.front())].quantized) {
+    call.quantization = options_.quantization;
+  }
   return call;
 }
 
@@ -157,12 +164,13 @@ Tensor BlockRun::forward(const Tensor& input) {
 Tensor BlockRun::input_tensor(bool first) {
   if (first || block_.input.index < 0) return {};
   const model::TensorInfo& info = info_of(block_.input);
-  // The residual stream is in fp32 under autocast (embeddings and norms give fp32).
+  // The residual stream has the parameters' type under autocast (embeddings and norms give it).
   const Arithmetic& arithmetic = tape_.arithmetic();
-  const DType dtype = arithmetic.autocast ? DType::fp32 : arithmetic.compute;
+  const DType dtype = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
   Tensor input =
       tape_.adopted(model::elements(info.shape), dtype, "input", VramCategory::activations);
   trace_.forward.push_back({EventKind::adopt, input.storage->slot});
+  if (!options_.input_requires_grad) return input;
   NodeRef node = tape_.make_node("input", {}, {}, [this](Tape&, const std::vector<Tensor>& g) {
     input_gradient_ = g[0];
     return std::vector<Tensor>();
@@ -171,6 +179,13 @@ Tensor BlockRun::input_tensor(bool first) {
   input.node = node;
   input.requires_grad = true;
   return input;
+}
+
+// Something behind the output wants a gradient: backward passes through.
+bool BlockRun::trains(const Tensor& input) const {
+  return (input && input.requires_grad) ||
+         std::any_of(weights_.begin(), weights_.end(),
+                     [](const Tensor& weight) { return weight.requires_grad; });
 }
 
 void BlockRun::list_saved() {
@@ -276,6 +291,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   if (recompute) tape_.set_grad_enabled(false);
   Tensor output = forward(input);
   roots_ = {output.node};
+  trace_.output_requires_grad = trains(input) || options_.output_made_leaf;
   if (!recompute) list_saved();
   if (last) {
     hold_for_caller(output, last);
@@ -303,7 +319,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.after_forward);
   tape_.clear_casts();
 
-  if (options_.weights_train || !first) backward(input, root, last);
+  if (trace_.output_requires_grad) backward(input, root, last);
   roots_.clear();
   tape_.record_to(trace_.backward);
   input = Tensor();

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "model/graph.h"
+#include "step/primitives_quantized.h"
 #include "step/program.h"
 #include "step/tape.h"
 #include "step/variants.h"
@@ -24,6 +26,12 @@ struct BlockOptions {
   bool gradients_exist = false;
   bool accumulates = false;  // several micro-batches: the sums are counted as work
   bool weights_train = true;
+  // Types of single weights, where they differ from `weight_dtype`.
+  std::function<facts::DType(const model::Weight&)> weight_type;
+  Quantized quantization;           // of weights that are
+  bool input_requires_grad = true;  // false: nothing before this block trains
+  // The output is made a leaf that requires a gradient, whether the block trains or not.
+  bool output_made_leaf = false;
   // Weights (by name) that already have a gradient from another block: a tied output projection.
   std::set<std::string, std::less<>> graded;
 };
@@ -52,6 +60,7 @@ struct BlockTrace {
   // tied or already existing).
   std::vector<std::int32_t> gradients;
   std::int64_t kernels = 0;  // launched in forward and backward
+  bool output_requires_grad = true;
 };
 
 // Runs the block. `first`: no block before it, `last`: its output is the loss. New slots, names and

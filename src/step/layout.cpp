@@ -163,15 +163,50 @@ Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
   return o;
 }
 
+// The frozen base, and adapters beside it. The arithmetic of a quantized base is the short type's.
+void set_adapters(const facts::Job& job, const AdapterHabits& habits, Layout& layout) {
+  const facts::TrainKeys& train = job.train;
+  if (train.method == facts::Method::full) return;
+  const bool quantized = train.base_quantization != facts::BaseQuantization::none;
+  layout.quantization = train.base_quantization;
+  layout.nested_statistics =
+      train.base_quantization == facts::BaseQuantization::nf4_dq || habits.nested_statistics;
+  layout.frozen_norm = layout.parameter;
+  const auto given = job.origins.find("train.optimizer.state_precision");
+  const bool explicit_state =
+      given != job.origins.end() && given->second.origin == facts::Origin::job;
+  // PyTorch's optimizers keep states in the parameter's type: states that are said to be short are
+  // those of short adapters.
+  if (explicit_state && !layout.master) {
+    layout.adapter = type_of(*train.optimizer.state_precision);
+  } else {
+    layout.adapter = habits.promotes ? DType::fp32 : layout.parameter;
+    if (!layout.master) layout.optimizer.state = layout.stepped;
+  }
+  if (train.unquantized) {
+    const DType rest = type_of(*train.unquantized);
+    const bool sharded = layout.parameter_shards > 1;
+    if (!habits.casts_norms_only) {
+      layout.parameter = layout.used = rest;
+    }
+    if (!habits.casts_norms_only || !sharded) layout.frozen_norm = rest;
+  }
+  if (layout.arithmetic.autocast || (quantized && habits.quantized_autocast)) {
+    layout.arithmetic.autocast = layout.arithmetic.compute != DType::fp32;
+    layout.arithmetic.ambient = layout.parameter;
+  }
+}
+
 }  // namespace
 
-Result<Layout> layout_of(const facts::Job& job) {
+Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits) {
   Layout layout;
   set_shards(job, layout);
   STEELYARD_TRY(precision, short_of(job.train.precision));
   set_types(job, precision, layout);
   STEELYARD_TRY(optimizer, optimizer_of(job, layout.stepped));
   layout.optimizer = optimizer;
+  set_adapters(job, habits, layout);
   return layout;
 }
 

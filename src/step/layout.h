@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "facts/dtype.h"
 #include "facts/job.h"
+#include "step/adapters.h"
 #include "step/tape.h"
 
 namespace steelyard::step {
@@ -28,14 +29,18 @@ struct OptimizerLayout {
 
 struct Layout {
   Arithmetic arithmetic;
-  facts::DType parameter = facts::DType::fp32;  // held between steps
-  facts::DType used = facts::DType::fp32;       // what the operators see (gathered type)
-  facts::DType gradient = facts::DType::fp32;   // held after reduction
-  facts::DType reduce = facts::DType::fp32;     // of the collective
-  facts::DType stepped = facts::DType::fp32;    // what the optimizer updates
-  bool master = false;                          // an extra copy of the parameters in fp32
-  std::int64_t data = 1;                        // data-parallel ranks
-  std::int64_t group = 1;                       // ranks per sharding group
+  facts::DType parameter = facts::DType::fp32;    // held between steps
+  facts::DType used = facts::DType::fp32;         // what the operators see (gathered type)
+  facts::DType gradient = facts::DType::fp32;     // held after reduction
+  facts::DType reduce = facts::DType::fp32;       // of the collective
+  facts::DType stepped = facts::DType::fp32;      // what the optimizer updates
+  bool master = false;                            // an extra copy of the parameters in fp32
+  facts::DType adapter = facts::DType::fp32;      // low-rank adapters
+  facts::DType frozen_norm = facts::DType::fp32;  // norms that do not train
+  facts::BaseQuantization quantization = facts::BaseQuantization::none;
+  bool nested_statistics = false;  // 4-bit statistics are themselves quantized
+  std::int64_t data = 1;           // data-parallel ranks
+  std::int64_t group = 1;          // ranks per sharding group
   std::int64_t parameter_shards = 1, gradient_shards = 1, optimizer_shards = 1;
   bool gathers = false;       // parameters are gathered layer by layer (ZeRO-3, FSDP)
   bool reshards = true;       // and released after forward
@@ -48,6 +53,6 @@ struct Layout {
 };
 
 // Errors: a precision or optimizer whose rules are not built yet.
-[[nodiscard]] Result<Layout> layout_of(const facts::Job& job);
+[[nodiscard]] Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits = {});
 
 }  // namespace steelyard::step

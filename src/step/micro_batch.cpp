@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "step/assembler.h"
+#include "step/weight_storage.h"
 
 namespace steelyard::step {
 
@@ -36,14 +37,14 @@ bool recomputes_layers(const facts::Job& job) {
 
 void Assembler::make_sharding_slots(Unit& unit) {
   if (!layout_.gathers) return;
-  const Bytes whole = bytes_of(unit.numel, layout_.used);
+  const Bytes whole = unit.parameters;
   if (!layout_.flat_buckets) {
     unit.gathered = slot(whole, VramCategory::parameters, "gathered parameters");
     unit.gather_buffer =
         slot(whole, VramCategory::communication, "all-gather buffer", Stream::all_gather);
-    unit.reduce_input = slot(bytes_of(unit.numel, layout_.reduce), VramCategory::communication,
+    unit.reduce_input = slot(bytes_of(unit.trained, layout_.reduce), VramCategory::communication,
                              "reduce-scatter input", Stream::reduce);
-    const std::int64_t shard = ceil_divide(unit.numel, layout_.gradient_shards);
+    const std::int64_t shard = ceil_divide(unit.trained, layout_.gradient_shards);
     if (layout_.reduce != layout_.gradient) {
       unit.reduced = slot(bytes_of(shard, layout_.reduce), VramCategory::communication,
                           "reduce-scatter output");
@@ -80,6 +81,8 @@ std::vector<Assembler::Chain> Assembler::trace_chains() {
   options.tape.mean_saves_input = variants_.mean_saves_input;
   options.variants = variants_;
   options.weight_dtype = layout_.used;
+  options.weight_type = [this](const model::Weight& weight) { return used_type(layout_, weight); };
+  options.quantization = {layout_.quantization, layout_.nested_statistics};
   const bool whole_gradients = !layout_.gathers && layout_.gradient_shards == 1;
   options.gradients_exist = !profile_.gradients_set_to_none && whole_gradients;
   options.accumulates = micro_batches() > 1 && whole_gradients;
@@ -101,8 +104,13 @@ std::vector<Assembler::Chain> Assembler::trace_chains() {
       unit.block = &block;
       unit.layer = !first && !last;
       options.recompute = unit.layer && recomputes_layers(job_);
+      options.output_made_leaf = first && inputs_require_grad(job_, habits_);
       unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);
-      unit.numel = model::parameter_count(block).value();
+      options.input_requires_grad = unit.trace.output_requires_grad;
+      unit.trained = trained_elements(block);
+      for (const model::Weight& weight : block.weights) {
+        if (weight.tied_to.empty()) unit.parameters += gathered_bytes(layout_, weight);
+      }
       make_sharding_slots(unit);
       chain.units.push_back(std::move(unit));
     }
@@ -120,8 +128,8 @@ void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward
     if (backward) allocate(events, unit.reduce_input);  // of the unit before, still in flight
   }
   if (!backward || layout_.reshards) {
-    communicate(events, Collective::all_gather, bytes_of(unit.numel, layout_.used), true,
-                "all_gather", layout_.parameter_shards);
+    communicate(events, Collective::all_gather, unit.parameters, true, "all_gather",
+                layout_.parameter_shards);
     if (unit.gathered >= 0) allocate(events, unit.gathered);
   }
 }
@@ -139,11 +147,11 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
   for (std::int32_t gradient : unit.trace.gradients) {
     if (gradient >= 0) free(events, gradient);
   }
-  communicate(events, Collective::reduce_scatter, bytes_of(unit.numel, layout_.reduce), true,
+  communicate(events, Collective::reduce_scatter, bytes_of(unit.trained, layout_.reduce), true,
               "reduce_scatter", layout_.gradient_shards);
   if (layout_.group < layout_.data) {  // hybrid sharding: the shards are summed over the replicas
     communicate(events, Collective::all_reduce,
-                bytes_of(ceil_divide(unit.numel, layout_.gradient_shards), layout_.reduce), true,
+                bytes_of(ceil_divide(unit.trained, layout_.gradient_shards), layout_.reduce), true,
                 "all_reduce shards", layout_.data / layout_.group, layout_.group);
   }
   if (layout_.flat_buckets) return;  // into the partition that exists since setup
@@ -159,9 +167,9 @@ void Assembler::keep_shards(std::vector<Event>& events, Unit& unit) {
   const bool first = unit.sharded_gradients.empty();
   for (std::size_t i = 0, n = 0; i < unit.block->weights.size(); ++i) {
     const model::Weight& weight = unit.block->weights[i];
-    if (!weight.tied_to.empty()) continue;
+    if (!steps(weight)) continue;
     const std::int64_t shard = ceil_divide(model::elements(weight.shape), layout_.gradient_shards);
-    const Bytes bytes = bytes_of(shard, layout_.gradient);
+    const Bytes bytes = bytes_of(shard, gradient_type(layout_, weight));
     const std::int32_t fresh = slot(bytes, VramCategory::temporaries, "sharded gradient");
     allocate(events, fresh);
     if (!profile_.gradients_set_to_none) {  // added into what exists since setup
@@ -181,7 +189,7 @@ void Assembler::keep_shards(std::vector<Event>& events, Unit& unit) {
 
 // DDP and ZeRO-1/2: the layer's gradients go into buckets that are reduced beside the computation.
 void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces) {
-  const Bytes whole = bytes_of(unit.numel, layout_.reduce);
+  const Bytes whole = bytes_of(unit.trained, layout_.reduce);
   if (layout_.gradient_shards > 1) {
     communicate(events, Collective::reduce_scatter, whole, true, "reduce_scatter",
                 layout_.gradient_shards);
@@ -195,8 +203,8 @@ void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool r
 
 void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
   if (unit.layer) return;
-  communicate(events, Collective::all_gather, bytes_of(unit.numel, layout_.used), false,
-              "all_gather root", layout_.parameter_shards);
+  communicate(events, Collective::all_gather, unit.parameters, false, "all_gather root",
+              layout_.parameter_shards);
   if (unit.gathered < 0) return;
   if (unit.gather_buffer >= 0) allocate(events, unit.gather_buffer);
   allocate(events, unit.gathered);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/attention_operator.h"
+#include "step/linear_operator.h"
 #include "step/loss_operator.h"
 #include "step/primitives.h"
 
@@ -93,7 +94,8 @@ Tensor gated_activation(Tape& tape, const OperatorCall& call) {
 
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
   std::vector<Tensor> tables;
-  const DType dtype = tape.arithmetic().autocast ? DType::fp32 : tape.arithmetic().compute;
+  const DType dtype =
+      tape.arithmetic().autocast ? tape.arithmetic().ambient : tape.arithmetic().compute;
   for (const model::Shape& shape : call.output_shapes) {
     tables.push_back(tape.allocate(model::elements(shape), dtype, "rotary_table"));
   }
@@ -113,12 +115,6 @@ Tensor position_embedding(Tape& tape, const OperatorCall& call) {
   return embedding(tape, ids, call.weights[0], shape.back());
 }
 
-Tensor run_linear(Tape& tape, const OperatorCall& call) {
-  const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
-  return linear(tape, call.inputs[0], call.weights[0], bias, call.input_shapes[0].back(),
-                call.output_shapes[0].back());
-}
-
 Tensor run_layer_norm(Tape& tape, const OperatorCall& call) {
   const Tensor weight = !call.weights.empty() ? call.weights[0] : Tensor();
   const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
@@ -133,7 +129,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::embedding:
       return {embedding(tape, call.inputs[0], call.weights[0], call.output_shapes[0].back())};
     case OperatorKind::position_embedding: return {position_embedding(tape, call)};
-    case OperatorKind::linear: return {run_linear(tape, call)};
+    case OperatorKind::linear: return {linear_layer(tape, call)};
     case OperatorKind::layer_norm: return {run_layer_norm(tape, call)};
     case OperatorKind::rms_norm: return {rms_norm(tape, call)};
     case OperatorKind::rotary_table: return rotary_tables(tape, call);

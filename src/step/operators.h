@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "model/graph.h"
+#include "step/primitives_quantized.h"
 #include "step/tape.h"
 #include "step/variants.h"
 
@@ -21,6 +22,8 @@ struct OperatorCall {
   std::vector<model::Shape> output_shapes;
   std::vector<Tensor> weights;  // empty handles where the operator has none
   std::vector<model::Shape> weight_shapes;
+  // How the matrix of a linear is held.
+  Quantized quantization;
 };
 
 // Runs one operator; one tensor per output of the graph's operator, and behind the loss the logits

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/assembler.h"
+#include "step/weight_storage.h"
 
 namespace steelyard::step {
 
@@ -21,14 +22,16 @@ void Assembler::add_optimizer_step() {
     body.repeat = after.repeat = segment.repeat;
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
-        if (!weight.tied_to.empty()) continue;
+        if (!steps(weight)) continue;
         const std::int64_t shard =
             ceil_divide(model::elements(weight.shape), layout_.optimizer_shards);
-        const Bytes stepped = bytes_of(shard, layout_.stepped);
+        const DType stepped_as = stepped_type(layout_, weight);
+        const DType graded_as = gradient_type(layout_, weight);
+        const Bytes stepped = bytes_of(shard, stepped_as);
         std::vector<std::int32_t> held;
         // The stepped type's gradient, when it is not the gradient's own: DeepSpeed casts its
         // partition to fp32 (stage_1_and_2.py:2361).
-        if (layout_.stepped != layout_.gradient) {
+        if (stepped_as != graded_as) {
           held.push_back(slot(stepped, VramCategory::temporaries, "gradient in fp32"));
         }
         for (std::int64_t i = 0; i < optimizer.step_copies; ++i) {
@@ -36,8 +39,7 @@ void Assembler::add_optimizer_step() {
         }
         for (std::int32_t index : held) allocate(body.events, index);
         if (job_.train.gradient_clipping) {
-          work(body.events, WorkKind::optimizer, 3 * bytes_of(shard, layout_.gradient),
-               "clip_grad_norm");
+          work(body.events, WorkKind::optimizer, 3 * bytes_of(shard, graded_as), "clip_grad_norm");
         }
         work(body.events, WorkKind::optimizer, stepped * Ratio(optimizer.passes), "optimizer");
         std::vector<Event>& freeing = optimizer.loop ? body.events : after.events;
@@ -53,7 +55,7 @@ void Assembler::add_optimizer_step() {
     Body body;
     body.layer = "parameters";
     communicate(body.events, Collective::all_gather,
-                bytes_of(model::parameter_count(graph_).value(), layout_.parameter), false,
+                bytes_of(trained_elements(graph_), layout_.parameter), false,
                 "all_gather parameters", layout_.optimizer_shards);
     phase.bodies.push_back(std::move(body));
   }

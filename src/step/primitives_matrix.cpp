@@ -43,6 +43,7 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
   const bool wants_x = a.requires_grad;
   const bool wants_w = w.requires_grad;
   const bool wants_b = b && b.requires_grad;
+  const std::int64_t weight_numel = w.numel;
   std::vector<Edge> edges = {Tape::edge_of(a), Tape::edge_of(w)};
   if (b) edges.push_back(Tape::edge_of(b));
   tape.track(y, "mm", std::move(edges), std::move(saved), [=](Tape& t, const Gradients& gradients) {
@@ -54,7 +55,7 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
     }
     const Bytes traffic = matrix_traffic(rows, outputs, inputs, 1, dtype);
     if (wants_w) {
-      result[1] = t.allocate(inputs * outputs, dtype, "mm_weight_gradient");
+      result[1] = t.allocate(weight_numel, dtype, "mm_weight_gradient");
       t.gemm("mm_weight_gradient", dtype, outputs, inputs, rows, 1, traffic);
     }
     if (wants_x) {

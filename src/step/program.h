@@ -110,7 +110,8 @@ struct Pass {
 // What the ranks hold of the model's states, summed over the whole job; for host memory.
 struct StateSizes {
   Parameters parameters, trainable;
-  Bytes parameter_bytes;      // one full copy as trained (fp32 when mixed)
+  Bytes parameter_bytes;      // one full copy as held (fp32 when mixed, quantized when frozen so)
+  Bytes trainable_bytes;      // of those that train
   Bytes gradient_bytes;       // one full copy
   Bytes optimizer_bytes;      // one full copy, master weights included
   Bytes batch_bytes;          // one micro-batch on the GPU

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/assembler.h"
+#include "step/weight_storage.h"
 
 namespace steelyard::step {
 
@@ -15,8 +16,8 @@ using facts::VramCategory;
 constexpr std::int64_t kEightBitBlock = 256;
 constexpr std::int64_t kEightBitLeast = 4096;
 
-Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel) {
-  if (!optimizer.eight_bit || numel < kEightBitLeast) return bytes_of(numel, optimizer.state);
+Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel, DType state) {
+  if (!optimizer.eight_bit || numel < kEightBitLeast) return bytes_of(numel, state);
   return Bytes(numel) + bytes_of(ceil_divide(numel, kEightBitBlock), DType::fp32);
 }
 
@@ -43,8 +44,7 @@ void Assembler::add_batch() {
   shared_.token_ids.dtype = DType::int64;
 }
 
-// A shard of every weight, in one phase of the setup.
-void Assembler::add_shards(std::int64_t shards, DType dtype, VramCategory category) {
+void Assembler::add_parameters() {
   Phase phase{PhaseKind::setup, {}};
   for (const model::Segment& segment : graph_.segments) {
     Body body;
@@ -53,17 +53,16 @@ void Assembler::add_shards(std::int64_t shards, DType dtype, VramCategory catego
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
         if (!weight.tied_to.empty()) continue;
-        const std::int64_t shard = ceil_divide(model::elements(weight.shape), shards);
-        allocate(body.events, slot(bytes_of(shard, dtype), category, weight.name));
+        for (const Piece& piece : pieces_of(layout_, weight)) {
+          const std::int64_t shards = piece.sharded ? layout_.parameter_shards : 1;
+          const Bytes bytes = bytes_of(ceil_divide(piece.numel, shards), piece.dtype);
+          allocate(body.events, slot(bytes, VramCategory::parameters, weight.name));
+        }
       }
     }
     phase.bodies.push_back(std::move(body));
   }
   program_.setup.push_back({1, {std::move(phase)}});
-}
-
-void Assembler::add_parameters() {
-  add_shards(layout_.parameter_shards, layout_.parameter, VramCategory::parameters);
 }
 
 void Assembler::add_optimizer_states() {
@@ -80,15 +79,16 @@ void Assembler::add_optimizer_states() {
     };
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
-        if (!weight.tied_to.empty()) continue;
+        if (!steps(weight)) continue;
+        const DType state = state_type(layout_, weight);
         const std::int64_t shard =
             ceil_divide(model::elements(weight.shape), layout_.optimizer_shards);
         if (layout_.master) add(bytes_of(shard, DType::fp32), "master weights");
         for (std::int64_t i = 0; i < optimizer.states; ++i) {
-          add(state_bytes(optimizer, shard), "optimizer state");
+          add(state_bytes(optimizer, shard, state), "optimizer state");
         }
         if (optimizer.factored) {
-          add(ceil_divide(factored_bytes(weight, optimizer.state), layout_.optimizer_shards),
+          add(ceil_divide(factored_bytes(weight, state), layout_.optimizer_shards),
               "factored second moment");
         }
         // capturable and fused steps count on the GPU: one scalar per parameter.
@@ -106,7 +106,7 @@ void Assembler::add_communication_buffers() {
   if (layout_.data <= 1 && !layout_.flat_buckets) return;
   Body body;
   body.layer = "communication buffers";
-  const std::int64_t numel = model::parameter_count(graph_).value();
+  const std::int64_t numel = trained_elements(graph_);
   const auto add = [&](Bytes bytes, VramCategory category, std::string_view text) {
     allocate(body.events, slot(bytes, category, text));
   };
@@ -137,29 +137,50 @@ void Assembler::add_existing_gradients() {
   if (layout_.flat_buckets && (layout_.gathers || layout_.gradient_shards > 1)) {
     return;  // DeepSpeed has a partition instead
   }
-  add_shards(layout_.gradient_shards, layout_.gradient, VramCategory::gradients);
+  Phase phase{PhaseKind::setup, {}};
+  for (const model::Segment& segment : graph_.segments) {
+    Body body;
+    body.layer = segment.blocks.front().name;
+    body.repeat = segment.repeat;
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        if (!steps(weight)) continue;
+        const std::int64_t shard =
+            ceil_divide(model::elements(weight.shape), layout_.gradient_shards);
+        const Bytes bytes = bytes_of(shard, gradient_type(layout_, weight));
+        allocate(body.events, slot(bytes, VramCategory::gradients, weight.name));
+      }
+    }
+    phase.bodies.push_back(std::move(body));
+  }
+  program_.setup.push_back({1, {std::move(phase)}});
 }
 
 void Assembler::set_states() {
   StateSizes& states = program_.states;
-  states.parameters = states.trainable = model::parameter_count(graph_);
-  const std::int64_t numel = states.parameters.value();
-  states.parameter_bytes = bytes_of(numel, layout_.parameter);
-  states.gradient_bytes = bytes_of(numel, layout_.gradient);
+  states.parameters = model::parameter_count(graph_);
+  states.trainable = Parameters(trained_elements(graph_));
   const OptimizerLayout& optimizer = layout_.optimizer;
-  if (layout_.master) states.optimizer_bytes += bytes_of(numel, DType::fp32);
   for (const model::Segment& segment : graph_.segments) {
     for (const model::Block& block : segment.blocks) {
-      states.largest_block_bytes =
-          std::max(states.largest_block_bytes,
-                   bytes_of(model::parameter_count(block).value(), layout_.parameter));
+      Bytes held;
       for (const model::Weight& weight : block.weights) {
         if (!weight.tied_to.empty()) continue;
+        const Bytes own = held_bytes(layout_, weight);
+        held += own;
+        if (!weight.trains) continue;
         const std::int64_t elements = model::elements(weight.shape);
-        Bytes own = optimizer.factored ? factored_bytes(weight, optimizer.state) : Bytes();
-        own += optimizer.states * state_bytes(optimizer, elements);
-        states.optimizer_bytes += segment.repeat * own;
+        const DType state = state_type(layout_, weight);
+        Bytes stepped = optimizer.factored ? factored_bytes(weight, state) : Bytes();
+        stepped += optimizer.states * state_bytes(optimizer, elements, state);
+        if (layout_.master) stepped += bytes_of(elements, DType::fp32);
+        states.optimizer_bytes += segment.repeat * stepped;
+        states.trainable_bytes += segment.repeat * own;
+        states.gradient_bytes +=
+            segment.repeat * bytes_of(elements, gradient_type(layout_, weight));
       }
+      states.parameter_bytes += segment.repeat * held;
+      states.largest_block_bytes = std::max(states.largest_block_bytes, held);
     }
   }
   states.batch_bytes = 2 * bytes_of(checked_multiply(graph_.batch, graph_.sequence), DType::int64);

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "step/adapters.h"
 #include "step/assembler.h"
 
 namespace steelyard::step {
@@ -18,12 +19,52 @@ Error not_yet(std::string key, std::string found, std::string accepted) {
           {}};
 }
 
+Error misfit(std::string key, std::string found, std::string accepted, std::string hint) {
+  return {ErrorCode::bad_input,
+          std::move(key),
+          std::move(found),
+          std::move(accepted),
+          std::move(hint),
+          "",
+          {}};
+}
+
+// Keys of a training method given without it would change nothing, and a person who writes them
+// expects something.
+Result<void> check_method(const facts::TrainKeys& train) {
+  using facts::BaseQuantization;
+  using facts::Method;
+  const std::string method(name_of(train.method));
+  const facts::LoraKeys none;  // its defaults may be written out: `explain` does
+  const bool adapters = train.lora.rank != none.rank || train.lora.dropout > 0.0 ||
+                        !train.lora.targets.empty() || !train.lora.trainable.empty();
+  if (train.method == Method::full && adapters) {
+    return fail(misfit("train.lora", "a value", "no value: train.method is full",
+                       "set train.method to lora or qlora"));
+  }
+  const bool quantized = train.base_quantization != BaseQuantization::none;
+  if (quantized && train.method != Method::qlora) {
+    return fail(misfit("train.base_quantization", std::string(name_of(train.base_quantization)),
+                       "none: train.method is " + method, "set train.method to qlora"));
+  }
+  if (!quantized && train.method == Method::qlora) {
+    return fail(misfit("train.base_quantization", "none", "nf4, nf4-dq, fp4, int8 or gptq-int4",
+                       "say how the frozen base is held"));
+  }
+  if (train.unquantized && train.method != Method::qlora) {
+    return fail(misfit("train.unquantized", std::string(name_of(*train.unquantized)),
+                       "no value: train.method is " + method, "set train.method to qlora"));
+  }
+  if (train.lora.rank < 1) {
+    return fail(misfit("train.lora.rank", std::to_string(train.lora.rank), "1 or more", ""));
+  }
+  return {};
+}
+
 // Keys whose effect a later version brings: an error, never ignored.
 Result<void> check_train(const facts::TrainKeys& train) {
   using facts::name_of;
-  if (train.method != facts::Method::full) {
-    return fail(not_yet("train.method", std::string(name_of(train.method)), "full"));
-  }
+  STEELYARD_CHECK(check_method(train));
   const facts::RecomputeKeys& recompute = train.recompute;
   const bool partial = recompute.every || recompute.layers || recompute.method;
   if (partial || (recompute.mode != facts::RecomputeMode::none &&
@@ -49,20 +90,6 @@ Result<void> check_train(const facts::TrainKeys& train) {
 // Keys of training methods and layouts that are refused themselves: given alone they would change
 // nothing, and a person who writes them expects something.
 Result<void> check_idle_keys(const facts::Job& job) {
-  const facts::TrainKeys& train = job.train;
-  const facts::LoraKeys none;  // its defaults may be written out: `explain` does
-  if (train.lora.rank != none.rank || train.lora.dropout > 0.0 || !train.lora.targets.empty() ||
-      !train.lora.trainable.empty()) {
-    return fail(not_yet("train.lora", "a value", "no value: train.method is full"));
-  }
-  if (train.base_quantization != facts::BaseQuantization::none) {
-    return fail(not_yet("train.base_quantization",
-                        std::string(facts::name_of(train.base_quantization)), "none"));
-  }
-  if (train.unquantized) {
-    return fail(
-        not_yet("train.unquantized", std::string(facts::name_of(*train.unquantized)), "no value"));
-  }
   const facts::ParallelKeys& parallel = job.parallel;
   if (parallel.sequence_parallel) {
     return fail(not_yet("parallel.sequence_parallel", "true", "false"));
@@ -162,9 +189,11 @@ Result<Program> program_of(const model::Graph& graph, const facts::Job& job,
   if (!job.model.companions.empty()) {
     return fail(not_yet("model.companions", "a list", "no value"));
   }
-  STEELYARD_TRY(layout, layout_of(job));
+  STEELYARD_TRY(habits, adapter_habits_of(profile));
+  STEELYARD_TRY(trained, with_method(graph, job, habits));
+  STEELYARD_TRY(layout, layout_of(job, habits));
   STEELYARD_TRY(variants, variants_of(profile, job.train.attention));
-  Assembler assembler(graph, job, profile, variants, layout);
+  Assembler assembler(trained, job, profile, variants, layout, habits);
   return assembler.assemble();
 }
 

@@ -84,8 +84,9 @@ struct Node {
 // How numbers are multiplied.
 struct Arithmetic {
   DType compute = DType::fp32;  // of matrix products
-  bool autocast = false;        // parameters in fp32, products in `compute`
+  bool autocast = false;        // products in `compute`, whatever the parameters are
   bool tf32 = false;
+  DType ambient = DType::fp32;  // under autocast: of the parameters, and of what is no product
 };
 
 struct TapeOptions {

@@ -123,6 +123,7 @@ TEST(Offload, frozenWeightsOfLoraStayWithinAPublishedFigure) {
   example.job.offload.optimizer = example.job.offload.parameters = OffloadTo::cpu;
   example.set_parameters(2'850'000'000, 4, false);
   example.states.trainable = Parameters(4'700'000);
+  example.states.trainable_bytes = Bytes(4'700'000 * 4);
   example.states.gradient_bytes = Bytes(4'700'000 * 4);
   example.states.optimizer_bytes = Bytes(4'700'000 * 8);
   const Bytes process = steady(example).total() - example.constants.system;

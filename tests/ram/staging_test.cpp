@@ -114,6 +114,7 @@ TEST(Checkpoint, loraSavesItsAdaptersOnly) {
   example.job.parallel.sharding = facts::Sharding::fsdp;
   example.job.train.method = facts::Method::lora;
   example.states.trainable = Parameters(10'000'000);  // 1 % of the parameters
+  example.states.trainable_bytes = Bytes(40'000'000);
   example.states.optimizer_bytes = Bytes(80'000'000);
   EXPECT_EQ(staging(example), Bytes(40'000'000 + 80'000'000));
 }

@@ -260,8 +260,6 @@ using facts::Job;
 INSTANTIATE_TEST_SUITE_P(
     Keys, Refused,
     ::testing::Values(
-        Unsupported{"train.method", [](Job& j) { j.train.method = facts::Method::lora; }},
-        Unsupported{"train.method", [](Job& j) { j.train.method = facts::Method::qlora; }},
         Unsupported{"train.recompute",
                     [](Job& j) { j.train.recompute.mode = facts::RecomputeMode::selective; }},
         Unsupported{"train.recompute",
@@ -316,10 +314,6 @@ INSTANTIATE_TEST_SUITE_P(
         Unsupported{"import.deepspeed", [](Job& j) { j.import.deepspeed = "ds.json"; }},
         Unsupported{"import.accelerate", [](Job& j) { j.import.accelerate = "fsdp.yaml"; }},
         Unsupported{"import.torchtitan", [](Job& j) { j.import.torchtitan = "a.toml"; }},
-        Unsupported{"train.base_quantization",
-                    [](Job& j) { j.train.base_quantization = facts::BaseQuantization::nf4; }},
-        Unsupported{"train.unquantized",
-                    [](Job& j) { j.train.unquantized = facts::ShortPrecision::bf16; }},
         Unsupported{"parallel.schedule",
                     [](Job& j) { j.parallel.schedule = facts::Schedule::gpipe; }},
         Unsupported{"parallel.sequence_parallel",

@@ -1,0 +1,333 @@
+#include "step/adapters.h"
+
+#include <algorithm>
+#include <array>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace steelyard::step {
+
+namespace {
+
+using facts::Method;
+using model::OperatorKind;
+using model::WeightRole;
+
+// Parts of fused projections, in the order in which the model's code splits them.
+struct FusedPart {
+  std::string_view name;
+  std::size_t index;
+  bool gate;
+};
+constexpr std::array<FusedPart, 5> kFusedParts = {{{"q_proj", 0, false},
+                                                   {"k_proj", 1, false},
+                                                   {"v_proj", 2, false},
+                                                   {"gate_proj", 0, true},
+                                                   {"up_proj", 1, true}}};
+
+constexpr std::string_view kAllLinear = "all-linear";
+
+// PEFT: the whole name or its end behind a dot.
+bool names_module(std::string_view target, std::string_view module) {
+  if (module == target) return true;
+  return module.size() > target.size() && module.ends_with(target) &&
+         module[module.size() - target.size() - 1] == '.';
+}
+
+std::string last_part(std::string_view name) {
+  const std::size_t dot = name.rfind('.');
+  return std::string(dot == std::string_view::npos ? name : name.substr(dot + 1));
+}
+
+Result<bool> word(const facts::FrameworkProfile& profile, std::string_view key, std::string_view no,
+                  std::string_view yes) {
+  const auto entry = profile.operators.find(key);
+  if (entry == profile.operators.end() || entry->second == no) return false;
+  if (entry->second == yes) return true;
+  return fail({ErrorCode::bad_input,
+               "framework profile " + profile.name + ", operators." + std::string(key),
+               entry->second,
+               std::string(no) + ", " + std::string(yes),
+               "correct the profile in catalog/frameworks",
+               "",
+               {}});
+}
+
+class LowRank {
+ public:
+  LowRank(model::Graph graph, const facts::Job& job, const AdapterHabits& habits)
+      : graph_(std::move(graph)), job_(job), habits_(habits) {}
+
+  Result<model::Graph> apply();
+
+ private:
+  struct Place {
+    std::size_t segment = 0;
+    bool embeds = false, heads = false;
+  };
+
+  [[nodiscard]] const std::vector<std::string>& targets() const { return job_.train.lora.targets; }
+  void freeze(model::Block& block) const;
+  void quantize(model::Block& block, const Place& place) const;
+  void adapt(model::Block& block, const Place& place);
+  void adapt_parts(model::Block& block, model::Operator& op);
+  void add_adapter(model::Block& block, model::Operator& op, std::int64_t rank,
+                   std::int64_t outputs) const;
+  [[nodiscard]] bool targeted(const model::Operator& op, const Place& place) const;
+  void train_modules(model::Block& block);
+  [[nodiscard]] std::string linears() const;
+  void split_first_layer();
+
+  model::Graph graph_;
+  const facts::Job& job_;
+  const AdapterHabits& habits_;
+  bool any_ = false;  // an adapter or a trained module
+};
+
+void LowRank::freeze(model::Block& block) const {
+  for (model::Weight& weight : block.weights) weight.trains = false;
+}
+
+void LowRank::quantize(model::Block& block, const Place& place) const {
+  if (job_.train.base_quantization == facts::BaseQuantization::none) return;
+  if (place.embeds || (place.heads && !habits_.quantizes_head)) return;
+  for (const model::Operator& op : block.operators) {
+    if (op.kind != OperatorKind::linear) continue;
+    model::Weight& matrix = block.weights[static_cast<std::size_t>(op.weights.front())];
+    if (matrix.tied_to.empty()) matrix.quantized = true;
+  }
+}
+
+void LowRank::add_adapter(model::Block& block, model::Operator& op, std::int64_t rank,
+                          std::int64_t outputs) const {
+  const model::TensorRef in = op.inputs.front();
+  const auto index = static_cast<std::size_t>(in.index);
+  const std::int64_t inputs =
+      (in.shared ? graph_.shared[index] : block.tensors[index]).shape.back();
+  const auto add = [&](const char* suffix, model::Shape shape) {
+    model::Weight weight;
+    weight.name = op.name + suffix;
+    weight.shape = std::move(shape);
+    weight.adapter = true;
+    block.weights.push_back(std::move(weight));
+    return static_cast<std::int32_t>(block.weights.size()) - 1;
+  };
+  if (op.weights.size() == 1) op.weights.push_back(-1);
+  op.weights.push_back(add(".lora_A.weight", {rank, inputs}));
+  op.weights.push_back(add(".lora_B.weight", {outputs, job_.train.lora.rank}));
+  op.adapter_rank = rank;
+  op.adapter_outputs = outputs;
+  op.adapter_dropout = job_.train.lora.dropout;
+}
+
+std::int64_t outputs_of(const model::Block& block, const model::Operator& op) {
+  return block.tensors[static_cast<std::size_t>(op.outputs.front().index)].shape.back();
+}
+
+bool LowRank::targeted(const model::Operator& op, const Place& place) const {
+  return std::any_of(targets().begin(), targets().end(), [&](const std::string& target) {
+    const bool all = target == kAllLinear && !place.heads && !place.embeds;
+    return all || names_module(target, op.name);
+  });
+}
+
+// The split of a fused projection: `op` splits, perhaps after its output is seen as heads; null
+// when it does not.
+const model::Operator* split_of(const model::Block& block, const model::Operator& op) {
+  std::int32_t result = op.outputs.front().index;
+  for (const model::Operator& other : block.operators) {
+    if (other.inputs.empty() || other.inputs.front().shared) continue;
+    if (other.inputs.front().index != result) continue;
+    if (other.kind == OperatorKind::split || other.fused_gate_up) return &other;
+    if (other.kind == OperatorKind::heads) result = other.outputs.front().index;
+  }
+  return nullptr;
+}
+
+// Columns of each part of a fused projection.
+std::vector<std::int64_t> part_columns(const model::Block& block, const model::Operator& op,
+                                       const model::Operator& split) {
+  const std::int64_t columns = outputs_of(block, op);
+  if (split.fused_gate_up) return {columns / 2, columns / 2};
+  std::vector<std::int64_t> parts;
+  std::int64_t whole = 0;
+  for (const model::TensorRef& part : split.outputs) {
+    parts.push_back(block.tensors[static_cast<std::size_t>(part.index)].shape.back());
+    whole += parts.back();
+  }
+  // Seen as heads, `whole` is what one head has of all parts.
+  for (std::int64_t& part : parts) part = part * columns / whole;
+  return parts;
+}
+
+// Targets by the parts' names where the model has one projection for all of them.
+void LowRank::adapt_parts(model::Block& block, model::Operator& op) {
+  const model::Operator* split = split_of(block, op);
+  if (split == nullptr) return;
+  const std::vector<std::int64_t> parts = part_columns(block, op, *split);
+  std::int64_t enabled = 0;
+  std::int64_t outputs = 0;
+  for (const std::string& target : targets()) {
+    for (const FusedPart& part : kFusedParts) {
+      if (part.name != target || part.gate != split->fused_gate_up) continue;
+      if (part.index >= parts.size()) continue;
+      ++enabled;
+      outputs += parts[part.index];
+    }
+  }
+  if (enabled > 0) add_adapter(block, op, enabled * job_.train.lora.rank, outputs);
+}
+
+void LowRank::adapt(model::Block& block, const Place& place) {
+  for (model::Operator& op : block.operators) {
+    if (op.kind != OperatorKind::linear) continue;
+    if (targeted(op, place)) {
+      add_adapter(block, op, job_.train.lora.rank, outputs_of(block, op));
+    } else if (habits_.adapts_fused_parts) {
+      adapt_parts(block, op);
+    }
+    any_ |= op.adapter_rank > 0;
+  }
+}
+
+// modules_to_save: a copy trains, the original stays beside it.
+void LowRank::train_modules(model::Block& block) {
+  const std::vector<std::string>& trained = job_.train.lora.trainable;
+  const std::size_t count = block.weights.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    if (block.weights[i].adapter) continue;
+    const std::string_view full = block.weights[i].name;
+    const std::string_view module = full.substr(0, full.rfind('.'));
+    const bool named = std::any_of(trained.begin(), trained.end(), [&](const std::string& target) {
+      return names_module(target, module);
+    });
+    if (!named) continue;
+    any_ = true;
+    if (block.weights[i].tied_to.empty()) {
+      model::Weight original = block.weights[i];
+      original.name += " (original)";
+      block.weights.push_back(std::move(original));
+    }
+    block.weights[i].trains = true;
+    block.weights[i].quantized = false;
+  }
+}
+
+std::string LowRank::linears() const {
+  std::string names = std::string(kAllLinear);
+  std::vector<std::string> known;
+  for (const model::Segment& segment : graph_.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.kind != OperatorKind::linear) continue;
+        std::string name = last_part(op.name);
+        if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+        names += ", " + name;
+        known.push_back(std::move(name));
+      }
+    }
+  }
+  return names;
+}
+
+// The first layer's input needs no gradient when nothing before it trains: it keeps less than the
+// others, so that it is traced apart from them.
+void LowRank::split_first_layer() {
+  const model::Segment& embed = graph_.segments.front();
+  for (const model::Block& block : embed.blocks) {
+    for (const model::Weight& weight : block.weights) {
+      if (weight.trains) return;
+    }
+  }
+  if (graph_.segments.size() < 3 || graph_.segments[1].repeat < 2) return;
+  model::Segment first = graph_.segments[1];
+  first.repeat = 1;
+  --graph_.segments[1].repeat;
+  graph_.segments.insert(graph_.segments.begin() + 1, std::move(first));
+}
+
+Result<model::Graph> LowRank::apply() {
+  const std::size_t last = graph_.segments.size() - 1;
+  for (std::size_t s = 0; s <= last; ++s) {
+    const Place place{s, s == 0, s == last};
+    for (model::Block& block : graph_.segments[s].blocks) {
+      freeze(block);
+      quantize(block, place);
+      adapt(block, place);
+      train_modules(block);
+    }
+  }
+  if (!any_) {
+    return fail({ErrorCode::bad_input,
+                 "train.lora.targets",
+                 targets().empty() ? "no module" : targets().front(),
+                 linears(),
+                 "name linears that the model has",
+                 "",
+                 {}});
+  }
+  if (!inputs_require_grad(job_, habits_)) split_first_layer();
+  return std::move(graph_);
+}
+
+// PEFT's default of most families; a fused projection where the model has no q_proj.
+std::vector<std::string> default_targets(const model::Graph& graph) {
+  std::vector<std::string> fused;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.kind != OperatorKind::linear) continue;
+        if (names_module("q_proj", op.name)) return {"q_proj", "v_proj"};
+        const model::Operator* split = split_of(block, op);
+        const bool splits = split != nullptr && split->kind == OperatorKind::split;
+        std::string name = last_part(op.name);
+        if (splits && std::find(fused.begin(), fused.end(), name) == fused.end()) {
+          fused.push_back(std::move(name));
+        }
+      }
+    }
+  }
+  return fused;
+}
+
+}  // namespace
+
+Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile) {
+  AdapterHabits habits;
+  STEELYARD_TRY(promotes, word(profile, "lora_adapter_type", "base", "fp32"));
+  STEELYARD_TRY(autocast, word(profile, "lora_quantized_arithmetic", "base", "autocast"));
+  STEELYARD_TRY(nested, word(profile, "lora_nf4_statistics", "plain", "nested"));
+  STEELYARD_TRY(norms, word(profile, "lora_unquantized_cast", "all", "norms"));
+  STEELYARD_TRY(inputs, word(profile, "lora_recomputed_inputs", "as_is", "require_grad"));
+  STEELYARD_TRY(parts, word(profile, "lora_fused_projection", "whole", "parts"));
+  STEELYARD_TRY(head, word(profile, "lora_quantized_head", "kept", "quantized"));
+  habits.promotes = promotes;
+  habits.quantized_autocast = autocast;
+  habits.nested_statistics = nested;
+  habits.casts_norms_only = norms;
+  habits.inputs_require_grad = inputs;
+  habits.adapts_fused_parts = parts;
+  habits.quantizes_head = head;
+  return habits;
+}
+
+bool inputs_require_grad(const facts::Job& job, const AdapterHabits& habits) {
+  return habits.inputs_require_grad && job.train.recompute.mode != facts::RecomputeMode::none;
+}
+
+Result<model::Graph> with_method(const model::Graph& graph, const facts::Job& job,
+                                 const AdapterHabits& habits) {
+  if (job.train.method == Method::full) return graph;
+  if (!job.train.lora.targets.empty() || !job.train.lora.trainable.empty()) {
+    return LowRank(graph, job, habits).apply();
+  }
+  facts::Job filled = job;
+  filled.train.lora.targets = default_targets(graph);
+  return LowRank(graph, filled, habits).apply();
+}
+
+}  // namespace steelyard::step

@@ -1,0 +1,40 @@
+// The training method laid over a model's graph: which weights train, which are held quantized,
+// and the low-rank adapters beside the linears that `train.lora.targets` names.
+//
+// Sources: peft/tuners/lora/layer.py (A [rank,in], B [out,rank], no bias), tuners_utils.py (a
+// target is a module's name or its ending; "all-linear" leaves out the output head), utils/other.py
+// (ModulesToSaveWrapper keeps the original beside the trained copy), litgpt/lora.py (LoRAQKVLinear:
+// one A of all enabled parts of a fused projection, padded with zeros), bitsandbytes and
+// transformers' quantizers (embeddings, head, norms and biases stay).
+#pragma once
+
+#include "base/error.h"
+#include "facts/constants.h"
+#include "facts/job.h"
+#include "model/graph.h"
+
+namespace steelyard::step {
+
+// How a framework's adapters behave: words `lora_*` of the profile's [operators].
+struct AdapterHabits {
+  bool promotes = false;            // adapters are held in fp32 whatever the base is (PEFT >= 0.11)
+  bool quantized_autocast = false;  // training over a quantized base runs under autocast
+  bool nested_statistics = false;   // 4-bit statistics are themselves quantized
+  bool casts_norms_only = false;    // `unquantized` fp32 stays with norms; sharded: not even there
+  bool inputs_require_grad = false;  // embeddings' output is made to, when layers are recomputed
+  bool adapts_fused_parts = false;   // q_proj of a fused projection is adapted alone
+  bool quantizes_head = false;
+};
+
+// Errors: a word that nobody knows.
+[[nodiscard]] Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile);
+
+// The graph as the method trains it; the model's own for `full`.
+// Errors: targets or trainable modules that the model does not have, naming those that it has.
+[[nodiscard]] Result<model::Graph> with_method(const model::Graph& graph, const facts::Job& job,
+                                               const AdapterHabits& habits);
+
+// The embeddings' output is a leaf that requires a gradient though nothing before it trains.
+[[nodiscard]] bool inputs_require_grad(const facts::Job& job, const AdapterHabits& habits);
+
+}  // namespace steelyard::step

@@ -1,0 +1,63 @@
+#include "step/linear_operator.h"
+
+#include <utility>
+
+#include "step/primitives.h"
+#include "step/primitives_quantized.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using facts::BaseQuantization;
+
+Tensor base_layer(Tape& tape, const OperatorCall& call, const Tensor& bias) {
+  const std::int64_t inputs = call.input_shapes[0].back();
+  const std::int64_t outputs = call.output_shapes[0].back();
+  if (call.quantization.kind == BaseQuantization::none) {
+    return linear(tape, call.inputs[0], call.weights[0], bias, inputs, outputs);
+  }
+  return quantized_linear(tape, call.inputs[0], bias, inputs, outputs, call.quantization);
+}
+
+bool is_four_bit(BaseQuantization kind) {
+  return kind == BaseQuantization::nf4 || kind == BaseQuantization::nf4_dq ||
+         kind == BaseQuantization::fp4;
+}
+
+// peft/tuners/lora/layer.py, Linear.forward, and bnb.py, Linear4bit.forward:
+//   result = self.base_layer(x)              (4-bit: .clone())
+//   x = x.to(lora_A.weight.dtype)            (bitsandbytes: not under autocast)
+//   result = result + lora_B(lora_A(dropout(x))) * scaling
+//   result = result.to(torch_result_dtype)
+Tensor adapted(Tape& tape, const OperatorCall& call, Tensor result) {
+  const model::Operator& op = *call.op;
+  const Tensor& down = call.weights[2];
+  const Tensor& up = call.weights[3];
+  const BaseQuantization kind = call.quantization.kind;
+  const bool of_bitsandbytes = is_four_bit(kind) || kind == BaseQuantization::int8;
+  if (is_four_bit(kind)) result = clone(tape, std::move(result));
+  const DType before = result.dtype;
+  const bool converts = !of_bitsandbytes || !tape.arithmetic().autocast;
+  Tensor x = converts ? to(tape, call.inputs[0], down.dtype) : call.inputs[0];
+  const std::int64_t inputs = call.input_shapes[0].back();
+  Tensor low =
+      linear(tape, dropout(tape, x, op.adapter_dropout), down, Tensor(), inputs, op.adapter_rank);
+  Tensor high = linear(tape, low, up, Tensor(), op.adapter_rank, op.adapter_outputs);
+  low = Tensor();
+  high = mul_constant(tape, std::move(high));
+  high = padded_columns(tape, std::move(high), result.numel);  // an adapter of some parts
+  if (of_bitsandbytes) high = to(tape, std::move(high), before);
+  return to(tape, add(tape, std::move(result), std::move(high)), before);
+}
+
+}  // namespace
+
+Tensor linear_layer(Tape& tape, const OperatorCall& call) {
+  const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
+  Tensor result = base_layer(tape, call, bias);
+  if (call.op->adapter_rank == 0) return result;
+  return adapted(tape, call, std::move(result));
+}
+
+}  // namespace steelyard::step

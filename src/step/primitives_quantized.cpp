@@ -1,0 +1,134 @@
+#include "step/primitives_quantized.h"
+
+#include <utility>
+#include <vector>
+
+#include "step/primitives.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using facts::BaseQuantization;
+using Gradients = std::vector<Tensor>;
+
+constexpr std::int64_t kFourBitBlock = 64;  // elements per absolute maximum
+
+struct Matrix {
+  std::int64_t inputs = 0, outputs = 0;
+  DType dtype = DType::bf16;  // of the product
+  bool nested = false;        // statistics are quantized: they are widened first
+  [[nodiscard]] std::int64_t numel() const { return checked_multiply(inputs, outputs); }
+};
+
+// The full matrix, and what making it holds; dies with the caller's handle.
+Tensor dequantized(Tape& tape, const Matrix& matrix) {
+  Tensor statistics;
+  if (matrix.nested) {
+    statistics = tape.allocate(ceil_divide(matrix.numel(), kFourBitBlock), DType::fp32, "absmax");
+  }
+  Tensor full = tape.allocate(matrix.numel(), matrix.dtype, "dequantize");
+  tape.pointwise("dequantize", bytes_of(full) + Bytes(matrix.numel() / 2));
+  return full;
+}
+
+Bytes product_traffic(const Matrix& m, std::int64_t rows) {
+  const std::int64_t ends = checked_multiply(rows, m.inputs + m.outputs);
+  return bytes_of(checked_add(ends, m.numel()), m.dtype);
+}
+
+// The bias trains seldom, but may (train.lora.trainable).
+Gradients gradients_of(Tape& t, const Matrix& matrix, const Tensor& dy, bool wants_x,
+                       bool wants_bias) {
+  Gradients result(wants_bias ? 2 : 1);
+  if (wants_bias) {
+    result[1] = t.allocate(matrix.outputs, dy.dtype, "sum");
+    t.pointwise("sum", bytes_of(dy));
+  }
+  if (!wants_x) return result;
+  const std::int64_t rows = dy.numel / matrix.outputs;
+  const Tensor full = dequantized(t, matrix);
+  result[0] = t.allocate(checked_multiply(rows, matrix.inputs), dy.dtype, "mm_input_gradient");
+  t.gemm("mm_input_gradient", dy.dtype, rows, matrix.inputs, matrix.outputs, 1,
+         product_traffic(matrix, rows));
+  return result;
+}
+
+// LLM.int8: the input's rows as bytes, the product in int32, then scaled to the input's type.
+Tensor int8_product(Tape& tape, const Tensor& a, const Matrix& matrix) {
+  const std::int64_t rows = a.numel / matrix.inputs;
+  const Tensor bytes = tape.allocate(a.numel, DType::int8, "int8_quantize");
+  const Tensor scales = tape.allocate(rows, DType::fp32, "int8_quantize");
+  tape.pointwise("int8_quantize", bytes_of(a) + bytes_of(bytes));
+  const Tensor wide =
+      tape.allocate(checked_multiply(rows, matrix.outputs), DType::int32, "int8_mm");
+  tape.gemm("int8_mm", DType::int8, rows, matrix.outputs, matrix.inputs, 1,
+            product_traffic(matrix, rows));
+  Tensor y = tape.allocate(wide.numel, a.dtype, "int8_mm_dequant");
+  tape.pointwise("int8_mm_dequant", bytes_of(wide) + bytes_of(y));
+  return y;
+}
+
+Tensor product(Tape& tape, const Tensor& a, const Matrix& matrix) {
+  const std::int64_t rows = a.numel / matrix.inputs;
+  const Tensor full = dequantized(tape, matrix);
+  Tensor y = tape.allocate(checked_multiply(rows, matrix.outputs), a.dtype, "mm");
+  tape.gemm("mm", a.dtype, rows, matrix.outputs, matrix.inputs, 1, product_traffic(matrix, rows));
+  return y;
+}
+
+}  // namespace
+
+Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias, std::int64_t inputs,
+                        std::int64_t outputs, Quantized how) {
+  // Linear4bit.forward: x.to(compute_dtype), and the result back in x's own type.
+  const Tensor a = to(tape, x, tape.arithmetic().compute);
+  const Matrix matrix{inputs, outputs, a.dtype, how.nested};
+  const bool is_int8 = how.kind == BaseQuantization::int8;
+  tape.begin_operation();
+  Tensor y = is_int8 ? int8_product(tape, a, matrix) : product(tape, a, matrix);
+  const bool wants_bias = bias && bias.requires_grad && tape.grad_enabled();
+  if (!tape.tracks({&a}) && !wants_bias) return to(tape, std::move(y), x.dtype);
+  std::vector<StorageRef> saved;
+  if (is_int8) saved.push_back(a.storage);  // ctx.tensors keeps A
+  const bool wants_x = a.requires_grad;
+  std::vector<Edge> edges = {Tape::edge_of(a)};
+  if (wants_bias) edges.push_back(Tape::edge_of(bias));
+  tape.track(y, is_int8 ? "int8_mm" : "dequantized_mm", std::move(edges), std::move(saved),
+             [=](Tape& t, const Gradients& gradients) {
+               return gradients_of(t, matrix, gradients[0], wants_x, wants_bias);
+             });
+  return to(tape, std::move(y), x.dtype);
+}
+
+Tensor clone(Tape& tape, Tensor argument) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(x.numel, x.dtype, "clone");
+  y.dense = x.dense;
+  tape.pointwise("clone", 2 * bytes_of(x));
+  if (tape.tracks({&x})) {
+    tape.track(y, "clone", {Tape::edge_of(x)}, {},
+               [](Tape&, const Gradients& gradients) { return Gradients{gradients[0]}; });
+  }
+  return y;
+}
+
+Tensor padded_columns(Tape& tape, Tensor argument, std::int64_t numel) {
+  if (argument.numel == numel) return argument;
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(numel, x.dtype, "pad");
+  tape.pointwise("pad", bytes_of(x) + bytes_of(y));
+  if (tape.tracks({&x})) {
+    const std::int64_t narrow = x.numel;
+    tape.track(y, "pad", {Tape::edge_of(x)}, {}, [narrow](Tape& t, const Gradients& gradients) {
+      Tensor dx = t.allocate(narrow, gradients[0].dtype, "index_select");
+      t.pointwise("index_select", 2 * bytes_of(dx));
+      return Gradients{dx};
+    });
+  }
+  return y;
+}
+
+}  // namespace steelyard::step

@@ -1,0 +1,29 @@
+// Products with a frozen matrix that is held quantized. Each is an autograd function of its own
+// that saves no activation, makes a full copy of the matrix in the input's type for the product,
+// and once more for the gradient of the input.
+//
+// Sources: bitsandbytes/autograd/_functions.py (MatMul4Bit, MatMul8bitLt), nn/modules.py
+// (Linear4bit.forward), functional.py (dequantize_4bit), auto_gptq triton kernels
+// (QuantLinearFunction).
+#pragma once
+
+#include "facts/enums.h"
+#include "step/tape.h"
+
+namespace steelyard::step {
+
+struct Quantized {
+  facts::BaseQuantization kind = facts::BaseQuantization::none;
+  bool nested = false;  // 4-bit statistics are themselves quantized
+};
+
+// x [rows, inputs] times a quantized matrix [outputs, inputs]; bias may be empty.
+[[nodiscard]] Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias,
+                                      std::int64_t inputs, std::int64_t outputs, Quantized how);
+
+// A copy of its own; the gradient passes through.
+[[nodiscard]] Tensor clone(Tape& tape, Tensor x);
+// Columns written into zeros of a wider matrix of `numel` elements; x itself when it is as wide.
+[[nodiscard]] Tensor padded_columns(Tape& tape, Tensor x, std::int64_t numel);
+
+}  // namespace steelyard::step

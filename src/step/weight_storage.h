@@ -1,0 +1,47 @@
+// How one weight is held: the tensors it consists of, their types, and what of it trains.
+//
+// Sources: bitsandbytes/functional.py (quantize_4bit: 4 bits per element, an absolute maximum per
+// block of 64; with nested statistics those as one byte, with fp32 per 256 of them, an offset and
+// the code table), nn/modules.py (LLM.int8: a byte and an fp32 scale per output row),
+// auto_gptq/nn_modules/qlinear (int4 in int32 words; zeros and fp16 scales per group of 128
+// inputs; a group index per input). docs/model/vram.md, "LoRA and QLoRA".
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/quantity.h"
+#include "model/graph.h"
+#include "step/layout.h"
+
+namespace steelyard::step {
+
+// One tensor of a weight. Statistics of a quantized weight are attributes of it, not parameters:
+// no sharding cuts them.
+struct Piece {
+  std::int64_t numel = 0;
+  facts::DType dtype = facts::DType::fp32;
+  bool sharded = true;
+};
+
+[[nodiscard]] std::vector<Piece> pieces_of(const Layout& layout, const model::Weight& weight);
+[[nodiscard]] Bytes held_bytes(const Layout& layout, const model::Weight& weight);  // one full copy
+
+// Held between steps; what operators and the optimizer see of it.
+[[nodiscard]] facts::DType held_type(const Layout& layout, const model::Weight& weight);
+[[nodiscard]] facts::DType used_type(const Layout& layout, const model::Weight& weight);
+[[nodiscard]] facts::DType gradient_type(const Layout& layout, const model::Weight& weight);
+[[nodiscard]] facts::DType stepped_type(const Layout& layout, const model::Weight& weight);
+[[nodiscard]] facts::DType state_type(const Layout& layout, const model::Weight& weight);
+
+// Bytes that a sharded unit gathers for this weight: its sharded pieces in the gathered type.
+[[nodiscard]] Bytes gathered_bytes(const Layout& layout, const model::Weight& weight);
+
+// Has storage of its own and is trained.
+[[nodiscard]] inline bool steps(const model::Weight& weight) {
+  return weight.trains && weight.tied_to.empty();
+}
+[[nodiscard]] std::int64_t trained_elements(const model::Block& block);
+[[nodiscard]] std::int64_t trained_elements(const model::Graph& graph);
+
+}  // namespace steelyard::step

@@ -1,0 +1,216 @@
+// Low-rank adapters and quantized bases: what is held, what trains, which modules are meant.
+#include "step/adapters.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "small_jobs.h"
+#include "step/weight_storage.h"
+
+namespace steelyard::step {
+namespace {
+
+using facts::BaseQuantization;
+using facts::DType;
+using facts::Framework;
+using facts::Method;
+
+facts::Job lora_job(std::vector<std::string> targets) {
+  facts::Job job = small_job();
+  job.train.method = Method::lora;
+  job.train.lora.rank = 8;
+  job.train.lora.targets = std::move(targets);
+  job.train.precision = facts::Precision::bf16;
+  return job;
+}
+
+facts::Job qlora_job(BaseQuantization how) {
+  facts::Job job = lora_job({"q_proj", "v_proj"});
+  job.train.method = Method::qlora;
+  job.train.base_quantization = how;
+  return job;
+}
+
+std::int64_t trainable(const facts::ModelSource& model, const facts::Job& job,
+                       const AdapterHabits& habits = {}) {
+  const auto graph = with_method(graph_of(model), job, habits);
+  EXPECT_TRUE(graph) << (graph ? "" : to_text(graph.error()));
+  return graph ? trained_elements(*graph) : 0;
+}
+
+// small_llama: hidden 64, 4 heads of 16, 2 of keys and values, feed-forward 160, 3 layers, rank 8.
+TEST(Adapters, OfTwoProjections) {
+  // q: 8 * (64 + 64), v: 8 * (64 + 32); three layers.
+  EXPECT_EQ(trainable(small_llama(), lora_job({"q_proj", "v_proj"})), 3 * 8 * (128 + 96));
+}
+
+TEST(Adapters, OfAllLinearsLeaveOutTheHead) {
+  // q, o: 128 each; k, v: 96 each; gate, up, down: 224 each.
+  EXPECT_EQ(trainable(small_llama(), lora_job({"all-linear"})),
+            3 * 8 * (2 * 128 + 2 * 96 + 3 * 224));
+}
+
+TEST(Adapters, OfAFusedProjection) {
+  // PEFT adapts c_attn [64 -> 192] whole; by its parts q and v: one A of 16 rows, B of 128 columns.
+  EXPECT_EQ(trainable(small_gpt2(), lora_job({"c_attn"})), 3 * 8 * (64 + 192));
+  AdapterHabits parts;
+  parts.adapts_fused_parts = true;
+  EXPECT_EQ(trainable(small_gpt2(), lora_job({"q_proj", "v_proj"}), parts),
+            3 * (16 * 64 + 128 * 8));
+}
+
+TEST(Adapters, WithoutTargetsTakeWhatPeftTakes) {
+  EXPECT_EQ(trainable(small_llama(), lora_job({})),
+            trainable(small_llama(), lora_job({"q_proj", "v_proj"})));
+  EXPECT_EQ(trainable(small_gpt2(), lora_job({})), trainable(small_gpt2(), lora_job({"c_attn"})));
+}
+
+TEST(Adapters, TrainModulesBesideTheirFrozenOriginals) {
+  facts::Job job = lora_job({"q_proj"});
+  job.train.lora.trainable = {"embed_tokens"};
+  EXPECT_EQ(trainable(small_llama(), job), 3 * 8 * 128 + 500 * 64);
+  const model::Graph plain = graph_of(small_llama());
+  const auto graph = with_method(plain, job, {});
+  ASSERT_TRUE(graph);
+  EXPECT_EQ(model::parameter_count(*graph).value(),
+            model::parameter_count(plain).value() + 3 * 8 * 128 + 500 * 64);
+}
+
+TEST(Adapters, OfNothingAreAnErrorThatNamesTheLinears) {
+  const auto graph = with_method(graph_of(small_llama()), lora_job({"query"}), {});
+  ASSERT_FALSE(graph);
+  EXPECT_EQ(graph.error().subject, "train.lora.targets");
+  EXPECT_EQ(graph.error().found, "query");
+  EXPECT_NE(graph.error().accepted.find("down_proj"), std::string::npos);
+}
+
+TEST(MethodKeys, WithoutTheirMethodAreErrors) {
+  const auto subject = [](const std::function<void(facts::Job&)>& set) {
+    facts::Job job = small_job();
+    set(job);
+    const auto program = program_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
+    return program ? std::string() : program.error().subject;
+  };
+  EXPECT_EQ(subject([](facts::Job& j) { j.train.lora.targets = {"q_proj"}; }), "train.lora");
+  EXPECT_EQ(subject([](facts::Job& j) { j.train.base_quantization = BaseQuantization::nf4; }),
+            "train.base_quantization");
+  EXPECT_EQ(subject([](facts::Job& j) { j.train.unquantized = facts::ShortPrecision::fp32; }),
+            "train.unquantized");
+  EXPECT_EQ(subject([](facts::Job& j) { j.train.method = Method::qlora; }),
+            "train.base_quantization");
+  EXPECT_EQ(subject([](facts::Job& j) {
+              j.train.method = Method::lora;
+              j.train.lora.rank = 0;
+            }),
+            "train.lora.rank");
+}
+
+// 4096 x 4096 = 16,777,216 elements: 8,388,608 B packed, 262,144 statistics.
+struct StorageRow {
+  BaseQuantization how;
+  bool nested;
+  std::int64_t bytes;
+};
+class Storage4096 : public ::testing::TestWithParam<StorageRow> {};
+
+TEST_P(Storage4096, IsThatOfTheFormat) {
+  Layout layout;
+  layout.arithmetic.compute = DType::bf16;
+  layout.quantization = GetParam().how;
+  layout.nested_statistics = GetParam().nested;
+  model::Weight weight;
+  weight.shape = {4096, 4096};
+  weight.trains = false;
+  weight.quantized = true;
+  EXPECT_EQ(held_bytes(layout, weight).value(), GetParam().bytes);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Formats, Storage4096,
+    ::testing::Values(
+        // statistics in fp32, 16 code words
+        StorageRow{BaseQuantization::nf4, false, 8'388'608 + 4 * 262'144 + 64},
+        // statistics of a byte, an fp32 scale per 256 of them, an offset, 16 code words
+        StorageRow{BaseQuantization::nf4_dq, true, 8'388'608 + 262'144 + 4 * 1'024 + 4 + 64},
+        StorageRow{BaseQuantization::nf4, true, 8'388'608 + 262'144 + 4 * 1'024 + 4 + 64},
+        StorageRow{BaseQuantization::fp4, false, 8'388'608 + 4 * 262'144 + 64},
+        StorageRow{BaseQuantization::int8, false, 16'777'216 + 4 * 4'096},
+        // 32 groups of 128: zeros 32 * 4096 / 2 B, scales 32 * 4096 * 2 B, an index per input
+        StorageRow{BaseQuantization::gptq_int4, false, 8'388'608 + 65'536 + 262'144 + 16'384}));
+
+TEST(Qlora, QuantizesLayersButNotEmbeddingAndHead) {
+  const auto graph = with_method(graph_of(small_llama()), qlora_job(BaseQuantization::nf4), {});
+  ASSERT_TRUE(graph);
+  for (const model::Segment& segment : graph->segments) {
+    for (const model::Block& block : segment.blocks) {
+      const bool layer = block.name == "model.layers";
+      for (const model::Weight& weight : block.weights) {
+        const bool matrix = weight.role == model::WeightRole::matrix && !weight.adapter;
+        EXPECT_EQ(weight.quantized, layer && matrix) << weight.name;
+        EXPECT_EQ(weight.trains, weight.adapter) << weight.name;
+      }
+    }
+  }
+}
+
+// What is allocated in the setup is what the states say, and only adapters are stepped.
+TEST(Qlora, HoldsWhatItsStatesSay) {
+  const facts::Job job = qlora_job(BaseQuantization::nf4_dq);
+  const Program program = program_for(graph_of(small_llama()), job, profile_of(Framework::pytorch));
+  Bytes parameters;
+  play(program, program.setup, [&](const Event& event, std::int64_t) {
+    const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+    if (slot.category == facts::VramCategory::parameters) parameters += slot.bytes;
+  });
+  EXPECT_EQ(parameters, program.states.parameter_bytes);
+  EXPECT_EQ(program.states.trainable.value(), 3 * 8 * (128 + 96));
+  EXPECT_EQ(program.states.trainable_bytes.value(), 2 * program.states.trainable.value());
+  EXPECT_EQ(program.states.optimizer_bytes.value(), 4 * program.states.trainable.value());
+}
+
+// Every allocation of a step is freed once, whatever the method: random jobs.
+TEST(Qlora, StepsLeaveNothingBehind) {
+  std::mt19937 random(31);
+  const auto pick = [&](int n) { return std::uniform_int_distribution<int>(0, n - 1)(random); };
+  const std::vector<std::vector<std::string>> targets = {
+      {"q_proj"}, {"all-linear"}, {"gate_proj", "down_proj"}, {"v_proj", "lm_head"}};
+  for (int trial = 0; trial < 60; ++trial) {
+    facts::Job job = lora_job(targets[static_cast<std::size_t>(pick(4))]);
+    const int how = pick(6);
+    if (how > 0) {
+      job.train.method = Method::qlora;
+      job.train.base_quantization = static_cast<BaseQuantization>(how);
+    }
+    job.train.lora.dropout = pick(2) == 0 ? 0.0 : 0.1;
+    job.train.precision = pick(2) == 0 ? facts::Precision::bf16 : facts::Precision::bf16_mixed;
+    job.train.gradient_accumulation = 1 + pick(3);
+    if (pick(2) == 0) job.train.recompute.mode = facts::RecomputeMode::full;
+    if (pick(3) == 0) job.train.lora.trainable = {"embed_tokens"};
+    if (pick(2) == 0) {
+      job.machine.gpus = job.parallel.data = 2;
+      job.parallel.sharding = pick(2) == 0 ? facts::Sharding::fsdp1 : facts::Sharding::none;
+    }
+    const Framework framework = pick(2) == 0 ? Framework::transformers : Framework::pytorch;
+    const Program program = program_for(graph_of(small_llama()), job, profile_of(framework));
+    std::set<std::pair<std::int32_t, std::int64_t>> live;
+    const auto each = [&](const Event& event, std::int64_t at) {
+      switch (event.kind) {
+        case EventKind::allocate:
+        case EventKind::adopt: EXPECT_TRUE(live.insert({event.index, at}).second); break;
+        case EventKind::free:
+        case EventKind::carry: EXPECT_EQ(live.erase({event.index, at}), 1U); break;
+        default: break;
+      }
+    };
+    const auto keeps = [&](std::int32_t slot, std::int64_t at) {
+      return live.contains({slot, at});
+    };
+    play(program, program.step, each, keeps);
+    EXPECT_TRUE(live.empty()) << "trial " << trial << ": " << live.size() << " left";
+    if (HasFailure()) return;
+  }
+}
+
+}  // namespace
+}  // namespace steelyard::step
