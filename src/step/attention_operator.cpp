@@ -32,8 +32,8 @@ struct Heads {
 };
 
 // Scores from the product on: masking, softmax and what else the model's own code does.
-Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, DType query_type,
-                     DType value_type) {
+Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, std::int64_t keys,
+                     DType query_type, DType value_type) {
   const model::AttentionShape& shape = call.op->attention;
   if (shape.softcap > 0.0) {
     scores = mul_constant(tape, std::move(scores));
@@ -47,7 +47,7 @@ Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, DType 
   }
   const bool wide = shape.softmax_in_fp32 || tape.arithmetic().autocast;
   const DType softmax_type = wide ? DType::fp32 : scores.dtype;
-  Tensor weights = softmax(tape, std::move(scores), softmax_type);
+  Tensor weights = softmax(tape, std::move(scores), softmax_type, keys);
   weights = to(tape, std::move(weights), shape.softmax_in_fp32 ? query_type : value_type);
   const double p = call.variants->dropout ? shape.dropout : 0.0;
   return dropout(tape, std::move(weights), p);
@@ -60,7 +60,7 @@ Tensor eager_attention(Tape& tape, const OperatorCall& call, const AttentionDims
   const DType value_type = heads.v.dtype;
   Tensor scores = matmul(tape, heads.q, heads.k, batch, dims.queries, dims.keys, dims.head_dim);
   scores = mul_constant(tape, std::move(scores));  // / sqrt(d)
-  Tensor weights = probabilities(tape, call, std::move(scores), query_type, value_type);
+  Tensor weights = probabilities(tape, call, std::move(scores), dims.keys, query_type, value_type);
   Tensor y =
       matmul(tape, std::move(weights), heads.v, batch, dims.queries, dims.head_dim, dims.keys);
   return contiguous(tape, view(std::move(y), false));  // transpose(1, 2).reshape
@@ -75,7 +75,7 @@ Tensor math_attention(Tape& tape, const AttentionDims& dims, Heads heads) {
   Tensor v = to(tape, std::move(heads.v), DType::fp32);
   Tensor scores =
       matmul(tape, std::move(q), std::move(k), batch, dims.queries, dims.keys, dims.head_dim);
-  Tensor weights = softmax(tape, std::move(scores), DType::fp32);
+  Tensor weights = softmax(tape, std::move(scores), DType::fp32, dims.keys);
   Tensor y =
       matmul(tape, std::move(weights), std::move(v), batch, dims.queries, dims.head_dim, dims.keys);
   y = to(tape, std::move(y), before);

@@ -12,6 +12,32 @@ namespace {
 
 using facts::VramCategory;
 
+// "self_attn" of "self_attn.q_proj".
+std::string_view module_of(const model::Operator& op) {
+  const std::string_view name = op.name;
+  return name.substr(0, name.find('.'));
+}
+
+// The last operator of the run of operators of one module that `index` lies in.
+std::size_t end_of_module(const model::Block& block, std::size_t index) {
+  std::size_t last = index;
+  while (last + 1 < block.operators.size() &&
+         module_of(block.operators[last + 1]) == module_of(block.operators[index])) {
+    ++last;
+  }
+  return last;
+}
+
+bool is_norm(const model::Operator& op) {
+  return op.kind == model::OperatorKind::rms_norm || op.kind == model::OperatorKind::layer_norm;
+}
+
+std::size_t next_norm(const model::Block& block, std::size_t index) {
+  std::size_t next = index + 1;
+  while (next < block.operators.size() && !is_norm(block.operators[next])) ++next;
+  return next;
+}
+
 class BlockRun {
  public:
   BlockRun(Program& program, const model::Graph& graph, const model::Block& block,
@@ -42,6 +68,10 @@ class BlockRun {
  private:
   void make_weights();
   void find_last_uses();
+  void extend_to_frames();
+  void hold_until(model::TensorRef ref, std::size_t until);
+  [[nodiscard]] bool made_outside(model::TensorRef ref, std::string_view module) const;
+  void activate_early(const model::Operator& op);
   [[nodiscard]] Tensor input_tensor(bool first);
   [[nodiscard]] Tensor forward(const Tensor& input);
   [[nodiscard]] Tensor& tensor_of(model::TensorRef ref);
@@ -49,6 +79,8 @@ class BlockRun {
   [[nodiscard]] OperatorCall call_of(const model::Operator& op);
   [[nodiscard]] bool trains(const Tensor& input) const;
   void list_saved();
+  void list_saved(const StorageRef& storage, std::unordered_set<const Storage*>& seen);
+  [[nodiscard]] Tensor recompute(const Tensor& input);
   void categorise();
   void backward(const Tensor& input, Tensor output, bool last);
   void collect_gradients();
@@ -67,6 +99,8 @@ class BlockRun {
   std::vector<std::size_t> last_use_;  // by tensor: index of the last operator that reads it
   std::vector<Tensor> held_;           // until the step ends
   Tensor input_gradient_;
+  std::set<const model::Operator*> activated_;
+  bool again_ = false;  // the whole block runs forward again before its backward
   std::vector<NodeRef> roots_;
 };
 
@@ -91,12 +125,64 @@ void BlockRun::find_last_uses() {
       if (!ref.shared && ref.index >= 0) last_use_[static_cast<std::size_t>(ref.index)] = i;
     }
   }
+  // Compiled code frees a buffer behind its last use.
+  if (!options_.tape.compiled) extend_to_frames();
   for (model::TensorRef kept : {block_.output, block_.input}) {
     // The caller's variable holds the input until the block returns.
     if (!kept.shared && kept.index >= 0) {
       last_use_[static_cast<std::size_t>(kept.index)] = block_.operators.size();
     }
   }
+}
+
+void BlockRun::extend_to_frames() {
+  const bool modules = options_.frames == Frames::modules;
+  for (std::size_t i = 0; i < block_.operators.size(); ++i) {
+    const model::Operator& op = block_.operators[i];
+    if (modules) {
+      for (model::TensorRef ref : op.inputs) {
+        if (made_outside(ref, module_of(op))) hold_until(ref, end_of_module(block_, i));
+      }
+    }
+    if (op.kind == model::OperatorKind::attention) {
+      // Queries, keys, values and the result are variables; others are rebound or temporaries.
+      const std::size_t until = modules ? end_of_module(block_, i) : block_.operators.size();
+      for (model::TensorRef ref : op.inputs) hold_until(ref, until);
+      for (model::TensorRef ref : op.outputs) hold_until(ref, until);
+    }
+    if (!modules && is_norm(op)) {
+      for (model::TensorRef ref : op.outputs) hold_until(ref, next_norm(block_, i));
+    }
+  }
+}
+
+// Whether the tensor is an argument of the module, not one of its own.
+bool BlockRun::made_outside(model::TensorRef ref, std::string_view module) const {
+  return std::none_of(block_.operators.begin(), block_.operators.end(), [&](const auto& op) {
+    const auto same = [&](model::TensorRef out) { return !out.shared && out.index == ref.index; };
+    return module_of(op) == module && std::any_of(op.outputs.begin(), op.outputs.end(), same);
+  });
+}
+
+// act(gate(x)) * up(x): the activation runs as soon as its argument is there.
+void BlockRun::activate_early(const model::Operator& op) {
+  if (op.outputs.size() != 1 || op.outputs[0].shared) return;
+  const std::int32_t made = op.outputs[0].index;
+  for (const model::Operator& later : block_.operators) {
+    const bool gated = later.kind == model::OperatorKind::gated_activation &&
+                       !later.fused_gate_up && !later.inputs[0].shared;
+    if (!gated || later.inputs[0].index != made) continue;
+    tape_.enter(later.name);
+    Tensor& gate = tensor_of(op.outputs[0]);
+    gate = early_activation(tape_, later, std::exchange(gate, Tensor()));
+    activated_.insert(&later);
+  }
+}
+
+void BlockRun::hold_until(model::TensorRef ref, std::size_t until) {
+  if (ref.shared || ref.index < 0) return;
+  std::size_t& last = last_use_[static_cast<std::size_t>(ref.index)];
+  last = std::max(last, until);
 }
 
 const model::TensorInfo& BlockRun::info_of(model::TensorRef ref) const {
@@ -143,13 +229,18 @@ Tensor BlockRun::forward(const Tensor& input) {
     const model::Operator& op = block_.operators[i];
     tape_.enter(op.name);
     OperatorCall call = call_of(op);
+    call.activated = activated_.contains(&op);
     const bool loss = op.kind == model::OperatorKind::causal_lm_loss;
     if (loss) tensor_of(op.inputs[0]) = Tensor();  // the model's own code decides how long it lives
     std::vector<Tensor> outputs = run_operator(tape_, std::move(call));
     for (std::size_t o = 0; o < op.outputs.size(); ++o) {
       tensor_of(op.outputs[o]) = std::move(outputs[o]);
     }
-    if (loss && options_.variants.keeps_logits) held_.push_back(std::move(outputs.back()));
+    activate_early(op);
+    if (loss && options_.variants.keeps_logits) {
+      tape_.materialise(outputs.back());
+      held_.push_back(std::move(outputs.back()));
+    }
     outputs.clear();
     for (std::size_t t = 0; t < live_.size(); ++t) {
       if (last_use_[t] <= i) live_[t] = Tensor();
@@ -188,6 +279,16 @@ bool BlockRun::trains(const Tensor& input) const {
                      [](const Tensor& weight) { return weight.requires_grad; });
 }
 
+// Of compiled code: what a tensor that backward computes again is computed from.
+void BlockRun::list_saved(const StorageRef& storage, std::unordered_set<const Storage*>& seen) {
+  if (!seen.insert(storage.get()).second || storage->weight) return;
+  if (!storage->pending) {
+    trace_.saved.push_back({storage->bytes, storage->external, storage->cast});
+    return;
+  }
+  for (const StorageRef& source : storage->sources) list_saved(source, seen);
+}
+
 void BlockRun::list_saved() {
   std::unordered_set<const Storage*> seen;
   std::unordered_set<const Node*> visited;
@@ -197,8 +298,7 @@ void BlockRun::list_saved() {
     stack.pop_back();
     if (!node || !visited.insert(node.get()).second) continue;
     for (const StorageRef& storage : node->saved) {
-      if (storage->weight || !seen.insert(storage.get()).second) continue;
-      trace_.saved.push_back({storage->bytes, storage->external, storage->cast});
+      list_saved(storage, seen);
     }
     for (const Edge& edge : node->inputs) stack.push_back(edge.node);
   }
@@ -249,6 +349,27 @@ void BlockRun::hold_for_caller(const Tensor& output, bool last) {
   if (last) held_.push_back(output);  // `loss` lives until the step ends
 }
 
+// The forward pass once more, now saving; its result.
+Tensor BlockRun::recompute(const Tensor& input) {
+  const std::size_t start = trace_.backward.size();
+  tape_.set_grad_enabled(true);
+  tape_.set_recomputing(true);
+  tape_.set_backward(false);
+  if (options_.recompute == Recompute::operations) tape_.set_cache(CacheMode::replay);
+  Tensor output = forward(input);
+  tape_.set_cache(CacheMode::off);
+  // Compiled code computes nothing that nobody reads, whatever the checkpoint's own word.
+  if (options_.variants.checkpoint == Checkpoint::early_stop || options_.tape.compiled) {
+    output.storage.reset();
+    tape_.clear_casts();
+    tape_.stop_early(start);
+  }
+  tape_.clear_casts();
+  tape_.set_recomputing(false);
+  tape_.set_backward(true);
+  return output;
+}
+
 void BlockRun::backward(const Tensor& input, Tensor output, bool last) {
   tape_.record_to(trace_.backward);
   tape_.set_backward(true);
@@ -261,38 +382,37 @@ void BlockRun::backward(const Tensor& input, Tensor output, bool last) {
     gradient = tape_.adopted(numel, dtype, "output_gradient", VramCategory::temporaries);
     trace_.backward.push_back({EventKind::adopt, gradient.storage->slot});
   }
-  if (options_.recompute) {
-    const std::size_t start = trace_.backward.size();
-    tape_.set_grad_enabled(true);
-    tape_.set_recomputing(true);
-    tape_.set_backward(false);
-    output = forward(input);
+  Tensor held_output;
+  if (again_) {
+    output = recompute(input);
+    if (options_.variants.checkpoint == Checkpoint::reentrant) held_output = output;
     Tensor released = output;
     released.storage.reset();
     output = released;  // its storage dies; the node stays
-    tape_.clear_casts();
-    tape_.stop_early(start);
-    tape_.set_recomputing(false);
-    tape_.set_backward(true);
   }
   collect_gradients();
   Tensor root = output;
   root.storage.reset();
   output = Tensor();
-  // loss.backward() holds the gradient of the loss until it returns.
-  const Tensor held = last ? gradient : Tensor();
+  // loss.backward() holds the gradient of the loss until it returns, CheckpointFunction.backward
+  // the arguments it was called with.
+  const Tensor held = last || held_output ? gradient : Tensor();
   tape_.run_backward(root, std::move(gradient));
 }
 
 BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.forward);
   Tensor input = input_tensor(first);
-  const bool recompute = options_.recompute && input;
-  if (recompute) tape_.set_grad_enabled(false);
+  again_ = input && (options_.recompute == Recompute::everything ||
+                     options_.recompute == Recompute::operations);
+  if (again_) tape_.set_grad_enabled(false);
+  if (options_.recompute == Recompute::operations) tape_.set_cache(CacheMode::fill);
   Tensor output = forward(input);
+  tape_.set_cache(CacheMode::off);
+  tape_.materialise(output);
   roots_ = {output.node};
   trace_.output_requires_grad = trains(input) || options_.output_made_leaf;
-  if (!recompute) list_saved();
+  if (!again_) list_saved();
   if (last) {
     hold_for_caller(output, last);
   } else {
@@ -305,7 +425,10 @@ BlockTrace BlockRun::run(bool first, bool last) {
     return r;
   }();
   output = Tensor();
-  if (recompute) {
+  if (again_) {
+    for (const StorageRef& result : tape_.cached()) {
+      trace_.saved.push_back({result->bytes, false, false});
+    }
     trace_.saved.push_back({input.storage->bytes, false, false});
   } else {
     // The node's gradient edge is all that backward needs; saved variables keep the storage alive.
@@ -323,7 +446,9 @@ BlockTrace BlockRun::run(bool first, bool last) {
   roots_.clear();
   tape_.record_to(trace_.backward);
   input = Tensor();
+  tape_.clear_cache();
   if (input_gradient_) {
+    tape_.materialise(input_gradient_);
     trace_.backward.push_back({EventKind::carry, input_gradient_.storage->slot});
     tape_.disown(input_gradient_);
     input_gradient_ = Tensor();

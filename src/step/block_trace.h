@@ -17,11 +17,24 @@
 
 namespace steelyard::step {
 
+// What of a block's forward pass is computed again in backward.
+enum class Recompute : std::uint8_t {
+  none,
+  everything,      // the input alone is kept
+  operations,      // torchtitan's selective-op: some results are kept (Tape::set_cache)
+  core_attention,  // Megatron's selective: attention alone, its inputs are kept
+};
+
+// How long Python's variables hold what nothing else does: a module's arguments and its variables
+// until its forward() returns. The test vectors' blocks are one function each.
+enum class Frames : std::uint8_t { modules, function };
+
 struct BlockOptions {
   TapeOptions tape;
   Variants variants;
   facts::DType weight_dtype = facts::DType::fp32;  // of the weights that the operators use
-  bool recompute = false;  // keep the input alone and run forward again before backward
+  Recompute recompute = Recompute::none;
+  Frames frames = Frames::modules;
   // Gradients are added into buffers that exist before the first micro-batch.
   bool gradients_exist = false;
   bool accumulates = false;  // several micro-batches: the sums are counted as work

@@ -103,7 +103,8 @@ std::vector<Assembler::Chain> Assembler::trace_chains() {
       Unit unit;
       unit.block = &block;
       unit.layer = !first && !last;
-      options.recompute = unit.layer && recomputes_layers(job_);
+      options.recompute =
+          unit.layer && recomputes_layers(job_) ? Recompute::everything : Recompute::none;
       options.output_made_leaf = first && inputs_require_grad(job_, habits_);
       unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);
       options.input_requires_grad = unit.trace.output_requires_grad;

@@ -54,14 +54,15 @@ Tensor rotated(Tape& tape, const OperatorCall& call, const Tensor& x, const Tens
   return cat(tape, std::move(sum), rest);
 }
 
-Tensor activation(Tape& tape, ActivationKind kind, const Tensor& x) {
+Tensor activation(Tape& tape, ActivationKind kind, Tensor x) {
   switch (kind) {
     case ActivationKind::gelu:
-    case ActivationKind::gelu_tanh: return gelu(tape, x);
-    case ActivationKind::silu: return silu(tape, x);
-    case ActivationKind::relu: return relu(tape, x);
+    case ActivationKind::gelu_tanh: return gelu(tape, std::move(x));
+    case ActivationKind::silu: return silu(tape, std::move(x));
+    case ActivationKind::relu: return relu(tape, std::move(x));
     case ActivationKind::quick_gelu: return mul(tape, x, sigmoid(tape, mul_constant(tape, x)));
-    case ActivationKind::bloom_gelu: return gelu(tape, x);  // its autograd function saves x alone
+    case ActivationKind::bloom_gelu:  // its autograd function saves x alone
+      return gelu(tape, std::move(x));
     case ActivationKind::gelu_new: {
       // 0.5 * x * (1.0 + tanh(sqrt(2 / pi) * (x + 0.044715 * pow(x, 3.0))))
       const Tensor half = mul_constant(tape, x);
@@ -82,6 +83,7 @@ Tensor activation(Tape& tape, ActivationKind kind, const Tensor& x) {
 }
 
 Tensor gated_activation(Tape& tape, const OperatorCall& call) {
+  if (call.activated) return mul(tape, call.inputs[0], call.inputs[1]);
   Tensor gate = call.inputs[0];
   Tensor up = call.op->fused_gate_up ? Tensor() : call.inputs[1];
   if (call.op->fused_gate_up) {
@@ -89,7 +91,7 @@ Tensor gated_activation(Tape& tape, const OperatorCall& call) {
     gate = halves[0];
     up = halves[1];
   }
-  return mul(tape, activation(tape, call.op->activation, gate), up);
+  return mul(tape, activation(tape, call.op->activation, std::move(gate)), up);
 }
 
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
@@ -122,6 +124,10 @@ Tensor run_layer_norm(Tape& tape, const OperatorCall& call) {
 }
 
 }  // namespace
+
+Tensor early_activation(Tape& tape, const model::Operator& op, Tensor gate) {
+  return activation(tape, op.activation, std::move(gate));
+}
 
 std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
   const model::Operator& op = *call.op;

@@ -24,7 +24,12 @@ struct OperatorCall {
   std::vector<model::Shape> weight_shapes;
   // How the matrix of a linear is held.
   Quantized quantization;
+  bool activated = false;  // gated_activation: the first input went through early_activation
 };
+
+// The first half of a gated activation, act(gate): models write act(gate(x)) * up(x), so it runs
+// before the other projection, and the gate's own projection is a temporary of that expression.
+[[nodiscard]] Tensor early_activation(Tape& tape, const model::Operator& op, Tensor gate);
 
 // Runs one operator; one tensor per output of the graph's operator, and behind the loss the logits
 // that the model returns. Releases nothing the caller holds.

@@ -52,7 +52,8 @@ namespace steelyard::step {
 
 // --- Reductions and normalisations -----------------------------------------------------------
 
-[[nodiscard]] Tensor softmax(Tape& tape, Tensor x, DType result);
+// Compiled code keeps maximum and sum of each row of `last` elements (0: not counted).
+[[nodiscard]] Tensor softmax(Tape& tape, Tensor x, DType result, std::int64_t last = 0);
 [[nodiscard]] Tensor layer_norm(Tape& tape, Tensor x, const Tensor& weight, const Tensor& bias,
                                 std::int64_t last);
 // F.rms_norm as one kernel: saves its input and the reciprocal root per row (fp32).

@@ -31,7 +31,7 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
   // F.linear hands the bias to addmm in the compute type; the cast copy dies with the call.
   const Tensor b = bias ? product_weight(tape, bias) : Tensor();
   const std::int64_t rows = a.numel / inputs;
-  tape.begin_operation();
+  tape.begin_operation(b ? OperationKind::addmm : OperationKind::mm, {&a, &w, &b});
   Tensor y = tape.allocate(checked_multiply(rows, outputs), a.dtype, "mm");
   tape.gemm("mm", a.dtype, rows, outputs, inputs, 1,
             matrix_traffic(rows, outputs, inputs, 1, a.dtype));
@@ -74,7 +74,7 @@ Tensor matmul(Tape& tape, Tensor first, Tensor second, std::int64_t batch, std::
   // _matmul_impl).
   Tensor a = contiguous(tape, to_compute(tape, std::move(first)));
   Tensor b = contiguous(tape, to_compute(tape, std::move(second)));
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::bmm, {&a, &b});
   Tensor y = tape.allocate(checked_multiply(batch, checked_multiply(m, n)), a.dtype, "bmm");
   tape.gemm("bmm", a.dtype, m, n, k, batch, matrix_traffic(m, n, k, batch, a.dtype));
   if (!tape.tracks({&a, &b})) return y;
@@ -105,7 +105,7 @@ Tensor matmul(Tape& tape, Tensor first, Tensor second, std::int64_t batch, std::
 
 Tensor embedding(Tape& tape, const Tensor& ids, const Tensor& table, std::int64_t hidden) {
   const std::int64_t tokens = ids.numel;
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&ids, &table});
   Tensor y = tape.allocate(checked_multiply(tokens, hidden), table.dtype, "embedding");
   tape.pointwise("embedding", bytes_of(ids) + 2 * bytes_of(y));
   if (!tape.tracks({&table})) return y;
@@ -166,7 +166,7 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const Tensor k = to_compute(tape, std::move(key));
   const Tensor v = to_compute(tape, std::move(value));
   const std::string_view name = efficient ? "efficient_attention" : "flash_attention";
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::attention, {&q, &k, &v});
   // The result lies in memory as [B,S,nh,d], whatever its shape says: transposing back is free.
   Tensor y = tape.allocate(q.numel, q.dtype, name);
   const std::int64_t statistics =

@@ -13,7 +13,7 @@ Tensor normalised(Tape& tape, std::string_view name, Tensor argument, const Tens
                   const Tensor& bias, std::int64_t last, int statistics) {
   const Tensor x = std::move(argument);
   const std::int64_t rows = x.numel / last;
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::reduction, {&x, &weight, &bias});
   Tensor y = tape.allocate(x.numel, x.dtype, name);
   std::vector<StorageRef> saved = {x.storage};
   for (int i = 0; i < statistics; ++i) {  // fp32 even for 16-bit input (layer_norm_kernel.cu)
@@ -53,9 +53,23 @@ Tensor fused_rms_norm(Tape& tape, Tensor x, const Tensor& weight, std::int64_t l
   return normalised(tape, "rms_norm", std::move(x), weight, Tensor(), last, 1);
 }
 
-Tensor softmax(Tape& tape, Tensor argument, DType dtype) {
+namespace {
+
+// Inductor decomposes softmax into pointwise code over a maximum and a sum per row, both kept.
+struct RowStatistics {
+  Tensor maximum, sum;
+};
+RowStatistics row_statistics(Tape& tape, std::int64_t rows) {
+  if (!tape.options().compiled || rows == 0) return {};
+  return {tape.allocate(rows, DType::fp32, "amax"), tape.allocate(rows, DType::fp32, "sum")};
+}
+
+}  // namespace
+
+Tensor softmax(Tape& tape, Tensor argument, DType dtype, std::int64_t last) {
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::reduction, {&x});
+  const RowStatistics statistics = row_statistics(tape, last == 0 ? 0 : x.numel / last);
   // _softmax(half_to_float) converts inside the kernel: no copy of the input.
   Tensor y = tape.allocate(x.numel, dtype, "softmax");
   tape.pointwise("softmax", bytes_of(x) + bytes_of(y));
@@ -73,9 +87,10 @@ Tensor softmax(Tape& tape, Tensor argument, DType dtype) {
 
 Tensor cross_entropy(Tape& tape, Tensor argument, const Tensor& labels, std::int64_t rows) {
   const Tensor logits = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::reduction, {&logits});
   // F.cross_entropy names the type of its own log_softmax, so autocast does not widen it, but
   // nll_loss is on autocast's fp32 list (LossNLL.cpp:652, autocast_mode.h:501).
+  const RowStatistics statistics = row_statistics(tape, rows);
   Tensor log_probabilities = tape.allocate(logits.numel, logits.dtype, "log_softmax");
   tape.pointwise("log_softmax", bytes_of(logits) + bytes_of(log_probabilities));
   if (tape.tracks({&logits})) {
@@ -89,6 +104,7 @@ Tensor cross_entropy(Tape& tape, Tensor argument, const Tensor& labels, std::int
   }
   const Tensor likelihood = to_fp32_if_autocast(tape, log_probabilities);
   log_probabilities = Tensor();
+  tape.begin_operation(OperationKind::reduction, {&likelihood, &labels});
   Tensor loss = tape.allocate(1, likelihood.dtype, "nll_loss");
   const Tensor total_weight = tape.allocate(1, likelihood.dtype, "nll_loss");
   tape.pointwise("nll_loss", bytes_of(labels) + bytes_of(rows, likelihood.dtype));
@@ -109,7 +125,7 @@ Tensor cross_entropy(Tape& tape, Tensor argument, const Tensor& labels, std::int
 Tensor fused_cross_entropy(Tape& tape, Tensor argument, const Tensor& labels, std::int64_t rows,
                            bool in_place) {
   const Tensor logits = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::other, {&logits, &labels});
   Tensor loss = tape.allocate(rows, DType::fp32, "fused_cross_entropy");  // reduction="none"
   const Tensor logsumexp = tape.allocate(rows, DType::fp32, "fused_cross_entropy");
   tape.pointwise("fused_cross_entropy", bytes_of(logits));

@@ -20,7 +20,7 @@ DType promoted(DType a, DType b) {
 Tensor unary(Tape& tape, std::string_view name, Tensor argument, bool saves_input,
              bool saves_output) {
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&x});
   Tensor y = tape.allocate(x.numel, x.dtype, name);
   y.dense = x.dense;
   tape.pointwise(name, bytes_of(x) + bytes_of(y));
@@ -60,10 +60,14 @@ Tensor cast_back(Tape& tape, Tensor gradient, DType dtype) {
 Tensor to(Tape& tape, Tensor argument, DType dtype) {
   if (argument.dtype == dtype) return argument;
   const Tensor x = std::move(argument);
-  tape.begin_operation();
-  Tensor y = tape.allocate(x.numel, dtype, "to");
+  Tensor y = tape.known_cast(x, dtype);
+  if (!y) {
+    tape.begin_operation(OperationKind::pointwise, {&x});
+    y = tape.allocate(x.numel, dtype, "to");
+    tape.pointwise("to", bytes_of(x) + bytes_of(y));
+    tape.remember_cast(x, y);
+  }
   y.dense = x.dense;
-  tape.pointwise("to", bytes_of(x) + bytes_of(y));
   if (tape.tracks({&x})) {
     const DType before = x.dtype;
     tape.track(y, "to", {Tape::edge_of(x)}, {}, [before](Tape& t, const Gradients& gradients) {
@@ -130,7 +134,7 @@ Tensor slice(Tape& tape, const Tensor& x, std::int64_t numel) {
 Tensor contiguous(Tape& tape, Tensor argument) {
   if (argument.dense) return argument;
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&x});
   Tensor y = tape.allocate(x.numel, x.dtype, "clone");
   tape.pointwise("clone", 2 * bytes_of(x));
   if (tape.tracks({&x})) {
@@ -144,7 +148,7 @@ Tensor contiguous(Tape& tape, Tensor argument) {
 Tensor cat(Tape& tape, Tensor first, Tensor second) {
   const Tensor a = std::move(first);
   const Tensor b = std::move(second);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&a, &b});
   Tensor y = tape.allocate(a.numel + b.numel, promoted(a.dtype, b.dtype), "cat");
   tape.pointwise("cat", 2 * bytes_of(y));
   if (tape.tracks({&a, &b})) {
@@ -165,7 +169,7 @@ Tensor cat(Tape& tape, Tensor first, Tensor second) {
 Tensor repeat(Tape& tape, Tensor argument, std::int64_t times) {
   if (times == 1) return argument;
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&x});
   Tensor y = tape.allocate(x.numel * times, x.dtype, "clone");
   tape.pointwise("clone", bytes_of(x) + bytes_of(y));
   if (tape.tracks({&x})) {
@@ -180,7 +184,7 @@ Tensor repeat(Tape& tape, Tensor argument, std::int64_t times) {
 Tensor add(Tape& tape, Tensor first, Tensor second) {
   const Tensor a = std::move(first);
   const Tensor b = std::move(second);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&a, &b});
   Tensor y = tape.allocate(std::max(a.numel, b.numel), promoted(a.dtype, b.dtype), "add");
   y.dense = a.numel >= b.numel ? a.dense : b.dense;
   tape.pointwise("add", bytes_of(a) + bytes_of(b) + bytes_of(y));
@@ -208,7 +212,7 @@ Tensor add(Tape& tape, Tensor first, Tensor second) {
 
 Tensor add_constant(Tape& tape, Tensor argument) {
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&x});
   Tensor y = tape.allocate(x.numel, x.dtype, "add");
   y.dense = x.dense;
   tape.pointwise("add", bytes_of(x) + bytes_of(y));
@@ -222,7 +226,7 @@ Tensor add_constant(Tape& tape, Tensor argument) {
 Tensor mul(Tape& tape, Tensor first, Tensor second) {
   const Tensor a = std::move(first);
   const Tensor b = std::move(second);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&a, &b});
   Tensor y = tape.allocate(std::max(a.numel, b.numel), promoted(a.dtype, b.dtype), "mul");
   y.dense = a.numel >= b.numel ? a.dense : b.dense;
   tape.pointwise("mul", bytes_of(a) + bytes_of(b) + bytes_of(y));
@@ -258,7 +262,7 @@ Tensor pow(Tape& tape, Tensor x) {
 
 Tensor mean(Tape& tape, Tensor argument, std::int64_t last) {
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::reduction, {&x});
   Tensor y = tape.allocate(x.numel / last, x.dtype, "mean");
   tape.pointwise("mean", bytes_of(x) + bytes_of(y));
   if (tape.tracks({&x})) {
@@ -291,18 +295,45 @@ Tensor relu(Tape& tape, Tensor x) {
 Tensor gelu(Tape& tape, Tensor x) {
   return unary(tape, "gelu", std::move(x), true, false);
 }
-Tensor silu(Tape& tape, Tensor x) {
-  return unary(tape, "silu", std::move(x), true, false);
+namespace {
+
+// sigmoid = x.sigmoid(); return grad * sigmoid * (1.0 + x * (1.0 - sigmoid)): the temporaries of an
+// expression live until its end.
+Gradients composite_silu_backward(Tape& tape, const Tensor& dy) {
+  std::vector<Tensor> temporaries;
+  for (int i = 0; i < 5; ++i) {
+    temporaries.push_back(tape.allocate(dy.numel, dy.dtype, "silu_backward"));
+    tape.pointwise("silu_backward", 3 * bytes_of(dy));
+  }
+  return {tape.allocate(dy.numel, dy.dtype, "silu_backward")};
+}
+
+}  // namespace
+
+Tensor silu(Tape& tape, Tensor argument) {
+  if (!tape.options().composite_silu_backward) {
+    return unary(tape, "silu", std::move(argument), true, false);
+  }
+  const Tensor x = std::move(argument);
+  tape.begin_operation(OperationKind::pointwise, {&x});
+  Tensor y = tape.allocate(x.numel, x.dtype, "silu");
+  tape.pointwise("silu", bytes_of(x) + bytes_of(y));
+  if (!tape.tracks({&x})) return y;
+  tape.track(y, "silu", {Tape::edge_of(x)}, {x.storage}, [](Tape& t, const Gradients& gradients) {
+    return composite_silu_backward(t, gradients[0]);
+  });
+  return y;
 }
 
 Tensor dropout(Tape& tape, Tensor argument, double probability) {
   if (probability <= 0.0) return argument;
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&x});
   Tensor y = tape.allocate(x.numel, x.dtype, "native_dropout");
   // Dropout.cpp, is_fused_kernel_acceptable: on CUDA the mask is one byte per element.
   const Tensor mask = tape.allocate(x.numel, DType::boolean, "native_dropout");
   tape.pointwise("native_dropout", 2 * bytes_of(x) + bytes_of(mask));
+  tape.materialise_random(mask, y);
   if (tape.tracks({&x})) {
     tape.track(y, "native_dropout", {Tape::edge_of(x)}, {mask.storage},
                [](Tape& t, const Gradients& gradients) {
@@ -317,7 +348,7 @@ Tensor dropout(Tape& tape, Tensor argument, double probability) {
 
 Tensor where(Tape& tape, const Tensor& mask, Tensor argument) {
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&mask, &x});
   Tensor y = tape.allocate(x.numel, x.dtype, "where");
   tape.pointwise("where", 2 * bytes_of(x) + bytes_of(mask));
   if (tape.tracks({&x})) {

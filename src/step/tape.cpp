@@ -7,7 +7,7 @@
 namespace steelyard::step {
 
 Storage::~Storage() {
-  if (!external) tape->emit(EventKind::free, slot);
+  if (!external && !pending) tape->emit(EventKind::free, slot);
 }
 
 Tape::Tape(Program& program, TapeOptions options) : program_(program), options_(options) {
@@ -32,8 +32,20 @@ std::int32_t Tape::new_slot(Bytes bytes, std::string_view operation, facts::Vram
 
 Tensor Tape::allocate(std::int64_t numel, DType dtype, std::string_view operation,
                       facts::VramCategory category) {
+  if (from_cache() && !cached_.empty()) {
+    Tensor kept = alias(std::move(cached_.front()), numel, dtype);
+    cached_.pop_front();
+    served_.push_back(kept.storage);
+    return kept;
+  }
   Tensor tensor = adopted(numel, dtype, operation, category);
-  emit(EventKind::allocate, tensor.storage->slot);
+  if (options_.compiled) {
+    tensor.storage->pending = true;
+    fresh_.push_back(tensor.storage);
+  } else {
+    emit(EventKind::allocate, tensor.storage->slot);
+  }
+  if (cache_ == CacheMode::fill && result_kept_) cached_.push_back(tensor.storage);
   return tensor;
 }
 
@@ -69,8 +81,39 @@ Tensor Tape::alias(StorageRef storage, std::int64_t numel, DType dtype) {
 }
 
 std::int32_t Tape::disown(const Tensor& tensor) {
+  materialise(tensor);
   tensor.storage->external = true;
   return tensor.storage->slot;
+}
+
+void Tape::begin_operation(OperationKind kind, std::initializer_list<const Tensor*> reads) {
+  result_kept_ = cache_ != CacheMode::off && keeps_result(kind);
+  if (options_.compiled) {
+    settle_rest();
+    operation_ = kind;
+    reads_.clear();
+    const bool fused = kind == OperationKind::pointwise || kind == OperationKind::reduction;
+    for (const Tensor* tensor : reads) {
+      if (!*tensor) continue;
+      if (!fused && !from_cache()) materialise(*tensor);
+      reads_.push_back(tensor->storage);
+    }
+  }
+  operation_start_ = sink_->size();
+  operation_slot_ = static_cast<std::int32_t>(program_.slots.size());
+  served_before_ = served_.size();
+}
+
+void Tape::set_cache(CacheMode mode) {
+  cache_ = mode;
+  products_ = 0;
+  result_kept_ = false;
+}
+
+// torchtitan/parallelisms/parallelize_llama.py, _get_custom_policy (2025-04).
+bool Tape::keeps_result(OperationKind kind) {
+  if (kind == OperationKind::mm) return ++products_ % 2 == 1;
+  return kind == OperationKind::attention;
 }
 
 bool Tape::tracks(std::initializer_list<const Tensor*> inputs) const {
@@ -101,8 +144,16 @@ void Tape::track(Tensor& output, std::string_view operation, std::vector<Edge> i
                  std::vector<StorageRef> saved, Node::Backward backward) {
   if (!saved.empty()) {
     bool saves_result = false;
-    for (const StorageRef& storage : saved) saves_result |= storage->slot >= operation_slot_;
+    for (const StorageRef& storage : saved) {
+      const bool own = std::find(served_.begin() + static_cast<std::ptrdiff_t>(served_before_),
+                                 served_.end(), storage) != served_.end();
+      saves_result |= own || storage->slot >= operation_slot_;
+      if (operation_ == OperationKind::other) materialise(storage);
+    }
     last_saved_ = saves_result ? sink_->size() : operation_start_;
+    const std::size_t surely_ran = saves_result ? served_.size() : served_before_;
+    served_.erase(served_.begin(), served_.begin() + static_cast<std::ptrdiff_t>(surely_ran));
+    served_before_ -= std::min(served_before_, surely_ran);
   }
   output.node = make_node(operation, std::move(inputs), std::move(saved), std::move(backward));
   output.output = 0;
@@ -113,6 +164,10 @@ void Tape::track(Tensor& output, std::string_view operation, std::vector<Edge> i
 void Tape::accumulate(Tensor& into, Tensor gradient) {
   if (!into) {
     into = std::move(gradient);
+    return;
+  }
+  if (options_.compiled) {
+    into = compiled_sum(into, gradient);
     return;
   }
   const Bytes traffic = 3 * bytes_of(into);
@@ -134,6 +189,7 @@ void Tape::run_backward(const Tensor& root, Tensor gradient) {
   std::map<std::int64_t, Pending, std::greater<>> pending;
   const auto deliver = [&](const Edge& edge, Tensor arriving) {
     if (edge.leaf != kNoLeaf) {
+      materialise(arriving);
       leaf_gradient(edge.leaf, std::move(arriving));
       return;
     }
@@ -155,7 +211,16 @@ void Tape::run_backward(const Tensor& root, Tensor gradient) {
     const std::size_t colon = full.find(": ");
     module_ = colon == std::string::npos ? std::string() : full.substr(0, colon);
 
+    if (options_.compiled) {
+      begin_operation(OperationKind::pointwise);
+      reads_ = current.node->saved;
+      for (const Tensor& arrived : current.gradients) {
+        if (arrived) reads_.push_back(arrived.storage);
+      }
+    }
     std::vector<Tensor> results = current.node->backward(*this, current.gradients);
+    if (options_.compiled) settle_rest();
+    reads_.clear();
     current.node->saved.clear();
     current.node->backward = nullptr;
     current.gradients.clear();
@@ -168,6 +233,7 @@ void Tape::run_backward(const Tensor& root, Tensor gradient) {
 
 Tensor Tape::cast_weight(const Tensor& weight) {
   if (auto known = casts_.find(weight.leaf); known != casts_.end()) return known->second;
+  begin_operation(OperationKind::pointwise, {&weight});
   Tensor cast =
       allocate(weight.numel, arithmetic().compute, "cast_weight", facts::VramCategory::parameters);
   cast.storage->cast = true;
@@ -197,10 +263,17 @@ void Tape::stop_early(std::size_t first) {
     if (event.kind == EventKind::free && !unborn.contains(event.index)) kept.push_back(event);
   }
   events = std::move(kept);
+  cached_.insert(cached_.begin(), served_.begin(), served_.end());
+  served_.clear();
 }
 
 void Tape::work(WorkKind kind, std::string_view operation, DType dtype, Flops flops,
                 Bytes traffic) {
+  if (from_cache()) return;  // known already
+  if (options_.compiled) {
+    settle(kind);
+    if (kind == WorkKind::memory && operation_ != OperationKind::other) return;  // fused
+  }
   Work entry;
   entry.kind = kind;
   entry.dtype = dtype;
@@ -218,7 +291,9 @@ void Tape::gemm(std::string_view operation, DType dtype, std::int64_t m, std::in
                 std::int64_t k, std::int64_t batch, Bytes traffic) {
   const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) *
                        static_cast<double>(k) * static_cast<double>(batch);
+  const std::size_t before = program_.work.size();
   work(WorkKind::gemm, operation, dtype, Flops(flops), traffic);
+  if (program_.work.size() == before) return;
   Work& entry = program_.work.back();
   entry.m = m;
   entry.n = n;

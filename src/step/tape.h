@@ -12,12 +12,15 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/quantity.h"
@@ -38,6 +41,10 @@ struct Storage {
   bool external = false;  // parameters and other things that outlive the tape: never freed here
   bool weight = false;    // a parameter itself
   bool cast = false;      // autocast's copy of a parameter
+  // Compiled code: nothing is allocated yet; computed from `sources` where it is read.
+  bool pending = false;
+  std::vector<std::shared_ptr<Storage>> sources;
+  std::vector<std::pair<DType, std::weak_ptr<Storage>>> casts;  // of the whole, compiled code
 
   Storage() = default;
   Storage(const Storage&) = delete;
@@ -81,6 +88,20 @@ struct Node {
   Backward backward;
 };
 
+// What recomputation policies and compilers tell apart.
+enum class OperationKind : std::uint8_t {
+  other,      // a kernel of its own; a compiler calls it as it is
+  pointwise,  // each element from elements at the same place; also copies and views
+  reduction,  // and what is normalised by it: results of one element per row, or of the full shape
+  mm,         // product of two matrices
+  addmm,      // with a bias
+  bmm,        // of a batch of matrices
+  attention,
+};
+
+// Results of chosen operations that live from forward to the recomputation.
+enum class CacheMode : std::uint8_t { off, fill, replay };
+
 // How numbers are multiplied.
 struct Arithmetic {
   DType compute = DType::fp32;  // of matrix products
@@ -94,10 +115,15 @@ struct TapeOptions {
   // Gradients that meet are summed in place when nobody else holds the first one. False for tensor
   // subclasses (fake tensors), which the test vectors were recorded with.
   bool sum_in_place = true;
+  // The derivative of silu runs as the operations of infinitely_differentiable_silu_backward
+  // (FunctionsManual.cpp), as it did where the test vectors were recorded, not as one kernel.
+  bool composite_silu_backward = false;
   // Workspaces inside kernels (flash attention's dq accumulator, embedding's sort buffers).
   bool kernel_temporaries = true;
   // torch 1.13: mean(dim) saves its input.
   bool mean_saves_input = false;
+  // torch.compile: pointwise chains are fused and recomputed in backward (tape_compiled.cpp).
+  bool compiled = false;
 };
 
 class Tape {
@@ -153,13 +179,33 @@ class Tape {
   // Leaves autocast: the cache lets go.
   void clear_casts() { casts_.clear(); }
 
-  // Early stop of non-reentrant checkpointing: recomputation ends where the last saved tensor is
-  // known. `begin_operation` marks where an operation starts; `track` remembers the mark when it
-  // saves inputs only, the place behind the operation when it saves its own results.
-  void begin_operation() {
-    operation_start_ = sink_->size();
-    operation_slot_ = static_cast<std::int32_t>(program_.slots.size());
+  // An operation starts that reads these tensors; what is allocated until it is tracked, or the
+  // next one starts, is its result. Early stop of non-reentrant checkpointing ends a recomputation
+  // where the last saved tensor is known: `track` remembers this place when it saves inputs only,
+  // the place behind the operation when it saves its own results.
+  void begin_operation(OperationKind kind = OperationKind::other,
+                       std::initializer_list<const Tensor*> reads = {});
+
+  // Selective recomputation by operation (torch/utils/checkpoint.py,
+  // create_selective_checkpoint_contexts, with torchtitan's policy): the results of every second mm
+  // (the first, the third ...) and of attention live from forward to their recomputation, which
+  // takes them instead of computing.
+  void set_cache(CacheMode mode);
+  // Results that an early stop left unused.
+  void clear_cache() {
+    cached_.clear();
+    served_.clear();
   }
+  [[nodiscard]] const std::deque<StorageRef>& cached() const { return cached_; }
+
+  // Compiled code: the tensor exists from here on, because a kernel that is not fused reads it.
+  void materialise(const Tensor& tensor) { materialise(tensor.storage); }
+  void materialise(const StorageRef& storage);
+  // Compiled code: a random mask is not computed twice; `result` needs it besides its sources.
+  void materialise_random(const Tensor& mask, const Tensor& result);
+  // Compiled code casts a tensor once: common subexpressions are one. Empty when not known.
+  [[nodiscard]] Tensor known_cast(const Tensor& tensor, DType dtype) const;
+  void remember_cast(const Tensor& tensor, const Tensor& cast);
   // Removes from the current sink, from `first` on, what lies behind the last saved tensor.
   void stop_early(std::size_t first);
 
@@ -177,6 +223,11 @@ class Tape {
  private:
   friend struct Storage;
   void emit(EventKind kind, std::int32_t index) { sink_->push_back({kind, index}); }
+  [[nodiscard]] bool keeps_result(OperationKind kind);
+  [[nodiscard]] bool from_cache() const { return cache_ == CacheMode::replay && result_kept_; }
+  void settle(WorkKind kind);
+  void settle_rest();
+  [[nodiscard]] Tensor compiled_sum(const Tensor& a, const Tensor& b);
   void accumulate(Tensor& into, Tensor gradient);
   [[nodiscard]] std::int32_t new_slot(Bytes bytes, std::string_view operation,
                                       facts::VramCategory category);
@@ -194,6 +245,15 @@ class Tape {
   std::int32_t operation_slot_ = 0;  // slots from here on were made by the current operation
   std::size_t last_saved_ = 0;       // nothing is saved by events behind this index
   std::unordered_map<std::int32_t, Tensor> casts_;  // by leaf
+  CacheMode cache_ = CacheMode::off;
+  bool result_kept_ = false;  // of the current operation, by the cache
+  std::int64_t products_ = 0;
+  std::deque<StorageRef> cached_;
+  // Taken from the cache by operations that an early stop may leave out: they stay there then.
+  std::vector<StorageRef> served_;
+  std::size_t served_before_ = 0;                   // the current operation
+  OperationKind operation_ = OperationKind::other;  // compiled code: the current one
+  std::vector<StorageRef> reads_, fresh_;           // what it reads; what it made
   std::unordered_map<std::string, std::int32_t> names_;
 };
 

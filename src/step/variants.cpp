@@ -53,6 +53,10 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, facts::Atte
   STEELYARD_TRY(math, read<MathAttention>(profile, "math_attention", v.math_attention,
                                           {{"eager", MathAttention::eager},
                                            {"sdpa_math", MathAttention::sdpa_math}}));
+  STEELYARD_TRY(checkpoint, read<Checkpoint>(profile, "checkpoint", v.checkpoint,
+                                             {{"early_stop", Checkpoint::early_stop},
+                                              {"whole", Checkpoint::whole},
+                                              {"reentrant", Checkpoint::reentrant}}));
   STEELYARD_TRY(mean, read<bool>(profile, "mean", v.mean_saves_input,
                                  {{"saves_input", true}, {"saves_nothing", false}}));
   v.rms_norm = rms_norm;
@@ -60,6 +64,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, facts::Atte
   v.loss = loss;
   v.key_value_repeat = repeat;
   v.math_attention = math;
+  v.checkpoint = checkpoint;
   v.mean_saves_input = mean;
   v.dropout = profile.dropout;
   v.keeps_logits = profile.keeps_logits;

@@ -16,6 +16,11 @@ enum class KeyValueRepeat { repeat, grouped };  // repeat_kv before attention | 
 enum class MathAttention { eager, sdpa_math };  // the model's own code | SDPA's math kernel
 enum class AttentionKernel { flash, efficient, math };
 
+// torch.utils.checkpoint without reentrance, which ends where the last saved tensor is known | the
+// same run to its end | CheckpointFunction, Megatron's and the older default: its frame holds
+// result and gradient through the backward of what it computed again
+enum class Checkpoint { early_stop, whole, reentrant };
+
 struct Variants {
   RmsNorm rms_norm = RmsNorm::upcast;
   Rotary rotary = Rotary::rotate_half;
@@ -23,6 +28,7 @@ struct Variants {
   KeyValueRepeat key_value_repeat = KeyValueRepeat::repeat;
   MathAttention math_attention = MathAttention::eager;
   AttentionKernel attention = AttentionKernel::flash;
+  Checkpoint checkpoint = Checkpoint::early_stop;
   bool dropout = true;
   bool mean_saves_input = false;
   bool keeps_logits = false;

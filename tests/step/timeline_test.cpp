@@ -140,7 +140,7 @@ Traces traces_of(Program& program, const model::Graph& graph, BlockOptions optio
   SharedTensors shared;
   shared.token_ids = outside(graph.batch * graph.sequence, DType::int64);
   shared.mask = outside(graph.sequence * graph.sequence, DType::boolean);
-  const bool recompute = options.recompute;
+  const Recompute recompute = options.recompute;
   for (const model::Segment& segment : graph.segments) {
     for (const model::Weight& weight : segment.blocks[0].weights) {
       if (!weight.tied_to.empty()) options.graded.insert(weight.tied_to);
@@ -151,7 +151,7 @@ Traces traces_of(Program& program, const model::Graph& graph, BlockOptions optio
     const model::Segment& segment = graph.segments[s];
     const bool first = s == 0;
     const bool last = s + 1 == graph.segments.size();
-    options.recompute = recompute && !first && !last;
+    options.recompute = first || last ? Recompute::none : recompute;
     traces.emplace_back(
         trace_block(program, graph, segment.blocks[0], options, shared, first, last),
         segment.repeat);
@@ -254,7 +254,7 @@ TEST(Timeline, CheckpointedStepsAddAndHoldWhatIsRecorded) {
   for (const Value& row : rows) {
     const model::Graph graph = recorded_graph(row);
     BlockOptions options = options_of(row);
-    options.recompute = true;
+    options.recompute = Recompute::everything;
     const Traced ours = traced(graph, options);
     EXPECT_EQ(ours.forward - shifted_labels(graph) + unused_mask(row),
               recorded(row, "forward", "live"))

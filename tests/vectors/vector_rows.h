@@ -45,6 +45,8 @@ inline step::BlockOptions recorded_options(const std::string& mode) {
   step::BlockOptions options;
   options.tape.kernel_temporaries = false;
   options.tape.sum_in_place = false;
+  options.tape.composite_silu_backward = true;
+  options.frames = step::Frames::function;
   options.tape.arithmetic.compute = mode == "fp32" ? facts::DType::fp32 : facts::DType::bf16;
   options.tape.arithmetic.autocast = mode == "amp_bf16";
   options.weight_dtype = mode == "bf16" ? facts::DType::bf16 : facts::DType::fp32;
