@@ -29,6 +29,9 @@ struct FrameworkProfile {
   // DDP: gradients are views of the buckets (gradient_as_bucket_view=True).
   bool ddp_gradient_as_bucket_view = false;
   Bytes ddp_bucket = Bytes(25 * 1024 * 1024);
+  // A pipeline stage lets go of an output once it is sent (Megatron's deallocate_output_tensor);
+  // otherwise it stays until its backward pass.
+  bool pipeline_releases_outputs = false;
   // The dropout probabilities of the model's configuration apply (train mode); some recipes set 0.
   bool dropout = true;
   bool supported = true;  // false: known by name, rules not built yet

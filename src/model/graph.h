@@ -66,6 +66,11 @@ enum class OperatorKind {
   dropout,
   softcap,         // c * tanh(in / c)
   causal_lm_loss,  // in: logits [B,S,V]; out: scalar
+  // Between the ranks of a tensor-parallel group; no model has them, `step` puts them in.
+  copy_to_ranks,     // forward: nothing; backward: the gradients of all ranks are summed
+  sum_over_ranks,    // forward: partial results are summed; backward: nothing
+  gather_sequence,   // in: [B,S/t,H]; out: [B,S,H]; backward: sums and scatters
+  scatter_sequence,  // in: partial [B,S,H]; out: the sum's own part [B,S/t,H]; backward: gathers
 };
 
 enum class ActivationKind {
@@ -90,6 +95,8 @@ struct AttentionShape {
   double softcap = 0.0;     // 0: none
   double dropout = 0.0;
   bool softmax_in_fp32 = false;  // the model's own code asks for it (llama, mistral, ...)
+  // Ranks over which the keys and values are spread (context parallel): this one holds 1/context.
+  std::int64_t context = 1;
   // How the model's own eager code masks: masked positions chosen by `where` (gpt2) or an additive
   // mask (llama).
   bool masks_by_where = false;

@@ -11,6 +11,7 @@ using step::Communication;
 
 // The part of the buffer that passes each link of a ring of `ranks`, and how often.
 double share_over_link(Collective kind, double ranks) {
+  if (kind == Collective::send) return 1.0;
   const double once = (ranks - 1.0) / ranks;
   return kind == Collective::all_reduce ? 2.0 * once : once;
 }

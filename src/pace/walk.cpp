@@ -77,6 +77,7 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program,
 
 Walked walk(const Program& program, const Prices& prices) {
   Walked walked;
+  Seconds passing;  // forward and backward of all micro-batches
   for (const step::Pass& pass : program.step) {
     for (const Phase& phase : pass.phases) {
       Part once;
@@ -92,11 +93,18 @@ Walked walk(const Program& program, const Prices& prices) {
       walked.breakdown.memory_bound += once.memory * times;
       walked.breakdown.optimizer += once.optimizer * times;
       walked.breakdown.exposed_communication += once.exposed * times;
+      if (phase.kind == PhaseKind::forward || phase.kind == PhaseKind::backward) {
+        passing += (once.busy() + once.exposed) * times;
+      }
       walked.host_bound += waiting * times;
       walked.recomputed += once.recomputed * times;
       walked.kernels = checked_add(walked.kernels, checked_multiply(once.kernels, pass.repeat));
     }
   }
+  // The last stage begins when the first micro-batch has passed the others, and they end as late.
+  const double waits = static_cast<double>(program.stages - 1) /
+                       static_cast<double>(program.chunks * program.micro_batches);
+  walked.breakdown.bubble = passing * waits;
   return walked;
 }
 

@@ -48,19 +48,28 @@ void describe_model(const Request& request, const model::Graph& graph,
   plan.model.attention_forward_flops_per_sample = attention / static_cast<double>(graph.batch);
 }
 
-void measure_vram(const Request& request, const step::Program& program, Plan& plan) {
+using Programs = std::vector<step::RankProgram>;
+
+void measure_vram(const Request& request, const Programs& programs, Plan& plan) {
   const facts::DeviceMemoryConstants device =
       request.constants.device_memory.on(plan.machine.gpu.architecture);
   vram::Request wanted;
-  wanted.program = &program;
   wanted.device = &device;
   wanted.timeline = request.timeline;
   wanted.capacity = plan.machine.gpu.memory.value;
-  vram::Answer answer = vram::replay(wanted);
   plan.vram.capacity = plan.machine.gpu.memory;
-  plan.vram.fullest = answer.memory;
-  plan.vram.ranks = {std::move(answer.memory)};
-  plan.vram.timeline = std::move(answer.timeline);
+  for (const step::RankProgram& rank : programs) {
+    wanted.program = &rank.program;
+    vram::Answer answer = vram::replay(wanted);
+    answer.memory.kind = rank.kind;
+    answer.memory.ranks = rank.ranks;
+    if (plan.vram.ranks.empty() ||
+        answer.memory.peak_device_used > plan.vram.fullest.peak_device_used) {
+      plan.vram.fullest = answer.memory;
+      plan.vram.timeline = std::move(answer.timeline);
+    }
+    plan.vram.ranks.push_back(std::move(answer.memory));
+  }
   if (plan.vram.capacity) {
     plan.fits_vram = plan.vram.fullest.peak_device_used <= *plan.vram.capacity;
   } else {
@@ -68,6 +77,18 @@ void measure_vram(const Request& request, const step::Program& program, Plan& pl
         fmt::format("the memory of {} is unknown: set machine.vram_gib to learn whether it fits",
                     plan.machine.gpu.id));
   }
+}
+
+// The rank that the others wait for: the one with most arithmetic.
+const step::Program& busiest(const Programs& programs) {
+  const auto flops = [](const step::RankProgram& rank) {
+    double sum = 0.0;
+    for (const step::Work& work : rank.program.work) sum += work.flops.value();
+    return sum;
+  };
+  return std::max_element(programs.begin(), programs.end(),
+                          [&](const auto& a, const auto& b) { return flops(a) < flops(b); })
+      ->program;
 }
 
 Result<void> measure_ram(const Request& request, const step::Program& program, Bytes sample,
@@ -220,11 +241,14 @@ Result<Plan> figures(const Request& request) {
   STEELYARD_TRY(job, resolve(request.job, request.model, request.machine));
   plan.job = std::move(job);
   plan.machine = request.machine;
-  STEELYARD_TRY(graph, model::build(request.model, {*plan.job.train.micro_batch,
-                                                    *plan.job.train.sequence_length}));
-  STEELYARD_TRY(program, step::program_of(graph, plan.job, request.constants.framework));
+  const std::int64_t samples = *plan.job.train.micro_batch;
+  const std::int64_t tokens = *plan.job.train.sequence_length;
+  STEELYARD_TRY(graph, model::build(request.model, {samples, tokens}));
+  STEELYARD_TRY(local, model::build(request.model, {samples, tokens / plan.job.parallel.context}));
+  STEELYARD_TRY(programs, step::programs_of(local, plan.job, request.constants.framework));
+  const step::Program& program = busiest(programs);
   describe_model(request, graph, program.states, plan);
-  measure_vram(request, program, plan);
+  measure_vram(request, programs, plan);
   const Bytes sample = sample_bytes(program, graph);
   STEELYARD_CHECK(measure_ram(request, program, sample, plan));
   STEELYARD_CHECK(measure_pace(request, program, plan));

@@ -94,10 +94,11 @@ Result<void> resolve_ranks(Job& job, const facts::Machine& machine) {
 Result<void> resolve_sharding(Job& job) {
   const std::int64_t data = *job.parallel.data;
   const Sharding sharding = job.parallel.sharding;
-  const std::int64_t group = sharding == Sharding::hsdp ? std::min(data, *job.machine.gpus) : data;
-  fill(job, job.parallel.shard_group, "parallel.shard_group", group, Origin::fallback);
   // FSDP shards over the context-parallel ranks too: they hold the same parameters.
   const std::int64_t alike = checked_multiply(data, job.parallel.context);
+  const std::int64_t group =
+      sharding == Sharding::hsdp ? std::min(alike, *job.machine.gpus) : alike;
+  fill(job, job.parallel.shard_group, "parallel.shard_group", group, Origin::fallback);
   if (alike % *job.parallel.shard_group != 0) {
     return fail(impossible("parallel.shard_group", std::to_string(*job.parallel.shard_group),
                            fmt::format("a divisor of {} = parallel.data x parallel.context", alike),
@@ -107,6 +108,15 @@ Result<void> resolve_sharding(Job& job) {
   if (is_mixed(job.train.precision) && !is_zero(sharding)) reduce = ShortPrecision::fp32;
   fill(job, job.parallel.reduce_precision, "parallel.reduce_precision", reduce, Origin::fallback);
   return {};
+}
+
+// Every rank of a context group holds the same number of tokens.
+Result<void> resolve_tokens(Job& job, std::int64_t sequence) {
+  fill(job, job.train.sequence_length, "train.sequence_length", sequence, Origin::model);
+  if (*job.train.sequence_length % job.parallel.context == 0) return {};
+  return fail(impossible(
+      "parallel.context", std::to_string(job.parallel.context),
+      fmt::format("a divisor of train.sequence_length = {}", *job.train.sequence_length), ""));
 }
 
 // micro_batch x gradient_accumulation x data = global_batch; what is left out follows.
@@ -204,7 +214,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   STEELYARD_CHECK(resolve_batch(job));
   STEELYARD_CHECK(resolve_optimizer(job));
   STEELYARD_TRY(graph, model::build(model, {1, job.train.sequence_length.value_or(0)}));
-  fill(job, job.train.sequence_length, "train.sequence_length", graph.sequence, Origin::model);
+  STEELYARD_CHECK(resolve_tokens(job, graph.sequence));
   STEELYARD_CHECK(resolve_data(job, graph, machine));
   if (job.name.empty()) job.name = model.name;
   return job;

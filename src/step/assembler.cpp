@@ -5,15 +5,17 @@
 
 namespace steelyard::step {
 
-Assembler::Assembler(const model::Graph& graph, const facts::Job& job,
+Assembler::Assembler(const Stage& stage, const facts::Job& job,
                      const facts::FrameworkProfile& profile, const Variants& variants,
                      const Layout& layout, const AdapterHabits& habits)
-    : graph_(graph),
+    : stage_(stage),
+      graph_(stage.graph),
       job_(job),
       profile_(profile),
       variants_(variants),
       layout_(layout),
-      habits_(habits) {}
+      habits_(habits),
+      groups_(groups_of(job)) {}
 
 Program Assembler::assemble() {
   add_batch();
@@ -23,12 +25,13 @@ Program Assembler::assemble() {
   if (!profile_.gradients_set_to_none) add_existing_gradients();
   add_micro_batches();
   add_optimizer_step();
-  add_zero_grad(chains_);
-  set_states();
+  add_zero_grad();
   count_kernels();
   program_.gradients_outlive_step = layout_.gradients_outlive_step;
-  program_.ranks = layout_.data;
-  program_.communicators = layout_.data > 1 ? 1 : 0;
+  program_.ranks = checked_multiply(groups_.replicas.ranks, groups_.tensor.ranks);
+  for (const Group& group : {groups_.replicas, groups_.tensor, groups_.context, groups_.pipeline}) {
+    if (group.ranks > 1) ++program_.communicators;
+  }
   return std::move(program_);
 }
 
@@ -68,15 +71,13 @@ void Assembler::free(std::vector<Event>& events, std::int32_t slot_index) {
 }
 
 void Assembler::communicate(std::vector<Event>& events, Collective kind, Bytes payload,
-                            bool overlaps, std::string_view text, std::int64_t ranks,
-                            std::int64_t stride) {
-  if (ranks <= 1) return;
+                            bool overlaps, std::string_view text, const Group& group) {
+  if (group.ranks <= 1) return;
   Communication entry;
   entry.kind = kind;
   entry.payload = payload;
-  entry.ranks = ranks;
-  const std::int64_t on_node = job_.machine.gpus.value_or(ranks) / stride;
-  entry.ranks_per_node = std::clamp<std::int64_t>(on_node, 1, ranks);
+  entry.ranks = group.ranks;
+  entry.ranks_per_node = group.ranks_per_node;
   entry.overlaps = overlaps;
   entry.name = name(text);
   program_.communication.push_back(entry);

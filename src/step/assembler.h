@@ -12,18 +12,21 @@
 #include "facts/job.h"
 #include "model/graph.h"
 #include "step/block_trace.h"
+#include "step/groups.h"
 #include "step/layout.h"
+#include "step/pipeline.h"
 #include "step/program.h"
 
 namespace steelyard::step {
 
 class Assembler {
  public:
-  Assembler(const model::Graph& graph, const facts::Job& job,
-            const facts::FrameworkProfile& profile, const Variants& variants, const Layout& layout,
-            const AdapterHabits& habits);
+  Assembler(const Stage& stage, const facts::Job& job, const facts::FrameworkProfile& profile,
+            const Variants& variants, const Layout& layout, const AdapterHabits& habits);
 
   [[nodiscard]] Program assemble();
+  // Of the model as this stage holds it: the whole job's when the stage is the whole model.
+  [[nodiscard]] StateSizes states() const;
 
  private:
   struct Unit {
@@ -41,6 +44,16 @@ class Assembler {
     std::int64_t repeat = 1;
     std::vector<Unit> units;
   };
+  // A run of layers that the rank passes through in one go; several with virtual stages.
+  struct Chunk {
+    std::vector<Chain> chains;
+    std::vector<std::int32_t> shared_slots;  // of tensors that its layers share
+    std::int32_t mask = -1;                  // of the model's own attention code
+    std::int32_t live_window = -1;  // ZeRO-3 keeps gathered parameters that are soon needed again
+    // Between stages; -1 where the model begins or ends.
+    std::int32_t received = -1, sent = -1, received_gradient = -1, sent_gradient = -1;
+    bool has_loss = false;
+  };
 
   // setup.cpp
   void add_batch();
@@ -48,58 +61,64 @@ class Assembler {
   void add_optimizer_states();
   void add_communication_buffers();
   void add_existing_gradients();
-  void set_states();
   // micro_batch.cpp
-  [[nodiscard]] std::vector<Chain> trace_chains();
+  [[nodiscard]] BlockOptions block_options() const;
+  void trace_chunks();
+  [[nodiscard]] Chain trace_chain(const model::Segment& segment, BlockOptions& options, bool last);
   void add_micro_batches();
-  [[nodiscard]] Phase forward_phase(std::vector<Chain>& chains);
-  [[nodiscard]] Phase backward_phase(std::vector<Chain>& chains, bool reduces);
-  void add_forward(std::vector<Chain>& chains, Phase& phase);
-  void end_forward(std::vector<Chain>& chains, Phase& phase);
-  void end_micro_batch(std::vector<Chain>& chains, Phase& phase);
+  [[nodiscard]] Phase forward_phase(Chunk& chunk);
+  [[nodiscard]] Phase backward_phase(Chunk& chunk, bool last);
+  void add_forward(Chunk& chunk, Phase& phase);
+  void end_forward(Chunk& chunk, Phase& phase);
+  void end_micro_batch(Chunk& chunk, Phase& phase, bool last);
+  // pipeline_passes.cpp
+  void find_borders(Chunk& chunk);
+  void receive(Phase& phase, std::int32_t index, std::string_view what);
+  void send(Phase& phase, std::int32_t index, std::string_view what, bool release);
+  void add_turns();
   void reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces);
-  void add_backward(std::vector<Chain>& chains, Phase& phase, bool reduces);
+  void add_backward(Chunk& chunk, Phase& phase, bool last);
   void open_layer(std::vector<Event>& events, Unit& unit, bool backward);
-  void close_layer(std::vector<Event>& events, Unit& unit, bool backward);
+  void close_layer(std::vector<Event>& events, Unit& unit, bool backward, bool last);
   // The root unit: every block that is not a repeated layer.
-  void add_root(std::vector<Chain>& chains, Phase& phase, std::string_view layer,
+  void add_root(Chunk& chunk, Phase& phase, std::string_view layer,
                 void (Assembler::*what)(std::vector<Event>&, Unit&));
   void gather_root(std::vector<Event>& events, Unit& unit);
   void release_root(std::vector<Event>& events, Unit& unit);
   void reduce_sharded(std::vector<Event>& events, Unit& unit);
   void keep_shards(std::vector<Event>& events, Unit& unit);
   void make_sharding_slots(Unit& unit);
-  void make_mask();
+  void make_mask(Chunk& chunk);
   // optimizer_phase.cpp
   void add_optimizer_step();
-  void add_zero_grad(std::vector<Chain>& chains);
+  void add_zero_grad();
+  void release_gradients(std::vector<Event>& events, const Unit& unit);
 
   std::int32_t slot(Bytes bytes, facts::VramCategory category, std::string_view name,
                     Stream stream = Stream::compute);
   void allocate(std::vector<Event>& events, std::int32_t slot_index);
   void free(std::vector<Event>& events, std::int32_t slot_index);
-  // `stride`: distance of neighbouring ranks of the group, in ranks of the job.
   void communicate(std::vector<Event>& events, Collective kind, Bytes payload, bool overlaps,
-                   std::string_view name, std::int64_t ranks, std::int64_t stride = 1);
+                   std::string_view name, const Group& group);
   void work(std::vector<Event>& events, WorkKind kind, Bytes traffic, std::string_view name);
   std::int32_t name(std::string_view text);
   void count_kernels();
   [[nodiscard]] std::int64_t micro_batches() const;
   [[nodiscard]] bool reduces_each_micro_batch() const;
 
-  const model::Graph& graph_;
+  const Stage& stage_;
+  const model::Graph& graph_;  // of the stage
   const facts::Job& job_;
   const facts::FrameworkProfile& profile_;
   const Variants& variants_;
   const Layout& layout_;
   const AdapterHabits& habits_;
+  Groups groups_;
   Program program_;
   SharedTensors shared_;
   std::map<std::string, std::int32_t, std::less<>> names_;
-  std::vector<Chain> chains_;
-  std::int32_t mask_ = -1;                                     // of the model's own attention code
+  std::vector<Chunk> chunks_;
   std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1;  // DeepSpeed's
-  std::int32_t live_window_ = -1;  // ZeRO-3 keeps gathered parameters that are soon needed again
 };
 
 }  // namespace steelyard::step

@@ -17,7 +17,8 @@ AttentionDims dims_of(const OperatorCall& call) {
   dims.kv_heads = shape.kv_heads;
   dims.head_dim = shape.head_dim;
   dims.queries = call.inputs[0].numel / (dims.samples * dims.heads * dims.head_dim);
-  dims.keys = call.inputs[1].numel / (dims.samples * dims.kv_heads * dims.head_dim);
+  dims.context = shape.context;
+  dims.keys = call.inputs[1].numel / (dims.samples * dims.kv_heads * dims.head_dim) * dims.context;
   if (shape.causal) {
     // A causal kernel skips half of the scores; a window of w keeps about w of each row.
     const double window = shape.window > 0 ? static_cast<double>(shape.window) : 1e300;
@@ -104,7 +105,9 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
                : math_attention(tape, dims, std::move(heads));
   }
   AttentionDims kernel = dims;
-  if (heads.k.numel == heads.q.numel && dims.queries == dims.keys) kernel.kv_heads = dims.heads;
+  if (heads.k.numel == heads.q.numel && dims.queries * dims.context == dims.keys) {
+    kernel.kv_heads = dims.heads;
+  }
   // Flash attention has no fp32 kernel: PyTorch falls back to the memory-efficient one.
   const bool wide = tape.arithmetic().compute == DType::fp32;
   const bool efficient = wide || call.variants->attention == AttentionKernel::efficient;

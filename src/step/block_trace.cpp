@@ -247,7 +247,8 @@ Tensor BlockRun::forward(const Tensor& input) {
     }
   }
   tape_.enter("");
-  Tensor output = tensor_of(block_.output);
+  Tensor output;  // none from a block that only makes shared tensors
+  if (block_.output.index >= 0) output = tensor_of(block_.output);
   for (Tensor& tensor : live_) tensor = Tensor();
   return output;
 }
@@ -408,14 +409,15 @@ BlockTrace BlockRun::run(bool first, bool last) {
   if (again_) tape_.set_grad_enabled(false);
   if (options_.recompute == Recompute::operations) tape_.set_cache(CacheMode::fill);
   Tensor output = forward(input);
+  const bool has_output = static_cast<bool>(output);
   tape_.set_cache(CacheMode::off);
-  tape_.materialise(output);
+  if (has_output) tape_.materialise(output);
   roots_ = {output.node};
   trace_.output_requires_grad = trains(input) || options_.output_made_leaf;
   if (!again_) list_saved();
   if (last) {
     hold_for_caller(output, last);
-  } else {
+  } else if (output) {
     trace_.forward.push_back({EventKind::carry, output.storage->slot});
     tape_.disown(output);
   }
@@ -442,7 +444,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.after_forward);
   tape_.clear_casts();
 
-  if (trace_.output_requires_grad) backward(input, root, last);
+  if (has_output && trace_.output_requires_grad) backward(input, root, last);
   roots_.clear();
   tape_.record_to(trace_.backward);
   input = Tensor();

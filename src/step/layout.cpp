@@ -82,7 +82,8 @@ void set_types(const facts::Job& job, const Short& precision, Layout& layout) {
 }
 
 void set_shards(const facts::Job& job, Layout& layout) {
-  layout.data = job.parallel.data.value_or(1);
+  // Context-parallel ranks hold the same parameters: their states are sharded alike.
+  layout.data = checked_multiply(job.parallel.data.value_or(1), job.parallel.context);
   const std::int64_t group = job.parallel.shard_group.value_or(layout.data);
   layout.group = group;
   switch (job.parallel.sharding) {

@@ -40,6 +40,8 @@ void Assembler::make_sharding_slots(Unit& unit) {
   const Bytes whole = unit.parameters;
   if (!layout_.flat_buckets) {
     unit.gathered = slot(whole, VramCategory::parameters, "gathered parameters");
+    // What is not resharded serves every micro-batch in flight.
+    program_.slots.back().outlives_micro_batch = !unit.layer || !layout_.reshards;
     unit.gather_buffer =
         slot(whole, VramCategory::communication, "all-gather buffer", Stream::all_gather);
     unit.reduce_input = slot(bytes_of(unit.trained, layout_.reduce), VramCategory::communication,
@@ -53,7 +55,8 @@ void Assembler::make_sharding_slots(Unit& unit) {
 }
 
 // The model's own attention code reads a mask that the forward pass makes once for all layers.
-void Assembler::make_mask() {
+void Assembler::make_mask(Chunk& chunk) {
+  shared_.mask = Tensor();
   if (variants_.attention != AttentionKernel::math) return;
   for (const model::Segment& segment : graph_.segments) {
     for (const model::Block& block : segment.blocks) {
@@ -61,7 +64,7 @@ void Assembler::make_mask() {
         if (op.kind != model::OperatorKind::attention || !op.attention.causal) continue;
         const DType dtype = op.attention.masks_by_where ? DType::boolean : layout_.used;
         const std::int64_t numel = checked_multiply(graph_.sequence, graph_.sequence);
-        mask_ = slot(bytes_of(numel, dtype), VramCategory::activations, "causal mask");
+        chunk.mask = slot(bytes_of(numel, dtype), VramCategory::activations, "causal mask");
         shared_.mask.storage = std::make_shared<Storage>();
         shared_.mask.storage->external = true;
         shared_.mask.storage->bytes = bytes_of(numel, dtype);
@@ -73,12 +76,13 @@ void Assembler::make_mask() {
   }
 }
 
-std::vector<Assembler::Chain> Assembler::trace_chains() {
-  std::vector<Chain> chains;
-  make_mask();
+BlockOptions Assembler::block_options() const {
   BlockOptions options;
   options.tape.arithmetic = layout_.arithmetic;
   options.tape.mean_saves_input = variants_.mean_saves_input;
+  options.tape.tensor = groups_.tensor;
+  options.tape.context = groups_.context;
+  options.tape.async_tensor = job_.parallel.async_tensor;
   options.variants = variants_;
   options.weight_dtype = layout_.used;
   options.weight_type = [this](const model::Weight& weight) { return used_type(layout_, weight); };
@@ -93,31 +97,59 @@ std::vector<Assembler::Chain> Assembler::trace_chains() {
       }
     }
   }
-  for (std::size_t s = 0; s < graph_.segments.size(); ++s) {
-    const model::Segment& segment = graph_.segments[s];
-    const bool first = s == 0;
-    const bool last = s + 1 == graph_.segments.size();
-    Chain chain;
-    chain.repeat = segment.repeat;
-    for (const model::Block& block : segment.blocks) {
-      Unit unit;
-      unit.block = &block;
-      unit.layer = !first && !last;
-      options.recompute =
-          unit.layer && recomputes_layers(job_) ? Recompute::everything : Recompute::none;
-      options.output_made_leaf = first && inputs_require_grad(job_, habits_);
-      unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);
-      options.input_requires_grad = unit.trace.output_requires_grad;
-      unit.trained = trained_elements(block);
-      for (const model::Weight& weight : block.weights) {
-        if (weight.tied_to.empty()) unit.parameters += gathered_bytes(layout_, weight);
-      }
-      make_sharding_slots(unit);
-      chain.units.push_back(std::move(unit));
+  return options;
+}
+
+Assembler::Chain Assembler::trace_chain(const model::Segment& segment, BlockOptions& options,
+                                        bool last) {
+  Chain chain;
+  chain.repeat = segment.repeat;
+  for (const model::Block& block : segment.blocks) {
+    const bool first = block.input.index < 0;
+    Unit unit;
+    unit.block = &block;
+    unit.layer = !first && !last;
+    options.recompute =
+        unit.layer && recomputes_layers(job_) ? Recompute::everything : Recompute::none;
+    options.output_made_leaf = first && inputs_require_grad(job_, habits_);
+    unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);
+    if (block.output.index >= 0) options.input_requires_grad = unit.trace.output_requires_grad;
+    unit.trained = trained_elements(block);
+    for (const model::Weight& weight : block.weights) {
+      if (weight.tied_to.empty()) unit.parameters += gathered_bytes(layout_, weight);
     }
-    chains.push_back(std::move(chain));
+    make_sharding_slots(unit);
+    chain.units.push_back(std::move(unit));
   }
-  return chains;
+  return chain;
+}
+
+void Assembler::trace_chunks() {
+  BlockOptions options = block_options();
+  const std::size_t segments = graph_.segments.size();
+  for (std::size_t c = 0; c < stage_.chunk_begins.size(); ++c) {
+    const std::size_t begin = stage_.chunk_begins[c];
+    const bool final_chunk = c + 1 == stage_.chunk_begins.size();
+    const std::size_t end = final_chunk ? segments : stage_.chunk_begins[c + 1];
+    Chunk chunk;
+    options.input_requires_grad = c > 0 || stage_.index > 0;  // from another stage's layers
+    shared_.tensors.clear();                                  // every chunk makes its own
+    make_mask(chunk);
+    chunk.has_loss = final_chunk && stage_.has_loss;
+    for (std::size_t s = begin; s < end; ++s) {
+      const bool last = chunk.has_loss && s + 1 == end;
+      chunk.chains.push_back(trace_chain(graph_.segments[s], options, last));
+    }
+    chunk.shared_slots = std::exchange(shared_.slots, {});
+    if (layout_.gathers && layout_.flat_buckets) {
+      const std::int64_t numel = model::parameter_count(graph_).value();
+      const std::int64_t window = std::min(numel, kZero3LiveElements + kZero3PrefetchElements);
+      chunk.live_window =
+          slot(bytes_of(window, layout_.used), VramCategory::parameters, "gathered parameters");
+    }
+    find_borders(chunk);
+    chunks_.push_back(std::move(chunk));
+  }
 }
 
 // Before a layer computes: its parameters are gathered.
@@ -130,15 +162,16 @@ void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward
   }
   if (!backward || layout_.reshards) {
     communicate(events, Collective::all_gather, unit.parameters, true, "all_gather",
-                layout_.parameter_shards);
-    if (unit.gathered >= 0) allocate(events, unit.gathered);
+                groups_.shards);
+    if (unit.gathered >= 0) events.push_back({EventKind::ensure, unit.gathered});
   }
 }
 
-void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backward) {
+void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backward, bool last) {
   if (!layout_.gathers || !unit.layer) return;
   if (backward && unit.reduce_input >= 0) free(events, unit.reduce_input);
-  if (unit.gathered >= 0 && (backward || layout_.reshards)) free(events, unit.gathered);
+  const bool done = backward && (last || job_.parallel.pipeline == 1);
+  if (unit.gathered >= 0 && (done || layout_.reshards)) free(events, unit.gathered);
   if (!backward && unit.gather_buffer >= 0) free(events, unit.gather_buffer);
 }
 
@@ -149,12 +182,11 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
     if (gradient >= 0) free(events, gradient);
   }
   communicate(events, Collective::reduce_scatter, bytes_of(unit.trained, layout_.reduce), true,
-              "reduce_scatter", layout_.gradient_shards);
-  if (layout_.group < layout_.data) {  // hybrid sharding: the shards are summed over the replicas
-    communicate(events, Collective::all_reduce,
-                bytes_of(ceil_divide(unit.trained, layout_.gradient_shards), layout_.reduce), true,
-                "all_reduce shards", layout_.data / layout_.group, layout_.group);
-  }
+              "reduce_scatter", groups_.shards);
+  // Hybrid sharding: the shards are summed over the replicas.
+  communicate(events, Collective::all_reduce,
+              bytes_of(ceil_divide(unit.trained, layout_.gradient_shards), layout_.reduce), true,
+              "all_reduce shards", groups_.across_shards);
   if (layout_.flat_buckets) return;  // into the partition that exists since setup
   if (unit.reduced >= 0) allocate(events, unit.reduced);
   keep_shards(events, unit);
@@ -192,23 +224,22 @@ void Assembler::keep_shards(std::vector<Event>& events, Unit& unit) {
 void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces) {
   const Bytes whole = bytes_of(unit.trained, layout_.reduce);
   if (layout_.gradient_shards > 1) {
-    communicate(events, Collective::reduce_scatter, whole, true, "reduce_scatter",
-                layout_.gradient_shards);
+    communicate(events, Collective::reduce_scatter, whole, true, "reduce_scatter", groups_.shards);
     for (std::int32_t gradient : unit.trace.gradients) {
       if (gradient >= 0) free(events, gradient);  // copied into the bucket
     }
   } else if (reduces) {
-    communicate(events, Collective::all_reduce, whole, true, "all_reduce", layout_.data);
+    communicate(events, Collective::all_reduce, whole, true, "all_reduce", groups_.replicas);
   }
 }
 
 void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
   if (unit.layer) return;
   communicate(events, Collective::all_gather, unit.parameters, false, "all_gather root",
-              layout_.parameter_shards);
+              groups_.shards);
   if (unit.gathered < 0) return;
   if (unit.gather_buffer >= 0) allocate(events, unit.gather_buffer);
-  allocate(events, unit.gathered);
+  events.push_back({EventKind::ensure, unit.gathered});
   if (unit.gather_buffer >= 0) free(events, unit.gather_buffer);
 }
 
@@ -217,49 +248,51 @@ void Assembler::release_root(std::vector<Event>& events, Unit& unit) {
   free(events, unit.gathered);
 }
 
-void Assembler::add_root(std::vector<Chain>& chains, Phase& phase, std::string_view layer,
+void Assembler::add_root(Chunk& chunk, Phase& phase, std::string_view layer,
                          void (Assembler::*what)(std::vector<Event>&, Unit&)) {
   if (!layout_.gathers) return;
   Body body;
   body.layer = layer;
-  for (Chain& chain : chains) {
+  for (Chain& chain : chunk.chains) {
     for (Unit& unit : chain.units) (this->*what)(body.events, unit);
   }
   phase.bodies.push_back(std::move(body));
 }
 
-void Assembler::add_forward(std::vector<Chain>& chains, Phase& phase) {
-  if (mask_ >= 0) {
+void Assembler::add_forward(Chunk& chunk, Phase& phase) {
+  if (chunk.mask >= 0) {
     Body body;
     body.layer = "causal mask";
-    allocate(body.events, mask_);
+    allocate(body.events, chunk.mask);
     phase.bodies.push_back(std::move(body));
   }
-  add_root(chains, phase, "root parameters", &Assembler::gather_root);
-  if (layout_.gathers && layout_.flat_buckets) {
-    const std::int64_t numel = model::parameter_count(graph_).value();
-    const std::int64_t window = std::min(numel, kZero3LiveElements + kZero3PrefetchElements);
-    live_window_ =
-        slot(bytes_of(window, layout_.used), VramCategory::parameters, "gathered parameters");
-    allocate(phase.bodies.back().events, live_window_);
-  }
-  for (Chain& chain : chains) {
+  add_root(chunk, phase, "root parameters", &Assembler::gather_root);
+  if (chunk.live_window >= 0) allocate(phase.bodies.back().events, chunk.live_window);
+  bool receiving = chunk.received >= 0;
+  for (Chain& chain : chunk.chains) {
+    if (receiving && chain.units.front().block->input.index >= 0) {
+      receive(phase, chunk.received, "receive activations");
+      receiving = false;
+    }
     Body body;
     body.layer = chain.units.front().block->name;
     body.repeat = chain.repeat;
     for (Unit& unit : chain.units) {
       open_layer(body.events, unit, false);
       append(body.events, unit.trace.forward);
-      close_layer(body.events, unit, false);
+      close_layer(body.events, unit, false, false);
     }
     phase.bodies.push_back(std::move(body));
   }
-  end_forward(chains, phase);
+  if (chunk.sent >= 0) {
+    send(phase, chunk.sent, "send activations", profile_.pipeline_releases_outputs);
+  }
+  end_forward(chunk, phase);
 }
 
 // Autocast ends: cached casts of weights that no node saved die now.
-void Assembler::end_forward(std::vector<Chain>& chains, Phase& phase) {
-  for (Chain& chain : chains) {
+void Assembler::end_forward(Chunk& chunk, Phase& phase) {
+  for (Chain& chain : chunk.chains) {
     Body body;
     body.layer = chain.units.front().block->name;
     body.repeat = chain.repeat;
@@ -268,7 +301,8 @@ void Assembler::end_forward(std::vector<Chain>& chains, Phase& phase) {
   }
 }
 
-void Assembler::add_backward(std::vector<Chain>& chains, Phase& phase, bool reduces) {
+void Assembler::add_backward(Chunk& chunk, Phase& phase, bool last) {
+  const bool reduces = last || reduces_each_micro_batch();
   const bool bucket_per_backward = reduce_bucket_ >= 0 && !layout_.gathers;
   if (bucket_per_backward) {
     Body body;
@@ -276,7 +310,10 @@ void Assembler::add_backward(std::vector<Chain>& chains, Phase& phase, bool redu
     allocate(body.events, reduce_bucket_);
     phase.bodies.push_back(std::move(body));
   }
-  for (auto chain = chains.rbegin(); chain != chains.rend(); ++chain) {
+  if (chunk.received_gradient >= 0) {
+    receive(phase, chunk.received_gradient, "receive gradients");
+  }
+  for (auto chain = chunk.chains.rbegin(); chain != chunk.chains.rend(); ++chain) {
     Body body;
     body.layer = chain->units.front().block->name;
     body.repeat = chain->repeat;
@@ -284,66 +321,68 @@ void Assembler::add_backward(std::vector<Chain>& chains, Phase& phase, bool redu
     for (auto unit = chain->units.rbegin(); unit != chain->units.rend(); ++unit) {
       open_layer(body.events, *unit, true);
       append(body.events, unit->trace.backward);
-      close_layer(body.events, *unit, true);
+      close_layer(body.events, *unit, true, last);
       if (!layout_.gathers) {
         reduce_replicated(body.events, *unit, reduces);
       } else if (unit->layer) {
         reduce_sharded(body.events, *unit);
       }
     }
-    if (chain == chains.rbegin() && gradient_partition_ >= 0) {  // made with the first reduction
+    if (chain == chunk.chains.rbegin() && gradient_partition_ >= 0) {  // with the first reduction
       body.events.push_back({EventKind::ensure, gradient_partition_});
     }
     phase.bodies.push_back(std::move(body));
+    const bool sends = chunk.sent_gradient >= 0 && chain->units.front().block->input.index >= 0;
+    const bool lowest = std::next(chain) == chunk.chains.rend() ||
+                        std::next(chain)->units.front().block->input.index < 0;
+    if (sends && lowest) send(phase, chunk.sent_gradient, "send gradients", true);
   }
   if (bucket_per_backward) free(phase.bodies.back().events, reduce_bucket_);
   if (layout_.gathers) {  // the root's gradients are complete when the embedding's is
     Body body;
     body.layer = "root gradients";
-    for (Chain& chain : chains) {
+    for (Chain& chain : chunk.chains) {
       for (Unit& unit : chain.units) {
         if (!unit.layer) reduce_sharded(body.events, unit);
       }
     }
     phase.bodies.push_back(std::move(body));
   }
-  end_micro_batch(chains, phase);
+  end_micro_batch(chunk, phase, last);
 }
 
-void Assembler::end_micro_batch(std::vector<Chain>& chains, Phase& phase) {
-  add_root(chains, phase, "root parameters", &Assembler::release_root);
+void Assembler::end_micro_batch(Chunk& chunk, Phase& phase, bool last) {
+  // Other micro-batches of a pipeline still need what is gathered.
+  if (last || job_.parallel.pipeline == 1) {
+    add_root(chunk, phase, "root parameters", &Assembler::release_root);
+  }
   Body body;
   body.layer = "end of micro-batch";
-  for (Chain& chain : chains) {
+  for (Chain& chain : chunk.chains) {
     for (Unit& unit : chain.units) append(body.events, unit.trace.end_of_step);
   }
-  for (std::int32_t index : shared_.slots) free(body.events, index);
-  if (mask_ >= 0) free(body.events, mask_);
-  if (live_window_ >= 0) free(body.events, live_window_);
+  for (std::int32_t index : chunk.shared_slots) free(body.events, index);
+  if (chunk.mask >= 0) free(body.events, chunk.mask);
+  if (chunk.live_window >= 0) free(body.events, chunk.live_window);
+  if (chunk.sent >= 0 && !profile_.pipeline_releases_outputs) free(body.events, chunk.sent);
   phase.bodies.push_back(std::move(body));
 }
 
-Phase Assembler::forward_phase(std::vector<Chain>& chains) {
-  Phase phase{PhaseKind::forward, {}};
-  add_forward(chains, phase);
+Phase Assembler::forward_phase(Chunk& chunk) {
+  Phase phase{PhaseKind::forward, {}, static_cast<std::int32_t>(&chunk - chunks_.data())};
+  add_forward(chunk, phase);
   return phase;
 }
 
-Phase Assembler::backward_phase(std::vector<Chain>& chains, bool reduces) {
-  Phase phase{PhaseKind::backward, {}};
-  add_backward(chains, phase, reduces);
+Phase Assembler::backward_phase(Chunk& chunk, bool last) {
+  Phase phase{PhaseKind::backward, {}, static_cast<std::int32_t>(&chunk - chunks_.data())};
+  add_backward(chunk, phase, last);
   return phase;
 }
 
 void Assembler::add_micro_batches() {
-  const std::int64_t count = micro_batches();
-  chains_ = trace_chains();
-  const Phase forward = forward_phase(chains_);
-  if (count > 1) {
-    Phase backward = backward_phase(chains_, reduces_each_micro_batch());
-    program_.step.push_back({count - 1, {forward, std::move(backward)}});
-  }
-  program_.step.push_back({1, {forward, backward_phase(chains_, true)}});
+  trace_chunks();
+  add_turns();
 }
 
 }  // namespace steelyard::step

@@ -159,6 +159,13 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
       return {mul_constant(tape, std::move(capped))};
     }
     case OperatorKind::causal_lm_loss: return causal_lm_loss(tape, call);
+    case OperatorKind::copy_to_ranks: return {copy_to_ranks(tape, call.inputs[0])};
+    case OperatorKind::sum_over_ranks: return {sum_over_ranks(tape, call.inputs[0])};
+    case OperatorKind::gather_sequence:
+      return {gather_sequence(tape, call.inputs[0], model::elements(call.output_shapes[0]),
+                              call.variants->gathered_input == GatheredInput::part)};
+    case OperatorKind::scatter_sequence:
+      return {scatter_sequence(tape, call.inputs[0], model::elements(call.output_shapes[0]))};
   }
   return {};
 }

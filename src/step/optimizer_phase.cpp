@@ -56,28 +56,30 @@ void Assembler::add_optimizer_step() {
     body.layer = "parameters";
     communicate(body.events, Collective::all_gather,
                 bytes_of(trained_elements(graph_), layout_.parameter), false,
-                "all_gather parameters", layout_.optimizer_shards);
+                "all_gather parameters", groups_.shards);
     phase.bodies.push_back(std::move(body));
   }
   program_.step.push_back({1, {std::move(phase)}});
 }
 
-void Assembler::add_zero_grad(std::vector<Chain>& chains) {
+void Assembler::release_gradients(std::vector<Event>& events, const Unit& unit) {
+  if (!profile_.gradients_set_to_none) return;
+  const bool sharded = layout_.gathers || layout_.gradient_shards > 1;
+  for (std::int32_t index : sharded ? unit.sharded_gradients : unit.trace.gradients) {
+    if (index >= 0) free(events, index);
+  }
+}
+
+void Assembler::add_zero_grad() {
   Phase phase{PhaseKind::zero_grad, {}};
-  for (Chain& chain : chains) {
-    Body body;
-    body.layer = chain.units.front().block->name;
-    body.repeat = chain.repeat;
-    for (Unit& unit : chain.units) {
-      const bool sharded = layout_.gathers || layout_.gradient_shards > 1;
-      if (profile_.gradients_set_to_none) {
-        const auto& gradients = sharded ? unit.sharded_gradients : unit.trace.gradients;
-        for (std::int32_t index : gradients) {
-          if (index >= 0) free(body.events, index);
-        }
-      }
+  for (const Chunk& chunk : chunks_) {
+    for (const Chain& chain : chunk.chains) {
+      Body body;
+      body.layer = chain.units.front().block->name;
+      body.repeat = chain.repeat;
+      for (const Unit& unit : chain.units) release_gradients(body.events, unit);
+      phase.bodies.push_back(std::move(body));
     }
-    phase.bodies.push_back(std::move(body));
   }
   if (gradient_partition_ >= 0) free(phase.bodies.back().events, gradient_partition_);
   program_.step.push_back({1, {std::move(phase)}});

@@ -76,11 +76,21 @@ struct AttentionDims {
   std::int64_t queries = 1, keys = 1;  // tokens
   // Share of the scores really computed: 0.5 for a causal kernel, less with a window.
   double computed_share = 1.0;
+  std::int64_t context = 1;  // ranks whose keys and values come together; `keys` are all of them
 };
 // Fused scaled-dot-product attention: flash and cuDNN keep one statistic per query, the
 // memory-efficient kernel one per query rounded up to 32.
 [[nodiscard]] Tensor fused_attention(Tape& tape, Tensor q, Tensor k, Tensor v,
                                      const AttentionDims& dims, bool efficient);
+
+// --- Between the ranks of a tensor-parallel group ---------------------------------------------
+
+[[nodiscard]] Tensor copy_to_ranks(Tape& tape, Tensor x);
+[[nodiscard]] Tensor sum_over_ranks(Tape& tape, Tensor x);  // in place
+// `numel` of all tokens. With `regather` products keep the rank's own part and gather again in
+// backward (Megatron-LM), otherwise they keep all tokens (DTensor).
+[[nodiscard]] Tensor gather_sequence(Tape& tape, Tensor x, std::int64_t numel, bool regather);
+[[nodiscard]] Tensor scatter_sequence(Tape& tape, Tensor x, std::int64_t numel);
 
 // --- Loss ------------------------------------------------------------------------------------
 

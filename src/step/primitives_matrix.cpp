@@ -22,6 +22,14 @@ Tensor product_weight(Tape& tape, const Tensor& weight) {
   return cast ? tape.cast_weight(weight) : weight;
 }
 
+Tensor gathered_again(Tape& tape, std::int64_t numel, DType dtype) {
+  const std::string_view name = "all_gather_tokens";
+  Tensor whole = tape.allocate(numel, dtype, name);
+  tape.communicate(Collective::all_gather, name, bytes_of(whole), tape.options().tensor,
+                   tape.options().async_tensor);
+  return whole;
+}
+
 }  // namespace
 
 Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -38,8 +46,9 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
   if (!tape.tracks({&a, &w}) && !(b && tape.tracks({&b}))) return y;
 
   std::vector<StorageRef> saved;
-  if (w.requires_grad) saved.push_back(a.storage);
+  if (w.requires_grad) saved.push_back(a.part ? a.part : a.storage);
   if (a.requires_grad) saved.push_back(w.storage);
+  const bool gathers_again = a.part != nullptr;
   const bool wants_x = a.requires_grad;
   const bool wants_w = w.requires_grad;
   const bool wants_b = b && b.requires_grad;
@@ -55,6 +64,7 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
     }
     const Bytes traffic = matrix_traffic(rows, outputs, inputs, 1, dtype);
     if (wants_w) {
+      const Tensor input = gathers_again ? gathered_again(t, rows * inputs, dtype) : Tensor();
       result[1] = t.allocate(weight_numel, dtype, "mm_weight_gradient");
       t.gemm("mm_weight_gradient", dtype, outputs, inputs, rows, 1, traffic);
     }
@@ -158,6 +168,17 @@ std::vector<Tensor> attention_workspace(Tape& t, const AttentionDims& d, bool ef
   return held;
 }
 
+// Keys and values of all context-parallel ranks, while the kernel runs.
+std::vector<Tensor> gathered_context(Tape& t, const AttentionDims& d, DType dtype) {
+  std::vector<Tensor> held;
+  if (d.context == 1) return held;
+  const std::int64_t numel = d.samples * d.kv_heads * d.keys * d.head_dim;
+  for (int i = 0; i < 2; ++i) held.push_back(t.allocate(numel, dtype, "all_gather_context"));
+  t.communicate(Collective::all_gather, "all_gather_context", 2 * bytes_of(numel, dtype),
+                t.options().context, false);
+  return held;
+}
+
 }  // namespace
 
 Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
@@ -167,6 +188,7 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const Tensor v = to_compute(tape, std::move(value));
   const std::string_view name = efficient ? "efficient_attention" : "flash_attention";
   tape.begin_operation(OperationKind::attention, {&q, &k, &v});
+  std::vector<Tensor> others = gathered_context(tape, dims, q.dtype);
   // The result lies in memory as [B,S,nh,d], whatever its shape says: transposing back is free.
   Tensor y = tape.allocate(q.numel, q.dtype, name);
   const std::int64_t statistics =
@@ -180,6 +202,7 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const Flops product(2.0 * scores * static_cast<double>(dims.head_dim));
   const Bytes traffic = bytes_of(q) + bytes_of(k) + bytes_of(v) + bytes_of(y);
   tape.work(WorkKind::attention, name, q.dtype, 2.0 * product, traffic);
+  others.clear();
   if (!tape.tracks({&q, &k, &v})) return y;
   const std::int64_t numels[3] = {q.numel, k.numel, v.numel};
   tape.track(
@@ -188,6 +211,9 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
       [=](Tape& t, const Gradients& gradients) {
         const DType dtype = gradients[0].dtype;
         Gradients result;
+        // The other ranks' keys and values again, and their gradients, summed where they belong.
+        const std::vector<Tensor> context = gathered_context(t, dims, dtype);
+        const std::vector<Tensor> summed = gathered_context(t, dims, dtype);
         for (std::int64_t numel : numels) {
           result.push_back(view(t.allocate(numel, dtype, "attention_gradient"), false));
         }

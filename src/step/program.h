@@ -67,7 +67,8 @@ struct Work {
   std::int32_t name = 0;
 };
 
-enum class Collective : std::uint8_t { all_reduce, all_gather, reduce_scatter };
+// send: from one rank to the next, both directions of a link at once.
+enum class Collective : std::uint8_t { all_reduce, all_gather, reduce_scatter, send };
 
 struct Communication {
   Collective kind = Collective::all_reduce;
@@ -131,6 +132,10 @@ struct Program {
   std::vector<Pass> step;  // every step
   // Micro-batches of one chunk whose forward pass has run and whose backward pass has not, at most.
   std::int64_t in_flight = 1;
+  // Stages that wait for each other at the ends of a step, over the chunks that each divides its
+  // work into: a pipeline stands still for (stages - 1) / chunks passes of a micro-batch.
+  std::int64_t stages = 1, chunks = 1;
+  std::int64_t micro_batches = 1;  // per step
   StateSizes states;
   // The gradients' shards stay until the next forward begins: between steps they are still there.
   bool gradients_outlive_step = false;

@@ -156,8 +156,8 @@ void Assembler::add_existing_gradients() {
   program_.setup.push_back({1, {std::move(phase)}});
 }
 
-void Assembler::set_states() {
-  StateSizes& states = program_.states;
+StateSizes Assembler::states() const {
+  StateSizes states;
   states.parameters = model::parameter_count(graph_);
   states.trainable = Parameters(trained_elements(graph_));
   const OptimizerLayout& optimizer = layout_.optimizer;
@@ -184,6 +184,7 @@ void Assembler::set_states() {
     }
   }
   states.batch_bytes = 2 * bytes_of(checked_multiply(graph_.batch, graph_.sequence), DType::int64);
+  return states;
 }
 
 }  // namespace steelyard::step

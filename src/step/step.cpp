@@ -1,9 +1,11 @@
 #include "step/step.h"
 
 #include <string>
+#include <utility>
 
 #include "step/adapters.h"
 #include "step/assembler.h"
+#include "step/tensor_parallel.h"
 
 namespace steelyard::step {
 
@@ -91,13 +93,12 @@ Result<void> check_train(const facts::TrainKeys& train) {
 // nothing, and a person who writes them expects something.
 Result<void> check_idle_keys(const facts::Job& job) {
   const facts::ParallelKeys& parallel = job.parallel;
-  if (parallel.sequence_parallel) {
-    return fail(not_yet("parallel.sequence_parallel", "true", "false"));
+  if (parallel.async_tensor && parallel.tensor == 1) {
+    return fail(not_yet("parallel.async_tensor", "true", "false where parallel.tensor is 1"));
   }
-  if (parallel.async_tensor) return fail(not_yet("parallel.async_tensor", "true", "false"));
-  if (parallel.schedule != facts::Schedule::one_f_one_b) {
-    return fail(
-        not_yet("parallel.schedule", std::string(facts::name_of(parallel.schedule)), "1f1b"));
+  if (parallel.schedule == facts::Schedule::dualpipe) {
+    return fail(not_yet("parallel.schedule", std::string(facts::name_of(parallel.schedule)),
+                        "1f1b, interleaved, gpipe or zero-bubble"));
   }
   return {};
 }
@@ -144,18 +145,11 @@ Result<void> check_parallel(const facts::ParallelKeys& parallel) {
     if (value == 1) return {};
     return fail(not_yet(key, std::to_string(value), "1"));
   };
-  STEELYARD_CHECK(one("parallel.tensor", parallel.tensor));
-  STEELYARD_CHECK(one("parallel.pipeline", parallel.pipeline));
-  STEELYARD_CHECK(one("parallel.context", parallel.context));
   STEELYARD_CHECK(one("parallel.expert", parallel.expert));
   STEELYARD_CHECK(one("parallel.expert_tensor", parallel.expert_tensor));
-  STEELYARD_CHECK(one("parallel.virtual_stages", parallel.virtual_stages));
   if (parallel.embeddings != facts::EmbeddingPlacement::replicated) {
     return fail(not_yet("parallel.embeddings", std::string(facts::name_of(parallel.embeddings)),
                         "replicated"));
-  }
-  if (!parallel.stage_layers.empty()) {
-    return fail(not_yet("parallel.stage_layers", "a list", "no value"));
   }
   return {};
 }
@@ -172,10 +166,7 @@ Result<void> check_offload(const facts::OffloadKeys& offload) {
   return {};
 }
 
-}  // namespace
-
-Result<Program> program_of(const model::Graph& graph, const facts::Job& job,
-                           const facts::FrameworkProfile& profile) {
+Result<void> check(const facts::Job& job, const facts::FrameworkProfile& profile) {
   if (!profile.supported) {
     return fail(not_yet("framework", profile.name,
                         "pytorch, transformers, deepspeed or another supported framework"));
@@ -189,12 +180,48 @@ Result<Program> program_of(const model::Graph& graph, const facts::Job& job,
   if (!job.model.companions.empty()) {
     return fail(not_yet("model.companions", "a list", "no value"));
   }
+  return {};
+}
+
+// The keys and values of a token come from all ranks of the context group.
+void spread_context(model::Graph& graph, std::int64_t ranks) {
+  for (model::Segment& segment : graph.segments) {
+    for (model::Block& block : segment.blocks) {
+      for (model::Operator& op : block.operators) op.attention.context = ranks;
+    }
+  }
+}
+
+std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
+  if (parallel.pipeline == 1)
+    return parallel.tensor > 1 ? "tensor-parallel rank" : "data-parallel rank";
+  return "pipeline stage " + std::to_string(stage.index + 1) + " of " +
+         std::to_string(parallel.pipeline);
+}
+
+}  // namespace
+
+Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const facts::Job& job,
+                                             const facts::FrameworkProfile& profile) {
+  STEELYARD_CHECK(check(job, profile));
   STEELYARD_TRY(habits, adapter_habits_of(profile));
   STEELYARD_TRY(trained, with_method(graph, job, habits));
   STEELYARD_TRY(layout, layout_of(job, habits));
   STEELYARD_TRY(variants, variants_of(profile, job.train.attention));
-  Assembler assembler(trained, job, profile, variants, layout, habits);
-  return assembler.assemble();
+  const facts::ParallelKeys& parallel = job.parallel;
+  STEELYARD_TRY(local, split_over_ranks(trained, parallel.tensor, parallel.sequence_parallel));
+  spread_context(local, parallel.context);
+  STEELYARD_TRY(stages, stages_of(local, parallel));
+  const Stage whole{0, trained, {0}, true};
+  const StateSizes states = Assembler(whole, job, profile, variants, layout, habits).states();
+  std::vector<RankProgram> programs;
+  for (const Stage& stage : stages) {
+    Assembler assembler(stage, job, profile, variants, layout, habits);
+    Program program = assembler.assemble();
+    program.states = states;
+    programs.push_back({kind_of(stage, parallel), program.ranks, std::move(program)});
+  }
+  return programs;
 }
 
 }  // namespace steelyard::step

@@ -1,6 +1,10 @@
 // The first header of the room: graph + job -> the program of one rank for one step.
 #pragma once
 
+#include <cstdint>
+#include <string>
+#include <vector>
+
 #include "base/error.h"
 #include "facts/constants.h"
 #include "facts/job.h"
@@ -9,9 +13,19 @@
 
 namespace steelyard::step {
 
-// `job` is resolved (plan/resolve.h). Keys whose effect is not built yet are a not_supported error
-// that names the key.
-[[nodiscard]] Result<Program> program_of(const model::Graph& graph, const facts::Job& job,
-                                         const facts::FrameworkProfile& profile);
+// Ranks that hold and do the same.
+struct RankProgram {
+  std::string kind;        // "data-parallel rank", "pipeline stage 3 of 16"
+  std::int64_t ranks = 1;  // how many of them the job has
+  Program program;
+};
+
+// The programs of all kinds of ranks; pipeline stages in order, from the embedding's to the loss's.
+// `graph` holds one micro-batch of the tokens that one context-parallel rank has. `job` is resolved
+// (plan/resolve.h). Keys whose effect is not built yet are a not_supported error that names the
+// key.
+[[nodiscard]] Result<std::vector<RankProgram>> programs_of(const model::Graph& graph,
+                                                           const facts::Job& job,
+                                                           const facts::FrameworkProfile& profile);
 
 }  // namespace steelyard::step

@@ -301,4 +301,18 @@ void Tape::gemm(std::string_view operation, DType dtype, std::int64_t m, std::in
   entry.batch = batch;
 }
 
+void Tape::communicate(Collective kind, std::string_view operation, Bytes payload,
+                       const Group& group, bool overlaps) {
+  if (group.ranks <= 1) return;
+  Communication entry;
+  entry.kind = kind;
+  entry.payload = payload;
+  entry.ranks = group.ranks;
+  entry.ranks_per_node = group.ranks_per_node;
+  entry.overlaps = overlaps;
+  entry.name = intern(operation);
+  program_.communication.push_back(entry);
+  emit(EventKind::communicate, static_cast<std::int32_t>(program_.communication.size()) - 1);
+}
+
 }  // namespace steelyard::step

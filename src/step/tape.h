@@ -25,6 +25,7 @@
 
 #include "base/quantity.h"
 #include "facts/dtype.h"
+#include "step/groups.h"
 #include "step/program.h"
 
 namespace steelyard::step {
@@ -66,8 +67,10 @@ struct Tensor {
   bool dense = true;
   bool requires_grad = false;
   std::int32_t leaf = kNoLeaf;  // index of the weight it is
-  NodeRef node;                 // what made it, when it requires a gradient
-  int output = 0;               // which output of the node
+  // The part of it that this rank holds anyway, when a product saves that and gathers again.
+  StorageRef part;
+  NodeRef node;    // what made it, when it requires a gradient
+  int output = 0;  // which output of the node
 
   [[nodiscard]] explicit operator bool() const { return storage != nullptr; }
 };
@@ -124,6 +127,9 @@ struct TapeOptions {
   bool mean_saves_input = false;
   // torch.compile: pointwise chains are fused and recomputed in backward (tape_compiled.cpp).
   bool compiled = false;
+  // Ranks that split this layer's features or tokens among them.
+  Group tensor, context;
+  bool async_tensor = false;  // tensor-parallel collectives run beside the products
 };
 
 class Tape {
@@ -216,6 +222,9 @@ class Tape {
   void pointwise(std::string_view operation, Bytes traffic) {
     work(WorkKind::memory, operation, DType::fp32, Flops(), traffic);
   }
+
+  void communicate(Collective kind, std::string_view operation, Bytes payload, const Group& group,
+                   bool overlaps);
 
   [[nodiscard]] std::int32_t intern(std::string_view operation);
   [[nodiscard]] Program& program() { return program_; }

@@ -59,6 +59,10 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, facts::Atte
                                               {"reentrant", Checkpoint::reentrant}}));
   STEELYARD_TRY(mean, read<bool>(profile, "mean", v.mean_saves_input,
                                  {{"saves_input", true}, {"saves_nothing", false}}));
+  STEELYARD_TRY(gathered, read<GatheredInput>(
+                              profile, "gathered_input", v.gathered_input,
+                              {{"whole", GatheredInput::whole}, {"part", GatheredInput::part}}));
+  v.gathered_input = gathered;
   v.rms_norm = rms_norm;
   v.rotary = rotary;
   v.loss = loss;

@@ -14,6 +14,8 @@ enum class Rotary { rotate_half, complex };  // q*cos + rotate_half(q)*sin | one
 enum class LossTypes { upcast, upcast_shift, native, fused, in_place };
 enum class KeyValueRepeat { repeat, grouped };  // repeat_kv before attention | kernel groups heads
 enum class MathAttention { eager, sdpa_math };  // the model's own code | SDPA's math kernel
+// What a product keeps of tokens gathered from a tensor-parallel group: all | this rank's part
+enum class GatheredInput { whole, part };
 enum class AttentionKernel { flash, efficient, math };
 
 // torch.utils.checkpoint without reentrance, which ends where the last saved tensor is known | the
@@ -27,6 +29,7 @@ struct Variants {
   LossTypes loss = LossTypes::upcast;
   KeyValueRepeat key_value_repeat = KeyValueRepeat::repeat;
   MathAttention math_attention = MathAttention::eager;
+  GatheredInput gathered_input = GatheredInput::whole;
   AttentionKernel attention = AttentionKernel::flash;
   Checkpoint checkpoint = Checkpoint::early_stop;
   bool dropout = true;

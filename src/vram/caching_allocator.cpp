@@ -433,14 +433,11 @@ std::uint64_t CachingAllocator::Implementation::fingerprint() const {
   print.add(device_used_);
   for (const Pool* pool : {&small_, &large_}) {
     for (const FreeKey& key : pool->free) {
-      for (const std::int64_t part : {std::int64_t{key.stream}, key.size, key.address}) {
-        print.add(part);
-      }
-    }
-    for (const auto& key : pool->unmapped) {
+      print.add(key.stream);
+      print.add(key.size);
       print.add(key.address);
-      print.add(blocks_[key.block].size);
     }
+    for (const auto& key : pool->unmapped) print.add(key.address);
   }
   return print.value();
 }
@@ -487,7 +484,7 @@ Bytes CachingAllocator::reserved() const {
 }
 
 Bytes CachingAllocator::size_of(BlockId block) const {
-  return block == 0 ? Bytes(0) : Bytes(implementation_->size_of(static_cast<Index>(block - 1)));
+  return Bytes(block == 0 ? 0 : implementation_->size_of(static_cast<Index>(block - 1)));
 }
 
 std::uint64_t CachingAllocator::fingerprint() const {

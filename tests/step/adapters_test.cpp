@@ -89,7 +89,7 @@ TEST(MethodKeys, WithoutTheirMethodAreErrors) {
   const auto subject = [](const std::function<void(facts::Job&)>& set) {
     facts::Job job = small_job();
     set(job);
-    const auto program = program_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
+    const auto program = programs_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
     return program ? std::string() : program.error().subject;
   };
   EXPECT_EQ(subject([](facts::Job& j) { j.train.lora.targets = {"q_proj"}; }), "train.lora");

@@ -246,8 +246,7 @@ class Refused : public ::testing::TestWithParam<Unsupported> {};
 TEST_P(Refused, NamesTheKey) {
   facts::Job job = small_job();
   GetParam().set(job);
-  const Result<Program> program =
-      program_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
+  const auto program = programs_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
   ASSERT_FALSE(program) << GetParam().key << " was ignored";
   EXPECT_EQ(program.error().code, ErrorCode::not_supported);
   EXPECT_EQ(program.error().subject, GetParam().key);
@@ -281,16 +280,8 @@ INSTANTIATE_TEST_SUITE_P(
                     [](Job& j) { j.train.precision = facts::Precision::fp8_mixed; }},
         Unsupported{"train.optimizer",
                     [](Job& j) { j.train.optimizer.name = facts::OptimizerName::adamw4bit; }},
-        Unsupported{"parallel.tensor", [](Job& j) { j.parallel.tensor = 2; }},
-        Unsupported{"parallel.pipeline", [](Job& j) { j.parallel.pipeline = 2; }},
-        Unsupported{"parallel.context", [](Job& j) { j.parallel.context = 2; }},
         Unsupported{"parallel.expert", [](Job& j) { j.parallel.expert = 2; }},
         Unsupported{"parallel.expert_tensor", [](Job& j) { j.parallel.expert_tensor = 2; }},
-        Unsupported{"parallel.virtual_stages", [](Job& j) { j.parallel.virtual_stages = 2; }},
-        Unsupported{"parallel.stage_layers",
-                    [](Job& j) {
-                      j.parallel.stage_layers = {1, 2};
-                    }},
         Unsupported{"offload.parameters",
                     [](Job& j) { j.offload.parameters = facts::OffloadTo::cpu; }},
         Unsupported{"offload.optimizer",
@@ -303,7 +294,10 @@ INSTANTIATE_TEST_SUITE_P(
                     [](Job& j) { j.train.decoder_sequence_length = 64; }},
         Unsupported{"train.sequence_length_mean",
                     [](Job& j) { j.train.sequence_length_mean = 40.0; }},
-        Unsupported{"train.image_size", [](Job& j) { j.train.image_size = {224, 224}; }},
+        Unsupported{"train.image_size",
+                    [](Job& j) {
+                      j.train.image_size = {224, 224};
+                    }},
         Unsupported{"train.frames", [](Job& j) { j.train.frames = 16; }},
         Unsupported{"train.memory_format",
                     [](Job& j) { j.train.memory_format = facts::MemoryFormat::channels_last; }},
@@ -315,9 +309,7 @@ INSTANTIATE_TEST_SUITE_P(
         Unsupported{"import.accelerate", [](Job& j) { j.import.accelerate = "fsdp.yaml"; }},
         Unsupported{"import.torchtitan", [](Job& j) { j.import.torchtitan = "a.toml"; }},
         Unsupported{"parallel.schedule",
-                    [](Job& j) { j.parallel.schedule = facts::Schedule::gpipe; }},
-        Unsupported{"parallel.sequence_parallel",
-                    [](Job& j) { j.parallel.sequence_parallel = true; }},
+                    [](Job& j) { j.parallel.schedule = facts::Schedule::dualpipe; }},
         Unsupported{"parallel.async_tensor", [](Job& j) { j.parallel.async_tensor = true; }},
         Unsupported{"model.companions", [](Job& j) { j.model.companions = {{}}; }}),
     [](const auto& row) { return std::to_string(row.index); });
@@ -326,7 +318,7 @@ TEST(Program, AFrameworkWithoutRulesIsRefused) {
   facts::FrameworkProfile profile;
   profile.name = "unheard-of";
   profile.supported = false;
-  const auto program = program_of(graph_of(small_llama()), small_job(), profile);
+  const auto program = programs_of(graph_of(small_llama()), small_job(), profile);
   ASSERT_FALSE(program);
   EXPECT_EQ(program.error().code, ErrorCode::not_supported);
   EXPECT_EQ(program.error().subject, "framework");
@@ -336,7 +328,7 @@ TEST(Program, AFrameworkWithoutRulesIsRefused) {
 TEST(Program, AProfileWithAnUnknownVariantSaysWhichAreKnown) {
   facts::FrameworkProfile profile = profile_of(Framework::pytorch);
   profile.operators["rms_norm"] = "magic";
-  const auto program = program_of(graph_of(small_llama()), small_job(), profile);
+  const auto program = programs_of(graph_of(small_llama()), small_job(), profile);
   ASSERT_FALSE(program);
   EXPECT_EQ(program.error().code, ErrorCode::bad_input);
   EXPECT_EQ(program.error().found, "magic");

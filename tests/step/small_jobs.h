@@ -69,9 +69,9 @@ inline facts::Job small_job(std::int64_t ranks = 1) {
 
 inline Program program_for(const model::Graph& graph, const facts::Job& job,
                            const facts::FrameworkProfile& profile) {
-  Result<Program> program = program_of(graph, job, profile);
-  EXPECT_TRUE(program) << (program ? "" : to_text(program.error()));
-  return program ? std::move(*program) : Program();
+  Result<std::vector<RankProgram>> programs = programs_of(graph, job, profile);
+  EXPECT_TRUE(programs) << (programs ? "" : to_text(programs.error()));
+  return programs ? std::move(programs->front().program) : Program();
 }
 
 // Calls `each(event, instance)` for every event of the passes, every repetition included. An event

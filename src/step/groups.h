@@ -1,0 +1,50 @@
+// Groups of ranks that work together, and where they sit: neighbours of a tensor-parallel group are
+// neighbours in the job, then come context, data and pipeline (Megatron's order tp-cp-dp-pp, also
+// torchtitan's from the inside out).
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "facts/job.h"
+
+namespace steelyard::step {
+
+struct Group {
+  std::int64_t ranks = 1;
+  std::int64_t ranks_per_node = 1;  // of this group, on one node
+};
+
+// `stride`: distance of neighbouring ranks of the group, in ranks of the job.
+[[nodiscard]] inline Group group_of(const facts::Job& job, std::int64_t ranks,
+                                    std::int64_t stride) {
+  const std::int64_t on_node = job.machine.gpus.value_or(ranks) / stride;
+  return {ranks, std::clamp<std::int64_t>(on_node, 1, std::max<std::int64_t>(ranks, 1))};
+}
+
+struct Groups {
+  Group tensor, context, data, pipeline;
+  Group replicas;       // ranks that hold the same parameters: data and context together
+  Group shards;         // those of them that share one copy of the states
+  Group across_shards;  // those that hold the same shard (hybrid sharding)
+  Group neighbours;     // two stages
+};
+
+[[nodiscard]] inline Groups groups_of(const facts::Job& job) {
+  const facts::ParallelKeys& p = job.parallel;
+  const std::int64_t data = p.data.value_or(1);
+  Groups groups;
+  groups.tensor = group_of(job, p.tensor, 1);
+  groups.context = group_of(job, p.context, p.tensor);
+  groups.data = group_of(job, data, p.tensor * p.context);
+  groups.replicas = group_of(job, data * p.context, p.tensor);
+  const std::int64_t shards = p.shard_group.value_or(data * p.context);
+  groups.shards = group_of(job, shards, p.tensor);
+  groups.across_shards = group_of(job, data * p.context / shards, p.tensor * shards);
+  const std::int64_t stage = p.tensor * p.context * data;
+  groups.pipeline = group_of(job, p.pipeline, stage);
+  groups.neighbours = group_of(job, std::min<std::int64_t>(p.pipeline, 2), stage);
+  return groups;
+}
+
+}  // namespace steelyard::step

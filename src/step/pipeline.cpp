@@ -1,0 +1,273 @@
+#include "step/pipeline.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <utility>
+
+namespace steelyard::step {
+
+namespace {
+
+using model::Block;
+using model::Graph;
+using model::OperatorKind;
+using model::Segment;
+
+Error impossible(std::string subject, std::string found, std::string accepted) {
+  Error error;
+  error.code = ErrorCode::impossible_combination;
+  error.subject = std::move(subject);
+  error.found = std::move(found);
+  error.accepted = std::move(accepted);
+  return error;
+}
+
+// The layers between the first and the last segment, one by one.
+struct Layers {
+  explicit Layers(const Graph& graph) : graph_(graph) {
+    for (std::size_t s = 1; s + 1 < graph.segments.size(); ++s) {
+      const auto blocks = static_cast<std::int64_t>(graph.segments[s].blocks.size());
+      count += graph.segments[s].repeat * blocks;
+    }
+  }
+  // Layers [begin, end) as segments: whole rounds of a segment together, the rest one by one.
+  [[nodiscard]] std::vector<Segment> between(std::int64_t begin, std::int64_t end) const;
+
+  std::int64_t count = 0;
+
+ private:
+  const Graph& graph_;
+};
+
+std::vector<Segment> Layers::between(std::int64_t begin, std::int64_t end) const {
+  std::vector<Segment> result;
+  std::int64_t offset = 0;  // of the segment's first layer
+  for (std::size_t s = 1; s + 1 < graph_.segments.size(); ++s) {
+    const Segment& segment = graph_.segments[s];
+    const auto period = static_cast<std::int64_t>(segment.blocks.size());
+    const std::int64_t last = std::min(end, offset + segment.repeat * period);
+    std::int64_t at = std::max(begin, offset);
+    while (at < last) {
+      const std::int64_t place = (at - offset) % period;
+      const std::int64_t rounds = place == 0 ? (last - at) / period : 0;
+      if (rounds > 0) {
+        result.push_back({rounds, segment.blocks});
+        at += rounds * period;
+      } else {
+        result.push_back({1, {segment.blocks[static_cast<std::size_t>(place)]}});
+        ++at;
+      }
+    }
+    offset += segment.repeat * period;
+  }
+  return result;
+}
+
+// Layers per chunk, by depth in the model. What does not divide goes to the stages in the middle:
+// the first also holds the embedding, the last the loss.
+Result<std::vector<std::int64_t>> layers_of_chunks(std::int64_t layers,
+                                                   const facts::ParallelKeys& parallel) {
+  const std::int64_t stages = parallel.pipeline;
+  const std::int64_t virtuals = parallel.virtual_stages;
+  const std::int64_t chunks = checked_multiply(stages, virtuals);
+  if (chunks > layers) {
+    return fail(impossible("parallel.pipeline",
+                           fmt::format("{} x {} virtual stages", stages, virtuals),
+                           fmt::format("at most the model's {} layers", layers)));
+  }
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(chunks), layers / chunks);
+  if (parallel.stage_layers.empty()) {
+    const std::int64_t rest = layers % chunks;
+    const std::int64_t from = (chunks - rest) / 2;
+    for (std::int64_t i = from; i < from + rest; ++i) ++counts[static_cast<std::size_t>(i)];
+    return counts;
+  }
+  const std::vector<std::int64_t>& given = parallel.stage_layers;
+  const std::int64_t sum = std::accumulate(given.begin(), given.end(), std::int64_t{0});
+  if (static_cast<std::int64_t>(given.size()) != stages || sum != layers) {
+    return fail(impossible("parallel.stage_layers",
+                           fmt::format("{} stages, {} layers", given.size(), sum),
+                           fmt::format("{} stages, {} layers", stages, layers)));
+  }
+  for (std::int64_t i = 0; i < chunks; ++i) {
+    const std::int64_t own = given[static_cast<std::size_t>(i % stages)];
+    counts[static_cast<std::size_t>(i)] = own / virtuals + (i / stages < own % virtuals ? 1 : 0);
+  }
+  return counts;
+}
+
+// Makes what the embedding's block would share with all layers: rotary tables.
+std::optional<Segment> shared_tensors(const Graph& graph) {
+  Block tables;
+  tables.name = "shared tensors";
+  for (const Block& block : graph.segments.front().blocks) {
+    for (const model::Operator& op : block.operators) {
+      if (op.kind == OperatorKind::rotary_table) tables.operators.push_back(op);
+    }
+  }
+  if (tables.operators.empty()) return std::nullopt;
+  return Segment{1, {std::move(tables)}};
+}
+
+// A weight shared with the embedding is a copy of its own on another stage.
+void untie(Segment& segment) {
+  for (Block& block : segment.blocks) {
+    for (model::Weight& weight : block.weights) weight.tied_to.clear();
+  }
+}
+
+}  // namespace
+
+Result<std::vector<Stage>> stages_of(const Graph& graph, const facts::ParallelKeys& parallel) {
+  const std::int64_t stages = parallel.pipeline;
+  std::vector<Stage> result(static_cast<std::size_t>(stages));
+  if (stages == 1 && parallel.virtual_stages == 1 && parallel.stage_layers.empty()) {
+    result[0] = {0, graph, {0}, true};
+    return result;
+  }
+  const Layers layers(graph);
+  STEELYARD_TRY(counts, layers_of_chunks(layers.count, parallel));
+  const std::optional<Segment> tables = shared_tensors(graph);
+  std::int64_t begin = 0;
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    Stage& stage = result[i % result.size()];
+    if (stage.chunk_begins.empty()) {
+      stage.index = static_cast<std::int64_t>(i);
+      stage.graph = graph;
+      stage.graph.segments.clear();
+      stage.has_loss = false;
+    }
+    std::vector<Segment>& own = stage.graph.segments;
+    stage.chunk_begins.push_back(own.size());
+    if (i == 0) {
+      own.push_back(graph.segments.front());
+    } else if (tables) {
+      own.push_back(*tables);
+    }
+    for (Segment& segment : layers.between(begin, begin + counts[i])) {
+      own.push_back(std::move(segment));
+    }
+    if (i + 1 == counts.size()) {
+      own.push_back(graph.segments.back());
+      if (stage.index > 0) untie(own.back());
+      stage.has_loss = true;
+    }
+    begin += counts[i];
+  }
+  return result;
+}
+
+namespace {
+
+std::vector<Turn> one_chunk(facts::Schedule schedule, std::int64_t stage, std::int64_t stages,
+                            std::int64_t micro_batches) {
+  const bool all_first = schedule == facts::Schedule::gpipe;
+  const std::int64_t ahead =
+      all_first ? micro_batches : std::min(stages - stage - 1, micro_batches);
+  std::vector<Turn> turns;
+  std::int64_t forward = 0;
+  std::int64_t backward = 0;
+  for (; forward < ahead; ++forward) turns.push_back({PhaseKind::forward, 0, false});
+  for (; forward < micro_batches; ++forward, ++backward) {
+    turns.push_back({PhaseKind::forward, 0, false});
+    turns.push_back({PhaseKind::backward, 0, backward + 1 == micro_batches});
+  }
+  for (; backward < micro_batches; ++backward) {
+    turns.push_back({PhaseKind::backward, 0, backward + 1 == micro_batches});
+  }
+  return turns;
+}
+
+// Megatron-LM's get_schedule_table: micro-batches in groups of `stages`, every chunk over a group
+// before the next group.
+std::vector<std::int32_t> order_of_chunks(std::int64_t stages, std::int64_t chunks,
+                                          std::int64_t micro_batches) {
+  std::vector<std::int32_t> order;
+  for (std::int64_t begin = 0; begin < micro_batches; begin += stages) {
+    const std::int64_t group = std::min(stages, micro_batches - begin);
+    for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+      order.insert(order.end(), static_cast<std::size_t>(group), static_cast<std::int32_t>(chunk));
+    }
+  }
+  return order;
+}
+
+std::vector<Turn> interleaved(std::int64_t stage, std::int64_t stages, std::int64_t chunks,
+                              std::int64_t micro_batches) {
+  const std::vector<std::int32_t> order = order_of_chunks(stages, chunks, micro_batches);
+  const std::size_t total = order.size();
+  const std::int64_t wanted = (stages - stage - 1) * 2 + (chunks - 1) * stages;
+  const std::size_t ahead = std::min(static_cast<std::size_t>(wanted), total);
+  std::vector<std::int64_t> done(static_cast<std::size_t>(chunks), 0);
+  std::vector<Turn> turns;
+  const auto backward = [&](std::size_t at) {
+    const auto chunk = static_cast<std::int32_t>(chunks) - 1 - order[at];
+    const std::int64_t passed = ++done[static_cast<std::size_t>(chunk)];
+    turns.push_back({PhaseKind::backward, chunk, passed == micro_batches});
+  };
+  for (std::size_t at = 0; at < ahead; ++at)
+    turns.push_back({PhaseKind::forward, order[at], false});
+  for (std::size_t at = ahead; at < total; ++at) {
+    turns.push_back({PhaseKind::forward, order[at], false});
+    backward(at - ahead);
+  }
+  for (std::size_t at = total - ahead; at < total; ++at) backward(at);
+  return turns;
+}
+
+}  // namespace
+
+std::vector<Turn> turns_of(facts::Schedule schedule, std::int64_t stage, std::int64_t stages,
+                           std::int64_t chunks, std::int64_t micro_batches) {
+  if (chunks > 1) return interleaved(stage, stages, chunks, micro_batches);
+  return one_chunk(schedule, stage, stages, micro_batches);
+}
+
+std::int64_t in_flight(const std::vector<Turn>& turns) {
+  std::vector<std::int64_t> now;
+  std::int64_t most = 1;
+  for (const Turn& turn : turns) {
+    const auto chunk = static_cast<std::size_t>(turn.chunk);
+    if (now.size() <= chunk) now.resize(chunk + 1);
+    now[chunk] += turn.kind == PhaseKind::forward ? 1 : -1;
+    most = std::max(most, now[chunk]);
+  }
+  return most;
+}
+
+std::vector<TurnRun> runs_of(const std::vector<Turn>& turns, std::size_t period) {
+  const auto repeats = [&](std::size_t first, std::size_t count) {
+    std::int64_t times = 1;
+    std::size_t next = first + count;
+    while (next + count <= turns.size() &&
+           std::equal(turns.begin() + static_cast<std::ptrdiff_t>(first),
+                      turns.begin() + static_cast<std::ptrdiff_t>(first + count),
+                      turns.begin() + static_cast<std::ptrdiff_t>(next))) {
+      ++times;
+      next += count;
+    }
+    return times;
+  };
+  std::vector<TurnRun> runs;
+  for (std::size_t at = 0; at < turns.size();) {
+    TurnRun best{at, 1, repeats(at, 1)};
+    for (const std::size_t count : {std::size_t{2}, period}) {
+      if (at + count > turns.size()) continue;
+      const std::int64_t times = repeats(at, count);
+      const auto covered = [](const TurnRun& run) {
+        return run.repeat == 1 ? 1 : static_cast<std::int64_t>(run.count) * run.repeat;
+      };
+      const TurnRun run{at, count, times};
+      if (covered(run) > covered(best)) best = run;
+    }
+    runs.push_back(best);
+    at += best.count * static_cast<std::size_t>(best.repeat);
+  }
+  return runs;
+}
+
+}  // namespace steelyard::step

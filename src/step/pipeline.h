@@ -1,0 +1,60 @@
+// Pipeline parallel: which blocks a stage holds, and in which order it runs its micro-batches.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/error.h"
+#include "facts/job.h"
+#include "model/graph.h"
+#include "step/program.h"
+
+namespace steelyard::step {
+
+// The part of the model that one stage holds. With virtual stages it holds several runs of layers
+// ("chunks") from different depths of the model.
+struct Stage {
+  std::int64_t index = 0;
+  model::Graph graph;                          // all chunks, one behind the other
+  std::vector<std::size_t> chunk_begins = {};  // index of each chunk's first segment; first: 0
+  bool has_loss = true;
+};
+
+// One entry per stage, from the embedding's to the loss's. A chunk that lacks the block that makes
+// the shared tensors (rotary tables) makes its own. Errors: more chunks than layers, stage_layers
+// that do not add up.
+[[nodiscard]] Result<std::vector<Stage>> stages_of(const model::Graph& graph,
+                                                   const facts::ParallelKeys& parallel);
+
+// One forward or backward pass of a chunk over the next of its micro-batches.
+struct Turn {
+  PhaseKind kind = PhaseKind::forward;
+  std::int32_t chunk = 0;
+  bool last = false;  // of the chunk's backward passes in this step
+
+  friend bool operator==(const Turn&, const Turn&) = default;
+};
+
+// The order in which a stage takes its turns.
+//   gpipe        all forward, then all backward
+//   1f1b         as many forward as stages follow, then one forward and one backward in turn
+//                (PipeDream-flush, arXiv 2006.09503)
+//   interleaved  the same over `chunks` chunks in groups of `stages` micro-batches
+//                (Megatron-LM core/pipeline_parallel/schedules.py)
+//   zero-bubble  as 1f1b: splitting backward moves time, not the activations' peak (ZB-H1)
+[[nodiscard]] std::vector<Turn> turns_of(facts::Schedule schedule, std::int64_t stage,
+                                         std::int64_t stages, std::int64_t chunks,
+                                         std::int64_t micro_batches);
+
+// The most micro-batches of one chunk between their forward and their backward.
+[[nodiscard]] std::int64_t in_flight(const std::vector<Turn>& turns);
+
+// `count` turns from `first` on, `repeat` times in a row.
+struct TurnRun {
+  std::size_t first = 0, count = 1;
+  std::int64_t repeat = 1;
+};
+// The turns as few repeated runs: a pipeline's steady state is one run.
+[[nodiscard]] std::vector<TurnRun> runs_of(const std::vector<Turn>& turns, std::size_t period);
+
+}  // namespace steelyard::step

@@ -1,0 +1,103 @@
+// What crosses the borders between pipeline stages, and the order of a stage's passes.
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "step/assembler.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using facts::VramCategory;
+
+// Bytes of the first tensor that the events adopt, or the last that they hand over.
+Bytes adopted_bytes(const Program& program, const std::vector<Event>& events) {
+  for (const Event& event : events) {
+    if (event.kind == EventKind::adopt) {
+      return program.slots[static_cast<std::size_t>(event.index)].bytes;
+    }
+  }
+  return {};
+}
+
+Bytes carried_bytes(const Program& program, const std::vector<Event>& events) {
+  for (auto event = events.rbegin(); event != events.rend(); ++event) {
+    if (event->kind == EventKind::carry) {
+      return program.slots[static_cast<std::size_t>(event->index)].bytes;
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+// A chunk that does not begin with the embedding receives its input from the stage before it and
+// sends the gradient back; one that does not end with the loss the other way round.
+void Assembler::find_borders(Chunk& chunk) {
+  const auto layer = std::find_if(chunk.chains.begin(), chunk.chains.end(), [](const Chain& chain) {
+    return chain.units.front().block->input.index >= 0;
+  });
+  const bool has_embedding = !chunk.chains.front().units.front().block->weights.empty() &&
+                             chunk.chains.front().units.front().block->input.index < 0;
+  if (!has_embedding && layer != chunk.chains.end()) {
+    const BlockTrace& first = layer->units.front().trace;
+    const Bytes in = adopted_bytes(program_, first.forward);
+    chunk.received = slot(in, VramCategory::activations, "received activations");
+    chunk.sent_gradient =
+        slot(carried_bytes(program_, first.backward), VramCategory::temporaries, "sent gradient");
+  }
+  if (!chunk.has_loss) {
+    const BlockTrace& last = chunk.chains.back().units.back().trace;
+    const Bytes out = carried_bytes(program_, last.forward);
+    chunk.sent = slot(out, VramCategory::activations, "sent activations");
+    chunk.received_gradient = slot(adopted_bytes(program_, last.backward),
+                                   VramCategory::temporaries, "received gradient");
+  }
+}
+
+void Assembler::receive(Phase& phase, std::int32_t index, std::string_view what) {
+  Body body;
+  body.layer = "stage border";
+  allocate(body.events, index);
+  communicate(body.events, Collective::send, program_.slots[static_cast<std::size_t>(index)].bytes,
+              false, what, groups_.neighbours);
+  body.events.push_back({EventKind::carry, index});
+  phase.bodies.push_back(std::move(body));
+}
+
+// The receiver waits; a sender goes on, so the time is counted there.
+void Assembler::send(Phase& phase, std::int32_t index, std::string_view what, bool release) {
+  Body body;
+  body.layer = "stage border";
+  body.events.push_back({EventKind::adopt, index});
+  communicate(body.events, Collective::send, program_.slots[static_cast<std::size_t>(index)].bytes,
+              true, what, groups_.neighbours);
+  if (release) free(body.events, index);
+  phase.bodies.push_back(std::move(body));
+}
+
+void Assembler::add_turns() {
+  const facts::ParallelKeys& parallel = job_.parallel;
+  const auto count = static_cast<std::int64_t>(chunks_.size());
+  const std::vector<Turn> turns =
+      turns_of(parallel.schedule, stage_.index, parallel.pipeline, count, micro_batches());
+  program_.in_flight = in_flight(turns);
+  program_.stages = parallel.pipeline;
+  program_.chunks = count;
+  program_.micro_batches = micro_batches();
+  const auto period = static_cast<std::size_t>(2 * parallel.pipeline * count);
+  for (const TurnRun& run : runs_of(turns, period)) {
+    Pass pass;
+    pass.repeat = run.repeat;
+    for (std::size_t i = run.first; i < run.first + run.count; ++i) {
+      Chunk& chunk = chunks_[static_cast<std::size_t>(turns[i].chunk)];
+      pass.phases.push_back(turns[i].kind == PhaseKind::forward
+                                ? forward_phase(chunk)
+                                : backward_phase(chunk, turns[i].last));
+    }
+    program_.step.push_back(std::move(pass));
+  }
+}
+
+}  // namespace steelyard::step

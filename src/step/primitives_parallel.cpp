@@ -1,0 +1,68 @@
+// Collectives inside of a layer, as autograd functions (Megatron-LM
+// core/tensor_parallel/mappings.py).
+#include <utility>
+
+#include "step/primitives.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using Gradients = std::vector<Tensor>;
+
+void exchange(Tape& tape, Collective kind, std::string_view name, Bytes payload) {
+  tape.communicate(kind, name, payload, tape.options().tensor, tape.options().async_tensor);
+}
+
+}  // namespace
+
+Tensor copy_to_ranks(Tape& tape, Tensor x) {
+  if (!tape.tracks({&x})) return x;
+  Tensor y = x;
+  y.leaf = kNoLeaf;
+  tape.track(y, "copy_to_ranks", {Tape::edge_of(x)}, {}, [](Tape& t, const Gradients& gradients) {
+    exchange(t, Collective::all_reduce, "all_reduce_gradient", bytes_of(gradients[0]));
+    return Gradients{gradients[0]};
+  });
+  return y;
+}
+
+Tensor sum_over_ranks(Tape& tape, Tensor x) {
+  exchange(tape, Collective::all_reduce, "all_reduce", bytes_of(x));
+  return x;
+}
+
+Tensor gather_sequence(Tape& tape, Tensor argument, std::int64_t numel, bool regather) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(numel, x.dtype, "all_gather_tokens");
+  exchange(tape, Collective::all_gather, "all_gather_tokens", bytes_of(y));
+  if (regather) y.part = x.storage;
+  if (!tape.tracks({&x})) return y;
+  const std::int64_t own = x.numel;
+  tape.track(
+      y, "all_gather_tokens", {Tape::edge_of(x)}, {}, [own](Tape& t, const Gradients& gradients) {
+        Tensor dx = t.allocate(own, gradients[0].dtype, "reduce_scatter_tokens");
+        exchange(t, Collective::reduce_scatter, "reduce_scatter_tokens", bytes_of(gradients[0]));
+        return Gradients{dx};
+      });
+  return y;
+}
+
+Tensor scatter_sequence(Tape& tape, Tensor argument, std::int64_t numel) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation();
+  Tensor y = tape.allocate(numel, x.dtype, "reduce_scatter_tokens");
+  exchange(tape, Collective::reduce_scatter, "reduce_scatter_tokens", bytes_of(x));
+  if (!tape.tracks({&x})) return y;
+  const std::int64_t all = x.numel;
+  tape.track(y, "reduce_scatter_tokens", {Tape::edge_of(x)}, {},
+             [all](Tape& t, const Gradients& gradients) {
+               Tensor dx = t.allocate(all, gradients[0].dtype, "all_gather_tokens");
+               exchange(t, Collective::all_gather, "all_gather_tokens", bytes_of(dx));
+               return Gradients{dx};
+             });
+  return y;
+}
+
+}  // namespace steelyard::step

@@ -1,0 +1,88 @@
+// Repeated states of the allocator are played once: the answer is that of playing every
+// micro-batch, over random jobs, pipelines among them.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "model/model.h"
+#include "plan/random_jobs.h"
+#include "plan/resolve.h"
+#include "step/step.h"
+#include "vram/vram.h"
+
+namespace steelyard::plan {
+namespace {
+
+constexpr int kJobs = 500;
+
+class Layouts {
+ public:
+  explicit Layouts(std::uint64_t seed) : generator_(seed) {}
+  // Many micro-batches, and ranks of all kinds; eight GPUs.
+  void set(facts::Job& job) {
+    job.train.gradient_accumulation = one_of({3, 5, 8, 17});
+    job.machine.gpus = 8;
+    job.parallel.tensor = one_of({1, 2});
+    job.parallel.pipeline = one_of({1, 2, 2, 4});
+    job.parallel.sequence_parallel = job.parallel.tensor > 1 && one_of({0, 1}) == 1;
+    const std::int64_t layers = layers_of(job);
+    if (job.parallel.pipeline > layers) job.parallel.pipeline = 1;
+    const bool interleaves = job.parallel.pipeline > 1 && layers == 8 && one_of({0, 1}) == 1;
+    if (interleaves) job.parallel.virtual_stages = 2;
+    if (!interleaves && one_of({0, 1, 2}) == 0) job.parallel.schedule = facts::Schedule::gpipe;
+    const facts::Sharding sharding = job.parallel.sharding;
+    const bool gathers = sharding != facts::Sharding::none && sharding != facts::Sharding::zero1;
+    if (job.parallel.pipeline > 1 && gathers) job.parallel.sharding = facts::Sharding::fsdp;
+  }
+
+ private:
+  static std::int64_t layers_of(const facts::Job& job) {
+    const facts::Value& config = std::get<facts::Value>(job.model.config);
+    const facts::Value* layers = config.find("num_hidden_layers");
+    if (layers == nullptr) layers = config.find("n_layer");
+    return *layers->as_whole();
+  }
+  std::int64_t one_of(std::initializer_list<std::int64_t> choices) {
+    std::uniform_int_distribution<std::size_t> index(0, choices.size() - 1);
+    return *std::next(choices.begin(), static_cast<std::ptrdiff_t>(index(generator_)));
+  }
+  std::mt19937_64 generator_;
+};
+
+void expect_same(const facts::RankMemory& a, const facts::RankMemory& b) {
+  EXPECT_EQ(a.peak_allocated, b.peak_allocated);
+  EXPECT_EQ(a.peak_reserved, b.peak_reserved);
+  EXPECT_EQ(a.peak_device_used, b.peak_device_used);
+  EXPECT_EQ(a.steady_allocated, b.steady_allocated);
+  EXPECT_EQ(a.by_category.bytes, b.by_category.bytes);
+}
+
+TEST(CompactReplay, IsThePlainExpansion) {
+  RandomJobs jobs(77);
+  Layouts layouts(78);
+  for (int i = 0; i < kJobs; ++i) {
+    facts::Job job = jobs.next();
+    layouts.set(job);
+    SCOPED_TRACE(words(job));
+    const Request request = request_for(job);
+    const auto resolved = resolve(request.job, request.model, request.machine);
+    ASSERT_TRUE(resolved) << to_text(resolved.error());
+    const auto graph = model::build(
+        request.model, {*resolved->train.micro_batch, *resolved->train.sequence_length});
+    ASSERT_TRUE(graph) << to_text(graph.error());
+    const auto programs = step::programs_of(*graph, *resolved, request.constants.framework);
+    ASSERT_TRUE(programs) << to_text(programs.error());
+    for (const step::RankProgram& rank : *programs) {
+      vram::Request wanted;
+      wanted.program = &rank.program;
+      wanted.device = &request.constants.device_memory;
+      wanted.capacity = request.machine.gpu.memory.value;
+      const vram::Answer compact = vram::replay(wanted);
+      wanted.expand_all = true;
+      expect_same(compact.memory, vram::replay(wanted).memory);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace steelyard::plan

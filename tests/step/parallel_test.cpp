@@ -1,0 +1,165 @@
+// Tensor, sequence, context and pipeline parallel programs: balanced lifetimes over a grid, and
+// what the ranks hold and compute together.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "step/player.h"
+#include "step/small_jobs.h"
+#include "step/tensor_parallel.h"
+
+namespace steelyard::step {
+namespace {
+
+using facts::Framework;
+
+struct Ranks {
+  std::int64_t tensor = 1, context = 1, pipeline = 1, virtual_stages = 1;
+  bool sequence = false;
+};
+
+facts::Job job_of(const Ranks& ranks, std::int64_t data = 1) {
+  facts::Job job = small_job(data);
+  job.machine.gpus = data * ranks.tensor * ranks.context * ranks.pipeline;
+  job.parallel.tensor = ranks.tensor;
+  job.parallel.context = ranks.context;
+  job.parallel.pipeline = ranks.pipeline;
+  job.parallel.virtual_stages = ranks.virtual_stages;
+  job.parallel.sequence_parallel = ranks.sequence;
+  job.train.gradient_accumulation = 6;
+  return job;
+}
+
+facts::ModelSource llama_of(std::int64_t layers) {
+  facts::ModelSource source = small_llama();
+  source.config = facts::Object{{"model_type", "llama"},    {"hidden_size", 64},
+                                {"num_attention_heads", 4}, {"num_key_value_heads", 2},
+                                {"intermediate_size", 160}, {"num_hidden_layers", layers},
+                                {"vocab_size", 500}};
+  return source;
+}
+
+std::string text_of(const Ranks& r) {
+  return "tensor " + std::to_string(r.tensor) + ", context " + std::to_string(r.context) +
+         ", pipeline " + std::to_string(r.pipeline) + " x " + std::to_string(r.virtual_stages) +
+         (r.sequence ? ", sequence" : "");
+}
+
+std::vector<RankProgram> programs(const model::Graph& graph, const facts::Job& job) {
+  auto made = programs_of(graph, job, profile_of(Framework::pytorch));
+  EXPECT_TRUE(made) << (made ? "" : to_text(made.error()));
+  return made ? std::move(*made) : std::vector<RankProgram>();
+}
+
+TEST(Parallel, StepsLeaveBehindWhatTheyFound) {
+  const model::Graph graph = graph_of(llama_of(8));
+  for (const Ranks& ranks :
+       {Ranks{2, 1, 1, 1, false}, Ranks{2, 1, 1, 1, true}, Ranks{1, 2, 1, 1, false},
+        Ranks{1, 1, 2, 1, false}, Ranks{1, 1, 4, 1, false}, Ranks{1, 1, 2, 2, false},
+        Ranks{1, 1, 2, 4, false}, Ranks{4, 2, 4, 2, true}}) {
+    for (const auto sharding : {facts::Sharding::none, facts::Sharding::zero1,
+                                facts::Sharding::fsdp, facts::Sharding::shard_grad_op}) {
+      for (const bool recompute : {false, true}) {
+        for (const auto attention : {facts::Attention::flash, facts::Attention::math}) {
+          facts::Job job = job_of(ranks, 2);
+          job.parallel.sharding = sharding;
+          job.train.attention = attention;
+          if (recompute) job.train.recompute.mode = facts::RecomputeMode::full;
+          for (const RankProgram& rank : programs(graph, job)) {
+            expect_balanced(rank.program, text_of(ranks) + ", " + rank.kind + ", " +
+                                              std::string(facts::name_of(sharding)));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(Parallel, GpipeHoldsEveryMicroBatch) {
+  facts::Job job = job_of({1, 1, 2, 1, false});
+  job.parallel.schedule = facts::Schedule::gpipe;
+  for (const RankProgram& rank : programs(graph_of(llama_of(4)), job)) {
+    expect_balanced(rank.program, rank.kind);
+    EXPECT_EQ(rank.program.in_flight, 6);
+  }
+}
+
+double flops_of(const Program& program) {
+  double sum = 0.0;
+  play(program, program.step, [&](const Event& event, std::int64_t) {
+    if (event.kind != EventKind::work) return;
+    sum += program.work[static_cast<std::size_t>(event.index)].flops.value();
+  });
+  return sum;
+}
+
+// The ranks together multiply what one would: nothing is lost or done twice.
+TEST(Parallel, RanksShareTheArithmetic) {
+  const model::Graph graph = graph_of(llama_of(8));
+  facts::Job alone = job_of({});
+  const double whole = flops_of(programs(graph, alone).front().program);
+  for (const Ranks& ranks : {Ranks{2, 1, 1, 1, false}, Ranks{2, 1, 1, 1, true},
+                             Ranks{1, 1, 4, 1, false}, Ranks{2, 1, 2, 2, true}}) {
+    double sum = 0.0;
+    for (const RankProgram& rank : programs(graph, job_of(ranks))) {
+      sum += flops_of(rank.program) * static_cast<double>(rank.ranks);
+    }
+    EXPECT_NEAR(sum / whole, 1.0, 1e-9) << text_of(ranks);
+  }
+}
+
+Bytes parameters_of(const Program& program) {
+  Bytes sum;
+  play(program, program.setup, [&](const Event& event, std::int64_t) {
+    const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+    if (slot.category == facts::VramCategory::parameters) sum += slot.bytes;
+  });
+  return sum;
+}
+
+// hidden 64, 4 heads of 16, 2 of keys, 160 features, 500 words, fp32. A layer: norms 2*64, q and o
+// 64*64, k and v 64*32, gate, up and down 64*160. Over two ranks all but the norms is halved.
+TEST(Parallel, TensorRanksHoldHalfOfTheMatricesAndAllNorms) {
+  const model::Graph graph = graph_of(llama_of(8));
+  const std::int64_t matrices = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 160;
+  const std::int64_t local = 8 * (2 * 64 + matrices / 2) + 2 * 500 / 2 * 64 + 64;
+  const auto made = programs(graph, job_of({2, 1, 1, 1, false}));
+  ASSERT_EQ(made.size(), 1u);
+  EXPECT_EQ(made[0].ranks, 2);
+  EXPECT_EQ(parameters_of(made[0].program), Bytes(4 * local));
+}
+
+TEST(Parallel, StagesHoldTheModelBetweenThem) {
+  const model::Graph graph = graph_of(llama_of(8));
+  const auto made = programs(graph, job_of({1, 1, 4, 1, false}));
+  ASSERT_EQ(made.size(), 4u);
+  Bytes sum;
+  for (const RankProgram& rank : made) sum += parameters_of(rank.program);
+  EXPECT_EQ(sum, Bytes(4 * model::parameter_count(graph).value()));
+  EXPECT_EQ(made[0].kind, "pipeline stage 1 of 4");
+  for (std::size_t stage = 0; stage < 4; ++stage) {
+    EXPECT_EQ(made[stage].program.in_flight, 4 - static_cast<std::int64_t>(stage));
+  }
+}
+
+// With 4 key-value heads over 8 ranks two ranks hold each head; 3 ranks do not divide 4 heads.
+TEST(Parallel, HeadsFewerThanRanksAreHeldTwice) {
+  facts::ModelSource source = llama_of(2);
+  const model::Graph graph = graph_of(source);
+  const auto local = split_over_ranks(graph, 4, false);
+  ASSERT_TRUE(local);
+  for (const model::Operator& op : local->segments[1].blocks[0].operators) {
+    if (op.kind != model::OperatorKind::attention) continue;
+    EXPECT_EQ(op.attention.heads, 1);
+    EXPECT_EQ(op.attention.kv_heads, 1);
+  }
+  const auto uneven = split_over_ranks(graph, 3, false);
+  ASSERT_FALSE(uneven);
+  EXPECT_EQ(uneven.error().subject, "parallel.tensor");
+}
+
+}  // namespace
+}  // namespace steelyard::step
