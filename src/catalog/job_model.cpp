@@ -133,11 +133,17 @@ namespace {
 // its plan would be of another model. What has no model_type is refused elsewhere, by that name.
 Result<void> has_sizes(const facts::ModelSource& source) {
   static const std::vector<std::vector<std::string_view>> kNeeded = {
-      {"hidden_size", "n_embd", "d_model"},
-      {"num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"},
+      {"hidden_size", "n_embd", "d_model", "dim", "hidden_sizes", "embed_dim"},
+      {"num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "depth",
+       "depths", "layers"},
       {"vocab_size"}};
   const facts::Value* type = source.config.find("model_type");
   if (type == nullptr || type->as_text() == nullptr) return {};
+  // What reads pictures has no vocabulary, and its library's defaults are one complete model.
+  static constexpr std::array<std::string_view, 6> kPictureKeys = {
+      "num_channels", "image_size", "patch_size", "in_chans", "img_size", "num_classes"};
+  const auto given = [&](std::string_view key) { return source.config.find(key) != nullptr; };
+  if (std::any_of(kPictureKeys.begin(), kPictureKeys.end(), given)) return {};
   for (const auto& spellings : kNeeded) {
     const bool there = std::any_of(spellings.begin(), spellings.end(), [&](std::string_view key) {
       return source.config.find(key) != nullptr;

@@ -29,8 +29,8 @@ const Shape& BlockBuilder::shape(TensorRef ref) const {
   return tensors.at(static_cast<std::size_t>(ref.index)).shape;
 }
 
-TensorRef BlockBuilder::tensor(std::string name, Shape shape) {
-  block_.tensors.push_back({std::move(name), std::move(shape), ElementKind::real});
+TensorRef BlockBuilder::tensor(std::string name, Shape shape, ElementKind kind) {
+  block_.tensors.push_back({std::move(name), std::move(shape), kind});
   return {false, static_cast<std::int32_t>(block_.tensors.size()) - 1};
 }
 
@@ -224,6 +224,13 @@ TensorRef BlockBuilder::softcap(const std::string& name, TensorRef in, double ca
 TensorRef BlockBuilder::causal_lm_loss(TensorRef logits, TensorRef labels) {
   Operator& op = append(OperatorKind::causal_lm_loss, "loss", {logits, labels});
   op.outputs = {tensor("loss", {})};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::loss(OperatorKind kind, std::vector<TensorRef> inputs,
+                             const std::string& name) {
+  Operator& op = append(kind, name, std::move(inputs));
+  op.outputs = {tensor(name, {})};
   return op.outputs.front();
 }
 

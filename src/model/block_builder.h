@@ -20,6 +20,14 @@ struct LinearOptions {
   std::string tied_to = {};  // full name of the weight whose storage it shares
 };
 
+struct ConvOptions {
+  std::int64_t kernel = 1;
+  std::int64_t stride = 1;
+  std::int64_t padding = 0;
+  std::int64_t groups = 1;
+  bool bias = false;
+};
+
 struct LayerNormOptions {
   bool weight = true;
   bool bias = true;
@@ -74,6 +82,52 @@ class BlockBuilder {
   TensorRef softcap(const std::string& name, TensorRef in, double cap);
   // logits [B,S,V], labels [B,S] -> scalar.
   TensorRef causal_lm_loss(TensorRef logits, TensorRef labels);
+  // The other losses of OperatorKind; `inputs` in its order.
+  TensorRef loss(OperatorKind kind, std::vector<TensorRef> inputs, const std::string& name);
+
+  // --- block_builder_image.cpp: encoders, pictures, experts ---
+
+  // ids [B,S] of the batch -> the shared tensor [B,1,1,S].
+  void padding_mask(const std::string& name, TensorRef ids, TensorRef mask);
+  // As attention; `mask` is added to the scores where the model's own code runs.
+  TensorRef masked_attention(const std::string& name, TensorRef q, TensorRef k, TensorRef v,
+                             TensorRef mask, const AttentionShape& shape);
+  // The same elements under another shape.
+  TensorRef view(const std::string& name, TensorRef in, Shape shape, bool transposed = false);
+  TensorRef contiguous(const std::string& name, TensorRef in);
+  // [B,S,H] -> [B,H].
+  TensorRef first_token(const std::string& name, TensorRef in);
+  // [B,P,H] -> [B,P+n,H]; weights [1,1,H] of the given full names, one token each.
+  TensorRef class_tokens(const std::string& name, TensorRef in,
+                         const std::vector<std::string>& tokens);
+  // in + weight; the weight has the name as it stands.
+  TensorRef add_weight(const std::string& name, TensorRef in, Shape shape);
+  // [B,C,h,w] -> [B,channels,h',w'], h' = (h + 2 padding - kernel) / stride + 1.
+  TensorRef conv(const std::string& name, TensorRef in, std::int64_t channels,
+                 const ConvOptions& options);
+  // [B,C,h,w]; buffers NAME.running_mean, .running_var [C], .num_batches_tracked.
+  TensorRef batch_norm(const std::string& name, TensorRef in);
+  TensorRef group_norm(const std::string& name, TensorRef in, std::int64_t groups);
+  TensorRef max_pool(const std::string& name, TensorRef in, const ConvOptions& window);
+  TensorRef global_average_pool(const std::string& name, TensorRef in);  // -> [B,C]
+  TensorRef upsample(const std::string& name, TensorRef in, std::int64_t height,
+                     std::int64_t width);
+  TensorRef concatenate(const std::string& name, TensorRef a, TensorRef b);
+  TensorRef timestep_embedding(const std::string& name, TensorRef steps, std::int64_t channels);
+  // Into the storage of the first input.
+  TensorRef activation_in_place(const std::string& name, TensorRef in, ActivationKind kind);
+  TensorRef add_in_place(const std::string& name, TensorRef into, TensorRef other);
+
+  // Weights NAME.weight [E,H]; -> weights [T,k], experts [T,k].
+  std::pair<TensorRef, TensorRef> router(const std::string& name, TensorRef in,
+                                         const MixtureShape& mixture);
+  // -> for each expert the slots, then the tokens that chose it.
+  std::vector<TensorRef> expert_assignment(const std::string& name, TensorRef chosen,
+                                           const MixtureShape& mixture);
+  // Weights NAME.I.w1, w3 [intermediate,H], w2 [H,intermediate] of expert I.
+  TensorRef experts(const std::string& name, TensorRef in, TensorRef weights,
+                    const std::vector<TensorRef>& assignment, const MixtureShape& mixture,
+                    ActivationKind kind);
 
   [[nodiscard]] const Shape& shape(TensorRef ref) const;
   [[nodiscard]] std::int64_t width(TensorRef ref) const { return shape(ref).back(); }
@@ -82,7 +136,7 @@ class BlockBuilder {
   [[nodiscard]] Block finish(TensorRef output);
 
  private:
-  TensorRef tensor(std::string name, Shape shape);
+  TensorRef tensor(std::string name, Shape shape, ElementKind kind = ElementKind::real);
   std::int32_t weight(std::string name, Shape shape, WeightRole role, std::string tied_to = {});
   Operator& append(OperatorKind kind, const std::string& name, std::vector<TensorRef> inputs);
   // An operator whose only output has the shape of its first input.

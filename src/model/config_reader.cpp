@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <utility>
@@ -29,6 +30,7 @@ constexpr std::array kActivations = {
     NamedActivation{"relu", ActivationKind::relu},
     NamedActivation{"silu", ActivationKind::silu},
     NamedActivation{"swish", ActivationKind::silu},
+    NamedActivation{"tanh", ActivationKind::tanh},
 };
 
 std::optional<ActivationKind> activation_named(std::string_view name) {
@@ -173,6 +175,47 @@ std::vector<std::string> ConfigReader::text_list(Keys keys) {
     return {};
   }
   return texts;
+}
+
+std::string ConfigReader::choice(Keys keys, std::string_view fallback, Keys words) {
+  std::string word = text(keys, std::string(fallback));
+  if (std::find(words.begin(), words.end(), word) != words.end()) return word;
+  std::vector<std::string> accepted;
+  for (const std::string_view known : words) accepted.emplace_back(known);
+  reject(find(keys).key, fmt::format("\"{}\"", word), listed(accepted));
+  return std::string(fallback);
+}
+
+std::vector<std::int64_t> ConfigReader::whole_list(Keys keys, std::vector<std::int64_t> fallback,
+                                                   Limits limits, std::size_t single) {
+  const Found found = find(keys);
+  if (found.value == nullptr) return fallback;
+  const auto fits = [&](const facts::Value& value) {
+    const auto number = whole_value(value);
+    return number && *number >= limits.least && *number <= limits.most;
+  };
+  if (single > 0 && fits(*found.value)) {
+    return std::vector<std::int64_t>(single, *whole_value(*found.value));
+  }
+  std::vector<std::int64_t> numbers;
+  const facts::Array* items = found.value->as_array();
+  for (std::size_t i = 0; items != nullptr && i < items->size() && fits((*items)[i]); ++i) {
+    numbers.push_back(*whole_value((*items)[i]));
+  }
+  constexpr std::size_t kLongest = 16;  // stages of a network
+  if (items == nullptr || numbers.size() != items->size() || numbers.empty() ||
+      numbers.size() > kLongest) {
+    reject_kind(found, fmt::format("a list of 1 to {} whole numbers from {} to {}", kLongest,
+                                   limits.least, limits.most));
+    return fallback;
+  }
+  return numbers;
+}
+
+std::optional<std::int64_t> ConfigReader::members(std::string_view key) const {
+  const Found found = find({key});
+  if (found.value == nullptr || found.value->as_object() == nullptr) return std::nullopt;
+  return static_cast<std::int64_t>(found.value->as_object()->size());
 }
 
 ConfigReader ConfigReader::table(std::string_view key) {

@@ -50,6 +50,13 @@ class ConfigReader {
   [[nodiscard]] std::string text(Keys keys, std::string fallback);
   [[nodiscard]] ActivationKind activation(Keys keys, std::string_view fallback);
   [[nodiscard]] std::vector<std::string> text_list(Keys keys);
+  // One of `words`.
+  [[nodiscard]] std::string choice(Keys keys, std::string_view fallback, Keys words);
+  // A list; a single number where `single` says how often it stands.
+  [[nodiscard]] std::vector<std::int64_t> whole_list(Keys keys, std::vector<std::int64_t> fallback,
+                                                     Limits limits, std::size_t single = 0);
+  // Members of the table under the key; nothing when it is absent or no table.
+  [[nodiscard]] std::optional<std::int64_t> members(std::string_view key) const;
 
   // Present, and not null.
   [[nodiscard]] bool has(std::string_view key) const;

@@ -58,4 +58,13 @@ TensorRef add_gated_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part);
 // down(act(up(x))).
 TensorRef add_plain_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part);
 
+struct MixturePart {
+  MixtureShape shape;
+  ActivationKind activation = ActivationKind::silu;
+  std::string module = "block_sparse_moe";
+};
+
+// Router, assignment of tokens to experts, experts (mixtral.cpp).
+TensorRef add_mixture(BlockBuilder& block, TensorRef x, const MixturePart& part);
+
 }  // namespace steelyard::model

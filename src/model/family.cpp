@@ -95,6 +95,8 @@ Graph start_graph(const ConfigReader& config, const Sizes& sizes, const SampleSh
   graph.layers = sizes.layers;
   graph.max_sequence = sizes.max_sequence;
   graph.shared.push_back({"input_ids", {graph.batch, graph.sequence}, ElementKind::token_ids});
+  graph.batch_tensors = graph.shared;
+  graph.batch_tensors.push_back({"labels", {graph.batch, graph.sequence}, ElementKind::token_ids});
   return graph;
 }
 

@@ -20,8 +20,8 @@ Flops linear_flops(const Operator& op, const Block& block, const Graph& graph) {
 
 // Pairs of query and key of one head and sample. Causal: half of the square; with a window of W < S
 // tokens the triangle of the tokens further back than W is missing: S*S/2 - (S-W)*(S-W)/2.
-double score_pairs(const AttentionShape& attention, double sequence) {
-  if (!attention.causal) return sequence * sequence;
+double score_pairs(const AttentionShape& attention, double sequence, double keys) {
+  if (!attention.causal) return sequence * keys;
   const double window = static_cast<double>(attention.window);
   const double beyond = attention.window > 0 ? std::max(0.0, sequence - window) : 0.0;
   return (sequence * sequence - beyond * beyond) / 2.0;
@@ -30,9 +30,30 @@ double score_pairs(const AttentionShape& attention, double sequence) {
 // Scores (q times k) and their product with the values: two multiply-adds per pair and dimension.
 Flops attention_flops(const Operator& op, const Block& block, const Graph& graph) {
   const Shape& query = shape_of(op.inputs.front(), block, graph);  // [B,n,S,d]
-  const double pairs = score_pairs(op.attention, static_cast<double>(query.at(2)));
+  const Shape& key = shape_of(op.inputs.at(1), block, graph);
+  const double pairs =
+      score_pairs(op.attention, static_cast<double>(query.at(2)), static_cast<double>(key.at(2)));
   const double rows = static_cast<double>(query.at(0)) * static_cast<double>(query.at(1));
   return Flops(4.0 * rows * static_cast<double>(query.at(3)) * pairs);
+}
+
+// Every element of the result is a sum over the channels of its group and the kernel's window.
+Flops conv_flops(const Operator& op, const Block& block, const Graph& graph) {
+  const Shape& out = shape_of(op.outputs.front(), block, graph);
+  const Shape& kernel = block.weights.at(static_cast<std::size_t>(op.weights.front())).shape;
+  return Flops(2.0 * static_cast<double>(elements(out)) *
+               static_cast<double>(elements(kernel) / kernel.front()));
+}
+
+// The router is a matrix product with all experts, the experts are three with the chosen ones.
+Flops mixture_flops(const Operator& op, const Block& block, const Graph& graph) {
+  const MixtureShape& mixture = op.mixture;
+  const double values = static_cast<double>(elements(shape_of(op.inputs.front(), block, graph)));
+  if (op.kind == OperatorKind::router) {
+    return Flops(2.0 * values * static_cast<double>(mixture.experts));
+  }
+  return Flops(6.0 * values * static_cast<double>(mixture.chosen) *
+               static_cast<double>(mixture.intermediate));
 }
 
 }  // namespace
@@ -59,10 +80,39 @@ Parameters parameter_count(const Graph& graph) {
   return sum;
 }
 
+Parameters active_parameter_count(const Graph& graph) {
+  Parameters sum = parameter_count(graph);
+  for (const Segment& segment : graph.segments) {
+    for (const Block& block : segment.blocks) {
+      for (const Operator& op : block.operators) {
+        if (op.kind != OperatorKind::experts) continue;
+        std::int64_t held = 0;
+        for (std::int32_t weight : op.weights) {
+          held += elements(block.weights.at(static_cast<std::size_t>(weight)).shape);
+        }
+        const std::int64_t idle = op.mixture.experts - op.mixture.chosen;
+        sum -= Parameters(held / op.mixture.experts * idle) * segment.repeat;
+      }
+    }
+  }
+  return sum;
+}
+
+bool is_loss(OperatorKind kind) {
+  return kind == OperatorKind::causal_lm_loss || kind == OperatorKind::classification_loss ||
+         kind == OperatorKind::masked_lm_loss || kind == OperatorKind::span_loss ||
+         kind == OperatorKind::squared_loss;
+}
+
 Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) {
-  if (op.kind == OperatorKind::linear) return linear_flops(op, block, graph);
-  if (op.kind == OperatorKind::attention) return attention_flops(op, block, graph);
-  return Flops();
+  switch (op.kind) {
+    case OperatorKind::linear: return linear_flops(op, block, graph);
+    case OperatorKind::attention: return attention_flops(op, block, graph);
+    case OperatorKind::conv: return conv_flops(op, block, graph);
+    case OperatorKind::router:
+    case OperatorKind::experts: return mixture_flops(op, block, graph);
+    default: return Flops();
+  }
 }
 
 Flops forward_flops(const Graph& graph) {

@@ -4,7 +4,8 @@
 // those of the model's own code ("rms_norm", "attention"), not of a framework; what a framework
 // keeps of them for the backward pass is decided in `step`.
 //
-// Shapes are concrete for one micro-batch: B samples of S tokens. They are element counts.
+// Shapes are concrete for one micro-batch: B samples of S tokens, or of [C,h,w] pictures. They are
+// element counts.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,9 @@ using Shape = std::vector<std::int64_t>;
 
 [[nodiscard]] std::int64_t elements(const Shape& shape);  // 1 for a scalar; overflow-checked
 
-enum class ElementKind { real, token_ids, boolean };
+// `token_ids` stands for every int64 of the batch (ids, labels, time steps), `pixels` for its
+// pictures; both exist before the step. `index` is an int64 that the model itself computes.
+enum class ElementKind { real, token_ids, boolean, pixels, index };
 
 struct TensorInfo {
   std::string name;
@@ -71,6 +74,32 @@ enum class OperatorKind {
   sum_over_ranks,    // forward: partial results are summed; backward: nothing
   gather_sequence,   // in: [B,S/t,H]; out: [B,S,H]; backward: sums and scatters
   scatter_sequence,  // in: partial [B,S,H]; out: the sum's own part [B,S/t,H]; backward: gathers
+
+  // Encoders and pictures. Pictures are [B,C,h,w].
+  padding_mask,         // in: attention mask [B,S] of the batch; out: what is added, [B,1,1,S]
+  view,                 // the same storage under another shape; `transposed`: not contiguous
+  contiguous,           // a copy where the storage does not lie in the order of its shape
+  first_token,          // in: [B,S,H]; out: its first token [B,H], a view
+  class_token,          // in: [B,P,H]; weights: [1,n,H]; out: [B,P+n,H]
+  add_weight,           // in: x; weight of x's last dimensions; out: x + weight
+  conv,                 // weights: [O,C/groups,kh,kw], perhaps bias [O]; out: [B,O,h',w']
+  batch_norm,           // weights: gamma, beta [C]
+  group_norm,           // weights: gamma, beta [C]
+  max_pool,             // out: [B,C,h',w']
+  global_average_pool,  // out: [B,C]
+  upsample,             // nearest; out: [B,C,h',w']
+  concatenate,          // in: a [B,C,h,w], b [B,D,h,w]; out: [B,C+D,h,w]
+  timestep_embedding,   // in: time steps [B]; out: sines and cosines [B,C]
+
+  // Mixture of experts: T tokens choose k of E experts.
+  router,             // in: [B,S,H]; weight [E,H]; out: weights [T,k], experts [T,k] (index)
+  expert_assignment,  // in: experts [T,k]; out: for each expert its slots and tokens [n] (index)
+  experts,            // in: x, weights, slots and tokens of each; weights: w1, w2, w3 of each
+
+  classification_loss,  // in: logits [N,C], labels [N]; out: scalar
+  masked_lm_loss,       // in: logits [B,S,V], labels [B,S]; out: scalar
+  span_loss,            // in: logits [B,S,2], first and last positions [B]; out: scalar
+  squared_loss,         // in: prediction, target; out: scalar
 };
 
 enum class ActivationKind {
@@ -81,7 +110,8 @@ enum class ActivationKind {
   bloom_gelu,
   quick_gelu,
   silu,
-  relu
+  relu,
+  tanh
 };
 
 // How an attention reads its past.
@@ -100,6 +130,16 @@ struct AttentionShape {
   // How the model's own eager code masks: masked positions chosen by `where` (gpt2) or an additive
   // mask (llama).
   bool masks_by_where = false;
+  bool padding_mask = false;  // eager code adds a mask of padded tokens, the fourth input
+  // The eager code casts the probabilities back before their dropout (not BERT's).
+  bool casts_probabilities = true;
+};
+
+// Experts of a layer. Tokens are taken as spread evenly: n of an expert is T*k/E.
+struct MixtureShape {
+  std::int64_t experts = 0;
+  std::int64_t chosen = 0;        // k, of each token
+  std::int64_t intermediate = 0;  // feed-forward width of one expert
 };
 
 struct Operator {
@@ -121,12 +161,17 @@ struct Operator {
   std::int64_t adapter_rank = 0;     // 0: none
   std::int64_t adapter_outputs = 0;  // columns
   double adapter_dropout = 0.0;
+  MixtureShape mixture;     // router, expert_assignment, experts
+  std::int64_t groups = 1;  // conv, group_norm
+  bool in_place = false;    // activation, add: into the first input
+  bool transposed = false;  // view: the result is not contiguous
 };
 
 struct Block {
   // "embed", then the prefix of a layer ("model.layers", "transformer.h"), then "head".
   std::string name;
   std::vector<Weight> weights;
+  std::vector<TensorInfo> buffers;  // live beside the weights, are not trained: running statistics
   std::vector<TensorInfo> tensors;
   std::vector<Operator> operators;
   TensorRef input;   // from the block before; index -1 in the first
@@ -148,6 +193,10 @@ struct Graph {
   std::int64_t hidden = 0;
   std::int64_t layers = 0;
   std::int64_t max_sequence = 0;  // the configuration's own limit; 0 when it has none
+  // Pictures instead of text: their size in pixels as the data set holds them; 0 for text, whose
+  // samples have `sequence` tokens. A picture counts as a sequence of 1.
+  std::int64_t image_height = 0, image_width = 0;
+  std::vector<TensorInfo> batch_tensors;  // what the loader puts on the GPU
   std::vector<TensorInfo> shared;
   std::vector<Segment> segments;
 };
@@ -157,8 +206,15 @@ struct Graph {
 // Those of one block, tied ones not counted.
 [[nodiscard]] Parameters parameter_count(const Block& block);
 
+// Without the experts that a token does not choose.
+[[nodiscard]] Parameters active_parameter_count(const Graph& graph);
+
+// An operator whose first input are the logits (or the prediction) and whose output is the loss.
+[[nodiscard]] bool is_loss(OperatorKind kind);
+
 // Arithmetic of one forward pass of the whole micro-batch: multiply-adds count two; only matrix
-// multiplications and attention, as MFU counts. Causal attention counts half of the scores.
+// multiplications, convolutions and attention, as MFU counts. Causal attention counts half of the
+// scores; of the experts only the chosen ones count.
 [[nodiscard]] Flops forward_flops(const Graph& graph);
 [[nodiscard]] Flops forward_flops(const Operator& op, const Block& block, const Graph& graph);
 

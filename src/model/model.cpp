@@ -18,19 +18,41 @@ struct Family {
 
 // Sorted by name.
 constexpr std::array kFamilies = {
-    Family{"bloom", build_bloom},       Family{"falcon", build_falcon},
-    Family{"gemma", build_gemma},       Family{"gemma2", build_gemma2},
-    Family{"gpt2", build_gpt2},         Family{"gpt_bigcode", build_gpt_bigcode},
-    Family{"gpt_neox", build_gpt_neox}, Family{"gptj", build_gptj},
-    Family{"granite", build_granite},   Family{"llama", build_llama},
-    Family{"mistral", build_mistral},   Family{"mpt", build_mpt},
-    Family{"olmo2", build_olmo2},       Family{"opt", build_opt},
-    Family{"phi", build_phi},           Family{"phi3", build_phi3},
-    Family{"qwen2", build_qwen2},       Family{"qwen3", build_qwen3},
-    Family{"stablelm", build_stablelm}, Family{"starcoder2", build_starcoder2},
+    Family{"UNet2DConditionModel", build_unet},
+    Family{"bert", build_bert},
+    Family{"bloom", build_bloom},
+    Family{"deit", build_deit},
+    Family{"distilbert", build_distilbert},
+    Family{"falcon", build_falcon},
+    Family{"gemma", build_gemma},
+    Family{"gemma2", build_gemma2},
+    Family{"gpt2", build_gpt2},
+    Family{"gpt_bigcode", build_gpt_bigcode},
+    Family{"gpt_neox", build_gpt_neox},
+    Family{"gptj", build_gptj},
+    Family{"granite", build_granite},
+    Family{"llama", build_llama},
+    Family{"mistral", build_mistral},
+    Family{"mixtral", build_mixtral},
+    Family{"mpt", build_mpt},
+    Family{"olmo2", build_olmo2},
+    Family{"opt", build_opt},
+    Family{"phi", build_phi},
+    Family{"phi3", build_phi3},
+    Family{"qwen2", build_qwen2},
+    Family{"qwen3", build_qwen3},
+    Family{"resnet", build_resnet},
+    Family{"roberta", build_roberta},
+    Family{"stablelm", build_stablelm},
+    Family{"starcoder2", build_starcoder2},
+    Family{"timm_resnet", build_torchvision_resnet},
+    Family{"timm_vision_transformer", build_timm_vision_transformer},
+    Family{"torchvision_resnet", build_torchvision_resnet},
+    Family{"vit", build_vit},
 };
 
 constexpr SampleShape kLargestSample{1'000'000, 1'073'741'824};
+constexpr std::int64_t kLargestSide = 65'536;  // pixels
 
 Error wrong(ErrorCode code, std::string subject, std::string found, std::string accepted,
             std::string hint) {
@@ -56,6 +78,8 @@ Result<const Family*> family_of(const facts::ModelSource& source) {
                       "a table of keys as in Hugging Face's config.json", ""));
   }
   const facts::Value* value = source.config.find("model_type");
+  // diffusers' config.json names its class instead.
+  if (value == nullptr || value->is_null()) value = source.config.find("_class_name");
   if (value == nullptr || value->is_null()) return fail(without_model_type(source));
   const std::vector<std::string> known = known_model_types();
   const std::string* name = value->as_text();
@@ -80,6 +104,11 @@ Result<void> check_sample(const SampleShape& sample) {
   if (sample.sequence < 0 || sample.sequence > kLargestSample.sequence) {
     return fail(wrong(ErrorCode::bad_input, "sequence length", fmt::format("{}", sample.sequence),
                       fmt::format("a whole number from 1 to {}", kLargestSample.sequence), ""));
+  }
+  for (const std::int64_t side : {sample.height, sample.width}) {
+    if (side >= 0 && side <= kLargestSide) continue;
+    return fail(wrong(ErrorCode::bad_input, "image size", fmt::format("{}", side),
+                      fmt::format("a whole number from 1 to {}", kLargestSide), ""));
   }
   return {};
 }

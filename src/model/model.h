@@ -14,9 +14,10 @@ namespace steelyard::model {
 struct SampleShape {
   std::int64_t batch = 1;     // samples in the micro-batch, >= 1
   std::int64_t sequence = 0;  // tokens per sample; 0: the configuration's own maximum, at most 2048
+  std::int64_t height = 0, width = 0;  // pixels; 0: the configuration's own
 };
 
-// Builds the graph of a dense decoder as Hugging Face defines it. Errors name the key of the
+// Builds the graph of a model as its library defines it. Errors name the key of the
 // configuration that is missing or wrong; an unknown model_type lists the known ones and the
 // nearest.
 [[nodiscard]] Result<Graph> build(const facts::ModelSource& source, SampleShape shape);

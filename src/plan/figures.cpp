@@ -32,7 +32,7 @@ void describe_model(const Request& request, const model::Graph& graph,
   plan.model.type = graph.model_type;
   plan.model.parameters = states.parameters;
   plan.model.trainable_parameters = states.trainable;
-  plan.model.active_parameters = states.parameters;
+  plan.model.active_parameters = model::active_parameter_count(graph);
   plan.model.forward_flops_per_sample =
       model::forward_flops(graph) / static_cast<double>(graph.batch);
   plan.model.backward_flops_per_sample = plan.model.forward_flops_per_sample * kBackwardPerForward;
@@ -120,7 +120,7 @@ Result<void> measure_pace(const Request& request, const step::Program& program, 
   wanted.efficiency = &efficiency;
   wanted.model_flops_per_sample =
       plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample;
-  wanted.tokens_per_sample = *plan.job.train.sequence_length;
+  wanted.tokens_per_sample = plan.job.train.sequence_length.value_or(0);  // 0: pictures
   STEELYARD_TRY(step_time, pace::step_time(wanted));
   plan.pace = std::move(step_time);
   for (const std::string& missing : plan.pace.missing) {
@@ -241,10 +241,11 @@ Result<Plan> figures(const Request& request) {
   STEELYARD_TRY(job, resolve(request.job, request.model, request.machine));
   plan.job = std::move(job);
   plan.machine = request.machine;
-  const std::int64_t samples = *plan.job.train.micro_batch;
-  const std::int64_t tokens = *plan.job.train.sequence_length;
-  STEELYARD_TRY(graph, model::build(request.model, {samples, tokens}));
-  STEELYARD_TRY(local, model::build(request.model, {samples, tokens / plan.job.parallel.context}));
+  const model::SampleShape whole = sample_shape(plan.job, *plan.job.train.micro_batch);
+  model::SampleShape own = whole;  // of one rank of a context group
+  own.sequence /= plan.job.parallel.context;
+  STEELYARD_TRY(graph, model::build(request.model, whole));
+  STEELYARD_TRY(local, model::build(request.model, own));
   STEELYARD_TRY(programs, step::programs_of(local, plan.job, request.constants.framework));
   const step::Program& program = busiest(programs);
   describe_model(request, graph, program.states, plan);

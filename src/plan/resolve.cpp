@@ -169,6 +169,28 @@ Result<void> resolve_optimizer(Job& job) {
   return {};
 }
 
+// Text has a length, pictures have a size; a job that gives the other one means another model.
+Result<void> resolve_sample(Job& job, const model::Graph& graph) {
+  facts::TrainKeys& train = job.train;
+  const bool pictures = graph.image_height > 0;
+  const std::string& name = graph.model_type;
+  if (!pictures && !train.image_size.empty()) {
+    return fail(impossible("train.image_size", "a size", "no value: " + name + " reads text",
+                           "train.sequence_length says how long a sample is"));
+  }
+  if (pictures && train.sequence_length) {
+    return fail(impossible("train.sequence_length", std::to_string(*train.sequence_length),
+                           "no value: " + name + " reads pictures",
+                           "train.image_size says how large a sample is"));
+  }
+  if (!pictures) return resolve_tokens(job, graph.sequence);
+  if (train.image_size.empty()) {
+    train.image_size = {graph.image_height, graph.image_width};
+    job.origins["train.image_size"] = {Origin::model, {}};
+  }
+  return {};
+}
+
 Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Machine& machine) {
   facts::DataKeys& data = job.data;
   if (data.sizes_from) {
@@ -177,9 +199,11 @@ Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Mach
     error.code = ErrorCode::not_supported;
     return fail(std::move(error));
   }
-  fill(job, data.kind, "data.kind", facts::DataKind::tokens, Origin::model);
+  const bool pictures = graph.image_height > 0;
+  fill(job, data.kind, "data.kind", pictures ? facts::DataKind::jpeg : facts::DataKind::tokens,
+       Origin::model);
   const bool tokens = *data.kind == facts::DataKind::tokens;
-  if (tokens) {
+  if (tokens && !pictures) {
     const double bytes_per_token = graph.vocabulary <= kTwoByteVocabulary ? 2.0 : 4.0;
     fill(job, data.bytes_per_sample, "data.bytes_per_sample",
          bytes_per_token * static_cast<double>(graph.sequence), Origin::model);
@@ -208,13 +232,24 @@ Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Mach
 
 }  // namespace
 
+model::SampleShape sample_shape(const Job& job, std::int64_t batch) {
+  model::SampleShape shape;
+  shape.batch = batch;
+  shape.sequence = job.train.sequence_length.value_or(0);
+  if (job.train.image_size.size() == 2) {
+    shape.height = job.train.image_size[0];
+    shape.width = job.train.image_size[1];
+  }
+  return shape;
+}
+
 Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machine& machine) {
   STEELYARD_CHECK(resolve_ranks(job, machine));
   STEELYARD_CHECK(resolve_sharding(job));
   STEELYARD_CHECK(resolve_batch(job));
   STEELYARD_CHECK(resolve_optimizer(job));
-  STEELYARD_TRY(graph, model::build(model, {1, job.train.sequence_length.value_or(0)}));
-  STEELYARD_CHECK(resolve_tokens(job, graph.sequence));
+  STEELYARD_TRY(graph, model::build(model, sample_shape(job, 1)));
+  STEELYARD_CHECK(resolve_sample(job, graph));
   STEELYARD_CHECK(resolve_data(job, graph, machine));
   if (job.name.empty()) job.name = model.name;
   return job;

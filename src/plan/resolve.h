@@ -6,8 +6,12 @@
 #include "facts/job.h"
 #include "facts/machine.h"
 #include "facts/model_source.h"
+#include "model/model.h"
 
 namespace steelyard::plan {
+
+// What the job says of its samples; `batch` of them.
+[[nodiscard]] model::SampleShape sample_shape(const facts::Job& job, std::int64_t batch);
 
 [[nodiscard]] Result<facts::Job> resolve(facts::Job job, const facts::ModelSource& model,
                                          const facts::Machine& machine);

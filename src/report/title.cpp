@@ -37,6 +37,9 @@ std::string batch_words(const facts::Plan& plan) {
   std::string words = "unknown batch";
   if (train.micro_batch) words = counted(*train.micro_batch, "sample", "samples");
   if (train.sequence_length) words += fmt::format(" of {} tokens", grouped(*train.sequence_length));
+  if (train.image_size.size() == 2) {
+    words += fmt::format(" of {} x {} pixels", train.image_size[0], train.image_size[1]);
+  }
   words += " per GPU and pass";
   if (train.global_batch) words += fmt::format(", {} per step", grouped(*train.global_batch));
   return words;

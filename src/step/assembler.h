@@ -58,6 +58,8 @@ class Assembler {
   // setup.cpp
   void add_batch();
   void add_parameters();
+  void add_buffers();
+  [[nodiscard]] Bytes batch_bytes(const model::TensorInfo& info) const;
   void add_optimizer_states();
   void add_communication_buffers();
   void add_existing_gradients();
@@ -65,6 +67,7 @@ class Assembler {
   [[nodiscard]] BlockOptions block_options() const;
   void trace_chunks();
   [[nodiscard]] Chain trace_chain(const model::Segment& segment, BlockOptions& options, bool last);
+  void add_chains(Chunk& chunk, const model::Segment& segment, BlockOptions& options, bool last);
   void add_micro_batches();
   [[nodiscard]] Phase forward_phase(Chunk& chunk);
   [[nodiscard]] Phase backward_phase(Chunk& chunk, bool last);

@@ -45,11 +45,15 @@ Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, std::i
     scores = where(tape, call.mask, std::move(scores));
   } else if (shape.causal) {
     scores = add(tape, std::move(scores), call.mask);
+  } else if (shape.padding_mask) {
+    scores = add(tape, std::move(scores), call.inputs[3]);
   }
   const bool wide = shape.softmax_in_fp32 || tape.arithmetic().autocast;
   const DType softmax_type = wide ? DType::fp32 : scores.dtype;
   Tensor weights = softmax(tape, std::move(scores), softmax_type, keys);
-  weights = to(tape, std::move(weights), shape.softmax_in_fp32 ? query_type : value_type);
+  if (shape.casts_probabilities) {
+    weights = to(tape, std::move(weights), shape.softmax_in_fp32 ? query_type : value_type);
+  }
   const double p = call.variants->dropout ? shape.dropout : 0.0;
   return dropout(tape, std::move(weights), p);
 }

@@ -86,6 +86,7 @@ class BlockRun {
   void collect_gradients();
   [[nodiscard]] std::int32_t kept_gradient(std::int32_t fresh);
   void hold_for_caller(const Tensor& output, bool last);
+  void hand_on(const Tensor& output);
 
   Program& program_;
   const model::Graph& graph_;
@@ -100,7 +101,8 @@ class BlockRun {
   std::vector<Tensor> held_;           // until the step ends
   Tensor input_gradient_;
   std::set<const model::Operator*> activated_;
-  bool again_ = false;  // the whole block runs forward again before its backward
+  bool again_ = false;                 // the whole block runs forward again before its backward
+  const Storage* borrowed_ = nullptr;  // the input, when the block before frees it
   std::vector<NodeRef> roots_;
 };
 
@@ -195,9 +197,13 @@ Tensor& BlockRun::tensor_of(model::TensorRef ref) {
   if (!ref.shared) return live_[index];
   if (shared_.tensors.size() < graph_.shared.size()) shared_.tensors.resize(graph_.shared.size());
   Tensor& tensor = shared_.tensors[index];
-  if (!tensor && graph_.shared[index].kind == model::ElementKind::token_ids) {
-    tensor = shared_.token_ids;
-  }
+  const model::TensorInfo& info = graph_.shared[index];
+  if (tensor || info.kind == model::ElementKind::real) return tensor;
+  // Of the batch, which exists before the step. Pictures come in the model's own type.
+  const Arithmetic& arithmetic = tape_.arithmetic();
+  const DType own = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
+  const bool picture = info.kind == model::ElementKind::pixels;
+  tensor = tape_.external(model::elements(info.shape), picture ? own : DType::int64);
   return tensor;
 }
 
@@ -230,7 +236,7 @@ Tensor BlockRun::forward(const Tensor& input) {
     tape_.enter(op.name);
     OperatorCall call = call_of(op);
     call.activated = activated_.contains(&op);
-    const bool loss = op.kind == model::OperatorKind::causal_lm_loss;
+    const bool loss = model::is_loss(op.kind);
     if (loss) tensor_of(op.inputs[0]) = Tensor();  // the model's own code decides how long it lives
     std::vector<Tensor> outputs = run_operator(tape_, std::move(call));
     for (std::size_t o = 0; o < op.outputs.size(); ++o) {
@@ -258,10 +264,17 @@ Tensor BlockRun::input_tensor(bool first) {
   const model::TensorInfo& info = info_of(block_.input);
   // The residual stream has the parameters' type under autocast (embeddings and norms give it).
   const Arithmetic& arithmetic = tape_.arithmetic();
-  const DType dtype = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
-  Tensor input =
-      tape_.adopted(model::elements(info.shape), dtype, "input", VramCategory::activations);
-  trace_.forward.push_back({EventKind::adopt, input.storage->slot});
+  const DType usual = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
+  const DType dtype = shared_.stream.dtype.value_or(usual);
+  const std::int64_t numel = model::elements(info.shape);
+  Tensor input;
+  if (shared_.stream.borrowed) {
+    input = tape_.external(numel, dtype);
+    borrowed_ = input.storage.get();
+  } else {
+    input = tape_.adopted(numel, dtype, "input", VramCategory::activations);
+    trace_.forward.push_back({EventKind::adopt, input.storage->slot});
+  }
   if (!options_.input_requires_grad) return input;
   NodeRef node = tape_.make_node("input", {}, {}, [this](Tape&, const std::vector<Tensor>& g) {
     input_gradient_ = g[0];
@@ -284,7 +297,8 @@ bool BlockRun::trains(const Tensor& input) const {
 void BlockRun::list_saved(const StorageRef& storage, std::unordered_set<const Storage*>& seen) {
   if (!seen.insert(storage.get()).second || storage->weight) return;
   if (!storage->pending) {
-    trace_.saved.push_back({storage->bytes, storage->external, storage->cast});
+    const bool borrowed = storage.get() == borrowed_;
+    trace_.saved.push_back({storage->bytes, storage->external, storage->cast, borrowed});
     return;
   }
   for (const StorageRef& source : storage->sources) list_saved(source, seen);
@@ -401,6 +415,15 @@ void BlockRun::backward(const Tensor& input, Tensor output, bool last) {
   tape_.run_backward(root, std::move(gradient));
 }
 
+// To the next block: with the storage, unless a node of this block keeps it.
+void BlockRun::hand_on(const Tensor& output) {
+  shared_.stream.dtype = output.dtype;
+  shared_.stream.borrowed = output.storage.use_count() > 1;
+  if (shared_.stream.borrowed) return;
+  trace_.forward.push_back({EventKind::carry, output.storage->slot});
+  tape_.disown(output);
+}
+
 BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.forward);
   Tensor input = input_tensor(first);
@@ -418,8 +441,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   if (last) {
     hold_for_caller(output, last);
   } else if (output) {
-    trace_.forward.push_back({EventKind::carry, output.storage->slot});
-    tape_.disown(output);
+    hand_on(output);
   }
   const Tensor root = [&] {
     Tensor r = output;
@@ -431,7 +453,8 @@ BlockTrace BlockRun::run(bool first, bool last) {
     for (const StorageRef& result : tape_.cached()) {
       trace_.saved.push_back({result->bytes, false, false});
     }
-    trace_.saved.push_back({input.storage->bytes, false, false});
+    const bool borrowed = input.storage.get() == borrowed_;
+    trace_.saved.push_back({input.storage->bytes, borrowed, false, borrowed});
   } else {
     // The node's gradient edge is all that backward needs; saved variables keep the storage alive.
     input.storage.reset();

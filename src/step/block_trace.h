@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -49,10 +50,21 @@ struct BlockOptions {
   std::set<std::string, std::less<>> graded;
 };
 
+// What a block hands to the next one, told from trace to trace.
+struct Handover {
+  std::optional<facts::DType> dtype;  // nothing yet: the residual stream of a language model
+  // The block that made it keeps it for its own backward pass (a ReLU's result) and frees it there:
+  // the next block reads it, and may save it, without owning it. It works backwards earlier.
+  bool borrowed = false;
+
+  friend bool operator==(const Handover&, const Handover&) = default;
+};
+
 // Tensors that all blocks share, made by the first block that has them as outputs.
 struct SharedTensors {
+  Handover stream;
   std::vector<Tensor> tensors;      // by index into model::Graph::shared; empty until made
-  Tensor token_ids, labels;         // the batch: exists before the step
+  Tensor labels;                    // of the batch: exist before the step
   Tensor mask;                      // of math attention
   std::vector<std::int32_t> slots;  // of the tensors made in the step, freed when it ends
 };
@@ -61,6 +73,7 @@ struct SavedStorage {
   Bytes bytes;
   bool external = false;     // shared by all layers or of the batch
   bool weight_cast = false;  // autocast's copy of a weight
+  bool borrowed = false;     // the block's input, which the block before saves as well
 };
 
 struct BlockTrace {

@@ -124,6 +124,21 @@ Assembler::Chain Assembler::trace_chain(const model::Segment& segment, BlockOpti
   return chain;
 }
 
+// Layers are alike when they receive alike; a first one that does not stands for itself.
+void Assembler::add_chains(Chunk& chunk, const model::Segment& segment, BlockOptions& options,
+                           bool last) {
+  for (std::int64_t rest = segment.repeat; rest > 0; rest -= chunk.chains.back().repeat) {
+    const Handover before = shared_.stream;
+    const bool graded = options.input_requires_grad;
+    Chain chain = trace_chain(segment, options, last);
+    const bool known = before.dtype.has_value();  // a stage's input: as every layer's
+    const bool alike =
+        last || !known || (before == shared_.stream && graded == options.input_requires_grad);
+    chain.repeat = alike ? rest : 1;
+    chunk.chains.push_back(std::move(chain));
+  }
+}
+
 void Assembler::trace_chunks() {
   BlockOptions options = block_options();
   const std::size_t segments = graph_.segments.size();
@@ -134,11 +149,12 @@ void Assembler::trace_chunks() {
     Chunk chunk;
     options.input_requires_grad = c > 0 || stage_.index > 0;  // from another stage's layers
     shared_.tensors.clear();                                  // every chunk makes its own
+    shared_.stream = {};
     make_mask(chunk);
     chunk.has_loss = final_chunk && stage_.has_loss;
     for (std::size_t s = begin; s < end; ++s) {
       const bool last = chunk.has_loss && s + 1 == end;
-      chunk.chains.push_back(trace_chain(graph_.segments[s], options, last));
+      add_chains(chunk, graph_.segments[s], options, last);
     }
     chunk.shared_slots = std::exchange(shared_.slots, {});
     if (layout_.gathers && layout_.flat_buckets) {

@@ -5,7 +5,9 @@
 #include "step/attention_operator.h"
 #include "step/linear_operator.h"
 #include "step/loss_operator.h"
+#include "step/operators_image.h"
 #include "step/primitives.h"
+#include "step/primitives_image.h"
 
 namespace steelyard::step {
 
@@ -54,34 +56,6 @@ Tensor rotated(Tape& tape, const OperatorCall& call, const Tensor& x, const Tens
   return cat(tape, std::move(sum), rest);
 }
 
-Tensor activation(Tape& tape, ActivationKind kind, Tensor x) {
-  switch (kind) {
-    case ActivationKind::gelu:
-    case ActivationKind::gelu_tanh: return gelu(tape, std::move(x));
-    case ActivationKind::silu: return silu(tape, std::move(x));
-    case ActivationKind::relu: return relu(tape, std::move(x));
-    case ActivationKind::quick_gelu: return mul(tape, x, sigmoid(tape, mul_constant(tape, x)));
-    case ActivationKind::bloom_gelu:  // its autograd function saves x alone
-      return gelu(tape, std::move(x));
-    case ActivationKind::gelu_new: {
-      // 0.5 * x * (1.0 + tanh(sqrt(2 / pi) * (x + 0.044715 * pow(x, 3.0))))
-      const Tensor half = mul_constant(tape, x);
-      Tensor inner = add(tape, x, mul_constant(tape, pow(tape, x)));
-      Tensor curve = tanh(tape, mul_constant(tape, std::move(inner)));
-      return mul(tape, half, add_constant(tape, std::move(curve)));
-    }
-    case ActivationKind::gelu_fast: {
-      // 0.5 * x * (1.0 + tanh(x * 0.79788456 * (1.0 + 0.044715 * x * x)))
-      const Tensor half = mul_constant(tape, x);
-      const Tensor scaled_x = mul_constant(tape, x);
-      Tensor square = mul(tape, mul_constant(tape, x), x);
-      Tensor inner = mul(tape, scaled_x, add_constant(tape, std::move(square)));
-      return mul(tape, half, add_constant(tape, tanh(tape, std::move(inner))));
-    }
-  }
-  return gelu(tape, x);
-}
-
 Tensor gated_activation(Tape& tape, const OperatorCall& call) {
   if (call.activated) return mul(tape, call.inputs[0], call.inputs[1]);
   Tensor gate = call.inputs[0];
@@ -125,6 +99,35 @@ Tensor run_layer_norm(Tape& tape, const OperatorCall& call) {
 
 }  // namespace
 
+Tensor activation(Tape& tape, ActivationKind kind, Tensor x) {
+  switch (kind) {
+    case ActivationKind::gelu:
+    case ActivationKind::gelu_tanh: return gelu(tape, std::move(x));
+    case ActivationKind::silu: return silu(tape, std::move(x));
+    case ActivationKind::relu: return relu(tape, std::move(x));
+    case ActivationKind::tanh: return tanh(tape, std::move(x));
+    case ActivationKind::quick_gelu: return mul(tape, x, sigmoid(tape, mul_constant(tape, x)));
+    case ActivationKind::bloom_gelu:  // its autograd function saves x alone
+      return gelu(tape, std::move(x));
+    case ActivationKind::gelu_new: {
+      // 0.5 * x * (1.0 + tanh(sqrt(2 / pi) * (x + 0.044715 * pow(x, 3.0))))
+      const Tensor half = mul_constant(tape, x);
+      Tensor inner = add(tape, x, mul_constant(tape, pow(tape, x)));
+      Tensor curve = tanh(tape, mul_constant(tape, std::move(inner)));
+      return mul(tape, half, add_constant(tape, std::move(curve)));
+    }
+    case ActivationKind::gelu_fast: {
+      // 0.5 * x * (1.0 + tanh(x * 0.79788456 * (1.0 + 0.044715 * x * x)))
+      const Tensor half = mul_constant(tape, x);
+      const Tensor scaled_x = mul_constant(tape, x);
+      Tensor square = mul(tape, mul_constant(tape, x), x);
+      Tensor inner = mul(tape, scaled_x, add_constant(tape, std::move(square)));
+      return mul(tape, half, add_constant(tape, tanh(tape, std::move(inner))));
+    }
+  }
+  return gelu(tape, x);
+}
+
 Tensor early_activation(Tape& tape, const model::Operator& op, Tensor gate) {
   return activation(tape, op.activation, std::move(gate));
 }
@@ -148,9 +151,13 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::split: return split_parts(tape, call);
     case OperatorKind::heads: return {view(call.inputs[0], false)};
     case OperatorKind::attention: return {attention(tape, call)};
-    case OperatorKind::activation: return {activation(tape, op.activation, call.inputs[0])};
+    case OperatorKind::activation:
+      if (op.in_place) return {relu_in_place(tape, call.inputs[0])};
+      return {activation(tape, op.activation, call.inputs[0])};
     case OperatorKind::gated_activation: return {gated_activation(tape, call)};
-    case OperatorKind::add: return {add(tape, call.inputs[0], call.inputs[1])};
+    case OperatorKind::add:
+      if (op.in_place) return {add_in_place(tape, call.inputs[0], call.inputs[1])};
+      return {add(tape, call.inputs[0], call.inputs[1])};
     case OperatorKind::scale: return {mul_constant(tape, call.inputs[0])};
     case OperatorKind::dropout:
       return {dropout(tape, call.inputs[0], call.variants->dropout ? op.probability : 0.0)};
@@ -166,8 +173,15 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
                               call.variants->gathered_input == GatheredInput::part)};
     case OperatorKind::scatter_sequence:
       return {scatter_sequence(tape, call.inputs[0], model::elements(call.output_shapes[0]))};
+    case OperatorKind::classification_loss:
+    case OperatorKind::masked_lm_loss:
+    case OperatorKind::span_loss:
+    case OperatorKind::squared_loss: return {run_loss(tape, call), call.inputs[0]};
+    case OperatorKind::router:
+    case OperatorKind::expert_assignment:
+    case OperatorKind::experts: return run_mixture_operator(tape, call);
+    default: return run_image_operator(tape, call);
   }
-  return {};
 }
 
 }  // namespace steelyard::step

@@ -35,4 +35,7 @@ struct OperatorCall {
 // that the model returns. Releases nothing the caller holds.
 [[nodiscard]] std::vector<Tensor> run_operator(Tape& tape, OperatorCall call);
 
+// The model's activation function as its own code writes it.
+[[nodiscard]] Tensor activation(Tape& tape, model::ActivationKind kind, Tensor x);
+
 }  // namespace steelyard::step

@@ -61,6 +61,8 @@ namespace steelyard::step {
 
 // --- Matrices --------------------------------------------------------------------------------
 
+// A weight as a product uses it: under autocast its cached copy in the compute type.
+[[nodiscard]] Tensor product_weight(Tape& tape, const Tensor& weight);
 // x [rows, inputs] times weight [outputs, inputs], plus bias when there is one.
 [[nodiscard]] Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
                             std::int64_t inputs, std::int64_t outputs);

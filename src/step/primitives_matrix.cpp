@@ -16,11 +16,15 @@ Bytes matrix_traffic(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_
   return bytes_of(checked_multiply(numel, batch), dtype);
 }
 
-// Weights have no autograd node; under autocast the product uses a cached copy.
+}  // namespace
+
+// Weights have no autograd node.
 Tensor product_weight(Tape& tape, const Tensor& weight) {
   const bool cast = tape.arithmetic().autocast && weight.dtype != tape.arithmetic().compute;
   return cast ? tape.cast_weight(weight) : weight;
 }
+
+namespace {
 
 Tensor gathered_again(Tape& tape, std::int64_t numel, DType dtype) {
   const std::string_view name = "all_gather_tokens";

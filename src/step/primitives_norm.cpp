@@ -14,6 +14,9 @@ Tensor normalised(Tape& tape, std::string_view name, Tensor argument, const Tens
   const Tensor x = std::move(argument);
   const std::int64_t rows = x.numel / last;
   tape.begin_operation(OperationKind::reduction, {&x, &weight, &bias});
+  // The kernel wants rows that lie together (layer_norm_kernel.cu: expect_contiguous).
+  const bool copies = !x.dense && !tape.options().compiled;
+  const Tensor copy = copies ? tape.allocate(x.numel, x.dtype, "clone") : Tensor();
   Tensor y = tape.allocate(x.numel, x.dtype, name);
   std::vector<StorageRef> saved = {x.storage};
   for (int i = 0; i < statistics; ++i) {  // fp32 even for 16-bit input (layer_norm_kernel.cu)

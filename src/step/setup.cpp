@@ -32,16 +32,38 @@ Bytes factored_bytes(const model::Weight& weight, DType state) {
 void Assembler::add_batch() {
   Body body;
   body.layer = "batch";
-  const std::int64_t tokens = checked_multiply(graph_.batch, graph_.sequence);
-  for (const char* text : {"input_ids", "labels"}) {
-    allocate(body.events, slot(bytes_of(tokens, DType::int64), VramCategory::batch, text));
+  for (const model::TensorInfo& info : graph_.batch_tensors) {
+    allocate(body.events, slot(batch_bytes(info), VramCategory::batch, info.name));
   }
   program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
-  shared_.token_ids.storage = std::make_shared<Storage>();
-  shared_.token_ids.storage->external = true;
-  shared_.token_ids.storage->bytes = bytes_of(tokens, DType::int64);
-  shared_.token_ids.numel = tokens;
-  shared_.token_ids.dtype = DType::int64;
+}
+
+// Pictures come in the model's own type, everything else as int64.
+Bytes Assembler::batch_bytes(const model::TensorInfo& info) const {
+  const bool ids = info.kind == model::ElementKind::token_ids;
+  const DType own =
+      layout_.arithmetic.autocast ? layout_.arithmetic.ambient : layout_.arithmetic.compute;
+  return bytes_of(model::elements(info.shape), ids ? DType::int64 : own);
+}
+
+// Running statistics and the like: whole on every rank, in the type of the weights.
+void Assembler::add_buffers() {
+  Phase phase{PhaseKind::setup, {}};
+  for (const model::Segment& segment : graph_.segments) {
+    Body body;
+    body.layer = segment.blocks.front().name;
+    body.repeat = segment.repeat;
+    for (const model::Block& block : segment.blocks) {
+      for (const model::TensorInfo& info : block.buffers) {
+        const bool counter = info.kind == model::ElementKind::index;
+        const Bytes bytes =
+            bytes_of(model::elements(info.shape), counter ? DType::int64 : layout_.parameter);
+        allocate(body.events, slot(bytes, VramCategory::parameters, info.name));
+      }
+    }
+    if (!body.events.empty()) phase.bodies.push_back(std::move(body));
+  }
+  if (!phase.bodies.empty()) program_.setup.push_back({1, {std::move(phase)}});
 }
 
 void Assembler::add_parameters() {
@@ -63,6 +85,7 @@ void Assembler::add_parameters() {
     phase.bodies.push_back(std::move(body));
   }
   program_.setup.push_back({1, {std::move(phase)}});
+  add_buffers();
 }
 
 void Assembler::add_optimizer_states() {
@@ -183,7 +206,9 @@ StateSizes Assembler::states() const {
       states.largest_block_bytes = std::max(states.largest_block_bytes, held);
     }
   }
-  states.batch_bytes = 2 * bytes_of(checked_multiply(graph_.batch, graph_.sequence), DType::int64);
+  for (const model::TensorInfo& info : graph_.batch_tensors) {
+    states.batch_bytes += batch_bytes(info);
+  }
   return states;
 }
 

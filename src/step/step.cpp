@@ -114,17 +114,24 @@ Result<void> check_samples(const facts::TrainKeys& train) {
   if (train.sequence_length_mean) {
     return fail(not_yet("train.sequence_length_mean", "a value", "train.sequence_length"));
   }
-  if (!train.image_size.empty()) {
-    return fail(not_yet("train.image_size", "a size", "no value: models here read text"));
-  }
   if (train.frames) {
     return fail(not_yet("train.frames", "a value", "no value: models here read text"));
   }
-  if (train.memory_format != facts::MemoryFormat::contiguous) {
-    return fail(not_yet("train.memory_format", std::string(facts::name_of(train.memory_format)),
-                        "contiguous"));
-  }
   if (train.fp8) return fail(not_yet("train.fp8", "a table", "no value"));
+  return {};
+}
+
+// Pictures may lie in memory as channels_last: the same bytes. A network that is one block has no
+// layers that could be computed again.
+Result<void> check_pictures(const model::Graph& graph, const facts::TrainKeys& train) {
+  if (train.memory_format != facts::MemoryFormat::contiguous && graph.image_height == 0) {
+    return fail(not_yet("train.memory_format", std::string(facts::name_of(train.memory_format)),
+                        "contiguous: " + graph.model_type + " reads text"));
+  }
+  if (graph.segments.size() == 1 && train.recompute.mode != facts::RecomputeMode::none) {
+    return fail(not_yet("train.recompute", std::string(facts::name_of(train.recompute.mode)),
+                        "none: " + graph.model_type + " is planned as one block"));
+  }
   return {};
 }
 
@@ -166,7 +173,58 @@ Result<void> check_offload(const facts::OffloadKeys& offload) {
   return {};
 }
 
-Result<void> check(const facts::Job& job, const facts::FrameworkProfile& profile) {
+// The part of a decoder's layer that a mixture of experts is.
+bool of_mixture(model::OperatorKind kind) {
+  using model::OperatorKind;
+  return kind == OperatorKind::router || kind == OperatorKind::expert_assignment ||
+         kind == OperatorKind::experts;
+}
+
+// Of encoders and of networks that read pictures.
+bool beyond_decoders(model::OperatorKind kind) {
+  using model::OperatorKind;
+  switch (kind) {
+    case OperatorKind::padding_mask:
+    case OperatorKind::view:
+    case OperatorKind::contiguous:
+    case OperatorKind::first_token:
+    case OperatorKind::class_token:
+    case OperatorKind::add_weight:
+    case OperatorKind::conv:
+    case OperatorKind::batch_norm:
+    case OperatorKind::group_norm:
+    case OperatorKind::max_pool:
+    case OperatorKind::global_average_pool:
+    case OperatorKind::upsample:
+    case OperatorKind::concatenate:
+    case OperatorKind::timestep_embedding: return true;
+    default: return model::is_loss(kind) && kind != OperatorKind::causal_lm_loss;
+  }
+}
+
+// Splitting a layer over ranks, or the layers over stages, is built for decoders.
+Result<void> check_split(const model::Graph& graph, const facts::ParallelKeys& parallel) {
+  bool mixture = false, other = false;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        mixture |= of_mixture(op.kind);
+        other |= beyond_decoders(op.kind);
+      }
+    }
+  }
+  const auto refuse = [&](const char* key, std::int64_t value) -> Result<void> {
+    if (value == 1) return {};
+    return fail(not_yet(key, std::to_string(value), "1 for " + graph.model_type));
+  };
+  if (mixture || other) STEELYARD_CHECK(refuse("parallel.tensor", parallel.tensor));
+  if (!other) return {};
+  STEELYARD_CHECK(refuse("parallel.pipeline", parallel.pipeline));
+  return refuse("parallel.context", parallel.context);
+}
+
+Result<void> check(const model::Graph& graph, const facts::Job& job,
+                   const facts::FrameworkProfile& profile) {
   if (!profile.supported) {
     return fail(not_yet("framework", profile.name,
                         "pytorch, transformers, deepspeed or another supported framework"));
@@ -174,7 +232,9 @@ Result<void> check(const facts::Job& job, const facts::FrameworkProfile& profile
   STEELYARD_CHECK(check_import(job.import));
   STEELYARD_CHECK(check_train(job.train));
   STEELYARD_CHECK(check_samples(job.train));
+  STEELYARD_CHECK(check_pictures(graph, job.train));
   STEELYARD_CHECK(check_parallel(job.parallel));
+  STEELYARD_CHECK(check_split(graph, job.parallel));
   STEELYARD_CHECK(check_offload(job.offload));
   STEELYARD_CHECK(check_idle_keys(job));
   if (!job.model.companions.empty()) {
@@ -203,7 +263,7 @@ std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
 
 Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const facts::Job& job,
                                              const facts::FrameworkProfile& profile) {
-  STEELYARD_CHECK(check(job, profile));
+  STEELYARD_CHECK(check(graph, job, profile));
   STEELYARD_TRY(habits, adapter_habits_of(profile));
   STEELYARD_TRY(trained, with_method(graph, job, habits));
   STEELYARD_TRY(layout, layout_of(job, habits));

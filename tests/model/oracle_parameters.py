@@ -18,23 +18,38 @@ import transformers
 HERE = pathlib.Path(__file__).resolve().parent
 MODELS = HERE.parent.parent / "catalog" / "models"
 BATCH, SEQUENCE = 2, 8
+SIDE = 224  # pixels, of a network that takes any
 VERSIONS = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}"
 # transformers 5 calls the head lm_head; checkpoints and transformers 4 say embed_out.
 RENAMED = {"gpt_neox": ("lm_head", "embed_out")}
 
 
+# The classes whose parameters the graph counts where a configuration does not name one.
+PICTURES = {"vit": "ViTForImageClassification", "deit": "DeiTForImageClassification",
+            "resnet": "ResNetForImageClassification"}
+# The bias of a tied output projection bears two names; the graph has the second.
+TWICE = ("cls.predictions.bias", "lm_head.bias")
+
+
 def build(config, **how):
     values = dict(config)
-    model = transformers.AutoModelForCausalLM.from_config(
-        transformers.AutoConfig.for_model(values.pop("model_type"), **values), **how)
+    family = values.pop("model_type")
+    named = values.pop("architectures", [PICTURES.get(family)])[0]
+    chosen = transformers.AutoConfig.for_model(family, **values)
+    if named:
+        model = getattr(transformers, named)._from_config(chosen, **how)
+    else:
+        model = transformers.AutoModelForCausalLM.from_config(chosen, **how)
     model.tie_weights()  # parameters() then counts a shared one once
     return model
 
 
 def catalogue():
     rows = []
-    for path in sorted(MODELS.glob("*.json")):
+    for path in sorted(MODELS.glob("**/*.json")):
         entry = json.loads(path.read_text())
+        if entry["config"].get("model_type") not in transformers.CONFIG_MAPPING:
+            continue  # of timm, torchvision, diffusers: their publishers' counts are in the entry
         with torch.device("meta"):
             model = build(entry["config"])
         parameters = sum(p.numel() for p in model.parameters())
@@ -58,15 +73,24 @@ def observed(config):
             outputs.setdefault(name.replace(old, new) if old else name, list(output.shape))
             if type(module).__name__ in ("Linear", "Conv1D", "FalconLinear"):
                 flops[0] += 2 * inputs[0].numel() * output.shape[-1]
+            if type(module).__name__ == "Conv2d":
+                flops[0] += 2 * output.numel() * module.weight[0].numel()
         return hook
 
     for name, module in model.named_modules():
         if any(True for _ in module.parameters(recurse=False)):
             module.register_forward_hook(watch(name))
     with torch.no_grad():
-        model(input_ids=torch.zeros((BATCH, SEQUENCE), dtype=torch.long))
+        if config["model_type"] in PICTURES:
+            side = config.get("image_size", SIDE)
+            model(pixel_values=torch.zeros((BATCH, 3, side, side)))
+        else:
+            model(input_ids=torch.zeros((BATCH, SEQUENCE), dtype=torch.long))
+    named = ((f"{module}.{name}" if module else name, value)
+             for module, owner in model.named_modules()
+             for name, value in owner.named_parameters(recurse=False))  # tied ones too
     weights = {(name.replace(old, new) if old else name): list(value.shape)
-               for name, value in model.named_parameters(remove_duplicate=False)}
+               for name, value in named if name not in TWICE}
     return {"config": config, "parameters": sum(p.numel() for p in model.parameters()),
             "linear_flops": flops[0], "weights": weights, "outputs": outputs}
 

@@ -28,7 +28,9 @@ Result<Graph> build_from(const facts::Value& entry, SampleShape sample) {
 
 std::vector<fs::path> model_files() {
   std::vector<fs::path> files;
-  for (const auto& item : fs::directory_iterator(kModels)) files.push_back(item.path());
+  for (const auto& item : fs::recursive_directory_iterator(kModels)) {
+    if (item.is_regular_file()) files.push_back(item.path());
+  }
   return files;
 }
 
@@ -71,7 +73,10 @@ TEST(PublishedParameters, OfWellKnownModels) {
 TEST(CatalogueModels, AreManyAndCoverEveryFamily) {
   std::set<std::string> families;
   for (const fs::path& file : model_files()) {
-    families.insert(*read(file).find("config")->find("model_type")->as_text());
+    const facts::Value entry = read(file);
+    const facts::Value* type = entry.find("config")->find("model_type");
+    if (type == nullptr) type = entry.find("config")->find("_class_name");
+    families.insert(*type->as_text());
   }
   const std::vector<std::string> known = known_model_types();
   EXPECT_EQ(families, std::set<std::string>(known.begin(), known.end()));
@@ -82,7 +87,8 @@ TEST(CatalogueModels, BuildAsTheyStandAndStateTheirSource) {
   for (const fs::path& file : model_files()) {
     SCOPED_TRACE(file.stem().string());
     const facts::Value entry = read(file);
-    EXPECT_EQ(*entry.find("id")->as_text(), file.stem().string());
+    EXPECT_EQ(*entry.find("id")->as_text(),
+              fs::relative(file, kModels).replace_extension().generic_string());
     EXPECT_EQ(*entry.find("schema")->as_text(), "steelyard.model/1");
     EXPECT_FALSE(entry.find("source")->as_text()->empty());
     const std::string& confidence = *entry.find("confidence")->as_text();

@@ -49,26 +49,34 @@ void check_block(const Block& block, const Graph& graph) {
   EXPECT_TRUE(made.contains(block.output.index)) << block.name;
 }
 
+// Each block receives what the one before puts out; the last one puts out the loss.
 void check_chain(const Graph& graph) {
-  const Shape stream = {graph.batch, graph.sequence, graph.hidden};
   std::int64_t layers = 0;
+  Shape stream;
   for (const Segment& segment : graph.segments) {
+    const bool first = &segment == &graph.segments.front();
+    const bool last = &segment == &graph.segments.back();
     for (const Block& block : segment.blocks) {
       const auto shape = [&](TensorRef ref) {
         return block.tensors.at(static_cast<std::size_t>(ref.index)).shape;
       };
-      if (block.name == "embed") {
+      if (first) {
         EXPECT_EQ(block.input.index, -1);
       } else {
         EXPECT_EQ(shape(block.input), stream);
       }
-      EXPECT_EQ(shape(block.output), block.name == "head" ? Shape{} : stream);
-      if (block.name != "embed" && block.name != "head") layers += segment.repeat;
+      stream = shape(block.output);
+      if (segment.repeat > 1) {
+        EXPECT_EQ(stream, shape(block.input));
+      }
+      if (!first && !last) layers += segment.repeat;
     }
   }
+  EXPECT_EQ(stream, Shape{});
   EXPECT_EQ(layers, graph.layers);
   EXPECT_EQ(graph.segments.front().blocks.front().name, "embed");
-  EXPECT_EQ(graph.segments.back().blocks.back().name, "head");
+  EXPECT_EQ(graph.segments.back().blocks.back().name,
+            graph.segments.size() == 1 ? "embed" : "head");
 }
 
 void check_tied(const Graph& graph) {
@@ -89,7 +97,8 @@ template <class Check>
 void for_each_model(const Check& check) {
   int models = 0;
   for (const auto& item :
-       fs::directory_iterator(fs::path(STEELYARD_SOURCE_DIR) / "catalog/models")) {
+       fs::recursive_directory_iterator(fs::path(STEELYARD_SOURCE_DIR) / "catalog/models")) {
+    if (!item.is_regular_file()) continue;
     SCOPED_TRACE(item.path().stem().string());
     const auto entry = codec::read_value(item.path());
     ASSERT_TRUE(entry) << to_text(entry.error());
@@ -119,37 +128,45 @@ TEST(Structure, TiedWeightsNameAWeightOfTheSameShape) {
 
 TEST(Structure, RotaryModelsShareTheirTableAndOnlyThey) {
   for_each_model([](const Graph& graph) {
-    bool turns = false;
     std::int64_t dims = 0;
-    for (const Operator& op : layer_of(graph).operators) {
-      if (op.kind != OperatorKind::rotary) continue;
-      turns = true;
-      dims = op.rotary_dims;
+    for (const Segment& segment : graph.segments) {
+      for (const Operator& op : segment.blocks.front().operators) {
+        if (op.kind == OperatorKind::rotary) dims = op.rotary_dims;
+      }
     }
-    EXPECT_EQ(graph.shared.size(), turns ? 3u : 1u);
-    if (turns) {
+    const bool shares = graph.shared.size() > 1 && graph.shared[1].name == "cos";
+    EXPECT_EQ(shares, dims > 0);
+    if (shares) {
+      EXPECT_EQ(graph.shared.size(), 3u);
       EXPECT_EQ(graph.shared[1].shape, (Shape{1, graph.sequence, dims}));
     }
   });
 }
 
+// Of text, of patches, of the rows of a picture, of a text that a picture attends to.
 TEST(Structure, AttentionReadsHeadsOfItsOwnShape) {
   for_each_model([](const Graph& graph) {
-    const Block& layer = layer_of(graph);
-    int attentions = 0;
-    for (const Operator& op : layer.operators) {
-      if (op.kind != OperatorKind::attention) continue;
-      ++attentions;
-      const auto shape = [&](TensorRef ref) {
-        return layer.tensors.at(static_cast<std::size_t>(ref.index)).shape;
-      };
-      const AttentionShape& a = op.attention;
-      EXPECT_EQ(shape(op.inputs[0]), (Shape{graph.batch, a.heads, graph.sequence, a.head_dim}));
-      EXPECT_EQ(shape(op.inputs[1]), (Shape{graph.batch, a.kv_heads, graph.sequence, a.head_dim}));
-      EXPECT_EQ(shape(op.inputs[2]), (Shape{graph.batch, a.kv_heads, graph.sequence, a.head_dim}));
-      EXPECT_EQ(shape(op.outputs[0]), (Shape{graph.batch, graph.sequence, a.heads * a.head_dim}));
+    for (const Segment& segment : graph.segments) {
+      for (const Block& block : segment.blocks) {
+        const auto shape = [&](TensorRef ref) {
+          return block.tensors.at(static_cast<std::size_t>(ref.index)).shape;
+        };
+        for (const Operator& op : block.operators) {
+          if (op.kind != OperatorKind::attention) continue;
+          const AttentionShape& a = op.attention;
+          const std::int64_t queries = shape(op.inputs[0]).at(2);
+          const std::int64_t keys = shape(op.inputs[1]).at(2);
+          EXPECT_EQ(shape(op.inputs[0]), (Shape{graph.batch, a.heads, queries, a.head_dim}));
+          EXPECT_EQ(shape(op.inputs[1]), (Shape{graph.batch, a.kv_heads, keys, a.head_dim}));
+          EXPECT_EQ(shape(op.inputs[2]), shape(op.inputs[1]));
+          EXPECT_EQ(shape(op.outputs[0]), (Shape{graph.batch, queries, a.heads * a.head_dim}));
+          if (graph.image_height == 0) {
+            EXPECT_EQ(queries, graph.sequence);
+            EXPECT_EQ(keys, graph.sequence);
+          }
+        }
+      }
     }
-    EXPECT_EQ(attentions, 1);
   });
 }
 

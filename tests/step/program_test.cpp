@@ -294,10 +294,6 @@ INSTANTIATE_TEST_SUITE_P(
                     [](Job& j) { j.train.decoder_sequence_length = 64; }},
         Unsupported{"train.sequence_length_mean",
                     [](Job& j) { j.train.sequence_length_mean = 40.0; }},
-        Unsupported{"train.image_size",
-                    [](Job& j) {
-                      j.train.image_size = {224, 224};
-                    }},
         Unsupported{"train.frames", [](Job& j) { j.train.frames = 16; }},
         Unsupported{"train.memory_format",
                     [](Job& j) { j.train.memory_format = facts::MemoryFormat::channels_last; }},

@@ -138,7 +138,6 @@ using Traces = std::vector<std::pair<BlockTrace, std::int64_t>>;  // of each seg
 
 Traces traces_of(Program& program, const model::Graph& graph, BlockOptions options) {
   SharedTensors shared;
-  shared.token_ids = outside(graph.batch * graph.sequence, DType::int64);
   shared.mask = outside(graph.sequence * graph.sequence, DType::boolean);
   const Recompute recompute = options.recompute;
   for (const model::Segment& segment : graph.segments) {

@@ -1,0 +1,199 @@
+// Operators of encoders, pictures and mixtures of experts.
+#include <utility>
+
+#include "model/block_builder.h"
+
+namespace steelyard::model {
+
+namespace {
+
+// torch.nn.Conv2d and MaxPool2d: what fits of a window into one padded side.
+std::int64_t windows(std::int64_t side, const ConvOptions& options) {
+  return (side + 2 * options.padding - options.kernel) / options.stride + 1;
+}
+
+}  // namespace
+
+void BlockBuilder::padding_mask(const std::string& name, TensorRef ids, TensorRef mask) {
+  append(OperatorKind::padding_mask, name, {ids}).outputs = {mask};
+}
+
+TensorRef BlockBuilder::masked_attention(const std::string& name, TensorRef q, TensorRef k,
+                                         TensorRef v, TensorRef mask,
+                                         const AttentionShape& shape_of_attention) {
+  const TensorRef out = attention(name, q, k, v, shape_of_attention);
+  block_.operators.back().inputs.push_back(mask);
+  return out;
+}
+
+TensorRef BlockBuilder::view(const std::string& name, TensorRef in, Shape out, bool transposed) {
+  Operator& op = append(OperatorKind::view, name, {in});
+  op.transposed = transposed;
+  op.outputs = {tensor(name, std::move(out))};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::contiguous(const std::string& name, TensorRef in) {
+  return append_alike(OperatorKind::contiguous, name, {in}).outputs.front();
+}
+
+TensorRef BlockBuilder::first_token(const std::string& name, TensorRef in) {
+  const Shape whole = shape(in);
+  Operator& op = append(OperatorKind::first_token, name, {in});
+  op.outputs = {tensor(name, {whole.at(0), whole.at(2)})};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::class_tokens(const std::string& name, TensorRef in,
+                                     const std::vector<std::string>& tokens) {
+  Shape out = shape(in);
+  Operator& op = append(OperatorKind::class_token, name, {in});
+  for (const std::string& token : tokens) {
+    op.weights.push_back(weight(token, {1, 1, out.back()}, WeightRole::other));
+  }
+  out.at(1) += static_cast<std::int64_t>(tokens.size());
+  op.outputs = {tensor(name, std::move(out))};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::add_weight(const std::string& name, TensorRef in, Shape of_weight) {
+  Operator& op = append_alike(OperatorKind::add_weight, name, {in});
+  op.weights = {weight(name, std::move(of_weight), WeightRole::other)};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::conv(const std::string& name, TensorRef in, std::int64_t channels,
+                             const ConvOptions& options) {
+  const Shape picture = shape(in);
+  Operator& op = append(OperatorKind::conv, name, {in});
+  op.groups = options.groups;
+  op.weights = {weight(name + ".weight",
+                       {channels, picture.at(1) / options.groups, options.kernel, options.kernel},
+                       WeightRole::matrix)};
+  if (options.bias) op.weights.push_back(weight(name + ".bias", {channels}, WeightRole::bias));
+  op.outputs = {tensor(name, {picture.at(0), channels, windows(picture.at(2), options),
+                              windows(picture.at(3), options)})};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::batch_norm(const std::string& name, TensorRef in) {
+  const std::int64_t channels = shape(in).at(1);
+  Operator& op = append_alike(OperatorKind::batch_norm, name, {in});
+  op.weights = {weight(name + ".weight", {channels}, WeightRole::norm),
+                weight(name + ".bias", {channels}, WeightRole::bias)};
+  block_.buffers.push_back({name + ".running_mean", {channels}, ElementKind::real});
+  block_.buffers.push_back({name + ".running_var", {channels}, ElementKind::real});
+  block_.buffers.push_back({name + ".num_batches_tracked", {}, ElementKind::index});
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::group_norm(const std::string& name, TensorRef in, std::int64_t groups) {
+  const std::int64_t channels = shape(in).at(1);
+  Operator& op = append_alike(OperatorKind::group_norm, name, {in});
+  op.groups = groups;
+  op.weights = {weight(name + ".weight", {channels}, WeightRole::norm),
+                weight(name + ".bias", {channels}, WeightRole::bias)};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::max_pool(const std::string& name, TensorRef in, const ConvOptions& window) {
+  const Shape picture = shape(in);
+  Operator& op = append(OperatorKind::max_pool, name, {in});
+  op.outputs = {tensor(name, {picture.at(0), picture.at(1), windows(picture.at(2), window),
+                              windows(picture.at(3), window)})};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::global_average_pool(const std::string& name, TensorRef in) {
+  const Shape picture = shape(in);
+  Operator& op = append(OperatorKind::global_average_pool, name, {in});
+  op.outputs = {tensor(name, {picture.at(0), picture.at(1)})};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::upsample(const std::string& name, TensorRef in, std::int64_t height,
+                                 std::int64_t width) {
+  const Shape picture = shape(in);
+  Operator& op = append(OperatorKind::upsample, name, {in});
+  op.outputs = {tensor(name, {picture.at(0), picture.at(1), height, width})};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::concatenate(const std::string& name, TensorRef a, TensorRef b) {
+  Shape out = shape(a);
+  out.at(1) += shape(b).at(1);
+  Operator& op = append(OperatorKind::concatenate, name, {a, b});
+  op.outputs = {tensor(name, std::move(out))};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::timestep_embedding(const std::string& name, TensorRef steps,
+                                           std::int64_t channels) {
+  const std::int64_t samples = shape(steps).at(0);
+  Operator& op = append(OperatorKind::timestep_embedding, name, {steps});
+  op.outputs = {tensor(name, {samples, channels})};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::activation_in_place(const std::string& name, TensorRef in,
+                                            ActivationKind kind) {
+  const TensorRef out = activation(name, in, kind);
+  block_.operators.back().in_place = true;
+  return out;
+}
+
+TensorRef BlockBuilder::add_in_place(const std::string& name, TensorRef into, TensorRef other) {
+  const TensorRef out = add(name, into, other);
+  block_.operators.back().in_place = true;
+  return out;
+}
+
+std::pair<TensorRef, TensorRef> BlockBuilder::router(const std::string& name, TensorRef in,
+                                                     const MixtureShape& mixture) {
+  const std::int64_t hidden = width(in);
+  const std::int64_t tokens = elements(shape(in)) / hidden;
+  Operator& op = append(OperatorKind::router, name, {in});
+  op.mixture = mixture;
+  op.weights = {weight(name + ".weight", {mixture.experts, hidden}, WeightRole::matrix)};
+  op.outputs = {tensor(name + ".weights", {tokens, mixture.chosen}),
+                tensor(name + ".experts", {tokens, mixture.chosen}, ElementKind::index)};
+  return {op.outputs[0], op.outputs[1]};
+}
+
+std::vector<TensorRef> BlockBuilder::expert_assignment(const std::string& name, TensorRef chosen,
+                                                       const MixtureShape& mixture) {
+  const std::int64_t choices = elements(shape(chosen));
+  Operator& op = append(OperatorKind::expert_assignment, name, {chosen});
+  op.mixture = mixture;
+  for (std::int64_t i = 0; i < mixture.experts; ++i) {
+    const std::int64_t own = choices / mixture.experts + (i < choices % mixture.experts ? 1 : 0);
+    const std::string expert = name + "." + std::to_string(i);
+    op.outputs.push_back(tensor(expert + ".slots", {own}, ElementKind::index));
+    op.outputs.push_back(tensor(expert + ".tokens", {own}, ElementKind::index));
+  }
+  return op.outputs;
+}
+
+TensorRef BlockBuilder::experts(const std::string& name, TensorRef in, TensorRef weights,
+                                const std::vector<TensorRef>& assignment,
+                                const MixtureShape& mixture, ActivationKind kind) {
+  const std::int64_t hidden = width(in);
+  std::vector<TensorRef> inputs = {in, weights};
+  inputs.insert(inputs.end(), assignment.begin(), assignment.end());
+  Operator& op = append_alike(OperatorKind::experts, name, std::move(inputs));
+  op.mixture = mixture;
+  op.activation = kind;
+  for (std::int64_t i = 0; i < mixture.experts; ++i) {
+    const std::string expert = name + "." + std::to_string(i);
+    const auto add = [&](const char* part, Shape of_weight) {
+      op.weights.push_back(
+          weight(expert + part + ".weight", std::move(of_weight), WeightRole::matrix));
+    };
+    add(".w1", {mixture.intermediate, hidden});
+    add(".w2", {hidden, mixture.intermediate});
+    add(".w3", {mixture.intermediate, hidden});
+  }
+  return op.outputs.front();
+}
+
+}  // namespace steelyard::model
