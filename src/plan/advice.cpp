@@ -29,12 +29,21 @@ struct Tried {
   Plan plan;
 };
 
-std::optional<Plan> planned_with(const Request& request, const std::vector<Candidate>& changes) {
+// Keys of the host's side leave the GPUs' program as it is.
+bool of_the_host(const Candidate& candidate) {
+  return std::all_of(candidate.set.begin(), candidate.set.end(), [](const auto& change) {
+    return change.first.starts_with("checkpoint.") || change.first.starts_with("data.");
+  });
+}
+
+std::optional<Plan> planned_with(const Request& request, const Plan& planned,
+                                 const std::vector<Candidate>& changes) {
   Request changed = request;
   changed.timeline = false;
   changed.advice = false;
   for (const Candidate& change : changes) change.apply(changed.job);
-  Result<Plan> plan = figures(changed);
+  const bool host_only = std::all_of(changes.begin(), changes.end(), of_the_host);
+  Result<Plan> plan = figures(changed, host_only ? &planned : nullptr);
   if (!plan) return std::nullopt;  // an impossible combination is no advice
   return std::move(*plan);
 }
@@ -86,7 +95,7 @@ void make_it_fit(const Request& request, const Plan& planned,
   std::optional<Plan> best;
   bool one_suffices = false;
   for (const Candidate& candidate : candidates) {
-    const std::optional<Plan> alone = planned_with(request, {candidate});
+    const std::optional<Plan> alone = planned_with(request, planned, {candidate});
     if (!alone) continue;
     const bool helps =
         alone->vram.fullest.peak_device_used < planned.vram.fullest.peak_device_used ||
@@ -96,7 +105,7 @@ void make_it_fit(const Request& request, const Plan& planned,
     if (alone->fits()) advice.push_back(advice_of(candidate, planned, *alone));
     if (best && best->fits()) continue;
     together.push_back(candidate);
-    std::optional<Plan> combined = planned_with(request, together);
+    std::optional<Plan> combined = planned_with(request, planned, together);
     if (!combined) {
       together.pop_back();
     } else {
@@ -120,7 +129,7 @@ std::vector<Advice> advice_for(const Request& request, const Plan& planned) {
   }
   if (planned.fits()) {
     for (const Candidate& candidate : that_gain_speed(planned)) {
-      const std::optional<Plan> changed = planned_with(request, {candidate});
+      const std::optional<Plan> changed = planned_with(request, planned, {candidate});
       if (changed && changed->fits() && shorter(*changed, planned)) {
         advice.push_back(advice_of(candidate, planned, *changed));
       }

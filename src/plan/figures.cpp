@@ -50,6 +50,12 @@ void describe_model(const Request& request, const model::Graph& graph,
 
 using Programs = std::vector<step::RankProgram>;
 
+std::vector<const step::Program*> programs_only(const Programs& programs) {
+  std::vector<const step::Program*> only;
+  for (const step::RankProgram& rank : programs) only.push_back(&rank.program);
+  return only;
+}
+
 void measure_vram(const Request& request, const Programs& programs, Plan& plan) {
   const facts::DeviceMemoryConstants device =
       request.constants.device_memory.on(plan.machine.gpu.architecture);
@@ -58,11 +64,11 @@ void measure_vram(const Request& request, const Programs& programs, Plan& plan) 
   wanted.timeline = request.timeline;
   wanted.capacity = plan.machine.gpu.memory.value;
   plan.vram.capacity = plan.machine.gpu.memory;
-  for (const step::RankProgram& rank : programs) {
-    wanted.program = &rank.program;
-    vram::Answer answer = vram::replay(wanted);
-    answer.memory.kind = rank.kind;
-    answer.memory.ranks = rank.ranks;
+  std::vector<vram::Answer> answers = vram::replay_all(wanted, programs_only(programs));
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    vram::Answer& answer = answers[i];
+    answer.memory.kind = programs[i].kind;
+    answer.memory.ranks = programs[i].ranks;
     if (plan.vram.ranks.empty() ||
         answer.memory.peak_device_used > plan.vram.fullest.peak_device_used) {
       plan.vram.fullest = answer.memory;
@@ -236,7 +242,7 @@ Bytes sample_bytes(const step::Program& program, const model::Graph& graph) {
 
 }  // namespace
 
-Result<Plan> figures(const Request& request) {
+Result<Plan> figures(const Request& request, const Plan* alike) {
   Plan plan;
   STEELYARD_TRY(job, resolve(request.job, request.model, request.machine));
   plan.job = std::move(job);
@@ -249,7 +255,12 @@ Result<Plan> figures(const Request& request) {
   STEELYARD_TRY(programs, step::programs_of(local, plan.job, request.constants.framework));
   const step::Program& program = busiest(programs);
   describe_model(request, graph, program.states, plan);
-  measure_vram(request, programs, plan);
+  if (alike != nullptr) {
+    plan.vram = alike->vram;
+    plan.fits_vram = alike->fits_vram;
+  } else {
+    measure_vram(request, programs, plan);
+  }
   const Bytes sample = sample_bytes(program, graph);
   STEELYARD_CHECK(measure_ram(request, program, sample, plan));
   STEELYARD_CHECK(measure_pace(request, program, plan));

@@ -7,6 +7,8 @@
 
 namespace steelyard::plan {
 
-[[nodiscard]] Result<facts::Plan> figures(const Request& request);
+// `alike`: a plan of the same program on the same GPUs, whose VRAM is then this one's too.
+[[nodiscard]] Result<facts::Plan> figures(const Request& request,
+                                          const facts::Plan* alike = nullptr);
 
 }  // namespace steelyard::plan

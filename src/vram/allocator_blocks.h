@@ -2,9 +2,9 @@
 // ordered sets in which PyTorch looks for a free or unmapped one.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <memory_resource>
 #include <set>
 #include <tuple>
 #include <vector>
@@ -22,10 +22,31 @@ struct FreeKey {
   Index block;
 
   friend bool operator<(const FreeKey& a, const FreeKey& b) {
+    if (a.size != b.size && a.stream == b.stream) return a.size < b.size;
     return std::tie(a.stream, a.size, a.address) < std::tie(b.stream, b.size, b.address);
   }
 };
-using FreeSet = std::pmr::set<FreeKey>;
+
+// The free blocks in that order. A sorted array: an allocator has some ten to some hundred of them,
+// which move faster than a tree balances.
+class FreeSet {
+ public:
+  using iterator = std::vector<FreeKey>::const_iterator;
+
+  [[nodiscard]] iterator begin() const { return keys_.begin(); }
+  [[nodiscard]] iterator end() const { return keys_.end(); }
+  [[nodiscard]] std::size_t size() const { return keys_.size(); }
+  [[nodiscard]] iterator lower_bound(const FreeKey& key) const {
+    return std::lower_bound(keys_.begin(), keys_.end(), key);
+  }
+  void insert(const FreeKey& key) { keys_.insert(lower_bound(key), key); }
+  // The place of the next block, which stays a valid iterator.
+  iterator erase(iterator at) { return keys_.erase(at); }
+  void erase(const FreeKey& key) { keys_.erase(lower_bound(key)); }
+
+ private:
+  std::vector<FreeKey> keys_;
+};
 
 // Unmapped ranges of expandable segments (BlockComparatorAddress).
 struct UnmappedKey {
@@ -39,9 +60,8 @@ struct UnmappedKey {
 };
 
 struct Pool {
-  explicit Pool(std::pmr::memory_resource* memory) : free(memory), unmapped(memory) {}
   FreeSet free;
-  std::pmr::set<UnmappedKey> unmapped;
+  std::set<UnmappedKey> unmapped;
 };
 
 enum class PoolKind : std::uint8_t { small, large };
@@ -57,7 +77,6 @@ struct Block {
   PoolKind pool = PoolKind::large;
   bool used = false;
   bool mapped = true;
-  FreeSet::iterator place;  // in the pool's free set; meaningful only while the block is free there
 };
 
 // Blocks in one array; a released block's slot is used again.

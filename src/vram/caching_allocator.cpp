@@ -4,7 +4,6 @@
 #include <bit>
 #include <cassert>
 #include <limits>
-#include <memory_resource>
 #include <vector>
 
 #include "base/fingerprint.h"
@@ -94,7 +93,11 @@ class CachingAllocator::Implementation {
   [[nodiscard]] bool may_split(const Block& block, std::int64_t size) const;
 
   void insert_free(Index index);
-  void remove_free(Index index) { pool_of(blocks_[index]).free.erase(blocks_[index].place); }
+  void remove_free(Index index) { pool_of(blocks_[index]).free.erase(key_of(index)); }
+  [[nodiscard]] FreeKey key_of(Index index) const {
+    const Block& block = blocks_[index];
+    return {block.stream, block.size, block.address, index};
+  }
   void insert_unmapped(Index index);
   void remove_unmapped(Index index);
 
@@ -116,10 +119,9 @@ class CachingAllocator::Implementation {
   std::int64_t allocated_ = 0;
   std::int64_t reserved_ = 0;
   std::int64_t next_address_ = kFirstAddress;
-  std::pmr::unsynchronized_pool_resource memory_;
   BlockStore blocks_;
-  Pool small_{&memory_};
-  Pool large_{&memory_};
+  Pool small_;
+  Pool large_;
 };
 
 std::int64_t CachingAllocator::Implementation::rounded(std::int64_t requested) const {
@@ -241,8 +243,7 @@ void CachingAllocator::Implementation::merge(Index into, Index from) {
 }
 
 void CachingAllocator::Implementation::insert_free(Index index) {
-  Block& block = blocks_[index];
-  block.place = pool_of(block).free.insert({block.stream, block.size, block.address, index}).first;
+  pool_of(blocks_[index]).free.insert(key_of(index));
 }
 
 void CachingAllocator::Implementation::insert_unmapped(Index index) {
@@ -298,9 +299,7 @@ bool CachingAllocator::Implementation::release_oversize(PoolKind kind, std::int6
     --place;
     if (place->stream != stream || place->size < max_split_size_) break;
     released += place->size;
-    const Index index = place->block;
-    ++place;  // stays valid when its predecessor is erased
-    release_segment(index);
+    release_segment(place->block);  // `place` is then the next one's
   }
   return released >= wanted;
 }

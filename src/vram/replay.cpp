@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/fingerprint.h"
+#include "base/parallel.h"
 #include "step/expand.h"
 #include "vram/caching_allocator.h"
 #include "vram/vram.h"
@@ -48,8 +49,7 @@ class Replay {
         device_(*request.device),
         timeline_(request.timeline),
         expand_all_(request.expand_all),
-        allocator_(settings_of(request)),
-        live_blocks_(program_.slots.size()) {
+        allocator_(settings_of(request)) {
     find_homes();
   }
 
@@ -63,6 +63,14 @@ class Replay {
     VramCategory category = VramCategory::temporaries;
   };
 
+  // A moment: what was allocated then, and for which layer of which body.
+  struct Place {
+    const step::Phase* phase = nullptr;
+    const step::Body* body = nullptr;
+    std::int64_t layer = 0;
+    std::int32_t slot = -1;
+  };
+
   void play(const std::vector<step::Pass>& passes, step::Progress& progress);
   void play(const step::Pass& pass, step::Progress& progress);
   void play(const step::Phase& phase, const step::Body& body, const step::Instance& instance);
@@ -74,7 +82,16 @@ class Replay {
   void allocate(std::int32_t slot, std::int64_t instance);
   void release(std::int32_t slot, std::int64_t instance);
   void note_peak(std::int32_t slot);
-  [[nodiscard]] Live& at(std::int32_t slot, std::int64_t instance);
+  [[nodiscard]] Live& at(std::int32_t slot, std::int64_t instance) {
+    return lives_[homes_[static_cast<std::size_t>(slot)].first +
+                  static_cast<std::size_t>(instance)];
+  }
+  [[nodiscard]] const step::Slot& slot_of(std::int32_t index) const {
+    return program_.slots[static_cast<std::size_t>(index)];
+  }
+  [[nodiscard]] const std::vector<step::Event>& allocations_of(const step::Body& body);
+  void find_homes(const std::vector<step::Pass>& passes);
+  [[nodiscard]] facts::PeakAt describe(const Place& place) const;
   [[nodiscard]] BlockId take(Bytes bytes, int stream);
   [[nodiscard]] VramBytes on_the_device(VramBytes tensors) const;
 
@@ -83,13 +100,16 @@ class Replay {
   bool timeline_;
   bool expand_all_;
   CachingAllocator allocator_;
-  std::vector<std::vector<Live>> live_blocks_;  // by slot, then instance
-  // By slot: layers of the body that allocates it, and the chunk that the body belongs to.
+  // By slot: where its allocations stand in `lives_`, the layers of the body that makes it, and the
+  // chunk that the body belongs to.
   struct Home {
+    std::size_t first = 0;
     std::int64_t layers = 1;
     std::int32_t chunk = 0;
   };
   std::vector<Home> homes_;
+  std::vector<Live> lives_;
+  std::unordered_map<const step::Body*, std::vector<step::Event>> allocations_;
   Live carried_;
   VramBytes live_;
   Bytes managed_;  // live outside of the allocator
@@ -98,10 +118,7 @@ class Replay {
   Bytes peak_, reserved_peak_;
   Bytes fullest_, allocated_then_;  // managed memory included; the allocator's part of it
   VramBytes at_peak_;
-  facts::PeakAt peak_at_;
-  const step::Phase* phase_ = nullptr;
-  const step::Body* body_ = nullptr;
-  std::int64_t layer_ = 0;
+  Place fullest_at_, now_;
 
   Bytes moment_peak_;
   VramBytes moment_;
@@ -110,13 +127,6 @@ class Replay {
 
 std::string layer_text(const step::Body& body, std::int64_t instance) {
   return body.repeat == 1 ? body.layer : body.layer + "." + std::to_string(instance);
-}
-
-Replay::Live& Replay::at(std::int32_t slot, std::int64_t instance) {
-  std::vector<Live>& instances = live_blocks_[static_cast<std::size_t>(slot)];
-  const auto index = static_cast<std::size_t>(instance);
-  if (instances.size() <= index) instances.resize(index + 1);
-  return instances[index];
 }
 
 // Out of memory ends a real job; here the card grows by what was missing.
@@ -179,19 +189,24 @@ void Replay::note_peak(std::int32_t slot) {
   fullest_ = allocated + managed_;
   allocated_then_ = allocated;
   at_peak_ = live_;
-  const step::Slot& made = program_.slots[static_cast<std::size_t>(slot)];
-  peak_at_.phase = phase_ == nullptr ? "setup" : step::name_of(phase_->kind);
+  fullest_at_ = now_;
+  fullest_at_.slot = slot;
+}
+
+facts::PeakAt Replay::describe(const Place& place) const {
+  facts::PeakAt at;
+  at.phase = place.phase == nullptr ? "setup" : step::name_of(place.phase->kind);
   // The optimizer works on all layers alike: where it is at the peak says nothing.
-  const bool of_a_layer = body_ != nullptr && phase_->kind != step::PhaseKind::optimizer;
-  peak_at_.layer = of_a_layer ? layer_text(*body_, layer_) : "";
-  peak_at_.operation = program_.names[static_cast<std::size_t>(made.name)];
+  const bool of_a_layer = place.body != nullptr && place.phase->kind != step::PhaseKind::optimizer;
+  if (of_a_layer) at.layer = layer_text(*place.body, place.layer);
+  if (place.slot >= 0) {
+    at.operation = program_.names[static_cast<std::size_t>(slot_of(place.slot).name)];
+  }
+  return at;
 }
 
 // The fresh tensor is handed over; where one is kept already, it was added to that and dies.
 void Replay::keep_gradient(const step::Gradient& gradient, const step::Instance& instance) {
-  const auto slot_of = [&](std::int32_t index) {
-    return program_.slots[static_cast<std::size_t>(index)];
-  };
   const std::int64_t from = instance.of(slot_of(gradient.fresh));
   const step::Slot& kept = slot_of(gradient.kept);
   const std::int64_t to = instance.of(kept);
@@ -224,21 +239,18 @@ void Replay::play(const step::Event& event, std::int64_t instance) {
 
 void Replay::play(const step::Phase& phase, const step::Body& body,
                   const step::Instance& instance) {
-  phase_ = &phase;
-  body_ = &body;
-  layer_ = instance.layer();
+  now_ = {&phase, &body, instance.layer(), -1};
   moment_peak_ = allocator_.allocated();
   if (timeline_) moment_ = on_the_device(live_);
-  for (const step::Event& event : body.events) {
-    if (event.kind == EventKind::work || event.kind == EventKind::communicate) continue;
+  for (const step::Event& event : allocations_of(body)) {
     if (event.kind == EventKind::keep_gradient) {
       keep_gradient(program_.gradients[static_cast<std::size_t>(event.index)], instance);
       continue;
     }
-    play(event, instance.of(program_.slots[static_cast<std::size_t>(event.index)]));
+    play(event, instance.of(slot_of(event.index)));
   }
   if (timeline_) {
-    moments_.push_back({step::name_of(phase.kind), layer_text(body, layer_), moment_});
+    moments_.push_back({step::name_of(phase.kind), layer_text(body, instance.layer()), moment_});
   }
 }
 
@@ -246,18 +258,48 @@ void Replay::play(const std::vector<step::Pass>& passes, step::Progress& progres
   for (const step::Pass& pass : passes) play(pass, progress);
 }
 
-void Replay::find_homes() {
-  homes_.resize(program_.slots.size());
-  for (const step::Pass& pass : program_.step) {
+// The events that concern memory, without the work between them.
+const std::vector<step::Event>& Replay::allocations_of(const step::Body& body) {
+  const auto [entry, fresh] = allocations_.try_emplace(&body);
+  if (fresh) {
+    for (const step::Event& event : body.events) {
+      const bool other = event.kind == EventKind::work || event.kind == EventKind::communicate;
+      if (!other) entry->second.push_back(event);
+    }
+  }
+  return entry->second;
+}
+
+void Replay::find_homes(const std::vector<step::Pass>& passes) {
+  for (const step::Pass& pass : passes) {
     for (const step::Phase& phase : pass.phases) {
       for (const step::Body& body : phase.bodies) {
-        for (const step::Event& event : body.events) {
-          if (event.kind != EventKind::allocate && event.kind != EventKind::adopt) continue;
-          homes_[static_cast<std::size_t>(event.index)] = {body.repeat, phase.chunk};
+        for (const step::Event& event : allocations_of(body)) {
+          std::int32_t slot = event.index;
+          if (event.kind == EventKind::keep_gradient) {
+            slot = program_.gradients[static_cast<std::size_t>(slot)].kept;
+          }
+          Home& home = homes_[static_cast<std::size_t>(slot)];
+          home.layers = std::max(home.layers, body.repeat);
+          home.chunk = phase.chunk;
         }
       }
     }
   }
+}
+
+void Replay::find_homes() {
+  homes_.resize(program_.slots.size());
+  for (const auto* passes : {&program_.setup, &program_.first_optimizer, &program_.step}) {
+    find_homes(*passes);
+  }
+  std::size_t count = 0;
+  for (std::size_t slot = 0; slot < homes_.size(); ++slot) {
+    homes_[slot].first = count;
+    const std::int64_t ring = program_.slots[slot].outlives_micro_batch ? 1 : program_.in_flight;
+    count += static_cast<std::size_t>(checked_multiply(homes_[slot].layers, ring));
+  }
+  lives_.resize(count);
 }
 
 // Everything that decides how the program goes on from here: what lies where, and what is free.
@@ -265,21 +307,18 @@ void Replay::find_homes() {
 std::uint64_t Replay::state(const step::Progress& progress) const {
   Fingerprint print;
   print.add(static_cast<std::int64_t>(allocator_.fingerprint()));
-  for (std::size_t slot = 0; slot < live_blocks_.size(); ++slot) {
-    const std::vector<Live>& instances = live_blocks_[slot];
-    const auto count = static_cast<std::int64_t>(instances.size());
+  for (std::size_t slot = 0; slot < homes_.size(); ++slot) {
     const Home& home = homes_[slot];
-    std::int64_t shift = 0;
-    if (!program_.slots[slot].outlives_micro_batch && program_.in_flight > 1) {
-      shift = progress.oldest(home.chunk) % program_.in_flight * home.layers;
-    }
-    const std::int64_t ring = std::max(count, program_.in_flight * home.layers);
+    const bool shared = program_.slots[slot].outlives_micro_batch;
+    const std::int64_t ring = home.layers * (shared ? 1 : program_.in_flight);
+    const std::int64_t shift =
+        shared ? 0 : progress.oldest(home.chunk) % program_.in_flight * home.layers;
     for (std::int64_t i = 0; i < ring; ++i) {
-      const std::int64_t at = (i + shift) % ring;
-      if (at >= count || !instances[static_cast<std::size_t>(at)].alive) continue;
+      const Live& live = lives_[home.first + static_cast<std::size_t>((i + shift) % ring)];
+      if (!live.alive) continue;
       print.add(static_cast<std::int64_t>(slot));
       print.add(i);
-      print.add(allocator_.address_of(instances[static_cast<std::size_t>(at)].block));
+      print.add(allocator_.address_of(live.block));
     }
   }
   return print.value();
@@ -288,15 +327,26 @@ std::uint64_t Replay::state(const step::Progress& progress) const {
 // Micro-batches that meet a state seen before go as those that met it then: whole rounds of them
 // change nothing and are left out.
 void Replay::play(const step::Pass& pass, step::Progress& progress) {
-  std::unordered_map<std::uint64_t, std::int64_t> seen;
+  // The free blocks are looked at first: only where they repeat, all the rest is.
+  struct Sighting {
+    std::uint64_t state = 0;
+    std::int64_t left = 0;  // 0: not looked at yet
+  };
+  std::unordered_map<std::uint64_t, Sighting> seen;
   std::int64_t left = pass.repeat;
   while (left > 0) {
     if (!expand_all_ && pass.repeat > 2) {
-      const auto [met, fresh] = seen.emplace(state(progress), left);
+      const auto [met, fresh] = seen.try_emplace(allocator_.fingerprint());
       if (!fresh) {
-        left %= met->second - left;
-        seen.clear();
-        if (left == 0) return;
+        const std::uint64_t now = state(progress);
+        const bool repeats = met->second.left > 0 && met->second.state == now;
+        if (repeats) {
+          left %= met->second.left - left;
+          seen.clear();
+          if (left == 0) return;
+        } else {
+          met->second = {now, left};
+        }
       }
     }
     step::expand_once(program_, pass, progress,
@@ -340,7 +390,7 @@ Answer Replay::run() {
   memory.by_category[VramCategory::runtime] += device_.context;
   memory.by_category[VramCategory::communication] += communication_bytes(program_, device_);
   memory.peak_device_used = memory.by_category.total();
-  memory.peak_at = peak_at_;
+  memory.peak_at = describe(fullest_at_);
   answer.timeline = std::move(moments_);
   return answer;
 }
@@ -349,6 +399,17 @@ Answer Replay::run() {
 
 Answer replay(const Request& request) {
   return Replay(request).run();
+}
+
+std::vector<Answer> replay_all(const Request& request,
+                               const std::vector<const step::Program*>& programs) {
+  std::vector<Answer> answers(programs.size());
+  for_each_side_by_side(programs.size(), [&](std::size_t i) {
+    Request own = request;
+    own.program = programs[i];
+    answers[i] = replay(own);
+  });
+  return answers;
 }
 
 }  // namespace steelyard::vram

@@ -32,4 +32,9 @@ struct Answer {
 // A job that does not fit goes on with a larger card: the answer says what it would have needed.
 [[nodiscard]] Answer replay(const Request& request);
 
+// The same for several kinds of ranks, in their order; `request.program` is not read. The replays
+// share nothing and run on as many threads as the host has cores.
+[[nodiscard]] std::vector<Answer> replay_all(const Request& request,
+                                             const std::vector<const step::Program*>& programs);
+
 }  // namespace steelyard::vram
