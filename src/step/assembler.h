@@ -16,6 +16,7 @@
 #include "step/layout.h"
 #include "step/pipeline.h"
 #include "step/program.h"
+#include "step/recompute_plan.h"
 
 namespace steelyard::step {
 
@@ -40,7 +41,7 @@ class Assembler {
     std::int32_t gathered = -1, gather_buffer = -1, reduce_input = -1, reduced = -1;
     std::vector<std::int32_t> sharded_gradients;  // by weight; persistent
   };
-  struct Chain {  // one segment
+  struct Chain {  // layers of a segment that are alike
     std::int64_t repeat = 1;
     std::vector<Unit> units;
   };
@@ -66,8 +67,9 @@ class Assembler {
   // micro_batch.cpp
   [[nodiscard]] BlockOptions block_options() const;
   void trace_chunks();
-  [[nodiscard]] Chain trace_chain(const model::Segment& segment, BlockOptions& options, bool last);
-  void add_chains(Chunk& chunk, const model::Segment& segment, BlockOptions& options, bool last);
+  [[nodiscard]] std::vector<LayerRun> layer_runs(const model::Segment& segment, bool last);
+  [[nodiscard]] Chain trace_run(const LayerRun& run, BlockOptions& options, bool last);
+  void add_chains(Chunk& chunk, const LayerRun& run, BlockOptions& options, bool last);
   void add_micro_batches();
   [[nodiscard]] Phase forward_phase(Chunk& chunk);
   [[nodiscard]] Phase backward_phase(Chunk& chunk, bool last);
@@ -119,6 +121,7 @@ class Assembler {
   Groups groups_;
   Program program_;
   SharedTensors shared_;
+  RecomputePlan recompute_plan_{job_.train.recompute};
   std::map<std::string, std::int32_t, std::less<>> names_;
   std::vector<Chunk> chunks_;
   std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1;  // DeepSpeed's

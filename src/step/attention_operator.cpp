@@ -119,4 +119,52 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
                          efficient);
 }
 
+namespace {
+
+// CheckpointFunction.backward: its inputs become leaves, the function runs again, its result is
+// held while its own graph runs backwards.
+std::vector<Tensor> run_again(Tape& tape, OperatorCall call, const Tensor& gradient) {
+  std::vector<Tensor> found(call.inputs.size());
+  for (std::size_t i = 0; i < call.inputs.size(); ++i) {
+    Tensor& input = call.inputs[i];
+    if (!input.requires_grad) continue;
+    input.node = tape.make_node("input", {}, {}, [&found, i](Tape&, const std::vector<Tensor>& g) {
+      found[i] = g[0];
+      return std::vector<Tensor>();
+    });
+    input.output = 0;
+  }
+  tape.set_recomputing(true);
+  tape.set_backward(false);
+  const Tensor result = attention(tape, call);
+  tape.set_recomputing(false);
+  tape.set_backward(true);
+  tape.run_backward(result, gradient);
+  return found;
+}
+
+}  // namespace
+
+Tensor recomputed_attention(Tape& tape, const OperatorCall& call) {
+  std::vector<Edge> edges;
+  std::vector<StorageRef> saved;
+  bool tracked = false;
+  for (const Tensor& input : call.inputs) {
+    edges.push_back(Tape::edge_of(input));
+    saved.push_back(input.storage);
+    tracked |= tape.tracks({&input});
+  }
+  const bool enabled = tape.grad_enabled();
+  tape.set_grad_enabled(false);
+  Tensor result = attention(tape, call);
+  tape.set_grad_enabled(enabled);
+  if (!tracked) return result;
+  tape.begin_operation();
+  tape.track(result, "attention", std::move(edges), std::move(saved),
+             [call](Tape& t, const std::vector<Tensor>& gradients) {
+               return run_again(t, call, gradients[0]);
+             });
+  return result;
+}
+
 }  // namespace steelyard::step

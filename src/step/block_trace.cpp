@@ -4,6 +4,7 @@
 #include <unordered_set>
 #include <utility>
 
+#include "step/loss_operator.h"
 #include "step/operators.h"
 
 namespace steelyard::step {
@@ -12,30 +13,14 @@ namespace {
 
 using facts::VramCategory;
 
-// "self_attn" of "self_attn.q_proj".
-std::string_view module_of(const model::Operator& op) {
-  const std::string_view name = op.name;
-  return name.substr(0, name.find('.'));
-}
-
-// The last operator of the run of operators of one module that `index` lies in.
-std::size_t end_of_module(const model::Block& block, std::size_t index) {
-  std::size_t last = index;
-  while (last + 1 < block.operators.size() &&
-         module_of(block.operators[last + 1]) == module_of(block.operators[index])) {
-    ++last;
-  }
-  return last;
-}
-
-bool is_norm(const model::Operator& op) {
-  return op.kind == model::OperatorKind::rms_norm || op.kind == model::OperatorKind::layer_norm;
-}
-
-std::size_t next_norm(const model::Block& block, std::size_t index) {
-  std::size_t next = index + 1;
-  while (next < block.operators.size() && !is_norm(block.operators[next])) ++next;
-  return next;
+// The last product before the loss.
+bool is_projection(const model::Block& block, std::size_t index) {
+  if (block.operators.back().kind != model::OperatorKind::causal_lm_loss) return false;
+  const auto is_linear = [](const model::Operator& op) {
+    return op.kind == model::OperatorKind::linear;
+  };
+  const auto from = block.operators.begin() + static_cast<std::ptrdiff_t>(index);
+  return is_linear(*from) && std::none_of(from + 1, block.operators.end(), is_linear);
 }
 
 class BlockRun {
@@ -49,7 +34,8 @@ class BlockRun {
         shared_(shared),
         tape_(program, options.tape) {
     make_weights();
-    find_last_uses();
+    live_.resize(block.tensors.size());
+    last_use_ = last_uses(block, options.tape.compiled ? Frames::none : options.frames);
   }
 
   BlockRun(const BlockRun&) = delete;
@@ -64,14 +50,15 @@ class BlockRun {
   }
 
   BlockTrace run(bool first, bool last);
+  // A trial of forward and recomputation: the kept results that backward does not read.
+  [[nodiscard]] std::set<std::size_t> unread_results(bool first);
+  void leave_uncached(std::set<std::size_t> results) { tape_.leave_uncached(std::move(results)); }
 
  private:
   void make_weights();
-  void find_last_uses();
-  void extend_to_frames();
-  void hold_until(model::TensorRef ref, std::size_t until);
-  [[nodiscard]] bool made_outside(model::TensorRef ref, std::string_view module) const;
   void activate_early(const model::Operator& op);
+  void hold_logits(std::vector<Tensor>& outputs);
+  void run_head(std::size_t projection);
   [[nodiscard]] Tensor input_tensor(bool first);
   [[nodiscard]] Tensor forward(const Tensor& input);
   [[nodiscard]] Tensor& tensor_of(model::TensorRef ref);
@@ -119,55 +106,9 @@ void BlockRun::make_weights() {
   trace_.gradients.assign(block_.weights.size(), -1);
 }
 
-void BlockRun::find_last_uses() {
-  live_.resize(block_.tensors.size());
-  last_use_.assign(block_.tensors.size(), 0);
-  for (std::size_t i = 0; i < block_.operators.size(); ++i) {
-    for (model::TensorRef ref : block_.operators[i].inputs) {
-      if (!ref.shared && ref.index >= 0) last_use_[static_cast<std::size_t>(ref.index)] = i;
-    }
-  }
-  // Compiled code frees a buffer behind its last use.
-  if (!options_.tape.compiled) extend_to_frames();
-  for (model::TensorRef kept : {block_.output, block_.input}) {
-    // The caller's variable holds the input until the block returns.
-    if (!kept.shared && kept.index >= 0) {
-      last_use_[static_cast<std::size_t>(kept.index)] = block_.operators.size();
-    }
-  }
-}
-
-void BlockRun::extend_to_frames() {
-  const bool modules = options_.frames == Frames::modules;
-  for (std::size_t i = 0; i < block_.operators.size(); ++i) {
-    const model::Operator& op = block_.operators[i];
-    if (modules) {
-      for (model::TensorRef ref : op.inputs) {
-        if (made_outside(ref, module_of(op))) hold_until(ref, end_of_module(block_, i));
-      }
-    }
-    if (op.kind == model::OperatorKind::attention) {
-      // Queries, keys, values and the result are variables; others are rebound or temporaries.
-      const std::size_t until = modules ? end_of_module(block_, i) : block_.operators.size();
-      for (model::TensorRef ref : op.inputs) hold_until(ref, until);
-      for (model::TensorRef ref : op.outputs) hold_until(ref, until);
-    }
-    if (!modules && is_norm(op)) {
-      for (model::TensorRef ref : op.outputs) hold_until(ref, next_norm(block_, i));
-    }
-  }
-}
-
-// Whether the tensor is an argument of the module, not one of its own.
-bool BlockRun::made_outside(model::TensorRef ref, std::string_view module) const {
-  return std::none_of(block_.operators.begin(), block_.operators.end(), [&](const auto& op) {
-    const auto same = [&](model::TensorRef out) { return !out.shared && out.index == ref.index; };
-    return module_of(op) == module && std::any_of(op.outputs.begin(), op.outputs.end(), same);
-  });
-}
-
 // act(gate(x)) * up(x): the activation runs as soon as its argument is there.
 void BlockRun::activate_early(const model::Operator& op) {
+  if (options_.variants.fused_swiglu) return;  // its kernel takes both arguments
   if (op.outputs.size() != 1 || op.outputs[0].shared) return;
   const std::int32_t made = op.outputs[0].index;
   for (const model::Operator& later : block_.operators) {
@@ -179,12 +120,6 @@ void BlockRun::activate_early(const model::Operator& op) {
     gate = early_activation(tape_, later, std::exchange(gate, Tensor()));
     activated_.insert(&later);
   }
-}
-
-void BlockRun::hold_until(model::TensorRef ref, std::size_t until) {
-  if (ref.shared || ref.index < 0) return;
-  std::size_t& last = last_use_[static_cast<std::size_t>(ref.index)];
-  last = std::max(last, until);
 }
 
 const model::TensorInfo& BlockRun::info_of(model::TensorRef ref) const {
@@ -233,21 +168,24 @@ Tensor BlockRun::forward(const Tensor& input) {
   if (block_.input.index >= 0) tensor_of(block_.input) = input;
   for (std::size_t i = 0; i < block_.operators.size(); ++i) {
     const model::Operator& op = block_.operators[i];
+    if (options_.variants.head != HeadLoss::whole && is_projection(block_, i)) {
+      run_head(i);
+      break;
+    }
     tape_.enter(op.name);
     OperatorCall call = call_of(op);
     call.activated = activated_.contains(&op);
+    call.recomputed = options_.recompute == Recompute::core_attention;
     const bool loss = model::is_loss(op.kind);
     if (loss) tensor_of(op.inputs[0]) = Tensor();  // the model's own code decides how long it lives
     std::vector<Tensor> outputs = run_operator(tape_, std::move(call));
+    tape_.end_operation();
     for (std::size_t o = 0; o < op.outputs.size(); ++o) {
       tensor_of(op.outputs[o]) = std::move(outputs[o]);
     }
-    activate_early(op);
-    if (loss && options_.variants.keeps_logits) {
-      tape_.materialise(outputs.back());
-      held_.push_back(std::move(outputs.back()));
-    }
+    if (loss) hold_logits(outputs);
     outputs.clear();
+    activate_early(op);
     for (std::size_t t = 0; t < live_.size(); ++t) {
       if (last_use_[t] <= i) live_[t] = Tensor();
     }
@@ -257,6 +195,33 @@ Tensor BlockRun::forward(const Tensor& input) {
   if (block_.output.index >= 0) output = tensor_of(block_.output);
   for (Tensor& tensor : live_) tensor = Tensor();
   return output;
+}
+
+// Behind the loss come the logits that the model returned.
+void BlockRun::hold_logits(std::vector<Tensor>& outputs) {
+  if (!options_.variants.keeps_logits) return;
+  for (std::size_t i = 1; i < outputs.size(); ++i) {
+    tape_.materialise(outputs[i]);
+    held_.push_back(std::move(outputs[i]));
+  }
+}
+
+// From the output projection to the loss, with the logits in chunks or never whole.
+void BlockRun::run_head(std::size_t projection) {
+  HeadCall head;
+  const model::Operator& first = block_.operators[projection];
+  tape_.enter(first.name);
+  head.projection = call_of(first);
+  tensor_of(first.inputs[0]) = Tensor();
+  for (std::size_t i = projection + 1; i + 1 < block_.operators.size(); ++i) {
+    head.between.push_back(call_of(block_.operators[i]));
+  }
+  const model::Operator& last = block_.operators.back();
+  head.loss = call_of(last);
+  std::vector<Tensor> outputs = head_loss(tape_, std::move(head));
+  tape_.end_operation();
+  tensor_of(last.outputs[0]) = outputs[0];
+  hold_logits(outputs);
 }
 
 Tensor BlockRun::input_tensor(bool first) {
@@ -424,6 +389,20 @@ void BlockRun::hand_on(const Tensor& output) {
   tape_.disown(output);
 }
 
+std::set<std::size_t> BlockRun::unread_results(bool first) {
+  tape_.record_to(trace_.backward);
+  const Tensor input = input_tensor(first);
+  tape_.set_grad_enabled(false);
+  tape_.set_cache(CacheMode::fill);
+  static_cast<void>(forward(input));
+  tape_.set_cache(CacheMode::off);
+  Tensor output = recompute(input);
+  output.storage.reset();
+  std::set<std::size_t> unread = tape_.unread_results();
+  tape_.stop_recording();
+  return unread;
+}
+
 BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.forward);
   Tensor input = input_tensor(first);
@@ -494,6 +473,11 @@ BlockTrace BlockRun::run(bool first, bool last) {
 BlockTrace trace_block(Program& program, const model::Graph& graph, const model::Block& block,
                        const BlockOptions& options, SharedTensors& shared, bool first, bool last) {
   BlockRun run(program, graph, block, options, shared);
+  if (options.tape.compiled && options.recompute == Recompute::operations) {
+    Program apart;
+    SharedTensors same = shared;
+    run.leave_uncached(BlockRun(apart, graph, block, options, same).unread_results(first));
+  }
   return run.run(first, last);
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "model/graph.h"
+#include "step/frames.h"
 #include "step/primitives_quantized.h"
 #include "step/program.h"
 #include "step/tape.h"
@@ -25,10 +26,6 @@ enum class Recompute : std::uint8_t {
   operations,      // torchtitan's selective-op: some results are kept (Tape::set_cache)
   core_attention,  // Megatron's selective: attention alone, its inputs are kept
 };
-
-// How long Python's variables hold what nothing else does: a module's arguments and its variables
-// until its forward() returns. The test vectors' blocks are one function each.
-enum class Frames : std::uint8_t { modules, function };
 
 struct BlockOptions {
   TapeOptions tape;

@@ -1,12 +1,27 @@
 #include "step/loss_operator.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "step/linear_operator.h"
 #include "step/primitives.h"
+#include "step/primitives_fused.h"
 
 namespace steelyard::step {
 
 namespace {
+
+// torchtune's CEWithChunkedOutputLoss and TransformerDecoder.set_num_output_chunks.
+constexpr std::int64_t kLossChunks = 8;
+
+Tensor loss_of_rows(Tape& tape, const Variants& variants, Tensor logits, const Tensor& labels,
+                    std::int64_t rows) {
+  if (variants.cross_entropy == CrossEntropy::eager) {
+    return cross_entropy(tape, std::move(logits), labels, rows);
+  }
+  const bool in_place = variants.cross_entropy == CrossEntropy::in_place;
+  return fused_cross_entropy(tape, std::move(logits), labels, rows, in_place);
+}
 
 // transformers up to 4.44 (LlamaForCausalLM.forward): logits = logits.float();
 // shift_logits = logits[..., :-1, :].contiguous(); shift_labels = labels[..., 1:].contiguous().
@@ -23,7 +38,7 @@ std::vector<Tensor> shifted_logits_loss(Tape& tape, OperatorCall& call) {
   const bool view_of_labels = samples == 1 && call.labels;
   const Tensor labels =
       view_of_labels ? call.labels : tape.allocate(rows, DType::int64, "shift_labels");
-  return {cross_entropy(tape, shifted, labels, rows), logits};
+  return {loss_of_rows(tape, *call.variants, shifted, labels, rows), logits};
 }
 
 }  // namespace
@@ -36,11 +51,61 @@ std::vector<Tensor> causal_lm_loss(Tape& tape, OperatorCall& call) {
   Tensor logits = call.inputs[0];
   if (types == LossTypes::upcast) logits = to(tape, std::move(logits), DType::fp32);
   const Tensor labels = tape.allocate(rows, DType::int64, "shift_labels");
-  if (types == LossTypes::fused || types == LossTypes::in_place) {
-    const bool in_place = types == LossTypes::in_place;
-    return {fused_cross_entropy(tape, std::move(logits), labels, rows, in_place), call.inputs[0]};
+  return {loss_of_rows(tape, *call.variants, std::move(logits), labels, rows), call.inputs[0]};
+}
+
+namespace {
+
+// modules/transformer.py, chunked_output: [self.output(chunk) for chunk in h.chunk(n, dim=1)].
+std::vector<Tensor> chunks_of_logits(Tape& tape, const HeadCall& call, const Tensor& hidden) {
+  const std::int64_t tokens = call.loss.graph->sequence;
+  const std::int64_t samples = call.loss.graph->batch;
+  const std::int64_t per_chunk = ceil_divide(tokens, kLossChunks);
+  std::vector<Tensor> chunks;
+  for (std::int64_t done = 0; done < tokens; done += per_chunk) {
+    const std::int64_t part = std::min(per_chunk, tokens - done);
+    OperatorCall projection = call.projection;
+    // A chunk of several samples is no matrix: matmul copies it before it folds the dimensions.
+    Tensor rows = slice(tape, hidden, hidden.numel / tokens * part);
+    rows.dense = samples == 1;
+    projection.inputs = {contiguous(tape, std::move(rows))};
+    Tensor logits = linear_layer(tape, projection);
+    for (OperatorCall step : call.between) {
+      step.inputs = {std::move(logits)};
+      logits = std::move(run_operator(tape, std::move(step)).front());
+    }
+    chunks.push_back(std::move(logits));
   }
-  return {cross_entropy(tape, std::move(logits), labels, rows), call.inputs[0]};
+  return chunks;
+}
+
+// modules/loss/ce_chunked_output_loss.py: the loss of each chunk, widened by itself, then summed.
+std::vector<Tensor> chunked_head(Tape& tape, HeadCall& call) {
+  std::vector<Tensor> chunks = chunks_of_logits(tape, call, call.projection.inputs[0]);
+  const std::int64_t vocabulary = call.loss.graph->vocabulary;
+  Tensor sum;
+  for (const Tensor& chunk : chunks) {
+    const std::int64_t rows = chunk.numel / vocabulary;
+    Tensor logits = chunk;
+    if (call.loss.variants->loss != LossTypes::native) {
+      logits = to(tape, std::move(logits), DType::fp32);
+    }
+    const Tensor labels = tape.allocate(rows, DType::int64, "labels_chunk");
+    Tensor loss = loss_of_rows(tape, *call.loss.variants, std::move(logits), labels, rows);
+    sum = sum ? add(tape, std::move(sum), std::move(loss)) : std::move(loss);
+  }
+  chunks.insert(chunks.begin(), std::move(sum));
+  return chunks;
+}
+
+}  // namespace
+
+std::vector<Tensor> head_loss(Tape& tape, HeadCall call) {
+  if (call.loss.variants->head == HeadLoss::chunked) return chunked_head(tape, call);
+  const std::int64_t rows = checked_multiply(call.loss.graph->batch, call.loss.graph->sequence);
+  const Tensor labels = tape.allocate(rows, DType::int64, "shift_labels");
+  return {fused_linear_cross_entropy(tape, call.projection.inputs[0], call.projection.weights[0],
+                                     labels, rows)};
 }
 
 }  // namespace steelyard::step

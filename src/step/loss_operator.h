@@ -13,4 +13,15 @@ namespace steelyard::step {
 // `logits = logits.float()` keeps no other handle on it.
 [[nodiscard]] std::vector<Tensor> causal_lm_loss(Tape& tape, OperatorCall& call);
 
+// The end of a model: output projection, what is between (a scale, a cap) and loss.
+struct HeadCall {
+  OperatorCall projection;
+  std::vector<OperatorCall> between;
+  OperatorCall loss;
+};
+
+// The same with the logits in chunks or never whole (Variants::head): loss, then the logits that
+// the model returns, if any.
+[[nodiscard]] std::vector<Tensor> head_loss(Tape& tape, HeadCall call);
+
 }  // namespace steelyard::step

@@ -29,10 +29,6 @@ void append(std::vector<Event>& to, const std::vector<Event>& from) {
   to.insert(to.end(), from.begin(), from.end());
 }
 
-bool recomputes_layers(const facts::Job& job) {
-  return job.train.recompute.mode == facts::RecomputeMode::full;
-}
-
 }  // namespace
 
 void Assembler::make_sharding_slots(Unit& unit) {
@@ -100,17 +96,25 @@ BlockOptions Assembler::block_options() const {
   return options;
 }
 
-Assembler::Chain Assembler::trace_chain(const model::Segment& segment, BlockOptions& options,
-                                        bool last) {
+// Layers by what is recomputed of them; embedding and head stand for themselves.
+std::vector<LayerRun> Assembler::layer_runs(const model::Segment& segment, bool last) {
+  if (segment.blocks.front().input.index >= 0 && !last) return recompute_plan_.runs_of(segment);
+  LayerRun run{segment.repeat, {}};
+  for (const model::Block& block : segment.blocks) run.parts.push_back({&block});
+  return {run};
+}
+
+Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options, bool last) {
   Chain chain;
-  chain.repeat = segment.repeat;
-  for (const model::Block& block : segment.blocks) {
+  chain.repeat = run.repeat;
+  for (const LayerPart& part : run.parts) {
+    const model::Block& block = *part.block;
     const bool first = block.input.index < 0;
     Unit unit;
     unit.block = &block;
     unit.layer = !first && !last;
-    options.recompute =
-        unit.layer && recomputes_layers(job_) ? Recompute::everything : Recompute::none;
+    options.recompute = part.recompute;
+    options.tape.compiled = job_.train.compile && (unit.layer || variants_.compiles_ends);
     options.output_made_leaf = first && inputs_require_grad(job_, habits_);
     unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);
     if (block.output.index >= 0) options.input_requires_grad = unit.trace.output_requires_grad;
@@ -125,12 +129,11 @@ Assembler::Chain Assembler::trace_chain(const model::Segment& segment, BlockOpti
 }
 
 // Layers are alike when they receive alike; a first one that does not stands for itself.
-void Assembler::add_chains(Chunk& chunk, const model::Segment& segment, BlockOptions& options,
-                           bool last) {
-  for (std::int64_t rest = segment.repeat; rest > 0; rest -= chunk.chains.back().repeat) {
+void Assembler::add_chains(Chunk& chunk, const LayerRun& run, BlockOptions& options, bool last) {
+  for (std::int64_t rest = run.repeat; rest > 0; rest -= chunk.chains.back().repeat) {
     const Handover before = shared_.stream;
     const bool graded = options.input_requires_grad;
-    Chain chain = trace_chain(segment, options, last);
+    Chain chain = trace_run(run, options, last);
     const bool known = before.dtype.has_value();  // a stage's input: as every layer's
     const bool alike =
         last || !known || (before == shared_.stream && graded == options.input_requires_grad);
@@ -151,10 +154,13 @@ void Assembler::trace_chunks() {
     shared_.tensors.clear();                                  // every chunk makes its own
     shared_.stream = {};
     make_mask(chunk);
+    recompute_plan_.start_chunk();
     chunk.has_loss = final_chunk && stage_.has_loss;
     for (std::size_t s = begin; s < end; ++s) {
       const bool last = chunk.has_loss && s + 1 == end;
-      add_chains(chunk, graph_.segments[s], options, last);
+      for (const LayerRun& run : layer_runs(graph_.segments[s], last)) {
+        add_chains(chunk, run, options, last);
+      }
     }
     chunk.shared_slots = std::exchange(shared_.slots, {});
     if (layout_.gathers && layout_.flat_buckets) {

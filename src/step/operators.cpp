@@ -7,6 +7,7 @@
 #include "step/loss_operator.h"
 #include "step/operators_image.h"
 #include "step/primitives.h"
+#include "step/primitives_fused.h"
 #include "step/primitives_image.h"
 
 namespace steelyard::step {
@@ -20,6 +21,7 @@ Tensor rms_norm(Tape& tape, const OperatorCall& call) {
   const Tensor& x = call.inputs[0];
   const Tensor& weight = call.weights[0];
   const std::int64_t last = call.input_shapes[0].back();
+  if (call.variants->rms_norm == RmsNorm::in_place) return in_place_rms_norm(tape, x, weight, last);
   if (call.variants->rms_norm == RmsNorm::native) return fused_rms_norm(tape, x, weight, last);
   // LlamaRMSNorm.forward
   const DType before = x.dtype;
@@ -38,6 +40,7 @@ Tensor rotated(Tape& tape, const OperatorCall& call, const Tensor& x, const Tens
   const std::int64_t head = call.input_shapes[0].back();
   const std::int64_t turning = call.op->rotary_dims;
   const std::int64_t part = head == turning ? x.numel : x.numel / head * turning;
+  if (call.variants->rotary == Rotary::in_place) return in_place_rotary(tape, x, cosine, sine);
   if (call.variants->rotary == Rotary::complex) {
     // view_as_complex on an fp32 copy, times the table, back: torchtitan's apply_rotary_emb.
     const Tensor wide = to(tape, x, DType::fp32);
@@ -64,6 +67,9 @@ Tensor gated_activation(Tape& tape, const OperatorCall& call) {
     std::vector<Tensor> halves = split(tape, gate, {gate.numel / 2, gate.numel / 2});
     gate = halves[0];
     up = halves[1];
+  }
+  if (call.variants->fused_swiglu && call.op->activation == ActivationKind::silu) {
+    return fused_swiglu(tape, gate, up);
   }
   return mul(tape, activation(tape, call.op->activation, std::move(gate)), up);
 }
@@ -150,7 +156,8 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     }
     case OperatorKind::split: return split_parts(tape, call);
     case OperatorKind::heads: return {view(call.inputs[0], false)};
-    case OperatorKind::attention: return {attention(tape, call)};
+    case OperatorKind::attention:
+      return {call.recomputed ? recomputed_attention(tape, call) : attention(tape, call)};
     case OperatorKind::activation:
       if (op.in_place) return {relu_in_place(tape, call.inputs[0])};
       return {activation(tape, op.activation, call.inputs[0])};

@@ -24,7 +24,8 @@ struct OperatorCall {
   std::vector<model::Shape> weight_shapes;
   // How the matrix of a linear is held.
   Quantized quantization;
-  bool activated = false;  // gated_activation: the first input went through early_activation
+  bool recomputed = false;  // attention: its inputs are kept, and it runs again before its backward
+  bool activated = false;   // gated_activation: the first input went through early_activation
 };
 
 // The first half of a gated activation, act(gate): models write act(gate(x)) * up(x), so it runs

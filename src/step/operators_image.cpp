@@ -103,9 +103,10 @@ Tensor masked_lm_loss(Tape& tape, const OperatorCall& call) {
   if (types == LossTypes::upcast || types == LossTypes::upcast_shift) {
     logits = to(tape, std::move(logits), DType::fp32);
   }
-  if (types == LossTypes::fused || types == LossTypes::in_place) {
+  const CrossEntropy kernel = call.variants->cross_entropy;
+  if (kernel != CrossEntropy::eager) {
     return fused_cross_entropy(tape, std::move(logits), labels, labels.numel,
-                               types == LossTypes::in_place);
+                               kernel == CrossEntropy::in_place);
   }
   return cross_entropy(tape, std::move(logits), labels, labels.numel);
 }

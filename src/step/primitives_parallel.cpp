@@ -34,7 +34,7 @@ Tensor sum_over_ranks(Tape& tape, Tensor x) {
 
 Tensor gather_sequence(Tape& tape, Tensor argument, std::int64_t numel, bool regather) {
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::other, {&x});
   Tensor y = tape.allocate(numel, x.dtype, "all_gather_tokens");
   exchange(tape, Collective::all_gather, "all_gather_tokens", bytes_of(y));
   if (regather) y.part = x.storage;
@@ -51,7 +51,7 @@ Tensor gather_sequence(Tape& tape, Tensor argument, std::int64_t numel, bool reg
 
 Tensor scatter_sequence(Tape& tape, Tensor argument, std::int64_t numel) {
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::reduce_scatter, {&x});
   Tensor y = tape.allocate(numel, x.dtype, "reduce_scatter_tokens");
   exchange(tape, Collective::reduce_scatter, "reduce_scatter_tokens", bytes_of(x));
   if (!tape.tracks({&x})) return y;

@@ -67,21 +67,11 @@ Result<void> check_method(const facts::TrainKeys& train) {
 Result<void> check_train(const facts::TrainKeys& train) {
   using facts::name_of;
   STEELYARD_CHECK(check_method(train));
-  const facts::RecomputeKeys& recompute = train.recompute;
-  const bool partial = recompute.every || recompute.layers || recompute.method;
-  if (partial || (recompute.mode != facts::RecomputeMode::none &&
-                  recompute.mode != facts::RecomputeMode::full)) {
-    return fail(not_yet("train.recompute",
-                        partial ? "a table" : std::string(name_of(recompute.mode)),
-                        "none or full"));
-  }
-  if (train.loss != facts::Loss::full) {
-    return fail(not_yet("train.loss", std::string(name_of(train.loss)), "full"));
-  }
-  if (train.compile) return fail(not_yet("train.compile", "true", "false"));
-  if (!train.fused_kernels.empty()) {
-    return fail(
-        not_yet("train.fused_kernels", std::string(name_of(train.fused_kernels.front())), "[]"));
+  for (const facts::FusedKernel kernel : train.fused_kernels) {
+    if (kernel == facts::FusedKernel::lora || kernel == facts::FusedKernel::moe) {
+      return fail(not_yet("train.fused_kernels", std::string(name_of(kernel)),
+                          "rmsnorm, rope, swiglu, cross_entropy"));
+    }
   }
   if (train.optimizer.in_backward) {
     return fail(not_yet("train.optimizer.in_backward", "true", "false"));
@@ -267,7 +257,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   STEELYARD_TRY(habits, adapter_habits_of(profile));
   STEELYARD_TRY(trained, with_method(graph, job, habits));
   STEELYARD_TRY(layout, layout_of(job, habits));
-  STEELYARD_TRY(variants, variants_of(profile, job.train.attention));
+  STEELYARD_TRY(variants, variants_of(profile, job.train));
   const facts::ParallelKeys& parallel = job.parallel;
   STEELYARD_TRY(local, split_over_ranks(trained, parallel.tensor, parallel.sequence_parallel));
   spread_context(local, parallel.context);

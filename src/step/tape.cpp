@@ -32,6 +32,7 @@ std::int32_t Tape::new_slot(Bytes bytes, std::string_view operation, facts::Vram
 
 Tensor Tape::allocate(std::int64_t numel, DType dtype, std::string_view operation,
                       facts::VramCategory category) {
+  if (result_kept_ && uncached_.contains(results_++)) result_kept_ = false;  // computed as usual
   if (from_cache() && !cached_.empty()) {
     Tensor kept = alias(std::move(cached_.front()), numel, dtype);
     cached_.pop_front();
@@ -45,7 +46,10 @@ Tensor Tape::allocate(std::int64_t numel, DType dtype, std::string_view operatio
   } else {
     emit(EventKind::allocate, tensor.storage->slot);
   }
-  if (cache_ == CacheMode::fill && result_kept_) cached_.push_back(tensor.storage);
+  if (cache_ == CacheMode::fill && result_kept_) {
+    cached_.push_back(tensor.storage);
+    kept_results_.push_back(tensor.storage);
+  }
   return tensor;
 }
 
@@ -107,13 +111,23 @@ void Tape::begin_operation(OperationKind kind, std::initializer_list<const Tenso
 void Tape::set_cache(CacheMode mode) {
   cache_ = mode;
   products_ = 0;
+  results_ = 0;
   result_kept_ = false;
+}
+
+std::set<std::size_t> Tape::unread_results() {
+  clear_cache();
+  std::set<std::size_t> unread;
+  for (std::size_t i = 0; i < kept_results_.size(); ++i) {
+    if (kept_results_[i].expired()) unread.insert(i);
+  }
+  return unread;
 }
 
 // torchtitan/parallelisms/parallelize_llama.py, _get_custom_policy (2025-04).
 bool Tape::keeps_result(OperationKind kind) {
   if (kind == OperationKind::mm) return ++products_ % 2 == 1;
-  return kind == OperationKind::attention;
+  return kind == OperationKind::attention || kind == OperationKind::reduce_scatter;
 }
 
 bool Tape::tracks(std::initializer_list<const Tensor*> inputs) const {
@@ -303,7 +317,8 @@ void Tape::gemm(std::string_view operation, DType dtype, std::int64_t m, std::in
 
 void Tape::communicate(Collective kind, std::string_view operation, Bytes payload,
                        const Group& group, bool overlaps) {
-  if (group.ranks <= 1) return;
+  if (group.ranks <= 1 || from_cache()) return;
+  if (options_.compiled) settle(WorkKind::gemm);  // reads and writes tensors that exist
   Communication entry;
   entry.kind = kind;
   entry.payload = payload;

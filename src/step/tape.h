@@ -17,6 +17,7 @@
 #include <initializer_list>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -100,6 +101,7 @@ enum class OperationKind : std::uint8_t {
   addmm,      // with a bias
   bmm,        // of a batch of matrices
   attention,
+  reduce_scatter,
 };
 
 // Results of chosen operations that live from forward to the recomputation.
@@ -192,11 +194,18 @@ class Tape {
   void begin_operation(OperationKind kind = OperationKind::other,
                        std::initializer_list<const Tensor*> reads = {});
 
+  // Compiled code: lets go of what the last operation read.
+  void end_operation();
+
   // Selective recomputation by operation (torch/utils/checkpoint.py,
   // create_selective_checkpoint_contexts, with torchtitan's policy): the results of every second mm
   // (the first, the third ...) and of attention live from forward to their recomputation, which
   // takes them instead of computing.
   void set_cache(CacheMode mode);
+  // Which results, by their order, are not kept: compiled code drops those that backward does not
+  // read. After a trial run: those of which nothing is left.
+  void leave_uncached(std::set<std::size_t> results) { uncached_ = std::move(results); }
+  [[nodiscard]] std::set<std::size_t> unread_results();
   // Results that an early stop left unused.
   void clear_cache() {
     cached_.clear();
@@ -258,6 +267,9 @@ class Tape {
   bool result_kept_ = false;  // of the current operation, by the cache
   std::int64_t products_ = 0;
   std::deque<StorageRef> cached_;
+  std::size_t results_ = 0;  // that the cache could keep, seen so far
+  std::set<std::size_t> uncached_;
+  std::vector<std::weak_ptr<Storage>> kept_results_;  // by their order
   // Taken from the cache by operations that an early stop may leave out: they stay there then.
   std::vector<StorageRef> served_;
   std::size_t served_before_ = 0;                   // the current operation

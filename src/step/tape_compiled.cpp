@@ -110,6 +110,12 @@ void Tape::remember_cast(const Tensor& tensor, const Tensor& cast) {
   tensor.storage->casts.emplace_back(cast.dtype, cast.storage);
 }
 
+void Tape::end_operation() {
+  if (!options_.compiled) return;
+  settle_rest();
+  reads_.clear();
+}
+
 Tensor Tape::compiled_sum(const Tensor& a, const Tensor& b) {
   Tensor sum = adopted(a.numel, a.dtype, "add_gradients", facts::VramCategory::temporaries);
   sum.storage->pending = true;

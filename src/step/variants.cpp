@@ -31,9 +31,39 @@ Result<Enum> read(const facts::FrameworkProfile& profile, std::string_view compo
                {}});
 }
 
+struct LossWord {
+  LossTypes types = LossTypes::upcast;
+  CrossEntropy kernel = CrossEntropy::eager;
+};
+
+void apply(const facts::TrainKeys& train, Variants& v) {
+  switch (train.attention) {
+    case facts::Attention::flash:
+    case facts::Attention::cudnn: v.attention = AttentionKernel::flash; break;
+    case facts::Attention::efficient: v.attention = AttentionKernel::efficient; break;
+    case facts::Attention::math: v.attention = AttentionKernel::math; break;
+  }
+  switch (train.loss) {
+    case facts::Loss::full: v.head = HeadLoss::whole; break;
+    case facts::Loss::chunked: v.head = HeadLoss::chunked; break;
+    case facts::Loss::fused: v.head = HeadLoss::fused; break;
+  }
+  for (const facts::FusedKernel kernel : train.fused_kernels) {
+    switch (kernel) {
+      case facts::FusedKernel::rmsnorm: v.rms_norm = RmsNorm::in_place; break;
+      case facts::FusedKernel::rope: v.rotary = Rotary::in_place; break;
+      case facts::FusedKernel::swiglu: v.fused_swiglu = true; break;
+      case facts::FusedKernel::cross_entropy: v.cross_entropy = CrossEntropy::in_place; break;
+      case facts::FusedKernel::lora:
+      case facts::FusedKernel::moe: break;  // step.cpp refuses them
+    }
+  }
+}
+
 }  // namespace
 
-Result<Variants> variants_of(const facts::FrameworkProfile& profile, facts::Attention attention) {
+Result<Variants> variants_of(const facts::FrameworkProfile& profile,
+                             const facts::TrainKeys& train) {
   Variants v;
   STEELYARD_TRY(rms_norm,
                 read<RmsNorm>(profile, "rms_norm", v.rms_norm,
@@ -41,12 +71,12 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, facts::Atte
   STEELYARD_TRY(rotary,
                 read<Rotary>(profile, "rotary", v.rotary,
                              {{"rotate_half", Rotary::rotate_half}, {"complex", Rotary::complex}}));
-  STEELYARD_TRY(loss, read<LossTypes>(profile, "loss", v.loss,
-                                      {{"upcast", LossTypes::upcast},
-                                       {"upcast_shift", LossTypes::upcast_shift},
-                                       {"native", LossTypes::native},
-                                       {"fused", LossTypes::fused},
-                                       {"in_place", LossTypes::in_place}}));
+  STEELYARD_TRY(loss,
+                read<LossWord>(profile, "loss", LossWord{},
+                               {{"upcast", {LossTypes::upcast, CrossEntropy::eager}},
+                                {"upcast_shift", {LossTypes::upcast_shift, CrossEntropy::eager}},
+                                {"native", {LossTypes::native, CrossEntropy::eager}},
+                                {"fused", {LossTypes::native, CrossEntropy::fused}}}));
   STEELYARD_TRY(repeat, read<KeyValueRepeat>(profile, "key_value_repeat", v.key_value_repeat,
                                              {{"repeat", KeyValueRepeat::repeat},
                                               {"grouped", KeyValueRepeat::grouped}}));
@@ -57,6 +87,8 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, facts::Atte
                                              {{"early_stop", Checkpoint::early_stop},
                                               {"whole", Checkpoint::whole},
                                               {"reentrant", Checkpoint::reentrant}}));
+  STEELYARD_TRY(compiles_ends, read<bool>(profile, "compile", v.compiles_ends,
+                                          {{"everything", true}, {"layers", false}}));
   STEELYARD_TRY(mean, read<bool>(profile, "mean", v.mean_saves_input,
                                  {{"saves_input", true}, {"saves_nothing", false}}));
   STEELYARD_TRY(gathered, read<GatheredInput>(
@@ -65,19 +97,16 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, facts::Atte
   v.gathered_input = gathered;
   v.rms_norm = rms_norm;
   v.rotary = rotary;
-  v.loss = loss;
+  v.loss = loss.types;
+  v.cross_entropy = loss.kernel;
   v.key_value_repeat = repeat;
   v.math_attention = math;
   v.checkpoint = checkpoint;
+  v.compiles_ends = compiles_ends;
   v.mean_saves_input = mean;
   v.dropout = profile.dropout;
   v.keeps_logits = profile.keeps_logits;
-  switch (attention) {
-    case facts::Attention::flash:
-    case facts::Attention::cudnn: v.attention = AttentionKernel::flash; break;
-    case facts::Attention::efficient: v.attention = AttentionKernel::efficient; break;
-    case facts::Attention::math: v.attention = AttentionKernel::math; break;
-  }
+  apply(train, v);
   return v;
 }
 

@@ -7,11 +7,18 @@
 
 namespace steelyard::step {
 
-enum class RmsNorm { upcast, native };       // fp32 copy, normalise, cast back | one kernel
-enum class Rotary { rotate_half, complex };  // q*cos + rotate_half(q)*sin | one kernel
-// logits.float() in the loss | in the model, then shifted into a copy | the logits' own type |
-// one kernel that keeps the logits themselves | one that writes the gradient into them
-enum class LossTypes { upcast, upcast_shift, native, fused, in_place };
+// fp32 copy, normalise, cast back | one kernel | one that writes its gradient over the arriving one
+enum class RmsNorm { upcast, native, in_place };
+// q*cos + rotate_half(q)*sin | pairs as complex numbers | a kernel that turns q and k where they
+// lie
+enum class Rotary { rotate_half, complex, in_place };
+// logits.float() in the loss | in the model, then shifted into a copy | the logits' own type
+enum class LossTypes { upcast, upcast_shift, native };
+// F.cross_entropy | one kernel that keeps the logits themselves | one that writes the gradient into
+// them
+enum class CrossEntropy { eager, fused, in_place };
+// All logits at once | projected in chunks, the loss of each apart (torchtune) | never whole
+enum class HeadLoss { whole, chunked, fused };
 enum class KeyValueRepeat { repeat, grouped };  // repeat_kv before attention | kernel groups heads
 enum class MathAttention { eager, sdpa_math };  // the model's own code | SDPA's math kernel
 // What a product keeps of tokens gathered from a tensor-parallel group: all | this rank's part
@@ -26,19 +33,24 @@ enum class Checkpoint { early_stop, whole, reentrant };
 struct Variants {
   RmsNorm rms_norm = RmsNorm::upcast;
   Rotary rotary = Rotary::rotate_half;
+  bool fused_swiglu = false;  // silu(gate) * up as one kernel
   LossTypes loss = LossTypes::upcast;
+  CrossEntropy cross_entropy = CrossEntropy::eager;
+  HeadLoss head = HeadLoss::whole;
   KeyValueRepeat key_value_repeat = KeyValueRepeat::repeat;
   MathAttention math_attention = MathAttention::eager;
   GatheredInput gathered_input = GatheredInput::whole;
   AttentionKernel attention = AttentionKernel::flash;
   Checkpoint checkpoint = Checkpoint::early_stop;
+  bool compiles_ends = true;  // train.compile: embedding, head and loss too, not the layers alone
   bool dropout = true;
   bool mean_saves_input = false;
   bool keeps_logits = false;
 };
 
-// Errors: a variant that the profile names and nobody knows.
+// The profile's words, and what the job's own keys put in their place: train.attention, train.loss,
+// train.fused_kernels. Errors: a variant that the profile names and nobody knows.
 [[nodiscard]] Result<Variants> variants_of(const facts::FrameworkProfile& profile,
-                                           facts::Attention attention);
+                                           const facts::TrainKeys& train);
 
 }  // namespace steelyard::step

@@ -259,20 +259,8 @@ using facts::Job;
 INSTANTIATE_TEST_SUITE_P(
     Keys, Refused,
     ::testing::Values(
-        Unsupported{"train.recompute",
-                    [](Job& j) { j.train.recompute.mode = facts::RecomputeMode::selective; }},
-        Unsupported{"train.recompute",
-                    [](Job& j) { j.train.recompute.mode = facts::RecomputeMode::selective_op; }},
-        Unsupported{"train.recompute",
-                    [](Job& j) {
-                      j.train.recompute.mode = facts::RecomputeMode::full;
-                      j.train.recompute.every = 2;
-                    }},
-        Unsupported{"train.loss", [](Job& j) { j.train.loss = facts::Loss::chunked; }},
-        Unsupported{"train.loss", [](Job& j) { j.train.loss = facts::Loss::fused; }},
-        Unsupported{"train.compile", [](Job& j) { j.train.compile = true; }},
         Unsupported{"train.fused_kernels",
-                    [](Job& j) { j.train.fused_kernels = {facts::FusedKernel::rope}; }},
+                    [](Job& j) { j.train.fused_kernels = {facts::FusedKernel::moe}; }},
         Unsupported{"train.optimizer.in_backward",
                     [](Job& j) { j.train.optimizer.in_backward = true; }},
         Unsupported{"train.tokens_per_batch", [](Job& j) { j.train.tokens_per_batch = 4096; }},

@@ -1,0 +1,97 @@
+#include "step/frames.h"
+
+#include <algorithm>
+#include <string_view>
+
+namespace steelyard::step {
+
+namespace {
+
+// "self_attn" of "self_attn.q_proj".
+std::string_view module_of(const model::Operator& op) {
+  const std::string_view name = op.name;
+  return name.substr(0, name.find('.'));
+}
+
+// The last operator of the run of operators of one module that `index` lies in.
+std::size_t end_of_module(const model::Block& block, std::size_t index) {
+  std::size_t last = index;
+  while (last + 1 < block.operators.size() &&
+         module_of(block.operators[last + 1]) == module_of(block.operators[index])) {
+    ++last;
+  }
+  return last;
+}
+
+bool is_norm(const model::Operator& op) {
+  return op.kind == model::OperatorKind::rms_norm || op.kind == model::OperatorKind::layer_norm;
+}
+
+std::size_t next_norm(const model::Block& block, std::size_t index) {
+  std::size_t next = index + 1;
+  while (next < block.operators.size() && !is_norm(block.operators[next])) ++next;
+  return next;
+}
+
+class LastUses {
+ public:
+  explicit LastUses(const model::Block& block)
+      : block_(block), last_(block.tensors.size(), 0), makers_(block.tensors.size(), nullptr) {
+    for (std::size_t i = 0; i < block.operators.size(); ++i) {
+      const model::Operator& op = block.operators[i];
+      hold(op.inputs, i);
+      for (model::TensorRef ref : op.outputs) {
+        if (!ref.shared && ref.index >= 0) makers_[static_cast<std::size_t>(ref.index)] = &op;
+      }
+    }
+    hold({block.input, block.output}, block.operators.size());
+  }
+
+  void hold(const std::vector<model::TensorRef>& tensors, std::size_t until) {
+    for (model::TensorRef ref : tensors) {
+      if (ref.shared || ref.index < 0) continue;
+      std::size_t& last = last_[static_cast<std::size_t>(ref.index)];
+      last = std::max(last, until);
+    }
+  }
+
+  // What a module did not make itself is an argument of it.
+  void hold_arguments(std::size_t index) {
+    const model::Operator& op = block_.operators[index];
+    for (model::TensorRef ref : op.inputs) {
+      if (ref.shared || ref.index < 0) continue;
+      const model::Operator* maker = makers_[static_cast<std::size_t>(ref.index)];
+      const bool own = maker != nullptr && module_of(*maker) == module_of(op);
+      if (!own) hold({ref}, end_of_module(block_, index));
+    }
+  }
+
+  [[nodiscard]] std::vector<std::size_t> result() && { return std::move(last_); }
+
+ private:
+  const model::Block& block_;
+  std::vector<std::size_t> last_;
+  std::vector<const model::Operator*> makers_;
+};
+
+}  // namespace
+
+std::vector<std::size_t> last_uses(const model::Block& block, Frames frames) {
+  LastUses uses(block);
+  if (frames == Frames::none) return std::move(uses).result();
+  const bool modules = frames == Frames::modules;
+  for (std::size_t i = 0; i < block.operators.size(); ++i) {
+    const model::Operator& op = block.operators[i];
+    if (modules) uses.hold_arguments(i);
+    if (op.kind == model::OperatorKind::attention) {
+      // Queries, keys, values and the result are variables; others are rebound or temporaries.
+      const std::size_t until = modules ? end_of_module(block, i) : block.operators.size();
+      uses.hold(op.inputs, until);
+      uses.hold(op.outputs, until);
+    }
+    if (!modules && is_norm(op)) uses.hold(op.outputs, next_norm(block, i));
+  }
+  return std::move(uses).result();
+}
+
+}  // namespace steelyard::step
