@@ -80,7 +80,6 @@ class LowRank {
   [[nodiscard]] bool targeted(const model::Operator& op, const Place& place) const;
   void train_modules(model::Block& block);
   [[nodiscard]] std::string linears() const;
-  void split_first_layer();
 
   model::Graph graph_;
   const facts::Job& job_;
@@ -234,22 +233,6 @@ std::string LowRank::linears() const {
   return names;
 }
 
-// The first layer's input needs no gradient when nothing before it trains: it keeps less than the
-// others, so that it is traced apart from them.
-void LowRank::split_first_layer() {
-  const model::Segment& embed = graph_.segments.front();
-  for (const model::Block& block : embed.blocks) {
-    for (const model::Weight& weight : block.weights) {
-      if (weight.trains) return;
-    }
-  }
-  if (graph_.segments.size() < 3 || graph_.segments[1].repeat < 2) return;
-  model::Segment first = graph_.segments[1];
-  first.repeat = 1;
-  --graph_.segments[1].repeat;
-  graph_.segments.insert(graph_.segments.begin() + 1, std::move(first));
-}
-
 Result<model::Graph> LowRank::apply() {
   const std::size_t last = graph_.segments.size() - 1;
   for (std::size_t s = 0; s <= last; ++s) {
@@ -270,7 +253,6 @@ Result<model::Graph> LowRank::apply() {
                  "",
                  {}});
   }
-  if (!inputs_require_grad(job_, habits_)) split_first_layer();
   return std::move(graph_);
 }
 
@@ -317,6 +299,15 @@ Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile) 
 
 bool inputs_require_grad(const facts::Job& job, const AdapterHabits& habits) {
   return habits.inputs_require_grad && job.train.recompute.mode != facts::RecomputeMode::none;
+}
+
+bool keeps_boundaries(const facts::Job& job, const AdapterHabits& habits,
+                      const model::Block& block) {
+  if (job.train.method == Method::full || !inputs_require_grad(job, habits)) return false;
+  if (job.parallel.sharding != facts::Sharding::fsdp1) return false;
+  // Adapters are units of their own (PEFT's fsdp_auto_wrap_policy).
+  return std::none_of(block.weights.begin(), block.weights.end(),
+                      [](const model::Weight& w) { return w.trains && !w.adapter; });
 }
 
 Result<model::Graph> with_method(const model::Graph& graph, const facts::Job& job,

@@ -34,6 +34,13 @@ struct AdapterHabits {
 [[nodiscard]] Result<model::Graph> with_method(const model::Graph& graph, const facts::Job& job,
                                                const AdapterHabits& habits);
 
+// FSDP1 tells a unit without a gradient of its own by a hook on its inputs
+// (_register_post_backward_reshard_only_hook). The hook's closure refers to the input it hangs on,
+// and with reentrant checkpointing that input is a detached leaf with a gradient: both live until
+// the hooks are taken off behind the backward pass.
+[[nodiscard]] bool keeps_boundaries(const facts::Job& job, const AdapterHabits& habits,
+                                    const model::Block& block);
+
 // The embeddings' output is a leaf that requires a gradient though nothing before it trains.
 [[nodiscard]] bool inputs_require_grad(const facts::Job& job, const AdapterHabits& habits);
 

@@ -68,8 +68,10 @@ class Assembler {
   [[nodiscard]] BlockOptions block_options() const;
   void trace_chunks();
   [[nodiscard]] std::vector<LayerRun> layer_runs(const model::Segment& segment, bool last);
-  [[nodiscard]] Chain trace_run(const LayerRun& run, BlockOptions& options, bool last);
-  void add_chains(Chunk& chunk, const LayerRun& run, BlockOptions& options, bool last);
+  [[nodiscard]] Chain trace_run(const LayerRun& run, BlockOptions& options, bool last,
+                                bool before_head);
+  void add_chains(Chunk& chunk, const LayerRun& run, BlockOptions& options, bool last,
+                  bool before_head);
   void add_micro_batches();
   [[nodiscard]] Phase forward_phase(Chunk& chunk);
   [[nodiscard]] Phase backward_phase(Chunk& chunk, bool last);
@@ -83,6 +85,7 @@ class Assembler {
   void add_turns();
   void reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces);
   void add_backward(Chunk& chunk, Phase& phase, bool last);
+  [[nodiscard]] bool has_gather_buffer(const Unit& unit, bool backward) const;
   void open_layer(std::vector<Event>& events, Unit& unit, bool backward);
   void close_layer(std::vector<Event>& events, Unit& unit, bool backward, bool last);
   // The root unit: every block that is not a repeated layer.

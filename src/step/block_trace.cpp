@@ -377,6 +377,7 @@ void BlockRun::backward(const Tensor& input, Tensor output, bool last) {
   // loss.backward() holds the gradient of the loss until it returns, CheckpointFunction.backward
   // the arguments it was called with.
   const Tensor held = last || held_output ? gradient : Tensor();
+  if (options_.keeps_gradient) held_.push_back(gradient);
   tape_.run_backward(root, std::move(gradient));
 }
 
@@ -422,11 +423,8 @@ BlockTrace BlockRun::run(bool first, bool last) {
   } else if (output) {
     hand_on(output);
   }
-  const Tensor root = [&] {
-    Tensor r = output;
-    r.storage.reset();
-    return r;
-  }();
+  Tensor root = output;
+  root.storage.reset();
   output = Tensor();
   if (again_) {
     for (const StorageRef& result : tape_.cached()) {
@@ -449,6 +447,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   if (has_output && trace_.output_requires_grad) backward(input, root, last);
   roots_.clear();
   tape_.record_to(trace_.backward);
+  if (options_.keeps_input && input.storage) held_.push_back(input);
   input = Tensor();
   tape_.clear_cache();
   if (input_gradient_) {

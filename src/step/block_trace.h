@@ -39,8 +39,10 @@ struct BlockOptions {
   bool weights_train = true;
   // Types of single weights, where they differ from `weight_dtype`.
   std::function<facts::DType(const model::Weight&)> weight_type;
-  Quantized quantization;           // of weights that are
-  bool input_requires_grad = true;  // false: nothing before this block trains
+  Quantized quantization;                  // of weights that are
+  bool input_requires_grad = true;         // false: nothing before this block trains
+  // Input, and the arriving gradient, stay until the micro-batch ends.
+  bool keeps_input = false, keeps_gradient = false;
   // The output is made a leaf that requires a gradient, whether the block trains or not.
   bool output_made_leaf = false;
   // Weights (by name) that already have a gradient from another block: a tied output projection.

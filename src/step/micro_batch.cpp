@@ -35,7 +35,10 @@ void Assembler::make_sharding_slots(Unit& unit) {
   if (!layout_.gathers) return;
   const Bytes whole = unit.parameters;
   if (!layout_.flat_buckets) {
-    unit.gathered = slot(whole, VramCategory::parameters, "gathered parameters");
+    // FSDP1 resizes the unsharded storage on its all-gather stream.
+    const bool own = job_.parallel.sharding == facts::Sharding::fsdp1;
+    unit.gathered = slot(whole, VramCategory::parameters, "gathered parameters",
+                         own ? Stream::all_gather : Stream::compute);
     // What is not resharded serves every micro-batch in flight.
     program_.slots.back().outlives_micro_batch = !unit.layer || !layout_.reshards;
     unit.gather_buffer =
@@ -104,7 +107,8 @@ std::vector<LayerRun> Assembler::layer_runs(const model::Segment& segment, bool 
   return {run};
 }
 
-Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options, bool last) {
+Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options, bool last,
+                                      bool before_head) {
   Chain chain;
   chain.repeat = run.repeat;
   for (const LayerPart& part : run.parts) {
@@ -116,6 +120,8 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     options.recompute = part.recompute;
     options.tape.compiled = job_.train.compile && (unit.layer || variants_.compiles_ends);
     options.output_made_leaf = first && inputs_require_grad(job_, habits_);
+    options.keeps_input = unit.layer && keeps_boundaries(job_, habits_, block);
+    options.keeps_gradient = options.keeps_input && !before_head;
     unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);
     if (block.output.index >= 0) options.input_requires_grad = unit.trace.output_requires_grad;
     unit.trained = trained_elements(block);
@@ -129,15 +135,19 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
 }
 
 // Layers are alike when they receive alike; a first one that does not stands for itself.
-void Assembler::add_chains(Chunk& chunk, const LayerRun& run, BlockOptions& options, bool last) {
+void Assembler::add_chains(Chunk& chunk, const LayerRun& run, BlockOptions& options, bool last,
+                           bool before_head) {
+  const bool own_last = before_head && keeps_boundaries(job_, habits_, *run.parts.front().block);
   for (std::int64_t rest = run.repeat; rest > 0; rest -= chunk.chains.back().repeat) {
     const Handover before = shared_.stream;
     const bool graded = options.input_requires_grad;
-    Chain chain = trace_run(run, options, last);
+    Chain chain = trace_run(run, options, last, before_head && rest == 1);
     const bool known = before.dtype.has_value();  // a stage's input: as every layer's
     const bool alike =
         last || !known || (before == shared_.stream && graded == options.input_requires_grad);
-    chain.repeat = alike ? rest : 1;
+    // The head's gradient is not kept: the last layer stands for itself too.
+    const std::int64_t many = own_last && rest > 1 ? rest - 1 : rest;
+    chain.repeat = alike ? many : 1;
     chunk.chains.push_back(std::move(chain));
   }
 }
@@ -158,8 +168,10 @@ void Assembler::trace_chunks() {
     chunk.has_loss = final_chunk && stage_.has_loss;
     for (std::size_t s = begin; s < end; ++s) {
       const bool last = chunk.has_loss && s + 1 == end;
-      for (const LayerRun& run : layer_runs(graph_.segments[s], last)) {
-        add_chains(chunk, run, options, last);
+      const std::vector<LayerRun> runs = layer_runs(graph_.segments[s], last);
+      for (const LayerRun& run : runs) {
+        const bool before_head = chunk.has_loss && s + 2 == end && &run == &runs.back();
+        add_chains(chunk, run, options, last, before_head);
       }
     }
     chunk.shared_slots = std::exchange(shared_.slots, {});
@@ -174,13 +186,25 @@ void Assembler::trace_chunks() {
   }
 }
 
+// FSDP1 gathers into the unit's own storage (torch/distributed/fsdp/_flat_param.py,
+// _all_gather_flat_param): no buffer besides. Its backward gathers the next unit ahead, but not one
+// whose forward ran without gradients (_needs_pre_backward_unshard is set where an output takes a
+// hook): under reentrant checkpointing nothing is gathered ahead.
+bool Assembler::has_gather_buffer(const Unit& unit, bool backward) const {
+  if (unit.gather_buffer < 0) return false;
+  if (job_.parallel.sharding != facts::Sharding::fsdp1) return true;
+  const bool reentrant = job_.train.recompute.mode == facts::RecomputeMode::full &&
+                         variants_.checkpoint == Checkpoint::reentrant;
+  return backward && !reentrant && unit.layer;
+}
+
 // Before a layer computes: its parameters are gathered.
 void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward) {
   if (!layout_.gathers || !unit.layer) return;
-  if (unit.gather_buffer >= 0) {
-    // In backward this buffer is the next unit's, gathered ahead: as large as this one's.
-    allocate(events, unit.gather_buffer);
-    if (backward) allocate(events, unit.reduce_input);  // of the unit before, still in flight
+  // In backward this buffer is the next unit's, gathered ahead: as large as this one's.
+  if (has_gather_buffer(unit, backward)) allocate(events, unit.gather_buffer);
+  if (backward && unit.reduce_input >= 0) {
+    allocate(events, unit.reduce_input);  // of the unit before, still in flight
   }
   if (!backward || layout_.reshards) {
     communicate(events, Collective::all_gather, unit.parameters, true, "all_gather",
@@ -194,7 +218,7 @@ void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backwar
   if (backward && unit.reduce_input >= 0) free(events, unit.reduce_input);
   const bool done = backward && (last || job_.parallel.pipeline == 1);
   if (unit.gathered >= 0 && (done || layout_.reshards)) free(events, unit.gathered);
-  if (!backward && unit.gather_buffer >= 0) free(events, unit.gather_buffer);
+  if (!backward && has_gather_buffer(unit, backward)) free(events, unit.gather_buffer);
 }
 
 // Gradients of the unit are reduced, scattered, and the whole ones freed.
@@ -214,7 +238,7 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
   keep_shards(events, unit);
   if (unit.reduced >= 0) free(events, unit.reduced);
   if (unit.reduce_input >= 0) free(events, unit.reduce_input);
-  if (unit.layer && unit.gather_buffer >= 0) free(events, unit.gather_buffer);
+  if (unit.layer && has_gather_buffer(unit, true)) free(events, unit.gather_buffer);
 }
 
 // Views of the reduced buffer, or casts of them: the gradients that the optimizer reads.
@@ -260,9 +284,10 @@ void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
   communicate(events, Collective::all_gather, unit.parameters, false, "all_gather root",
               groups_.shards);
   if (unit.gathered < 0) return;
-  if (unit.gather_buffer >= 0) allocate(events, unit.gather_buffer);
+  const bool buffer = has_gather_buffer(unit, false);
+  if (buffer) allocate(events, unit.gather_buffer);
   events.push_back({EventKind::ensure, unit.gathered});
-  if (unit.gather_buffer >= 0) free(events, unit.gather_buffer);
+  if (buffer) free(events, unit.gather_buffer);
 }
 
 void Assembler::release_root(std::vector<Event>& events, Unit& unit) {
@@ -381,7 +406,11 @@ void Assembler::end_micro_batch(Chunk& chunk, Phase& phase, bool last) {
   Body body;
   body.layer = "end of micro-batch";
   for (Chain& chain : chunk.chains) {
-    for (Unit& unit : chain.units) append(body.events, unit.trace.end_of_step);
+    Body own;
+    own.layer = chain.units.front().block->name;
+    own.repeat = chain.repeat;
+    for (Unit& unit : chain.units) append(own.events, unit.trace.end_of_step);
+    if (!own.events.empty()) phase.bodies.push_back(std::move(own));
   }
   for (std::int32_t index : chunk.shared_slots) free(body.events, index);
   if (chunk.mask >= 0) free(body.events, chunk.mask);

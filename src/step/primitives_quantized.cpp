@@ -85,7 +85,7 @@ Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias, std::in
   const Tensor a = to(tape, x, tape.arithmetic().compute);
   const Matrix matrix{inputs, outputs, a.dtype, how.nested};
   const bool is_int8 = how.kind == BaseQuantization::int8;
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::other, {&a});
   Tensor y = is_int8 ? int8_product(tape, a, matrix) : product(tape, a, matrix);
   const bool wants_bias = bias && bias.requires_grad && tape.grad_enabled();
   if (!tape.tracks({&a}) && !wants_bias) return to(tape, std::move(y), x.dtype);
@@ -103,7 +103,7 @@ Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias, std::in
 
 Tensor clone(Tape& tape, Tensor argument) {
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&x});
   Tensor y = tape.allocate(x.numel, x.dtype, "clone");
   y.dense = x.dense;
   tape.pointwise("clone", 2 * bytes_of(x));
@@ -117,7 +117,7 @@ Tensor clone(Tape& tape, Tensor argument) {
 Tensor padded_columns(Tape& tape, Tensor argument, std::int64_t numel) {
   if (argument.numel == numel) return argument;
   const Tensor x = std::move(argument);
-  tape.begin_operation();
+  tape.begin_operation(OperationKind::pointwise, {&x});
   Tensor y = tape.allocate(numel, x.dtype, "pad");
   tape.pointwise("pad", bytes_of(x) + bytes_of(y));
   if (tape.tracks({&x})) {
