@@ -80,6 +80,7 @@ class LowRank {
   [[nodiscard]] bool targeted(const model::Operator& op, const Place& place) const;
   void train_modules(model::Block& block);
   [[nodiscard]] std::string linears() const;
+  [[nodiscard]] bool targets_experts() const;
 
   model::Graph graph_;
   const facts::Job& job_;
@@ -95,9 +96,14 @@ void LowRank::quantize(model::Block& block, const Place& place) const {
   if (job_.train.base_quantization == facts::BaseQuantization::none) return;
   if (place.embeds || (place.heads && !habits_.quantizes_head)) return;
   for (const model::Operator& op : block.operators) {
-    if (op.kind != OperatorKind::linear) continue;
-    model::Weight& matrix = block.weights[static_cast<std::size_t>(op.weights.front())];
-    if (matrix.tied_to.empty()) matrix.quantized = true;
+    if (op.kind == OperatorKind::linear || op.kind == OperatorKind::router) {
+      model::Weight& matrix = block.weights[static_cast<std::size_t>(op.weights.front())];
+      if (matrix.tied_to.empty()) matrix.quantized = true;
+    }
+    if (op.kind != OperatorKind::experts) continue;
+    for (const std::int32_t weight : op.weights) {
+      block.weights[static_cast<std::size_t>(weight)].quantized = true;
+    }
   }
 }
 
@@ -233,7 +239,32 @@ std::string LowRank::linears() const {
   return names;
 }
 
+// Linears inside of experts are one operator, which adapters have no place in yet.
+bool LowRank::targets_experts() const {
+  constexpr std::array<std::string_view, 5> kInside = {kAllLinear, "w1", "w2", "w3", "gate"};
+  const bool named = std::any_of(targets().begin(), targets().end(), [&](const auto& target) {
+    return std::find(kInside.begin(), kInside.end(), target) != kInside.end();
+  });
+  for (const model::Segment& segment : graph_.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (named && op.kind == OperatorKind::experts) return true;
+      }
+    }
+  }
+  return false;
+}
+
 Result<model::Graph> LowRank::apply() {
+  if (targets_experts()) {
+    return fail({ErrorCode::not_supported,
+                 "train.lora.targets",
+                 targets().front(),
+                 "linears outside of the experts: " + linears(),
+                 "adapters inside of experts are not built in this version",
+                 "",
+                 {}});
+  }
   const std::size_t last = graph_.segments.size() - 1;
   for (std::size_t s = 0; s <= last; ++s) {
     const Place place{s, s == 0, s == last};

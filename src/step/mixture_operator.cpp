@@ -5,6 +5,7 @@
 #include "step/operators_image.h"
 #include "step/primitives.h"
 #include "step/primitives_image.h"
+#include "step/primitives_quantized.h"
 
 namespace steelyard::step {
 
@@ -12,11 +13,20 @@ namespace {
 
 using model::OperatorKind;
 
+// One of the operator's linears, over a quantized matrix when they are held so.
+Tensor part(Tape& tape, const OperatorCall& call, const Tensor& x, std::size_t weight,
+            std::int64_t inputs, std::int64_t outputs) {
+  if (call.quantization.kind == facts::BaseQuantization::none) {
+    return linear(tape, x, call.weights[weight], Tensor(), inputs, outputs);
+  }
+  return quantized_linear(tape, x, Tensor(), inputs, outputs, call.quantization);
+}
+
 std::vector<Tensor> router(Tape& tape, const OperatorCall& call) {
   const Tensor& x = call.inputs[0];
   const model::MixtureShape& mixture = call.op->mixture;
   const std::int64_t hidden = call.input_shapes[0].back();
-  Tensor logits = linear(tape, x, call.weights[0], Tensor(), hidden, mixture.experts);
+  Tensor logits = part(tape, call, x, 0, hidden, mixture.experts);
   Tensor probabilities = softmax(tape, std::move(logits), DType::fp32);
   TopK best = topk(tape, std::move(probabilities), mixture.experts, mixture.chosen);
   // routing_weights /= routing_weights.sum(dim=-1, keepdim=True). A division saves both operands,
@@ -54,13 +64,12 @@ Tensor experts(Tape& tape, const OperatorCall& call) {
     const auto at = static_cast<std::size_t>(e);
     const Tensor& slots = call.inputs[2 + 2 * at];
     const Tensor& tokens = call.inputs[3 + 2 * at];
-    const Tensor* weights = &call.weights[3 * at];  // w1, w2, w3
+    const std::size_t w1 = 3 * at;  // then w2, w3
     const Tensor own = index(tape, x, {tokens}, checked_multiply(tokens.numel, hidden));
-    Tensor gate = activation(tape, call.op->activation,
-                             linear(tape, own, weights[0], Tensor(), hidden, wide));
-    Tensor up = linear(tape, own, weights[2], Tensor(), hidden, wide);
+    Tensor gate = activation(tape, call.op->activation, part(tape, call, own, w1, hidden, wide));
+    Tensor up = part(tape, call, own, w1 + 2, hidden, wide);
     Tensor h = mul(tape, std::move(gate), std::move(up));
-    h = linear(tape, h, weights[1], Tensor(), wide, hidden);
+    h = part(tape, call, h, w1 + 1, wide, hidden);
     h = mul(tape, std::move(h), index(tape, routing, {tokens, slots}, tokens.numel));
     out = index_add_in_place(tape, std::move(out), tokens, to(tape, std::move(h), x.dtype));
   }
