@@ -188,6 +188,7 @@ TensorRef BlockBuilder::experts(const std::string& name, TensorRef in, TensorRef
     const auto add = [&](const char* part, Shape of_weight) {
       op.weights.push_back(
           weight(expert + part + ".weight", std::move(of_weight), WeightRole::matrix));
+      block_.weights.back().expert = true;
     };
     add(".w1", {mixture.intermediate, hidden});
     add(".w2", {hidden, mixture.intermediate});

@@ -49,6 +49,7 @@ struct Weight {
   bool trains = true;      // false: frozen, no gradient and no optimizer state
   bool adapter = false;    // of a low-rank adapter beside a linear
   bool quantized = false;  // held in the job's quantized form
+  bool expert = false;     // of one expert: expert-parallel ranks hold different ones
 };
 
 enum class OperatorKind {
@@ -140,6 +141,9 @@ struct MixtureShape {
   std::int64_t experts = 0;
   std::int64_t chosen = 0;        // k, of each token
   std::int64_t intermediate = 0;  // feed-forward width of one expert
+  // Set by `step` (expert_parallel.h): ranks that the experts are spread over, and ranks that split
+  // each expert's features. The block then holds 1/ranks of the experts.
+  std::int64_t ranks = 1, feature_ranks = 1;
 };
 
 struct Operator {

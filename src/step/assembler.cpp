@@ -29,7 +29,8 @@ Program Assembler::assemble() {
   count_kernels();
   program_.gradients_outlive_step = layout_.gradients_outlive_step;
   program_.ranks = checked_multiply(groups_.replicas.ranks, groups_.tensor.ranks);
-  for (const Group& group : {groups_.replicas, groups_.tensor, groups_.context, groups_.pipeline}) {
+  for (const Group& group : {groups_.replicas, groups_.tensor, groups_.context, groups_.pipeline,
+                             groups_.expert, groups_.expert_tensor}) {
     if (group.ranks > 1) ++program_.communicators;
   }
   return std::move(program_);

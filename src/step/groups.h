@@ -28,6 +28,8 @@ struct Groups {
   Group shards;         // those of them that share one copy of the states
   Group across_shards;  // those that hold the same shard (hybrid sharding)
   Group neighbours;     // two stages
+  Group expert, expert_tensor;
+  Group expert_replicas;  // ranks that hold the same experts
 };
 
 [[nodiscard]] inline Groups groups_of(const facts::Job& job) {
@@ -44,6 +46,10 @@ struct Groups {
   const std::int64_t stage = p.tensor * p.context * data;
   groups.pipeline = group_of(job, p.pipeline, stage);
   groups.neighbours = group_of(job, std::min<std::int64_t>(p.pipeline, 2), stage);
+  groups.expert_tensor = group_of(job, p.expert_tensor, 1);
+  groups.expert = group_of(job, p.expert, p.expert_tensor);
+  const std::int64_t apart = p.expert * p.expert_tensor;
+  groups.expert_replicas = group_of(job, std::max<std::int64_t>(1, stage / apart), apart);
   return groups;
 }
 

@@ -1,4 +1,5 @@
 #include "step/layout.h"
+#include "step/groups.h"
 
 #include <string>
 
@@ -82,6 +83,7 @@ void set_types(const facts::Job& job, const Short& precision, Layout& layout) {
 }
 
 void set_shards(const facts::Job& job, Layout& layout) {
+  layout.expert_replicas = groups_of(job).expert_replicas.ranks;
   // Context-parallel ranks hold the same parameters: their states are sharded alike.
   layout.data = checked_multiply(job.parallel.data.value_or(1), job.parallel.context);
   const std::int64_t group = job.parallel.shard_group.value_or(layout.data);

@@ -42,9 +42,10 @@ struct Layout {
   std::int64_t data = 1;           // ranks with the same parameters
   std::int64_t group = 1;          // ranks per sharding group
   std::int64_t parameter_shards = 1, gradient_shards = 1, optimizer_shards = 1;
-  bool gathers = false;       // parameters are gathered layer by layer (ZeRO-3, FSDP)
-  bool reshards = true;       // and released after forward
-  bool flat_buckets = false;  // DeepSpeed's reduce buckets
+  std::int64_t expert_replicas = 1;  // ranks that hold the same experts: those share their states
+  bool gathers = false;              // parameters are gathered layer by layer (ZeRO-3, FSDP)
+  bool reshards = true;              // and released after forward
+  bool flat_buckets = false;         // DeepSpeed's reduce buckets
   // FSDP1 keeps the sharded gradient (FlatParameter._saved_grad_shard) through zero_grad until the
   // next forward: measured in fms_acceleration, where four copies of the shard stay allocated
   // between steps, not three, and only three are there at the peak in backward.

@@ -81,6 +81,8 @@ BlockOptions Assembler::block_options() const {
   options.tape.mean_saves_input = variants_.mean_saves_input;
   options.tape.tensor = groups_.tensor;
   options.tape.context = groups_.context;
+  options.tape.expert = groups_.expert;
+  options.tape.expert_tensor = groups_.expert_tensor;
   options.tape.async_tensor = job_.parallel.async_tensor;
   options.variants = variants_;
   options.weight_dtype = layout_.used;
@@ -247,7 +249,8 @@ void Assembler::keep_shards(std::vector<Event>& events, Unit& unit) {
   for (std::size_t i = 0, n = 0; i < unit.block->weights.size(); ++i) {
     const model::Weight& weight = unit.block->weights[i];
     if (!steps(weight)) continue;
-    const std::int64_t shard = ceil_divide(model::elements(weight.shape), layout_.gradient_shards);
+    const std::int64_t shard = ceil_divide(model::elements(weight.shape),
+                                           shards_of(layout_, weight, layout_.gradient_shards));
     const Bytes bytes = bytes_of(shard, gradient_type(layout_, weight));
     const std::int32_t fresh = slot(bytes, VramCategory::temporaries, "sharded gradient");
     allocate(events, fresh);

@@ -2,6 +2,7 @@
 // which gathers its tokens and adds its results back.
 #include <utility>
 
+#include "step/dispatched_experts.h"
 #include "step/operators_image.h"
 #include "step/primitives.h"
 #include "step/primitives_image.h"
@@ -36,8 +37,14 @@ std::vector<Tensor> router(Tape& tape, const OperatorCall& call) {
   return {to(tape, std::move(weights), x.dtype), best.indices};
 }
 
+bool dispatches(const OperatorCall& call) {
+  return call.variants->experts == Experts::dispatched || call.op->mixture.ranks > 1 ||
+         call.op->mixture.feature_ranks > 1;
+}
+
 // one_hot, then torch.where for each expert.
 std::vector<Tensor> expert_assignment(Tape& tape, const OperatorCall& call) {
+  if (dispatches(call)) return std::vector<Tensor>(call.output_shapes.size());
   const std::int64_t choices = call.inputs[0].numel;
   tape.begin_operation(OperationKind::other, {&call.inputs[0]});
   const Tensor mask =
@@ -82,7 +89,7 @@ std::vector<Tensor> run_mixture_operator(Tape& tape, const OperatorCall& call) {
   switch (call.op->kind) {
     case OperatorKind::router: return router(tape, call);
     case OperatorKind::expert_assignment: return expert_assignment(tape, call);
-    default: return {experts(tape, call)};
+    default: return {dispatches(call) ? dispatched_experts(tape, call) : experts(tape, call)};
   }
 }
 

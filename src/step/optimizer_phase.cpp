@@ -23,8 +23,8 @@ void Assembler::add_optimizer_step() {
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
         if (!steps(weight)) continue;
-        const std::int64_t shard =
-            ceil_divide(model::elements(weight.shape), layout_.optimizer_shards);
+        const std::int64_t shard = ceil_divide(
+            model::elements(weight.shape), shards_of(layout_, weight, layout_.optimizer_shards));
         const DType stepped_as = stepped_type(layout_, weight);
         const DType graded_as = gradient_type(layout_, weight);
         const Bytes stepped = bytes_of(shard, stepped_as);

@@ -68,7 +68,7 @@ struct Work {
 };
 
 // send: from one rank to the next, both directions of a link at once.
-enum class Collective : std::uint8_t { all_reduce, all_gather, reduce_scatter, send };
+enum class Collective : std::uint8_t { all_reduce, all_gather, reduce_scatter, all_to_all, send };
 
 struct Communication {
   Collective kind = Collective::all_reduce;

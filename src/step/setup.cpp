@@ -76,7 +76,8 @@ void Assembler::add_parameters() {
       for (const model::Weight& weight : block.weights) {
         if (!weight.tied_to.empty()) continue;
         for (const Piece& piece : pieces_of(layout_, weight)) {
-          const std::int64_t shards = piece.sharded ? layout_.parameter_shards : 1;
+          const std::int64_t shards =
+              piece.sharded ? shards_of(layout_, weight, layout_.parameter_shards) : 1;
           const Bytes bytes = bytes_of(ceil_divide(piece.numel, shards), piece.dtype);
           allocate(body.events, slot(bytes, VramCategory::parameters, weight.name));
         }
@@ -104,14 +105,15 @@ void Assembler::add_optimizer_states() {
       for (const model::Weight& weight : block.weights) {
         if (!steps(weight)) continue;
         const DType state = state_type(layout_, weight);
-        const std::int64_t shard =
-            ceil_divide(model::elements(weight.shape), layout_.optimizer_shards);
+        const std::int64_t shard = ceil_divide(
+            model::elements(weight.shape), shards_of(layout_, weight, layout_.optimizer_shards));
         if (layout_.master) add(bytes_of(shard, DType::fp32), "master weights");
         for (std::int64_t i = 0; i < optimizer.states; ++i) {
           add(state_bytes(optimizer, shard, state), "optimizer state");
         }
         if (optimizer.factored) {
-          add(ceil_divide(factored_bytes(weight, state), layout_.optimizer_shards),
+          add(ceil_divide(factored_bytes(weight, state),
+                          shards_of(layout_, weight, layout_.optimizer_shards)),
               "factored second moment");
         }
         // capturable and fused steps count on the GPU: one scalar per parameter.
@@ -168,8 +170,8 @@ void Assembler::add_existing_gradients() {
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
         if (!steps(weight)) continue;
-        const std::int64_t shard =
-            ceil_divide(model::elements(weight.shape), layout_.gradient_shards);
+        const std::int64_t shard = ceil_divide(model::elements(weight.shape),
+                                               shards_of(layout_, weight, layout_.gradient_shards));
         const Bytes bytes = bytes_of(shard, gradient_type(layout_, weight));
         allocate(body.events, slot(bytes, VramCategory::gradients, weight.name));
       }

@@ -5,6 +5,7 @@
 
 #include "step/adapters.h"
 #include "step/assembler.h"
+#include "step/expert_parallel.h"
 #include "step/tensor_parallel.h"
 
 namespace steelyard::step {
@@ -138,12 +139,6 @@ Result<void> check_import(const facts::ImportKeys& import) {
 }
 
 Result<void> check_parallel(const facts::ParallelKeys& parallel) {
-  const auto one = [](const char* key, std::int64_t value) -> Result<void> {
-    if (value == 1) return {};
-    return fail(not_yet(key, std::to_string(value), "1"));
-  };
-  STEELYARD_CHECK(one("parallel.expert", parallel.expert));
-  STEELYARD_CHECK(one("parallel.expert_tensor", parallel.expert_tensor));
   if (parallel.embeddings != facts::EmbeddingPlacement::replicated) {
     return fail(not_yet("parallel.embeddings", std::string(facts::name_of(parallel.embeddings)),
                         "replicated"));
@@ -161,13 +156,6 @@ Result<void> check_offload(const facts::OffloadKeys& offload) {
   STEELYARD_CHECK(stays("offload.activations", offload.activations));
   STEELYARD_CHECK(stays("offload.gradients", offload.gradients));
   return {};
-}
-
-// The part of a decoder's layer that a mixture of experts is.
-bool of_mixture(model::OperatorKind kind) {
-  using model::OperatorKind;
-  return kind == OperatorKind::router || kind == OperatorKind::expert_assignment ||
-         kind == OperatorKind::experts;
 }
 
 // Of encoders and of networks that read pictures.
@@ -194,11 +182,10 @@ bool beyond_decoders(model::OperatorKind kind) {
 
 // Splitting a layer over ranks, or the layers over stages, is built for decoders.
 Result<void> check_split(const model::Graph& graph, const facts::ParallelKeys& parallel) {
-  bool mixture = false, other = false;
+  bool other = false;
   for (const model::Segment& segment : graph.segments) {
     for (const model::Block& block : segment.blocks) {
       for (const model::Operator& op : block.operators) {
-        mixture |= of_mixture(op.kind);
         other |= beyond_decoders(op.kind);
       }
     }
@@ -207,8 +194,8 @@ Result<void> check_split(const model::Graph& graph, const facts::ParallelKeys& p
     if (value == 1) return {};
     return fail(not_yet(key, std::to_string(value), "1 for " + graph.model_type));
   };
-  if (mixture || other) STEELYARD_CHECK(refuse("parallel.tensor", parallel.tensor));
   if (!other) return {};
+  STEELYARD_CHECK(refuse("parallel.tensor", parallel.tensor));
   STEELYARD_CHECK(refuse("parallel.pipeline", parallel.pipeline));
   return refuse("parallel.context", parallel.context);
 }
@@ -259,7 +246,8 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   STEELYARD_TRY(layout, layout_of(job, habits));
   STEELYARD_TRY(variants, variants_of(profile, job.train));
   const facts::ParallelKeys& parallel = job.parallel;
-  STEELYARD_TRY(local, split_over_ranks(trained, parallel.tensor, parallel.sequence_parallel));
+  STEELYARD_TRY(spread, spread_experts(trained, parallel));
+  STEELYARD_TRY(local, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));
   spread_context(local, parallel.context);
   STEELYARD_TRY(stages, stages_of(local, parallel));
   const Stage whole{0, trained, {0}, true};

@@ -131,7 +131,8 @@ struct TapeOptions {
   bool compiled = false;
   // Ranks that split this layer's features or tokens among them.
   Group tensor, context;
-  bool async_tensor = false;  // tensor-parallel collectives run beside the products
+  Group expert, expert_tensor;  // that its experts, or their features, are spread over
+  bool async_tensor = false;    // tensor-parallel collectives run beside the products
 };
 
 class Tape {

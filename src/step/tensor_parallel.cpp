@@ -58,6 +58,7 @@ class Splitter {
   void add_attention(Operator op);
   void add_norm(Operator op);
   void add_plain(Operator op);
+  void add_mixture(Operator op);
   void push(Operator op) { result_.operators.push_back(std::move(op)); }
   void insert(OperatorKind kind, const std::string& name, TensorRef in, TensorRef out);
   [[nodiscard]] TensorRef new_tensor(std::string name, Shape shape);
@@ -277,6 +278,21 @@ void Splitter::add_plain(Operator op) {
   push(std::move(op));
 }
 
+// Each rank sends its own tokens to the experts: all of them, or its part of the sequence.
+void Splitter::add_mixture(Operator op) {
+  const Placement tokens = placement(op.inputs[0]);
+  for (TensorRef out : op.outputs) {
+    if (op.kind == OperatorKind::experts) {
+      place(out, tokens);
+      continue;
+    }
+    placements_[static_cast<std::size_t>(out.index)] = tokens;  // [T,k] or [n]: tokens first
+    std::int64_t& rows = shape(out)[0];
+    if (tokens == Placement::sequence) rows = ceil_divide(rows, ranks_);
+  }
+  push(std::move(op));
+}
+
 void Splitter::add(const Operator& op) {
   switch (op.kind) {
     case OperatorKind::embedding: add_embedding(op); break;
@@ -285,6 +301,9 @@ void Splitter::add(const Operator& op) {
     case OperatorKind::attention: add_attention(op); break;
     case OperatorKind::layer_norm:
     case OperatorKind::rms_norm: add_norm(op); break;
+    case OperatorKind::router:
+    case OperatorKind::expert_assignment:
+    case OperatorKind::experts: add_mixture(op); break;
     case OperatorKind::rotary_table:
     case OperatorKind::causal_lm_loss: push(op); break;
     default: add_plain(op);

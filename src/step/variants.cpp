@@ -91,6 +91,10 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
                                           {{"everything", true}, {"layers", false}}));
   STEELYARD_TRY(mean, read<bool>(profile, "mean", v.mean_saves_input,
                                  {{"saves_input", true}, {"saves_nothing", false}}));
+  STEELYARD_TRY(experts,
+                read<Experts>(profile, "experts", v.experts,
+                              {{"loop", Experts::loop}, {"dispatched", Experts::dispatched}}));
+  v.experts = experts;
   STEELYARD_TRY(gathered, read<GatheredInput>(
                               profile, "gathered_input", v.gathered_input,
                               {{"whole", GatheredInput::whole}, {"part", GatheredInput::part}}));

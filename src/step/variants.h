@@ -23,6 +23,8 @@ enum class KeyValueRepeat { repeat, grouped };  // repeat_kv before attention | 
 enum class MathAttention { eager, sdpa_math };  // the model's own code | SDPA's math kernel
 // What a product keeps of tokens gathered from a tensor-parallel group: all | this rank's part
 enum class GatheredInput { whole, part };
+// A loop that gathers each expert's tokens | tokens sorted by expert and multiplied in groups
+enum class Experts { loop, dispatched };
 enum class AttentionKernel { flash, efficient, math };
 
 // torch.utils.checkpoint without reentrance, which ends where the last saved tensor is known | the
@@ -40,6 +42,7 @@ struct Variants {
   KeyValueRepeat key_value_repeat = KeyValueRepeat::repeat;
   MathAttention math_attention = MathAttention::eager;
   GatheredInput gathered_input = GatheredInput::whole;
+  Experts experts = Experts::loop;
   AttentionKernel attention = AttentionKernel::flash;
   Checkpoint checkpoint = Checkpoint::early_stop;
   bool compiles_ends = true;  // train.compile: embedding, head and loss too, not the layers alone

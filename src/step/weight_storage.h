@@ -7,6 +7,7 @@
 // inputs; a group index per input). docs/model/vram.md, "LoRA and QLoRA".
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -36,6 +37,12 @@ struct Piece {
 
 // Bytes that a sharded unit gathers for this weight: its sharded pieces in the gathered type.
 [[nodiscard]] Bytes gathered_bytes(const Layout& layout, const model::Weight& weight);
+
+// Of this weight, where others have `shards` (a member of the layout).
+[[nodiscard]] inline std::int64_t shards_of(const Layout& layout, const model::Weight& weight,
+                                            std::int64_t shards) {
+  return weight.expert ? std::min(shards, layout.expert_replicas) : shards;
+}
 
 // Has storage of its own and is trained.
 [[nodiscard]] inline bool steps(const model::Weight& weight) {

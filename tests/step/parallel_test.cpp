@@ -161,5 +161,83 @@ TEST(Parallel, HeadsFewerThanRanksAreHeldTwice) {
   EXPECT_EQ(uneven.error().subject, "parallel.tensor");
 }
 
+facts::ModelSource small_mixtral() {
+  return {"small mixtral",
+          facts::Object{{"model_type", "mixtral"},
+                        {"hidden_size", 64},
+                        {"num_attention_heads", 4},
+                        {"num_key_value_heads", 2},
+                        {"intermediate_size", 160},
+                        {"num_hidden_layers", 4},
+                        {"num_local_experts", 8},
+                        {"num_experts_per_tok", 2},
+                        {"vocab_size", 500}},
+          ""};
+}
+
+facts::Job expert_job(std::int64_t expert, std::int64_t expert_tensor, const Ranks& ranks) {
+  facts::Job job = job_of(ranks, 4);
+  job.parallel.expert = expert;
+  job.parallel.expert_tensor = expert_tensor;
+  return job;
+}
+
+TEST(Experts, StepsLeaveBehindWhatTheyFound) {
+  const model::Graph graph = graph_of(small_mixtral());
+  for (const auto sharding :
+       {facts::Sharding::none, facts::Sharding::zero1, facts::Sharding::fsdp}) {
+    for (const bool recompute : {false, true}) {
+      for (const auto& [expert, expert_tensor, ranks] :
+           {std::tuple{2, 1, Ranks{}}, std::tuple{4, 1, Ranks{2, 1, 1, 1, true}},
+            std::tuple{2, 2, Ranks{2, 1, 2, 1, true}},
+            std::tuple{1, 1, Ranks{2, 1, 1, 1, false}}}) {
+        facts::Job job = expert_job(expert, expert_tensor, ranks);
+        job.parallel.sharding = sharding;
+        if (recompute) job.train.recompute.mode = facts::RecomputeMode::full;
+        for (const RankProgram& rank : programs(graph, job)) {
+          expect_balanced(rank.program, text_of(ranks) + ", expert " + std::to_string(expert) +
+                                            " x " + std::to_string(expert_tensor));
+        }
+      }
+    }
+  }
+}
+
+// A layer: norms 2*64, q and o 64*64, k and v 64*32, router 8*64, and 8 experts of 3*64*160. Of
+// four ranks each holds two experts, or half of the features of four.
+TEST(Experts, RanksHoldTheirExpertsOnly) {
+  const model::Graph graph = graph_of(small_mixtral());
+  const std::int64_t common = 2 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 8 * 64;
+  const std::int64_t ends = 2 * 500 * 64 + 64;
+  for (const auto& [expert, features] : {std::pair{4, 1}, std::pair{2, 2}}) {
+    const auto made = programs(graph, expert_job(expert, features, {}));
+    ASSERT_EQ(made.size(), 1u);
+    const std::int64_t own = 8 / expert * (3 * 64 * 160 / features);
+    EXPECT_EQ(parameters_of(made[0].program), Bytes(4 * (4 * (common + own) + ends)));
+  }
+}
+
+// Sorted and sent, the same products are done as by the loop over the experts.
+TEST(Experts, RanksShareTheArithmetic) {
+  const model::Graph graph = graph_of(small_mixtral());
+  const double loop = flops_of(programs(graph, expert_job(1, 1, {})).front().program);
+  for (const auto& [expert, features] : {std::pair{4, 1}, std::pair{2, 2}, std::pair{1, 2}}) {
+    const auto made = programs(graph, expert_job(expert, features, {}));
+    EXPECT_NEAR(flops_of(made[0].program) / loop, 1.0, 1e-9) << expert << " x " << features;
+  }
+}
+
+TEST(Experts, RefusesWhatDoesNotDivide) {
+  const auto error_of = [](const facts::ModelSource& source, const facts::Job& job) {
+    const auto made = programs_of(graph_of(source), job, profile_of(Framework::pytorch));
+    return made ? Error{} : made.error();
+  };
+  EXPECT_EQ(error_of(small_mixtral(), expert_job(3, 1, {})).subject, "parallel.expert");
+  EXPECT_EQ(error_of(small_mixtral(), expert_job(1, 3, {})).subject, "parallel.expert_tensor");
+  const Error none = error_of(small_llama(), expert_job(2, 1, {}));
+  EXPECT_EQ(none.subject, "parallel.expert");
+  EXPECT_EQ(none.code, ErrorCode::impossible_combination);
+}
+
 }  // namespace
 }  // namespace steelyard::step

@@ -268,8 +268,6 @@ INSTANTIATE_TEST_SUITE_P(
                     [](Job& j) { j.train.precision = facts::Precision::fp8_mixed; }},
         Unsupported{"train.optimizer",
                     [](Job& j) { j.train.optimizer.name = facts::OptimizerName::adamw4bit; }},
-        Unsupported{"parallel.expert", [](Job& j) { j.parallel.expert = 2; }},
-        Unsupported{"parallel.expert_tensor", [](Job& j) { j.parallel.expert_tensor = 2; }},
         Unsupported{"offload.parameters",
                     [](Job& j) { j.offload.parameters = facts::OffloadTo::cpu; }},
         Unsupported{"offload.optimizer",

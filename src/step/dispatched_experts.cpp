@@ -1,0 +1,195 @@
+// Experts whose tokens are sorted by expert, sent to the ranks that hold them, multiplied in groups
+// and sent back (Megatron-LM core/transformer/moe: MoEAlltoAllTokenDispatcher, GroupedMLP; the same
+// in torchtitan). Tokens are taken as spread evenly: a rank receives as many as it sends.
+#include "step/dispatched_experts.h"
+
+#include <utility>
+#include <vector>
+
+#include "step/primitives.h"
+#include "step/primitives_image.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using Gradients = std::vector<Tensor>;
+
+// Tokens change ranks; backward the other way.
+Tensor all_to_all(Tape& tape, Tensor argument) {
+  if (tape.options().expert.ranks == 1) return argument;
+  const Tensor x = std::move(argument);
+  const auto exchange = [](Tape& t, Bytes payload) {
+    t.communicate(Collective::all_to_all, "all_to_all_tokens", payload, t.options().expert, false);
+  };
+  tape.begin_operation(OperationKind::other, {&x});
+  Tensor y = tape.allocate(x.numel, x.dtype, "all_to_all_tokens");
+  exchange(tape, bytes_of(y));
+  if (!tape.tracks({&x})) return y;
+  tape.track(y, "all_to_all_tokens", {Tape::edge_of(x)}, {},
+             [exchange](Tape& t, const Gradients& gradients) {
+               Tensor dx = t.allocate(gradients[0].numel, gradients[0].dtype, "all_to_all_tokens");
+               exchange(t, bytes_of(dx));
+               return Gradients{dx};
+             });
+  return y;
+}
+
+// Chunks of tokens in another order, source rank first or expert first.
+Tensor sort_chunks(Tape& tape, Tensor argument) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation(OperationKind::pointwise, {&x});
+  Tensor y = tape.allocate(x.numel, x.dtype, "sort_chunks");
+  tape.pointwise("sort_chunks", 2 * bytes_of(y));
+  if (!tape.tracks({&x})) return y;
+  tape.track(y, "sort_chunks", {Tape::edge_of(x)}, {}, [](Tape& t, const Gradients& gradients) {
+    Tensor dx = t.allocate(gradients[0].numel, gradients[0].dtype, "sort_chunks");
+    t.pointwise("sort_chunks", 2 * bytes_of(dx));
+    return Gradients{dx};
+  });
+  return y;
+}
+
+// The tokens of all ranks that split an expert's features, or the sum over those ranks.
+Tensor exchange_features(Tape& tape, Tensor argument, bool gather) {
+  const std::int64_t ranks = tape.options().expert_tensor.ranks;
+  if (ranks == 1) return argument;
+  const Tensor x = std::move(argument);
+  const std::int64_t before = x.numel;
+  const std::int64_t after = gather ? checked_multiply(before, ranks) : before / ranks;
+  const auto exchange = [](Tape& t, bool gathers, Bytes payload) {
+    t.communicate(gathers ? Collective::all_gather : Collective::reduce_scatter,
+                  gathers ? "all_gather_expert_tokens" : "reduce_scatter_expert_tokens", payload,
+                  t.options().expert_tensor, false);
+  };
+  tape.begin_operation(OperationKind::other, {&x});
+  Tensor y = tape.allocate(after, x.dtype, "expert_tensor_tokens");
+  exchange(tape, gather, bytes_of(gather ? y : x));
+  if (!tape.tracks({&x})) return y;
+  tape.track(y, "expert_tensor_tokens", {Tape::edge_of(x)}, {},
+             [=](Tape& t, const Gradients& gradients) {
+               Tensor dx = t.allocate(before, gradients[0].dtype, "expert_tensor_tokens");
+               exchange(t, !gather, bytes_of(gather ? gradients[0] : dx));
+               return Gradients{dx};
+             });
+  return y;
+}
+
+// Rows grouped by expert times each expert's matrix: one input, one result, a weight gradient each.
+Tensor grouped_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& weights,
+                      std::int64_t inputs, std::int64_t outputs) {
+  const Tensor a = to_compute(tape, x);
+  const std::int64_t rows = a.numel / inputs;
+  const auto count = static_cast<std::int64_t>(weights.size());
+  const std::int64_t each = ceil_divide(rows, count);
+  std::vector<Tensor> used;
+  std::vector<Edge> edges = {Tape::edge_of(a)};
+  std::vector<StorageRef> saved = {a.storage};
+  bool wants_weights = false;
+  for (const Tensor& weight : weights) {
+    const bool cast = tape.arithmetic().autocast && weight.dtype != tape.arithmetic().compute;
+    used.push_back(cast ? tape.cast_weight(weight) : weight);
+    edges.push_back(Tape::edge_of(used.back()));
+    saved.push_back(used.back().storage);
+    wants_weights = wants_weights || weight.requires_grad;
+  }
+  tape.begin_operation(OperationKind::mm, {&a});
+  Tensor y = tape.allocate(checked_multiply(rows, outputs), a.dtype, "grouped_mm");
+  const Bytes traffic = bytes_of(a) + bytes_of(y) + bytes_of(count * inputs * outputs, a.dtype);
+  tape.gemm("grouped_mm", a.dtype, each, outputs, inputs, count, traffic);
+  if (!wants_weights && !tape.tracks({&a})) return y;
+  const bool wants_x = a.requires_grad;
+  tape.track(y, "grouped_mm", std::move(edges), std::move(saved),
+             [=](Tape& t, const Gradients& gradients) {
+               const DType dtype = gradients[0].dtype;
+               Gradients result(static_cast<std::size_t>(count) + 1);
+               if (wants_x) {
+                 result[0] = t.allocate(rows * inputs, dtype, "grouped_mm_input_gradient");
+                 t.gemm("grouped_mm_input_gradient", dtype, each, inputs, outputs, count, traffic);
+               }
+               if (wants_weights) {
+                 for (std::int64_t i = 0; i < count; ++i) {
+                   result[static_cast<std::size_t>(i) + 1] =
+                       t.allocate(inputs * outputs, dtype, "grouped_mm_weight_gradient");
+                 }
+                 t.gemm("grouped_mm_weight_gradient", dtype, outputs, inputs, each, count, traffic);
+               }
+               return result;
+             });
+  return y;
+}
+
+// zeros.scatter_add(rows, source): saves the rows only.
+Tensor scatter_add(Tape& tape, Tensor argument, const Tensor& rows, std::int64_t numel) {
+  const Tensor source = std::move(argument);
+  tape.begin_operation(OperationKind::other, {&source});
+  Tensor y = tape.allocate(numel, source.dtype, "unpermute");
+  tape.pointwise("unpermute", 2 * bytes_of(source) + bytes_of(y));
+  if (!tape.tracks({&source})) return y;
+  const std::int64_t all = source.numel;
+  tape.track(y, "unpermute", {Tape::edge_of(source)}, {rows.storage},
+             [all](Tape& t, const Gradients& gradients) {
+               Tensor dx = t.allocate(all, gradients[0].dtype, "unpermute_backward");
+               t.pointwise("unpermute_backward", 2 * bytes_of(dx));
+               return Gradients{dx};
+             });
+  return y;
+}
+
+// The n-th matrix of every expert.
+std::vector<Tensor> matrices(const OperatorCall& call, std::size_t n, std::size_t per_expert) {
+  std::vector<Tensor> own;
+  for (std::size_t i = n; i < call.weights.size(); i += per_expert) own.push_back(call.weights[i]);
+  return own;
+}
+
+// Rows through the experts of this rank: gate and up (apart or in one matrix), or one matrix alone.
+Tensor feed_forward(Tape& tape, const OperatorCall& call, Tensor rows, std::int64_t hidden) {
+  const model::MixtureShape& mixture = call.op->mixture;
+  const auto held = static_cast<std::size_t>(mixture.experts / mixture.ranks);
+  const std::size_t per_expert = call.weights.size() / held;
+  const std::int64_t wide = mixture.intermediate / mixture.feature_ranks;
+  if (per_expert == 3) {  // w1, w2, w3
+    Tensor gate = grouped_linear(tape, rows, matrices(call, 0, 3), hidden, wide);
+    gate = activation(tape, call.op->activation, gate);
+    Tensor up = grouped_linear(tape, rows, matrices(call, 2, 3), hidden, wide);
+    rows = Tensor();
+    Tensor h = mul(tape, std::move(gate), std::move(up));
+    return grouped_linear(tape, h, matrices(call, 1, 3), wide, hidden);
+  }
+  const std::int64_t first = call.weights[0].numel / hidden;  // features, perhaps gate and up
+  Tensor h = grouped_linear(tape, rows, matrices(call, 0, 2), hidden, first);
+  rows = Tensor();
+  if (first == 2 * wide) {
+    const std::vector<Tensor> halves = split(tape, h, {h.numel / 2, h.numel / 2});
+    h = Tensor();
+    h = mul(tape, activation(tape, call.op->activation, halves[0]), halves[1]);
+  } else {
+    h = activation(tape, call.op->activation, h);
+  }
+  return grouped_linear(tape, h, matrices(call, 1, 2), wide, hidden);
+}
+
+}  // namespace
+
+Tensor dispatched_experts(Tape& tape, const OperatorCall& call) {
+  const Tensor& x = call.inputs[0];
+  const Tensor& routing = call.inputs[1];  // weights of the chosen experts, [T,k]
+  const model::MixtureShape& mixture = call.op->mixture;
+  const std::int64_t hidden = call.input_shapes[0].back();
+  const std::int64_t choices = routing.numel;
+  const bool sorts = mixture.experts / mixture.ranks > 1 && mixture.ranks > 1;
+  const Tensor order = tape.allocate(choices, DType::int64, "sorted_indices");
+  Tensor rows = index(tape, x, {order}, checked_multiply(choices, hidden));
+  rows = all_to_all(tape, std::move(rows));
+  if (sorts) rows = sort_chunks(tape, std::move(rows));
+  rows = exchange_features(tape, std::move(rows), true);
+  rows = feed_forward(tape, call, std::move(rows), hidden);
+  rows = exchange_features(tape, std::move(rows), false);
+  if (sorts) rows = sort_chunks(tape, std::move(rows));
+  rows = all_to_all(tape, std::move(rows));
+  rows = mul(tape, std::move(rows), index(tape, routing, {order}, choices));
+  return scatter_add(tape, to(tape, std::move(rows), x.dtype), order, x.numel);
+}
+
+}  // namespace steelyard::step

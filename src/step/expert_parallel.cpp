@@ -1,0 +1,111 @@
+#include "step/expert_parallel.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace steelyard::step {
+
+namespace {
+
+using model::Block;
+using model::Graph;
+using model::Operator;
+using model::OperatorKind;
+using model::Weight;
+
+Error impossible(std::string subject, std::int64_t ranks, std::string accepted) {
+  Error error;
+  error.code = ErrorCode::impossible_combination;
+  error.subject = std::move(subject);
+  error.found = std::to_string(ranks);
+  error.accepted = std::move(accepted);
+  return error;
+}
+
+// The experts that this rank holds: the first of each kind stand for any.
+std::vector<std::int32_t> own_experts(const Operator& op) {
+  const std::size_t count = op.weights.size() / static_cast<std::size_t>(op.mixture.ranks);
+  return {op.weights.begin(), op.weights.begin() + static_cast<std::ptrdiff_t>(count)};
+}
+
+// Takes the weights of other ranks' experts out of the block.
+void keep_own(Block& block) {
+  std::vector<bool> gone(block.weights.size(), false);
+  for (Operator& op : block.operators) {
+    if (op.kind != OperatorKind::experts) continue;
+    const std::vector<std::int32_t> own = own_experts(op);
+    for (std::int32_t index : op.weights) {
+      const bool kept = std::find(own.begin(), own.end(), index) != own.end();
+      gone[static_cast<std::size_t>(index)] = !kept;
+    }
+    op.weights = own;
+  }
+  std::vector<std::int32_t> moved(block.weights.size(), -1);
+  std::vector<Weight> left;
+  for (std::size_t i = 0; i < gone.size(); ++i) {
+    if (gone[i]) continue;
+    moved[i] = static_cast<std::int32_t>(left.size());
+    left.push_back(std::move(block.weights[i]));
+  }
+  block.weights = std::move(left);
+  for (Operator& op : block.operators) {
+    for (std::int32_t& weight : op.weights) {
+      if (weight >= 0) weight = moved[static_cast<std::size_t>(weight)];
+    }
+  }
+}
+
+void split_features(Block& block, std::int64_t wide, std::int64_t ranks) {
+  for (Weight& weight : block.weights) {
+    if (!weight.expert) continue;
+    for (std::int64_t& extent : weight.shape) {
+      // The wide side holds the features, once (w1, w2) or twice (gate and up together).
+      if (extent == wide || extent == 2 * wide) {
+        extent /= ranks;
+        break;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+Result<Graph> spread_experts(const Graph& graph, const facts::ParallelKeys& parallel) {
+  if (parallel.expert == 1 && parallel.expert_tensor == 1) return graph;
+  Graph result = graph;
+  bool found = false;
+  for (model::Segment& segment : result.segments) {
+    for (Block& block : segment.blocks) {
+      std::int64_t wide = 0;
+      for (Operator& op : block.operators) {
+        if (op.mixture.experts == 0) continue;
+        if (op.mixture.experts % parallel.expert != 0) {
+          return fail(impossible("parallel.expert", parallel.expert,
+                                 fmt::format("a divisor of the {} experts", op.mixture.experts)));
+        }
+        wide = op.mixture.intermediate;
+        if (wide % parallel.expert_tensor != 0) {
+          return fail(impossible("parallel.expert_tensor", parallel.expert_tensor,
+                                 fmt::format("a divisor of an expert's {} features", wide)));
+        }
+        op.mixture.ranks = parallel.expert;
+        op.mixture.feature_ranks = parallel.expert_tensor;
+        found = true;
+      }
+      if (wide == 0) continue;
+      keep_own(block);
+      split_features(block, wide, parallel.expert_tensor);
+    }
+  }
+  if (!found) {
+    return fail(impossible("parallel.expert", std::max(parallel.expert, parallel.expert_tensor),
+                           "1: the model has no experts"));
+  }
+  return result;
+}
+
+}  // namespace steelyard::step
