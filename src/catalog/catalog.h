@@ -43,6 +43,9 @@ class Catalog {
   [[nodiscard]] Result<facts::Value> dataset(std::string_view id) const;
   [[nodiscard]] Result<facts::Constants> constants(facts::Framework framework) const;
 
+  // Another tool's arguments as src/exchange reads them: import/TOOL.toml.
+  [[nodiscard]] Result<facts::Value> import_table(std::string_view tool) const;
+
   // Sorted by id; `match`: case-insensitive part of id or summary.
   [[nodiscard]] Result<std::vector<Entry>> list(Kind kind, std::string_view match = {}) const;
 

@@ -127,16 +127,21 @@ Result<facts::ModelSource> Catalog::model(std::string_view id) const {
       .name = std::string(id), .config = *config, .source = sources_of(content->find("source"))};
 }
 
+Result<facts::Value> Catalog::import_table(std::string_view tool) const {
+  STEELYARD_TRY(content, files_->read(fmt::format("import/{}.toml", tool)));
+  return *content;
+}
+
 namespace {
 
 // Hugging Face's classes have defaults for these too, but a file without them is a truncated one:
 // its plan would be of another model. What has no model_type is refused elsewhere, by that name.
 Result<void> has_sizes(const facts::ModelSource& source) {
   static const std::vector<std::vector<std::string_view>> kNeeded = {
-      {"hidden_size", "n_embd", "d_model", "dim", "hidden_sizes", "embed_dim"},
+      {"hidden_size", "n_embd", "d_model", "dim", "hidden_sizes", "embed_dim", "hidden-size"},
       {"num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "depth",
-       "depths", "layers"},
-      {"vocab_size"}};
+       "depths", "layers", "num-layers"},
+      {"vocab_size", "vocab-size"}};
   const facts::Value* type = source.config.find("model_type");
   if (type == nullptr || type->as_text() == nullptr) return {};
   // What reads pictures has no vocabulary, and its library's defaults are one complete model.
@@ -199,7 +204,6 @@ Result<void> imports_no_model(const facts::ImportKeys& import) {
                       .accepted = "the job's own keys, with model.config",
                       .hint = "reading other tools' configurations is not built in this version"});
   };
-  if (import.megatron) return refuse("import.megatron");
   if (import.deepspeed) return refuse("import.deepspeed");
   if (import.accelerate) return refuse("import.accelerate");
   if (import.torchtitan) return refuse("import.torchtitan");

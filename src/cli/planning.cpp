@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "codec/codec.h"
+#include "exchange/exchange.h"
 
 namespace steelyard::cli {
 namespace {
@@ -47,6 +48,13 @@ std::vector<std::string> as_settings(const facts::Value& keys) {
   return settings;
 }
 
+// Other tools' tables of arguments are read only by jobs that import something.
+Result<facts::Job> with_import(const ReadJob& read, const catalog::Catalog& catalog) {
+  if (!read.job.import.megatron) return read.job;
+  STEELYARD_TRY(table, catalog.import_table("megatron"));
+  return exchange::imported(read.job, read.folder, table);
+}
+
 }  // namespace
 
 Result<ReadJob> read_job(const JobWords& words) {
@@ -69,10 +77,11 @@ Result<ReadJob> read_job(const JobWords& words) {
 
 Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& catalog) {
   plan::Request request;
-  STEELYARD_TRY(model, catalog.model_of(read.job, read.folder));
-  STEELYARD_TRY(machine, catalog.machine_of(read.job, read.folder));
-  STEELYARD_TRY(constants, catalog.constants(read.job.framework));
-  request.job = read.job;
+  STEELYARD_TRY(job, with_import(read, catalog));
+  STEELYARD_TRY(model, catalog.model_of(job, read.folder));
+  STEELYARD_TRY(machine, catalog.machine_of(job, read.folder));
+  STEELYARD_TRY(constants, catalog.constants(job.framework));
+  request.job = std::move(job);
   request.model = std::move(model);
   request.machine = std::move(machine);
   request.constants = std::move(constants);

@@ -14,6 +14,7 @@
 
 #include "base/quantity.h"
 #include "facts/enums.h"
+#include "facts/megatron.h"
 #include "facts/origin.h"
 #include "facts/value.h"
 
@@ -178,6 +179,7 @@ struct Job {
   CheckpointKeys checkpoint;
   MachineKeys machine;
   ImportKeys import;
+  std::optional<MegatronKeys> megatron;  // what only an import of Megatron-LM's arguments says
 
   // By dotted key ("train.micro_batch"); a key that is not in it has its static default.
   std::map<std::string, KeyOrigin, std::less<>> origins;

@@ -221,6 +221,28 @@ TensorRef BlockBuilder::softcap(const std::string& name, TensorRef in, double ca
   return op.outputs.front();
 }
 
+TensorRef BlockBuilder::bias_activation(const std::string& name, TensorRef in, ActivationKind kind,
+                                        bool gated, const std::string& bias) {
+  Shape out = shape(in);
+  const std::int64_t wide = out.back();
+  if (gated) out.back() /= 2;
+  Operator& op = append(OperatorKind::bias_activation, name, {in});
+  op.activation = kind;
+  op.fused_gate_up = gated;
+  if (!bias.empty()) op.weights = {weight(bias, {wide}, WeightRole::bias)};
+  op.outputs = {tensor(name, std::move(out))};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::bias_dropout_add(const std::string& name, TensorRef in, TensorRef residual,
+                                         double probability, const std::string& bias) {
+  const std::int64_t wide = shape(in).back();
+  Operator& op = append_alike(OperatorKind::bias_dropout_add, name, {in, residual});
+  op.probability = probability;
+  if (!bias.empty()) op.weights = {weight(bias, {wide}, WeightRole::bias)};
+  return op.outputs.front();
+}
+
 TensorRef BlockBuilder::causal_lm_loss(TensorRef logits, TensorRef labels) {
   Operator& op = append(OperatorKind::causal_lm_loss, "loss", {logits, labels});
   op.outputs = {tensor("loss", {})};

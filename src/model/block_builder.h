@@ -80,6 +80,13 @@ class BlockBuilder {
   // it.
   TensorRef dropout(const std::string& name, TensorRef in, double probability);
   TensorRef softcap(const std::string& name, TensorRef in, double cap);
+  // act(in + bias); with `gated` act(first half) * second half. `bias`: full name of the weight,
+  // empty when there is none.
+  TensorRef bias_activation(const std::string& name, TensorRef in, ActivationKind kind, bool gated,
+                            const std::string& bias);
+  // residual + dropout(in + bias).
+  TensorRef bias_dropout_add(const std::string& name, TensorRef in, TensorRef residual,
+                             double probability, const std::string& bias);
   // logits [B,S,V], labels [B,S] -> scalar.
   TensorRef causal_lm_loss(TensorRef logits, TensorRef labels);
   // The other losses of OperatorKind; `inputs` in its order.

@@ -69,6 +69,9 @@ enum class OperatorKind {
   scale,               // in * constant
   dropout,
   softcap,         // c * tanh(in / c)
+  // Where a projection leaves its bias to the operator behind it (Megatron's skip_bias_add):
+  bias_activation,   // in: [..., F]; weight: bias or none; out: act(in + bias), gated: [..., F/2]
+  bias_dropout_add,  // in: x, residual; weight: bias or none; out: residual + dropout(x + bias)
   causal_lm_loss,  // in: logits [B,S,V]; out: scalar
   // Between the ranks of a tensor-parallel group; no model has them, `step` puts them in.
   copy_to_ranks,     // forward: nothing; backward: the gradients of all ranks are summed
@@ -112,7 +115,8 @@ enum class ActivationKind {
   quick_gelu,
   silu,
   relu,
-  tanh
+  tanh,
+  squared_relu  // relu(x)^2
 };
 
 // How an attention reads its past.
@@ -154,11 +158,11 @@ struct Operator {
   std::vector<std::int32_t> weights;  // indices into Block::weights, in the order of the kind
 
   AttentionShape attention;                          // attention
-  ActivationKind activation = ActivationKind::silu;  // activation, gated_activation
-  double probability = 0.0;                          // dropout
+  ActivationKind activation = ActivationKind::silu;  // activation, gated_, bias_activation
+  double probability = 0.0;                          // dropout, bias_dropout_add
   std::int64_t rotary_dims = 0;                      // rotary: dimensions of a head that turn
   bool unit_offset = false;                          // rms_norm: multiplies by (1 + weight)
-  bool fused_gate_up = false;                        // gated_activation: one input holds both
+  bool fused_gate_up = false;                        // gated_, bias_activation: one input holds both
   double constant = 0.0;                             // scale, softcap
   // linear with a low-rank adapter: weights are the matrix, its bias or -1, A [rank,K], B. An
   // adapter of some parts of a fused projection puts out fewer columns than N, padded with zeros.

@@ -32,6 +32,7 @@ constexpr std::array kFamilies = {
     Family{"gptj", build_gptj},
     Family{"granite", build_granite},
     Family{"llama", build_llama},
+    Family{"megatron_gpt", build_megatron_gpt},
     Family{"mistral", build_mistral},
     Family{"mixtral", build_mixtral},
     Family{"mpt", build_mpt},

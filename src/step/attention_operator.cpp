@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "step/fused_operators.h"
 #include "step/primitives.h"
 
 namespace steelyard::step {
@@ -102,6 +103,11 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   if (times > 1 && (math || call.variants->key_value_repeat == KeyValueRepeat::repeat)) {
     heads.k = repeat(tape, std::move(heads.k), times);
     heads.v = repeat(tape, std::move(heads.v), times);
+  }
+  if (math && call.variants->math_attention == MathAttention::fused_softmax) {
+    const double p = call.variants->dropout ? call.op->attention.dropout : 0.0;
+    return fused_softmax_attention(tape, std::move(heads.q), std::move(heads.k),
+                                   std::move(heads.v), dims, p);
   }
   if (math) {
     return call.variants->math_attention == MathAttention::eager

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "step/fused_operators.h"
 #include "step/linear_operator.h"
 #include "step/primitives.h"
 #include "step/primitives_fused.h"
@@ -18,6 +19,9 @@ Tensor loss_of_rows(Tape& tape, const Variants& variants, Tensor logits, const T
                     std::int64_t rows) {
   if (variants.cross_entropy == CrossEntropy::eager) {
     return cross_entropy(tape, std::move(logits), labels, rows);
+  }
+  if (variants.cross_entropy == CrossEntropy::vocab_parallel) {
+    return vocab_parallel_cross_entropy(tape, std::move(logits), rows);
   }
   const bool in_place = variants.cross_entropy == CrossEntropy::in_place;
   return fused_cross_entropy(tape, std::move(logits), labels, rows, in_place);

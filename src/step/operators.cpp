@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/attention_operator.h"
+#include "step/fused_operators.h"
 #include "step/linear_operator.h"
 #include "step/loss_operator.h"
 #include "step/operators_image.h"
@@ -41,6 +42,7 @@ Tensor rotated(Tape& tape, const OperatorCall& call, const Tensor& x, const Tens
   const std::int64_t turning = call.op->rotary_dims;
   const std::int64_t part = head == turning ? x.numel : x.numel / head * turning;
   if (call.variants->rotary == Rotary::in_place) return in_place_rotary(tape, x, cosine, sine);
+  if (call.variants->rotary == Rotary::fused) return fused_rotary(tape, x, cosine);
   if (call.variants->rotary == Rotary::complex) {
     // view_as_complex on an fp32 copy, times the table, back: torchtitan's apply_rotary_emb.
     const Tensor wide = to(tape, x, DType::fp32);
@@ -97,6 +99,10 @@ Tensor position_embedding(Tape& tape, const OperatorCall& call) {
   return embedding(tape, ids, call.weights[0], shape.back());
 }
 
+Tensor weight_of(const OperatorCall& call, std::size_t index) {
+  return index < call.weights.size() ? call.weights[index] : Tensor();
+}
+
 Tensor run_layer_norm(Tape& tape, const OperatorCall& call) {
   const Tensor weight = !call.weights.empty() ? call.weights[0] : Tensor();
   const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
@@ -111,6 +117,7 @@ Tensor activation(Tape& tape, ActivationKind kind, Tensor x) {
     case ActivationKind::gelu_tanh: return gelu(tape, std::move(x));
     case ActivationKind::silu: return silu(tape, std::move(x));
     case ActivationKind::relu: return relu(tape, std::move(x));
+    case ActivationKind::squared_relu: return pow(tape, relu(tape, std::move(x)));
     case ActivationKind::tanh: return tanh(tape, std::move(x));
     case ActivationKind::quick_gelu: return mul(tape, x, sigmoid(tape, mul_constant(tape, x)));
     case ActivationKind::bloom_gelu:  // its autograd function saves x alone
@@ -162,6 +169,13 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
       if (op.in_place) return {relu_in_place(tape, call.inputs[0])};
       return {activation(tape, op.activation, call.inputs[0])};
     case OperatorKind::gated_activation: return {gated_activation(tape, call)};
+    case OperatorKind::bias_activation:
+      return {bias_activation(tape, call.inputs[0], weight_of(call, 0),
+                              call.input_shapes[0].back(), op.fused_gate_up)};
+    case OperatorKind::bias_dropout_add:
+      return {bias_dropout_add(tape, call.inputs[0], call.inputs[1], weight_of(call, 0),
+                               call.input_shapes[0].back(),
+                               call.variants->dropout ? op.probability : 0.0)};
     case OperatorKind::add:
       if (op.in_place) return {add_in_place(tape, call.inputs[0], call.inputs[1])};
       return {add(tape, call.inputs[0], call.inputs[1])};

@@ -131,7 +131,6 @@ Result<void> check_import(const facts::ImportKeys& import) {
     return value ? Result<void>(fail(not_yet(key, "a value", "the job's own keys")))
                  : Result<void>();
   };
-  STEELYARD_CHECK(absent("import.megatron", import.megatron));
   STEELYARD_CHECK(absent("import.deepspeed", import.deepspeed));
   STEELYARD_CHECK(absent("import.accelerate", import.accelerate));
   STEELYARD_CHECK(absent("import.torchtitan", import.torchtitan));

@@ -70,19 +70,23 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
                               {{"upcast", RmsNorm::upcast}, {"native", RmsNorm::native}}));
   STEELYARD_TRY(rotary,
                 read<Rotary>(profile, "rotary", v.rotary,
-                             {{"rotate_half", Rotary::rotate_half}, {"complex", Rotary::complex}}));
+                             {{"rotate_half", Rotary::rotate_half}, {"complex", Rotary::complex},
+                              {"fused", Rotary::fused}}));
   STEELYARD_TRY(loss,
                 read<LossWord>(profile, "loss", LossWord{},
                                {{"upcast", {LossTypes::upcast, CrossEntropy::eager}},
                                 {"upcast_shift", {LossTypes::upcast_shift, CrossEntropy::eager}},
                                 {"native", {LossTypes::native, CrossEntropy::eager}},
-                                {"fused", {LossTypes::native, CrossEntropy::fused}}}));
+                                {"fused", {LossTypes::native, CrossEntropy::fused}},
+                                {"vocab_parallel",
+                                 {LossTypes::native, CrossEntropy::vocab_parallel}}}));
   STEELYARD_TRY(repeat, read<KeyValueRepeat>(profile, "key_value_repeat", v.key_value_repeat,
                                              {{"repeat", KeyValueRepeat::repeat},
                                               {"grouped", KeyValueRepeat::grouped}}));
   STEELYARD_TRY(math, read<MathAttention>(profile, "math_attention", v.math_attention,
                                           {{"eager", MathAttention::eager},
-                                           {"sdpa_math", MathAttention::sdpa_math}}));
+                                           {"sdpa_math", MathAttention::sdpa_math},
+                                           {"fused_softmax", MathAttention::fused_softmax}}));
   STEELYARD_TRY(checkpoint, read<Checkpoint>(profile, "checkpoint", v.checkpoint,
                                              {{"early_stop", Checkpoint::early_stop},
                                               {"whole", Checkpoint::whole},

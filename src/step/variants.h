@@ -10,17 +10,18 @@ namespace steelyard::step {
 // fp32 copy, normalise, cast back | one kernel | one that writes its gradient over the arriving one
 enum class RmsNorm { upcast, native, in_place };
 // q*cos + rotate_half(q)*sin | pairs as complex numbers | a kernel that turns q and k where they
-// lie
-enum class Rotary { rotate_half, complex, in_place };
+// lie | one that makes new ones and keeps its table alone
+enum class Rotary { rotate_half, complex, in_place, fused };
 // logits.float() in the loss | in the model, then shifted into a copy | the logits' own type
 enum class LossTypes { upcast, upcast_shift, native };
 // F.cross_entropy | one kernel that keeps the logits themselves | one that writes the gradient into
-// them
-enum class CrossEntropy { eager, fused, in_place };
+// them | an fp32 copy that becomes the probabilities and then the gradient
+enum class CrossEntropy { eager, fused, in_place, vocab_parallel };
 // All logits at once | projected in chunks, the loss of each apart (torchtune) | never whole
 enum class HeadLoss { whole, chunked, fused };
 enum class KeyValueRepeat { repeat, grouped };  // repeat_kv before attention | kernel groups heads
-enum class MathAttention { eager, sdpa_math };  // the model's own code | SDPA's math kernel
+// the model's own code | SDPA's math kernel | products around a softmax that scales and masks
+enum class MathAttention { eager, sdpa_math, fused_softmax };
 // What a product keeps of tokens gathered from a tensor-parallel group: all | this rank's part
 enum class GatheredInput { whole, part };
 // A loop that gathers each expert's tokens | tokens sorted by expert and multiplied in groups

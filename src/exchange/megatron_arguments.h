@@ -1,0 +1,60 @@
+// Megatron-LM's arguments under their own names, checked against the table of known ones
+// (catalog/import/megatron.toml): misspelt and refused ones are errors, ignored ones are dropped,
+// absent ones have Megatron's default.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/error.h"
+#include "facts/value.h"
+
+namespace steelyard::exchange {
+
+class MegatronArguments {
+ public:
+  // `given`: the object itself, the path of a .yaml, .json, .toml or other text file with a command
+  // line (relative to `folder`), or a command line as text.
+  [[nodiscard]] static Result<MegatronArguments> read(const facts::Value& given,
+                                                      const std::filesystem::path& folder,
+                                                      const facts::Value& table);
+
+  // Values by name; the default of the table when absent. Asking for a name that is not
+  // `understood` in the table, or of another kind, is a fault of the caller.
+  [[nodiscard]] bool flag(std::string_view name) const;
+  [[nodiscard]] std::int64_t whole(std::string_view name) const;
+  [[nodiscard]] std::optional<std::int64_t> optional_whole(std::string_view name) const;
+  [[nodiscard]] double real(std::string_view name) const;
+  [[nodiscard]] std::string text(std::string_view name) const;  // "" when it has no default
+  [[nodiscard]] std::vector<std::string> list(std::string_view name) const;
+  [[nodiscard]] bool given(std::string_view name) const { return values_.contains(name); }
+  // As it would stand in a configuration: null when absent and without a default.
+  [[nodiscard]] facts::Value value(std::string_view name) const;
+
+  // "import.megatron.num-layers": how messages name an argument.
+  [[nodiscard]] static std::string subject(std::string_view name);
+
+ private:
+  struct Known {
+    std::string kind;  // whole, real, flag, text, list
+    facts::Value otherwise;
+  };
+  using KnownArguments = std::map<std::string, Known, std::less<>>;
+
+  [[nodiscard]] static KnownArguments known_arguments(const facts::Value& table);
+  [[nodiscard]] Result<void> take(std::string name, const facts::Value& value,
+                                  const facts::Value& table);
+  [[nodiscard]] Result<bool> take_alias(const std::string& name, const facts::Value& value,
+                                        const facts::Value& table);
+  [[nodiscard]] Result<void> keep(const std::string& name, const facts::Value& value);
+
+  KnownArguments known_;
+  std::map<std::string, facts::Value, std::less<>> values_;
+};
+
+}  // namespace steelyard::exchange

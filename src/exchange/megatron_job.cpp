@@ -1,0 +1,327 @@
+// Megatron-LM's arguments as keys of a job.
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "exchange/exchange.h"
+#include "exchange/megatron_arguments.h"
+#include "exchange/megatron_model.h"
+#include "exchange/pipeline_layout.h"
+
+namespace steelyard::exchange {
+namespace {
+
+using facts::DType;
+
+Error wrong(ErrorCode code, const char* name, std::string found, std::string accepted,
+            std::string hint = {}) {
+  Error error;
+  error.code = code;
+  error.subject = MegatronArguments::subject(name);
+  error.found = std::move(found);
+  error.accepted = std::move(accepted);
+  error.hint = std::move(hint);
+  return error;
+}
+
+Error not_built(const char* name, std::string found, std::string accepted) {
+  return wrong(ErrorCode::not_supported, name, std::move(found), std::move(accepted),
+               "this argument is understood, but its effect is not built in this version");
+}
+
+class Importer {
+ public:
+  Importer(const MegatronArguments& arguments, facts::Job job)
+      : arguments_(arguments), job_(std::move(job)) {}
+
+  Result<facts::Job> run();
+
+ private:
+  [[nodiscard]] bool own(std::string_view key) const {
+    const auto found = job_.origins.find(key);
+    return found != job_.origins.end() && found->second.origin == facts::Origin::job;
+  }
+  // The job's own key counts more than the import.
+  template <class T, class V>
+  void set(const char* key, T& field, V value) {
+    if (own(key)) return;
+    field = std::move(value);
+    job_.origins[key] = {facts::Origin::import, {}};
+  }
+
+  Result<void> set_batch();
+  Result<void> set_precision();
+  Result<void> set_optimizer();
+  Result<void> set_recompute();
+  Result<void> set_attention();
+  Result<void> set_parallel();
+  Result<void> set_pipeline();
+  Result<void> set_states();
+  Result<DType> state_type(const char* name) const;
+  Result<void> refuse_unbuilt() const;
+
+  const MegatronArguments& arguments_;
+  facts::Job job_;
+  facts::MegatronKeys keys_;
+};
+
+Result<void> Importer::set_batch() {
+  const auto micro = arguments_.optional_whole("micro-batch-size");
+  if (!micro && !own("train.micro_batch")) {
+    return fail(wrong(ErrorCode::missing_value, "micro-batch-size", "no such argument",
+                      "a whole number: Megatron-LM has no default for it"));
+  }
+  if (micro) set("train.micro_batch", job_.train.micro_batch, *micro);
+  const auto global = arguments_.optional_whole("global-batch-size");
+  if (global && !own("train.gradient_accumulation")) {
+    set("train.global_batch", job_.train.global_batch, *global);
+  }
+  auto length = arguments_.optional_whole("seq-length");
+  if (!length) length = arguments_.optional_whole("encoder-seq-length");
+  if (!length && !own("train.sequence_length")) {
+    return fail(wrong(ErrorCode::missing_value, "seq-length", "no such argument",
+                      "a whole number: Megatron-LM has no default for it"));
+  }
+  if (length) set("train.sequence_length", job_.train.sequence_length, *length);
+  set("train.gradient_clipping", job_.train.gradient_clipping, arguments_.real("clip-grad") > 0.0);
+  set("data.workers", job_.data.workers, arguments_.whole("num-workers"));
+  return {};
+}
+
+Result<void> Importer::set_precision() {
+  using facts::Precision;
+  const bool bf16 = arguments_.flag("bf16");
+  const bool fp16 = arguments_.flag("fp16");
+  if (bf16 && fp16) {
+    return fail(wrong(ErrorCode::impossible_combination, "bf16", "bf16 and fp16", "one of them"));
+  }
+  Precision precision = bf16 ? Precision::bf16 : (fp16 ? Precision::fp16 : Precision::fp32);
+  if (!arguments_.text("fp8-format").empty()) {
+    const std::string recipe = arguments_.text("fp8-recipe");
+    precision = recipe == "mxfp8" ? Precision::mxfp8_mixed : Precision::fp8_mixed;
+    facts::Fp8Keys keys;
+    keys.all_gather = arguments_.flag("fp8-param-gather");
+    const auto known = facts::from_name<facts::Fp8Recipe>(recipe);
+    if (!known && recipe != "mxfp8") {
+      return fail(wrong(ErrorCode::bad_input, "fp8-recipe", recipe,
+                        "tensorwise, delayed, mxfp8 or blockwise"));
+    }
+    keys.recipe = known.value_or(facts::Fp8Recipe::delayed);
+    set("train.fp8", job_.train.fp8, keys);
+  }
+  if (!arguments_.text("fp4-format").empty()) precision = Precision::nvfp4_mixed;
+  set("train.precision", job_.train.precision, precision);
+  return {};
+}
+
+Result<void> Importer::set_optimizer() {
+  const std::string name = arguments_.text("optimizer");
+  const bool has_momentum = name == "sgd";
+  // "adam" decouples the weight decay (apex's and Transformer Engine's FusedAdam).
+  const auto known = facts::from_name<facts::OptimizerName>(
+      name == "adam" ? "adamw" : (has_momentum ? "sgd-momentum" : name));
+  if (!known) return fail(not_built("optimizer", name, "adam, sgd, lion or muon"));
+  facts::OptimizerKeys& optimizer = job_.train.optimizer;
+  set("train.optimizer.name", optimizer.name, *known);
+  set("train.optimizer.fused", optimizer.fused, true);
+  set("train.optimizer.foreach", optimizer.foreach, false);
+  const bool is_short = job_.train.precision != facts::Precision::fp32;
+  set("train.optimizer.master_weights", optimizer.master_weights, is_short);
+  set("train.optimizer.state_precision", optimizer.state_precision, facts::ShortPrecision::fp32);
+  return {};
+}
+
+Result<void> Importer::set_recompute() {
+  const std::string granularity = arguments_.text("recompute-granularity");
+  if (granularity.empty()) return {};
+  facts::RecomputeKeys recompute;
+  if (granularity == "selective") {
+    std::vector<std::string> modules = arguments_.list("recompute-modules");
+    if (modules.empty()) modules = {"core_attn"};
+    const bool core = std::find(modules.begin(), modules.end(), "core_attn") != modules.end();
+    if (core) recompute.mode = facts::RecomputeMode::selective;
+    std::erase(modules, "core_attn");
+    keys_.recomputed_modules = std::move(modules);
+  } else if (granularity == "full") {
+    recompute.mode = facts::RecomputeMode::full;
+    const std::string method = arguments_.text("recompute-method");
+    const std::int64_t layers = arguments_.optional_whole("recompute-num-layers").value_or(1);
+    const auto known = facts::from_name<facts::RecomputeMethod>(method);
+    if (!known) {
+      return fail(wrong(ErrorCode::bad_input, "recompute-method",
+                        method.empty() ? "no such argument" : method, "uniform or block"));
+    }
+    if (*known == facts::RecomputeMethod::block || layers > 1) {
+      recompute.method = *known;
+      recompute.layers = layers;
+    }
+  } else {
+    return fail(
+        wrong(ErrorCode::bad_input, "recompute-granularity", granularity, "full or selective"));
+  }
+  set("train.recompute", job_.train.recompute, recompute);
+  return {};
+}
+
+Result<void> Importer::set_attention() {
+  const bool local = arguments_.text("transformer-impl") == "local";
+  const std::string backend = local ? "local" : arguments_.text("attention-backend");
+  facts::Attention attention = facts::Attention::flash;
+  if (backend == "unfused" || backend == "local") {
+    attention = facts::Attention::math;
+  } else if (backend == "fused") {
+    attention = facts::Attention::cudnn;
+  } else if (backend != "flash" && backend != "auto") {
+    return fail(wrong(ErrorCode::bad_input, "attention-backend", backend,
+                      "flash, fused, unfused, local or auto"));
+  }
+  set("train.attention", job_.train.attention, attention);
+  if (arguments_.flag("cross-entropy-loss-fusion")) {
+    keys_.operators["loss"] =
+        arguments_.text("cross-entropy-fusion-impl") == "te" ? "fused_in_place" : "vocab_parallel";
+  }
+  if (local) keys_.operators["modules"] = "local";
+  return {};
+}
+
+Result<void> Importer::set_parallel() {
+  facts::ParallelKeys& parallel = job_.parallel;
+  const std::int64_t tensor = arguments_.whole("tensor-model-parallel-size");
+  set("parallel.tensor", parallel.tensor, tensor);
+  set("parallel.context", parallel.context, arguments_.whole("context-parallel-size"));
+  set("parallel.expert", parallel.expert, arguments_.whole("expert-model-parallel-size"));
+  const bool experts = arguments_.optional_whole("num-experts").has_value();
+  set("parallel.expert_tensor", parallel.expert_tensor,
+      experts ? arguments_.optional_whole("expert-tensor-parallel-size").value_or(tensor) : 1);
+  // Without tensor parallelism Megatron-LM turns it off.
+  set("parallel.sequence_parallel", parallel.sequence_parallel,
+      arguments_.flag("sequence-parallel") && parallel.tensor > 1);
+  set("parallel.async_tensor", parallel.async_tensor, arguments_.flag("tp-comm-overlap"));
+
+  return set_pipeline();
+}
+
+Result<void> Importer::set_pipeline() {
+  facts::ParallelKeys& parallel = job_.parallel;
+  if (own("parallel.stage_layers")) {  // the job's own split: Megatron-DeepSpeed divides unevenly
+    set("parallel.pipeline", parallel.pipeline, arguments_.whole("pipeline-model-parallel-size"));
+    return {};
+  }
+  STEELYARD_TRY(layers, layers_of(arguments_));
+  STEELYARD_TRY(layout, pipeline_layout(arguments_, layers));
+  set("parallel.pipeline", parallel.pipeline, layout.stages);
+  set("parallel.virtual_stages", parallel.virtual_stages, layout.chunks);
+  set("parallel.schedule", parallel.schedule,
+      layout.chunks > 1 ? facts::Schedule::interleaved : facts::Schedule::one_f_one_b);
+  if (!layout.even()) {
+    const std::vector<std::int64_t> each = layout.stage_layers();
+    const bool same =
+        std::adjacent_find(each.begin(), each.end(), std::not_equal_to<>()) == each.end();
+    if (!same) set("parallel.stage_layers", parallel.stage_layers, each);
+    if (layout.chunks > 1) keys_.chunk_layers = layout.layers;
+  }
+  return {};
+}
+
+Result<DType> Importer::state_type(const char* name) const {
+  const std::string text = arguments_.text(name);
+  if (text == "fp32") return DType::fp32;
+  if (text == "bf16") return DType::bf16;
+  if (text == "fp16") return DType::fp16;
+  return fail(not_built(name, text, "fp32, bf16 or fp16"));
+}
+
+Result<void> Importer::set_states() {
+  // Another engine (DeepSpeed in Megatron-DeepSpeed) holds the states when the job says how they
+  // are sharded.
+  const bool other_engine =
+      own("parallel.sharding") && job_.parallel.sharding != facts::Sharding::none;
+  keys_.gradient_buffer = !other_engine;
+  keys_.distributed_optimizer = arguments_.flag("use-distributed-optimizer") && !other_engine;
+  if (keys_.distributed_optimizer) {
+    set("parallel.sharding", job_.parallel.sharding, facts::Sharding::zero1);
+  } else {
+    set("parallel.sharding", job_.parallel.sharding, facts::Sharding::none);
+  }
+  STEELYARD_TRY(gradients, state_type("main-grads-dtype"));
+  STEELYARD_TRY(parameters, state_type("main-params-dtype"));
+  STEELYARD_TRY(first, state_type("exp-avg-dtype"));
+  STEELYARD_TRY(second, state_type("exp-avg-sq-dtype"));
+  // bf16 implies fp32 accumulation unless --grad-reduce-in-bf16; fp16 does not.
+  const bool bf16 = arguments_.flag("bf16");
+  const bool wide = arguments_.flag("accumulate-allreduce-grads-in-fp32") ||
+                    (bf16 && !arguments_.flag("grad-reduce-in-bf16") && gradients == DType::fp32);
+  const DType own_type =
+      bf16 ? DType::bf16 : (arguments_.flag("fp16") ? DType::fp16 : DType::fp32);
+  keys_.main_gradients = wide ? DType::fp32 : own_type;
+  set("parallel.reduce_precision", job_.parallel.reduce_precision,
+      keys_.main_gradients == DType::fp32   ? facts::ShortPrecision::fp32
+      : keys_.main_gradients == DType::bf16 ? facts::ShortPrecision::bf16
+                                            : facts::ShortPrecision::fp16);
+  keys_.main_parameters = parameters;
+  keys_.first_moment = first;
+  keys_.second_moment = second;
+  keys_.bucket_elements = arguments_.optional_whole("ddp-bucket-size");
+  keys_.pads_for_high_bandwidth = arguments_.flag("ddp-pad-buckets-for-high-nccl-busbw");
+  keys_.overlaps_reduction = arguments_.flag("overlap-grad-reduce");
+  keys_.optimizer_instances = arguments_.whole("num-distributed-optimizer-instances");
+  // Only fp32 buffers are accumulated into by the product itself.
+  keys_.fused_weight_gradients =
+      arguments_.flag("gradient-accumulation-fusion") && keys_.main_gradients == DType::fp32;
+  return {};
+}
+
+// Understood, but their effect is still to be built.
+Result<void> Importer::refuse_unbuilt() const {
+  for (const char* name :
+       {"use-megatron-fsdp", "use-torch-fsdp2", "optimizer-cpu-offload", "fp32-residual-connection",
+        "distribute-saved-activations", "fine-grained-activation-offloading",
+        "overlap-moe-expert-parallel-comm", "first-last-layers-bf16"}) {
+    if (arguments_.flag(name)) return fail(not_built(name, "true", "no such argument"));
+  }
+  if (arguments_.whole("cpu-offloading-num-layers") > 0) {
+    return fail(not_built("cpu-offloading-num-layers",
+                          std::to_string(arguments_.whole("cpu-offloading-num-layers")), "0"));
+  }
+  if (arguments_.text("cuda-graph-impl") != "none") {
+    return fail(not_built("cuda-graph-impl", arguments_.text("cuda-graph-impl"), "none"));
+  }
+  if (!keys_.recomputed_modules.empty()) {
+    return fail(not_built("recompute-modules", keys_.recomputed_modules.front(), "core_attn"));
+  }
+  return {};
+}
+
+Result<facts::Job> Importer::run() {
+  if (!own("framework")) {
+    job_.framework = facts::Framework::megatron;
+    job_.origins["framework"] = {facts::Origin::import, {}};
+  }
+  STEELYARD_CHECK(set_batch());
+  STEELYARD_CHECK(set_precision());
+  STEELYARD_CHECK(set_optimizer());
+  STEELYARD_CHECK(set_recompute());
+  STEELYARD_CHECK(set_attention());
+  STEELYARD_CHECK(set_parallel());
+  STEELYARD_CHECK(set_states());
+  STEELYARD_CHECK(refuse_unbuilt());
+  if (std::holds_alternative<std::monostate>(job_.model.config)) {
+    STEELYARD_TRY(config, megatron_model(arguments_, job_.parallel.tensor));
+    job_.model.config = std::move(config);
+    job_.origins["model.config"] = {facts::Origin::import, {}};
+  }
+  job_.megatron = std::move(keys_);
+  return std::move(job_);
+}
+
+}  // namespace
+
+Result<facts::Job> imported(facts::Job job, const std::filesystem::path& folder,
+                            const facts::Value& megatron_table) {
+  if (!job.import.megatron) return job;
+  STEELYARD_TRY(arguments,
+                MegatronArguments::read(*job.import.megatron, folder, megatron_table));
+  return Importer(arguments, std::move(job)).run();
+}
+
+}  // namespace steelyard::exchange

@@ -1,0 +1,120 @@
+#include "exchange/megatron_model.h"
+
+namespace steelyard::exchange {
+namespace {
+
+// Arguments that go into the configuration as they are; null when absent and without a default.
+constexpr const char* kModelArguments[] = {
+    "hidden-size",
+    "num-attention-heads",
+    "vocab-size",
+    "padded-vocab-size",
+    "vocab-extra-ids",
+    "make-vocab-size-divisible-by",
+    "max-position-embeddings",
+    "position-embedding-type",
+    "rotary-percent",
+    "normalization",
+    "untie-embeddings-and-output-weights",
+    "add-bias-linear",
+    "add-qkv-bias",
+    "swiglu",
+    "squared-relu",
+    "quick-geglu",
+    "openai-gelu",
+    "qk-layernorm",
+    "hidden-dropout",
+    "attention-dropout",
+    "window-size",
+    "window-attn-skip-freq",
+    "softmax-type",
+    "embed-layernorm",
+    "multi-latent-attention",
+    "q-lora-rank",
+    "kv-lora-rank",
+    "qk-head-dim",
+    "qk-pos-emb-head-dim",
+    "v-head-dim",
+    "num-experts",
+    "moe-layer-freq",
+    "moe-ffn-hidden-size",
+    "moe-shared-expert-intermediate-size",
+    "moe-router-topk",
+    "moe-router-dtype",
+    "moe-router-score-function",
+    "moe-router-enable-expert-bias",
+    "moe-router-pre-softmax",
+    "moe-grouped-gemm",
+    "moe-token-dispatcher-type",
+    "moe-expert-capacity-factor",
+    "moe-pad-expert-input-to-capacity",
+    "moe-latent-size",
+    "mtp-num-layers",
+    "hybrid-layer-pattern",
+    "is-hybrid-model",
+    "mamba-state-dim",
+    "mamba-head-dim",
+    "mamba-num-groups",
+    "mamba-num-heads",
+    "fp32-residual-connection",
+};
+
+Error missing(const char* name) {
+  Error error;
+  error.code = ErrorCode::missing_value;
+  error.subject = MegatronArguments::subject(name);
+  error.found = "no such argument";
+  error.accepted = "a whole number: Megatron-LM has no default for it";
+  return error;
+}
+
+Error not_built(const char* name, std::string found, std::string accepted) {
+  Error error;
+  error.code = ErrorCode::not_supported;
+  error.subject = MegatronArguments::subject(name);
+  error.found = std::move(found);
+  error.accepted = std::move(accepted);
+  error.hint = "encoder-decoder and encoder-only models are not built in this version";
+  return error;
+}
+
+// megatron/training/arguments.py: 4 x hidden, with SwiGLU two thirds of that in multiples of 64.
+std::int64_t default_ffn(const MegatronArguments& arguments, std::int64_t hidden) {
+  if (!arguments.flag("swiglu")) return 4 * hidden;
+  const double two_thirds = static_cast<double>(4 * hidden * 2) / 3.0;
+  return static_cast<std::int64_t>(two_thirds / 64.0) * 64;
+}
+
+}  // namespace
+
+Result<std::int64_t> layers_of(const MegatronArguments& arguments) {
+  if (const auto layers = arguments.optional_whole("num-layers")) return *layers;
+  if (const auto layers = arguments.optional_whole("encoder-num-layers")) return *layers;
+  return fail(missing("num-layers"));
+}
+
+Result<facts::Value> megatron_model(const MegatronArguments& arguments, std::int64_t tensor) {
+  if (arguments.given("decoder-num-layers") || arguments.given("decoder-seq-length")) {
+    return fail(not_built("decoder-num-layers", "a T5 model", "no such argument"));
+  }
+  STEELYARD_TRY(layers, layers_of(arguments));
+  for (const char* name : {"hidden-size", "num-attention-heads", "max-position-embeddings"}) {
+    if (!arguments.optional_whole(name)) return fail(missing(name));
+  }
+  const std::int64_t hidden = arguments.whole("hidden-size");
+  const std::int64_t heads = arguments.whole("num-attention-heads");
+  facts::Value config{facts::Object{}};
+  config.set("model_type", "megatron_gpt");
+  config.set("num-layers", layers);
+  for (const char* name : kModelArguments) config.set(name, arguments.value(name));
+  config.set("tensor-model-parallel-size", tensor);
+  config.set("num-query-groups",
+             arguments.flag("group-query-attention") ? arguments.whole("num-query-groups") : heads);
+  config.set("kv-channels", arguments.optional_whole("kv-channels")
+                                .value_or(heads > 0 ? hidden / heads : std::int64_t{0}));
+  config.set("ffn-hidden-size", arguments.optional_whole("ffn-hidden-size")
+                                    .value_or(default_ffn(arguments, hidden)));
+  return config;
+}
+
+}  // namespace steelyard::exchange

@@ -1,0 +1,20 @@
+// The model that Megatron-LM's arguments describe, as a configuration under Megatron's own names
+// (model_type "megatron_gpt", src/model/megatron_gpt.cpp).
+#pragma once
+
+#include <cstdint>
+
+#include "base/error.h"
+#include "exchange/megatron_arguments.h"
+#include "facts/value.h"
+
+namespace steelyard::exchange {
+
+// `tensor`: tensor-parallel ranks, which the vocabulary is padded for.
+[[nodiscard]] Result<facts::Value> megatron_model(const MegatronArguments& arguments,
+                                                  std::int64_t tensor);
+
+// num-layers, or encoder-num-layers, its older name. Error: neither.
+[[nodiscard]] Result<std::int64_t> layers_of(const MegatronArguments& arguments);
+
+}  // namespace steelyard::exchange

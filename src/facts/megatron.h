@@ -1,0 +1,46 @@
+// What a job that starts from Megatron-LM's arguments says beyond the job file's own keys: words of
+// technique that decide what a GPU holds. Only an import fills it.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "facts/dtype.h"
+
+namespace steelyard::facts {
+
+struct MegatronKeys {
+  // Persistent buffers (megatron/core/distributed/param_and_grad_buffer.py): gradients are added
+  // into one zeroed buffer per type that lives as long as the job; with the distributed optimizer
+  // the parameters are views of a buffer too.
+  bool gradient_buffer = true;
+  DType main_gradients = DType::fp32;  // type of that buffer
+  bool distributed_optimizer = false;
+  bool pads_for_high_bandwidth = false;        // bucket ends at multiples of 2^16
+  std::optional<std::int64_t> bucket_elements;  // --ddp-bucket-size; absent: max(40e6, 1e6 x data)
+  bool overlaps_reduction = false;              // without: one bucket
+  std::int64_t optimizer_instances = 1;
+
+  // The optimizer's own copies and states.
+  DType main_parameters = DType::fp32;
+  DType first_moment = DType::fp32, second_moment = DType::fp32;
+
+  // Matrix gradients are accumulated inside the product, straight into the buffer: no tensor of
+  // their own (--gradient-accumulation-fusion, on by default).
+  bool fused_weight_gradients = true;
+
+  // Modules that selective recomputation runs again; "core_attn" alone is train.recompute's.
+  std::vector<std::string> recomputed_modules;
+
+  // Layers of each model chunk in the order of the model (first chunk of every stage, then the
+  // second ...), when they are not even; empty otherwise.
+  std::vector<std::int64_t> chunk_layers;
+
+  // Words laid over the framework profile's [operators].
+  std::map<std::string, std::string, std::less<>> operators;
+};
+
+}  // namespace steelyard::facts

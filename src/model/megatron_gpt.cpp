@@ -1,0 +1,220 @@
+// GPT models as Megatron-LM's own code builds them (megatron/core/models/gpt/gpt_model.py,
+// transformer/transformer_layer.py, attention.py, mlp.py), from its arguments under their own names.
+//
+// The projections leave their bias to the operator behind them: fc1's goes into the activation,
+// proj's and fc2's into the sum with the residual (skip_bias_add).
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "model/decoder_parts.h"
+#include "model/family.h"
+
+namespace steelyard::model {
+
+namespace {
+
+struct Megatron {
+  Sizes sizes;
+  std::int64_t inner = 0;  // feed-forward width
+  bool gated = false;
+  bool rms = false;
+  bool bias = true, qkv_bias = true;
+  bool qk_norm = false;
+  bool embedding_norm = false;  // of BLOOM
+  ActivationKind activation = ActivationKind::gelu;
+  std::int64_t rotary_dims = 0;
+  bool learned_positions = false, alibi = false;
+  double hidden_dropout = 0.1, attention_dropout = 0.1;
+};
+
+// megatron/training/vocab_utils.py (vocab_size_with_padding): up to a multiple of
+// make-vocab-size-divisible-by x tensor-parallel ranks.
+std::int64_t padded_vocabulary(ConfigReader& config) {
+  if (const auto padded = config.optional_whole({"padded-vocab-size"}, kVocabularyLimits)) {
+    return *padded;
+  }
+  const auto size = config.optional_whole({"vocab-size"}, kVocabularyLimits);
+  if (!size) {
+    config.reject("vocab-size", "nothing", "the number of tokens of the tokenizer",
+                  "Megatron-LM reads it from the tokenizer's file: set model.set vocab-size");
+    return 1;
+  }
+  const std::int64_t extra = config.whole({"vocab-extra-ids"}, 0, {0, kVocabularyLimits.most});
+  const std::int64_t divisor =
+      config.whole({"make-vocab-size-divisible-by"}, 128, kVocabularyLimits);
+  const std::int64_t tensor = config.whole({"tensor-model-parallel-size"}, 1, {1, 65'536});
+  const std::int64_t multiple = checked_multiply(divisor, tensor);
+  return ceil_divide(*size + extra, multiple) * multiple;
+}
+
+void read_activation(ConfigReader& config, Megatron& model) {
+  model.gated = config.flag({"swiglu"}, false) || config.flag({"quick-geglu"}, false);
+  if (config.flag({"swiglu"}, false)) {
+    model.activation = ActivationKind::silu;
+  } else if (config.flag({"quick-geglu"}, false)) {
+    model.activation = ActivationKind::quick_gelu;
+  } else if (config.flag({"squared-relu"}, false)) {
+    model.activation = ActivationKind::squared_relu;
+  } else {
+    model.activation = ActivationKind::gelu;
+  }
+}
+
+void read_positions(ConfigReader& config, Megatron& model) {
+  const std::string kind = config.text({"position-embedding-type"}, "learned_absolute");
+  model.learned_positions = kind == "learned_absolute";
+  model.alibi = kind == "alibi";
+  if (kind == "rope" || kind == "yarn") {
+    const double share = config.real({"rotary-percent"}, 1.0, 0.0, 1.0);
+    model.rotary_dims =
+        static_cast<std::int64_t>(std::floor(static_cast<double>(model.sizes.head_dim) * share));
+  } else if (kind != "learned_absolute" && kind != "none" && kind != "alibi") {
+    config.reject("position-embedding-type", kind, "learned_absolute, rope, yarn, alibi or none");
+  }
+}
+
+// Parts of the configuration whose operators are not built.
+void reject_unbuilt(ConfigReader& config) {
+  struct Unbuilt {
+    const char* key;
+    const char* about;
+  };
+  constexpr Unbuilt kFlags[] = {{"multi-latent-attention", "multi-latent attention"},
+                                {"is-hybrid-model", "Mamba layers"},
+                                {"fp32-residual-connection", "a residual stream in fp32"}};
+  for (const Unbuilt& unbuilt : kFlags) {
+    if (!config.flag({unbuilt.key}, false)) continue;
+    config.reject(unbuilt.key, "true", "false",
+                  fmt::format("{} of Megatron-LM: not built in this version", unbuilt.about));
+  }
+  constexpr Unbuilt kPresent[] = {{"num-experts", "mixtures of experts"},
+                                  {"mtp-num-layers", "multi-token prediction"},
+                                  {"hybrid-layer-pattern", "Mamba layers"},
+                                  {"window-size", "windows of attention"}};
+  for (const Unbuilt& unbuilt : kPresent) {
+    if (!config.has(unbuilt.key)) continue;
+    config.reject(unbuilt.key, "a value", "no such key",
+                  fmt::format("{} of Megatron-LM: not built in this version", unbuilt.about));
+  }
+  if (config.text({"softmax-type"}, "vanilla") != "vanilla") {
+    config.reject("softmax-type", config.text({"softmax-type"}, "vanilla"), "vanilla");
+  }
+}
+
+Megatron read_megatron(ConfigReader& config) {
+  reject_unbuilt(config);
+  Megatron model;
+  Sizes& sizes = model.sizes;
+  sizes.vocabulary = padded_vocabulary(config);
+  sizes.hidden = config.whole({"hidden-size"}, 0, kHiddenLimits);
+  sizes.layers = config.whole({"num-layers"}, 0, kLayerLimits);
+  sizes.heads = config.whole({"num-attention-heads"}, 1, kHeadLimits);
+  sizes.kv_heads = config.whole({"num-query-groups"}, sizes.heads, kHeadLimits);
+  check_kv_heads(config, sizes, "num-query-groups");
+  sizes.head_dim = config.whole({"kv-channels"}, sizes.hidden / sizes.heads, kHiddenLimits);
+  sizes.max_sequence = config.whole({"max-position-embeddings"}, 1, kPositionLimits);
+  sizes.tied = !config.flag({"untie-embeddings-and-output-weights"}, false);
+  model.inner = config.whole({"ffn-hidden-size"}, 4 * sizes.hidden, kWideLimits);
+  const std::string norm = config.text({"normalization"}, "LayerNorm");
+  if (norm != "LayerNorm" && norm != "RMSNorm") {
+    config.reject("normalization", norm, "LayerNorm or RMSNorm");
+  }
+  model.rms = norm == "RMSNorm";
+  model.bias = config.flag({"add-bias-linear"}, true);
+  model.qkv_bias = model.bias || config.flag({"add-qkv-bias"}, false);
+  model.qk_norm = config.flag({"qk-layernorm"}, false);
+  model.embedding_norm = config.flag({"embed-layernorm"}, false);
+  model.hidden_dropout = config.probability({"hidden-dropout"}, 0.1);
+  model.attention_dropout = config.probability({"attention-dropout"}, 0.1);
+  read_activation(config, model);
+  read_positions(config, model);
+  return model;
+}
+
+TensorRef normed(BlockBuilder& block, const Megatron& model, const std::string& name,
+                 TensorRef x) {
+  return model.rms ? block.rms_norm(name, x) : block.layer_norm(name, x);
+}
+
+TensorRef attention_of(BlockBuilder& block, const Megatron& model, TensorRef x) {
+  const Sizes& sizes = model.sizes;
+  const std::int64_t query = sizes.heads * sizes.head_dim;
+  const std::int64_t key = sizes.kv_heads * sizes.head_dim;
+  const TensorRef fused =
+      block.linear("self_attention.linear_qkv", x, query + 2 * key, {.bias = model.qkv_bias});
+  const auto parts =
+      block.split("self_attention.split", fused, {{"q", query}, {"k", key}, {"v", key}});
+  TensorRef q = block.heads("self_attention.q_heads", parts[0], sizes.heads);
+  TensorRef k = block.heads("self_attention.k_heads", parts[1], sizes.kv_heads);
+  const TensorRef v = block.heads("self_attention.v_heads", parts[2], sizes.kv_heads);
+  if (model.qk_norm) {
+    q = normed(block, model, "self_attention.q_layernorm", q);
+    k = normed(block, model, "self_attention.k_layernorm", k);
+  }
+  if (model.rotary_dims > 0) {
+    const auto turned =
+        block.rotary("self_attention.rotary", q, k, kCos, kSin, model.rotary_dims);
+    q = turned.first;
+    k = turned.second;
+  }
+  return block.attention("self_attention.core_attention", q, k, v,
+                         {.heads = sizes.heads,
+                          .kv_heads = sizes.kv_heads,
+                          .head_dim = sizes.head_dim,
+                          .alibi = model.alibi,
+                          .dropout = model.attention_dropout});
+}
+
+Block layer_of(const Graph& graph, const Megatron& model) {
+  BlockBuilder block(graph, "decoder.layers");
+  const TensorRef x = block.input({graph.batch, graph.sequence, model.sizes.hidden});
+  TensorRef h = normed(block, model, "input_layernorm", x);
+  h = attention_of(block, model, h);
+  h = block.linear("self_attention.linear_proj", h, model.sizes.hidden);
+  const TensorRef middle =
+      block.bias_dropout_add("self_attn_bda", h, x, model.hidden_dropout,
+                             model.bias ? "self_attention.linear_proj.bias" : "");
+  h = normed(block, model, "pre_mlp_layernorm", middle);
+  h = block.linear("mlp.linear_fc1", h, model.gated ? 2 * model.inner : model.inner);
+  h = block.bias_activation("mlp.activation_func", h, model.activation, model.gated,
+                            model.bias ? "mlp.linear_fc1.bias" : "");
+  h = block.linear("mlp.linear_fc2", h, model.sizes.hidden);
+  return block.finish(block.bias_dropout_add("mlp_bda", h, middle, model.hidden_dropout,
+                                             model.bias ? "mlp.linear_fc2.bias" : ""));
+}
+
+void add_embedding(Graph& graph, const Megatron& model) {
+  BlockBuilder block(graph, "embed");
+  TensorRef x =
+      block.embedding("embedding.word_embeddings", kTokenIds, graph.vocabulary, graph.hidden);
+  if (model.learned_positions) {
+    const TensorRef positions = block.position_embedding("embedding.position_embeddings",
+                                                         model.sizes.max_sequence, graph.hidden);
+    x = block.add("embedding.add_positions", x, positions);
+  }
+  if (model.embedding_norm) x = block.layer_norm("embedding.norm", x);
+  x = block.dropout("embedding.embedding_dropout", x, model.hidden_dropout);
+  if (model.rotary_dims > 0) add_rotary_table(graph, block, "rotary_pos_emb", model.rotary_dims);
+  graph.segments.push_back({1, {block.finish(x)}});
+}
+
+}  // namespace
+
+Graph build_megatron_gpt(ConfigReader& config, const SampleShape& sample) {
+  const Megatron model = read_megatron(config);
+  Graph graph = start_graph(config, model.sizes, sample);
+  if (model.learned_positions) {
+    check_positions(config, graph, model.sizes.max_sequence, "max-position-embeddings");
+  }
+  add_embedding(graph, model);
+  graph.segments.push_back({model.sizes.layers, {layer_of(graph, model)}});
+  add_head(graph, model.sizes,
+           {.norm = model.rms ? HeadOptions::Norm::rms : HeadOptions::Norm::layer,
+            .norm_name = "decoder.final_layernorm",
+            .embedding_name = "embedding.word_embeddings",
+            .head_name = "output_layer"});
+  return graph;
+}
+
+}  // namespace steelyard::model

@@ -1,0 +1,38 @@
+// Operators that Megatron-LM and Transformer Engine carry out as one kernel (or one compiled
+// region): what each saves and allocates.
+//
+// Sources: megatron/core/fusions/{fused_bias_gelu,fused_bias_swiglu,fused_bias_dropout}.py,
+// megatron/core/tensor_parallel/cross_entropy.py; TransformerEngine
+// pytorch/attention/dot_product_attention/{backends,softmax}.py.
+#pragma once
+
+#include <cstdint>
+
+#include "model/graph.h"
+#include "step/primitives.h"
+#include "step/tape.h"
+
+namespace steelyard::step {
+
+// act(x + bias) of [rows, width], gated: act(first half) * second half. Saves x alone; `bias` may
+// be an empty handle.
+[[nodiscard]] Tensor bias_activation(Tape& tape, Tensor x, const Tensor& bias, std::int64_t width,
+                                     bool gated);
+
+// residual + dropout(x + bias). Saves the mask, one byte per element; nothing without dropout.
+[[nodiscard]] Tensor bias_dropout_add(Tape& tape, Tensor x, Tensor residual, const Tensor& bias,
+                                      std::int64_t width, double probability);
+
+// One of q and k turned by a kernel that reads the table of angles: saves that table alone.
+[[nodiscard]] Tensor fused_rotary(Tape& tape, Tensor x, const Tensor& table);
+
+// Cross entropy of logits [rows, vocabulary / tensor ranks] as an autograd function of its own: an
+// fp32 copy of the logits becomes the probabilities and then the gradient, in place.
+[[nodiscard]] Tensor vocab_parallel_cross_entropy(Tape& tape, Tensor logits, std::int64_t rows);
+
+// Attention by a scaled product, a softmax that scales and masks inside its kernel, dropout and a
+// second product: scores are never saved, the softmax's result is.
+[[nodiscard]] Tensor fused_softmax_attention(Tape& tape, Tensor q, Tensor k, Tensor v,
+                                             const AttentionDims& dims, double dropout);
+
+}  // namespace steelyard::step
