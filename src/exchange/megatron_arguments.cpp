@@ -80,8 +80,8 @@ Result<facts::Value> from_file(const fs::path& path) {
 Result<facts::Value> tree_of(const facts::Value& given, const fs::path& folder) {
   const std::string* text = given.as_text();
   if (text == nullptr) return given;
-  const bool is_command = text->find("--") != std::string::npos &&
-                          text->find_first_of(" \t\n") != std::string::npos;
+  const bool is_command =
+      text->find("--") != std::string::npos && text->find_first_of(" \t\n") != std::string::npos;
   if (is_command) return parse_command_line(*text, "import.megatron");
   return from_file(folder / *text);
 }
@@ -159,8 +159,7 @@ MegatronArguments::KnownArguments MegatronArguments::known_arguments(const facts
   return known;
 }
 
-Result<MegatronArguments> MegatronArguments::read(const facts::Value& given,
-                                                  const fs::path& folder,
+Result<MegatronArguments> MegatronArguments::read(const facts::Value& given, const fs::path& folder,
                                                   const facts::Value& table) {
   STEELYARD_TRY(tree, tree_of(given, folder));
   if (tree.as_object() == nullptr) {

@@ -251,8 +251,7 @@ Result<void> Importer::set_states() {
   const bool bf16 = arguments_.flag("bf16");
   const bool wide = arguments_.flag("accumulate-allreduce-grads-in-fp32") ||
                     (bf16 && !arguments_.flag("grad-reduce-in-bf16") && gradients == DType::fp32);
-  const DType own_type =
-      bf16 ? DType::bf16 : (arguments_.flag("fp16") ? DType::fp16 : DType::fp32);
+  const DType own_type = bf16 ? DType::bf16 : (arguments_.flag("fp16") ? DType::fp16 : DType::fp32);
   keys_.main_gradients = wide ? DType::fp32 : own_type;
   set("parallel.reduce_precision", job_.parallel.reduce_precision,
       keys_.main_gradients == DType::fp32   ? facts::ShortPrecision::fp32
@@ -319,8 +318,7 @@ Result<facts::Job> Importer::run() {
 Result<facts::Job> imported(facts::Job job, const std::filesystem::path& folder,
                             const facts::Value& megatron_table) {
   if (!job.import.megatron) return job;
-  STEELYARD_TRY(arguments,
-                MegatronArguments::read(*job.import.megatron, folder, megatron_table));
+  STEELYARD_TRY(arguments, MegatronArguments::read(*job.import.megatron, folder, megatron_table));
   return Importer(arguments, std::move(job)).run();
 }
 

@@ -112,8 +112,8 @@ Result<facts::Value> megatron_model(const MegatronArguments& arguments, std::int
              arguments.flag("group-query-attention") ? arguments.whole("num-query-groups") : heads);
   config.set("kv-channels", arguments.optional_whole("kv-channels")
                                 .value_or(heads > 0 ? hidden / heads : std::int64_t{0}));
-  config.set("ffn-hidden-size", arguments.optional_whole("ffn-hidden-size")
-                                    .value_or(default_ffn(arguments, hidden)));
+  config.set("ffn-hidden-size",
+             arguments.optional_whole("ffn-hidden-size").value_or(default_ffn(arguments, hidden)));
   return config;
 }
 

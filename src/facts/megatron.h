@@ -19,7 +19,7 @@ struct MegatronKeys {
   bool gradient_buffer = true;
   DType main_gradients = DType::fp32;  // type of that buffer
   bool distributed_optimizer = false;
-  bool pads_for_high_bandwidth = false;        // bucket ends at multiples of 2^16
+  bool pads_for_high_bandwidth = false;         // bucket ends at multiples of 2^16
   std::optional<std::int64_t> bucket_elements;  // --ddp-bucket-size; absent: max(40e6, 1e6 x data)
   bool overlaps_reduction = false;              // without: one bucket
   std::int64_t optimizer_instances = 1;

@@ -68,11 +68,11 @@ enum class OperatorKind {
   add,                 // in: a, b; out: a + b (broadcast)
   scale,               // in * constant
   dropout,
-  softcap,         // c * tanh(in / c)
+  softcap,  // c * tanh(in / c)
   // Where a projection leaves its bias to the operator behind it (Megatron's skip_bias_add):
   bias_activation,   // in: [..., F]; weight: bias or none; out: act(in + bias), gated: [..., F/2]
   bias_dropout_add,  // in: x, residual; weight: bias or none; out: residual + dropout(x + bias)
-  causal_lm_loss,  // in: logits [B,S,V]; out: scalar
+  causal_lm_loss,    // in: logits [B,S,V]; out: scalar
   // Between the ranks of a tensor-parallel group; no model has them, `step` puts them in.
   copy_to_ranks,     // forward: nothing; backward: the gradients of all ranks are summed
   sum_over_ranks,    // forward: partial results are summed; backward: nothing
@@ -162,8 +162,8 @@ struct Operator {
   double probability = 0.0;                          // dropout, bias_dropout_add
   std::int64_t rotary_dims = 0;                      // rotary: dimensions of a head that turn
   bool unit_offset = false;                          // rms_norm: multiplies by (1 + weight)
-  bool fused_gate_up = false;                        // gated_, bias_activation: one input holds both
-  double constant = 0.0;                             // scale, softcap
+  bool fused_gate_up = false;  // gated_, bias_activation: one input holds both
+  double constant = 0.0;       // scale, softcap
   // linear with a low-rank adapter: weights are the matrix, its bias or -1, A [rank,K], B. An
   // adapter of some parts of a fused projection puts out fewer columns than N, padded with zeros.
   std::int64_t adapter_rank = 0;     // 0: none

@@ -1,5 +1,6 @@
 // GPT models as Megatron-LM's own code builds them (megatron/core/models/gpt/gpt_model.py,
-// transformer/transformer_layer.py, attention.py, mlp.py), from its arguments under their own names.
+// transformer/transformer_layer.py, attention.py, mlp.py), from its arguments under their own
+// names.
 //
 // The projections leave their bias to the operator behind them: fc1's goes into the activation,
 // proj's and fc2's into the sum with the residual (skip_bias_add).
@@ -132,8 +133,7 @@ Megatron read_megatron(ConfigReader& config) {
   return model;
 }
 
-TensorRef normed(BlockBuilder& block, const Megatron& model, const std::string& name,
-                 TensorRef x) {
+TensorRef normed(BlockBuilder& block, const Megatron& model, const std::string& name, TensorRef x) {
   return model.rms ? block.rms_norm(name, x) : block.layer_norm(name, x);
 }
 
@@ -153,8 +153,7 @@ TensorRef attention_of(BlockBuilder& block, const Megatron& model, TensorRef x) 
     k = normed(block, model, "self_attention.k_layernorm", k);
   }
   if (model.rotary_dims > 0) {
-    const auto turned =
-        block.rotary("self_attention.rotary", q, k, kCos, kSin, model.rotary_dims);
+    const auto turned = block.rotary("self_attention.rotary", q, k, kCos, kSin, model.rotary_dims);
     q = turned.first;
     k = turned.second;
   }

@@ -106,8 +106,8 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   }
   if (math && call.variants->math_attention == MathAttention::fused_softmax) {
     const double p = call.variants->dropout ? call.op->attention.dropout : 0.0;
-    return fused_softmax_attention(tape, std::move(heads.q), std::move(heads.k),
-                                   std::move(heads.v), dims, p);
+    return fused_softmax_attention(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v),
+                                   dims, p);
   }
   if (math) {
     return call.variants->math_attention == MathAttention::eager

@@ -170,8 +170,8 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
       return {activation(tape, op.activation, call.inputs[0])};
     case OperatorKind::gated_activation: return {gated_activation(tape, call)};
     case OperatorKind::bias_activation:
-      return {bias_activation(tape, call.inputs[0], weight_of(call, 0),
-                              call.input_shapes[0].back(), op.fused_gate_up)};
+      return {bias_activation(tape, call.inputs[0], weight_of(call, 0), call.input_shapes[0].back(),
+                              op.fused_gate_up)};
     case OperatorKind::bias_dropout_add:
       return {bias_dropout_add(tape, call.inputs[0], call.inputs[1], weight_of(call, 0),
                                call.input_shapes[0].back(),

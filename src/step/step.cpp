@@ -228,6 +228,13 @@ void spread_context(model::Graph& graph, std::int64_t ranks) {
   }
 }
 
+// What an import says of the operators counts more than the framework's habits.
+facts::FrameworkProfile with_words(facts::FrameworkProfile profile, const facts::Job& job) {
+  if (!job.megatron) return profile;
+  for (const auto& [composite, word] : job.megatron->operators) profile.operators[composite] = word;
+  return profile;
+}
+
 std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
   if (parallel.pipeline == 1)
     return parallel.tensor > 1 ? "tensor-parallel rank" : "data-parallel rank";
@@ -238,8 +245,9 @@ std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
 }  // namespace
 
 Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const facts::Job& job,
-                                             const facts::FrameworkProfile& profile) {
-  STEELYARD_CHECK(check(graph, job, profile));
+                                             const facts::FrameworkProfile& given_profile) {
+  STEELYARD_CHECK(check(graph, job, given_profile));
+  const facts::FrameworkProfile profile = with_words(given_profile, job);
   STEELYARD_TRY(habits, adapter_habits_of(profile));
   STEELYARD_TRY(trained, with_method(graph, job, habits));
   STEELYARD_TRY(layout, layout_of(job, habits));

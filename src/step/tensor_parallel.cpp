@@ -57,6 +57,7 @@ class Splitter {
   void add_rows(Operator op);
   void add_attention(Operator op);
   void add_norm(Operator op);
+  void add_bias_activation(Operator op);
   void add_plain(Operator op);
   void add_mixture(Operator op);
   void push(Operator op) { result_.operators.push_back(std::move(op)); }
@@ -266,6 +267,15 @@ void Splitter::add_norm(Operator op) {
   push(std::move(op));
 }
 
+// The bias belongs to the projection before it: split by columns like its result.
+void Splitter::add_bias_activation(Operator op) {
+  const TensorRef in = op.inputs[0];
+  const std::int64_t before = source_.tensors[static_cast<std::size_t>(in.index)].shape.back();
+  place(op.outputs[0], placement(in));
+  for (std::int32_t weight : op.weights) split_weight(weight, before, shape(in).back());
+  push(std::move(op));
+}
+
 // Follows its inputs: where one is split, so are the results.
 void Splitter::add_plain(Operator op) {
   Placement together = Placement::whole;
@@ -299,6 +309,7 @@ void Splitter::add(const Operator& op) {
     case OperatorKind::position_embedding: add_position_embedding(op); break;
     case OperatorKind::linear: add_linear(op); break;
     case OperatorKind::attention: add_attention(op); break;
+    case OperatorKind::bias_activation: add_bias_activation(op); break;
     case OperatorKind::layer_norm:
     case OperatorKind::rms_norm: add_norm(op); break;
     case OperatorKind::router:

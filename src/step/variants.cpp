@@ -68,18 +68,17 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
   STEELYARD_TRY(rms_norm,
                 read<RmsNorm>(profile, "rms_norm", v.rms_norm,
                               {{"upcast", RmsNorm::upcast}, {"native", RmsNorm::native}}));
-  STEELYARD_TRY(rotary,
-                read<Rotary>(profile, "rotary", v.rotary,
-                             {{"rotate_half", Rotary::rotate_half}, {"complex", Rotary::complex},
-                              {"fused", Rotary::fused}}));
-  STEELYARD_TRY(loss,
-                read<LossWord>(profile, "loss", LossWord{},
-                               {{"upcast", {LossTypes::upcast, CrossEntropy::eager}},
-                                {"upcast_shift", {LossTypes::upcast_shift, CrossEntropy::eager}},
-                                {"native", {LossTypes::native, CrossEntropy::eager}},
-                                {"fused", {LossTypes::native, CrossEntropy::fused}},
-                                {"vocab_parallel",
-                                 {LossTypes::native, CrossEntropy::vocab_parallel}}}));
+  STEELYARD_TRY(rotary, read<Rotary>(profile, "rotary", v.rotary,
+                                     {{"rotate_half", Rotary::rotate_half},
+                                      {"complex", Rotary::complex},
+                                      {"fused", Rotary::fused}}));
+  STEELYARD_TRY(loss, read<LossWord>(
+                          profile, "loss", LossWord{},
+                          {{"upcast", {LossTypes::upcast, CrossEntropy::eager}},
+                           {"upcast_shift", {LossTypes::upcast_shift, CrossEntropy::eager}},
+                           {"native", {LossTypes::native, CrossEntropy::eager}},
+                           {"fused", {LossTypes::native, CrossEntropy::fused}},
+                           {"vocab_parallel", {LossTypes::native, CrossEntropy::vocab_parallel}}}));
   STEELYARD_TRY(repeat, read<KeyValueRepeat>(profile, "key_value_repeat", v.key_value_repeat,
                                              {{"repeat", KeyValueRepeat::repeat},
                                               {"grouped", KeyValueRepeat::grouped}}));

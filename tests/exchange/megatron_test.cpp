@@ -1,0 +1,145 @@
+// Megatron-LM's arguments as a job: values, defaults, names, and what is refused.
+#include <gtest/gtest.h>
+
+#include "exchange/exchange.h"
+#include "megatron_table.h"
+
+namespace steelyard::exchange {
+namespace {
+
+using facts::Value;
+
+constexpr const char* kSmall =
+    "--num-layers 12 --hidden-size 512 --num-attention-heads 8 --micro-batch-size 4 "
+    "--global-batch-size 32 --seq-length 1024 --max-position-embeddings 1024 --bf16 ";
+
+Result<facts::Job> job_of(const std::string& arguments, facts::Job job = {}) {
+  job.import.megatron = Value(kSmall + arguments);
+  return imported(std::move(job), {}, megatron_table());
+}
+
+std::string refused(const std::string& arguments) {
+  const auto job = job_of(arguments);
+  return job ? "accepted" : job.error().subject;
+}
+
+TEST(Megatron, FillsTheJob) {
+  const auto job = job_of("--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2");
+  ASSERT_TRUE(job) << to_text(job.error());
+  EXPECT_EQ(job->framework, facts::Framework::megatron);
+  EXPECT_EQ(job->train.micro_batch, 4);
+  EXPECT_EQ(job->train.global_batch, 32);
+  EXPECT_EQ(job->train.sequence_length, 1024);
+  EXPECT_EQ(job->train.precision, facts::Precision::bf16);
+  EXPECT_EQ(job->train.optimizer.master_weights, true);
+  EXPECT_TRUE(job->train.gradient_clipping);  // --clip-grad 1.0 by default
+  EXPECT_EQ(job->parallel.tensor, 2);
+  EXPECT_EQ(job->parallel.pipeline, 2);
+  EXPECT_EQ(job->parallel.sharding, facts::Sharding::none);
+  EXPECT_EQ(job->origins.at("train.micro_batch").origin, facts::Origin::import);
+  ASSERT_TRUE(job->megatron);
+  EXPECT_TRUE(job->megatron->gradient_buffer);
+  EXPECT_EQ(job->megatron->main_gradients, facts::DType::fp32);  // bf16 implies it
+}
+
+TEST(Megatron, TheJobsOwnKeysCountMore) {
+  facts::Job own;
+  own.train.micro_batch = 1;
+  own.origins["train.micro_batch"] = {facts::Origin::job, 3};
+  const auto job = job_of("", own);
+  ASSERT_TRUE(job);
+  EXPECT_EQ(job->train.micro_batch, 1);
+  EXPECT_EQ(job->origins.at("train.micro_batch").origin, facts::Origin::job);
+}
+
+// SwiGLU: 4 x 512 x 2 / 3 = 1365, in multiples of 64: 1344. Vocabulary is the tokenizer's.
+TEST(Megatron, FillsTheModel) {
+  const auto job = job_of("--swiglu --group-query-attention --num-query-groups 2");
+  ASSERT_TRUE(job);
+  const Value& config = std::get<Value>(job->model.config);
+  EXPECT_EQ(*config.find("model_type"), Value("megatron_gpt"));
+  EXPECT_EQ(*config.find("ffn-hidden-size"), Value(1344));
+  EXPECT_EQ(*config.find("num-query-groups"), Value(2));
+  EXPECT_EQ(*config.find("kv-channels"), Value(64));
+  EXPECT_TRUE(config.find("vocab-size")->is_null());
+  EXPECT_EQ(*config.find("hidden-dropout"), Value(0.1));
+}
+
+TEST(Megatron, TakesOtherSpellings) {
+  EXPECT_EQ(refused("--disable-bias-linear --no-rope-fusion"), "accepted");
+  const auto job = job_of("--use_distributed_optimizer --use-flash-attn --recompute-activations");
+  ASSERT_TRUE(job) << to_text(job.error());
+  EXPECT_TRUE(job->megatron->distributed_optimizer);
+  EXPECT_EQ(job->train.recompute.mode, facts::RecomputeMode::selective);
+  const auto plain = job_of("--disable-bias-linear");
+  EXPECT_EQ(*std::get<Value>(plain->model.config).find("add-bias-linear"), Value(false));
+}
+
+TEST(Megatron, SequenceParallelNeedsTensorParallel) {
+  EXPECT_FALSE(job_of("--sequence-parallel")->parallel.sequence_parallel);
+  EXPECT_TRUE(
+      job_of("--sequence-parallel --tensor-model-parallel-size 2")->parallel.sequence_parallel);
+}
+
+TEST(Megatron, RefusesByName) {
+  EXPECT_EQ(refused("--num-layer 3"), "import.megatron.num-layer");
+  EXPECT_EQ(refused("--optimizer shampoo"), "import.megatron.optimizer");
+  EXPECT_EQ(refused("--perform-rl-step"), "import.megatron.perform-rl-step");
+  EXPECT_EQ(refused("--num-layers many"), "import.megatron.num-layers");
+  EXPECT_EQ(refused("--swiglu 3"), "import.megatron.swiglu");
+  EXPECT_EQ(refused("--recompute-granularity full"), "import.megatron.recompute-method");
+  EXPECT_EQ(refused("--batch-size 3"), "import.megatron.batch-size");
+  const auto misspelt = job_of("--tensor-model-paralel-size 2");
+  ASSERT_FALSE(misspelt);
+  EXPECT_EQ(misspelt.error().hint, "did you mean tensor-model-parallel-size?");
+}
+
+TEST(Megatron, IgnoresWhatChangesNothing) {
+  EXPECT_EQ(refused("--lr 1e-4 --log-interval 1 --save-interval 50 --no-check-for-nan-in-loss-and-"
+                    "grad --no-save-optim --adam-beta1 0.9"),
+            "accepted");
+}
+
+TEST(Megatron, AcceptsRefusedOnesThatAreOff) {
+  facts::Job job;
+  job.import.megatron = Value(facts::Object{{"num-layers", 12},
+                                            {"hidden_size", 512},
+                                            {"num-attention-heads", 8},
+                                            {"micro-batch-size", 1},
+                                            {"seq-length", 128},
+                                            {"max-position-embeddings", 128},
+                                            {"perform-rl-step", false},
+                                            {"moe-dispatch-fwd-dtype", "bf16"},
+                                            {"sft", false}});
+  EXPECT_TRUE(imported(job, {}, megatron_table()));
+}
+
+// Another engine holds the states when the job says how they are sharded.
+TEST(Megatron, LeavesTheStatesToDeepSpeed) {
+  facts::Job own;
+  own.parallel.sharding = facts::Sharding::zero1;
+  own.origins["parallel.sharding"] = {facts::Origin::job, {}};
+  const auto job = job_of("", own);
+  ASSERT_TRUE(job);
+  EXPECT_FALSE(job->megatron->gradient_buffer);
+}
+
+// Every argument stands in the table once: understood, another spelling, refused or ignored.
+TEST(Megatron, TheTableNamesEachArgumentOnce) {
+  std::map<std::string, int> seen;
+  const Value& table = megatron_table();
+  for (const auto& [section, members] : *table.find("understood")->as_object()) {
+    for (const auto& [name, rule] : *members.as_object()) ++seen[name];
+  }
+  for (const auto& [name, rule] : *table.find("alias")->as_object()) ++seen[name];
+  for (const char* section : {"refused", "ignored"}) {
+    for (const Value& group : *table.find(section)->as_array()) {
+      for (const Value& name : *group.find("arguments")->as_array()) ++seen[*name.as_text()];
+    }
+  }
+  EXPECT_GT(seen.size(), 700U);
+  for (const auto& [name, times] : seen) EXPECT_EQ(times, 1) << name;
+}
+
+}  // namespace
+}  // namespace steelyard::exchange
