@@ -126,11 +126,14 @@ Result<void> check_pictures(const model::Graph& graph, const facts::TrainKeys& t
   return {};
 }
 
-Result<void> check_import(const facts::ImportKeys& import) {
+// Imports are turned into keys before a job comes here (exchange/exchange.h).
+Result<void> check_import(const facts::Job& job) {
+  const facts::ImportKeys& import = job.import;
   const auto absent = [](const char* key, const std::optional<facts::Value>& value) {
     return value ? Result<void>(fail(not_yet(key, "a value", "the job's own keys")))
                  : Result<void>();
   };
+  if (!job.megatron) STEELYARD_CHECK(absent("import.megatron", import.megatron));
   STEELYARD_CHECK(absent("import.deepspeed", import.deepspeed));
   STEELYARD_CHECK(absent("import.accelerate", import.accelerate));
   STEELYARD_CHECK(absent("import.torchtitan", import.torchtitan));
@@ -205,7 +208,7 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
     return fail(not_yet("framework", profile.name,
                         "pytorch, transformers, deepspeed or another supported framework"));
   }
-  STEELYARD_CHECK(check_import(job.import));
+  STEELYARD_CHECK(check_import(job));
   STEELYARD_CHECK(check_train(job.train));
   STEELYARD_CHECK(check_samples(job.train));
   STEELYARD_CHECK(check_pictures(graph, job.train));

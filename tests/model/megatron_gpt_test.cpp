@@ -1,0 +1,74 @@
+// GPT models by Megatron-LM's own names. Parameters are counted by hand.
+#include <gtest/gtest.h>
+
+#include "model/model.h"
+
+namespace steelyard::model {
+namespace {
+
+facts::Object small() {
+  return {
+      {"model_type", "megatron_gpt"}, {"num-layers", 2},       {"hidden-size", 512},
+      {"num-attention-heads", 8},     {"vocab-size", 50257},   {"max-position-embeddings", 1024},
+      {"ffn-hidden-size", 2048},      {"num-query-groups", 8}, {"kv-channels", 64}};
+}
+
+std::int64_t parameters_of(const facts::Object& changes) {
+  facts::Value config{small()};
+  for (const auto& [key, value] : changes) config.set(key, value);
+  const auto graph = build({"test", config, ""}, {.batch = 2, .sequence = 128});
+  EXPECT_TRUE(graph) << (graph ? "" : to_text(graph.error()));
+  return graph ? parameter_count(*graph).value() : 0;
+}
+
+// A layer: qkv 3 x 512^2 + 1536, proj 512^2 + 512, fc1 2048 x 512 + 2048, fc2 2048 x 512 + 512,
+// two norms of 2 x 512: 3,152,384. Vocabulary padded to a multiple of 128: 50304.
+constexpr std::int64_t kLayer = 3'152'384;
+constexpr std::int64_t kEmbedding = 50304 * 512;
+
+TEST(MegatronGpt, CountsItsParameters) {
+  EXPECT_EQ(parameters_of({}), 2 * kLayer + kEmbedding + 1024 * 512 + 1024);
+  EXPECT_EQ(parameters_of({{"untie-embeddings-and-output-weights", true}}),
+            2 * kLayer + 2 * kEmbedding + 1024 * 512 + 1024);
+  EXPECT_EQ(parameters_of({{"position-embedding-type", "rope"}}), 2 * kLayer + kEmbedding + 1024);
+}
+
+// Without biases: 1536 + 512 + 2048 + 512 fewer per layer; add-qkv-bias brings back 1536.
+TEST(MegatronGpt, LeavesBiasesOut) {
+  const std::int64_t bare = parameters_of({{"add-bias-linear", false}});
+  EXPECT_EQ(bare, parameters_of({}) - std::int64_t{2 * 4608});
+  EXPECT_EQ(parameters_of({{"add-bias-linear", false}, {"add-qkv-bias", true}}), bare + 2 * 1536);
+}
+
+// 50257 tokens over 4 ranks: up to a multiple of 512, 50688.
+TEST(MegatronGpt, PadsTheVocabularyForItsRanks) {
+  EXPECT_EQ(parameters_of({{"tensor-model-parallel-size", 4}}),
+            parameters_of({}) + (50688 - 50304) * std::int64_t{512});
+}
+
+// SwiGLU doubles fc1; RMSNorm has no bias; two groups of keys and values: qkv is (8 + 4) x 64 wide.
+TEST(MegatronGpt, KnowsOtherShapes) {
+  EXPECT_EQ(parameters_of({{"swiglu", true}}),
+            parameters_of({}) + 2 * (2048 * std::int64_t{512} + 2048));
+  EXPECT_EQ(parameters_of({{"normalization", "RMSNorm"}}), parameters_of({}) - (2 * 2 + 1) * 512);
+  EXPECT_EQ(parameters_of({{"num-query-groups", 2}}),
+            parameters_of({}) - 2 * (1536 - 768) * std::int64_t{513});
+  EXPECT_EQ(parameters_of({{"qk-layernorm", true}}), parameters_of({}) + 2 * 4 * 64);
+}
+
+TEST(MegatronGpt, SaysWhatIsMissingOrNotBuilt) {
+  const auto subject = [](const char* key, facts::Value value) {
+    facts::Value config{small()};
+    config.set(key, std::move(value));
+    const auto graph = build({"test", config, ""}, {.batch = 1, .sequence = 128});
+    return graph ? std::string() : graph.error().subject;
+  };
+  EXPECT_EQ(subject("vocab-size", {}), "test: vocab-size");
+  EXPECT_EQ(subject("num-query-groups", 3), "test: num-query-groups");
+  EXPECT_EQ(subject("position-embedding-type", "relative"), "test: position-embedding-type");
+  EXPECT_EQ(subject("is-hybrid-model", true), "test: is-hybrid-model");
+  EXPECT_EQ(subject("max-position-embeddings", 64), "test: max-position-embeddings");
+}
+
+}  // namespace
+}  // namespace steelyard::model
