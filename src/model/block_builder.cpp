@@ -243,8 +243,9 @@ TensorRef BlockBuilder::bias_dropout_add(const std::string& name, TensorRef in, 
   return op.outputs.front();
 }
 
-TensorRef BlockBuilder::causal_lm_loss(TensorRef logits, TensorRef labels) {
+TensorRef BlockBuilder::causal_lm_loss(TensorRef logits, TensorRef labels, bool widens_logits) {
   Operator& op = append(OperatorKind::causal_lm_loss, "loss", {logits, labels});
+  op.widens_logits = widens_logits;
   op.outputs = {tensor("loss", {})};
   return op.outputs.front();
 }

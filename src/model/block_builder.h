@@ -88,7 +88,7 @@ class BlockBuilder {
   TensorRef bias_dropout_add(const std::string& name, TensorRef in, TensorRef residual,
                              double probability, const std::string& bias);
   // logits [B,S,V], labels [B,S] -> scalar.
-  TensorRef causal_lm_loss(TensorRef logits, TensorRef labels);
+  TensorRef causal_lm_loss(TensorRef logits, TensorRef labels, bool widens_logits = true);
   // The other losses of OperatorKind; `inputs` in its order.
   TensorRef loss(OperatorKind kind, std::vector<TensorRef> inputs, const std::string& name);
 

@@ -83,7 +83,8 @@ Graph build_bloom(ConfigReader& config, const SampleShape& sample) {
   add_head(graph, bloom.sizes,
            {.norm = HeadOptions::Norm::layer,
             .norm_name = "transformer.ln_f",
-            .embedding_name = "transformer.word_embeddings"});
+            .embedding_name = "transformer.word_embeddings",
+            .widens_logits = false});
   return graph;
 }
 

@@ -111,7 +111,8 @@ Graph build_falcon(ConfigReader& config, const SampleShape& sample) {
   add_head(graph, falcon.sizes,
            {.norm = HeadOptions::Norm::layer,
             .norm_name = "transformer.ln_f",
-            .embedding_name = "transformer.word_embeddings"});
+            .embedding_name = "transformer.word_embeddings",
+            .widens_logits = false});
   return graph;
 }
 

@@ -161,7 +161,8 @@ void add_head(Graph& graph, const Sizes& sizes, const HeadOptions& options) {
       {.bias = options.bias, .tied_to = sizes.tied ? options.embedding_name + ".weight" : ""});
   if (options.scale) x = block.scale(options.head_name + ".scale", x, *options.scale);
   x = block.softcap(options.head_name + ".softcap", x, options.softcap);
-  graph.segments.push_back({1, {block.finish(block.causal_lm_loss(x, kTokenIds))}});
+  graph.segments.push_back(
+      {1, {block.finish(block.causal_lm_loss(x, kTokenIds, options.widens_logits))}});
 }
 
 void add_layers(Graph& graph, const std::vector<int>& kinds,

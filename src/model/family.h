@@ -91,6 +91,7 @@ struct HeadOptions {
   std::int64_t project_width = 0;    // its output
   std::optional<double> scale = {};  // of the logits: Granite
   double softcap = 0.0;              // of the logits
+  bool widens_logits = true;         // Operator::widens_logits
 };
 void add_head(Graph& graph, const Sizes& sizes, const HeadOptions& options);
 

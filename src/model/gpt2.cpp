@@ -76,7 +76,8 @@ Graph build_gpt2(ConfigReader& config, const SampleShape& sample) {
   add_head(graph, gpt2.sizes,
            {.norm = HeadOptions::Norm::layer,
             .norm_name = "transformer.ln_f",
-            .embedding_name = "transformer.wte"});
+            .embedding_name = "transformer.wte",
+            .widens_logits = false});
   return graph;
 }
 

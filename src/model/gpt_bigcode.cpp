@@ -33,6 +33,7 @@ Bigcode read_bigcode(ConfigReader& config) {
   code.attention.out_bias = true;
   code.attention.rotary_dims = 0;
   code.attention.shape.masks_by_where = true;
+  code.attention.shape.returns_cache = config.flag({"use_cache"}, true);
   code.attention.shape.softmax_in_fp32 = config.flag({"attention_softmax_in_fp32"}, true);
   code.attention.shape.dropout = config.probability({"attn_pdrop"}, 0.1);
   code.mlp.intermediate = config.whole({"n_inner"}, 4 * sizes.hidden, kWideLimits);
@@ -80,7 +81,8 @@ Graph build_gpt_bigcode(ConfigReader& config, const SampleShape& sample) {
   add_head(graph, code.sizes,
            {.norm = HeadOptions::Norm::layer,
             .norm_name = "transformer.ln_f",
-            .embedding_name = "transformer.wte"});
+            .embedding_name = "transformer.wte",
+            .widens_logits = false});
   return graph;
 }
 

@@ -86,7 +86,8 @@ Graph build_gpt_neox(ConfigReader& config, const SampleShape& sample) {
            {.norm = HeadOptions::Norm::layer,
             .norm_name = "gpt_neox.final_layer_norm",
             .embedding_name = "gpt_neox.embed_in",
-            .head_name = "embed_out"});
+            .head_name = "embed_out",
+            .widens_logits = false});
   return graph;
 }
 

@@ -135,6 +135,9 @@ struct AttentionShape {
   // How the model's own eager code masks: masked positions chosen by `where` (gpt2) or an additive
   // mask (llama).
   bool masks_by_where = false;
+  // The model's own code hands keys and values back as a cache in training, even under
+  // recomputation, where the other models switch it off (gpt_bigcode).
+  bool returns_cache = false;
   bool padding_mask = false;  // eager code adds a mask of padded tokens, the fourth input
   // The eager code casts the probabilities back before their dropout (not BERT's).
   bool casts_probabilities = true;
@@ -164,6 +167,9 @@ struct Operator {
   bool unit_offset = false;                          // rms_norm: multiplies by (1 + weight)
   bool fused_gate_up = false;  // gated_, bias_activation: one input holds both
   double constant = 0.0;       // scale, softcap
+  // causal_lm_loss: the model's own code, before transformers had one loss for all models, takes
+  // fp32 logits (llama) or leaves them in their type (gpt2).
+  bool widens_logits = true;
   // linear with a low-rank adapter: weights are the matrix, its bias or -1, A [rank,K], B. An
   // adapter of some parts of a fused projection puts out fewer columns than N, padded with zeros.
   std::int64_t adapter_rank = 0;     // 0: none

@@ -136,7 +136,8 @@ Graph build_mpt(ConfigReader& config, const SampleShape& sample) {
   add_head(graph, mpt.sizes,
            {.norm = mpt.bias ? Norm::layer : Norm::layer_without_bias,
             .norm_name = "transformer.norm_f",
-            .embedding_name = "transformer.wte"});
+            .embedding_name = "transformer.wte",
+            .widens_logits = false});
   return graph;
 }
 

@@ -96,7 +96,8 @@ Graph build_opt(ConfigReader& config, const SampleShape& sample) {
             .norm_name = "model.decoder.final_layer_norm",
             .embedding_name = "model.decoder.embed_tokens",
             .project_name = projected ? "model.decoder.project_out" : "",
-            .project_width = opt.embedding_width});
+            .project_width = opt.embedding_width,
+            .widens_logits = false});
   return graph;
 }
 

@@ -65,7 +65,8 @@ Graph build_stablelm(ConfigReader& config, const SampleShape& sample) {
   add_head(graph, stable.sizes,
            {.norm = HeadOptions::Norm::layer,
             .norm_name = "model.norm",
-            .embedding_name = "model.embed_tokens"});
+            .embedding_name = "model.embed_tokens",
+            .widens_logits = false});
   return graph;
 }
 

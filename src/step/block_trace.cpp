@@ -58,6 +58,7 @@ class BlockRun {
   void make_weights();
   void activate_early(const model::Operator& op);
   void hold_logits(std::vector<Tensor>& outputs);
+  void hold_cache(const model::Operator& op);
   void run_head(std::size_t projection);
   [[nodiscard]] Tensor input_tensor(bool first);
   [[nodiscard]] Tensor forward(const Tensor& input);
@@ -86,6 +87,7 @@ class BlockRun {
   std::vector<Tensor> live_;           // by index of the block's tensors
   std::vector<std::size_t> last_use_;  // by tensor: index of the last operator that reads it
   std::vector<Tensor> held_;           // until the step ends
+  std::vector<Tensor> cache_;          // until the model returns
   Tensor input_gradient_;
   std::set<const model::Operator*> activated_;
   bool again_ = false;                 // the whole block runs forward again before its backward
@@ -185,6 +187,7 @@ Tensor BlockRun::forward(const Tensor& input) {
     }
     if (loss) hold_logits(outputs);
     outputs.clear();
+    if (op.attention.returns_cache && !tape_.recomputing()) hold_cache(op);
     activate_early(op);
     for (std::size_t t = 0; t < live_.size(); ++t) {
       if (last_use_[t] <= i) live_[t] = Tensor();
@@ -195,6 +198,14 @@ Tensor BlockRun::forward(const Tensor& input) {
   if (block_.output.index >= 0) output = tensor_of(block_.output);
   for (Tensor& tensor : live_) tensor = Tensor();
   return output;
+}
+
+// past_key_values: views of the projections, held by the model's outputs.
+void BlockRun::hold_cache(const model::Operator& op) {
+  std::vector<Tensor>& holder = options_.variants.keeps_logits ? held_ : cache_;
+  for (std::size_t i = 1; i < op.inputs.size() && i < 3; ++i) {
+    holder.push_back(tensor_of(op.inputs[i]));
+  }
 }
 
 // Behind the loss come the logits that the model returned.
@@ -442,6 +453,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   }
   categorise();
   tape_.record_to(trace_.after_forward);
+  cache_.clear();
   tape_.clear_casts();
 
   if (has_output && trace_.output_requires_grad) backward(input, root, last);

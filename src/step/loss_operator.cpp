@@ -27,7 +27,7 @@ Tensor loss_of_rows(Tape& tape, const Variants& variants, Tensor logits, const T
   return fused_cross_entropy(tape, std::move(logits), labels, rows, in_place);
 }
 
-// transformers up to 4.44 (LlamaForCausalLM.forward): logits = logits.float();
+// transformers up to 4.45 (LlamaForCausalLM.forward): logits = logits.float(), not in every family;
 // shift_logits = logits[..., :-1, :].contiguous(); shift_labels = labels[..., 1:].contiguous().
 // A single row is contiguous without a copy.
 std::vector<Tensor> shifted_logits_loss(Tape& tape, OperatorCall& call) {
@@ -35,7 +35,7 @@ std::vector<Tensor> shifted_logits_loss(Tape& tape, OperatorCall& call) {
   const std::int64_t tokens = call.graph->sequence - 1;
   const std::int64_t rows = checked_multiply(samples, tokens);
   Tensor logits = std::exchange(call.inputs[0], Tensor());
-  logits = to(tape, std::move(logits), DType::fp32);
+  if (call.op->widens_logits) logits = to(tape, std::move(logits), DType::fp32);
   Tensor shifted = slice(tape, logits, logits.numel / call.graph->sequence * tokens);
   shifted.dense = samples == 1;
   shifted = contiguous(tape, std::move(shifted));

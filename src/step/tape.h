@@ -150,6 +150,7 @@ class Tape {
   void stop_recording() { sink_ = &discarded_; }
   void set_backward(bool backward) { in_backward_ = backward; }
   void set_recomputing(bool recomputing) { recomputing_ = recomputing; }
+  [[nodiscard]] bool recomputing() const { return recomputing_; }
   void set_grad_enabled(bool enabled) { grad_enabled_ = enabled; }
   [[nodiscard]] bool grad_enabled() const { return grad_enabled_; }
 

@@ -224,7 +224,12 @@ const std::map<std::string, Module>& modules() {
       {"llama_block", {[](const Value& d) { return built(llama_source(d), text_sample(d)); }}},
       {"bert_layer", {[](const Value& d) { return built(bert_source(d), text_sample(d)); }}},
       {"lm_head_ce",
-       {[](const Value& d) { return built(head_source(d), text_sample(d)); }, Part::head}},
+       {[](const Value& d) {
+          model::Graph graph = built(head_source(d), text_sample(d));
+          graph.segments.back().blocks[0].operators.back().widens_logits = true;  // LLaMA's loss
+          return graph;
+        },
+        Part::head}},
       {"moe_top2", {mixture_graph}},
       {"unet_res_xattn", {unet_graph}},
       {"resnet50",
