@@ -100,6 +100,11 @@ enum class OperatorKind {
   expert_assignment,  // in: experts [T,k]; out: for each expert its slots and tokens [n] (index)
   experts,            // in: x, weights, slots and tokens of each; weights: w1, w2, w3 of each
 
+  // Linears with low-rank adapters as one autograd function; `step` puts them in. Weights: of each
+  // linear its matrix, its bias or -1, A and B.
+  adapted_linears,  // in: x; out: one of each
+  adapted_mlp,      // in: x; gate, up, down; out: down(act(gate(x)) * up(x))
+
   classification_loss,  // in: logits [N,C], labels [N]; out: scalar
   masked_lm_loss,       // in: logits [B,S,V], labels [B,S]; out: scalar
   span_loss,            // in: logits [B,S,2], first and last positions [B]; out: scalar

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "step/fused_adapters.h"
+
 namespace steelyard::step {
 
 namespace {
@@ -80,6 +82,7 @@ class LowRank {
   [[nodiscard]] bool targeted(const model::Operator& op, const Place& place) const;
   void train_modules(model::Block& block);
   [[nodiscard]] std::string linears() const;
+  [[nodiscard]] bool fuses() const;
   [[nodiscard]] bool targets_experts() const;
 
   model::Graph graph_;
@@ -222,6 +225,15 @@ void LowRank::train_modules(model::Block& block) {
   }
 }
 
+// train.fused_kernels = ["lora"]
+bool LowRank::fuses() const {
+  const facts::TrainKeys& train = job_.train;
+  const bool asked = std::find(train.fused_kernels.begin(), train.fused_kernels.end(),
+                               facts::FusedKernel::lora) != train.fused_kernels.end();
+  const bool quantized = train.base_quantization != facts::BaseQuantization::none;
+  return asked && (quantized || !habits_.fuses_quantized_only);
+}
+
 std::string LowRank::linears() const {
   std::string names = std::string(kAllLinear);
   std::vector<std::string> known;
@@ -273,6 +285,7 @@ Result<model::Graph> LowRank::apply() {
       quantize(block, place);
       adapt(block, place);
       train_modules(block);
+      if (fuses()) fuse_adapted_linears(block);
     }
   }
   if (!any_) {
@@ -312,19 +325,21 @@ std::vector<std::string> default_targets(const model::Graph& graph) {
 Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile) {
   AdapterHabits habits;
   STEELYARD_TRY(promotes, word(profile, "lora_adapter_type", "base", "fp32"));
-  STEELYARD_TRY(autocast, word(profile, "lora_quantized_arithmetic", "base", "autocast"));
+  STEELYARD_TRY(autocast, word(profile, "lora_arithmetic", "base", "autocast"));
   STEELYARD_TRY(nested, word(profile, "lora_nf4_statistics", "plain", "nested"));
   STEELYARD_TRY(norms, word(profile, "lora_unquantized_cast", "all", "norms"));
   STEELYARD_TRY(inputs, word(profile, "lora_recomputed_inputs", "as_is", "require_grad"));
   STEELYARD_TRY(parts, word(profile, "lora_fused_projection", "whole", "parts"));
   STEELYARD_TRY(head, word(profile, "lora_quantized_head", "kept", "quantized"));
+  STEELYARD_TRY(fused, word(profile, "lora_kernel", "any_base", "quantized_base"));
   habits.promotes = promotes;
-  habits.quantized_autocast = autocast;
+  habits.autocast = autocast;
   habits.nested_statistics = nested;
   habits.casts_norms_only = norms;
   habits.inputs_require_grad = inputs;
   habits.adapts_fused_parts = parts;
   habits.quantizes_head = head;
+  habits.fuses_quantized_only = fused;
   return habits;
 }
 

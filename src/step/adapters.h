@@ -17,13 +17,14 @@ namespace steelyard::step {
 
 // How a framework's adapters behave: words `lora_*` of the profile's [operators].
 struct AdapterHabits {
-  bool promotes = false;            // adapters are held in fp32 whatever the base is (PEFT >= 0.11)
-  bool quantized_autocast = false;  // training over a quantized base runs under autocast
-  bool nested_statistics = false;   // 4-bit statistics are themselves quantized
-  bool casts_norms_only = false;    // `unquantized` fp32 stays with norms; sharded: not even there
+  bool promotes = false;           // adapters are held in fp32 whatever the base is (PEFT >= 0.11)
+  bool autocast = false;           // adapters are trained under autocast, also over a short base
+  bool nested_statistics = false;  // 4-bit statistics are themselves quantized
+  bool casts_norms_only = false;   // `unquantized` fp32 stays with norms; sharded: not even there
   bool inputs_require_grad = false;  // embeddings' output is made to, when layers are recomputed
   bool adapts_fused_parts = false;   // q_proj of a fused projection is adapted alone
   bool quantizes_head = false;
+  bool fuses_quantized_only = false;  // the `lora` kernel is for a quantized base
 };
 
 // Errors: a word that nobody knows.

@@ -35,7 +35,8 @@ class BlockRun {
         tape_(program, options.tape) {
     make_weights();
     live_.resize(block.tensors.size());
-    last_use_ = last_uses(block, options.tape.compiled ? Frames::none : options.frames);
+    last_use_ = last_uses(block, options.tape.compiled ? Frames::none : options.frames,
+                          options.variants.loss_in_model);
   }
 
   BlockRun(const BlockRun&) = delete;

@@ -33,9 +33,14 @@ std::size_t next_norm(const model::Block& block, std::size_t index) {
   return next;
 }
 
+bool has_language_loss(const model::Block& block) {
+  return std::any_of(block.operators.begin(), block.operators.end(),
+                     [](const auto& op) { return op.kind == model::OperatorKind::causal_lm_loss; });
+}
+
 class LastUses {
  public:
-  explicit LastUses(const model::Block& block)
+  LastUses(const model::Block& block, bool holds_input)
       : block_(block), last_(block.tensors.size(), 0), makers_(block.tensors.size(), nullptr) {
     for (std::size_t i = 0; i < block.operators.size(); ++i) {
       const model::Operator& op = block.operators[i];
@@ -44,7 +49,8 @@ class LastUses {
         if (!ref.shared && ref.index >= 0) makers_[static_cast<std::size_t>(ref.index)] = &op;
       }
     }
-    hold({block.input, block.output}, block.operators.size());
+    if (holds_input) hold({block.input}, block.operators.size());
+    hold({block.output}, block.operators.size());
   }
 
   void hold(const std::vector<model::TensorRef>& tensors, std::size_t until) {
@@ -76,8 +82,9 @@ class LastUses {
 
 }  // namespace
 
-std::vector<std::size_t> last_uses(const model::Block& block, Frames frames) {
-  LastUses uses(block);
+std::vector<std::size_t> last_uses(const model::Block& block, Frames frames, bool loss_in_model) {
+  const bool head = has_language_loss(block);
+  LastUses uses(block, frames != Frames::modules || !head);
   if (frames == Frames::none) return std::move(uses).result();
   const bool modules = frames == Frames::modules;
   for (std::size_t i = 0; i < block.operators.size(); ++i) {
@@ -88,6 +95,9 @@ std::vector<std::size_t> last_uses(const model::Block& block, Frames frames) {
       const std::size_t until = modules ? end_of_module(block, i) : block.operators.size();
       uses.hold(op.inputs, until);
       uses.hold(op.outputs, until);
+    }
+    if (modules && head && loss_in_model && is_norm(op)) {
+      uses.hold(op.outputs, block.operators.size());
     }
     if (!modules && is_norm(op)) uses.hold(op.outputs, next_norm(block, i));
   }

@@ -170,7 +170,6 @@ Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
 void set_adapters(const facts::Job& job, const AdapterHabits& habits, Layout& layout) {
   const facts::TrainKeys& train = job.train;
   if (train.method == facts::Method::full) return;
-  const bool quantized = train.base_quantization != facts::BaseQuantization::none;
   layout.quantization = train.base_quantization;
   layout.nested_statistics =
       train.base_quantization == facts::BaseQuantization::nf4_dq || habits.nested_statistics;
@@ -194,7 +193,7 @@ void set_adapters(const facts::Job& job, const AdapterHabits& habits, Layout& la
     }
     if (!habits.casts_norms_only || !sharded) layout.frozen_norm = rest;
   }
-  if (layout.arithmetic.autocast || (quantized && habits.quantized_autocast)) {
+  if (layout.arithmetic.autocast || habits.autocast) {
     layout.arithmetic.autocast = layout.arithmetic.compute != DType::fp32;
     layout.arithmetic.ambient = layout.parameter;
   }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/attention_operator.h"
+#include "step/fused_adapters.h"
 #include "step/fused_operators.h"
 #include "step/linear_operator.h"
 #include "step/loss_operator.h"
@@ -201,6 +202,8 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::router:
     case OperatorKind::expert_assignment:
     case OperatorKind::experts: return run_mixture_operator(tape, call);
+    case OperatorKind::adapted_linears:
+    case OperatorKind::adapted_mlp: return run_fused_adapters(tape, call);
     default: return run_image_operator(tape, call);
   }
 }

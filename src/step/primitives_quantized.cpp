@@ -79,6 +79,11 @@ Tensor product(Tape& tape, const Tensor& a, const Matrix& matrix) {
 
 }  // namespace
 
+Tensor dequantized_matrix(Tape& tape, std::int64_t inputs, std::int64_t outputs, DType dtype,
+                          Quantized how) {
+  return dequantized(tape, {inputs, outputs, dtype, how.nested});
+}
+
 Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias, std::int64_t inputs,
                         std::int64_t outputs, Quantized how) {
   // Linear4bit.forward: x.to(compute_dtype), and the result back in x's own type.

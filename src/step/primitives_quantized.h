@@ -17,6 +17,9 @@ struct Quantized {
   bool nested = false;  // 4-bit statistics are themselves quantized
 };
 
+// A full copy of a quantized matrix; what making it takes besides is gone when this returns.
+[[nodiscard]] Tensor dequantized_matrix(Tape& tape, std::int64_t inputs, std::int64_t outputs,
+                                        DType dtype, Quantized how);
 // x [rows, inputs] times a quantized matrix [outputs, inputs]; bias may be empty.
 [[nodiscard]] Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias,
                                       std::int64_t inputs, std::int64_t outputs, Quantized how);

@@ -69,9 +69,9 @@ Result<void> check_train(const facts::TrainKeys& train) {
   using facts::name_of;
   STEELYARD_CHECK(check_method(train));
   for (const facts::FusedKernel kernel : train.fused_kernels) {
-    if (kernel == facts::FusedKernel::lora || kernel == facts::FusedKernel::moe) {
+    if (kernel == facts::FusedKernel::moe) {
       return fail(not_yet("train.fused_kernels", std::string(name_of(kernel)),
-                          "rmsnorm, rope, swiglu, cross_entropy"));
+                          "rmsnorm, rope, swiglu, cross_entropy, lora"));
     }
   }
   if (train.optimizer.in_backward) {

@@ -102,6 +102,9 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
                               profile, "gathered_input", v.gathered_input,
                               {{"whole", GatheredInput::whole}, {"part", GatheredInput::part}}));
   v.gathered_input = gathered;
+  STEELYARD_TRY(in_model, read<bool>(profile, "loss_place", v.loss_in_model,
+                                     {{"in_model", true}, {"outside", false}}));
+  v.loss_in_model = in_model;
   v.rms_norm = rms_norm;
   v.rotary = rotary;
   v.loss = loss.types;

@@ -50,6 +50,7 @@ struct Variants {
   bool dropout = true;
   bool mean_saves_input = false;
   bool keeps_logits = false;
+  bool loss_in_model = true;  // the model's forward() computes the loss, not its caller
 };
 
 // The profile's words, and what the job's own keys put in their place: train.attention, train.loss,

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "small_jobs.h"
+#include "step/block_trace.h"
 #include "step/weight_storage.h"
 
 namespace steelyard::step {
@@ -169,6 +170,64 @@ TEST(Qlora, HoldsWhatItsStatesSay) {
   EXPECT_EQ(program.states.optimizer_bytes.value(), 4 * program.states.trainable.value());
 }
 
+// 3 x 64 tokens wide 64 (small_llama: 4 heads of 16, 2 of keys and values), rank 8, nf4. A fused
+// function keeps its input once, and once more behind each dropout; the adapters' own small
+// products, which PEFT's modules save as well, are computed again.
+std::int64_t saved_by_layer(facts::Job job) {
+  const auto graph = with_method(graph_of(small_llama()), job, {});
+  EXPECT_TRUE(graph) << (graph ? "" : to_text(graph.error()));
+  if (!graph) return 0;
+  BlockOptions options;
+  options.tape.arithmetic.compute = DType::bf16;
+  options.weight_dtype = DType::bf16;
+  options.quantization = {job.train.base_quantization, false};
+  SharedTensors shared;
+  Program program;
+  const model::Block& layer = graph->segments[1].blocks[0];
+  for (const model::TensorInfo& info : graph->shared) {
+    Tensor tensor;
+    tensor.storage = std::make_shared<Storage>();
+    tensor.storage->external = true;
+    tensor.numel = model::elements(info.shape);
+    tensor.dtype = DType::bf16;
+    shared.tensors.push_back(std::move(tensor));
+  }
+  const BlockTrace trace = trace_block(program, *graph, layer, options, shared, false, false);
+  std::int64_t sum = 0;
+  for (const SavedStorage& storage : trace.saved) sum += storage.bytes.value();
+  return sum;
+}
+
+TEST(FusedAdapters, KeepTheirInputAndNotTheLowProducts) {
+  facts::Job job = qlora_job(BaseQuantization::nf4);
+  job.train.lora.targets = {"q_proj", "k_proj", "v_proj", "o_proj"};
+  const std::int64_t modules = saved_by_layer(job);
+  job.train.fused_kernels = {facts::FusedKernel::lora};
+  const std::int64_t fused = saved_by_layer(job);
+  // Four products x A^T [128 tokens, 8] of 2 B each are not kept.
+  EXPECT_EQ(modules - fused, 4 * 128 * 8 * 2);
+
+  job.train.lora.dropout = 0.1;
+  // q, k, v and o each keep their input behind the dropout, [128, 64] of 2 B.
+  EXPECT_EQ(saved_by_layer(job) - fused, 4 * 128 * 64 * 2);
+}
+
+TEST(FusedAdapters, NeedAllLinearsOfAGroup) {
+  facts::Job job = qlora_job(BaseQuantization::nf4);  // q and v alone
+  const std::int64_t modules = saved_by_layer(job);
+  job.train.fused_kernels = {facts::FusedKernel::lora};
+  EXPECT_EQ(saved_by_layer(job), modules);
+}
+
+TEST(FusedAdapters, OfTheFeedForwardNetworkKeepGateAndUp) {
+  facts::Job job = qlora_job(BaseQuantization::nf4);
+  job.train.lora.targets = {"gate_proj", "up_proj", "down_proj"};
+  const std::int64_t modules = saved_by_layer(job);
+  job.train.fused_kernels = {facts::FusedKernel::lora};
+  // silu(gate) and the product, [128, 160] of 2 B each, and three low products [128, 8].
+  EXPECT_EQ(modules - saved_by_layer(job), 2 * 128 * 160 * 2 + 3 * 128 * 8 * 2);
+}
+
 // Every allocation of a step is freed once, whatever the method: random jobs.
 TEST(Qlora, StepsLeaveNothingBehind) {
   std::mt19937 random(31);
@@ -191,6 +250,7 @@ TEST(Qlora, StepsLeaveNothingBehind) {
       job.machine.gpus = job.parallel.data = 2;
       job.parallel.sharding = pick(2) == 0 ? facts::Sharding::fsdp1 : facts::Sharding::none;
     }
+    if (pick(2) == 0) job.train.fused_kernels = {facts::FusedKernel::lora};
     const Framework framework = pick(2) == 0 ? Framework::transformers : Framework::pytorch;
     const Program program = program_for(graph_of(small_llama()), job, profile_of(framework));
     std::set<std::pair<std::int32_t, std::int64_t>> live;
