@@ -48,6 +48,9 @@ Result<facts::DeviceMemoryOverride> override_from(const facts::Value& table,
   if (settings.has_bytes("gemm_workspace")) {
     changed.gemm_workspace = settings.bytes("gemm_workspace");
   }
+  if (settings.has_bytes("engine_workspace")) {
+    changed.engine_workspace = settings.bytes("engine_workspace");
+  }
   STEELYARD_CHECK(settings.finish());
   return changed;
 }
@@ -64,6 +67,7 @@ Result<facts::DeviceMemoryConstants> device_memory_from(const facts::Value& tabl
   constants.nvls = settings.bytes("nvls");
   constants.gemm_workspace = settings.bytes("gemm_workspace");
   constants.gemm_handles = settings.whole("gemm_handles");
+  constants.engine_workspace = settings.bytes("engine_workspace");
   constants.source = settings.text("source");
   for (const auto& [architecture, values] : *settings.table("architecture").as_object()) {
     STEELYARD_TRY(changed, override_from(values, file));

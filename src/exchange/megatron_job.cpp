@@ -178,9 +178,9 @@ Result<void> Importer::set_attention() {
   set("train.attention", job_.train.attention, attention);
   if (arguments_.flag("cross-entropy-loss-fusion")) {
     keys_.operators["loss"] =
-        arguments_.text("cross-entropy-fusion-impl") == "te" ? "fused_in_place" : "vocab_parallel";
+        arguments_.text("cross-entropy-fusion-impl") == "te" ? "in_place" : "vocab_parallel";
   }
-  if (local) keys_.operators["modules"] = "local";
+  if (local) keys_.operators["gemm"] = "library_workspace";
   return {};
 }
 
@@ -264,6 +264,10 @@ Result<void> Importer::set_states() {
   keys_.pads_for_high_bandwidth = arguments_.flag("ddp-pad-buckets-for-high-nccl-busbw");
   keys_.overlaps_reduction = arguments_.flag("overlap-grad-reduce");
   keys_.optimizer_instances = arguments_.whole("num-distributed-optimizer-instances");
+  // megatron/training/determinism.py: ":4096:8", eight times 4096 KiB.
+  if (arguments_.flag("deterministic-mode")) {
+    keys_.library_workspace = Bytes(std::int64_t{8} * 4096 * 1024);
+  }
   // Only fp32 buffers are accumulated into by the product itself.
   keys_.fused_weight_gradients =
       arguments_.flag("gradient-accumulation-fusion") && keys_.main_gradients == DType::fp32;

@@ -41,7 +41,7 @@ struct FrameworkProfile {
 
 // What differs on one GPU architecture; absent: as everywhere.
 struct DeviceMemoryOverride {
-  std::optional<Bytes> context, nvls, gemm_workspace;
+  std::optional<Bytes> context, nvls, gemm_workspace, engine_workspace;
 };
 
 // Memory on the GPU outside of tensors. catalog/calibration/device_memory.toml
@@ -52,6 +52,7 @@ struct DeviceMemoryConstants {
   Bytes nvls;                     // NVLink SHARP buffers per communicator on nodes that have it
   Bytes gemm_workspace;           // per handle, inside the allocator
   std::int64_t gemm_handles = 2;  // forward thread and autograd thread
+  Bytes engine_workspace{};       // of Transformer Engine's own products, inside the allocator
   std::string source;
   std::map<std::string, DeviceMemoryOverride, std::less<>> by_architecture;
 
@@ -62,6 +63,7 @@ struct DeviceMemoryConstants {
       here.context = found->second.context.value_or(context);
       here.nvls = found->second.nvls.value_or(nvls);
       here.gemm_workspace = found->second.gemm_workspace.value_or(gemm_workspace);
+      here.engine_workspace = found->second.engine_workspace.value_or(engine_workspace);
     }
     return here;
   }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/quantity.h"
 #include "facts/dtype.h"
 
 namespace steelyard::facts {
@@ -31,6 +32,9 @@ struct MegatronKeys {
   // Matrix gradients are accumulated inside the product, straight into the buffer: no tensor of
   // their own (--gradient-accumulation-fusion, on by default).
   bool fused_weight_gradients = true;
+
+  // --deterministic-mode demands CUBLAS_WORKSPACE_CONFIG=:4096:8, on every GPU.
+  std::optional<Bytes> library_workspace;
 
   // Modules that selective recomputation runs again; "core_attn" alone is train.recompute's.
   std::vector<std::string> recomputed_modules;

@@ -56,9 +56,23 @@ std::vector<const step::Program*> programs_only(const Programs& programs) {
   return only;
 }
 
-void measure_vram(const Request& request, const Programs& programs, Plan& plan) {
-  const facts::DeviceMemoryConstants device =
+// Workspaces of products: of the library, and of an engine that brings its own.
+facts::DeviceMemoryConstants device_of(const Request& request, const Plan& plan) {
+  facts::DeviceMemoryConstants device =
       request.constants.device_memory.on(plan.machine.gpu.architecture);
+  std::map<std::string, std::string, std::less<>> words = request.constants.framework.operators;
+  if (request.job.megatron) {
+    for (const auto& [composite, word] : request.job.megatron->operators) words[composite] = word;
+    const auto& keys = *request.job.megatron;
+    device.gemm_workspace = keys.library_workspace.value_or(device.gemm_workspace);
+  }
+  const auto gemm = words.find("gemm");
+  if (gemm == words.end() || gemm->second != "own_workspace") device.engine_workspace = {};
+  return device;
+}
+
+void measure_vram(const Request& request, const Programs& programs, Plan& plan) {
+  const facts::DeviceMemoryConstants device = device_of(request, plan);
   vram::Request wanted;
   wanted.device = &device;
   wanted.timeline = request.timeline;

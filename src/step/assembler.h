@@ -59,6 +59,7 @@ class Assembler {
   // setup.cpp
   void add_batch();
   void add_parameters();
+  void add_buffer(facts::DType dtype, facts::VramCategory category, std::string_view text);
   void add_buffers();
   [[nodiscard]] Bytes batch_bytes(const model::TensorInfo& info) const;
   void add_optimizer_states();
@@ -127,6 +128,7 @@ class Assembler {
   RecomputePlan recompute_plan_{job_.train.recompute};
   std::map<std::string, std::int32_t, std::less<>> names_;
   std::vector<Chunk> chunks_;
+  std::vector<Body> released_by_zero_grad_;  // what the optimizer leaves until the next step
   std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1;  // DeepSpeed's
 };
 

@@ -1,6 +1,7 @@
 #include "step/layout.h"
 #include "step/groups.h"
 
+#include <algorithm>
 #include <string>
 
 namespace steelyard::step {
@@ -201,6 +202,26 @@ void set_adapters(const facts::Job& job, const AdapterHabits& habits, Layout& la
 
 }  // namespace
 
+// Megatron-LM: gradients are added into a buffer that stays, usually in fp32; the distributed
+// optimizer cuts shards out of it and out of a buffer of parameters.
+void set_megatron(const facts::MegatronKeys& keys, Layout& layout) {
+  if (!keys.gradient_buffer) return;
+  layout.flat_buckets = false;
+  layout.gradient_buffer = true;
+  layout.parameter_buffer = keys.distributed_optimizer;
+  layout.gradient = layout.reduce = keys.main_gradients;
+  layout.buffers.padded = keys.distributed_optimizer;
+  layout.buffers.ranks = layout.group;
+  layout.buffers.pads_for_high_bandwidth = keys.pads_for_high_bandwidth;
+  if (keys.overlaps_reduction) {
+    // distributed_data_parallel.py: max(40e6, 1e6 x ranks) parameters unless said otherwise.
+    const std::int64_t usual = std::max<std::int64_t>(40'000'000, 1'000'000 * layout.data);
+    layout.buffers.bucket_numel = keys.bucket_elements.value_or(usual);
+  }
+  layout.gradients_outlive_step = layout.master && layout.stepped != layout.gradient;
+  layout.optimizer.counts_on_device = false;  // FusedAdam counts per group, on the host
+}
+
 Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits) {
   Layout layout;
   set_shards(job, layout);
@@ -208,6 +229,7 @@ Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits) {
   set_types(job, precision, layout);
   STEELYARD_TRY(optimizer, optimizer_of(job, layout.stepped));
   layout.optimizer = optimizer;
+  if (job.megatron) set_megatron(*job.megatron, layout);
   set_adapters(job, habits, layout);
   return layout;
 }

@@ -8,6 +8,7 @@
 #include "facts/dtype.h"
 #include "facts/job.h"
 #include "step/adapters.h"
+#include "step/persistent_buffers.h"
 #include "step/tape.h"
 
 namespace steelyard::step {
@@ -24,7 +25,8 @@ struct OptimizerLayout {
   std::int64_t step_copies = 0;
   bool loop = false;  // parameter by parameter: temporaries of one at a time
   bool fused = false;
-  double passes = 7.0;  // reads and writes of the parameters during the step
+  bool counts_on_device = true;  // a fused step keeps its count per parameter on the GPU
+  double passes = 7.0;           // reads and writes of the parameters during the step
 };
 
 struct Layout {
@@ -50,6 +52,9 @@ struct Layout {
   // next forward: measured in fms_acceleration, where four copies of the shard stay allocated
   // between steps, not three, and only three are there at the peak in backward.
   bool gradients_outlive_step = false;
+  // Megatron-LM's contiguous buffers of gradients and parameters instead of tensors of their own.
+  bool gradient_buffer = false, parameter_buffer = false;
+  BufferRules buffers;
   OptimizerLayout optimizer;
 };
 

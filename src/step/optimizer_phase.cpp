@@ -18,8 +18,9 @@ void Assembler::add_optimizer_step() {
   for (const model::Segment& segment : graph_.segments) {
     Body body;
     Body after;
-    body.layer = after.layer = segment.blocks.front().name;
-    body.repeat = after.repeat = segment.repeat;
+    Body later;
+    body.layer = after.layer = later.layer = segment.blocks.front().name;
+    body.repeat = after.repeat = later.repeat = segment.repeat;
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
         if (!steps(weight)) continue;
@@ -29,9 +30,15 @@ void Assembler::add_optimizer_step() {
         const DType graded_as = gradient_type(layout_, weight);
         const Bytes stepped = bytes_of(shard, stepped_as);
         std::vector<std::int32_t> held;
+        if (layout_.gradient_buffer && stepped_as != graded_as) {
+          // _copy_model_grads_to_main_grads: kept until zero_grad of the next step.
+          const std::int32_t wide = slot(stepped, VramCategory::gradients, "gradient in fp32");
+          allocate(body.events, wide);
+          free(later.events, wide);
+        }
         // The stepped type's gradient, when it is not the gradient's own: DeepSpeed casts its
         // partition to fp32 (stage_1_and_2.py:2361).
-        if (stepped_as != graded_as) {
+        if (stepped_as != graded_as && !layout_.gradient_buffer) {
           held.push_back(slot(stepped, VramCategory::temporaries, "gradient in fp32"));
         }
         for (std::int64_t i = 0; i < optimizer.step_copies; ++i) {
@@ -48,6 +55,7 @@ void Assembler::add_optimizer_step() {
     }
     phase.bodies.push_back(std::move(body));
     if (!after.events.empty()) release.bodies.push_back(std::move(after));
+    if (!later.events.empty()) released_by_zero_grad_.push_back(std::move(later));
   }
   for (Body& body : release.bodies) phase.bodies.push_back(std::move(body));
   if (layout_.optimizer_shards > 1 && !layout_.gathers) {
@@ -82,6 +90,7 @@ void Assembler::add_zero_grad() {
     }
   }
   if (gradient_partition_ >= 0) free(phase.bodies.back().events, gradient_partition_);
+  for (Body& body : released_by_zero_grad_) phase.bodies.push_back(std::move(body));
   program_.step.push_back({1, {std::move(phase)}});
 }
 

@@ -66,7 +66,25 @@ void Assembler::add_buffers() {
   if (!phase.bodies.empty()) program_.setup.push_back({1, {std::move(phase)}});
 }
 
+// One buffer per model chunk.
+void Assembler::add_buffer(DType dtype, VramCategory category, std::string_view text) {
+  Body body;
+  body.layer = text;
+  for (std::size_t c = 0; c < stage_.chunk_begins.size(); ++c) {
+    const bool final_chunk = c + 1 == stage_.chunk_begins.size();
+    const std::size_t end = final_chunk ? graph_.segments.size() : stage_.chunk_begins[c + 1];
+    const std::int64_t numel =
+        buffer_elements(sizes_in_reverse(graph_, stage_.chunk_begins[c], end), layout_.buffers);
+    if (numel > 0) allocate(body.events, slot(bytes_of(numel, dtype), category, text));
+  }
+  program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
+}
+
 void Assembler::add_parameters() {
+  if (layout_.parameter_buffer) {
+    add_buffer(layout_.parameter, VramCategory::parameters, "parameter buffer");
+    return add_buffers();
+  }
   Phase phase{PhaseKind::setup, {}};
   for (const model::Segment& segment : graph_.segments) {
     Body body;
@@ -117,7 +135,9 @@ void Assembler::add_optimizer_states() {
               "factored second moment");
         }
         // capturable and fused steps count on the GPU: one scalar per parameter.
-        if (optimizer.fused && !optimizer.eight_bit) add(Bytes(4), "step count");
+        if (optimizer.fused && !optimizer.eight_bit && optimizer.counts_on_device) {
+          add(Bytes(4), "step count");
+        }
       }
     }
     phase.bodies.push_back(std::move(body));
@@ -159,6 +179,9 @@ void Assembler::add_communication_buffers() {
 }
 
 void Assembler::add_existing_gradients() {
+  if (layout_.gradient_buffer) {
+    return add_buffer(layout_.gradient, VramCategory::gradients, "gradient buffer");
+  }
   if (layout_.flat_buckets && (layout_.gathers || layout_.gradient_shards > 1)) {
     return;  // DeepSpeed has a partition instead
   }

@@ -235,6 +235,10 @@ void spread_context(model::Graph& graph, std::int64_t ranks) {
 facts::FrameworkProfile with_words(facts::FrameworkProfile profile, const facts::Job& job) {
   if (!job.megatron) return profile;
   for (const auto& [composite, word] : job.megatron->operators) profile.operators[composite] = word;
+  if (job.megatron->gradient_buffer) {
+    profile.gradients_set_to_none = false;
+    profile.ddp_gradient_as_bucket_view = true;
+  }
   return profile;
 }
 

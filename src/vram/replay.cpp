@@ -370,9 +370,13 @@ void Replay::play_step(bool first) {
 }
 
 Answer Replay::run() {
-  for (std::int64_t i = 0; i < device_.gemm_handles; ++i) {
-    // Per thread that multiplies: forward and autograd. From the allocator, kept for ever.
-    const BlockId block = take(device_.gemm_workspace, 0);
+  // Per thread that multiplies, forward and autograd, and of an engine's own products. From the
+  // allocator, kept for ever.
+  std::vector<Bytes> workspaces(static_cast<std::size_t>(device_.gemm_handles),
+                                device_.gemm_workspace);
+  workspaces.push_back(device_.engine_workspace);
+  for (const Bytes bytes : workspaces) {
+    const BlockId block = take(bytes, 0);
     live_[VramCategory::runtime] += block == 0 ? Bytes() : allocator_.size_of(block);
   }
   step::Progress before;
