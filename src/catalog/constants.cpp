@@ -25,6 +25,7 @@ Result<facts::FrameworkProfile> profile_from(const facts::Value& table, std::str
   profile.gradients_set_to_none = settings.flag("gradients_set_to_none");
   profile.ddp_gradient_as_bucket_view = settings.flag("ddp_gradient_as_bucket_view");
   profile.pipeline_releases_outputs = settings.flag("pipeline_releases_outputs");
+  profile.pipeline_holds_inputs = settings.flag("pipeline_holds_inputs");
   profile.ddp_bucket = settings.bytes("ddp_bucket");
   profile.dropout = settings.flag("dropout");
   const facts::Value& variants = settings.table("operators");

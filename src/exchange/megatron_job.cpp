@@ -177,10 +177,18 @@ Result<void> Importer::set_attention() {
   }
   set("train.attention", job_.train.attention, attention);
   if (arguments_.flag("cross-entropy-loss-fusion")) {
-    keys_.operators["loss"] =
-        arguments_.text("cross-entropy-fusion-impl") == "te" ? "in_place" : "vocab_parallel";
+    keys_.operators["loss"] = arguments_.text("cross-entropy-fusion-impl") == "te"
+                                  ? "in_place"
+                                  : "vocab_parallel_compiled";
   }
-  if (local) keys_.operators["gemm"] = "library_workspace";
+  if (local) {
+    // tensor_parallel/layers.py and transformer/dot_product_attention.py instead of TE's modules.
+    keys_.operators["gemm"] = "library_workspace";
+    keys_.operators["attention_scores"] = "global_buffer";
+  }
+  if (local && !arguments_.flag("masked-softmax-fusion")) {
+    keys_.operators["math_attention"] = "wide_softmax";
+  }
   return {};
 }
 
@@ -213,6 +221,11 @@ Result<void> Importer::set_pipeline() {
   set("parallel.virtual_stages", parallel.virtual_stages, layout.chunks);
   set("parallel.schedule", parallel.schedule,
       layout.chunks > 1 ? facts::Schedule::interleaved : facts::Schedule::one_f_one_b);
+  if (arguments_.flag("defer-embedding-wgrad-compute")) {
+    keys_.deferred_head_gradients = arguments_.whole("wgrad-deferral-limit");
+  }
+  keys_.micro_batch_group =
+      arguments_.optional_whole("microbatch-group-size-per-virtual-pipeline-stage").value_or(0);
   if (!layout.even()) {
     const std::vector<std::int64_t> each = layout.stage_layers();
     const bool same =

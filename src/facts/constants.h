@@ -32,6 +32,8 @@ struct FrameworkProfile {
   // A pipeline stage lets go of an output once it is sent (Megatron's deallocate_output_tensor);
   // otherwise it stays until its backward pass.
   bool pipeline_releases_outputs = false;
+  // A model chunk keeps its last input and that input's gradient until it receives the next one.
+  bool pipeline_holds_inputs = false;
   // The dropout probabilities of the model's configuration apply (train mode); some recipes set 0.
   bool dropout = true;
   bool supported = true;  // false: known by name, rules not built yet

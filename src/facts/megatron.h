@@ -36,8 +36,16 @@ struct MegatronKeys {
   // --deterministic-mode demands CUBLAS_WORKSPACE_CONFIG=:4096:8, on every GPU.
   std::optional<Bytes> library_workspace;
 
+  // --defer-embedding-wgrad-compute: the output projection's weight gradient of so many
+  // micro-batches (0: all) is computed when the pipeline has drained; until then the logits'
+  // gradients are kept.
+  std::optional<std::int64_t> deferred_head_gradients;
+
   // Modules that selective recomputation runs again; "core_attn" alone is train.recompute's.
   std::vector<std::string> recomputed_modules;
+
+  // Micro-batches that a chunk passes before the next chunk's turn; 0: as many as stages.
+  std::int64_t micro_batch_group = 0;
 
   // Layers of each model chunk in the order of the model (first chunk of every stage, then the
   // second ...), when they are not even; empty otherwise.

@@ -19,6 +19,7 @@ Assembler::Assembler(const Stage& stage, const facts::Job& job,
 
 Program Assembler::assemble() {
   add_batch();
+  add_score_buffer();
   add_parameters();
   add_optimizer_states();
   add_communication_buffers();

@@ -53,11 +53,14 @@ class Assembler {
     std::int32_t live_window = -1;  // ZeRO-3 keeps gathered parameters that are soon needed again
     // Between stages; -1 where the model begins or ends.
     std::int32_t received = -1, sent = -1, received_gradient = -1, sent_gradient = -1;
+    std::int32_t held_input = -1, held_gradient = -1;  // of its last micro-batch, until the next
+    std::vector<std::int32_t> deferred;  // gradients of logits that wait for the pipeline to drain
     bool has_loss = false;
   };
 
   // setup.cpp
   void add_batch();
+  void add_score_buffer();
   void add_parameters();
   void add_buffer(facts::DType dtype, facts::VramCategory category, std::string_view text);
   void add_buffers();
@@ -74,9 +77,11 @@ class Assembler {
   void add_chains(Chunk& chunk, const LayerRun& run, BlockOptions& options, bool last,
                   bool before_head);
   void add_micro_batches();
-  [[nodiscard]] Phase forward_phase(Chunk& chunk);
-  [[nodiscard]] Phase backward_phase(Chunk& chunk, bool last);
-  void add_forward(Chunk& chunk, Phase& phase);
+  [[nodiscard]] Phase forward_phase(Chunk& chunk, bool first);
+  [[nodiscard]] Phase backward_phase(Chunk& chunk, const Turn& turn);
+  void add_forward(Chunk& chunk, Phase& phase, bool first);
+  void hold_inputs(Chunk& chunk);
+  void defer_head_gradients(Chunk& chunk);
   void end_forward(Chunk& chunk, Phase& phase);
   void end_micro_batch(Chunk& chunk, Phase& phase, bool last);
   // pipeline_passes.cpp

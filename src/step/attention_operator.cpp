@@ -104,10 +104,13 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
     heads.k = repeat(tape, std::move(heads.k), times);
     heads.v = repeat(tape, std::move(heads.v), times);
   }
-  if (math && call.variants->math_attention == MathAttention::fused_softmax) {
+  const MathAttention code = call.variants->math_attention;
+  if (math && (code == MathAttention::fused_softmax || code == MathAttention::wide_softmax)) {
     const double p = call.variants->dropout ? call.op->attention.dropout : 0.0;
     return fused_softmax_attention(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v),
-                                   dims, p);
+                                   dims, p,
+                                   {.widens = code == MathAttention::wide_softmax,
+                                    .global_buffer = call.variants->score_buffer});
   }
   if (math) {
     return call.variants->math_attention == MathAttention::eager

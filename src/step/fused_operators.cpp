@@ -85,9 +85,11 @@ Tensor fused_rotary(Tape& tape, Tensor argument, const Tensor& table) {
   return y;
 }
 
-Tensor vocab_parallel_cross_entropy(Tape& tape, Tensor argument, std::int64_t rows) {
+Tensor vocab_parallel_cross_entropy(Tape& tape, Tensor argument, std::int64_t rows, bool compiled) {
   const Tensor logits = std::move(argument);
   tape.begin_operation();
+  Tensor widened;  // held by the function's frame
+  if (compiled) widened = tape.allocate(logits.numel, DType::fp32, "vocab_parallel_cross_entropy");
   Tensor probabilities = tape.allocate(logits.numel, DType::fp32, "vocab_parallel_cross_entropy");
   Tensor loss = tape.allocate(rows, DType::fp32, "vocab_parallel_cross_entropy");
   const Tensor mask = tape.allocate(rows, DType::boolean, "vocab_parallel_cross_entropy");
@@ -112,18 +114,24 @@ Tensor vocab_parallel_cross_entropy(Tape& tape, Tensor argument, std::int64_t ro
 }
 
 Tensor fused_softmax_attention(Tape& tape, Tensor q, Tensor k, Tensor v, const AttentionDims& dims,
-                               double probability) {
+                               double probability, const SoftmaxAttention& how) {
   const std::int64_t batch = dims.samples * dims.heads;
   // Views of [S,B,n,d] are batched without a copy: strides say all that the product needs.
   q = view(std::move(q), true);
   k = view(std::move(k), true);
   v = view(std::move(v), true);
-  Tensor scores = matmul(tape, q, k, batch, dims.queries, dims.keys, dims.head_dim);
-  q = Tensor();
-  k = Tensor();
+  // torch.baddbmm(empty, q, k, beta=0): the first operand is not read, but it is there.
+  Tensor unread;
+  if (!how.global_buffer) {
+    unread = tape.allocate(checked_multiply(batch, dims.queries * dims.keys), q.dtype, "empty");
+  }
+  // The function's variable keeps the scores until it returns.
+  const Tensor scores = matmul(tape, q, k, batch, dims.queries, dims.keys, dims.head_dim);
+  unread = q = k = Tensor();
   const DType dtype = scores.dtype;
-  Tensor weights = softmax(tape, std::move(scores), dtype);
-  weights = dropout(tape, std::move(weights), probability);
+  Tensor weights = softmax(tape, how.widens ? to(tape, scores, DType::fp32) : scores,
+                           how.widens ? DType::fp32 : dtype);
+  weights = dropout(tape, to(tape, std::move(weights), dtype), probability);
   Tensor y = matmul(tape, std::move(weights), v, batch, dims.queries, dims.head_dim, dims.keys);
   return contiguous(tape, view(std::move(y), false));
 }

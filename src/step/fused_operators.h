@@ -27,12 +27,19 @@ namespace steelyard::step {
 [[nodiscard]] Tensor fused_rotary(Tape& tape, Tensor x, const Tensor& table);
 
 // Cross entropy of logits [rows, vocabulary / tensor ranks] as an autograd function of its own: an
-// fp32 copy of the logits becomes the probabilities and then the gradient, in place.
-[[nodiscard]] Tensor vocab_parallel_cross_entropy(Tape& tape, Tensor logits, std::int64_t rows);
+// fp32 copy of the logits becomes the probabilities and then the gradient, in place. `compiled` in
+// parts (fusions/fused_cross_entropy.py), the exponentials are a tensor beside that copy.
+[[nodiscard]] Tensor vocab_parallel_cross_entropy(Tape& tape, Tensor logits, std::int64_t rows,
+                                                  bool compiled);
 
 // Attention by a scaled product, a softmax that scales and masks inside its kernel, dropout and a
 // second product: scores are never saved, the softmax's result is.
+struct SoftmaxAttention {
+  bool widens = false;         // scores to fp32, PyTorch's softmax, and back
+  bool global_buffer = false;  // the product's unused first operand is one buffer for ever
+};
 [[nodiscard]] Tensor fused_softmax_attention(Tape& tape, Tensor q, Tensor k, Tensor v,
-                                             const AttentionDims& dims, double dropout);
+                                             const AttentionDims& dims, double dropout,
+                                             const SoftmaxAttention& how);
 
 }  // namespace steelyard::step

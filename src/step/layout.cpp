@@ -211,6 +211,10 @@ void set_megatron(const facts::MegatronKeys& keys, Layout& layout) {
   layout.parameter_buffer = keys.distributed_optimizer;
   layout.gradient = layout.reduce = keys.main_gradients;
   layout.buffers.padded = keys.distributed_optimizer;
+  if (keys.distributed_optimizer && keys.optimizer_instances > 1) {
+    layout.optimizer_shards = layout.group =
+        std::max<std::int64_t>(1, layout.group / keys.optimizer_instances);
+  }
   layout.buffers.ranks = layout.group;
   layout.buffers.pads_for_high_bandwidth = keys.pads_for_high_bandwidth;
   if (keys.overlaps_reduction) {

@@ -309,7 +309,7 @@ void Assembler::add_root(Chunk& chunk, Phase& phase, std::string_view layer,
   phase.bodies.push_back(std::move(body));
 }
 
-void Assembler::add_forward(Chunk& chunk, Phase& phase) {
+void Assembler::add_forward(Chunk& chunk, Phase& phase, bool first) {
   if (chunk.mask >= 0) {
     Body body;
     body.layer = "causal mask";
@@ -323,6 +323,10 @@ void Assembler::add_forward(Chunk& chunk, Phase& phase) {
     if (receiving && chain.units.front().block->input.index >= 0) {
       receive(phase, chunk.received, "receive activations");
       receiving = false;
+      if (first && chunk.held_input >= 0) {
+        free(phase.bodies.back().events, chunk.held_input);
+        free(phase.bodies.back().events, chunk.held_gradient);
+      }
     }
     Body body;
     body.layer = chain.units.front().block->name;
@@ -419,18 +423,26 @@ void Assembler::end_micro_batch(Chunk& chunk, Phase& phase, bool last) {
   if (chunk.mask >= 0) free(body.events, chunk.mask);
   if (chunk.live_window >= 0) free(body.events, chunk.live_window);
   if (chunk.sent >= 0 && !profile_.pipeline_releases_outputs) free(body.events, chunk.sent);
+  if (last && chunk.held_input >= 0) {
+    allocate(body.events, chunk.held_input);
+    allocate(body.events, chunk.held_gradient);
+  }
   phase.bodies.push_back(std::move(body));
 }
 
-Phase Assembler::forward_phase(Chunk& chunk) {
+Phase Assembler::forward_phase(Chunk& chunk, bool first) {
   Phase phase{PhaseKind::forward, {}, static_cast<std::int32_t>(&chunk - chunks_.data())};
-  add_forward(chunk, phase);
+  add_forward(chunk, phase, first);
   return phase;
 }
 
-Phase Assembler::backward_phase(Chunk& chunk, bool last) {
+Phase Assembler::backward_phase(Chunk& chunk, const Turn& turn) {
   Phase phase{PhaseKind::backward, {}, static_cast<std::int32_t>(&chunk - chunks_.data())};
-  add_backward(chunk, phase, last);
+  add_backward(chunk, phase, turn.last);
+  for (const std::int32_t index : chunk.deferred) {
+    if (turn.first) allocate(phase.bodies.back().events, index);
+    if (turn.last) free(phase.bodies.back().events, index);
+  }
   return phase;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -70,10 +71,13 @@ std::vector<Segment> Layers::between(std::int64_t begin, std::int64_t end) const
 // Layers per chunk, by depth in the model. What does not divide goes to the stages in the middle:
 // the first also holds the embedding, the last the loss.
 Result<std::vector<std::int64_t>> layers_of_chunks(std::int64_t layers,
-                                                   const facts::ParallelKeys& parallel) {
+                                                   const facts::ParallelKeys& parallel,
+                                                   const std::vector<std::int64_t>& imported) {
   const std::int64_t stages = parallel.pipeline;
   const std::int64_t virtuals = parallel.virtual_stages;
   const std::int64_t chunks = checked_multiply(stages, virtuals);
+  const bool whole = std::accumulate(imported.begin(), imported.end(), std::int64_t{0}) == layers;
+  if (std::ssize(imported) == chunks && whole) return imported;
   if (chunks > layers) {
     return fail(impossible("parallel.pipeline",
                            fmt::format("{} x {} virtual stages", stages, virtuals),
@@ -122,7 +126,8 @@ void untie(Segment& segment) {
 
 }  // namespace
 
-Result<std::vector<Stage>> stages_of(const Graph& graph, const facts::ParallelKeys& parallel) {
+Result<std::vector<Stage>> stages_of(const Graph& graph, const facts::ParallelKeys& parallel,
+                                     const std::vector<std::int64_t>& chunks) {
   const std::int64_t stages = parallel.pipeline;
   std::vector<Stage> result(static_cast<std::size_t>(stages));
   if (stages == 1 && parallel.virtual_stages == 1 && parallel.stage_layers.empty()) {
@@ -130,7 +135,7 @@ Result<std::vector<Stage>> stages_of(const Graph& graph, const facts::ParallelKe
     return result;
   }
   const Layers layers(graph);
-  STEELYARD_TRY(counts, layers_of_chunks(layers.count, parallel));
+  STEELYARD_TRY(counts, layers_of_chunks(layers.count, parallel, chunks));
   const std::optional<Segment> tables = shared_tensors(graph);
   std::int64_t begin = 0;
   for (std::size_t i = 0; i < counts.size(); ++i) {
@@ -184,23 +189,23 @@ std::vector<Turn> one_chunk(facts::Schedule schedule, std::int64_t stage, std::i
 
 // Megatron-LM's get_schedule_table: micro-batches in groups of `stages`, every chunk over a group
 // before the next group.
-std::vector<std::int32_t> order_of_chunks(std::int64_t stages, std::int64_t chunks,
+std::vector<std::int32_t> order_of_chunks(std::int64_t group, std::int64_t chunks,
                                           std::int64_t micro_batches) {
   std::vector<std::int32_t> order;
-  for (std::int64_t begin = 0; begin < micro_batches; begin += stages) {
-    const std::int64_t group = std::min(stages, micro_batches - begin);
+  for (std::int64_t begin = 0; begin < micro_batches; begin += group) {
+    const std::int64_t count = std::min(group, micro_batches - begin);
     for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-      order.insert(order.end(), static_cast<std::size_t>(group), static_cast<std::int32_t>(chunk));
+      order.insert(order.end(), static_cast<std::size_t>(count), static_cast<std::int32_t>(chunk));
     }
   }
   return order;
 }
 
 std::vector<Turn> interleaved(std::int64_t stage, std::int64_t stages, std::int64_t chunks,
-                              std::int64_t micro_batches) {
-  const std::vector<std::int32_t> order = order_of_chunks(stages, chunks, micro_batches);
+                              std::int64_t micro_batches, std::int64_t group) {
+  const std::vector<std::int32_t> order = order_of_chunks(group, chunks, micro_batches);
   const std::size_t total = order.size();
-  const std::int64_t wanted = (stages - stage - 1) * 2 + (chunks - 1) * stages;
+  const std::int64_t wanted = (stages - stage - 1) * 2 + (chunks - 1) * group;
   const std::size_t ahead = std::min(static_cast<std::size_t>(wanted), total);
   std::vector<std::int64_t> done(static_cast<std::size_t>(chunks), 0);
   std::vector<Turn> turns;
@@ -222,9 +227,13 @@ std::vector<Turn> interleaved(std::int64_t stage, std::int64_t stages, std::int6
 }  // namespace
 
 std::vector<Turn> turns_of(facts::Schedule schedule, std::int64_t stage, std::int64_t stages,
-                           std::int64_t chunks, std::int64_t micro_batches) {
-  if (chunks > 1) return interleaved(stage, stages, chunks, micro_batches);
-  return one_chunk(schedule, stage, stages, micro_batches);
+                           std::int64_t chunks, std::int64_t micro_batches, std::int64_t group) {
+  std::vector<Turn> turns =
+      chunks > 1 ? interleaved(stage, stages, chunks, micro_batches, group > 0 ? group : stages)
+                 : one_chunk(schedule, stage, stages, micro_batches);
+  std::set<std::pair<PhaseKind, std::int32_t>> begun;
+  for (Turn& turn : turns) turn.first = begun.insert({turn.kind, turn.chunk}).second;
+  return turns;
 }
 
 std::int64_t in_flight(const std::vector<Turn>& turns) {

@@ -22,15 +22,17 @@ struct Stage {
 
 // One entry per stage, from the embedding's to the loss's. A chunk that lacks the block that makes
 // the shared tensors (rotary tables) makes its own. Errors: more chunks than layers, stage_layers
-// that do not add up.
+// that do not add up. `chunks`: layers of each chunk by depth, when an import says so.
 [[nodiscard]] Result<std::vector<Stage>> stages_of(const model::Graph& graph,
-                                                   const facts::ParallelKeys& parallel);
+                                                   const facts::ParallelKeys& parallel,
+                                                   const std::vector<std::int64_t>& chunks = {});
 
 // One forward or backward pass of a chunk over the next of its micro-batches.
 struct Turn {
   PhaseKind kind = PhaseKind::forward;
   std::int32_t chunk = 0;
-  bool last = false;  // of the chunk's backward passes in this step
+  bool last = false;   // of the chunk's backward passes in this step
+  bool first = false;  // of its passes of this kind
 
   friend bool operator==(const Turn&, const Turn&) = default;
 };
@@ -39,12 +41,12 @@ struct Turn {
 //   gpipe        all forward, then all backward
 //   1f1b         as many forward as stages follow, then one forward and one backward in turn
 //                (PipeDream-flush, arXiv 2006.09503)
-//   interleaved  the same over `chunks` chunks in groups of `stages` micro-batches
+//   interleaved  the same over `chunks` chunks in groups of `group` micro-batches (0: `stages`)
 //                (Megatron-LM core/pipeline_parallel/schedules.py)
 //   zero-bubble  as 1f1b: splitting backward moves time, not the activations' peak (ZB-H1)
 [[nodiscard]] std::vector<Turn> turns_of(facts::Schedule schedule, std::int64_t stage,
                                          std::int64_t stages, std::int64_t chunks,
-                                         std::int64_t micro_batches);
+                                         std::int64_t micro_batches, std::int64_t group = 0);
 
 // The most micro-batches of one chunk between their forward and their backward.
 [[nodiscard]] std::int64_t in_flight(const std::vector<Turn>& turns);

@@ -46,13 +46,50 @@ void Assembler::find_borders(Chunk& chunk) {
     chunk.received = slot(in, VramCategory::activations, "received activations");
     chunk.sent_gradient =
         slot(carried_bytes(program_, first.backward), VramCategory::temporaries, "sent gradient");
+    if (profile_.pipeline_holds_inputs) hold_inputs(chunk);
   }
+  defer_head_gradients(chunk);
   if (!chunk.has_loss) {
     const BlockTrace& last = chunk.chains.back().units.back().trace;
     const Bytes out = carried_bytes(program_, last.forward);
     chunk.sent = slot(out, VramCategory::activations, "sent activations");
     chunk.received_gradient = slot(adopted_bytes(program_, last.backward),
                                    VramCategory::temporaries, "received gradient");
+  }
+}
+
+// Between steps a chunk still has the input and its gradient of the last micro-batch.
+void Assembler::hold_inputs(Chunk& chunk) {
+  const Bytes in = program_.slots[static_cast<std::size_t>(chunk.received)].bytes;
+  const Bytes gradient = program_.slots[static_cast<std::size_t>(chunk.sent_gradient)].bytes;
+  chunk.held_input = slot(in, VramCategory::activations, "last input");
+  chunk.held_gradient = slot(gradient, VramCategory::activations, "gradient of the last input");
+  Body body;
+  body.layer = "stage border";
+  for (const std::int32_t index : {chunk.held_input, chunk.held_gradient}) {
+    program_.slots[static_cast<std::size_t>(index)].outlives_micro_batch = true;
+    allocate(body.events, index);  // as after a step: what the first forward takes the place of
+  }
+  program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
+}
+
+// Kept from the first micro-batches on: those beyond the limit are not deferred.
+void Assembler::defer_head_gradients(Chunk& chunk) {
+  if (!chunk.has_loss || !job_.megatron || !job_.megatron->deferred_head_gradients) return;
+  const std::int64_t limit = *job_.megatron->deferred_head_gradients;
+  const std::int64_t others = micro_batches() - 1;
+  const std::int64_t count = limit > 0 ? std::min(limit, others) : others;
+  const model::Block& head = graph_.segments.back().blocks.back();
+  const auto loss = std::find_if(
+      head.operators.begin(), head.operators.end(),
+      [](const model::Operator& op) { return op.kind == model::OperatorKind::causal_lm_loss; });
+  if (loss == head.operators.end()) return;
+  const auto logits = static_cast<std::size_t>(loss->inputs[0].index);
+  const Bytes bytes =
+      bytes_of(model::elements(head.tensors[logits].shape), layout_.arithmetic.compute);
+  for (std::int64_t i = 0; i < count; ++i) {
+    chunk.deferred.push_back(slot(bytes, VramCategory::temporaries, "deferred gradient of logits"));
+    program_.slots.back().outlives_micro_batch = true;
   }
 }
 
@@ -81,7 +118,8 @@ void Assembler::add_turns() {
   const facts::ParallelKeys& parallel = job_.parallel;
   const auto count = static_cast<std::int64_t>(chunks_.size());
   const std::vector<Turn> turns =
-      turns_of(parallel.schedule, stage_.index, parallel.pipeline, count, micro_batches());
+      turns_of(parallel.schedule, stage_.index, parallel.pipeline, count, micro_batches(),
+               job_.megatron ? job_.megatron->micro_batch_group : 0);
   program_.in_flight = in_flight(turns);
   program_.stages = parallel.pipeline;
   program_.chunks = count;
@@ -93,8 +131,8 @@ void Assembler::add_turns() {
     for (std::size_t i = run.first; i < run.first + run.count; ++i) {
       Chunk& chunk = chunks_[static_cast<std::size_t>(turns[i].chunk)];
       pass.phases.push_back(turns[i].kind == PhaseKind::forward
-                                ? forward_phase(chunk)
-                                : backward_phase(chunk, turns[i].last));
+                                ? forward_phase(chunk, turns[i].first)
+                                : backward_phase(chunk, turns[i]));
     }
     program_.step.push_back(std::move(pass));
   }

@@ -38,6 +38,28 @@ void Assembler::add_batch() {
   program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
 }
 
+// get_global_memory_buffer().get_tensor(..., "mpu"): as large as the scores of one layer.
+void Assembler::add_score_buffer() {
+  if (!variants_.score_buffer || variants_.attention != AttentionKernel::math) return;
+  std::int64_t most = 0;
+  for (const model::Segment& segment : graph_.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.kind != model::OperatorKind::attention) continue;
+        const std::int64_t rows =
+            checked_multiply(graph_.batch * op.attention.heads, graph_.sequence);
+        most = std::max(most, checked_multiply(rows, graph_.sequence * op.attention.context));
+      }
+    }
+  }
+  if (most == 0) return;
+  Body body;
+  body.layer = "attention scores";
+  allocate(body.events, slot(bytes_of(most, layout_.arithmetic.compute), VramCategory::temporaries,
+                             "buffer of attention scores"));
+  program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
+}
+
 // Pictures come in the model's own type, everything else as int64.
 Bytes Assembler::batch_bytes(const model::TensorInfo& info) const {
   const bool ids = info.kind == model::ElementKind::token_ids;

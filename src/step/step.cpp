@@ -263,7 +263,9 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   STEELYARD_TRY(spread, spread_experts(trained, parallel));
   STEELYARD_TRY(local, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));
   spread_context(local, parallel.context);
-  STEELYARD_TRY(stages, stages_of(local, parallel));
+  STEELYARD_TRY(stages,
+                stages_of(local, parallel,
+                          job.megatron ? job.megatron->chunk_layers : std::vector<std::int64_t>()));
   const Stage whole{0, trained, {0}, true};
   const StateSizes states = Assembler(whole, job, profile, variants, layout, habits).states();
   std::vector<RankProgram> programs;

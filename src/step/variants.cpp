@@ -72,26 +72,32 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
                                      {{"rotate_half", Rotary::rotate_half},
                                       {"complex", Rotary::complex},
                                       {"fused", Rotary::fused}}));
-  STEELYARD_TRY(loss, read<LossWord>(
-                          profile, "loss", LossWord{},
-                          {{"upcast", {LossTypes::upcast, CrossEntropy::eager}},
-                           {"upcast_shift", {LossTypes::upcast_shift, CrossEntropy::eager}},
-                           {"native", {LossTypes::native, CrossEntropy::eager}},
-                           {"fused", {LossTypes::native, CrossEntropy::fused}},
-                           {"vocab_parallel", {LossTypes::native, CrossEntropy::vocab_parallel}}}));
+  STEELYARD_TRY(
+      loss, read<LossWord>(profile, "loss", LossWord{},
+                           {{"upcast", {LossTypes::upcast, CrossEntropy::eager}},
+                            {"upcast_shift", {LossTypes::upcast_shift, CrossEntropy::eager}},
+                            {"native", {LossTypes::native, CrossEntropy::eager}},
+                            {"fused", {LossTypes::native, CrossEntropy::fused}},
+                            {"vocab_parallel", {LossTypes::native, CrossEntropy::vocab_parallel}},
+                            {"vocab_parallel_compiled",
+                             {LossTypes::native, CrossEntropy::vocab_parallel_compiled}},
+                            {"in_place", {LossTypes::native, CrossEntropy::in_place}}}));
   STEELYARD_TRY(repeat, read<KeyValueRepeat>(profile, "key_value_repeat", v.key_value_repeat,
                                              {{"repeat", KeyValueRepeat::repeat},
                                               {"grouped", KeyValueRepeat::grouped}}));
   STEELYARD_TRY(math, read<MathAttention>(profile, "math_attention", v.math_attention,
                                           {{"eager", MathAttention::eager},
                                            {"sdpa_math", MathAttention::sdpa_math},
-                                           {"fused_softmax", MathAttention::fused_softmax}}));
+                                           {"fused_softmax", MathAttention::fused_softmax},
+                                           {"wide_softmax", MathAttention::wide_softmax}}));
   STEELYARD_TRY(checkpoint, read<Checkpoint>(profile, "checkpoint", v.checkpoint,
                                              {{"early_stop", Checkpoint::early_stop},
                                               {"whole", Checkpoint::whole},
                                               {"reentrant", Checkpoint::reentrant}}));
   STEELYARD_TRY(compiles_ends, read<bool>(profile, "compile", v.compiles_ends,
                                           {{"everything", true}, {"layers", false}}));
+  STEELYARD_TRY(score_buffer, read<bool>(profile, "attention_scores", v.score_buffer,
+                                         {{"global_buffer", true}, {"own", false}}));
   STEELYARD_TRY(mean, read<bool>(profile, "mean", v.mean_saves_input,
                                  {{"saves_input", true}, {"saves_nothing", false}}));
   STEELYARD_TRY(experts,
@@ -111,6 +117,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
   v.cross_entropy = loss.kernel;
   v.key_value_repeat = repeat;
   v.math_attention = math;
+  v.score_buffer = score_buffer;
   v.checkpoint = checkpoint;
   v.compiles_ends = compiles_ends;
   v.mean_saves_input = mean;

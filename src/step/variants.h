@@ -15,13 +15,15 @@ enum class Rotary { rotate_half, complex, in_place, fused };
 // logits.float() in the loss | in the model, then shifted into a copy | the logits' own type
 enum class LossTypes { upcast, upcast_shift, native };
 // F.cross_entropy | one kernel that keeps the logits themselves | one that writes the gradient into
-// them | an fp32 copy that becomes the probabilities and then the gradient
-enum class CrossEntropy { eager, fused, in_place, vocab_parallel };
+// them | an fp32 copy that becomes the probabilities and then the gradient | the same compiled in
+// parts, which makes one more copy
+enum class CrossEntropy { eager, fused, in_place, vocab_parallel, vocab_parallel_compiled };
 // All logits at once | projected in chunks, the loss of each apart (torchtune) | never whole
 enum class HeadLoss { whole, chunked, fused };
 enum class KeyValueRepeat { repeat, grouped };  // repeat_kv before attention | kernel groups heads
-// the model's own code | SDPA's math kernel | products around a softmax that scales and masks
-enum class MathAttention { eager, sdpa_math, fused_softmax };
+// the model's own code | SDPA's math kernel | products around a softmax that scales and masks | the
+// same with scores widened to fp32 for PyTorch's softmax
+enum class MathAttention { eager, sdpa_math, fused_softmax, wide_softmax };
 // What a product keeps of tokens gathered from a tensor-parallel group: all | this rank's part
 enum class GatheredInput { whole, part };
 // A loop that gathers each expert's tokens | tokens sorted by expert and multiplied in groups
@@ -42,6 +44,7 @@ struct Variants {
   HeadLoss head = HeadLoss::whole;
   KeyValueRepeat key_value_repeat = KeyValueRepeat::repeat;
   MathAttention math_attention = MathAttention::eager;
+  bool score_buffer = false;  // products of scores write beside one buffer that lives for ever
   GatheredInput gathered_input = GatheredInput::whole;
   Experts experts = Experts::loop;
   AttentionKernel attention = AttentionKernel::flash;

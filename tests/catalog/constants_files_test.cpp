@@ -40,11 +40,14 @@ TEST(Constants, TorchtitanChangesWhatItDoesDifferentlyAndKeepsTheRest) {
 
 TEST(Constants, DeviceMemoryDependsOnTheArchitecture) {
   const auto memory = value_of(own_catalog().constants(Framework::pytorch)).device_memory;
-  // cuBLAS: 8,519,680 B per handle, 32 MiB on compute capability 9.0 and from 10.0.
+  // cuBLAS: 8,519,680 B per handle, 32 MiB on compute capability 9.0.
   EXPECT_EQ(memory.on("ampere").gemm_workspace, 8519680_B);
   EXPECT_EQ(memory.on("").gemm_workspace, 8519680_B);
   EXPECT_EQ(memory.on("hopper").gemm_workspace, 32_MiB);
-  EXPECT_EQ(memory.on("blackwell").gemm_workspace, 32_MiB);
+  EXPECT_EQ(memory.on("blackwell").gemm_workspace, 8519680_B);
+  // Transformer Engine: 4 MiB, from compute capability 9.0 on 32 MiB and 1 KiB.
+  EXPECT_EQ(memory.on("ampere").engine_workspace, 4_MiB);
+  EXPECT_EQ(memory.on("hopper").engine_workspace, 33555456_B);
   // NVLS on 8 x H100: 16 channels x 2 x 1 MiB x 8.
   EXPECT_EQ(memory.on("hopper").nvls, 256_MiB);
   EXPECT_EQ(memory.on("ampere").nvls, 0_B);

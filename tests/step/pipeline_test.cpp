@@ -91,8 +91,9 @@ TEST(Runs, AreTheTurnsInOrder) {
 
 TEST(Runs, ASteadyStateIsOne) {
   const auto turns = turns_of(Schedule::one_f_one_b, 0, 4, 1, 100);
-  // three ahead; 97 pairs, of which none is the last backward; three behind, the last apart
-  EXPECT_EQ(runs_of(turns, 8).size(), 4u);
+  // The first forward apart and three more; the first backward; 96 pairs, of which none is the
+  // last backward; three behind, the last apart.
+  EXPECT_EQ(runs_of(turns, 8).size(), 6u);
 }
 
 TEST(Stages, LayersThatDoNotDivideGoToTheMiddle) {
