@@ -27,6 +27,7 @@ Program Assembler::assemble() {
   add_micro_batches();
   add_optimizer_step();
   add_zero_grad();
+  program_.offloaded_activations = program_.in_flight * program_.offloaded_activations;
   count_kernels();
   program_.gradients_outlive_step = layout_.gradients_outlive_step;
   program_.ranks = checked_multiply(groups_.replicas.ranks, groups_.tensor.ranks);

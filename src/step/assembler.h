@@ -105,6 +105,11 @@ class Assembler {
   void make_mask(Chunk& chunk);
   // optimizer_phase.cpp
   void add_optimizer_step();
+  [[nodiscard]] Bytes main_gradient(const model::Weight& weight) const;
+  [[nodiscard]] std::vector<std::int32_t> step_weight(std::vector<Event>& events,
+                                                      const model::Weight& weight);
+  void step_and_free(std::vector<Event>& events, const model::Weight& weight, std::int32_t kept);
+  void step_in_backward(Unit& unit);
   void add_zero_grad();
   void release_gradients(std::vector<Event>& events, const Unit& unit);
 

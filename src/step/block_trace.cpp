@@ -376,6 +376,7 @@ void BlockRun::backward(const Tensor& input, Tensor output, bool last) {
   }
   Tensor held_output;
   if (again_) {
+    tape_.materialise(input);
     output = recompute(input);
     if (options_.variants.checkpoint == Checkpoint::reentrant) held_output = output;
     Tensor released = output;
@@ -444,6 +445,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
     }
     const bool borrowed = input.storage.get() == borrowed_;
     trace_.saved.push_back({input.storage->bytes, borrowed, false, borrowed});
+    if (options_.tape.offloads_saved) input.storage = tape_.offloaded(input.storage);
   } else {
     // The node's gradient edge is all that backward needs; saved variables keep the storage alive.
     input.storage.reset();
@@ -452,6 +454,8 @@ BlockTrace BlockRun::run(bool first, bool last) {
     // Made by this block, used by all: it outlives this tape and is freed when the step ends.
     if (tensor && !tensor.storage->external) shared_.slots.push_back(tape_.disown(tensor));
   }
+  tape_.drain_stash();
+  trace_.offloaded = tape_.offloaded_bytes();
   categorise();
   tape_.record_to(trace_.after_forward);
   cache_.clear();

@@ -39,8 +39,8 @@ struct BlockOptions {
   bool weights_train = true;
   // Types of single weights, where they differ from `weight_dtype`.
   std::function<facts::DType(const model::Weight&)> weight_type;
-  Quantized quantization;                  // of weights that are
-  bool input_requires_grad = true;         // false: nothing before this block trains
+  Quantized quantization;           // of weights that are
+  bool input_requires_grad = true;  // false: nothing before this block trains
   // Input, and the arriving gradient, stay until the micro-batch ends.
   bool keeps_input = false, keeps_gradient = false;
   // The output is made a leaf that requires a gradient, whether the block trains or not.
@@ -85,6 +85,7 @@ struct BlockTrace {
   // tied or already existing).
   std::vector<std::int32_t> gradients;
   std::int64_t kernels = 0;  // launched in forward and backward
+  Bytes offloaded;           // saved tensors that wait on the host for backward
   bool output_requires_grad = true;
 };
 

@@ -29,6 +29,13 @@ void append(std::vector<Event>& to, const std::vector<Event>& from) {
   to.insert(to.end(), from.begin(), from.end());
 }
 
+// Embedding, head and loss, which are no layers.
+bool compiles_ends(const Variants& variants) {
+  return variants.compiles == CompileScope::everything ||
+         (variants.compiles == CompileScope::layers_and_chunked_loss &&
+          variants.head == HeadLoss::chunked);
+}
+
 }  // namespace
 
 void Assembler::make_sharding_slots(Unit& unit) {
@@ -120,11 +127,13 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     unit.block = &block;
     unit.layer = !first && !last;
     options.recompute = part.recompute;
-    options.tape.compiled = job_.train.compile && (unit.layer || variants_.compiles_ends);
+    options.tape.compiled = job_.train.compile && (unit.layer || compiles_ends(variants_));
     options.output_made_leaf = first && inputs_require_grad(job_, habits_);
     options.keeps_input = unit.layer && keeps_boundaries(job_, habits_, block);
     options.keeps_gradient = options.keeps_input && !before_head;
+    options.tape.offloads_saved = unit.layer && job_.offload.activations == facts::OffloadTo::cpu;
     unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);
+    step_in_backward(unit);
     if (block.output.index >= 0) options.input_requires_grad = unit.trace.output_requires_grad;
     unit.trained = trained_elements(block);
     for (const model::Weight& weight : block.weights) {
@@ -177,6 +186,11 @@ void Assembler::trace_chunks() {
       }
     }
     chunk.shared_slots = std::exchange(shared_.slots, {});
+    for (const Chain& chain : chunk.chains) {
+      for (const Unit& unit : chain.units) {
+        program_.offloaded_activations += chain.repeat * unit.trace.offloaded;
+      }
+    }
     if (layout_.gathers && layout_.flat_buckets) {
       const std::int64_t numel = model::parameter_count(graph_).value();
       const std::int64_t window = std::min(numel, kZero3LiveElements + kZero3PrefetchElements);
@@ -263,9 +277,11 @@ void Assembler::keep_shards(std::vector<Event>& events, Unit& unit) {
       program_.slots.back().outlives_micro_batch = true;
       unit.sharded_gradients.push_back(kept);
     }
-    program_.gradients.push_back({fresh, unit.sharded_gradients[n++]});
+    const std::int32_t kept = unit.sharded_gradients[n++];
+    program_.gradients.push_back({fresh, kept});
     events.push_back(
         {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1});
+    if (job_.train.optimizer.in_backward) step_and_free(events, weight, kept);
   }
 }
 

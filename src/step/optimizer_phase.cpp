@@ -11,10 +11,70 @@ namespace {
 using facts::VramCategory;
 }
 
+// Megatron's fp32 gradients beside a buffer of another type; none elsewhere.
+Bytes Assembler::main_gradient(const model::Weight& weight) const {
+  const DType stepped_as = stepped_type(layout_, weight);
+  if (!layout_.gradient_buffer || stepped_as == gradient_type(layout_, weight)) return {};
+  const std::int64_t shards = shards_of(layout_, weight, layout_.optimizer_shards);
+  return bytes_of(ceil_divide(model::elements(weight.shape), shards), stepped_as);
+}
+
+// One weight's step; what it holds until it, or a step of all weights at once, is done.
+std::vector<std::int32_t> Assembler::step_weight(std::vector<Event>& events,
+                                                 const model::Weight& weight) {
+  const OptimizerLayout& optimizer = layout_.optimizer;
+  const std::int64_t shard = ceil_divide(model::elements(weight.shape),
+                                         shards_of(layout_, weight, layout_.optimizer_shards));
+  const DType stepped_as = stepped_type(layout_, weight);
+  const DType graded_as = gradient_type(layout_, weight);
+  const Bytes stepped = bytes_of(shard, stepped_as);
+  std::vector<std::int32_t> held;
+  // The stepped type's gradient, when it is not the gradient's own: DeepSpeed casts its
+  // partition to fp32 (stage_1_and_2.py:2361).
+  if (stepped_as != graded_as && !layout_.gradient_buffer) {
+    held.push_back(slot(stepped, VramCategory::temporaries, "gradient in fp32"));
+  }
+  for (std::int64_t i = 0; i < optimizer.step_copies; ++i) {
+    held.push_back(slot(stepped, VramCategory::temporaries, "optimizer temporary"));
+  }
+  for (std::int32_t index : held) allocate(events, index);
+  if (job_.train.gradient_clipping) {
+    work(events, WorkKind::optimizer, 3 * bytes_of(shard, graded_as), "clip_grad_norm");
+  }
+  work(events, WorkKind::optimizer, stepped * Ratio(optimizer.passes), "optimizer");
+  return held;
+}
+
+// torchtune's optimizer_in_bwd (Tensor.register_post_accumulate_grad_hook): as soon as a gradient
+// is complete its own optimizer steps, and it is freed.
+void Assembler::step_and_free(std::vector<Event>& events, const model::Weight& weight,
+                              std::int32_t kept) {
+  for (std::int32_t index : step_weight(events, weight)) free(events, index);
+  free(events, kept);
+}
+
+void Assembler::step_in_backward(Unit& unit) {
+  if (!job_.train.optimizer.in_backward || layout_.gathers) return;
+  std::vector<Event> events;
+  for (const Event& event : unit.trace.backward) {
+    events.push_back(event);
+    if (event.kind != EventKind::keep_gradient) continue;
+    const std::int32_t kept = program_.gradients[static_cast<std::size_t>(event.index)].kept;
+    const auto& gradients = unit.trace.gradients;
+    const auto at = std::find(gradients.begin(), gradients.end(), kept) - gradients.begin();
+    step_and_free(events, unit.block->weights[static_cast<std::size_t>(at)], kept);
+  }
+  unit.trace.backward = std::move(events);
+}
+
 void Assembler::add_optimizer_step() {
   const OptimizerLayout& optimizer = layout_.optimizer;
   Phase phase{PhaseKind::optimizer, {}};
   Phase release{PhaseKind::optimizer, {}};
+  if (job_.train.optimizer.in_backward) {  // done; its states are made behind the first backward
+    program_.step.push_back({1, {std::move(phase)}});
+    return;
+  }
   for (const model::Segment& segment : graph_.segments) {
     Body body;
     Body after;
@@ -24,31 +84,14 @@ void Assembler::add_optimizer_step() {
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
         if (!steps(weight)) continue;
-        const std::int64_t shard = ceil_divide(
-            model::elements(weight.shape), shards_of(layout_, weight, layout_.optimizer_shards));
-        const DType stepped_as = stepped_type(layout_, weight);
-        const DType graded_as = gradient_type(layout_, weight);
-        const Bytes stepped = bytes_of(shard, stepped_as);
-        std::vector<std::int32_t> held;
-        if (layout_.gradient_buffer && stepped_as != graded_as) {
+        const Bytes wide = main_gradient(weight);
+        if (wide > Bytes()) {
           // _copy_model_grads_to_main_grads: kept until zero_grad of the next step.
-          const std::int32_t wide = slot(stepped, VramCategory::gradients, "gradient in fp32");
-          allocate(body.events, wide);
-          free(later.events, wide);
+          const std::int32_t index = slot(wide, VramCategory::gradients, "gradient in fp32");
+          allocate(body.events, index);
+          free(later.events, index);
         }
-        // The stepped type's gradient, when it is not the gradient's own: DeepSpeed casts its
-        // partition to fp32 (stage_1_and_2.py:2361).
-        if (stepped_as != graded_as && !layout_.gradient_buffer) {
-          held.push_back(slot(stepped, VramCategory::temporaries, "gradient in fp32"));
-        }
-        for (std::int64_t i = 0; i < optimizer.step_copies; ++i) {
-          held.push_back(slot(stepped, VramCategory::temporaries, "optimizer temporary"));
-        }
-        for (std::int32_t index : held) allocate(body.events, index);
-        if (job_.train.gradient_clipping) {
-          work(body.events, WorkKind::optimizer, 3 * bytes_of(shard, graded_as), "clip_grad_norm");
-        }
-        work(body.events, WorkKind::optimizer, stepped * Ratio(optimizer.passes), "optimizer");
+        const std::vector<std::int32_t> held = step_weight(body.events, weight);
         std::vector<Event>& freeing = optimizer.loop ? body.events : after.events;
         for (std::int32_t index : held) free(freeing, index);
       }
@@ -71,7 +114,7 @@ void Assembler::add_optimizer_step() {
 }
 
 void Assembler::release_gradients(std::vector<Event>& events, const Unit& unit) {
-  if (!profile_.gradients_set_to_none) return;
+  if (!profile_.gradients_set_to_none || job_.train.optimizer.in_backward) return;
   const bool sharded = layout_.gathers || layout_.gradient_shards > 1;
   for (std::int32_t index : sharded ? unit.sharded_gradients : unit.trace.gradients) {
     if (index >= 0) free(events, index);

@@ -144,6 +144,8 @@ struct Program {
   std::int64_t ranks = 1;
   // Communicators that allocate buffers outside of the allocator.
   std::int64_t communicators = 0;
+  // offload.activations: bytes of one rank that wait on the host between forward and backward.
+  Bytes offloaded_activations;
 };
 
 }  // namespace steelyard::step

@@ -74,9 +74,6 @@ Result<void> check_train(const facts::TrainKeys& train) {
                           "rmsnorm, rope, swiglu, cross_entropy, lora"));
     }
   }
-  if (train.optimizer.in_backward) {
-    return fail(not_yet("train.optimizer.in_backward", "true", "false"));
-  }
   return {};
 }
 
@@ -148,6 +145,24 @@ Result<void> check_parallel(const facts::ParallelKeys& parallel) {
   return {};
 }
 
+// Gradients that are applied and freed in backward, one by one.
+Result<void> check_in_backward(const facts::Job& job) {
+  if (!job.train.optimizer.in_backward) return {};
+  if (job.train.gradient_accumulation.value_or(1) > 1) {
+    return fail(misfit("train.optimizer.in_backward", "true",
+                       "false: train.gradient_accumulation is above 1",
+                       "gradients that are applied at once cannot be summed over micro-batches"));
+  }
+  const facts::Sharding sharding = job.parallel.sharding;
+  if (sharding == facts::Sharding::zero1 || sharding == facts::Sharding::zero2 ||
+      sharding == facts::Sharding::zero3) {
+    return fail(misfit("train.optimizer.in_backward", "true",
+                       "false: parallel.sharding is " + std::string(facts::name_of(sharding)),
+                       "DeepSpeed steps its partitions when all gradients are reduced"));
+  }
+  return {};
+}
+
 Result<void> check_offload(const facts::OffloadKeys& offload) {
   const auto stays = [](const char* key, facts::OffloadTo to) -> Result<void> {
     if (to == facts::OffloadTo::none) return {};
@@ -155,7 +170,9 @@ Result<void> check_offload(const facts::OffloadKeys& offload) {
   };
   STEELYARD_CHECK(stays("offload.parameters", offload.parameters));
   STEELYARD_CHECK(stays("offload.optimizer", offload.optimizer));
-  STEELYARD_CHECK(stays("offload.activations", offload.activations));
+  if (offload.activations == facts::OffloadTo::nvme) {
+    return fail(not_yet("offload.activations", "nvme", "none or cpu"));
+  }
   STEELYARD_CHECK(stays("offload.gradients", offload.gradients));
   return {};
 }
@@ -213,6 +230,7 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   STEELYARD_CHECK(check_samples(job.train));
   STEELYARD_CHECK(check_pictures(graph, job.train));
   STEELYARD_CHECK(check_parallel(job.parallel));
+  STEELYARD_CHECK(check_in_backward(job));
   STEELYARD_CHECK(check_split(graph, job.parallel));
   STEELYARD_CHECK(check_offload(job.offload));
   STEELYARD_CHECK(check_idle_keys(job));

@@ -32,7 +32,7 @@ std::int32_t Tape::new_slot(Bytes bytes, std::string_view operation, facts::Vram
 
 Tensor Tape::allocate(std::int64_t numel, DType dtype, std::string_view operation,
                       facts::VramCategory category) {
-  if (result_kept_ && uncached_.contains(results_++)) result_kept_ = false;  // computed as usual
+  if (cacheable_) ++results_;
   if (from_cache() && !cached_.empty()) {
     Tensor kept = alias(std::move(cached_.front()), numel, dtype);
     cached_.pop_front();
@@ -91,7 +91,8 @@ std::int32_t Tape::disown(const Tensor& tensor) {
 }
 
 void Tape::begin_operation(OperationKind kind, std::initializer_list<const Tensor*> reads) {
-  result_kept_ = cache_ != CacheMode::off && keeps_result(kind);
+  cacheable_ = cache_ != CacheMode::off && keeps_result(kind);
+  result_kept_ = cacheable_ && !uncached_.contains(results_);
   if (options_.compiled) {
     settle_rest();
     operation_ = kind;
@@ -112,7 +113,7 @@ void Tape::set_cache(CacheMode mode) {
   cache_ = mode;
   products_ = 0;
   results_ = 0;
-  result_kept_ = false;
+  cacheable_ = result_kept_ = false;
 }
 
 std::set<std::size_t> Tape::unread_results() {
@@ -150,6 +151,9 @@ NodeRef Tape::make_node(std::string_view operation, std::vector<Edge> inputs,
   node->name = intern(std::string(operation) + "_backward");
   node->inputs = std::move(inputs);
   node->saved = std::move(saved);
+  if (options_.offloads_saved && !recomputing_) {
+    for (StorageRef& storage : node->saved) storage = offloaded(storage);
+  }
   node->backward = std::move(backward);
   return node;
 }
@@ -225,6 +229,9 @@ void Tape::run_backward(const Tensor& root, Tensor gradient) {
     const std::size_t colon = full.find(": ");
     module_ = colon == std::string::npos ? std::string() : full.substr(0, colon);
 
+    for (const StorageRef& storage : current.node->saved) {
+      if (storage->on_host) materialise(storage);
+    }
     if (options_.compiled) {
       begin_operation(OperationKind::pointwise);
       reads_ = current.node->saved;

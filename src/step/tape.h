@@ -45,6 +45,7 @@ struct Storage {
   bool cast = false;      // autocast's copy of a parameter
   // Compiled code: nothing is allocated yet; computed from `sources` where it is read.
   bool pending = false;
+  bool on_host = false;  // a saved tensor's copy, allocated again when its node runs
   std::vector<std::shared_ptr<Storage>> sources;
   std::vector<std::pair<DType, std::weak_ptr<Storage>>> casts;  // of the whole, compiled code
 
@@ -127,6 +128,9 @@ struct TapeOptions {
   bool kernel_temporaries = true;
   // torch 1.13: mean(dim) saves its input.
   bool mean_saves_input = false;
+  // offload.activations: saved tensors go to the host and come back for their node
+  // (tape_offload.cpp).
+  bool offloads_saved = false;
   // torch.compile: pointwise chains are fused and recomputed in backward (tape_compiled.cpp).
   bool compiled = false;
   // Ranks that split this layer's features or tokens among them.
@@ -183,6 +187,13 @@ class Tape {
   // `leaf_gradient`, in the order in which PyTorch would accumulate them.
   void run_backward(const Tensor& root, Tensor gradient);
   std::function<void(std::int32_t leaf, Tensor gradient)> leaf_gradient;
+
+  // What stands for a saved tensor while it is on the host; itself where it stays.
+  [[nodiscard]] StorageRef offloaded(const StorageRef& storage);
+  // The copies to the host are done.
+  void drain_stash();
+  // Bytes sent to the host so far.
+  [[nodiscard]] Bytes offloaded_bytes() const { return offloaded_; }
 
   // Autocast's cached copy of a weight in the compute type; made at its first use.
   [[nodiscard]] Tensor cast_weight(const Tensor& weight);
@@ -256,6 +267,8 @@ class Tape {
   TapeOptions options_;
   std::vector<Event> discarded_;  // outlives the tensors below that may still be freed
   std::vector<Event>* sink_ = &discarded_;
+  std::deque<StorageRef> stash_;  // on their way to the host
+  Bytes offloaded_;
   bool grad_enabled_ = true;
   bool in_backward_ = false;
   bool recomputing_ = false;
@@ -266,7 +279,8 @@ class Tape {
   std::size_t last_saved_ = 0;       // nothing is saved by events behind this index
   std::unordered_map<std::int32_t, Tensor> casts_;  // by leaf
   CacheMode cache_ = CacheMode::off;
-  bool result_kept_ = false;  // of the current operation, by the cache
+  bool cacheable_ = false;    // the current operation's results, by the policy
+  bool result_kept_ = false;  // and they are not left out
   std::int64_t products_ = 0;
   std::deque<StorageRef> cached_;
   std::size_t results_ = 0;  // that the cache could keep, seen so far

@@ -94,10 +94,14 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
                                              {{"early_stop", Checkpoint::early_stop},
                                               {"whole", Checkpoint::whole},
                                               {"reentrant", Checkpoint::reentrant}}));
-  STEELYARD_TRY(compiles_ends, read<bool>(profile, "compile", v.compiles_ends,
-                                          {{"everything", true}, {"layers", false}}));
   STEELYARD_TRY(score_buffer, read<bool>(profile, "attention_scores", v.score_buffer,
                                          {{"global_buffer", true}, {"own", false}}));
+  STEELYARD_TRY(
+      compiles,
+      read<CompileScope>(profile, "compile", v.compiles,
+                         {{"everything", CompileScope::everything},
+                          {"layers", CompileScope::layers},
+                          {"layers_and_chunked_loss", CompileScope::layers_and_chunked_loss}}));
   STEELYARD_TRY(mean, read<bool>(profile, "mean", v.mean_saves_input,
                                  {{"saves_input", true}, {"saves_nothing", false}}));
   STEELYARD_TRY(experts,
@@ -119,7 +123,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
   v.math_attention = math;
   v.score_buffer = score_buffer;
   v.checkpoint = checkpoint;
-  v.compiles_ends = compiles_ends;
+  v.compiles = compiles;
   v.mean_saves_input = mean;
   v.dropout = profile.dropout;
   v.keeps_logits = profile.keeps_logits;

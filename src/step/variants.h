@@ -35,6 +35,10 @@ enum class AttentionKernel { flash, efficient, math };
 // result and gradient through the backward of what it computed again
 enum class Checkpoint { early_stop, whole, reentrant };
 
+// train.compile: the whole model with its loss | each layer by itself | the same, and a loss that
+// works in chunks
+enum class CompileScope { everything, layers, layers_and_chunked_loss };
+
 struct Variants {
   RmsNorm rms_norm = RmsNorm::upcast;
   Rotary rotary = Rotary::rotate_half;
@@ -49,7 +53,7 @@ struct Variants {
   Experts experts = Experts::loop;
   AttentionKernel attention = AttentionKernel::flash;
   Checkpoint checkpoint = Checkpoint::early_stop;
-  bool compiles_ends = true;  // train.compile: embedding, head and loss too, not the layers alone
+  CompileScope compiles = CompileScope::everything;
   bool dropout = true;
   bool mean_saves_input = false;
   bool keeps_logits = false;

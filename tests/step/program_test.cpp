@@ -261,8 +261,6 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Unsupported{"train.fused_kernels",
                     [](Job& j) { j.train.fused_kernels = {facts::FusedKernel::moe}; }},
-        Unsupported{"train.optimizer.in_backward",
-                    [](Job& j) { j.train.optimizer.in_backward = true; }},
         Unsupported{"train.tokens_per_batch", [](Job& j) { j.train.tokens_per_batch = 4096; }},
         Unsupported{"train.precision",
                     [](Job& j) { j.train.precision = facts::Precision::fp8_mixed; }},
@@ -273,7 +271,7 @@ INSTANTIATE_TEST_SUITE_P(
         Unsupported{"offload.optimizer",
                     [](Job& j) { j.offload.optimizer = facts::OffloadTo::cpu; }},
         Unsupported{"offload.activations",
-                    [](Job& j) { j.offload.activations = facts::OffloadTo::cpu; }},
+                    [](Job& j) { j.offload.activations = facts::OffloadTo::nvme; }},
         Unsupported{"offload.gradients",
                     [](Job& j) { j.offload.gradients = facts::OffloadTo::cpu; }},
         Unsupported{"train.decoder_sequence_length",
