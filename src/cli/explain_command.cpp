@@ -20,7 +20,8 @@ Result<ExitStatus> run_explain(const Session& session, const ExplainOptions& opt
   STEELYARD_TRY(catalog, open_catalog(session));
   Result<plan::Request> request = request_of(read, catalog);
   if (!request) return fail(placed(request.error(), read));
-  Result<facts::Job> resolved = plan::resolve(request->job, request->model, request->machine);
+  Result<facts::Job> resolved =
+      plan::resolve(request->job, request->model, request->machine, request->constants.framework);
   if (!resolved) return fail(placed(resolved.error(), read));
   const facts::Job& job = *resolved;
   session.terminal.out << (options.json ? codec::to_json(codec::to_value(job)) + "\n"

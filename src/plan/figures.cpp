@@ -119,6 +119,7 @@ Result<void> measure_ram(const Request& request, const step::Program& program, B
   wanted.states = &program.states;
   wanted.constants = &request.constants.host;
   wanted.sample_bytes = sample;
+  wanted.offloaded_activations = program.offloaded_activations;
   STEELYARD_TRY(host, ram::host_memory(wanted));
   plan.ram = std::move(host);
   if (plan.ram.capacity) {
@@ -258,7 +259,8 @@ Bytes sample_bytes(const step::Program& program, const model::Graph& graph) {
 
 Result<Plan> figures(const Request& request, const Plan* alike) {
   Plan plan;
-  STEELYARD_TRY(job, resolve(request.job, request.model, request.machine));
+  STEELYARD_TRY(job,
+                resolve(request.job, request.model, request.machine, request.constants.framework));
   plan.job = std::move(job);
   plan.machine = request.machine;
   const model::SampleShape whole = sample_shape(plan.job, *plan.job.train.micro_batch);

@@ -151,13 +151,16 @@ Result<void> resolve_batch(Job& job) {
   return {};
 }
 
-Result<void> resolve_optimizer(Job& job) {
+Result<void> resolve_optimizer(Job& job, const facts::FrameworkProfile& framework) {
   facts::OptimizerKeys& optimizer = job.train.optimizer;
   if (optimizer.fused.value_or(false) && optimizer.foreach.value_or(false)) {
     return fail(impossible("train.optimizer", "fused and foreach both true", "one of them", ""));
   }
   // DeepSpeed replaces AdamW with its own fused kernel.
-  const bool fused = is_zero(job.parallel.sharding) && !optimizer.foreach.value_or(false);
+  const auto habit = framework.operators.find("optimizer");
+  const bool habitual = habit != framework.operators.end() && habit->second == "fused";
+  const bool fused =
+      (is_zero(job.parallel.sharding) || habitual) && !optimizer.foreach.value_or(false);
   fill(job, optimizer.fused, "train.optimizer.fused", fused, Origin::fallback);
   fill(job, optimizer.foreach, "train.optimizer.foreach", !*optimizer.fused, Origin::fallback);
   const bool is_short = own_type(job.train.precision) != ShortPrecision::fp32;
@@ -243,11 +246,12 @@ model::SampleShape sample_shape(const Job& job, std::int64_t batch) {
   return shape;
 }
 
-Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machine& machine) {
+Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machine& machine,
+                    const facts::FrameworkProfile& framework) {
   STEELYARD_CHECK(resolve_ranks(job, machine));
   STEELYARD_CHECK(resolve_sharding(job));
   STEELYARD_CHECK(resolve_batch(job));
-  STEELYARD_CHECK(resolve_optimizer(job));
+  STEELYARD_CHECK(resolve_optimizer(job, framework));
   STEELYARD_TRY(graph, model::build(model, sample_shape(job, 1)));
   STEELYARD_CHECK(resolve_sample(job, graph));
   STEELYARD_CHECK(resolve_data(job, graph, machine));

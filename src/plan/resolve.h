@@ -3,6 +3,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "facts/constants.h"
 #include "facts/job.h"
 #include "facts/machine.h"
 #include "facts/model_source.h"
@@ -13,7 +14,9 @@ namespace steelyard::plan {
 // What the job says of its samples; `batch` of them.
 [[nodiscard]] model::SampleShape sample_shape(const facts::Job& job, std::int64_t batch);
 
+// `framework` says which of AdamW's kernels its recipes choose (operators.optimizer: fused).
 [[nodiscard]] Result<facts::Job> resolve(facts::Job job, const facts::ModelSource& model,
-                                         const facts::Machine& machine);
+                                         const facts::Machine& machine,
+                                         const facts::FrameworkProfile& framework = {});
 
 }  // namespace steelyard::plan

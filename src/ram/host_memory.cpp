@@ -74,6 +74,7 @@ Result<facts::RamPlan> host_memory(const Request& request) {
   steady[RamCategory::parameters] = offloaded.parameters;
   steady[RamCategory::gradients] = offloaded.gradients;
   steady[RamCategory::optimizer] = offloaded.optimizer;
+  steady[RamCategory::activations] = request.offloaded_activations * node.ranks;
   STEELYARD_CHECK(add_data_path(node, request.sample_bytes, steady, plan.notes));
 
   facts::RamBytes& checkpoint = phase(RamPhase::checkpoint) = steady;

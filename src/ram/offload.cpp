@@ -152,10 +152,10 @@ Error refused(ErrorCode code, const char* key, std::string found, const char* ac
 
 Result<void> check(const Node& node) {
   const facts::OffloadKeys& offload = node.job.offload;
-  if (offload.activations != OffloadTo::none) {
+  if (offload.activations == OffloadTo::nvme) {
     return fail(refused(ErrorCode::not_supported, "offload.activations",
                         std::string(facts::name_of(offload.activations)),
-                        "\"none\" in this version"));
+                        "\"none\" or \"cpu\" in this version"));
   }
   if (offload.embeddings != facts::EmbeddingOffload::none) {
     return fail(refused(ErrorCode::not_supported, "offload.embeddings",

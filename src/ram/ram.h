@@ -15,7 +15,8 @@ struct Request {
   const facts::Machine* machine = nullptr;
   const step::StateSizes* states = nullptr;
   const facts::HostConstants* constants = nullptr;
-  Bytes sample_bytes;  // one sample in host memory, ready for the GPU
+  Bytes sample_bytes;             // one sample in host memory, ready for the GPU
+  Bytes offloaded_activations{};  // of one rank, between forward and backward
 };
 
 // Host memory of one node, phase by phase. Rules: docs/model/host-memory.md.

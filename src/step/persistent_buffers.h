@@ -17,8 +17,8 @@ struct BufferRules {
   // Parameters begin at multiples of 64 elements and buckets end at multiples of what the ranks
   // divide: only where shards are cut out of buckets.
   bool padded = false;
-  std::int64_t ranks = 1;                    // that share the shards
-  bool pads_for_high_bandwidth = false;      // bucket ends at multiples of 2^16 besides
+  std::int64_t ranks = 1;                      // that share the shards
+  bool pads_for_high_bandwidth = false;        // bucket ends at multiples of 2^16 besides
   std::optional<std::int64_t> bucket_numel{};  // a bucket closes when it holds as many; none: one
 };
 

@@ -12,6 +12,7 @@ struct Example {
   step::StateSizes states;
   facts::HostConstants constants;
   Bytes sample_bytes = Bytes(1 << 20);
+  Bytes offloaded_activations;
 
   Example() {
     job.machine.gpus = 8;
@@ -51,7 +52,8 @@ struct Example {
                         .machine = &machine,
                         .states = &states,
                         .constants = &constants,
-                        .sample_bytes = sample_bytes});
+                        .sample_bytes = sample_bytes,
+                        .offloaded_activations = offloaded_activations});
   }
 
   void set_parameters(std::int64_t parameters, std::int64_t width, bool short_with_master) {

@@ -154,9 +154,17 @@ TEST(Offload, nvmeKeepsSwapBuffersOnly) {
   EXPECT_EQ(bytes[RamCategory::optimizer], 4_GiB * 4 * 8);
 }
 
+// What waits on the host between forward and backward, of every rank.
+TEST(Offload, countsActivations) {
+  Example example;
+  example.job.offload.activations = OffloadTo::cpu;
+  example.offloaded_activations = 3_GiB;
+  EXPECT_EQ(steady(example)[RamCategory::activations], 3_GiB * 8);
+}
+
 TEST(Offload, refusesWhatItCannotSay) {
   Example activations;
-  activations.job.offload.activations = OffloadTo::cpu;
+  activations.job.offload.activations = OffloadTo::nvme;
   ASSERT_FALSE(activations.plan());
   EXPECT_EQ(activations.plan().error().code, ErrorCode::not_supported);
   EXPECT_EQ(activations.plan().error().subject, "offload.activations");
