@@ -35,7 +35,6 @@ void describe_model(const Request& request, const model::Graph& graph,
   plan.model.active_parameters = model::active_parameter_count(graph);
   plan.model.forward_flops_per_sample =
       model::forward_flops(graph) / static_cast<double>(graph.batch);
-  plan.model.backward_flops_per_sample = plan.model.forward_flops_per_sample * kBackwardPerForward;
   Flops attention;
   for (const model::Segment& segment : graph.segments) {
     for (const model::Block& block : segment.blocks) {
@@ -45,7 +44,13 @@ void describe_model(const Request& request, const model::Graph& graph,
       }
     }
   }
-  plan.model.attention_forward_flops_per_sample = attention / static_cast<double>(graph.batch);
+  attention = attention / static_cast<double>(graph.batch);
+  plan.model.attention_forward_flops_per_sample = attention;
+  plan.model.backward_flops_per_sample = plan.model.forward_flops_per_sample * kBackwardPerForward;
+  // Frozen weights get no gradient: their inputs' gradients are all, and attention's two.
+  if (request.job.train.method != facts::Method::full) {
+    plan.model.backward_flops_per_sample = plan.model.forward_flops_per_sample + attention;
+  }
 }
 
 using Programs = std::vector<step::RankProgram>;

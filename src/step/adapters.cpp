@@ -231,7 +231,8 @@ bool LowRank::fuses() const {
   const bool asked = std::find(train.fused_kernels.begin(), train.fused_kernels.end(),
                                facts::FusedKernel::lora) != train.fused_kernels.end();
   const bool quantized = train.base_quantization != facts::BaseQuantization::none;
-  return asked && (quantized || !habits_.fuses_quantized_only);
+  // Over a tensor-parallel group each linear is split by itself.
+  return asked && job_.parallel.tensor == 1 && (quantized || !habits_.fuses_quantized_only);
 }
 
 std::string LowRank::linears() const {
@@ -331,6 +332,7 @@ Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile) 
   STEELYARD_TRY(inputs, word(profile, "lora_recomputed_inputs", "as_is", "require_grad"));
   STEELYARD_TRY(parts, word(profile, "lora_fused_projection", "whole", "parts"));
   STEELYARD_TRY(head, word(profile, "lora_quantized_head", "kept", "quantized"));
+  STEELYARD_TRY(input, word(profile, "lora_quantized_product", "saves_nothing", "saves_input"));
   STEELYARD_TRY(fused, word(profile, "lora_kernel", "any_base", "quantized_base"));
   habits.promotes = promotes;
   habits.autocast = autocast;
@@ -340,6 +342,7 @@ Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile) 
   habits.adapts_fused_parts = parts;
   habits.quantizes_head = head;
   habits.fuses_quantized_only = fused;
+  habits.keeps_quantized_input = input;
   return habits;
 }
 

@@ -24,7 +24,8 @@ struct AdapterHabits {
   bool inputs_require_grad = false;  // embeddings' output is made to, when layers are recomputed
   bool adapts_fused_parts = false;   // q_proj of a fused projection is adapted alone
   bool quantizes_head = false;
-  bool fuses_quantized_only = false;  // the `lora` kernel is for a quantized base
+  bool keeps_quantized_input = false;  // products over a quantized matrix save their input
+  bool fuses_quantized_only = false;   // the `lora` kernel is for a quantized base
 };
 
 // Errors: a word that nobody knows.

@@ -94,7 +94,8 @@ BlockOptions Assembler::block_options() const {
   options.variants = variants_;
   options.weight_dtype = layout_.used;
   options.weight_type = [this](const model::Weight& weight) { return used_type(layout_, weight); };
-  options.quantization = {layout_.quantization, layout_.nested_statistics};
+  options.quantization = {layout_.quantization, layout_.nested_statistics,
+                          habits_.keeps_quantized_input};
   const bool whole_gradients = !layout_.gathers && layout_.gradient_shards == 1;
   options.gradients_exist = !profile_.gradients_set_to_none && whole_gradients;
   options.accumulates = micro_batches() > 1 && whole_gradients;

@@ -110,6 +110,11 @@ Tensor run_layer_norm(Tape& tape, const OperatorCall& call) {
   return layer_norm(tape, call.inputs[0], weight, bias, call.input_shapes[0].back());
 }
 
+// Configurations name transformers' activations; other codes have one kernel for these.
+bool is_written_out_gelu(ActivationKind kind) {
+  return kind == ActivationKind::gelu_new || kind == ActivationKind::gelu_fast;
+}
+
 }  // namespace
 
 Tensor activation(Tape& tape, ActivationKind kind, Tensor x) {
@@ -168,6 +173,9 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
       return {call.recomputed ? recomputed_attention(tape, call) : attention(tape, call)};
     case OperatorKind::activation:
       if (op.in_place) return {relu_in_place(tape, call.inputs[0])};
+      if (call.variants->fused_gelu && is_written_out_gelu(op.activation)) {
+        return {gelu(tape, call.inputs[0])};
+      }
       return {activation(tape, op.activation, call.inputs[0])};
     case OperatorKind::gated_activation: return {gated_activation(tape, call)};
     case OperatorKind::bias_activation:

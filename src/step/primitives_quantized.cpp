@@ -95,7 +95,7 @@ Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias, std::in
   const bool wants_bias = bias && bias.requires_grad && tape.grad_enabled();
   if (!tape.tracks({&a}) && !wants_bias) return to(tape, std::move(y), x.dtype);
   std::vector<StorageRef> saved;
-  if (is_int8) saved.push_back(a.storage);  // ctx.tensors keeps A
+  if (is_int8 || how.keeps_input) saved.push_back(a.storage);  // ctx.tensors keeps A
   const bool wants_x = a.requires_grad;
   std::vector<Edge> edges = {Tape::edge_of(a)};
   if (wants_bias) edges.push_back(Tape::edge_of(bias));

@@ -14,7 +14,8 @@ namespace steelyard::step {
 
 struct Quantized {
   facts::BaseQuantization kind = facts::BaseQuantization::none;
-  bool nested = false;  // 4-bit statistics are themselves quantized
+  bool nested = false;       // 4-bit statistics are themselves quantized
+  bool keeps_input = false;  // bitsandbytes up to 0.41 saved it with the packed matrix
 };
 
 // A full copy of a quantized matrix; what making it takes besides is gone when this returns.

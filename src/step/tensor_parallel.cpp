@@ -230,7 +230,15 @@ void Splitter::add_columns(Operator op) {
   const std::int64_t before = shape(out).back();
   op.inputs[0] = whole_input(op.inputs[0], op.name);
   place(out, Placement::features);
-  for (std::int32_t weight : op.weights) split_weight(weight, before, shape(out).back());
+  const std::int64_t own = shape(out).back();
+  for (std::size_t i = 0; i < op.weights.size() && i < 2; ++i) {
+    split_weight(op.weights[i], before, own);
+  }
+  if (op.adapter_rank > 0) {  // A is whole on every rank, B's rows are those of the columns
+    const std::int64_t outputs = std::max<std::int64_t>(1, op.adapter_outputs * own / before);
+    result_.weights[static_cast<std::size_t>(op.weights[3])].shape[0] = outputs;
+    op.adapter_outputs = outputs;
+  }
   push(std::move(op));
 }
 
@@ -239,6 +247,9 @@ void Splitter::add_rows(Operator op) {
   const TensorRef out = op.outputs[0];
   const std::int64_t before = source_.tensors[static_cast<std::size_t>(in.index)].shape.back();
   split_weight(op.weights[0], before, shape(in).back());
+  if (op.adapter_rank > 0) {  // A is split like the input, B is whole
+    result_.weights[static_cast<std::size_t>(op.weights[2])].shape[1] = shape(in).back();
+  }
   const TensorRef partial =
       new_tensor(op.name + " partial", source_.tensors[static_cast<std::size_t>(out.index)].shape);
   op.outputs[0] = partial;

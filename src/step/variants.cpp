@@ -115,6 +115,9 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
   STEELYARD_TRY(in_model, read<bool>(profile, "loss_place", v.loss_in_model,
                                      {{"in_model", true}, {"outside", false}}));
   v.loss_in_model = in_model;
+  STEELYARD_TRY(fused_gelu, read<bool>(profile, "gelu", v.fused_gelu,
+                                       {{"as_configured", false}, {"fused", true}}));
+  v.fused_gelu = fused_gelu;
   v.rms_norm = rms_norm;
   v.rotary = rotary;
   v.loss = loss.types;

@@ -42,6 +42,7 @@ enum class CompileScope { everything, layers, layers_and_chunked_loss };
 struct Variants {
   RmsNorm rms_norm = RmsNorm::upcast;
   Rotary rotary = Rotary::rotate_half;
+  bool fused_gelu = false;    // gelu_new and gelu_fast are F.gelu, not written out
   bool fused_swiglu = false;  // silu(gate) * up as one kernel
   LossTypes loss = LossTypes::upcast;
   CrossEntropy cross_entropy = CrossEntropy::eager;

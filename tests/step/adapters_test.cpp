@@ -155,6 +155,26 @@ TEST(Qlora, QuantizesLayersButNotEmbeddingAndHead) {
   }
 }
 
+// Over two ranks: q is split by columns (A whole, B halved), o by rows (A halved, B whole).
+TEST(Adapters, AreSplitWithTheirLinears) {
+  facts::Job job = lora_job({"q_proj", "o_proj"});
+  job.machine.gpus = job.parallel.tensor = 2;
+  job.parallel.data = 1;
+  const auto programs = programs_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
+  ASSERT_TRUE(programs) << to_text(programs.error());
+  std::int64_t adapters = 0;
+  play(
+      programs->front().program, programs->front().program.setup,
+      [&](const Event& event, std::int64_t) {
+        const Program& program = programs->front().program;
+        const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+        if (program.names[static_cast<std::size_t>(slot.name)].find("lora_") != std::string::npos) {
+          adapters += slot.bytes.value();
+        }
+      });
+  EXPECT_EQ(adapters, 2 * 3 * (8 * 64 + 8 * 32 + 8 * 32 + 8 * 64));
+}
+
 // What is allocated in the setup is what the states say, and only adapters are stepped.
 TEST(Qlora, HoldsWhatItsStatesSay) {
   const facts::Job job = qlora_job(BaseQuantization::nf4_dq);
