@@ -6,6 +6,7 @@
 
 #include "step/loss_operator.h"
 #include "step/operators.h"
+#include "step/primitives.h"
 
 namespace steelyard::step {
 
@@ -211,8 +212,10 @@ void BlockRun::hold_cache(const model::Operator& op) {
 
 // Behind the loss come the logits that the model returned.
 void BlockRun::hold_logits(std::vector<Tensor>& outputs) {
-  if (!options_.variants.keeps_logits) return;
+  const bool widens = options_.variants.widens_outputs && tape_.arithmetic().autocast;
   for (std::size_t i = 1; i < outputs.size(); ++i) {
+    if (widens) outputs[i] = to(tape_, Tensor(outputs[i]), DType::fp32);
+    if (!options_.variants.keeps_logits) continue;
     tape_.materialise(outputs[i]);
     held_.push_back(std::move(outputs[i]));
   }

@@ -118,6 +118,9 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
   STEELYARD_TRY(fused_gelu, read<bool>(profile, "gelu", v.fused_gelu,
                                        {{"as_configured", false}, {"fused", true}}));
   v.fused_gelu = fused_gelu;
+  STEELYARD_TRY(widens, read<bool>(profile, "autocast_outputs", v.widens_outputs,
+                                   {{"as_they_are", false}, {"fp32", true}}));
+  v.widens_outputs = widens;
   v.rms_norm = rms_norm;
   v.rotary = rotary;
   v.loss = loss.types;

@@ -58,7 +58,8 @@ struct Variants {
   bool dropout = true;
   bool mean_saves_input = false;
   bool keeps_logits = false;
-  bool loss_in_model = true;  // the model's forward() computes the loss, not its caller
+  bool widens_outputs = false;  // under autocast: accelerate's convert_outputs_to_fp32
+  bool loss_in_model = true;    // the model's forward() computes the loss, not its caller
 };
 
 // The profile's words, and what the job's own keys put in their place: train.attention, train.loss,
