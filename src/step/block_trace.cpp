@@ -75,7 +75,6 @@ class BlockRun {
   void backward(const Tensor& input, Tensor output, bool last);
   void collect_gradients();
   [[nodiscard]] std::int32_t kept_gradient(std::int32_t fresh);
-  void hold_for_caller(const Tensor& output, bool last);
   void hand_on(const Tensor& output);
 
   Program& program_;
@@ -196,8 +195,8 @@ Tensor BlockRun::forward(const Tensor& input) {
     }
   }
   tape_.enter("");
-  Tensor output;  // none from a block that only makes shared tensors
-  if (block_.output.index >= 0) output = tensor_of(block_.output);
+  // None from a block that only makes shared tensors.
+  Tensor output = block_.output.index >= 0 ? tensor_of(block_.output) : Tensor();
   for (Tensor& tensor : live_) tensor = Tensor();
   return output;
 }
@@ -205,9 +204,8 @@ Tensor BlockRun::forward(const Tensor& input) {
 // past_key_values: views of the projections, held by the model's outputs.
 void BlockRun::hold_cache(const model::Operator& op) {
   std::vector<Tensor>& holder = options_.variants.keeps_logits ? held_ : cache_;
-  for (std::size_t i = 1; i < op.inputs.size() && i < 3; ++i) {
-    holder.push_back(tensor_of(op.inputs[i]));
-  }
+  holder.push_back(tensor_of(op.inputs[1]));
+  holder.push_back(tensor_of(op.inputs[2]));
 }
 
 // Behind the loss come the logits that the model returned.
@@ -340,10 +338,6 @@ std::int32_t BlockRun::kept_gradient(std::int32_t fresh) {
   return static_cast<std::int32_t>(program_.slots.size()) - 1;
 }
 
-void BlockRun::hold_for_caller(const Tensor& output, bool last) {
-  if (last) held_.push_back(output);  // `loss` lives until the step ends
-}
-
 // The forward pass once more, now saving; its result.
 Tensor BlockRun::recompute(const Tensor& input) {
   const std::size_t start = trace_.backward.size();
@@ -435,7 +429,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   trace_.output_requires_grad = trains(input) || options_.output_made_leaf;
   if (!again_) list_saved();
   if (last) {
-    hold_for_caller(output, last);
+    held_.push_back(output);  // `loss` lives until the step ends
   } else if (output) {
     hand_on(output);
   }

@@ -60,6 +60,20 @@ void apply(const facts::TrainKeys& train, Variants& v) {
   }
 }
 
+// Where the loss is computed, and what becomes of the outputs.
+Result<void> read_outputs(const facts::FrameworkProfile& profile, Variants& v) {
+  STEELYARD_TRY(in_model, read<bool>(profile, "loss_place", v.loss_in_model,
+                                     {{"in_model", true}, {"outside", false}}));
+  v.loss_in_model = in_model;
+  STEELYARD_TRY(fused_gelu, read<bool>(profile, "gelu", v.fused_gelu,
+                                       {{"as_configured", false}, {"fused", true}}));
+  v.fused_gelu = fused_gelu;
+  STEELYARD_TRY(widens, read<bool>(profile, "autocast_outputs", v.widens_outputs,
+                                   {{"as_they_are", false}, {"fp32", true}}));
+  v.widens_outputs = widens;
+  return {};
+}
+
 }  // namespace
 
 Result<Variants> variants_of(const facts::FrameworkProfile& profile,
@@ -112,15 +126,6 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
                               profile, "gathered_input", v.gathered_input,
                               {{"whole", GatheredInput::whole}, {"part", GatheredInput::part}}));
   v.gathered_input = gathered;
-  STEELYARD_TRY(in_model, read<bool>(profile, "loss_place", v.loss_in_model,
-                                     {{"in_model", true}, {"outside", false}}));
-  v.loss_in_model = in_model;
-  STEELYARD_TRY(fused_gelu, read<bool>(profile, "gelu", v.fused_gelu,
-                                       {{"as_configured", false}, {"fused", true}}));
-  v.fused_gelu = fused_gelu;
-  STEELYARD_TRY(widens, read<bool>(profile, "autocast_outputs", v.widens_outputs,
-                                   {{"as_they_are", false}, {"fp32", true}}));
-  v.widens_outputs = widens;
   v.rms_norm = rms_norm;
   v.rotary = rotary;
   v.loss = loss.types;
@@ -133,6 +138,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
   v.mean_saves_input = mean;
   v.dropout = profile.dropout;
   v.keeps_logits = profile.keeps_logits;
+  STEELYARD_CHECK(read_outputs(profile, v));
   apply(train, v);
   return v;
 }
