@@ -46,14 +46,25 @@ TensorRef add_attention(BlockBuilder& block, TensorRef x, const AttentionPart& p
   const std::string module = part.module + ".";
   const AttentionShape& shape = part.shape;
   const LinearOptions options{.bias = part.qkv_bias};
-  TensorRef q = block.linear(module + "q_proj", x, shape.heads * shape.head_dim, options);
-  if (part.qk_norm == QkNorm::rms_whole) q = block.rms_norm(module + part.q_norm, q);
-  TensorRef k = block.linear(module + "k_proj", x, shape.kv_heads * shape.head_dim, options);
-  if (part.qk_norm == QkNorm::rms_whole) k = block.rms_norm(module + part.k_norm, k);
-  TensorRef v = block.linear(module + "v_proj", x, shape.kv_heads * shape.head_dim, options);
-  q = block.heads(module + "q_heads", q, shape.heads);
-  k = block.heads(module + "k_heads", k, shape.kv_heads);
-  v = block.heads(module + "v_heads", v, shape.kv_heads);
+  const bool normed_whole = part.qk_norm == QkNorm::rms_whole;
+  // self.q_proj(x).view(...).transpose(1, 2), then the same of k and v; with norms of the whole
+  // width the views come last (modeling_olmo2.py).
+  const auto heads = [&](const std::string& name, TensorRef y, std::int64_t count) {
+    return block.heads(module + name + "_heads", y, count);
+  };
+  const auto projected = [&](const std::string& name, std::int64_t count, const std::string& norm) {
+    TensorRef y = block.linear(module + name + "_proj", x, count * shape.head_dim, options);
+    if (!normed_whole) return heads(name, y, count);
+    return norm.empty() ? y : block.rms_norm(module + norm, y);
+  };
+  TensorRef q = projected("q", shape.heads, part.q_norm);
+  TensorRef k = projected("k", shape.kv_heads, part.k_norm);
+  TensorRef v = projected("v", shape.kv_heads, "");
+  if (normed_whole) {
+    q = heads("q", q, shape.heads);
+    k = heads("k", k, shape.kv_heads);
+    v = heads("v", v, shape.kv_heads);
+  }
   return add_attention_core(block, q, k, v, part);
 }
 

@@ -32,7 +32,7 @@ void add(Part& sum, const Part& part, std::int64_t times) {
 }
 
 bool belongs_to_optimizer(PhaseKind kind) {
-  return kind == PhaseKind::optimizer || kind == PhaseKind::zero_grad;
+  return kind == PhaseKind::clip || kind == PhaseKind::optimizer || kind == PhaseKind::zero_grad;
 }
 
 void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phase) {

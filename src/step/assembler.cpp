@@ -18,13 +18,14 @@ Assembler::Assembler(const Stage& stage, const facts::Job& job,
       groups_(groups_of(job)) {}
 
 Program Assembler::assemble() {
+  add_parameters();
   add_batch();
   add_score_buffer();
-  add_parameters();
   add_optimizer_states();
   add_communication_buffers();
   if (!profile_.gradients_set_to_none) add_existing_gradients();
   add_micro_batches();
+  add_clipping();
   add_optimizer_step();
   add_zero_grad();
   program_.offloaded_activations = program_.in_flight * program_.offloaded_activations;
@@ -100,6 +101,12 @@ void Assembler::work(std::vector<Event>& events, WorkKind kind, Bytes traffic,
 
 std::int64_t Assembler::micro_batches() const {
   return job_.train.gradient_accumulation.value_or(1);
+}
+
+// The loop's variables (`loss`, `outputs`) hold what the last micro-batch made until the step ends.
+// A pipeline's schedule lets go of each micro-batch by itself.
+bool Assembler::held_to_the_end() const {
+  return job_.parallel.pipeline == 1 && program_.in_flight == 1;
 }
 
 // DDP and ZeRO-1 reduce with the last micro-batch only (no_sync); what shards gradients reduces

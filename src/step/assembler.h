@@ -48,8 +48,8 @@ class Assembler {
   // A run of layers that the rank passes through in one go; several with virtual stages.
   struct Chunk {
     std::vector<Chain> chains;
-    std::vector<std::int32_t> shared_slots;  // of tensors that its layers share
-    std::int32_t mask = -1;                  // of the model's own attention code
+    std::vector<std::int32_t> unheld;  // of tensors that its layers share, and no backward reads
+    std::int32_t mask = -1, mask_source = -1;  // of the model's own attention code
     std::int32_t live_window = -1;  // ZeRO-3 keeps gathered parameters that are soon needed again
     // Between stages; -1 where the model begins or ends.
     std::int32_t received = -1, sent = -1, received_gradient = -1, sent_gradient = -1;
@@ -102,15 +102,25 @@ class Assembler {
   void reduce_sharded(std::vector<Event>& events, Unit& unit);
   void keep_shards(std::vector<Event>& events, Unit& unit);
   void make_sharding_slots(Unit& unit);
+  // shared_tensors.cpp
   void make_mask(Chunk& chunk);
+  void add_mask(const Chunk& chunk, Phase& phase);
+  void settle_shared(Chunk& chunk);
   // optimizer_phase.cpp
+  void add_clipping();  // clip_phase.cpp
+  void add_total_norm(Phase& phase, std::vector<Body> release, std::int64_t tensors,
+                      std::int64_t chunks, DType type);
   void add_optimizer_step();
   [[nodiscard]] Bytes main_gradient(const model::Weight& weight) const;
   [[nodiscard]] std::vector<std::int32_t> step_weight(std::vector<Event>& events,
                                                       const model::Weight& weight);
   void step_and_free(std::vector<Event>& events, const model::Weight& weight, std::int32_t kept);
   void step_in_backward(Unit& unit);
+  void step_together(Phase& phase);
+  void step_one_by_one(Phase& phase);
   void add_zero_grad();
+  void release_held(const Chunk& chunk, Phase& phase, std::vector<Event> BlockTrace::*which);
+  [[nodiscard]] bool held_to_the_end() const;
   void release_gradients(std::vector<Event>& events, const Unit& unit);
 
   std::int32_t slot(Bytes bytes, facts::VramCategory category, std::string_view name,

@@ -43,6 +43,8 @@ Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, std::i
     scores = mul_constant(tape, std::move(scores));
   }
   if (shape.causal && shape.masks_by_where) {
+    // torch.full([], finfo.min, device=...): a tensor of one element
+    const Tensor least = tape.allocate(1, scores.dtype, "full");
     scores = where(tape, call.mask, std::move(scores));
   } else if (shape.causal) {
     scores = add(tape, std::move(scores), call.mask);
@@ -51,10 +53,13 @@ Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, std::i
   }
   const bool wide = shape.softmax_in_fp32 || tape.arithmetic().autocast;
   const DType softmax_type = wide ? DType::fp32 : scores.dtype;
-  Tensor weights = softmax(tape, std::move(scores), softmax_type, keys);
+  // attn_weights = softmax(attn_weights, ...).to(...): bound again when all of it is done.
+  Tensor weights = softmax(tape, scores, softmax_type, keys);
   if (shape.casts_probabilities) {
     weights = to(tape, std::move(weights), shape.softmax_in_fp32 ? query_type : value_type);
   }
+  scores = Tensor();
+  if (call.variables != nullptr) call.variables->push_back(weights);
   const double p = call.variants->dropout ? shape.dropout : 0.0;
   return dropout(tape, std::move(weights), p);
 }
@@ -64,26 +69,29 @@ Tensor eager_attention(Tape& tape, const OperatorCall& call, const AttentionDims
   const std::int64_t batch = dims.samples * dims.heads;
   const DType query_type = heads.q.dtype;
   const DType value_type = heads.v.dtype;
-  Tensor scores = matmul(tape, heads.q, heads.k, batch, dims.queries, dims.keys, dims.head_dim);
+  const bool one = dims.samples == 1;
+  Tensor scores = matmul(tape, heads.q, heads.k, batch, dims.queries, dims.keys, dims.head_dim,
+                         {.second_transposed = true, .one_sample = one});
   scores = mul_constant(tape, std::move(scores));  // / sqrt(d)
   Tensor weights = probabilities(tape, call, std::move(scores), dims.keys, query_type, value_type);
-  Tensor y =
-      matmul(tape, std::move(weights), heads.v, batch, dims.queries, dims.head_dim, dims.keys);
+  Tensor y = matmul(tape, std::move(weights), heads.v, batch, dims.queries, dims.head_dim,
+                    dims.keys, {.result_transposed = true, .one_sample = one});
   return contiguous(tape, view(std::move(y), false));  // transpose(1, 2).reshape
 }
 
 // aten/src/ATen/native/transformers/attention.cpp: q, k and v of 16 bits are widened to fp32.
 Tensor math_attention(Tape& tape, const AttentionDims& dims, Heads heads) {
   const DType before = heads.q.dtype;
+  const bool one = dims.samples == 1;
   const std::int64_t batch = dims.samples * dims.heads;
   Tensor q = mul_constant(tape, to(tape, std::move(heads.q), DType::fp32));
   Tensor k = mul_constant(tape, to(tape, std::move(heads.k), DType::fp32));
   Tensor v = to(tape, std::move(heads.v), DType::fp32);
-  Tensor scores =
-      matmul(tape, std::move(q), std::move(k), batch, dims.queries, dims.keys, dims.head_dim);
+  Tensor scores = matmul(tape, std::move(q), std::move(k), batch, dims.queries, dims.keys,
+                         dims.head_dim, {.second_transposed = true, .one_sample = one});
   Tensor weights = softmax(tape, std::move(scores), DType::fp32, dims.keys);
-  Tensor y =
-      matmul(tape, std::move(weights), std::move(v), batch, dims.queries, dims.head_dim, dims.keys);
+  Tensor y = matmul(tape, std::move(weights), std::move(v), batch, dims.queries, dims.head_dim,
+                    dims.keys, {.result_transposed = true, .one_sample = one});
   y = to(tape, std::move(y), before);
   return contiguous(tape, view(std::move(y), false));
 }

@@ -1,28 +1,18 @@
 #include "step/block_trace.h"
 
 #include <algorithm>
-#include <unordered_set>
 #include <utility>
 
 #include "step/loss_operator.h"
 #include "step/operators.h"
 #include "step/primitives.h"
+#include "step/trace_parts.h"
 
 namespace steelyard::step {
 
 namespace {
 
 using facts::VramCategory;
-
-// The last product before the loss.
-bool is_projection(const model::Block& block, std::size_t index) {
-  if (block.operators.back().kind != model::OperatorKind::causal_lm_loss) return false;
-  const auto is_linear = [](const model::Operator& op) {
-    return op.kind == model::OperatorKind::linear;
-  };
-  const auto from = block.operators.begin() + static_cast<std::ptrdiff_t>(index);
-  return is_linear(*from) && std::none_of(from + 1, block.operators.end(), is_linear);
-}
 
 class BlockRun {
  public:
@@ -35,6 +25,7 @@ class BlockRun {
         shared_(shared),
         tape_(program, options.tape) {
     make_weights();
+    borrow_shared();
     live_.resize(block.tensors.size());
     last_use_ = last_uses(block, options.tape.compiled ? Frames::none : options.frames,
                           options.variants.loss_in_model);
@@ -62,19 +53,19 @@ class BlockRun {
   void hold_logits(std::vector<Tensor>& outputs);
   void hold_cache(const model::Operator& op);
   void run_head(std::size_t projection);
+  void leave_to_call(const model::Operator& op, std::size_t index);
   [[nodiscard]] Tensor input_tensor(bool first);
   [[nodiscard]] Tensor forward(const Tensor& input);
   [[nodiscard]] Tensor& tensor_of(model::TensorRef ref);
+  void borrow_shared();
+  void let_go_of_shared();
   [[nodiscard]] const model::TensorInfo& info_of(model::TensorRef ref) const;
   [[nodiscard]] OperatorCall call_of(const model::Operator& op);
   [[nodiscard]] bool trains(const Tensor& input) const;
-  void list_saved();
-  void list_saved(const StorageRef& storage, std::unordered_set<const Storage*>& seen);
-  [[nodiscard]] Tensor recompute(const Tensor& input);
-  void categorise();
-  void backward(const Tensor& input, Tensor output, bool last);
+  [[nodiscard]] Tensor recompute(Tensor& input);
+  void hand_over_arguments(std::vector<StorageRef>& frame, Tensor& input);
+  void backward(Tensor& input, Tensor output, bool last);
   void collect_gradients();
-  [[nodiscard]] std::int32_t kept_gradient(std::int32_t fresh);
   void hand_on(const Tensor& output);
 
   Program& program_;
@@ -85,15 +76,18 @@ class BlockRun {
   Tape tape_;
   BlockTrace trace_;
   std::vector<Tensor> weights_;
-  std::vector<Tensor> live_;           // by index of the block's tensors
+  std::vector<Tensor> live_;       // by index of the block's tensors
+  std::vector<Tensor> variables_;  // of the operators' code, until the block returns
+  std::vector<Tensor> lent_;       // by index: what blocks before made for all
+  Tensor mask_;
   std::vector<std::size_t> last_use_;  // by tensor: index of the last operator that reads it
   std::vector<Tensor> held_;           // until the step ends
+  std::vector<Tensor> kept_;           // until the backward pass of the model ends
   std::vector<Tensor> cache_;          // until the model returns
   Tensor input_gradient_;
   std::set<const model::Operator*> activated_;
   bool again_ = false;                 // the whole block runs forward again before its backward
   const Storage* borrowed_ = nullptr;  // the input, when the block before frees it
-  std::vector<NodeRef> roots_;
 };
 
 void BlockRun::make_weights() {
@@ -133,7 +127,7 @@ const model::TensorInfo& BlockRun::info_of(model::TensorRef ref) const {
 Tensor& BlockRun::tensor_of(model::TensorRef ref) {
   const auto index = static_cast<std::size_t>(ref.index);
   if (!ref.shared) return live_[index];
-  if (shared_.tensors.size() < graph_.shared.size()) shared_.tensors.resize(graph_.shared.size());
+  if (lent_[index]) return lent_[index];
   Tensor& tensor = shared_.tensors[index];
   const model::TensorInfo& info = graph_.shared[index];
   if (tensor || info.kind == model::ElementKind::real) return tensor;
@@ -145,12 +139,23 @@ Tensor& BlockRun::tensor_of(model::TensorRef ref) {
   return tensor;
 }
 
+void BlockRun::borrow_shared() {
+  shared_.tensors.resize(graph_.shared.size());
+  for (const Tensor& tensor : shared_.tensors) lent_.push_back(lent(tape_, tensor));
+  mask_ = lent(tape_, shared_.mask);
+}
+
+void BlockRun::let_go_of_shared() {
+  lent_.assign(lent_.size(), Tensor());
+  mask_ = Tensor();
+}
+
 OperatorCall BlockRun::call_of(const model::Operator& op) {
   OperatorCall call;
   call.op = &op;
   call.graph = &graph_;
   call.variants = &options_.variants;
-  call.mask = shared_.mask;
+  call.mask = mask_;
   call.labels = shared_.labels;
   for (model::TensorRef ref : op.inputs) {
     call.inputs.push_back(tensor_of(ref));
@@ -177,7 +182,9 @@ Tensor BlockRun::forward(const Tensor& input) {
     }
     tape_.enter(op.name);
     OperatorCall call = call_of(op);
+    if (options_.frames == Frames::function) leave_to_call(op, i);
     call.activated = activated_.contains(&op);
+    if (options_.frames == Frames::function) call.variables = &variables_;
     call.recomputed = options_.recompute == Recompute::core_attention;
     const bool loss = model::is_loss(op.kind);
     if (loss) tensor_of(op.inputs[0]) = Tensor();  // the model's own code decides how long it lives
@@ -198,6 +205,7 @@ Tensor BlockRun::forward(const Tensor& input) {
   // None from a block that only makes shared tensors.
   Tensor output = block_.output.index >= 0 ? tensor_of(block_.output) : Tensor();
   for (Tensor& tensor : live_) tensor = Tensor();
+  variables_.clear();
   return output;
 }
 
@@ -206,6 +214,15 @@ void BlockRun::hold_cache(const model::Operator& op) {
   std::vector<Tensor>& holder = options_.variants.keeps_logits ? held_ : cache_;
   holder.push_back(tensor_of(op.inputs[1]));
   holder.push_back(tensor_of(op.inputs[2]));
+}
+
+// A function's variables are bound again while its statements run.
+void BlockRun::leave_to_call(const model::Operator& op, std::size_t index) {
+  for (model::TensorRef ref : op.inputs) {
+    if (ref.shared || ref.index < 0) continue;
+    const auto tensor = static_cast<std::size_t>(ref.index);
+    if (last_use_[tensor] <= index) live_[tensor] = Tensor();
+  }
 }
 
 // Behind the loss come the logits that the model returned.
@@ -271,45 +288,6 @@ bool BlockRun::trains(const Tensor& input) const {
                      [](const Tensor& weight) { return weight.requires_grad; });
 }
 
-// Of compiled code: what a tensor that backward computes again is computed from.
-void BlockRun::list_saved(const StorageRef& storage, std::unordered_set<const Storage*>& seen) {
-  if (!seen.insert(storage.get()).second || storage->weight) return;
-  if (!storage->pending) {
-    const bool borrowed = storage.get() == borrowed_;
-    trace_.saved.push_back({storage->bytes, storage->external, storage->cast, borrowed});
-    return;
-  }
-  for (const StorageRef& source : storage->sources) list_saved(source, seen);
-}
-
-void BlockRun::list_saved() {
-  std::unordered_set<const Storage*> seen;
-  std::unordered_set<const Node*> visited;
-  std::vector<NodeRef> stack = roots_;
-  while (!stack.empty()) {
-    const NodeRef node = stack.back();
-    stack.pop_back();
-    if (!node || !visited.insert(node.get()).second) continue;
-    for (const StorageRef& storage : node->saved) {
-      list_saved(storage, seen);
-    }
-    for (const Edge& edge : node->inputs) stack.push_back(edge.node);
-  }
-}
-
-// What outlives the forward pass is an activation, whatever made it.
-void BlockRun::categorise() {
-  std::unordered_set<std::int32_t> alive;
-  for (const Event& event : trace_.forward) {
-    if (event.kind == EventKind::allocate) alive.insert(event.index);
-    if (event.kind == EventKind::free) alive.erase(event.index);
-  }
-  for (std::int32_t slot : alive) {
-    VramCategory& category = program_.slots[static_cast<std::size_t>(slot)].category;
-    if (category == VramCategory::temporaries) category = VramCategory::activations;
-  }
-}
-
 // The first gradient of a leaf is taken over without a copy, later ones are added to it.
 void BlockRun::collect_gradients() {
   tape_.leaf_gradient = [this](std::int32_t leaf, Tensor gradient) {
@@ -323,26 +301,30 @@ void BlockRun::collect_gradients() {
       tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));
     }
     const std::int32_t fresh = tape_.disown(gradient);
-    if (!again) trace_.gradients[index] = kept_gradient(fresh);
+    if (!again) trace_.gradients[index] = kept_gradient(program_, fresh);
     program_.gradients.push_back({fresh, trace_.gradients[index]});
     trace_.backward.push_back(
         {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1});
   };
 }
 
-std::int32_t BlockRun::kept_gradient(std::int32_t fresh) {
-  Slot kept = program_.slots[static_cast<std::size_t>(fresh)];
-  kept.category = VramCategory::gradients;
-  kept.outlives_micro_batch = true;
-  program_.slots.push_back(kept);
-  return static_cast<std::int32_t>(program_.slots.size()) - 1;
+// To the hooks of a checkpoint, which go with the last node that has any.
+void BlockRun::hand_over_arguments(std::vector<StorageRef>& frame, Tensor& input) {
+  frame.push_back(input.storage);
+  if (!options_.keeps_input) input.storage.reset();
+  for (Tensor& tensor : lent_) frame.push_back(std::move(tensor.storage));
+  frame.push_back(std::move(mask_.storage));
+  let_go_of_shared();
 }
 
 // The forward pass once more, now saving; its result.
-Tensor BlockRun::recompute(const Tensor& input) {
+Tensor BlockRun::recompute(Tensor& input) {
   const std::size_t start = trace_.backward.size();
   tape_.set_grad_enabled(true);
   tape_.set_recomputing(true);
+  const auto frame = std::make_shared<std::vector<StorageRef>>();
+  const bool hooks = options_.variants.checkpoint != Checkpoint::reentrant;
+  if (hooks) tape_.set_frame(frame);
   tape_.set_backward(false);
   if (options_.recompute == Recompute::operations) tape_.set_cache(CacheMode::replay);
   Tensor output = forward(input);
@@ -354,12 +336,14 @@ Tensor BlockRun::recompute(const Tensor& input) {
     tape_.stop_early(start);
   }
   tape_.clear_casts();
+  tape_.set_frame(nullptr);
+  if (hooks) hand_over_arguments(*frame, input);
   tape_.set_recomputing(false);
   tape_.set_backward(true);
   return output;
 }
 
-void BlockRun::backward(const Tensor& input, Tensor output, bool last) {
+void BlockRun::backward(Tensor& input, Tensor output, bool last) {
   tape_.record_to(trace_.backward);
   tape_.set_backward(true);
   const std::int64_t numel = output.numel;
@@ -372,6 +356,7 @@ void BlockRun::backward(const Tensor& input, Tensor output, bool last) {
     trace_.backward.push_back({EventKind::adopt, gradient.storage->slot});
   }
   Tensor held_output;
+  const std::size_t again_from = trace_.backward.size();
   if (again_) {
     tape_.materialise(input);
     output = recompute(input);
@@ -380,15 +365,26 @@ void BlockRun::backward(const Tensor& input, Tensor output, bool last) {
     released.storage.reset();
     output = released;  // its storage dies; the node stays
   }
+  const std::size_t again_to = trace_.backward.size();
   collect_gradients();
   Tensor root = output;
   root.storage.reset();
   output = Tensor();
   // loss.backward() holds the gradient of the loss until it returns, CheckpointFunction.backward
   // the arguments it was called with.
-  const Tensor held = last || held_output ? gradient : Tensor();
-  if (options_.keeps_gradient) held_.push_back(gradient);
+  if (options_.keeps_gradient) kept_.push_back(gradient);
+  if (last) kept_.push_back(gradient);
+  const Tensor held = held_output ? gradient : Tensor();
   tape_.run_backward(root, std::move(gradient));
+  if (!again_ || options_.tape.compiled || options_.variants.checkpoint == Checkpoint::reentrant) {
+    return;
+  }
+  // A checkpoint's hooks run forward again when the first saved tensor is asked for: what nodes
+  // before that do (a cast of the gradient) comes first.
+  const auto at = [this](std::size_t index) {
+    return trace_.backward.begin() + static_cast<std::ptrdiff_t>(index);
+  };
+  std::rotate(at(again_from), at(again_to), at(tape_.first_unpacking()));
 }
 
 // To the next block: with the storage, unless a node of this block keeps it.
@@ -402,7 +398,7 @@ void BlockRun::hand_on(const Tensor& output) {
 
 std::set<std::size_t> BlockRun::unread_results(bool first) {
   tape_.record_to(trace_.backward);
-  const Tensor input = input_tensor(first);
+  Tensor input = input_tensor(first);
   tape_.set_grad_enabled(false);
   tape_.set_cache(CacheMode::fill);
   static_cast<void>(forward(input));
@@ -425,9 +421,8 @@ BlockTrace BlockRun::run(bool first, bool last) {
   const bool has_output = static_cast<bool>(output);
   tape_.set_cache(CacheMode::off);
   if (has_output) tape_.materialise(output);
-  roots_ = {output.node};
   trace_.output_requires_grad = trains(input) || options_.output_made_leaf;
-  if (!again_) list_saved();
+  if (!again_) trace_.saved = saved_storages(output.node, borrowed_);
   if (last) {
     held_.push_back(output);  // `loss` lives until the step ends
   } else if (output) {
@@ -447,22 +442,22 @@ BlockTrace BlockRun::run(bool first, bool last) {
     // The node's gradient edge is all that backward needs; saved variables keep the storage alive.
     input.storage.reset();
   }
-  for (Tensor& tensor : shared_.tensors) {
-    // Made by this block, used by all: it outlives this tape and is freed when the step ends.
-    if (tensor && !tensor.storage->external) shared_.slots.push_back(tape_.disown(tensor));
-  }
   tape_.drain_stash();
   trace_.offloaded = tape_.offloaded_bytes();
-  categorise();
+  share_made(tape_, shared_);
+  // The caller's variables hold them until the model's forward() returns; a checkpoint holds its
+  // arguments until its backward pass is through.
+  if (!again_) let_go_of_shared();
+  mark_activations(program_, trace_.forward);
   tape_.record_to(trace_.after_forward);
   cache_.clear();
   tape_.clear_casts();
 
   if (has_output && trace_.output_requires_grad) backward(input, root, last);
-  roots_.clear();
   tape_.record_to(trace_.backward);
-  if (options_.keeps_input && input.storage) held_.push_back(input);
+  if (options_.keeps_input && input.storage) kept_.push_back(input);
   input = Tensor();
+  let_go_of_shared();
   tape_.clear_cache();
   if (input_gradient_) {
     tape_.materialise(input_gradient_);
@@ -470,6 +465,8 @@ BlockTrace BlockRun::run(bool first, bool last) {
     tape_.disown(input_gradient_);
     input_gradient_ = Tensor();
   }
+  tape_.record_to(trace_.after_backward);
+  kept_.clear();
   tape_.record_to(trace_.end_of_step);
   held_.clear();
   weights_.clear();

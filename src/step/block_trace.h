@@ -65,7 +65,7 @@ struct SharedTensors {
   std::vector<Tensor> tensors;      // by index into model::Graph::shared; empty until made
   Tensor labels;                    // of the batch: exist before the step
   Tensor mask;                      // of math attention
-  std::vector<std::int32_t> slots;  // of the tensors made in the step, freed when it ends
+  std::vector<std::int32_t> slots;  // of the tensors made in the step
 };
 
 struct SavedStorage {
@@ -77,10 +77,11 @@ struct SavedStorage {
 
 struct BlockTrace {
   std::vector<Event> forward;
-  std::vector<Event> after_forward;  // autocast ends: cached weight casts that nobody saved
-  std::vector<Event> backward;
-  std::vector<Event> end_of_step;   // what the caller held until the step ended (logits, loss)
-  std::vector<SavedStorage> saved;  // after forward, each storage once, weights left out
+  std::vector<Event> after_forward;   // autocast ends: cached weight casts that nobody saved
+  std::vector<Event> backward;        // release_shared: the block lets go of a shared tensor
+  std::vector<Event> after_backward;  // what is held until the whole model's is through
+  std::vector<Event> end_of_step;     // what the caller held until the step ended (logits, loss)
+  std::vector<SavedStorage> saved;    // after forward, each storage once, weights left out
   // By weight of the block: the slot of its kept gradient, -1 when it has none of its own (frozen,
   // tied or already existing).
   std::vector<std::int32_t> gradients;

@@ -39,15 +39,18 @@ class Progress {
 class Instance {
  public:
   Instance(const Program& program, const Body& body, std::int64_t layer, std::int64_t micro_batch)
-      : layer_(layer), in_micro_batch_(micro_batch % program.in_flight * body.repeat + layer) {}
+      : layer_(layer),
+        micro_batch_(micro_batch % program.in_flight),
+        in_micro_batch_(micro_batch_ * body.repeat + layer) {}
 
   [[nodiscard]] std::int64_t of(const Slot& slot) const {
+    if (slot.shared) return micro_batch_;
     return slot.outlives_micro_batch ? layer_ : in_micro_batch_;
   }
   [[nodiscard]] std::int64_t layer() const { return layer_; }
 
  private:
-  std::int64_t layer_, in_micro_batch_;
+  std::int64_t layer_, micro_batch_, in_micro_batch_;
 };
 
 // Calls visit(phase, body, instance) for every body and layer of one run of the pass.

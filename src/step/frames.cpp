@@ -99,7 +99,15 @@ std::vector<std::size_t> last_uses(const model::Block& block, Frames frames, boo
     if (modules && head && loss_in_model && is_norm(op)) {
       uses.hold(op.outputs, block.operators.size());
     }
-    if (!modules && is_norm(op)) uses.hold(op.outputs, next_norm(block, i));
+    if (modules) continue;
+    const bool in_layer = !model::is_loss(block.operators.back().kind);
+    if (op.kind == model::OperatorKind::rms_norm && in_layer) {  // LLaMA's h
+      uses.hold(op.outputs, next_norm(block, i));
+    }
+    const bool first_embedding = op.kind == model::OperatorKind::embedding && block.input.index < 0;
+    if (first_embedding || op.kind == model::OperatorKind::activation) {  // x; GPT-2's h
+      uses.hold(op.outputs, block.operators.size());
+    }
   }
   return std::move(uses).result();
 }

@@ -28,6 +28,11 @@ Tensor loss_of_rows(Tape& tape, const Variants& variants, Tensor logits, const T
   return fused_cross_entropy(tape, std::move(logits), labels, rows, in_place);
 }
 
+Tensor labels_of(Tape& tape, const OperatorCall& call, std::int64_t rows) {
+  if (call.variants->labels == Labels::given) return tape.external(rows, DType::int64);
+  return tape.allocate(rows, DType::int64, "shift_labels");
+}
+
 // transformers up to 4.45 (LlamaForCausalLM.forward): logits = logits.float(), not in every family;
 // shift_logits = logits[..., :-1, :].contiguous(); shift_labels = labels[..., 1:].contiguous().
 // A single row is contiguous without a copy.
@@ -37,6 +42,11 @@ std::vector<Tensor> shifted_logits_loss(Tape& tape, OperatorCall& call) {
   const std::int64_t rows = checked_multiply(samples, tokens);
   Tensor logits = std::exchange(call.inputs[0], Tensor());
   if (call.op->widens_logits) logits = to(tape, std::move(logits), DType::fp32);
+  if (call.variants->labels == Labels::given) {
+    const std::int64_t all = checked_multiply(samples, call.graph->sequence);
+    const Tensor labels = labels_of(tape, call, all);
+    return {loss_of_rows(tape, *call.variants, logits, labels, all), logits};
+  }
   Tensor shifted = slice(tape, logits, logits.numel / call.graph->sequence * tokens);
   shifted.dense = samples == 1;
   shifted = contiguous(tape, std::move(shifted));
@@ -55,7 +65,7 @@ std::vector<Tensor> causal_lm_loss(Tape& tape, OperatorCall& call) {
   const std::int64_t rows = checked_multiply(call.graph->batch, call.graph->sequence);
   Tensor logits = call.inputs[0];
   if (types == LossTypes::upcast) logits = to(tape, std::move(logits), DType::fp32);
-  const Tensor labels = tape.allocate(rows, DType::int64, "shift_labels");
+  const Tensor labels = labels_of(tape, call, rows);
   return {loss_of_rows(tape, *call.variants, std::move(logits), labels, rows), call.inputs[0]};
 }
 
@@ -108,7 +118,7 @@ std::vector<Tensor> chunked_head(Tape& tape, HeadCall& call) {
 std::vector<Tensor> head_loss(Tape& tape, HeadCall call) {
   if (call.loss.variants->head == HeadLoss::chunked) return chunked_head(tape, call);
   const std::int64_t rows = checked_multiply(call.loss.graph->batch, call.loss.graph->sequence);
-  const Tensor labels = tape.allocate(rows, DType::int64, "shift_labels");
+  const Tensor labels = labels_of(tape, call.loss, rows);
   return {fused_linear_cross_entropy(tape, call.projection.inputs[0], call.projection.weights[0],
                                      labels, rows)};
 }

@@ -60,28 +60,6 @@ void Assembler::make_sharding_slots(Unit& unit) {
   }
 }
 
-// The model's own attention code reads a mask that the forward pass makes once for all layers.
-void Assembler::make_mask(Chunk& chunk) {
-  shared_.mask = Tensor();
-  if (variants_.attention != AttentionKernel::math) return;
-  for (const model::Segment& segment : graph_.segments) {
-    for (const model::Block& block : segment.blocks) {
-      for (const model::Operator& op : block.operators) {
-        if (op.kind != model::OperatorKind::attention || !op.attention.causal) continue;
-        const DType dtype = op.attention.masks_by_where ? DType::boolean : layout_.used;
-        const std::int64_t numel = checked_multiply(graph_.sequence, graph_.sequence);
-        chunk.mask = slot(bytes_of(numel, dtype), VramCategory::activations, "causal mask");
-        shared_.mask.storage = std::make_shared<Storage>();
-        shared_.mask.storage->external = true;
-        shared_.mask.storage->bytes = bytes_of(numel, dtype);
-        shared_.mask.numel = numel;
-        shared_.mask.dtype = dtype;
-        return;
-      }
-    }
-  }
-}
-
 BlockOptions Assembler::block_options() const {
   BlockOptions options;
   options.tape.arithmetic = layout_.arithmetic;
@@ -91,6 +69,10 @@ BlockOptions Assembler::block_options() const {
   options.tape.expert = groups_.expert;
   options.tape.expert_tensor = groups_.expert_tensor;
   options.tape.async_tensor = job_.parallel.async_tensor;
+  options.tape.kernel_temporaries = !variants_.fake_tensors;
+  options.tape.sum_in_place = !variants_.fake_tensors;
+  options.tape.composite_silu_backward = variants_.composite_silu_backward;
+  options.frames = variants_.frames;
   options.variants = variants_;
   options.weight_dtype = layout_.used;
   options.weight_type = [this](const model::Weight& weight) { return used_type(layout_, weight); };
@@ -186,7 +168,7 @@ void Assembler::trace_chunks() {
         add_chains(chunk, run, options, last, before_head);
       }
     }
-    chunk.shared_slots = std::exchange(shared_.slots, {});
+    settle_shared(chunk);
     for (const Chain& chain : chunk.chains) {
       for (const Unit& unit : chain.units) {
         program_.offloaded_activations += chain.repeat * unit.trace.offloaded;
@@ -327,16 +309,15 @@ void Assembler::add_root(Chunk& chunk, Phase& phase, std::string_view layer,
 }
 
 void Assembler::add_forward(Chunk& chunk, Phase& phase, bool first) {
-  if (chunk.mask >= 0) {
-    Body body;
-    body.layer = "causal mask";
-    allocate(body.events, chunk.mask);
-    phase.bodies.push_back(std::move(body));
-  }
   add_root(chunk, phase, "root parameters", &Assembler::gather_root);
   if (chunk.live_window >= 0) allocate(phase.bodies.back().events, chunk.live_window);
   bool receiving = chunk.received >= 0;
+  bool masked = chunk.mask < 0;
   for (Chain& chain : chunk.chains) {
+    if (!masked && chain.units.front().block->input.index >= 0) {  // behind the embeddings
+      add_mask(chunk, phase);
+      masked = true;
+    }
     if (receiving && chain.units.front().block->input.index >= 0) {
       receive(phase, chunk.received, "receive activations");
       receiving = false;
@@ -370,6 +351,11 @@ void Assembler::end_forward(Chunk& chunk, Phase& phase) {
     for (Unit& unit : chain.units) append(body.events, unit.trace.after_forward);
     if (!body.events.empty()) phase.bodies.push_back(std::move(body));
   }
+  if (chunk.unheld.empty()) return;
+  Body body;
+  body.layer = "end of forward";
+  for (std::int32_t index : chunk.unheld) free(body.events, index);
+  phase.bodies.push_back(std::move(body));
 }
 
 void Assembler::add_backward(Chunk& chunk, Phase& phase, bool last) {
@@ -429,15 +415,8 @@ void Assembler::end_micro_batch(Chunk& chunk, Phase& phase, bool last) {
   }
   Body body;
   body.layer = "end of micro-batch";
-  for (Chain& chain : chunk.chains) {
-    Body own;
-    own.layer = chain.units.front().block->name;
-    own.repeat = chain.repeat;
-    for (Unit& unit : chain.units) append(own.events, unit.trace.end_of_step);
-    if (!own.events.empty()) phase.bodies.push_back(std::move(own));
-  }
-  for (std::int32_t index : chunk.shared_slots) free(body.events, index);
-  if (chunk.mask >= 0) free(body.events, chunk.mask);
+  release_held(chunk, phase, &BlockTrace::after_backward);
+  if (!last || !held_to_the_end()) release_held(chunk, phase, &BlockTrace::end_of_step);
   if (chunk.live_window >= 0) free(body.events, chunk.live_window);
   if (chunk.sent >= 0 && !profile_.pipeline_releases_outputs) free(body.events, chunk.sent);
   if (last && chunk.held_input >= 0) {

@@ -29,8 +29,8 @@ Tensor rms_norm(Tape& tape, const OperatorCall& call) {
   const DType before = x.dtype;
   Tensor wide = to(tape, x, DType::fp32);
   Tensor variance = mean(tape, pow(tape, wide), last);
-  wide = mul(tape, wide, rsqrt(tape, add_constant(tape, std::move(variance))));
-  if (!call.op->unit_offset) return mul(tape, weight, to(tape, std::move(wide), before));
+  wide = mul(tape, wide, rsqrt(tape, add_constant(tape, variance)));
+  if (!call.op->unit_offset) return mul(tape, weight, to(tape, wide, before));
   // GemmaRMSNorm.forward: the product with (1 + weight) is in fp32
   const Tensor gain = add_constant(tape, to(tape, weight, DType::fp32));
   return to(tape, mul(tape, std::move(wide), gain), before);
@@ -75,6 +75,21 @@ Tensor gated_activation(Tape& tape, const OperatorCall& call) {
     return fused_swiglu(tape, gate, up);
   }
   return mul(tape, activation(tape, call.op->activation, std::move(gate)), up);
+}
+
+// [S,H] beside [1,S,H]: as many elements, but the gradient is summed over the missing dimension.
+Tensor broadcast_operand(Tape& tape, const OperatorCall& call) {
+  const Tensor& a = call.inputs[0];
+  Tensor b = call.inputs[1];
+  const bool lacks = call.input_shapes[1].size() < call.input_shapes[0].size();
+  if (!lacks || a.numel != b.numel || !tape.tracks({&b})) return b;
+  tape.track(b, "add", {Tape::edge_of(call.inputs[1])}, {},
+             [](Tape& t, const std::vector<Tensor>& g) {
+               Tensor sum = t.allocate(g[0].numel, g[0].dtype, "sum");
+               t.pointwise("sum", 2 * bytes_of(sum));
+               return std::vector<Tensor>{sum};
+             });
+  return b;
 }
 
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
@@ -164,11 +179,12 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::rotary: {
       const Tensor& cosine = call.inputs[2];
       const Tensor& sine = call.inputs[3];
-      return {rotated(tape, call, call.inputs[0], cosine, sine),
-              rotated(tape, call, call.inputs[1], cosine, sine)};
+      Tensor query = rotated(tape, call, call.inputs[0], cosine, sine);
+      call.inputs[0] = Tensor();  // q is bound again before k is
+      return {std::move(query), rotated(tape, call, call.inputs[1], cosine, sine)};
     }
     case OperatorKind::split: return split_parts(tape, call);
-    case OperatorKind::heads: return {view(call.inputs[0], false)};
+    case OperatorKind::heads: return {split_heads(tape, call.inputs[0], call.output_shapes[0][1])};
     case OperatorKind::attention:
       return {call.recomputed ? recomputed_attention(tape, call) : attention(tape, call)};
     case OperatorKind::activation:
@@ -187,7 +203,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
                                call.variants->dropout ? op.probability : 0.0)};
     case OperatorKind::add:
       if (op.in_place) return {add_in_place(tape, call.inputs[0], call.inputs[1])};
-      return {add(tape, call.inputs[0], call.inputs[1])};
+      return {add(tape, call.inputs[0], broadcast_operand(tape, call))};
     case OperatorKind::scale: return {mul_constant(tape, call.inputs[0])};
     case OperatorKind::dropout:
       return {dropout(tape, call.inputs[0], call.variants->dropout ? op.probability : 0.0)};

@@ -24,6 +24,8 @@ struct OperatorCall {
   std::vector<model::Shape> weight_shapes;
   // How the matrix of a linear is held.
   Quantized quantization;
+  // What the operator's Python variables still hold when it returns, where the caller asks for it.
+  std::vector<Tensor>* variables = nullptr;
   bool recomputed = false;  // attention: its inputs are kept, and it runs again before its backward
   bool activated = false;   // gated_activation: the first input went through early_activation
 };

@@ -38,9 +38,6 @@ std::vector<std::int32_t> Assembler::step_weight(std::vector<Event>& events,
     held.push_back(slot(stepped, VramCategory::temporaries, "optimizer temporary"));
   }
   for (std::int32_t index : held) allocate(events, index);
-  if (job_.train.gradient_clipping) {
-    work(events, WorkKind::optimizer, 3 * bytes_of(shard, graded_as), "clip_grad_norm");
-  }
   work(events, WorkKind::optimizer, stepped * Ratio(optimizer.passes), "optimizer");
   return held;
 }
@@ -67,14 +64,9 @@ void Assembler::step_in_backward(Unit& unit) {
   unit.trace.backward = std::move(events);
 }
 
-void Assembler::add_optimizer_step() {
-  const OptimizerLayout& optimizer = layout_.optimizer;
-  Phase phase{PhaseKind::optimizer, {}};
-  Phase release{PhaseKind::optimizer, {}};
-  if (job_.train.optimizer.in_backward) {  // done; its states are made behind the first backward
-    program_.step.push_back({1, {std::move(phase)}});
-    return;
-  }
+// foreach and fused: the temporaries of all parameters live side by side.
+void Assembler::step_together(Phase& phase) {
+  std::vector<Body> release;
   for (const model::Segment& segment : graph_.segments) {
     Body body;
     Body after;
@@ -92,15 +84,67 @@ void Assembler::add_optimizer_step() {
           free(later.events, index);
         }
         const std::vector<std::int32_t> held = step_weight(body.events, weight);
-        std::vector<Event>& freeing = optimizer.loop ? body.events : after.events;
-        for (std::int32_t index : held) free(freeing, index);
+        for (std::int32_t index : held) free(after.events, index);
       }
     }
     phase.bodies.push_back(std::move(body));
-    if (!after.events.empty()) release.bodies.push_back(std::move(after));
     if (!later.events.empty()) released_by_zero_grad_.push_back(std::move(later));
+    if (!after.events.empty()) release.push_back(std::move(after));
   }
-  for (Body& body : release.bodies) phase.bodies.push_back(std::move(body));
+  for (Body& body : release) phase.bodies.push_back(std::move(body));
+}
+
+// A Python loop: its last temporary (Adam's denom = sqrt / correction) is a variable, which the
+// next parameter's replaces.
+void Assembler::step_one_by_one(Phase& phase) {
+  const auto variable = [this](Bytes bytes) {
+    return slot(bytes, VramCategory::temporaries, "optimizer temporary");
+  };
+  Body start;
+  start.layer = "optimizer";
+  const std::int32_t unbound = variable(Bytes());
+  allocate(start.events, unbound);
+  start.events.push_back({EventKind::carry, unbound});
+  phase.bodies.push_back(std::move(start));
+  for (const model::Segment& segment : graph_.segments) {
+    Body body;
+    body.layer = segment.blocks.front().name;
+    body.repeat = segment.repeat;
+    std::int32_t bound = variable(Bytes());
+    body.events.push_back({EventKind::adopt, bound});
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        if (!steps(weight)) continue;
+        std::vector<std::int32_t> held = step_weight(body.events, weight);
+        if (held.empty()) continue;
+        const std::int32_t before = std::exchange(bound, held.back());
+        held.pop_back();
+        for (std::int32_t index : held) free(body.events, index);
+        free(body.events, before);
+      }
+    }
+    body.events.push_back({EventKind::carry, bound});
+    phase.bodies.push_back(std::move(body));
+  }
+  Body end;
+  end.layer = "optimizer";
+  const std::int32_t last = variable(Bytes());
+  end.events.push_back({EventKind::adopt, last});
+  free(end.events, last);
+  phase.bodies.push_back(std::move(end));
+}
+
+void Assembler::add_optimizer_step() {
+  Phase phase{PhaseKind::optimizer, {}};
+  if (job_.train.optimizer.in_backward) {  // done; its states are made behind the first backward
+    program_.step.push_back({1, {std::move(phase)}});
+    return;
+  }
+  if (layout_.optimizer.loop && layout_.optimizer.step_copies > 0) {
+    step_one_by_one(phase);
+  } else {
+    step_together(phase);
+  }
   if (layout_.optimizer_shards > 1 && !layout_.gathers) {
     // ZeRO-1/2: every rank has stepped its partition; all gather the new parameters.
     Body body;
@@ -121,6 +165,21 @@ void Assembler::release_gradients(std::vector<Event>& events, const Unit& unit) 
   }
 }
 
+// What the layers hold beyond their own backward pass.
+void Assembler::release_held(const Chunk& chunk, Phase& phase,
+                             std::vector<Event> BlockTrace::*which) {
+  for (const Chain& chain : chunk.chains) {
+    Body body;
+    body.layer = chain.units.front().block->name;
+    body.repeat = chain.repeat;
+    for (const Unit& unit : chain.units) {
+      const std::vector<Event>& held = unit.trace.*which;
+      body.events.insert(body.events.end(), held.begin(), held.end());
+    }
+    if (!body.events.empty()) phase.bodies.push_back(std::move(body));
+  }
+}
+
 void Assembler::add_zero_grad() {
   Phase phase{PhaseKind::zero_grad, {}};
   for (const Chunk& chunk : chunks_) {
@@ -134,6 +193,9 @@ void Assembler::add_zero_grad() {
   }
   if (gradient_partition_ >= 0) free(phase.bodies.back().events, gradient_partition_);
   for (Body& body : released_by_zero_grad_) phase.bodies.push_back(std::move(body));
+  if (held_to_the_end()) {
+    for (const Chunk& chunk : chunks_) release_held(chunk, phase, &BlockTrace::end_of_step);
+  }
   program_.step.push_back({1, {std::move(phase)}});
 }
 

@@ -22,6 +22,9 @@ namespace steelyard::step {
 [[nodiscard]] Tensor to_fp32_if_autocast(Tape& tape, Tensor x);
 // The same storage under another shape; a gradient passes through unchanged.
 [[nodiscard]] Tensor view(Tensor x, bool dense);
+// [B,S,n*d] as [B,n,S,d]: a gradient that lies head by head is copied back, one that lies token by
+// token is a view.
+[[nodiscard]] Tensor split_heads(Tape& tape, Tensor x, std::int64_t heads);
 // Parts of the last dimension as views of one storage; the gradients are concatenated.
 [[nodiscard]] std::vector<Tensor> split(Tape& tape, const Tensor& x,
                                         const std::vector<std::int64_t>& numels);
@@ -67,8 +70,13 @@ namespace steelyard::step {
 [[nodiscard]] Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
                             std::int64_t inputs, std::int64_t outputs);
 // Batched product of `batch` matrices m x k and k x n.
+struct MatmulViews {
+  bool second_transposed = false;  // b is a transposed view: its gradient comes as one
+  bool result_transposed = false;  // the caller transposes the result: its gradient comes as a view
+  bool one_sample = false;         // views of a batch of one need no copy
+};
 [[nodiscard]] Tensor matmul(Tape& tape, Tensor a, Tensor b, std::int64_t batch, std::int64_t m,
-                            std::int64_t n, std::int64_t k);
+                            std::int64_t n, std::int64_t k, MatmulViews views = {});
 [[nodiscard]] Tensor embedding(Tape& tape, const Tensor& ids, const Tensor& table,
                                std::int64_t hidden);
 

@@ -38,10 +38,11 @@ Tensor gathered_again(Tape& tape, std::int64_t numel, DType dtype) {
 
 Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
               std::int64_t inputs, std::int64_t outputs) {
-  const Tensor a = to_compute(tape, x);
-  const Tensor w = product_weight(tape, weight);
-  // F.linear hands the bias to addmm in the compute type; the cast copy dies with the call.
+  // Autocast casts the arguments from right to left: C++ leaves the order of evaluation open, and
+  // GCC's is this one. F.linear hands the bias to addmm in the compute type.
   const Tensor b = bias ? product_weight(tape, bias) : Tensor();
+  const Tensor w = product_weight(tape, weight);
+  const Tensor a = to_compute(tape, x);
   const std::int64_t rows = a.numel / inputs;
   tape.begin_operation(b ? OperationKind::addmm : OperationKind::mm, {&a, &w, &b});
   Tensor y = tape.allocate(checked_multiply(rows, outputs), a.dtype, "mm");
@@ -55,39 +56,61 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
   const bool gathers_again = a.part != nullptr;
   const bool wants_x = a.requires_grad;
   const bool wants_w = w.requires_grad;
-  const bool wants_b = b && b.requires_grad;
+  const bool has_bias = static_cast<bool>(b);
+  const bool wants_b = has_bias && b.requires_grad;
   const std::int64_t weight_numel = w.numel;
   std::vector<Edge> edges = {Tape::edge_of(a), Tape::edge_of(w)};
-  if (b) edges.push_back(Tape::edge_of(b));
+  if (b) edges.push_back(Tape::validated_edge_of(b));
   tape.track(y, "mm", std::move(edges), std::move(saved), [=](Tape& t, const Gradients& gradients) {
     const DType dtype = gradients[0].dtype;
     Gradients result(3);
-    if (wants_b) {
-      result[2] = t.allocate(outputs, dtype, "sum");
-      t.pointwise("sum", bytes_of(gradients[0]));
-    }
     const Bytes traffic = matrix_traffic(rows, outputs, inputs, 1, dtype);
-    if (wants_w) {
+    const auto weight_gradient = [&] {
+      if (!wants_w) return;
       const Tensor input = gathers_again ? gathered_again(t, rows * inputs, dtype) : Tensor();
       result[1] = t.allocate(weight_numel, dtype, "mm_weight_gradient");
       t.gemm("mm_weight_gradient", dtype, outputs, inputs, rows, 1, traffic);
-    }
+    };
+    // The generated code goes by the arguments' names: mm has mat2 and self, addmm mat1, mat2,
+    // self.
+    if (!has_bias) weight_gradient();
     if (wants_x) {
       result[0] = t.allocate(rows * inputs, dtype, "mm_input_gradient");
       t.gemm("mm_input_gradient", dtype, rows, inputs, outputs, 1, traffic);
     }
+    if (has_bias) weight_gradient();
+    if (wants_b) result[2] = gradients[0];  // summed over the rows by the engine
     if (!wants_b) result.resize(2);
     return result;
   });
   return y;
 }
 
+namespace {
+
+// _unsafe_view to [B,n,S,d], whose gradient, transposed, is copied before the products read it.
+Tensor copies_gradient(Tape& tape, Tensor y, const MatmulViews& views) {
+  const bool copies = views.result_transposed && !views.one_sample && !tape.options().compiled;
+  if (!copies) return y;
+  Tensor viewed = y;
+  tape.track(viewed, "reshape", {Tape::edge_of(y)}, {}, [](Tape& t, const Gradients& gradients) {
+    Tensor dense = t.allocate(gradients[0].numel, gradients[0].dtype, "clone");
+    t.pointwise("clone", 2 * bytes_of(dense));
+    return Gradients{dense};
+  });
+  return viewed;
+}
+
+}  // namespace
+
 Tensor matmul(Tape& tape, Tensor first, Tensor second, std::int64_t batch, std::int64_t m,
-              std::int64_t n, std::int64_t k) {
+              std::int64_t n, std::int64_t k, MatmulViews views) {
   // expand().reshape() to three dimensions copies transposed views (LinearAlgebra.cpp,
   // _matmul_impl).
-  Tensor a = contiguous(tape, to_compute(tape, std::move(first)));
-  Tensor b = contiguous(tape, to_compute(tape, std::move(second)));
+  second = to_compute(tape, std::move(second));
+  first = to_compute(tape, std::move(first));
+  Tensor a = contiguous(tape, std::move(first));
+  Tensor b = contiguous(tape, std::move(second));
   tape.begin_operation(OperationKind::bmm, {&a, &b});
   Tensor y = tape.allocate(checked_multiply(batch, checked_multiply(m, n)), a.dtype, "bmm");
   tape.gemm("bmm", a.dtype, m, n, k, batch, matrix_traffic(m, n, k, batch, a.dtype));
@@ -105,7 +128,8 @@ Tensor matmul(Tape& tape, Tensor first, Tensor second, std::int64_t batch, std::
                Gradients result(2);
                const Bytes traffic = matrix_traffic(m, n, k, batch, dtype);
                if (wants_b) {
-                 result[1] = t.allocate(numel_b, dtype, "bmm_gradient");
+                 result[1] =
+                     view(t.allocate(numel_b, dtype, "bmm_gradient"), !views.second_transposed);
                  t.gemm("bmm_gradient", dtype, k, n, m, batch, traffic);
                }
                if (wants_a) {
@@ -114,7 +138,7 @@ Tensor matmul(Tape& tape, Tensor first, Tensor second, std::int64_t batch, std::
                }
                return result;
              });
-  return y;
+  return copies_gradient(tape, std::move(y), views);
 }
 
 Tensor embedding(Tape& tape, const Tensor& ids, const Tensor& table, std::int64_t hidden) {
@@ -187,9 +211,9 @@ std::vector<Tensor> gathered_context(Tape& t, const AttentionDims& d, DType dtyp
 
 Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
                        const AttentionDims& dims, bool efficient) {
-  const Tensor q = to_compute(tape, std::move(query));
-  const Tensor k = to_compute(tape, std::move(key));
   const Tensor v = to_compute(tape, std::move(value));
+  const Tensor k = to_compute(tape, std::move(key));
+  const Tensor q = to_compute(tape, std::move(query));
   const std::string_view name = efficient ? "efficient_attention" : "flash_attention";
   tape.begin_operation(OperationKind::attention, {&q, &k, &v});
   std::vector<Tensor> others = gathered_context(tape, dims, q.dtype);

@@ -70,10 +70,12 @@ RowStatistics row_statistics(Tape& tape, std::int64_t rows) {
 }  // namespace
 
 Tensor softmax(Tape& tape, Tensor argument, DType dtype, std::int64_t last) {
-  const Tensor x = std::move(argument);
+  // _softmax(half_to_float) converts inside the kernel, but takes fp16 only: anything else is
+  // copied first (aten/src/ATen/native/SoftMax.cpp).
+  const bool converts = argument.dtype == DType::fp16 && dtype == DType::fp32;
+  const Tensor x = converts ? std::move(argument) : to(tape, std::move(argument), dtype);
   tape.begin_operation(OperationKind::reduction, {&x});
   const RowStatistics statistics = row_statistics(tape, last == 0 ? 0 : x.numel / last);
-  // _softmax(half_to_float) converts inside the kernel: no copy of the input.
   Tensor y = tape.allocate(x.numel, dtype, "softmax");
   tape.pointwise("softmax", bytes_of(x) + bytes_of(y));
   if (!tape.tracks({&x})) return y;

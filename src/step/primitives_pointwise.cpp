@@ -34,6 +34,7 @@ Tensor unary(Tape& tape, std::string_view name, Tensor argument, bool saves_inpu
              [backward_name, reads](Tape& t, const Gradients& gradients) {
                const Tensor& dy = gradients[0];
                Tensor dx = t.allocate(dy.numel, dy.dtype, backward_name);
+               dx.dense = dy.dense;
                t.pointwise(backward_name, (reads + 1) * bytes_of(dy));
                return Gradients{dx};
              });
@@ -51,8 +52,33 @@ Tensor reduced_to(Tape& tape, Tensor gradient, std::int64_t numel) {
 Tensor cast_back(Tape& tape, Tensor gradient, DType dtype) {
   if (gradient.dtype == dtype) return gradient;
   Tensor cast = tape.allocate(gradient.numel, dtype, "to");
+  cast.dense = gradient.dense;
   tape.pointwise("to", bytes_of(gradient) + bytes_of(cast));
   return cast;
+}
+
+// A kernel whose derivative is an expression of three operations; its temporaries live until its
+// end.
+Tensor of_temporaries(Tape& tape, std::string_view name, const Tensor& x, bool saves_input) {
+  tape.begin_operation(OperationKind::pointwise, {&x});
+  Tensor y = tape.allocate(x.numel, x.dtype, name);
+  y.dense = x.dense;
+  tape.pointwise(name, bytes_of(x) + bytes_of(y));
+  if (!tape.tracks({&x})) return y;
+  const std::string backward_name = std::string(name) + "_backward";
+  tape.track(y, name, {Tape::edge_of(x)}, {saves_input ? x.storage : y.storage},
+             [backward_name](Tape& t, const Gradients& gradients) {
+               const Tensor& dy = gradients[0];
+               const Tensor power = t.allocate(dy.numel, dy.dtype, backward_name);
+               t.pointwise(backward_name, 2 * bytes_of(dy));
+               const Tensor factor = t.allocate(dy.numel, dy.dtype, backward_name);
+               t.pointwise(backward_name, 2 * bytes_of(dy));
+               Tensor dx = t.allocate(dy.numel, dy.dtype, backward_name);
+               dx.dense = dy.dense;
+               t.pointwise(backward_name, 3 * bytes_of(dy));
+               return Gradients{dx};
+             });
+  return y;
 }
 
 }  // namespace
@@ -88,6 +114,20 @@ Tensor to_fp32_if_autocast(Tape& tape, Tensor x) {
 Tensor view(Tensor x, bool dense) {
   x.dense = dense;
   return x;
+}
+
+Tensor split_heads(Tape& tape, Tensor argument, std::int64_t heads) {
+  const Tensor x = std::move(argument);
+  Tensor y = view(x, false);
+  if (heads == 1 || tape.options().compiled || !tape.tracks({&x})) return y;
+  tape.track(y, "view", {Tape::edge_of(x)}, {}, [](Tape& t, const Gradients& gradients) {
+    const Tensor& dy = gradients[0];
+    if (!dy.dense) return Gradients{view(dy, true)};
+    Tensor dx = t.allocate(dy.numel, dy.dtype, "clone");
+    t.pointwise("clone", 2 * bytes_of(dx));
+    return Gradients{dx};
+  });
+  return y;
 }
 
 std::vector<Tensor> split(Tape& tape, const Tensor& x, const std::vector<std::int64_t>& numels) {
@@ -138,9 +178,8 @@ Tensor contiguous(Tape& tape, Tensor argument) {
   Tensor y = tape.allocate(x.numel, x.dtype, "clone");
   tape.pointwise("clone", 2 * bytes_of(x));
   if (tape.tracks({&x})) {
-    tape.track(y, "clone", {Tape::edge_of(x)}, {}, [](Tape&, const Gradients& gradients) {
-      return Gradients{view(gradients[0], false)};
-    });
+    tape.track(y, "clone", {Tape::edge_of(x)}, {},
+               [](Tape&, const Gradients& gradients) { return Gradients{gradients[0]}; });
   }
   return y;
 }
@@ -189,23 +228,13 @@ Tensor add(Tape& tape, Tensor first, Tensor second) {
   y.dense = a.numel >= b.numel ? a.dense : b.dense;
   tape.pointwise("add", bytes_of(a) + bytes_of(b) + bytes_of(y));
   if (tape.tracks({&a, &b})) {
-    const std::int64_t numel_a = a.numel;
-    const std::int64_t numel_b = b.numel;
-    const DType type_a = a.dtype;
-    const DType type_b = b.dtype;
     const bool wants_a = a.requires_grad;
     const bool wants_b = b.requires_grad;
-    tape.track(y, "add", {Tape::edge_of(a), Tape::edge_of(b)}, {},
-               [=](Tape& t, const Gradients& gradients) {
-                 Gradients result(2);
-                 if (wants_a) {
-                   result[0] = cast_back(t, reduced_to(t, gradients[0], numel_a), type_a);
-                 }
-                 if (wants_b) {
-                   result[1] = cast_back(t, reduced_to(t, gradients[0], numel_b), type_b);
-                 }
-                 return result;
-               });
+    tape.track(
+        y, "add", {Tape::validated_edge_of(a), Tape::validated_edge_of(b)}, {},
+        [=](Tape&, const Gradients& gradients) {
+          return Gradients{wants_a ? gradients[0] : Tensor(), wants_b ? gradients[0] : Tensor()};
+        });
   }
   return y;
 }
@@ -235,17 +264,16 @@ Tensor mul(Tape& tape, Tensor first, Tensor second) {
   if (b.requires_grad) saved.push_back(a.storage);
   if (a.requires_grad) saved.push_back(b.storage);
   const bool wants[2] = {a.requires_grad, b.requires_grad};
-  const std::int64_t numels[2] = {a.numel, b.numel};
   const DType types[2] = {a.dtype, b.dtype};
-  tape.track(y, "mul", {Tape::edge_of(a), Tape::edge_of(b)}, std::move(saved),
+  tape.track(y, "mul", {Tape::validated_edge_of(a), Tape::validated_edge_of(b)}, std::move(saved),
              [=](Tape& t, const Gradients& gradients) {
                Gradients result(2);
-               for (std::size_t i = 0; i < 2; ++i) {
+               const Tensor& dy = gradients[0];
+               for (const std::size_t i : {1, 0}) {  // by the arguments' names: other, self
                  if (!wants[i]) continue;
-                 const Tensor& dy = gradients[0];
-                 Tensor full = t.allocate(dy.numel, promoted(dy.dtype, types[1 - i]), "mul");
-                 t.pointwise("mul", 2 * bytes_of(dy) + bytes_of(full));
-                 result[i] = cast_back(t, reduced_to(t, std::move(full), numels[i]), types[i]);
+                 result[i] = t.allocate(dy.numel, promoted(dy.dtype, types[1 - i]), "mul");
+                 result[i].dense = dy.dense;
+                 t.pointwise("mul", 2 * bytes_of(dy) + bytes_of(result[i]));
                }
                return result;
              });
@@ -256,8 +284,10 @@ Tensor mul_constant(Tape& tape, Tensor x) {
   return unary(tape, "mul", std::move(x), false, false);
 }
 
-Tensor pow(Tape& tape, Tensor x) {
-  return unary(tape, "pow", to_fp32_if_autocast(tape, std::move(x)), true, false);
+// pow_backward (FunctionsManual.cpp): grad * (exponent * self.pow(exponent - 1))
+Tensor pow(Tape& tape, Tensor argument) {
+  const Tensor x = to_fp32_if_autocast(tape, std::move(argument));
+  return of_temporaries(tape, "pow", x, true);
 }
 
 Tensor mean(Tape& tape, Tensor argument, std::int64_t last) {
@@ -280,8 +310,10 @@ Tensor mean(Tape& tape, Tensor argument, std::int64_t last) {
   return y;
 }
 
-Tensor rsqrt(Tape& tape, Tensor x) {
-  return unary(tape, "rsqrt", to_fp32_if_autocast(tape, std::move(x)), false, true);
+// -0.5 * grad * result.pow(3)
+Tensor rsqrt(Tape& tape, Tensor argument) {
+  const Tensor x = to_fp32_if_autocast(tape, std::move(argument));
+  return of_temporaries(tape, "rsqrt", x, false);
 }
 Tensor tanh(Tape& tape, Tensor x) {
   return unary(tape, "tanh", std::move(x), false, true);
@@ -355,6 +387,8 @@ Tensor where(Tape& tape, const Tensor& mask, Tensor argument) {
     tape.track(y, "where", {Tape::edge_of(x)}, {mask.storage},
                [](Tape& t, const Gradients& gradients) {
                  const Tensor& dy = gradients[0];
+                 // where(mask, dy, 0): the number becomes a tensor (at::where with a Scalar)
+                 const Tensor zero = t.allocate(1, dy.dtype, "scalar_tensor");
                  Tensor dx = t.allocate(dy.numel, dy.dtype, "where");
                  t.pointwise("where", 2 * bytes_of(dy));
                  return Gradients{dx};

@@ -8,6 +8,7 @@ const char* name_of(PhaseKind kind) {
     case PhaseKind::forward: return "forward";
     case PhaseKind::backward: return "backward";
     case PhaseKind::reduction: return "reduction";
+    case PhaseKind::clip: return "clip";
     case PhaseKind::optimizer: return "optimizer";
     case PhaseKind::zero_grad: return "zero_grad";
   }

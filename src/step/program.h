@@ -26,9 +26,10 @@ enum class EventKind : std::uint8_t {
   // index: Program::gradients. The fresh tensor becomes the kept one when there is none yet;
   // otherwise it is added to the kept one and freed.
   keep_gradient,
-  ensure,       // index: slot; allocates it unless it is there
-  work,         // index: Program::work
-  communicate,  // index: Program::communication
+  ensure,          // index: slot; allocates it unless it is there
+  release_shared,  // index: slot; freed by the layer whose backward pass comes last (layer 0)
+  work,            // index: Program::work
+  communicate,     // index: Program::communication
 };
 
 // Free lists are per stream: what a side stream frees cannot serve the compute stream.
@@ -41,6 +42,7 @@ struct Slot {
   std::int32_t name = 0;  // Program::names: the operation that made it
   bool managed = false;   // cudaMallocManaged: on the GPU, but not of the caching allocator
   bool outlives_micro_batch = false;  // one per layer, whatever the number of micro-batches
+  bool shared = false;                // one per micro-batch, whatever the number of layers
 };
 
 struct Gradient {
@@ -91,7 +93,15 @@ struct Body {
   std::vector<Event> events;
 };
 
-enum class PhaseKind : std::uint8_t { setup, forward, backward, reduction, optimizer, zero_grad };
+enum class PhaseKind : std::uint8_t {
+  setup,
+  forward,
+  backward,
+  reduction,
+  clip,
+  optimizer,
+  zero_grad,
+};
 [[nodiscard]] const char* name_of(PhaseKind kind);
 
 // The n-th forward phase of a chunk in a step works on micro-batch n, so does its n-th backward

@@ -148,6 +148,10 @@ void Assembler::add_optimizer_states() {
         const std::int64_t shard = ceil_divide(
             model::elements(weight.shape), shards_of(layout_, weight, layout_.optimizer_shards));
         if (layout_.master) add(bytes_of(shard, DType::fp32), "master weights");
+        // capturable and fused steps count on the GPU: one scalar per parameter.
+        if (optimizer.fused && !optimizer.eight_bit && optimizer.counts_on_device) {
+          add(Bytes(4), "step count");
+        }
         for (std::int64_t i = 0; i < optimizer.states; ++i) {
           add(state_bytes(optimizer, shard, state), "optimizer state");
         }
@@ -155,10 +159,6 @@ void Assembler::add_optimizer_states() {
           add(ceil_divide(factored_bytes(weight, state),
                           shards_of(layout_, weight, layout_.optimizer_shards)),
               "factored second moment");
-        }
-        // capturable and fused steps count on the GPU: one scalar per parameter.
-        if (optimizer.fused && !optimizer.eight_bit && optimizer.counts_on_device) {
-          add(Bytes(4), "step count");
         }
       }
     }

@@ -7,7 +7,11 @@
 namespace steelyard::step {
 
 Storage::~Storage() {
-  if (!external && !pending) tape->emit(EventKind::free, slot);
+  if (shared) {
+    tape->emit(EventKind::release_shared, slot);
+  } else if (!external && !pending) {
+    tape->emit(EventKind::free, slot);
+  }
 }
 
 Tape::Tape(Program& program, TapeOptions options) : program_(program), options_(options) {
@@ -141,7 +145,14 @@ bool Tape::tracks(std::initializer_list<const Tensor*> inputs) const {
 
 Edge Tape::edge_of(const Tensor& tensor) {
   if (!tensor.requires_grad) return {};
-  return {tensor.node, tensor.output, tensor.leaf};
+  return {tensor.node, tensor.output, tensor.leaf, 0, DType::fp32};
+}
+
+Edge Tape::validated_edge_of(const Tensor& tensor) {
+  Edge edge = edge_of(tensor);
+  edge.numel = tensor.numel;
+  edge.dtype = tensor.dtype;
+  return edge;
 }
 
 NodeRef Tape::make_node(std::string_view operation, std::vector<Edge> inputs,
@@ -155,6 +166,7 @@ NodeRef Tape::make_node(std::string_view operation, std::vector<Edge> inputs,
     for (StorageRef& storage : node->saved) storage = offloaded(storage);
   }
   node->backward = std::move(backward);
+  if (!node->saved.empty()) node->frame = frame_;
   return node;
 }
 
@@ -194,8 +206,30 @@ void Tape::accumulate(Tensor& into, Tensor gradient) {
     return;
   }
   Tensor sum = allocate(into.numel, into.dtype, "add_gradients");
+  sum.dense = into.dense;
   pointwise("add_gradients", traffic);
   into = std::move(sum);
+}
+
+// torch/csrc/autograd/engine.cpp, validate_outputs: broadcast operands get the sum, promoted ones
+// their own type.
+void Tape::validate(const Node& node, std::vector<Tensor>& gradients) {
+  for (std::size_t i = 0; i < gradients.size(); ++i) {
+    Tensor& gradient = gradients[i];
+    const Edge& edge = node.inputs[i];
+    if (!gradient || edge.numel == 0) continue;
+    if (gradient.numel != edge.numel) {
+      Tensor sum = allocate(edge.numel, gradient.dtype, "sum");
+      pointwise("sum", bytes_of(gradient) + bytes_of(sum));
+      gradient = std::move(sum);
+    }
+    if (gradient.dtype != edge.dtype) {
+      Tensor cast = allocate(gradient.numel, edge.dtype, "to");
+      cast.dense = gradient.dense;
+      pointwise("to", bytes_of(gradient) + bytes_of(cast));
+      gradient = std::move(cast);
+    }
+  }
 }
 
 void Tape::run_backward(const Tensor& root, Tensor gradient) {
@@ -220,6 +254,8 @@ void Tape::run_backward(const Tensor& root, Tensor gradient) {
   };
   deliver(edge_of(root), std::move(gradient));
 
+  first_unpacking_ = sink_->size();
+  bool unpacked = false;
   const std::string module = module_;
   while (!pending.empty()) {
     auto first = pending.extract(pending.begin());
@@ -239,11 +275,18 @@ void Tape::run_backward(const Tensor& root, Tensor gradient) {
         if (arrived) reads_.push_back(arrived.storage);
       }
     }
+    if (!unpacked && !current.node->saved.empty()) {
+      first_unpacking_ = sink_->size();
+      unpacked = true;
+    }
     std::vector<Tensor> results = current.node->backward(*this, current.gradients);
+    if (current.node->frame) current.node->saved.clear();
+    validate(*current.node, results);
     if (options_.compiled) settle_rest();
     reads_.clear();
     current.node->saved.clear();
     current.node->backward = nullptr;
+    current.node->frame.reset();
     current.gradients.clear();
     for (std::size_t i = 0; i < results.size(); ++i) {
       if (results[i]) deliver(current.node->inputs[i], std::move(results[i]));

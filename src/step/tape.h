@@ -43,6 +43,8 @@ struct Storage {
   bool external = false;  // parameters and other things that outlive the tape: never freed here
   bool weight = false;    // a parameter itself
   bool cast = false;      // autocast's copy of a parameter
+  // What one block holds of a tensor that all blocks share: its end is told as release_shared.
+  bool shared = false;
   // Compiled code: nothing is allocated yet; computed from `sources` where it is read.
   bool pending = false;
   bool on_host = false;  // a saved tensor's copy, allocated again when its node runs
@@ -81,6 +83,10 @@ struct Edge {  // where a gradient goes
   NodeRef node;
   int output = 0;
   std::int32_t leaf = kNoLeaf;
+  // What the engine makes of the gradient before it goes on (validate_outputs): summed to this
+  // size, then cast to this type. 0: as it comes.
+  std::int64_t numel = 0;
+  DType dtype = DType::fp32;
 };
 
 struct Node {
@@ -91,6 +97,9 @@ struct Node {
   std::vector<Edge> inputs;  // one per gradient that `backward` returns
   std::vector<StorageRef> saved;
   Backward backward;
+  // A checkpoint's hooks unpack the saved tensors: only the call of `backward` holds them, and the
+  // hooks hold the arguments of what ran again.
+  std::shared_ptr<std::vector<StorageRef>> frame;
 };
 
 // What recomputation policies and compilers tell apart.
@@ -155,6 +164,8 @@ class Tape {
   void set_backward(bool backward) { in_backward_ = backward; }
   void set_recomputing(bool recomputing) { recomputing_ = recomputing; }
   [[nodiscard]] bool recomputing() const { return recomputing_; }
+  // Nodes made from now on save through a checkpoint's hooks, which hold this.
+  void set_frame(std::shared_ptr<std::vector<StorageRef>> frame) { frame_ = std::move(frame); }
   void set_grad_enabled(bool enabled) { grad_enabled_ = enabled; }
   [[nodiscard]] bool grad_enabled() const { return grad_enabled_; }
 
@@ -182,11 +193,15 @@ class Tape {
   [[nodiscard]] NodeRef make_node(std::string_view operation, std::vector<Edge> inputs,
                                   std::vector<StorageRef> saved, Node::Backward backward);
   [[nodiscard]] static Edge edge_of(const Tensor& tensor);
+  // Of an operand that may have been broadcast or promoted.
+  [[nodiscard]] static Edge validated_edge_of(const Tensor& tensor);
 
   // Runs the nodes behind `root` with the given gradient. Gradients of leaves arrive in
   // `leaf_gradient`, in the order in which PyTorch would accumulate them.
   void run_backward(const Tensor& root, Tensor gradient);
   std::function<void(std::int32_t leaf, Tensor gradient)> leaf_gradient;
+  // Where in the sink the first node of this backward pass that reads saved tensors began.
+  [[nodiscard]] std::size_t first_unpacking() const { return first_unpacking_; }
 
   // What stands for a saved tensor while it is on the host; itself where it stays.
   [[nodiscard]] StorageRef offloaded(const StorageRef& storage);
@@ -260,6 +275,7 @@ class Tape {
   void settle_rest();
   [[nodiscard]] Tensor compiled_sum(const Tensor& a, const Tensor& b);
   void accumulate(Tensor& into, Tensor gradient);
+  void validate(const Node& node, std::vector<Tensor>& gradients);
   [[nodiscard]] std::int32_t new_slot(Bytes bytes, std::string_view operation,
                                       facts::VramCategory category);
 
@@ -272,6 +288,8 @@ class Tape {
   bool grad_enabled_ = true;
   bool in_backward_ = false;
   bool recomputing_ = false;
+  std::shared_ptr<std::vector<StorageRef>> frame_;
+  std::size_t first_unpacking_ = 0;
   std::string module_;
   std::int64_t next_sequence_ = 1;
   std::size_t operation_start_ = 0;  // event index in the current sink

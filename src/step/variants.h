@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "facts/constants.h"
 #include "facts/job.h"
+#include "step/frames.h"
 
 namespace steelyard::step {
 
@@ -29,6 +30,11 @@ enum class GatheredInput { whole, part };
 // A loop that gathers each expert's tokens | tokens sorted by expert and multiplied in groups
 enum class Experts { loop, dispatched };
 enum class AttentionKernel { flash, efficient, math };
+
+// The loss shifts the labels into a copy | they come as the loss reads them
+enum class Labels { shifted, given };
+// Made where attention reads one | by the model's code whatever kernel runs
+enum class CausalMask { when_read, always };
 
 // torch.utils.checkpoint without reentrance, which ends where the last saved tensor is known | the
 // same run to its end | CheckpointFunction, Megatron's and the older default: its frame holds
@@ -60,6 +66,13 @@ struct Variants {
   bool keeps_logits = false;
   bool widens_outputs = false;  // under autocast: accelerate's convert_outputs_to_fp32
   bool loss_in_model = true;    // the model's forward() computes the loss, not its caller
+  Labels labels = Labels::shifted;
+  CausalMask causal_mask = CausalMask::when_read;
+  Frames frames = Frames::modules;
+  // As recorded with fake tensors: no kernel runs, so none has a workspace, and sums of gradients
+  // are new tensors.
+  bool fake_tensors = false;
+  bool composite_silu_backward = false;  // TapeOptions
 };
 
 // The profile's words, and what the job's own keys put in their place: train.attention, train.loss,

@@ -197,7 +197,9 @@ facts::PeakAt Replay::describe(const Place& place) const {
   facts::PeakAt at;
   at.phase = place.phase == nullptr ? "setup" : step::name_of(place.phase->kind);
   // The optimizer works on all layers alike: where it is at the peak says nothing.
-  const bool of_a_layer = place.body != nullptr && place.phase->kind != step::PhaseKind::optimizer;
+  const bool of_a_layer = place.body != nullptr &&
+                          place.phase->kind != step::PhaseKind::optimizer &&
+                          place.phase->kind != step::PhaseKind::clip;
   if (of_a_layer) at.layer = layer_text(*place.body, place.layer);
   if (place.slot >= 0) {
     at.operation = program_.names[static_cast<std::size_t>(slot_of(place.slot).name)];
@@ -225,6 +227,7 @@ void Replay::keep_gradient(const step::Gradient& gradient, const step::Instance&
 void Replay::play(const step::Event& event, std::int64_t instance) {
   switch (event.kind) {
     case EventKind::allocate: allocate(event.index, instance); break;
+    case EventKind::release_shared:
     case EventKind::free: release(event.index, instance); break;
     case EventKind::adopt: at(event.index, instance) = std::exchange(carried_, Live()); break;
     case EventKind::carry: carried_ = std::exchange(at(event.index, instance), Live()); break;
@@ -247,6 +250,7 @@ void Replay::play(const step::Phase& phase, const step::Body& body,
       keep_gradient(program_.gradients[static_cast<std::size_t>(event.index)], instance);
       continue;
     }
+    if (event.kind == EventKind::release_shared && instance.layer() > 0) continue;
     play(event, instance.of(slot_of(event.index)));
   }
   if (timeline_) {
@@ -280,7 +284,8 @@ void Replay::find_homes(const std::vector<step::Pass>& passes) {
             slot = program_.gradients[static_cast<std::size_t>(slot)].kept;
           }
           Home& home = homes_[static_cast<std::size_t>(slot)];
-          home.layers = std::max(home.layers, body.repeat);
+          const bool one = program_.slots[static_cast<std::size_t>(slot)].shared;
+          home.layers = std::max(home.layers, one ? 1 : body.repeat);
           home.chunk = phase.chunk;
         }
       }

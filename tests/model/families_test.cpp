@@ -31,8 +31,8 @@ const Block& embed_of(const Graph& graph) {
 TEST(Llama, LayerInTheOrderOfItsCode) {
   const Graph graph = built({{"model_type", "llama"}});
   EXPECT_EQ(operator_names(layer_of(graph)),
-            "input_layernorm self_attn.q_proj self_attn.k_proj self_attn.v_proj "
-            "self_attn.q_heads self_attn.k_heads self_attn.v_heads self_attn.rotary self_attn "
+            "input_layernorm self_attn.q_proj self_attn.q_heads self_attn.k_proj "
+            "self_attn.k_heads self_attn.v_proj self_attn.v_heads self_attn.rotary self_attn "
             "self_attn.o_proj residual_attention post_attention_layernorm mlp.gate_proj "
             "mlp.up_proj mlp.act_fn mlp.down_proj residual_mlp");
   EXPECT_EQ(operator_names(embed_of(graph)), "model.embed_tokens model.rotary_emb");

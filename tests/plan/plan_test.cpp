@@ -83,7 +83,9 @@ TEST(Plan, Gpt2InFp32WithAdamWByHand) {
   expect_copies(VramCategory::gradients, 1);
   expect_copies(VramCategory::optimizer, 2);
   expect_copies(VramCategory::temporaries, 1);
-  EXPECT_EQ(held[VramCategory::activations], 0_B);
+  // `outputs.logits` and `loss` stay until the loop binds them again: 128 x 50257 x 4 and 512.
+  EXPECT_GE(held[VramCategory::activations], 25'732'096_B);
+  EXPECT_LT(held[VramCategory::activations], 25'732'096_B + 1_MiB);
 }
 
 TEST(Plan, ForwardAndBackwardFlopsByHand) {

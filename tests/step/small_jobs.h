@@ -100,6 +100,11 @@ inline Progress play(const Program& program, const std::vector<Pass>& passes,
           if (!keeps || !keeps(gradient.kept, to)) each({EventKind::allocate, gradient.kept}, to);
           break;
         }
+        case EventKind::release_shared:
+          if (instance.layer() == 0) {
+            each({EventKind::free, event.index}, instance.of(slot_of(event.index)));
+          }
+          break;
         default: each(event, instance.of(slot_of(event.index)));
       }
     }

@@ -1,0 +1,84 @@
+// Tensors that one block makes and all layers read: rotary tables, the causal mask. They live until
+// the model's forward() returns, and on as long as a layer's backward pass still reads them: the
+// first layer's is the last.
+#include <algorithm>
+#include <utility>
+
+#include "step/assembler.h"
+
+namespace steelyard::step {
+
+namespace {
+
+using facts::VramCategory;
+
+bool releases(const Event& event, std::int32_t slot) {
+  return event.kind == EventKind::release_shared && event.index == slot;
+}
+
+void forget(std::vector<Event>& events, std::int32_t slot) {
+  std::erase_if(events, [slot](const Event& event) { return releases(event, slot); });
+}
+
+const model::Operator* causal_attention(const model::Graph& graph) {
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.kind == model::OperatorKind::attention && op.attention.causal) return &op;
+      }
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+// The model's own attention code reads a mask that the forward pass makes once for all layers:
+// ones(S, S).tril().
+void Assembler::make_mask(Chunk& chunk) {
+  shared_.mask = Tensor();
+  const bool always = variants_.causal_mask == CausalMask::always;
+  if (variants_.attention != AttentionKernel::math && !always) return;
+  const model::Operator* op = causal_attention(graph_);
+  if (op == nullptr) return;
+  const DType dtype = op->attention.masks_by_where ? DType::boolean : layout_.used;
+  const std::int64_t numel = checked_multiply(graph_.sequence, graph_.sequence);
+  const Bytes bytes = bytes_of(numel, dtype);
+  chunk.mask_source = slot(bytes, VramCategory::temporaries, "ones");
+  chunk.mask = slot(bytes, VramCategory::activations, "causal mask");
+  program_.slots.back().shared = true;
+  shared_.mask.storage = std::make_shared<Storage>();
+  shared_.mask.storage->external = true;
+  shared_.mask.storage->slot = chunk.mask;
+  shared_.mask.storage->bytes = bytes;
+  shared_.mask.numel = numel;
+  shared_.mask.dtype = dtype;
+  shared_.slots.push_back(chunk.mask);
+}
+
+void Assembler::add_mask(const Chunk& chunk, Phase& phase) {
+  Body body;
+  body.layer = "causal mask";
+  allocate(body.events, chunk.mask_source);
+  allocate(body.events, chunk.mask);
+  free(body.events, chunk.mask_source);
+  phase.bodies.push_back(std::move(body));
+}
+
+void Assembler::settle_shared(Chunk& chunk) {
+  for (const std::int32_t index : std::exchange(shared_.slots, {})) {
+    bool held = false;
+    for (Chain& chain : chunk.chains) {
+      for (Unit& unit : chain.units) {
+        forget(unit.trace.forward, index);
+        forget(unit.trace.after_forward, index);
+        if (held) forget(unit.trace.backward, index);
+        held = held || std::any_of(unit.trace.backward.begin(), unit.trace.backward.end(),
+                                   [index](const Event& event) { return releases(event, index); });
+      }
+    }
+    if (!held) chunk.unheld.push_back(index);
+  }
+}
+
+}  // namespace steelyard::step

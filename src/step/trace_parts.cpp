@@ -1,0 +1,104 @@
+#include "step/trace_parts.h"
+
+#include <algorithm>
+#include <memory>
+#include <unordered_set>
+#include <utility>
+
+namespace steelyard::step {
+
+namespace {
+
+using facts::VramCategory;
+
+struct Listing {
+  const Storage* borrowed = nullptr;
+  std::unordered_set<const Storage*> seen;
+  std::vector<SavedStorage> saved;
+
+  // Of compiled code: what a tensor that backward computes again is computed from.
+  void add(const StorageRef& storage) {
+    if (!seen.insert(storage.get()).second || storage->weight) return;
+    if (!storage->pending) {
+      saved.push_back(
+          {storage->bytes, storage->external, storage->cast, storage.get() == borrowed});
+      return;
+    }
+    for (const StorageRef& source : storage->sources) add(source);
+  }
+};
+
+}  // namespace
+
+bool is_projection(const model::Block& block, std::size_t index) {
+  if (block.operators.back().kind != model::OperatorKind::causal_lm_loss) return false;
+  const auto is_linear = [](const model::Operator& op) {
+    return op.kind == model::OperatorKind::linear;
+  };
+  const auto from = block.operators.begin() + static_cast<std::ptrdiff_t>(index);
+  return is_linear(*from) && std::none_of(from + 1, block.operators.end(), is_linear);
+}
+
+std::int32_t kept_gradient(Program& program, std::int32_t fresh) {
+  Slot kept = program.slots[static_cast<std::size_t>(fresh)];
+  kept.category = VramCategory::gradients;
+  kept.outlives_micro_batch = true;
+  program.slots.push_back(kept);
+  return static_cast<std::int32_t>(program.slots.size()) - 1;
+}
+
+std::vector<SavedStorage> saved_storages(const NodeRef& root, const Storage* borrowed) {
+  Listing listing;
+  listing.borrowed = borrowed;
+  std::unordered_set<const Node*> visited;
+  std::vector<NodeRef> stack = {root};
+  while (!stack.empty()) {
+    const NodeRef node = stack.back();
+    stack.pop_back();
+    if (!node || !visited.insert(node.get()).second) continue;
+    for (const StorageRef& storage : node->saved) listing.add(storage);
+    for (const Edge& edge : node->inputs) stack.push_back(edge.node);
+  }
+  return std::move(listing.saved);
+}
+
+void mark_activations(Program& program, const std::vector<Event>& forward) {
+  std::unordered_set<std::int32_t> alive;
+  for (const Event& event : forward) {
+    if (event.kind == EventKind::allocate) alive.insert(event.index);
+    if (event.kind == EventKind::free) alive.erase(event.index);
+  }
+  for (std::int32_t slot : alive) {
+    VramCategory& category = program.slots[static_cast<std::size_t>(slot)].category;
+    if (category == VramCategory::temporaries) category = VramCategory::activations;
+  }
+}
+
+Tensor lent(Tape& tape, const Tensor& shared) {
+  if (!shared) return {};
+  if (shared.storage->slot < 0) return shared;
+  Tensor own = shared;
+  own.storage = std::make_shared<Storage>();
+  own.storage->tape = &tape;
+  own.storage->slot = shared.storage->slot;
+  own.storage->bytes = shared.storage->bytes;
+  own.storage->external = own.storage->shared = true;
+  return own;
+}
+
+void share_made(Tape& tape, SharedTensors& shared) {
+  for (Tensor& tensor : shared.tensors) {
+    if (!tensor || tensor.storage->external) continue;
+    const std::int32_t slot = tape.disown(tensor);
+    tensor.storage->shared = true;
+    tape.program().slots[static_cast<std::size_t>(slot)].shared = true;
+    shared.slots.push_back(slot);
+    auto outside = std::make_shared<Storage>();
+    outside->external = true;
+    outside->slot = slot;
+    outside->bytes = tensor.storage->bytes;
+    tensor.storage = std::move(outside);
+  }
+}
+
+}  // namespace steelyard::step

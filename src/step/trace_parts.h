@@ -1,0 +1,35 @@
+// Parts of a block's trace that need no more than the tape's tensors: what backward will read, and
+// what one block holds of the tensors that all blocks share.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "step/block_trace.h"
+
+namespace steelyard::step {
+
+// Whether this is the last product before the block's loss.
+[[nodiscard]] bool is_projection(const model::Block& block, std::size_t index);
+
+// The slot that holds a weight's gradient between micro-batches, alike the fresh one.
+[[nodiscard]] std::int32_t kept_gradient(Program& program, std::int32_t fresh);
+
+// The storages that the nodes behind `root` saved, each once, weights left out. `borrowed`: the
+// block's input, when the block before frees it.
+[[nodiscard]] std::vector<SavedStorage> saved_storages(const NodeRef& root,
+                                                       const Storage* borrowed);
+
+// What outlives the forward pass is an activation, whatever made it.
+void mark_activations(Program& program, const std::vector<Event>& forward);
+
+// A block holds what another block made for all in a storage of its own, whose end is a
+// release_shared event. What exists before the step is handed on as it is; an empty tensor for what
+// nobody made yet.
+[[nodiscard]] Tensor lent(Tape& tape, const Tensor& shared);
+
+// What this block made for all blocks outlives its tape; its own nodes' hold ends in an event too.
+void share_made(Tape& tape, SharedTensors& shared);
+
+}  // namespace steelyard::step
