@@ -39,7 +39,8 @@ class Assembler {
     // Slots, when the sharding gathers: the unsharded parameters, the flat buffer they arrive in,
     // and the flat buffer that the reduce-scatter reads.
     std::int32_t gathered = -1, gather_buffer = -1, reduce_input = -1, reduced = -1;
-    std::vector<std::int32_t> sharded_gradients;  // by weight; persistent
+    std::int32_t flat_gradient = -1;     // FSDP1: of the whole flat parameter
+    std::int32_t sharded_gradient = -1;  // persistent
   };
   struct Chain {  // layers of a segment that are alike
     std::int64_t repeat = 1;
@@ -100,7 +101,8 @@ class Assembler {
   void gather_root(std::vector<Event>& events, Unit& unit);
   void release_root(std::vector<Event>& events, Unit& unit);
   void reduce_sharded(std::vector<Event>& events, Unit& unit);
-  void keep_shards(std::vector<Event>& events, Unit& unit);
+  void keep_shard(std::vector<Event>& events, Unit& unit);
+  [[nodiscard]] bool holds_last_reduction(const Unit& unit) const;
   void make_sharding_slots(Unit& unit);
   // shared_tensors.cpp
   void make_mask(Chunk& chunk);

@@ -104,7 +104,8 @@ void set_shards(const facts::Job& job, Layout& layout) {
   }
   layout.reshards =
       job.parallel.sharding != Sharding::shard_grad_op && job.parallel.reshard_after_forward;
-  layout.gradients_outlive_step = job.parallel.sharding == Sharding::fsdp1;
+  layout.flat_parameters = job.parallel.sharding == Sharding::fsdp1;
+  layout.gradients_outlive_step = layout.flat_parameters;
   layout.flat_buckets = is_zero(job.parallel.sharding);
 }
 

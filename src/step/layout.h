@@ -47,6 +47,7 @@ struct Layout {
   std::int64_t expert_replicas = 1;  // ranks that hold the same experts: those share their states
   bool gathers = false;              // parameters are gathered layer by layer (ZeRO-3, FSDP)
   bool reshards = true;              // and released after forward
+  bool flat_parameters = false;      // FSDP1: a unit is views of one flat tensor
   bool flat_buckets = false;         // DeepSpeed's reduce buckets
   // FSDP1 keeps the sharded gradient (FlatParameter._saved_grad_shard) through zero_grad until the
   // next forward: measured in fms_acceleration, where four copies of the shard stay allocated

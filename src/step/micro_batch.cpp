@@ -38,28 +38,6 @@ bool compiles_ends(const Variants& variants) {
 
 }  // namespace
 
-void Assembler::make_sharding_slots(Unit& unit) {
-  if (!layout_.gathers) return;
-  const Bytes whole = unit.parameters;
-  if (!layout_.flat_buckets) {
-    // FSDP1 resizes the unsharded storage on its all-gather stream.
-    const bool own = job_.parallel.sharding == facts::Sharding::fsdp1;
-    unit.gathered = slot(whole, VramCategory::parameters, "gathered parameters",
-                         own ? Stream::all_gather : Stream::compute);
-    // What is not resharded serves every micro-batch in flight.
-    program_.slots.back().outlives_micro_batch = !unit.layer || !layout_.reshards;
-    unit.gather_buffer =
-        slot(whole, VramCategory::communication, "all-gather buffer", Stream::all_gather);
-    unit.reduce_input = slot(bytes_of(unit.trained, layout_.reduce), VramCategory::communication,
-                             "reduce-scatter input", Stream::reduce);
-    const std::int64_t shard = ceil_divide(unit.trained, layout_.gradient_shards);
-    if (layout_.reduce != layout_.gradient) {
-      unit.reduced = slot(bytes_of(shard, layout_.reduce), VramCategory::communication,
-                          "reduce-scatter output");
-    }
-  }
-}
-
 BlockOptions Assembler::block_options() const {
   BlockOptions options;
   options.tape.arithmetic = layout_.arithmetic;
@@ -185,89 +163,6 @@ void Assembler::trace_chunks() {
   }
 }
 
-// FSDP1 gathers into the unit's own storage (torch/distributed/fsdp/_flat_param.py,
-// _all_gather_flat_param): no buffer besides. Its backward gathers the next unit ahead, but not one
-// whose forward ran without gradients (_needs_pre_backward_unshard is set where an output takes a
-// hook): under reentrant checkpointing nothing is gathered ahead.
-bool Assembler::has_gather_buffer(const Unit& unit, bool backward) const {
-  if (unit.gather_buffer < 0) return false;
-  if (job_.parallel.sharding != facts::Sharding::fsdp1) return true;
-  const bool reentrant = job_.train.recompute.mode == facts::RecomputeMode::full &&
-                         variants_.checkpoint == Checkpoint::reentrant;
-  return backward && !reentrant && unit.layer;
-}
-
-// Before a layer computes: its parameters are gathered.
-void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward) {
-  if (!layout_.gathers || !unit.layer) return;
-  // In backward this buffer is the next unit's, gathered ahead: as large as this one's.
-  if (has_gather_buffer(unit, backward)) allocate(events, unit.gather_buffer);
-  if (backward && unit.reduce_input >= 0) {
-    allocate(events, unit.reduce_input);  // of the unit before, still in flight
-  }
-  if (!backward || layout_.reshards) {
-    communicate(events, Collective::all_gather, unit.parameters, true, "all_gather",
-                groups_.shards);
-    if (unit.gathered >= 0) events.push_back({EventKind::ensure, unit.gathered});
-  }
-}
-
-void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backward, bool last) {
-  if (!layout_.gathers || !unit.layer) return;
-  if (backward && unit.reduce_input >= 0) free(events, unit.reduce_input);
-  const bool done = backward && (last || job_.parallel.pipeline == 1);
-  if (unit.gathered >= 0 && (done || layout_.reshards)) free(events, unit.gathered);
-  if (!backward && has_gather_buffer(unit, backward)) free(events, unit.gather_buffer);
-}
-
-// Gradients of the unit are reduced, scattered, and the whole ones freed.
-void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
-  if (unit.reduce_input >= 0) allocate(events, unit.reduce_input);
-  for (std::int32_t gradient : unit.trace.gradients) {
-    if (gradient >= 0) free(events, gradient);
-  }
-  communicate(events, Collective::reduce_scatter, bytes_of(unit.trained, layout_.reduce), true,
-              "reduce_scatter", groups_.shards);
-  // Hybrid sharding: the shards are summed over the replicas.
-  communicate(events, Collective::all_reduce,
-              bytes_of(ceil_divide(unit.trained, layout_.gradient_shards), layout_.reduce), true,
-              "all_reduce shards", groups_.across_shards);
-  if (layout_.flat_buckets) return;  // into the partition that exists since setup
-  if (unit.reduced >= 0) allocate(events, unit.reduced);
-  keep_shards(events, unit);
-  if (unit.reduced >= 0) free(events, unit.reduced);
-  if (unit.reduce_input >= 0) free(events, unit.reduce_input);
-  if (unit.layer && has_gather_buffer(unit, true)) free(events, unit.gather_buffer);
-}
-
-// Views of the reduced buffer, or casts of them: the gradients that the optimizer reads.
-void Assembler::keep_shards(std::vector<Event>& events, Unit& unit) {
-  const bool first = unit.sharded_gradients.empty();
-  for (std::size_t i = 0, n = 0; i < unit.block->weights.size(); ++i) {
-    const model::Weight& weight = unit.block->weights[i];
-    if (!steps(weight)) continue;
-    const std::int64_t shard = ceil_divide(model::elements(weight.shape),
-                                           shards_of(layout_, weight, layout_.gradient_shards));
-    const Bytes bytes = bytes_of(shard, gradient_type(layout_, weight));
-    const std::int32_t fresh = slot(bytes, VramCategory::temporaries, "sharded gradient");
-    allocate(events, fresh);
-    if (!profile_.gradients_set_to_none) {  // added into what exists since setup
-      free(events, fresh);
-      continue;
-    }
-    if (first) {
-      const std::int32_t kept = slot(bytes, VramCategory::gradients, "sharded gradient");
-      program_.slots.back().outlives_micro_batch = true;
-      unit.sharded_gradients.push_back(kept);
-    }
-    const std::int32_t kept = unit.sharded_gradients[n++];
-    program_.gradients.push_back({fresh, kept});
-    events.push_back(
-        {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1});
-    if (job_.train.optimizer.in_backward) step_and_free(events, weight, kept);
-  }
-}
-
 // DDP and ZeRO-1/2: the layer's gradients go into buckets that are reduced beside the computation.
 void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces) {
   const Bytes whole = bytes_of(unit.trained, layout_.reduce);
@@ -279,22 +174,6 @@ void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool r
   } else if (reduces) {
     communicate(events, Collective::all_reduce, whole, true, "all_reduce", groups_.replicas);
   }
-}
-
-void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
-  if (unit.layer) return;
-  communicate(events, Collective::all_gather, unit.parameters, false, "all_gather root",
-              groups_.shards);
-  if (unit.gathered < 0) return;
-  const bool buffer = has_gather_buffer(unit, false);
-  if (buffer) allocate(events, unit.gather_buffer);
-  events.push_back({EventKind::ensure, unit.gathered});
-  if (buffer) free(events, unit.gather_buffer);
-}
-
-void Assembler::release_root(std::vector<Event>& events, Unit& unit) {
-  if (unit.layer || unit.gathered < 0) return;
-  free(events, unit.gathered);
 }
 
 void Assembler::add_root(Chunk& chunk, Phase& phase, std::string_view layer,

@@ -159,8 +159,11 @@ void Assembler::add_optimizer_step() {
 
 void Assembler::release_gradients(std::vector<Event>& events, const Unit& unit) {
   if (!profile_.gradients_set_to_none || job_.train.optimizer.in_backward) return;
-  const bool sharded = layout_.gathers || layout_.gradient_shards > 1;
-  for (std::int32_t index : sharded ? unit.sharded_gradients : unit.trace.gradients) {
+  if (layout_.gathers || layout_.gradient_shards > 1) {
+    if (unit.sharded_gradient >= 0) free(events, unit.sharded_gradient);
+    return;
+  }
+  for (std::int32_t index : unit.trace.gradients) {
     if (index >= 0) free(events, index);
   }
 }

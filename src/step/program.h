@@ -43,6 +43,9 @@ struct Slot {
   bool managed = false;   // cudaMallocManaged: on the GPU, but not of the caching allocator
   bool outlives_micro_batch = false;  // one per layer, whatever the number of micro-batches
   bool shared = false;                // one per micro-batch, whatever the number of layers
+  // Used on a stream that is not its own (record_stream): once freed, the block waits for that
+  // stream. The host runs ahead of the GPU by as much as FSDP's rate limiter lets it.
+  bool recorded = false;
 };
 
 struct Gradient {

@@ -76,6 +76,7 @@ struct Block {
   int stream = 0;
   PoolKind pool = PoolKind::large;
   bool used = false;
+  bool retired = false;  // freed, but another stream may still use it
   bool mapped = true;
 };
 

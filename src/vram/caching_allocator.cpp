@@ -4,6 +4,7 @@
 #include <bit>
 #include <cassert>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "base/fingerprint.h"
@@ -73,6 +74,10 @@ class CachingAllocator::Implementation {
   Index allocate(std::int64_t requested, int stream);
   void free(Index index);
   void set_capacity(std::int64_t capacity) { capacity_ = capacity; }
+  void retire(Index index) {
+    allocated_ -= blocks_[index].size;
+    blocks_[index].retired = true;
+  }
   void empty_cache();
 
   [[nodiscard]] std::int64_t allocated() const { return allocated_; }
@@ -161,14 +166,13 @@ void CachingAllocator::Implementation::free(Index index) {
   Block& block = blocks_[index];
   assert(block.used);
   block.used = false;
-  allocated_ -= block.size;
+  if (!std::exchange(block.retired, false)) allocated_ -= block.size;
   merge(index, block.previous);
   merge(index, block.next);
   insert_free(index);
 }
 
 // --- Best fit, split and merge
-// ---------------------------------------------------------------------
 
 Index CachingAllocator::Implementation::find_free(PoolKind kind, std::int64_t size, int stream) {
   FreeSet& free = pool(kind).free;
@@ -257,7 +261,6 @@ void CachingAllocator::Implementation::remove_unmapped(Index index) {
 }
 
 // --- Segments of cudaMalloc
-// ------------------------------------------------------------------------
 
 // A block in no set, at least `size` long.
 Index CachingAllocator::Implementation::new_block(PoolKind kind, std::int64_t size, int stream) {
@@ -320,7 +323,6 @@ void CachingAllocator::Implementation::empty_cache() {
 }
 
 // --- Expandable segments: one address range per pool and stream, mapped page by page
-// ---------------
 
 std::int64_t CachingAllocator::Implementation::grown_size(Index index) const {
   const Block& block = blocks_[index];
@@ -464,6 +466,10 @@ BlockId CachingAllocator::allocate(Bytes requested, int stream) {
 
 void CachingAllocator::free(BlockId block) {
   if (block != 0) implementation_->free(static_cast<Index>(block - 1));
+}
+
+void CachingAllocator::retire(BlockId block) {
+  if (block != 0) implementation_->retire(static_cast<Index>(block - 1));
 }
 
 void CachingAllocator::set_device_bytes(std::optional<Bytes> bytes) {

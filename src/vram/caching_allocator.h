@@ -43,6 +43,8 @@ class CachingAllocator {
   [[nodiscard]] std::optional<BlockId> try_allocate(Bytes requested, int stream = 0);
   // `block` is live or 0. An event recorded on another stream is taken as complete at once.
   void free(BlockId block);
+  // A block used on another stream: no longer allocated, but no request gets it before `free`.
+  void retire(BlockId block);
   // The device gets larger: for telling how much a job would have needed.
   void set_device_bytes(std::optional<Bytes> bytes);
   void empty_cache();  // torch.cuda.empty_cache(): wholly free segments go back to the device

@@ -1,5 +1,7 @@
 // Plays a program's allocations through the caching allocator and keeps the fullest moment.
 #include <algorithm>
+#include <deque>
+#include <map>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -82,6 +84,8 @@ class Replay {
   void allocate(std::int32_t slot, std::int64_t instance);
   void release(std::int32_t slot, std::int64_t instance);
   void note_peak(std::int32_t slot);
+  void retire(BlockId block, step::Stream stream);
+  void finish_streams();
   [[nodiscard]] Live& at(std::int32_t slot, std::int64_t instance) {
     return lives_[homes_[static_cast<std::size_t>(slot)].first +
                   static_cast<std::size_t>(instance)];
@@ -111,6 +115,7 @@ class Replay {
   std::vector<Live> lives_;
   std::unordered_map<const step::Body*, std::vector<step::Event>> allocations_;
   Live carried_;
+  std::map<step::Stream, std::deque<BlockId>> waiting_;
   VramBytes live_;
   Bytes managed_;  // live outside of the allocator
 
@@ -160,12 +165,33 @@ void Replay::allocate(std::int32_t slot, std::int64_t instance) {
 void Replay::release(std::int32_t slot, std::int64_t instance) {
   Live& live = at(slot, instance);
   live_[live.category] -= live.bytes;
-  if (live.block != 0) {
+  if (live.block != 0 && slot_of(slot).recorded) {
+    retire(live.block, slot_of(slot).stream);
+  } else if (live.block != 0) {
     allocator_.free(live.block);
   } else if (program_.slots[static_cast<std::size_t>(slot)].managed) {
     managed_ -= live.bytes;
   }
   live = Live();
+}
+
+// Of the blocks that wait for another stream, the oldest is done when more units are in flight than
+// the rate limiter allows (torch/distributed/fsdp/_limiter_utils.py: two).
+void Replay::retire(BlockId block, step::Stream stream) {
+  constexpr std::size_t kInFlight = 2;
+  std::deque<BlockId>& waiting = waiting_[stream];
+  allocator_.retire(block);
+  waiting.push_back(block);
+  if (waiting.size() <= kInFlight) return;
+  allocator_.free(waiting.front());
+  waiting.pop_front();
+}
+
+void Replay::finish_streams() {
+  for (auto& [stream, waiting] : waiting_) {
+    for (const BlockId block : waiting) allocator_.free(block);
+    waiting.clear();
+  }
 }
 
 // Tensors, and what lies around them: cached segments, context, NCCL.
@@ -312,6 +338,9 @@ void Replay::find_homes() {
 std::uint64_t Replay::state(const step::Progress& progress) const {
   Fingerprint print;
   print.add(static_cast<std::int64_t>(allocator_.fingerprint()));
+  for (const auto& [stream, waiting] : waiting_) {
+    for (const BlockId block : waiting) print.add(allocator_.address_of(block));
+  }
   for (std::size_t slot = 0; slot < homes_.size(); ++slot) {
     const Home& home = homes_[slot];
     const bool shared = program_.slots[slot].outlives_micro_batch;
@@ -372,6 +401,7 @@ void Replay::play_step(bool first) {
     }
     play(pass, progress);
   }
+  finish_streams();
 }
 
 Answer Replay::run() {

