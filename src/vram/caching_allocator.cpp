@@ -31,8 +31,8 @@ constexpr std::int64_t kLargeBuffer = std::int64_t{20} << 20;
 constexpr std::int64_t kMinLargeAlloc = std::int64_t{10} << 20;
 constexpr std::int64_t kRoundLarge = std::int64_t{2} << 20;
 
-// A device "without a limit" still has to have an address range for expandable segments. 2^58 bytes
-// leave room for eight such ranges (two pools, four streams) inside of 63 bits.
+// A device "without a limit" still needs address ranges for expandable segments: 2^58 bytes leave
+// room for eight (two pools, four streams) inside of 63 bits.
 constexpr std::int64_t kUnlimitedDevice = std::int64_t{1} << 58;
 constexpr std::int64_t kFirstAddress = std::int64_t{1} << 40;
 
@@ -142,7 +142,7 @@ std::int64_t CachingAllocator::Implementation::rounded(std::int64_t requested) c
 
 Index CachingAllocator::Implementation::allocate(std::int64_t requested, int stream) {
   if (requested > capacity_ + capacity_ / 8) {
-    // Beyond every address range. No release can help, but PyTorch releases everything first.
+    // Beyond every address range; PyTorch releases everything first.
     empty_cache();
     return kNone;
   }
@@ -173,7 +173,6 @@ void CachingAllocator::Implementation::free(Index index) {
 }
 
 // --- Best fit, split and merge
-
 Index CachingAllocator::Implementation::find_free(PoolKind kind, std::int64_t size, int stream) {
   FreeSet& free = pool(kind).free;
   auto found = free.lower_bound({stream, size, 0, kNone});
@@ -256,12 +255,11 @@ void CachingAllocator::Implementation::insert_unmapped(Index index) {
 }
 
 void CachingAllocator::Implementation::remove_unmapped(Index index) {
-  const Block& block = blocks_[index];
-  pool_of(block).unmapped.erase({block.stream, block.address, index});
+  const Block& at = blocks_[index];
+  pool_of(at).unmapped.erase({at.stream, at.address, index});
 }
 
 // --- Segments of cudaMalloc
-
 // A block in no set, at least `size` long.
 Index CachingAllocator::Implementation::new_block(PoolKind kind, std::int64_t size, int stream) {
   if (settings_.expandable_segments) return expand(kind, size, stream);
@@ -434,8 +432,7 @@ std::uint64_t CachingAllocator::Implementation::fingerprint() const {
   print.add(device_used_);
   for (const Pool* pool : {&small_, &large_}) {
     for (const FreeKey& key : pool->free) {
-      print.add(key.stream);
-      print.add(key.size);
+      print.add(key.size + key.stream);  // sizes are multiples of 512
       print.add(key.address);
     }
     for (const auto& key : pool->unmapped) print.add(key.address);
@@ -444,7 +441,6 @@ std::uint64_t CachingAllocator::Implementation::fingerprint() const {
 }
 
 // --- The public face
-
 CachingAllocator::CachingAllocator(AllocatorSettings settings)
     : implementation_(std::make_unique<Implementation>(settings)) {}
 
