@@ -57,6 +57,7 @@ class Importer {
   Result<void> set_parallel();
   Result<void> set_pipeline();
   Result<void> set_states();
+  void set_checkpoint();
   Result<DType> state_type(const char* name) const;
   Result<void> refuse_unbuilt() const;
 
@@ -266,6 +267,7 @@ Result<void> Importer::set_states() {
                     (bf16 && !arguments_.flag("grad-reduce-in-bf16") && gradients == DType::fp32);
   const DType own_type = bf16 ? DType::bf16 : (arguments_.flag("fp16") ? DType::fp16 : DType::fp32);
   keys_.main_gradients = wide ? DType::fp32 : own_type;
+  keys_.wide_gradient_copy = other_engine && wide && own_type != DType::fp32;
   set("parallel.reduce_precision", job_.parallel.reduce_precision,
       keys_.main_gradients == DType::fp32   ? facts::ShortPrecision::fp32
       : keys_.main_gradients == DType::bf16 ? facts::ShortPrecision::bf16
@@ -285,6 +287,15 @@ Result<void> Importer::set_states() {
   keys_.fused_weight_gradients =
       arguments_.flag("gradient-accumulation-fusion") && keys_.main_gradients == DType::fp32;
   return {};
+}
+
+// Every format writes each model-parallel rank's own part.
+void Importer::set_checkpoint() {
+  set("checkpoint.method", job_.checkpoint.method,
+      arguments_.flag("async-save") ? facts::CheckpointMethod::sharded_async
+                                    : facts::CheckpointMethod::sharded_sync);
+  const auto every = arguments_.optional_whole("save-interval");
+  if (every && *every > 0) set("checkpoint.every_steps", job_.checkpoint.every_steps, *every);
 }
 
 // Understood, but their effect is still to be built.
@@ -320,6 +331,7 @@ Result<facts::Job> Importer::run() {
   STEELYARD_CHECK(set_attention());
   STEELYARD_CHECK(set_parallel());
   STEELYARD_CHECK(set_states());
+  set_checkpoint();
   STEELYARD_CHECK(refuse_unbuilt());
   if (std::holds_alternative<std::monostate>(job_.model.config)) {
     STEELYARD_TRY(config, megatron_model(arguments_, job_.parallel.tensor));

@@ -19,6 +19,9 @@ struct MegatronKeys {
   // the parameters are views of a buffer too.
   bool gradient_buffer = true;
   DType main_gradients = DType::fp32;  // type of that buffer
+  // Another engine than Megatron's holds the states (DeepSpeed's BF16_Optimizer): gradients are also
+  // summed up in fp32, whole on every rank.
+  bool wide_gradient_copy = false;
   bool distributed_optimizer = false;
   bool pads_for_high_bandwidth = false;         // bucket ends at multiples of 2^16
   std::optional<std::int64_t> bucket_elements;  // --ddp-bucket-size; absent: max(40e6, 1e6 x data)

@@ -195,6 +195,9 @@ void Assembler::add_communication_buffers() {
     // DDP copies gradients into buckets (torch/csrc/distributed/c10d/reducer.hpp).
     add(bytes_of(numel, layout_.gradient), VramCategory::communication, "DDP buckets");
   }
+  if (job_.megatron && job_.megatron->wide_gradient_copy) {
+    add(bytes_of(numel, DType::fp32), VramCategory::gradients, "gradients in fp32");
+  }
   if (!body.events.empty()) {
     program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
   }
