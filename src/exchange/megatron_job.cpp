@@ -13,6 +13,8 @@ namespace {
 
 using facts::DType;
 
+constexpr std::int64_t kGroupedStreams = 4;  // of Transformer Engine's grouped products
+
 Error wrong(ErrorCode code, const char* name, std::string found, std::string accepted,
             std::string hint = {}) {
   Error error;
@@ -54,6 +56,7 @@ class Importer {
   Result<void> set_optimizer();
   Result<void> set_recompute();
   Result<void> set_attention();
+  void set_experts();
   Result<void> set_parallel();
   Result<void> set_pipeline();
   Result<void> set_states();
@@ -164,6 +167,22 @@ Result<void> Importer::set_recompute() {
   return {};
 }
 
+// transformer/moe/experts.py (bias_act_func) and moe_utils.py (unpermute).
+void Importer::set_experts() {
+  if (!arguments_.optional_whole("num-experts")) return;
+  const bool swiglu = arguments_.flag("swiglu") && arguments_.flag("bias-swiglu-fusion");
+  const bool geglu = arguments_.flag("quick-geglu") && arguments_.flag("bias-gelu-fusion");
+  const bool relu =
+      arguments_.flag("squared-relu") && arguments_.flag("use-fused-weighted-squared-relu");
+  keys_.operators["expert_activation"] = swiglu || geglu || relu ? "fused" : "separate";
+  if (arguments_.flag("deterministic-mode") && !arguments_.flag("moe-permute-fusion")) {
+    keys_.operators["unpermute"] = "index_add";
+  }
+  if (arguments_.text("moe-token-dispatcher-type") == "allgather") {
+    keys_.operators["gathered_tokens"] = "global_buffer";
+  }
+}
+
 Result<void> Importer::set_attention() {
   const bool local = arguments_.text("transformer-impl") == "local";
   const std::string backend = local ? "local" : arguments_.text("attention-backend");
@@ -182,6 +201,7 @@ Result<void> Importer::set_attention() {
                                   ? "in_place"
                                   : "vocab_parallel_compiled";
   }
+  set_experts();
   if (local) {
     // tensor_parallel/layers.py and transformer/dot_product_attention.py instead of TE's modules.
     keys_.operators["gemm"] = "library_workspace";
@@ -279,6 +299,7 @@ Result<void> Importer::set_states() {
   keys_.pads_for_high_bandwidth = arguments_.flag("ddp-pad-buckets-for-high-nccl-busbw");
   keys_.overlaps_reduction = arguments_.flag("overlap-grad-reduce");
   keys_.optimizer_instances = arguments_.whole("num-distributed-optimizer-instances");
+  if (arguments_.flag("moe-grouped-gemm")) keys_.engine_workspaces += kGroupedStreams;
   // megatron/training/determinism.py: ":4096:8", eight times 4096 KiB.
   if (arguments_.flag("deterministic-mode")) {
     keys_.library_workspace = Bytes(std::int64_t{8} * 4096 * 1024);

@@ -54,7 +54,8 @@ struct DeviceMemoryConstants {
   Bytes nvls;                     // NVLink SHARP buffers per communicator on nodes that have it
   Bytes gemm_workspace;           // per handle, inside the allocator
   std::int64_t gemm_handles = 2;  // forward thread and autograd thread
-  Bytes engine_workspace{};       // of Transformer Engine's own products, inside the allocator
+  std::int64_t engine_workspaces = 1;
+  Bytes engine_workspace{};  // of Transformer Engine's own products, inside the allocator
   std::string source;
   std::map<std::string, DeviceMemoryOverride, std::less<>> by_architecture;
 

@@ -19,8 +19,8 @@ struct MegatronKeys {
   // the parameters are views of a buffer too.
   bool gradient_buffer = true;
   DType main_gradients = DType::fp32;  // type of that buffer
-  // Another engine than Megatron's holds the states (DeepSpeed's BF16_Optimizer): gradients are also
-  // summed up in fp32, whole on every rank.
+  // Another engine than Megatron's holds the states (DeepSpeed's BF16_Optimizer): gradients are
+  // also summed up in fp32, whole on every rank.
   bool wide_gradient_copy = false;
   bool distributed_optimizer = false;
   bool pads_for_high_bandwidth = false;         // bucket ends at multiples of 2^16
@@ -36,6 +36,9 @@ struct MegatronKeys {
   // their own (--gradient-accumulation-fusion, on by default).
   bool fused_weight_gradients = true;
 
+  // Workspaces of the engine's own products: one, and one for each of the four streams of grouped
+  // ones (TransformerEngine pytorch/cpp_extensions/gemm.py, get_cublas_workspace).
+  std::int64_t engine_workspaces = 1;
   // --deterministic-mode demands CUBLAS_WORKSPACE_CONFIG=:4096:8, on every GPU.
   std::optional<Bytes> library_workspace;
 

@@ -132,6 +132,11 @@ class BlockBuilder {
   std::vector<TensorRef> expert_assignment(const std::string& name, TensorRef chosen,
                                            const MixtureShape& mixture);
   // Weights NAME.I.w1, w3 [intermediate,H], w2 [H,intermediate] of expert I.
+  // Experts of two matrices, NAME.I.linear_fc1.weight [intermediate (twice when gated),H] and
+  // NAME.I.linear_fc2.weight [H,intermediate].
+  TensorRef two_matrix_experts(const std::string& name, TensorRef in, TensorRef weights,
+                               const std::vector<TensorRef>& assigned, const MixtureShape& mixture,
+                               ActivationKind kind, bool gated);
   TensorRef experts(const std::string& name, TensorRef in, TensorRef weights,
                     const std::vector<TensorRef>& assignment, const MixtureShape& mixture,
                     ActivationKind kind);

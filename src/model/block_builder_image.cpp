@@ -197,4 +197,28 @@ TensorRef BlockBuilder::experts(const std::string& name, TensorRef in, TensorRef
   return op.outputs.front();
 }
 
+TensorRef BlockBuilder::two_matrix_experts(const std::string& name, TensorRef in, TensorRef weights,
+                                           const std::vector<TensorRef>& assigned,
+                                           const MixtureShape& mixture, ActivationKind kind,
+                                           bool gated) {
+  const std::int64_t hidden = width(in);
+  std::vector<TensorRef> inputs = {in, weights};
+  inputs.insert(inputs.end(), assigned.begin(), assigned.end());
+  Operator& op = append_alike(OperatorKind::experts, name, std::move(inputs));
+  op.mixture = mixture;
+  op.activation = kind;
+  op.fused_gate_up = gated;
+  const std::int64_t first = gated ? 2 * mixture.intermediate : mixture.intermediate;
+  for (std::int64_t i = 0; i < mixture.experts; ++i) {
+    const std::string expert = name + "." + std::to_string(i);
+    op.weights.push_back(
+        weight(expert + ".linear_fc1.weight", {first, hidden}, WeightRole::matrix));
+    block_.weights.back().expert = true;
+    op.weights.push_back(
+        weight(expert + ".linear_fc2.weight", {hidden, mixture.intermediate}, WeightRole::matrix));
+    block_.weights.back().expert = true;
+  }
+  return op.outputs.front();
+}
+
 }  // namespace steelyard::model

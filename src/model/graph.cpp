@@ -45,14 +45,18 @@ Flops conv_flops(const Operator& op, const Block& block, const Graph& graph) {
                static_cast<double>(elements(kernel) / kernel.front()));
 }
 
-// The router is a matrix product with all experts, the experts are three with the chosen ones.
+// The router is a matrix product with all experts, the experts are two or three with the chosen
+// ones.
 Flops mixture_flops(const Operator& op, const Block& block, const Graph& graph) {
   const MixtureShape& mixture = op.mixture;
   const double values = static_cast<double>(elements(shape_of(op.inputs.front(), block, graph)));
   if (op.kind == OperatorKind::router) {
     return Flops(2.0 * values * static_cast<double>(mixture.experts));
   }
-  return Flops(6.0 * values * static_cast<double>(mixture.chosen) *
+  // Gate and up may lie in one matrix of twice the width.
+  const bool plain =
+      !op.fused_gate_up && std::ssize(op.weights) * mixture.ranks == 2 * mixture.experts;
+  return Flops((plain ? 4.0 : 6.0) * values * static_cast<double>(mixture.chosen) *
                static_cast<double>(mixture.intermediate));
 }
 

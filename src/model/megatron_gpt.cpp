@@ -10,6 +10,7 @@
 
 #include "model/decoder_parts.h"
 #include "model/family.h"
+#include "model/layer_pattern.h"
 
 namespace steelyard::model {
 
@@ -27,7 +28,12 @@ struct Megatron {
   std::int64_t rotary_dims = 0;
   bool learned_positions = false, alibi = false;
   double hidden_dropout = 0.1, attention_dropout = 0.1;
+  MixtureShape mixture;           // experts 0: none
+  std::int64_t shared_inner = 0;  // feed-forward width of the experts that see every token
+  std::vector<int> layer_kinds;   // by layer: 1 where it is a mixture
 };
+
+constexpr Limits kExpertLimits{1, 65'536};
 
 // megatron/training/vocab_utils.py (vocab_size_with_padding): up to a multiple of
 // make-vocab-size-divisible-by x tensor-parallel ranks.
@@ -75,6 +81,46 @@ void read_positions(ConfigReader& config, Megatron& model) {
   }
 }
 
+// --moe-layer-freq: every n-th layer, or a list of 0 and 1 as Python writes it, ([0]*3+[1]*5).
+std::vector<int> mixture_layers(ConfigReader& config, std::int64_t layers) {
+  const std::string text = config.text({"moe-layer-freq"}, "1");
+  const auto refuse = [&] {
+    config.reject("moe-layer-freq", text,
+                  fmt::format("a whole number, or 0 and 1 for each of the {} layers as in "
+                              "([0]*1+[1]*{})",
+                              layers, layers - 1));
+    return std::vector<int>(static_cast<std::size_t>(layers), 1);
+  };
+  std::vector<int> kinds;
+  if (const auto every = whole_of(text)) {
+    if (*every < 1) return refuse();
+    for (std::int64_t i = 0; i < layers; ++i) kinds.push_back(i % *every == 0 ? 1 : 0);
+    return kinds;
+  }
+  const std::optional<std::vector<int>> pattern = layer_pattern(text);
+  if (!pattern || std::ssize(*pattern) != layers) return refuse();
+  return *pattern;
+}
+
+void read_mixture(ConfigReader& config, Megatron& model) {
+  const auto experts = config.optional_whole({"num-experts"}, kExpertLimits);
+  model.layer_kinds.assign(static_cast<std::size_t>(std::max<std::int64_t>(model.sizes.layers, 0)),
+                           0);
+  if (!experts) return;
+  model.mixture.experts = *experts;
+  model.mixture.chosen = config.whole({"moe-router-topk"}, 2, kExpertLimits);
+  model.mixture.intermediate = config.whole({"moe-ffn-hidden-size"}, model.inner, kWideLimits);
+  model.shared_inner = config.whole({"moe-shared-expert-intermediate-size"}, 0, {0, 16'777'216});
+  model.layer_kinds = mixture_layers(config, model.sizes.layers);
+  if (model.mixture.chosen > model.mixture.experts) {
+    config.reject("moe-router-topk", std::to_string(model.mixture.chosen),
+                  fmt::format("at most the {} of num-experts", model.mixture.experts));
+  }
+  if (config.has("moe-latent-size")) {
+    config.reject("moe-latent-size", "a value", "no such key", "not built in this version");
+  }
+}
+
 // Parts of the configuration whose operators are not built.
 void reject_unbuilt(ConfigReader& config) {
   struct Unbuilt {
@@ -89,8 +135,7 @@ void reject_unbuilt(ConfigReader& config) {
     config.reject(unbuilt.key, "true", "false",
                   fmt::format("{} of Megatron-LM: not built in this version", unbuilt.about));
   }
-  constexpr Unbuilt kPresent[] = {{"num-experts", "mixtures of experts"},
-                                  {"mtp-num-layers", "multi-token prediction"},
+  constexpr Unbuilt kPresent[] = {{"mtp-num-layers", "multi-token prediction"},
                                   {"hybrid-layer-pattern", "Mamba layers"},
                                   {"window-size", "windows of attention"}};
   for (const Unbuilt& unbuilt : kPresent) {
@@ -129,6 +174,7 @@ Megatron read_megatron(ConfigReader& config) {
   model.hidden_dropout = config.probability({"hidden-dropout"}, 0.1);
   model.attention_dropout = config.probability({"attention-dropout"}, 0.1);
   read_activation(config, model);
+  read_mixture(config, model);
   read_positions(config, model);
   return model;
 }
@@ -165,7 +211,29 @@ TensorRef attention_of(BlockBuilder& block, const Megatron& model, TensorRef x) 
                           .dropout = model.attention_dropout});
 }
 
-Block layer_of(const Graph& graph, const Megatron& model) {
+// fc1, activation, fc2 on all tokens.
+TensorRef feed_forward(BlockBuilder& block, const Megatron& model, TensorRef h,
+                       const std::string& module, std::int64_t inner, bool bias) {
+  h = block.linear(module + ".linear_fc1", h, model.gated ? 2 * inner : inner);
+  h = block.bias_activation(module + ".activation_func", h, model.activation, model.gated,
+                            bias ? module + ".linear_fc1.bias" : "");
+  return block.linear(module + ".linear_fc2", h, model.sizes.hidden);
+}
+
+// megatron/core/transformer/moe/moe_layer.py: routed experts and the one that sees every token.
+TensorRef mixture_of(BlockBuilder& block, const Megatron& model, TensorRef h) {
+  const auto [weights, chosen] = block.router("mlp.router", h, model.mixture);
+  const auto assigned = block.expert_assignment("mlp.token_dispatcher", chosen, model.mixture);
+  const TensorRef routed =
+      block.two_matrix_experts("mlp.experts.local_experts", h, weights, assigned, model.mixture,
+                               model.activation, model.gated);
+  if (model.shared_inner == 0) return routed;
+  const TensorRef shared =
+      feed_forward(block, model, h, "mlp.shared_experts", model.shared_inner, false);
+  return block.add("mlp.sum", routed, shared);
+}
+
+Block layer_of(const Graph& graph, const Megatron& model, bool mixture) {
   BlockBuilder block(graph, "decoder.layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, model.sizes.hidden});
   TensorRef h = normed(block, model, "input_layernorm", x);
@@ -175,12 +243,10 @@ Block layer_of(const Graph& graph, const Megatron& model) {
       block.bias_dropout_add("self_attn_bda", h, x, model.hidden_dropout,
                              model.bias ? "self_attention.linear_proj.bias" : "");
   h = normed(block, model, "pre_mlp_layernorm", middle);
-  h = block.linear("mlp.linear_fc1", h, model.gated ? 2 * model.inner : model.inner);
-  h = block.bias_activation("mlp.activation_func", h, model.activation, model.gated,
-                            model.bias ? "mlp.linear_fc1.bias" : "");
-  h = block.linear("mlp.linear_fc2", h, model.sizes.hidden);
+  h = mixture ? mixture_of(block, model, h)
+              : feed_forward(block, model, h, "mlp", model.inner, model.bias);
   return block.finish(block.bias_dropout_add("mlp_bda", h, middle, model.hidden_dropout,
-                                             model.bias ? "mlp.linear_fc2.bias" : ""));
+                                             model.bias && !mixture ? "mlp.linear_fc2.bias" : ""));
 }
 
 void add_embedding(Graph& graph, const Megatron& model) {
@@ -207,7 +273,7 @@ Graph build_megatron_gpt(ConfigReader& config, const SampleShape& sample) {
     check_positions(config, graph, model.sizes.max_sequence, "max-position-embeddings");
   }
   add_embedding(graph, model);
-  graph.segments.push_back({model.sizes.layers, {layer_of(graph, model)}});
+  add_layers(graph, model.layer_kinds, [&](int kind) { return layer_of(graph, model, kind == 1); });
   add_head(graph, model.sizes,
            {.norm = model.rms ? HeadOptions::Norm::rms : HeadOptions::Norm::layer,
             .norm_name = "decoder.final_layernorm",

@@ -69,6 +69,7 @@ facts::DeviceMemoryConstants device_of(const Request& request, const Plan& plan)
   if (request.job.megatron) {
     for (const auto& [composite, word] : request.job.megatron->operators) words[composite] = word;
     const auto& keys = *request.job.megatron;
+    device.engine_workspaces = keys.engine_workspaces;
     device.gemm_workspace = keys.library_workspace.value_or(device.gemm_workspace);
   }
   const auto gemm = words.find("gemm");

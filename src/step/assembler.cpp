@@ -20,7 +20,7 @@ Assembler::Assembler(const Stage& stage, const facts::Job& job,
 Program Assembler::assemble() {
   add_parameters();
   add_batch();
-  add_score_buffer();
+  add_global_buffer();
   add_optimizer_states();
   add_communication_buffers();
   if (!profile_.gradients_set_to_none) add_existing_gradients();

@@ -61,7 +61,7 @@ class Assembler {
 
   // setup.cpp
   void add_batch();
-  void add_score_buffer();
+  void add_global_buffer();
   void add_parameters();
   void add_buffer(facts::DType dtype, facts::VramCategory category, std::string_view text);
   void add_buffers();

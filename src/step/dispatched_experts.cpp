@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "step/fused_operators.h"
 #include "step/primitives.h"
 #include "step/primitives_image.h"
 
@@ -119,15 +120,19 @@ Tensor grouped_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& we
   return y;
 }
 
-// zeros.scatter_add(rows, source): saves the rows only.
-Tensor scatter_add(Tape& tape, Tensor argument, const Tensor& rows, std::int64_t numel) {
+// zeros.scatter_add(rows, source) saves the rows only; index_add, the deterministic form, the
+// source besides.
+Tensor scatter_add(Tape& tape, Tensor argument, const Tensor& rows, std::int64_t numel,
+                   bool saves_source) {
   const Tensor source = std::move(argument);
   tape.begin_operation(OperationKind::other, {&source});
   Tensor y = tape.allocate(numel, source.dtype, "unpermute");
   tape.pointwise("unpermute", 2 * bytes_of(source) + bytes_of(y));
   if (!tape.tracks({&source})) return y;
   const std::int64_t all = source.numel;
-  tape.track(y, "unpermute", {Tape::edge_of(source)}, {rows.storage},
+  std::vector<StorageRef> saved = {rows.storage};
+  if (saves_source) saved.push_back(source.storage);
+  tape.track(y, "unpermute", {Tape::edge_of(source)}, std::move(saved),
              [all](Tape& t, const Gradients& gradients) {
                Tensor dx = t.allocate(all, gradients[0].dtype, "unpermute_backward");
                t.pointwise("unpermute_backward", 2 * bytes_of(dx));
@@ -141,6 +146,14 @@ std::vector<Tensor> matrices(const OperatorCall& call, std::size_t n, std::size_
   std::vector<Tensor> own;
   for (std::size_t i = n; i < call.weights.size(); i += per_expert) own.push_back(call.weights[i]);
   return own;
+}
+
+// Each token's features times the weight of the expert that it chose.
+Tensor weighted(Tape& tape, const OperatorCall& call, Tensor h, std::int64_t tokens) {
+  const Tensor& routing = call.inputs[1];
+  const Tensor order = tape.allocate(tokens, DType::int64, "sorted_indices");
+  const DType dtype = h.dtype;
+  return to(tape, mul(tape, std::move(h), index(tape, routing, {order}, tokens)), dtype);
 }
 
 // Rows through the experts of this rank: gate and up (apart or in one matrix), or one matrix alone.
@@ -158,15 +171,22 @@ Tensor feed_forward(Tape& tape, const OperatorCall& call, Tensor rows, std::int6
     return grouped_linear(tape, h, matrices(call, 1, 3), wide, hidden);
   }
   const std::int64_t first = call.weights[0].numel / hidden;  // features, perhaps gate and up
+  const bool gated = first == 2 * wide;
+  const std::int64_t tokens = rows.numel / hidden;
   Tensor h = grouped_linear(tape, rows, matrices(call, 0, 2), hidden, first);
   rows = Tensor();
-  if (first == 2 * wide) {
+  if (call.variants->fused_activation) {
+    h = bias_activation(tape, std::move(h), Tensor(), first, gated);
+    return grouped_linear(tape, h, matrices(call, 1, 2), wide, hidden);
+  }
+  if (gated) {
     const std::vector<Tensor> halves = split(tape, h, {h.numel / 2, h.numel / 2});
     h = Tensor();
     h = mul(tape, activation(tape, call.op->activation, halves[0]), halves[1]);
   } else {
-    h = activation(tape, call.op->activation, h);
+    h = activation(tape, call.op->activation, std::move(h));
   }
+  if (call.variants->inner_probabilities) h = weighted(tape, call, std::move(h), tokens);
   return grouped_linear(tape, h, matrices(call, 1, 2), wide, hidden);
 }
 
@@ -188,8 +208,11 @@ Tensor dispatched_experts(Tape& tape, const OperatorCall& call) {
   rows = exchange_features(tape, std::move(rows), false);
   if (sorts) rows = sort_chunks(tape, std::move(rows));
   rows = all_to_all(tape, std::move(rows));
-  rows = mul(tape, std::move(rows), index(tape, routing, {order}, choices));
-  return scatter_add(tape, to(tape, std::move(rows), x.dtype), order, x.numel);
+  if (!call.variants->inner_probabilities) {
+    rows = mul(tape, std::move(rows), index(tape, routing, {order}, choices));
+  }
+  return scatter_add(tape, to(tape, std::move(rows), x.dtype), order, x.numel,
+                     call.variants->adds_by_index);
 }
 
 }  // namespace steelyard::step

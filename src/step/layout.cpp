@@ -215,6 +215,8 @@ void set_megatron(const facts::MegatronKeys& keys, Layout& layout) {
   if (keys.distributed_optimizer && keys.optimizer_instances > 1) {
     layout.optimizer_shards = layout.group =
         std::max<std::int64_t>(1, layout.group / keys.optimizer_instances);
+    layout.expert_replicas =
+        std::max<std::int64_t>(1, layout.expert_replicas / keys.optimizer_instances);
   }
   layout.buffers.ranks = layout.group;
   layout.buffers.pads_for_high_bandwidth = keys.pads_for_high_bandwidth;

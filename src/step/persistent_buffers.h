@@ -27,8 +27,9 @@ struct BufferRules {
                                            const BufferRules& rules);
 
 // Sizes of the trained weights of segments [begin, end) of a graph, last layer first: gradients
-// are ready in that order.
+// are ready in that order. Experts' weights have a buffer of their own: other ranks share them.
 [[nodiscard]] std::vector<std::int64_t> sizes_in_reverse(const model::Graph& graph,
-                                                         std::size_t begin, std::size_t end);
+                                                         std::size_t begin, std::size_t end,
+                                                         bool experts);
 
 }  // namespace steelyard::step

@@ -38,25 +38,34 @@ void Assembler::add_batch() {
   program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
 }
 
-// get_global_memory_buffer().get_tensor(..., "mpu"): as large as the scores of one layer.
-void Assembler::add_score_buffer() {
-  if (!variants_.score_buffer || variants_.attention != AttentionKernel::math) return;
+// get_global_memory_buffer().get_tensor(..., "mpu"): one buffer as large as its largest use, the
+// scores of a layer or the tokens of all ranks that a layer's experts are spread over.
+void Assembler::add_global_buffer() {
+  const bool scores = variants_.score_buffer && variants_.attention == AttentionKernel::math;
   std::int64_t most = 0;
   for (const model::Segment& segment : graph_.segments) {
     for (const model::Block& block : segment.blocks) {
       for (const model::Operator& op : block.operators) {
-        if (op.kind != model::OperatorKind::attention) continue;
-        const std::int64_t rows =
-            checked_multiply(graph_.batch * op.attention.heads, graph_.sequence);
-        most = std::max(most, checked_multiply(rows, graph_.sequence * op.attention.context));
+        if (scores && op.kind == model::OperatorKind::attention) {
+          const std::int64_t rows =
+              checked_multiply(graph_.batch * op.attention.heads, graph_.sequence);
+          most = std::max(most, checked_multiply(rows, graph_.sequence * op.attention.context));
+        }
+        if (variants_.token_buffer && op.kind == model::OperatorKind::experts) {
+          const auto tokens = static_cast<std::size_t>(op.inputs[0].index);
+          const std::int64_t ranks = op.mixture.ranks * op.mixture.feature_ranks;
+          if (ranks == 1) continue;
+          most =
+              std::max(most, checked_multiply(model::elements(block.tensors[tokens].shape), ranks));
+        }
       }
     }
   }
   if (most == 0) return;
   Body body;
-  body.layer = "attention scores";
+  body.layer = "global buffer";
   allocate(body.events, slot(bytes_of(most, layout_.arithmetic.compute), VramCategory::temporaries,
-                             "buffer of attention scores"));
+                             "global memory buffer"));
   program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
 }
 
@@ -95,9 +104,13 @@ void Assembler::add_buffer(DType dtype, VramCategory category, std::string_view 
   for (std::size_t c = 0; c < stage_.chunk_begins.size(); ++c) {
     const bool final_chunk = c + 1 == stage_.chunk_begins.size();
     const std::size_t end = final_chunk ? graph_.segments.size() : stage_.chunk_begins[c + 1];
-    const std::int64_t numel =
-        buffer_elements(sizes_in_reverse(graph_, stage_.chunk_begins[c], end), layout_.buffers);
-    if (numel > 0) allocate(body.events, slot(bytes_of(numel, dtype), category, text));
+    for (const bool experts : {false, true}) {
+      BufferRules rules = layout_.buffers;
+      if (experts) rules.ranks = std::min(rules.ranks, layout_.expert_replicas);
+      const std::int64_t numel =
+          buffer_elements(sizes_in_reverse(graph_, stage_.chunk_begins[c], end, experts), rules);
+      if (numel > 0) allocate(body.events, slot(bytes_of(numel, dtype), category, text));
+    }
   }
   program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
 }

@@ -74,6 +74,32 @@ Result<void> read_outputs(const facts::FrameworkProfile& profile, Variants& v) {
   return {};
 }
 
+// What experts keep, and the buffers that attention and experts share.
+Result<void> read_experts(const facts::FrameworkProfile& profile, Variants& v) {
+  STEELYARD_TRY(fused_activation, read<bool>(profile, "expert_activation", v.fused_activation,
+                                             {{"fused", true}, {"separate", false}}));
+  STEELYARD_TRY(inner, read<bool>(profile, "expert_probabilities", v.inner_probabilities,
+                                  {{"activation", true}, {"result", false}}));
+  STEELYARD_TRY(adds_by_index, read<bool>(profile, "unpermute", v.adds_by_index,
+                                          {{"index_add", true}, {"scatter_add", false}}));
+  STEELYARD_TRY(token_buffer, read<bool>(profile, "gathered_tokens", v.token_buffer,
+                                         {{"global_buffer", true}, {"own", false}}));
+  STEELYARD_TRY(score_buffer, read<bool>(profile, "attention_scores", v.score_buffer,
+                                         {{"global_buffer", true}, {"own", false}}));
+  STEELYARD_TRY(
+      compiles,
+      read<CompileScope>(profile, "compile", v.compiles,
+                         {{"everything", CompileScope::everything},
+                          {"layers", CompileScope::layers},
+                          {"layers_and_chunked_loss", CompileScope::layers_and_chunked_loss}}));
+  v.fused_activation = fused_activation;
+  v.inner_probabilities = inner;
+  v.adds_by_index = adds_by_index;
+  v.token_buffer = token_buffer;
+  v.score_buffer = score_buffer;
+  return {};
+}
+
 }  // namespace
 
 Result<Variants> variants_of(const facts::FrameworkProfile& profile,
@@ -108,14 +134,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
                                              {{"early_stop", Checkpoint::early_stop},
                                               {"whole", Checkpoint::whole},
                                               {"reentrant", Checkpoint::reentrant}}));
-  STEELYARD_TRY(score_buffer, read<bool>(profile, "attention_scores", v.score_buffer,
-                                         {{"global_buffer", true}, {"own", false}}));
-  STEELYARD_TRY(
-      compiles,
-      read<CompileScope>(profile, "compile", v.compiles,
-                         {{"everything", CompileScope::everything},
-                          {"layers", CompileScope::layers},
-                          {"layers_and_chunked_loss", CompileScope::layers_and_chunked_loss}}));
+  STEELYARD_CHECK(read_experts(profile, v));
   STEELYARD_TRY(mean, read<bool>(profile, "mean", v.mean_saves_input,
                                  {{"saves_input", true}, {"saves_nothing", false}}));
   STEELYARD_TRY(experts,
@@ -132,7 +151,6 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
   v.cross_entropy = loss.kernel;
   v.key_value_repeat = repeat;
   v.math_attention = math;
-  v.score_buffer = score_buffer;
   v.checkpoint = checkpoint;
   v.compiles = compiles;
   v.mean_saves_input = mean;

@@ -55,6 +55,10 @@ struct Variants {
   HeadLoss head = HeadLoss::whole;
   KeyValueRepeat key_value_repeat = KeyValueRepeat::repeat;
   MathAttention math_attention = MathAttention::eager;
+  bool fused_activation = false;     // gate and up of experts through one kernel that saves them
+  bool inner_probabilities = false;  // experts' weights go into that kernel, not into their results
+  bool adds_by_index = false;        // experts' results return by index_add, which saves them
+  bool token_buffer = false;  // tokens of all expert ranks are gathered into one lasting buffer
   bool score_buffer = false;  // products of scores write beside one buffer that lives for ever
   GatheredInput gathered_input = GatheredInput::whole;
   Experts experts = Experts::loop;

@@ -409,7 +409,8 @@ Answer Replay::run() {
   // allocator, kept for ever.
   std::vector<Bytes> workspaces(static_cast<std::size_t>(device_.gemm_handles),
                                 device_.gemm_workspace);
-  workspaces.push_back(device_.engine_workspace);
+  workspaces.insert(workspaces.end(), static_cast<std::size_t>(device_.engine_workspaces),
+                    device_.engine_workspace);
   for (const Bytes bytes : workspaces) {
     const BlockId block = take(bytes, 0);
     live_[VramCategory::runtime] += block == 0 ? Bytes() : allocator_.size_of(block);
