@@ -147,6 +147,7 @@ Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
       break;
     case OptimizerName::muon:
       o.states = 1;
+      o.matrices_only = true;
       o.loop = true;
       o.step_copies = 3;  // Newton-Schulz: the matrix and two products of it, one at a time
       break;

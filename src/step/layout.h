@@ -16,6 +16,9 @@ namespace steelyard::step {
 struct OptimizerLayout {
   std::int64_t states = 2;  // full-size state tensors per parameter
   facts::DType state = facts::DType::fp32;
+  // Muon steps the matrices of the layers; embeddings, the head and vectors take AdamW's two
+  // states.
+  bool matrices_only = false;
   bool eight_bit = false;  // one byte per element and state, plus fp32 block statistics
   bool paged = false;      // states in managed memory (bitsandbytes' paged optimizers)
   bool factored = false;   // Adafactor: a row and a column vector per matrix

@@ -21,6 +21,15 @@ Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel, DType st
   return Bytes(numel) + bytes_of(ceil_divide(numel, kEightBitBlock), DType::fp32);
 }
 
+bool is_layer(const model::Block& block) {
+  return block.name != "embed" && block.name != "head";
+}
+
+std::int64_t states_of(const OptimizerLayout& optimizer, const model::Weight& weight, bool layer) {
+  const bool plain = optimizer.matrices_only && !(layer && weight.shape.size() == 2);
+  return plain ? 2 : optimizer.states;
+}
+
 // Adafactor: a row and a column vector for a matrix, a full tensor otherwise.
 Bytes factored_bytes(const model::Weight& weight, DType state) {
   if (weight.shape.size() < 2) return bytes_of(model::elements(weight.shape), state);
@@ -149,6 +158,7 @@ void Assembler::add_optimizer_states() {
     Body body;
     body.layer = segment.blocks.front().name;
     body.repeat = segment.repeat;
+    const bool layer = is_layer(segment.blocks.front());
     const auto add = [&](Bytes bytes, std::string_view text) {
       const std::int32_t index = slot(bytes, VramCategory::optimizer, text);
       program_.slots[static_cast<std::size_t>(index)].managed = optimizer.paged;
@@ -165,7 +175,7 @@ void Assembler::add_optimizer_states() {
         if (optimizer.fused && !optimizer.eight_bit && optimizer.counts_on_device) {
           add(Bytes(4), "step count");
         }
-        for (std::int64_t i = 0; i < optimizer.states; ++i) {
+        for (std::int64_t i = 0; i < states_of(optimizer, weight, layer); ++i) {
           add(state_bytes(optimizer, shard, state), "optimizer state");
         }
         if (optimizer.factored) {
@@ -258,7 +268,8 @@ StateSizes Assembler::states() const {
         const std::int64_t elements = model::elements(weight.shape);
         const DType state = state_type(layout_, weight);
         Bytes stepped = optimizer.factored ? factored_bytes(weight, state) : Bytes();
-        stepped += optimizer.states * state_bytes(optimizer, elements, state);
+        stepped +=
+            states_of(optimizer, weight, is_layer(block)) * state_bytes(optimizer, elements, state);
         if (layout_.master) stepped += bytes_of(elements, DType::fp32);
         states.optimizer_bytes += segment.repeat * stepped;
         states.trainable_bytes += segment.repeat * own;

@@ -86,12 +86,6 @@ Result<void> read_experts(const facts::FrameworkProfile& profile, Variants& v) {
                                          {{"global_buffer", true}, {"own", false}}));
   STEELYARD_TRY(score_buffer, read<bool>(profile, "attention_scores", v.score_buffer,
                                          {{"global_buffer", true}, {"own", false}}));
-  STEELYARD_TRY(
-      compiles,
-      read<CompileScope>(profile, "compile", v.compiles,
-                         {{"everything", CompileScope::everything},
-                          {"layers", CompileScope::layers},
-                          {"layers_and_chunked_loss", CompileScope::layers_and_chunked_loss}}));
   v.fused_activation = fused_activation;
   v.inner_probabilities = inner;
   v.adds_by_index = adds_by_index;
@@ -135,6 +129,12 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
                                               {"whole", Checkpoint::whole},
                                               {"reentrant", Checkpoint::reentrant}}));
   STEELYARD_CHECK(read_experts(profile, v));
+  STEELYARD_TRY(
+      compiles,
+      read<CompileScope>(profile, "compile", v.compiles,
+                         {{"everything", CompileScope::everything},
+                          {"layers", CompileScope::layers},
+                          {"layers_and_chunked_loss", CompileScope::layers_and_chunked_loss}}));
   STEELYARD_TRY(mean, read<bool>(profile, "mean", v.mean_saves_input,
                                  {{"saves_input", true}, {"saves_nothing", false}}));
   STEELYARD_TRY(experts,

@@ -56,6 +56,22 @@ TEST(MegatronGpt, KnowsOtherShapes) {
   EXPECT_EQ(parameters_of({{"qk-layernorm", true}}), parameters_of({}) + 2 * 4 * 64);
 }
 
+// 4 experts of two matrices 512 x 1024, a router of 4 x 512 and a shared expert of twice 512 x 256
+// take the place of fc1, fc2 and their biases; every second layer is a mixture.
+TEST(MegatronGpt, KnowsMixturesOfExperts) {
+  const std::int64_t dense = 2 * (std::int64_t{2048} * 512) + 2048 + 512;
+  const std::int64_t mixture = 4 * 2 * (std::int64_t{512} * 1024) + 4 * 512 + 2 * 512 * 256;
+  const facts::Object experts = {{"num-experts", 4},
+                                 {"moe-ffn-hidden-size", 1024},
+                                 {"moe-shared-expert-intermediate-size", 256}};
+  EXPECT_EQ(parameters_of(experts), parameters_of({}) + 2 * (mixture - dense));
+  facts::Object half = experts;
+  half.emplace_back("moe-layer-freq", "2");
+  EXPECT_EQ(parameters_of(half), parameters_of({}) + mixture - dense);
+  half.back().second = "([0]*1+[1]*1)";
+  EXPECT_EQ(parameters_of(half), parameters_of({}) + mixture - dense);
+}
+
 TEST(MegatronGpt, SaysWhatIsMissingOrNotBuilt) {
   const auto subject = [](const char* key, facts::Value value) {
     facts::Value config{small()};
@@ -66,6 +82,7 @@ TEST(MegatronGpt, SaysWhatIsMissingOrNotBuilt) {
   EXPECT_EQ(subject("vocab-size", {}), "test: vocab-size");
   EXPECT_EQ(subject("num-query-groups", 3), "test: num-query-groups");
   EXPECT_EQ(subject("position-embedding-type", "relative"), "test: position-embedding-type");
+  EXPECT_EQ(subject("moe-layer-freq", "([0]*3)"), "");  // no experts: not read
   EXPECT_EQ(subject("is-hybrid-model", true), "test: is-hybrid-model");
   EXPECT_EQ(subject("max-position-embeddings", 64), "test: max-position-embeddings");
 }
