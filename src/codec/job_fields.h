@@ -92,6 +92,8 @@ inline constexpr auto parallel_fields = [](auto& v, auto& p) {
   v.key("tensor", p.tensor, between(1, kMostRanks, "tensor-parallel ranks"));
   v.key("pipeline", p.pipeline, between(1, kMostRanks, "pipeline stages"));
   v.key("context", p.context, between(1, kMostRanks, "context-parallel ranks"));
+  v.key("context_method", p.context_method,
+        about("how keys and values reach the ranks of a context group"));
   v.key("expert", p.expert, between(1, kMostRanks, "expert-parallel ranks"));
   v.key("expert_tensor", p.expert_tensor,
         between(1, kMostRanks, "tensor-parallel ranks of experts"));

@@ -1,4 +1,7 @@
 // Megatron-LM's arguments as keys of a job.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -58,6 +61,7 @@ class Importer {
   Result<void> set_attention();
   void set_experts();
   Result<void> set_parallel();
+  Result<void> set_context();
   Result<void> set_pipeline();
   Result<void> set_states();
   void set_checkpoint();
@@ -227,6 +231,25 @@ Result<void> Importer::set_parallel() {
       arguments_.flag("sequence-parallel") && parallel.tensor > 1);
   set("parallel.async_tensor", parallel.async_tensor, arguments_.flag("tp-comm-overlap"));
 
+  return set_context();
+}
+
+// One method for all layers: what a list says of single ones is not played.
+Result<void> Importer::set_context() {
+  facts::ParallelKeys& parallel = job_.parallel;
+  if (parallel.context > 1 && !own("parallel.context_method")) {
+    const std::vector<std::string> methods = arguments_.list("cp-comm-type");
+    const std::string& method = methods.front();
+    const bool alike =
+        std::all_of(methods.begin(), methods.end(), [&](const auto& m) { return m == method; });
+    if (!alike || (method != "p2p" && method != "all_gather")) {
+      return fail(not_built("cp-comm-type", fmt::format("{}", fmt::join(methods, " ")),
+                            "p2p or all_gather, the same for all layers"));
+    }
+    set("parallel.context_method", parallel.context_method,
+        std::optional<facts::ContextMethod>(method == "p2p" ? facts::ContextMethod::ring
+                                                            : facts::ContextMethod::all_gather));
+  }
   return set_pipeline();
 }
 

@@ -114,6 +114,9 @@ STEELYARD_ENUM_NAMES(Fp8Recipe, "delayed", "tensorwise", "rowwise", "blockwise")
 enum class Schedule { one_f_one_b, interleaved, gpipe, zero_bubble, dualpipe };
 STEELYARD_ENUM_NAMES(Schedule, "1f1b", "interleaved", "gpipe", "zero-bubble", "dualpipe")
 
+enum class ContextMethod { ring, all_gather };
+STEELYARD_ENUM_NAMES(ContextMethod, "ring", "all-gather")
+
 enum class Sharding { none, zero1, zero2, zero3, fsdp, fsdp1, hsdp, shard_grad_op };
 STEELYARD_ENUM_NAMES(Sharding, "none", "zero1", "zero2", "zero3", "fsdp", "fsdp1", "hsdp",
                      "shard-grad-op")

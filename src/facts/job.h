@@ -99,6 +99,7 @@ struct ParallelKeys {
   std::int64_t tensor = 1;
   std::int64_t pipeline = 1;
   std::int64_t context = 1;
+  std::optional<ContextMethod> context_method;  // none: the framework's own
   std::int64_t expert = 1;
   std::int64_t expert_tensor = 1;
   bool sequence_parallel = false;

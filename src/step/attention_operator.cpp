@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "step/context_parallel.h"
 #include "step/fused_operators.h"
 #include "step/primitives.h"
 
@@ -132,8 +133,8 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   // Flash attention has no fp32 kernel: PyTorch falls back to the memory-efficient one.
   const bool wide = tape.arithmetic().compute == DType::fp32;
   const bool efficient = wide || call.variants->attention == AttentionKernel::efficient;
-  return fused_attention(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v), kernel,
-                         efficient);
+  const auto fused = kernel.context > 1 ? attention_over_context : fused_attention;
+  return fused(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v), kernel, efficient);
 }
 
 namespace {

@@ -44,6 +44,7 @@ BlockOptions Assembler::block_options() const {
   options.tape.mean_saves_input = variants_.mean_saves_input;
   options.tape.tensor = groups_.tensor;
   options.tape.context = groups_.context;
+  options.tape.context_code = variants_.context;
   options.tape.expert = groups_.expert;
   options.tape.expert_tensor = groups_.expert_tensor;
   options.tape.async_tensor = job_.parallel.async_tensor;

@@ -92,6 +92,10 @@ struct AttentionDims {
 // memory-efficient kernel one per query rounded up to 32.
 [[nodiscard]] Tensor fused_attention(Tape& tape, Tensor q, Tensor k, Tensor v,
                                      const AttentionDims& dims, bool efficient);
+// What the kernel of its derivative allocates besides results (flash_attn/flash_api.cpp,
+// mem_eff_attention/kernel_backward.h).
+[[nodiscard]] std::vector<Tensor> attention_workspace(Tape& tape, const AttentionDims& dims,
+                                                      bool efficient, DType dtype);
 
 // --- Between the ranks of a tensor-parallel group ---------------------------------------------
 

@@ -167,14 +167,6 @@ Tensor embedding(Tape& tape, const Tensor& ids, const Tensor& table, std::int64_
   return y;
 }
 
-namespace {
-
-std::int64_t padded(std::int64_t size, std::int64_t multiple) {
-  return round_up(size, multiple);
-}
-
-// Workspaces of the backward kernels (flash_attn/flash_api.cpp,
-// mem_eff_attention/kernel_backward.h).
 std::vector<Tensor> attention_workspace(Tape& t, const AttentionDims& d, bool efficient,
                                         DType dtype) {
   std::vector<Tensor> held;
@@ -183,31 +175,18 @@ std::vector<Tensor> attention_workspace(Tape& t, const AttentionDims& d, bool ef
   const std::string_view name = "attention_backward_workspace";
   if (efficient) {
     held.push_back(t.allocate(rows * d.queries, DType::fp32, name));
-    held.push_back(t.allocate(rows * padded(d.queries, 64) * d.head_dim, DType::fp32, name));
+    held.push_back(t.allocate(rows * round_up(d.queries, 64) * d.head_dim, DType::fp32, name));
     return held;
   }
-  held.push_back(t.allocate(rows * padded(d.queries, 128), DType::fp32, name));
+  held.push_back(t.allocate(rows * round_up(d.queries, 128), DType::fp32, name));
   held.push_back(
-      t.allocate(rows * padded(d.queries, 128) * padded(d.head_dim, 32), DType::fp32, name));
+      t.allocate(rows * round_up(d.queries, 128) * round_up(d.head_dim, 32), DType::fp32, name));
   if (d.heads != d.kv_heads) {
     held.push_back(t.allocate(rows * d.keys * d.head_dim, dtype, name));
     held.push_back(t.allocate(rows * d.keys * d.head_dim, dtype, name));
   }
   return held;
 }
-
-// Keys and values of all context-parallel ranks, while the kernel runs.
-std::vector<Tensor> gathered_context(Tape& t, const AttentionDims& d, DType dtype) {
-  std::vector<Tensor> held;
-  if (d.context == 1) return held;
-  const std::int64_t numel = d.samples * d.kv_heads * d.keys * d.head_dim;
-  for (int i = 0; i < 2; ++i) held.push_back(t.allocate(numel, dtype, "all_gather_context"));
-  t.communicate(Collective::all_gather, "all_gather_context", 2 * bytes_of(numel, dtype),
-                t.options().context, false);
-  return held;
-}
-
-}  // namespace
 
 Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
                        const AttentionDims& dims, bool efficient) {
@@ -216,11 +195,10 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const Tensor q = to_compute(tape, std::move(query));
   const std::string_view name = efficient ? "efficient_attention" : "flash_attention";
   tape.begin_operation(OperationKind::attention, {&q, &k, &v});
-  std::vector<Tensor> others = gathered_context(tape, dims, q.dtype);
   // The result lies in memory as [B,S,nh,d], whatever its shape says: transposing back is free.
   Tensor y = tape.allocate(q.numel, q.dtype, name);
   const std::int64_t statistics =
-      dims.samples * dims.heads * (efficient ? padded(dims.queries, 32) : dims.queries);
+      dims.samples * dims.heads * (efficient ? round_up(dims.queries, 32) : dims.queries);
   const Tensor logsumexp = tape.allocate(statistics, DType::fp32, name);
   const Tensor seed = tape.allocate(1, DType::int64, name);
   const Tensor offset = tape.allocate(1, DType::int64, name);
@@ -230,7 +208,6 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const Flops product(2.0 * scores * static_cast<double>(dims.head_dim));
   const Bytes traffic = bytes_of(q) + bytes_of(k) + bytes_of(v) + bytes_of(y);
   tape.work(WorkKind::attention, name, q.dtype, 2.0 * product, traffic);
-  others.clear();
   if (!tape.tracks({&q, &k, &v})) return y;
   const std::int64_t numels[3] = {q.numel, k.numel, v.numel};
   tape.track(
@@ -239,9 +216,6 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
       [=](Tape& t, const Gradients& gradients) {
         const DType dtype = gradients[0].dtype;
         Gradients result;
-        // The other ranks' keys and values again, and their gradients, summed where they belong.
-        const std::vector<Tensor> context = gathered_context(t, dims, dtype);
-        const std::vector<Tensor> summed = gathered_context(t, dims, dtype);
         for (std::int64_t numel : numels) {
           result.push_back(view(t.allocate(numel, dtype, "attention_gradient"), false));
         }

@@ -145,6 +145,15 @@ Result<void> check_parallel(const facts::ParallelKeys& parallel) {
   return {};
 }
 
+// Partial results can be merged only with their softmax statistics.
+Result<void> check_context(const facts::Job& job) {
+  if (job.parallel.context == 1 || job.train.attention != facts::Attention::math) return {};
+  return fail(misfit("train.attention", "math",
+                     "flash, efficient or cudnn: parallel.context is " +
+                         std::to_string(job.parallel.context),
+                     "context parallelism merges what fused kernels give for parts of the keys"));
+}
+
 // Gradients that are applied and freed in backward, one by one.
 Result<void> check_in_backward(const facts::Job& job) {
   if (!job.train.optimizer.in_backward) return {};
@@ -230,6 +239,7 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   STEELYARD_CHECK(check_samples(job.train));
   STEELYARD_CHECK(check_pictures(graph, job.train));
   STEELYARD_CHECK(check_parallel(job.parallel));
+  STEELYARD_CHECK(check_context(job));
   STEELYARD_CHECK(check_in_backward(job));
   STEELYARD_CHECK(check_split(graph, job.parallel));
   STEELYARD_CHECK(check_offload(job.offload));
@@ -276,7 +286,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   STEELYARD_TRY(habits, adapter_habits_of(profile));
   STEELYARD_TRY(trained, with_method(graph, job, habits));
   STEELYARD_TRY(layout, layout_of(job, habits));
-  STEELYARD_TRY(variants, variants_of(profile, job.train));
+  STEELYARD_TRY(variants, variants_of(profile, job.train, job.parallel));
   const facts::ParallelKeys& parallel = job.parallel;
   STEELYARD_TRY(spread, spread_experts(trained, parallel));
   STEELYARD_TRY(local, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));

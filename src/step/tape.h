@@ -125,6 +125,15 @@ struct Arithmetic {
   DType ambient = DType::fp32;  // under autocast: of the parameters, and of what is no product
 };
 
+// Whose code makes the keys and values of a context-parallel group meet the queries of a rank, and
+// how: all at once, or block by block around a ring.
+enum class ContextCode : std::uint8_t {
+  sdpa_all_gather,
+  sdpa_ring,
+  engine_all_gather,
+  engine_ring
+};
+
 struct TapeOptions {
   Arithmetic arithmetic;
   // Gradients that meet are summed in place when nobody else holds the first one. False for tensor
@@ -145,7 +154,8 @@ struct TapeOptions {
   // Ranks that split this layer's features or tokens among them.
   Group tensor, context;
   Group expert, expert_tensor;  // that its experts, or their features, are spread over
-  bool async_tensor = false;    // tensor-parallel collectives run beside the products
+  ContextCode context_code = ContextCode::sdpa_all_gather;
+  bool async_tensor = false;  // tensor-parallel collectives run beside the products
 };
 
 class Tape {

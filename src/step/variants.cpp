@@ -60,6 +60,21 @@ void apply(const facts::TrainKeys& train, Variants& v) {
   }
 }
 
+// PyTorch rotates by all-gather, Transformer Engine by a ring, unless the job says otherwise.
+Result<void> read_context(const facts::FrameworkProfile& profile,
+                          const facts::ParallelKeys& parallel, Variants& v) {
+  STEELYARD_TRY(engine, read<bool>(profile, "context", false, {{"sdpa", false}, {"engine", true}}));
+  const facts::ContextMethod own =
+      engine ? facts::ContextMethod::ring : facts::ContextMethod::all_gather;
+  const bool ring = parallel.context_method.value_or(own) == facts::ContextMethod::ring;
+  if (engine) {
+    v.context = ring ? ContextCode::engine_ring : ContextCode::engine_all_gather;
+  } else {
+    v.context = ring ? ContextCode::sdpa_ring : ContextCode::sdpa_all_gather;
+  }
+  return {};
+}
+
 // Where the loss is computed, and what becomes of the outputs.
 Result<void> read_outputs(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(in_model, read<bool>(profile, "loss_place", v.loss_in_model,
@@ -96,8 +111,8 @@ Result<void> read_experts(const facts::FrameworkProfile& profile, Variants& v) {
 
 }  // namespace
 
-Result<Variants> variants_of(const facts::FrameworkProfile& profile,
-                             const facts::TrainKeys& train) {
+Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts::TrainKeys& train,
+                             const facts::ParallelKeys& parallel) {
   Variants v;
   STEELYARD_TRY(rms_norm,
                 read<RmsNorm>(profile, "rms_norm", v.rms_norm,
@@ -157,6 +172,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile,
   v.dropout = profile.dropout;
   v.keeps_logits = profile.keeps_logits;
   STEELYARD_CHECK(read_outputs(profile, v));
+  STEELYARD_CHECK(read_context(profile, parallel, v));
   apply(train, v);
   return v;
 }

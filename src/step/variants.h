@@ -5,6 +5,7 @@
 #include "facts/constants.h"
 #include "facts/job.h"
 #include "step/frames.h"
+#include "step/tape.h"
 
 namespace steelyard::step {
 
@@ -63,6 +64,7 @@ struct Variants {
   GatheredInput gathered_input = GatheredInput::whole;
   Experts experts = Experts::loop;
   AttentionKernel attention = AttentionKernel::flash;
+  ContextCode context = ContextCode::sdpa_all_gather;
   Checkpoint checkpoint = Checkpoint::early_stop;
   CompileScope compiles = CompileScope::everything;
   bool dropout = true;
@@ -80,8 +82,10 @@ struct Variants {
 };
 
 // The profile's words, and what the job's own keys put in their place: train.attention, train.loss,
-// train.fused_kernels. Errors: a variant that the profile names and nobody knows.
+// train.fused_kernels, parallel.context_method. Errors: a variant that the profile names and nobody
+// knows.
 [[nodiscard]] Result<Variants> variants_of(const facts::FrameworkProfile& profile,
-                                           const facts::TrainKeys& train);
+                                           const facts::TrainKeys& train,
+                                           const facts::ParallelKeys& parallel);
 
 }  // namespace steelyard::step

@@ -104,6 +104,7 @@ buckets = { all_gather = 2e8, reduce = 1e8 }
 reduce_precision = "bf16"
 stage_layers = [10, 12, 10]
 async_tensor = true
+context_method = "ring"
 embeddings = "row-wise"
 [offload]
 parameters = "nvme"
@@ -219,6 +220,7 @@ TEST(Job, EveryKeyOfParallelAndOffloadIsRead) {
   EXPECT_EQ(j.parallel.reduce_precision, facts::ShortPrecision::bf16);
   EXPECT_EQ(j.parallel.stage_layers, (std::vector<std::int64_t>{10, 12, 10}));
   EXPECT_TRUE(j.parallel.async_tensor);
+  EXPECT_EQ(j.parallel.context_method, facts::ContextMethod::ring);
   EXPECT_EQ(j.parallel.embeddings, facts::EmbeddingPlacement::row_wise);
 
   EXPECT_EQ(j.offload.parameters, facts::OffloadTo::nvme);

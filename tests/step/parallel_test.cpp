@@ -64,6 +64,8 @@ TEST(Parallel, StepsLeaveBehindWhatTheyFound) {
                                 facts::Sharding::fsdp, facts::Sharding::shard_grad_op}) {
       for (const bool recompute : {false, true}) {
         for (const auto attention : {facts::Attention::flash, facts::Attention::math}) {
+          // Partial results of the plain code cannot be merged.
+          if (ranks.context > 1 && attention == facts::Attention::math) continue;
           facts::Job job = job_of(ranks, 2);
           job.parallel.sharding = sharding;
           job.train.attention = attention;

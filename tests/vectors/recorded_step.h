@@ -178,7 +178,7 @@ inline step::Program recorded_program(const facts::Value& row) {
   facts::FrameworkProfile profile;
   profile.name = "recorded";
   const facts::Job job = recorded_job(row);
-  auto variants = step::variants_of(profile, job.train);
+  auto variants = step::variants_of(profile, job.train, job.parallel);
   auto layout = step::layout_of(job);
   EXPECT_TRUE(variants && layout);
   if (!variants || !layout) return {};
