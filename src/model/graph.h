@@ -143,6 +143,9 @@ struct AttentionShape {
   // The model's own code hands keys and values back as a cache in training, even under
   // recomputation, where the other models switch it off (gpt_bigcode).
   bool returns_cache = false;
+  // The family's own code for the flash kernel copies keys and values to every query head, as all
+  // of them did for the other kernels until transformers had one attention function (4.48).
+  bool repeats_for_flash = false;
   bool padding_mask = false;  // eager code adds a mask of padded tokens, the fourth input
   // The eager code casts the probabilities back before their dropout (not BERT's).
   bool casts_probabilities = true;

@@ -113,6 +113,7 @@ Graph build_mistral(ConfigReader& config, const SampleShape& sample) {
                                  .max_sequence = 131072,
                                  .tied = false},
                                 14336);
+  llama.attention.shape.repeats_for_flash = true;
   // Absent takes the class's 4096, null (from v0.2 on) means none.
   const bool windowed = !config.is_null("sliding_window");
   llama.window = config.whole({"sliding_window"}, 4096, kWindowLimits);
@@ -131,6 +132,7 @@ Graph build_qwen2(ConfigReader& config, const SampleShape& sample) {
                                  .tied = false},
                                 22016);
   llama.attention.qkv_bias = true;
+  llama.attention.shape.repeats_for_flash = true;
   const std::vector<int> kinds = qwen_windows(config, llama);
   return finish_llama(config, sample, llama, kinds);
 }

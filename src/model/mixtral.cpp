@@ -41,6 +41,7 @@ Graph build_mixtral(ConfigReader& config, const SampleShape& sample) {
                                           .tied = false});
   AttentionPart attention = attention_part(sizes);
   attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);
+  attention.shape.repeats_for_flash = true;
   attention.shape.window = config.optional_whole({"sliding_window"}, kWindowLimits).value_or(0);
   MixturePart mixture;
   mixture.shape.intermediate = config.whole({"intermediate_size"}, 14336, kWideLimits);

@@ -57,6 +57,7 @@ Graph build_phi3(ConfigReader& config, const SampleShape& sample) {
   phi3.attention = attention_part(phi3.sizes);
   phi3.attention.rotary_dims = rotary_dims_of(config, phi3.sizes.head_dim, 1.0);
   phi3.attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);
+  phi3.attention.shape.repeats_for_flash = true;
   phi3.attention.shape.window = config.whole({"sliding_window"}, 0, kWindowLimits);
   phi3.intermediate = config.whole({"intermediate_size"}, 8192, kWideLimits);
   phi3.activation = config.activation({"hidden_act"}, "silu");

@@ -28,6 +28,7 @@ Starcoder2 read_starcoder2(ConfigReader& config) {
   coder.attention = attention_part(coder.sizes);
   coder.attention.qkv_bias = coder.attention.out_bias = bias;
   coder.attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);
+  coder.attention.shape.repeats_for_flash = true;
   coder.attention.shape.window = config.whole({"sliding_window"}, 0, kWindowLimits);
   coder.mlp.intermediate = config.whole({"intermediate_size"}, 12288, kWideLimits);
   coder.mlp.activation = config.activation({"hidden_act"}, "gelu_pytorch_tanh");

@@ -97,6 +97,16 @@ Tensor math_attention(Tape& tape, const AttentionDims& dims, Heads heads) {
   return contiguous(tape, view(std::move(y), false));
 }
 
+bool repeats_keys(const OperatorCall& call) {
+  if (call.variants->attention == AttentionKernel::math) return true;
+  switch (call.variants->key_value_repeat) {
+    case KeyValueRepeat::repeat: return true;
+    case KeyValueRepeat::grouped: return false;
+    case KeyValueRepeat::by_family: return call.op->attention.repeats_for_flash;
+  }
+  return true;
+}
+
 }  // namespace
 
 Tensor attention(Tape& tape, const OperatorCall& call) {
@@ -109,7 +119,7 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   }
   const std::int64_t times = dims.heads / dims.kv_heads;
   const bool math = call.variants->attention == AttentionKernel::math;
-  if (times > 1 && (math || call.variants->key_value_repeat == KeyValueRepeat::repeat)) {
+  if (times > 1 && repeats_keys(call)) {
     heads.k = repeat(tape, std::move(heads.k), times);
     heads.v = repeat(tape, std::move(heads.v), times);
   }

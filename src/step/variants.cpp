@@ -133,7 +133,8 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
                             {"in_place", {LossTypes::native, CrossEntropy::in_place}}}));
   STEELYARD_TRY(repeat, read<KeyValueRepeat>(profile, "key_value_repeat", v.key_value_repeat,
                                              {{"repeat", KeyValueRepeat::repeat},
-                                              {"grouped", KeyValueRepeat::grouped}}));
+                                              {"grouped", KeyValueRepeat::grouped},
+                                              {"by_family", KeyValueRepeat::by_family}}));
   STEELYARD_TRY(math, read<MathAttention>(profile, "math_attention", v.math_attention,
                                           {{"eager", MathAttention::eager},
                                            {"sdpa_math", MathAttention::sdpa_math},

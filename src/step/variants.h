@@ -22,7 +22,8 @@ enum class LossTypes { upcast, upcast_shift, native };
 enum class CrossEntropy { eager, fused, in_place, vocab_parallel, vocab_parallel_compiled };
 // All logits at once | projected in chunks, the loss of each apart (torchtune) | never whole
 enum class HeadLoss { whole, chunked, fused };
-enum class KeyValueRepeat { repeat, grouped };  // repeat_kv before attention | kernel groups heads
+// repeat_kv before attention | the kernel groups heads | as the family's own code did
+enum class KeyValueRepeat { repeat, grouped, by_family };
 // the model's own code | SDPA's math kernel | products around a softmax that scales and masks | the
 // same with scores widened to fp32 for PyTorch's softmax
 enum class MathAttention { eager, sdpa_math, fused_softmax, wide_softmax };

@@ -52,6 +52,7 @@ class Replay {
         timeline_(request.timeline),
         expand_all_(request.expand_all),
         allocator_(settings_of(request)) {
+    workspaces_.resize(static_cast<std::size_t>(device_.gemm_handles));
     find_homes();
   }
 
@@ -85,6 +86,8 @@ class Replay {
   void release(std::int32_t slot, std::int64_t instance);
   void note_peak(std::int32_t slot);
   void retire(BlockId block, step::Stream stream);
+  void hold(Bytes bytes);
+  void hold_workspace(std::size_t handle);
   void finish_streams();
   [[nodiscard]] Live& at(std::int32_t slot, std::int64_t instance) {
     return lives_[homes_[static_cast<std::size_t>(slot)].first +
@@ -118,6 +121,8 @@ class Replay {
   std::map<step::Stream, std::deque<BlockId>> waiting_;
   VramBytes live_;
   Bytes managed_;  // live outside of the allocator
+
+  std::vector<bool> workspaces_;  // by handle of the matrix library: made already
 
   std::optional<Bytes> steady_;
   Bytes peak_, reserved_peak_;
@@ -250,6 +255,22 @@ void Replay::keep_gradient(const step::Gradient& gradient, const step::Instance&
   at(gradient.kept, to) = moved;
 }
 
+// A library's own memory out of the allocator, never given back.
+void Replay::hold(Bytes bytes) {
+  const BlockId block = take(bytes, 0);
+  live_[VramCategory::runtime] += block == 0 ? Bytes() : allocator_.size_of(block);
+}
+
+// cuBLAS's workspace is made at the first product of its thread, among what lies in the allocator
+// then, and kept for ever: forward and optimizer run in one thread, backward in autograd's.
+void Replay::hold_workspace(std::size_t handle) {
+  if (workspaces_.empty()) return;
+  handle = std::min(handle, workspaces_.size() - 1);
+  if (workspaces_[handle]) return;
+  workspaces_[handle] = true;
+  hold(device_.gemm_workspace);
+}
+
 void Replay::play(const step::Event& event, std::int64_t instance) {
   switch (event.kind) {
     case EventKind::allocate: allocate(event.index, instance); break;
@@ -277,6 +298,10 @@ void Replay::play(const step::Phase& phase, const step::Body& body,
       continue;
     }
     if (event.kind == EventKind::release_shared && instance.layer() > 0) continue;
+    if (event.kind == EventKind::work) {
+      hold_workspace(phase.kind == step::PhaseKind::backward ? 1 : 0);
+      continue;
+    }
     play(event, instance.of(slot_of(event.index)));
   }
   if (timeline_) {
@@ -288,13 +313,19 @@ void Replay::play(const std::vector<step::Pass>& passes, step::Progress& progres
   for (const step::Pass& pass : passes) play(pass, progress);
 }
 
-// The events that concern memory, without the work between them.
+// The events that concern memory, and of the work between them the first matrix product.
 const std::vector<step::Event>& Replay::allocations_of(const step::Body& body) {
   const auto [entry, fresh] = allocations_.try_emplace(&body);
   if (fresh) {
+    bool multiplied = false;
     for (const step::Event& event : body.events) {
-      const bool other = event.kind == EventKind::work || event.kind == EventKind::communicate;
-      if (!other) entry->second.push_back(event);
+      if (event.kind == EventKind::communicate) continue;
+      if (event.kind == EventKind::work) {
+        const step::Work& work = program_.work[static_cast<std::size_t>(event.index)];
+        if (multiplied || work.kind != step::WorkKind::gemm) continue;
+        multiplied = true;
+      }
+      entry->second.push_back(event);
     }
   }
   return entry->second;
@@ -305,6 +336,7 @@ void Replay::find_homes(const std::vector<step::Pass>& passes) {
     for (const step::Phase& phase : pass.phases) {
       for (const step::Body& body : phase.bodies) {
         for (const step::Event& event : allocations_of(body)) {
+          if (event.kind == EventKind::work) continue;
           std::int32_t slot = event.index;
           if (event.kind == EventKind::keep_gradient) {
             slot = program_.gradients[static_cast<std::size_t>(slot)].kept;
@@ -405,16 +437,8 @@ void Replay::play_step(bool first) {
 }
 
 Answer Replay::run() {
-  // Per thread that multiplies, forward and autograd, and of an engine's own products. From the
-  // allocator, kept for ever.
-  std::vector<Bytes> workspaces(static_cast<std::size_t>(device_.gemm_handles),
-                                device_.gemm_workspace);
-  workspaces.insert(workspaces.end(), static_cast<std::size_t>(device_.engine_workspaces),
-                    device_.engine_workspace);
-  for (const Bytes bytes : workspaces) {
-    const BlockId block = take(bytes, 0);
-    live_[VramCategory::runtime] += block == 0 ? Bytes() : allocator_.size_of(block);
-  }
+  // Of an engine's own products: from the allocator, kept for ever.
+  for (std::int64_t i = 0; i < device_.engine_workspaces; ++i) hold(device_.engine_workspace);
   step::Progress before;
   play(program_.setup, before);
   for (int i = 0; i < kSteps; ++i) play_step(i == 0);

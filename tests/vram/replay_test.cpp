@@ -42,6 +42,10 @@ Event make(std::int32_t index) {
 Event drop(std::int32_t index) {
   return {EventKind::free, index};
 }
+Event product(Program& program) {
+  program.work.emplace_back().kind = step::WorkKind::gemm;
+  return {EventKind::work, static_cast<std::int32_t>(program.work.size()) - 1};
+}
 Event adopt(std::int32_t index) {
   return {EventKind::adopt, index};
 }
@@ -232,7 +236,9 @@ TEST(Replay, CategoriesSumToTheDevicesUse) {
   const auto parameters = slot(program, Bytes(100), VramCategory::parameters);
   const auto gradient = slot(program, 32_MiB + Bytes(1), VramCategory::gradients);
   program.setup = {pass(PhaseKind::setup, {body({make(parameters)})})};
-  program.step = {pass(PhaseKind::backward, {body({make(gradient), drop(gradient)})})};
+  program.step = {
+      pass(PhaseKind::forward, {body({product(program)})}),
+      pass(PhaseKind::backward, {body({product(program), make(gradient), drop(gradient)})})};
   facts::DeviceMemoryConstants device;
   device.context = 300_MiB;
   device.collective_per_channel = 4_MiB;
@@ -250,6 +256,28 @@ TEST(Replay, CategoriesSumToTheDevicesUse) {
   EXPECT_EQ(memory.peak_reserved, 100_MiB);
   EXPECT_EQ(memory.by_category.total(), memory.peak_device_used);
   EXPECT_EQ(memory.peak_device_used, 100_MiB + 300_MiB + 192_MiB);
+}
+
+// A workspace comes out of what is free when its thread multiplies for the first time, and stays.
+TEST(Replay, WorkspacesAreMadeAtTheFirstProduct) {
+  facts::DeviceMemoryConstants device;
+  device.gemm_workspace = 32_MiB;
+  device.gemm_handles = 2;
+  const auto play = [&](bool multiplies) {
+    Program program;
+    const auto early = slot(program, 40_MiB);
+    std::vector<Event> events = {make(early), drop(early)};
+    if (multiplies) events.push_back(product(program));
+    program.step = {pass(PhaseKind::forward, {body(events)}),
+                    pass(PhaseKind::backward, {body(events)})};
+    return answer_of(program, {}, device).memory;
+  };
+  EXPECT_EQ(play(false).peak_reserved, 40_MiB);
+  EXPECT_EQ(play(false).steady_allocated, 0_B);
+  // Forward's workspace takes 32 of the 40 MiB that lie free; backward's lie in the second segment
+  // of 40, which the tensor itself needed then. From the second step on the tensor needs a third.
+  EXPECT_EQ(play(true).peak_reserved, 120_MiB);
+  EXPECT_EQ(play(true).steady_allocated, 64_MiB);
 }
 
 // 64 MiB are freed into the cache before 96 are wanted.
