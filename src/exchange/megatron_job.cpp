@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <string>
 #include <utility>
 
@@ -206,6 +207,11 @@ Result<void> Importer::set_attention() {
                                   : "vocab_parallel_compiled";
   }
   set_experts();
+  // transformer_config.py: one kernel knows YaRN's tables only, which is multi-latent attention's
+  // own default.
+  const bool yarn = arguments_.text("rope-type").empty() || arguments_.text("rope-type") == "yarn";
+  keys_.operators["latent_rotary"] =
+      arguments_.flag("apply-rope-fusion") && yarn ? "fused" : "separate";
   if (local) {
     // tensor_parallel/layers.py and transformer/dot_product_attention.py instead of TE's modules.
     keys_.operators["gemm"] = "library_workspace";
@@ -357,8 +363,13 @@ Result<void> Importer::refuse_unbuilt() const {
   if (arguments_.text("cuda-graph-impl") != "none") {
     return fail(not_built("cuda-graph-impl", arguments_.text("cuda-graph-impl"), "none"));
   }
-  if (!keys_.recomputed_modules.empty()) {
-    return fail(not_built("recompute-modules", keys_.recomputed_modules.front(), "core_attn"));
+  for (const std::string& module : keys_.recomputed_modules) {
+    constexpr std::array kKnown = {"moe_act", "layernorm", "mla_up_proj",
+                                   "mlp",     "moe",       "shared_experts"};
+    if (std::find(kKnown.begin(), kKnown.end(), module) == kKnown.end()) {
+      return fail(not_built("recompute-modules", module,
+                            fmt::format("core_attn, {}", fmt::join(kKnown, ", "))));
+    }
   }
   return {};
 }

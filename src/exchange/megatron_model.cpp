@@ -30,6 +30,7 @@ constexpr const char* kModelArguments[] = {
     "softmax-type",
     "embed-layernorm",
     "multi-latent-attention",
+    "transformer-impl",
     "q-lora-rank",
     "kv-lora-rank",
     "qk-head-dim",

@@ -88,6 +88,7 @@ TensorRef BlockBuilder::linear(const std::string& name, TensorRef in, std::int64
   Shape matrix =
       options.in_by_out ? Shape{in_features, out_features} : Shape{out_features, in_features};
   Operator& op = append(OperatorKind::linear, name, {in});
+  op.replicated = options.replicated;
   op.weights = {weight(name + ".weight", std::move(matrix), WeightRole::matrix, options.tied_to)};
   if (options.bias) {
     op.weights.push_back(weight(name + ".bias", {out_features}, WeightRole::bias));
@@ -160,12 +161,31 @@ TensorRef BlockBuilder::heads(const std::string& name, TensorRef in, std::int64_
   return op.outputs.front();
 }
 
+std::vector<TensorRef> BlockBuilder::latent_heads(const std::string& name, TensorRef q,
+                                                  TensorRef key_value, TensorRef positions,
+                                                  TensorRef table,
+                                                  const AttentionShape& of_attention) {
+  const Shape flat = shape(q);
+  const Shape alike = {flat.at(0), of_attention.heads, flat.at(1), of_attention.head_dim};
+  Shape value = alike;
+  value.back() = of_attention.value_dim;
+  const std::int64_t turning = width(positions);
+  Operator& op = append(OperatorKind::latent_heads, name, {q, key_value, positions, table});
+  op.attention = of_attention;
+  op.rotary_dims = turning;
+  op.outputs = {tensor(name + ".q", alike), tensor(name + ".k", alike),
+                tensor(name + ".v", std::move(value))};
+  return op.outputs;
+}
+
 TensorRef BlockBuilder::attention(const std::string& name, TensorRef q, TensorRef k, TensorRef v,
-                                  const AttentionShape& shape_of_attention) {
+                                  const AttentionShape& shape_of_attention,
+                                  const std::string& sink) {
   const Shape query = shape(q);
   const Shape value = shape(v);
   Operator& op = append(OperatorKind::attention, name, {q, k, v});
   op.attention = shape_of_attention;
+  if (!sink.empty()) op.weights = {weight(sink, {query.at(1)}, WeightRole::other)};
   op.outputs = {tensor(name, {query.at(0), query.at(2), query.at(1) * value.at(3)})};
   return op.outputs.front();
 }

@@ -18,6 +18,7 @@ struct LinearOptions {
   bool bias = false;
   bool in_by_out = false;    // the weight is stored [K,N] (GPT-2's Conv1D) instead of [N,K]
   std::string tied_to = {};  // full name of the weight whose storage it shares
+  bool replicated = false;   // whole on every tensor-parallel rank
 };
 
 struct ConvOptions {
@@ -65,9 +66,15 @@ class BlockBuilder {
                                const std::vector<std::pair<std::string, std::int64_t>>& parts);
   // [B,S,n*d] -> [B,n,S,d], a view.
   TensorRef heads(const std::string& name, TensorRef in, std::int64_t count);
-  // q [B,n,S,d], k, v [B,kv,S,d] -> [B,S,n*d].
+  // Queries, keys and values of multi-latent attention (OperatorKind::latent_heads).
+  std::vector<TensorRef> latent_heads(const std::string& name, TensorRef q, TensorRef key_value,
+                                      TensorRef positions, TensorRef table,
+                                      const AttentionShape& shape);
+  // The norm just written is a part of the linear behind it.
+  void inside_next() { block_.operators.back().inside_next = true; }
+  // q [B,n,S,d], k, v [B,kv,S,d] -> [B,S,n*d]. `sink`: full name of a weight [n] in each row's sum.
   TensorRef attention(const std::string& name, TensorRef q, TensorRef k, TensorRef v,
-                      const AttentionShape& shape);
+                      const AttentionShape& shape, const std::string& sink = "");
   TensorRef activation(const std::string& name, TensorRef in, ActivationKind kind);
   // act(gate) * up.
   TensorRef gated_activation(const std::string& name, TensorRef gate, TensorRef up,

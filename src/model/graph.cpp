@@ -34,7 +34,8 @@ Flops attention_flops(const Operator& op, const Block& block, const Graph& graph
   const double pairs =
       score_pairs(op.attention, static_cast<double>(query.at(2)), static_cast<double>(key.at(2)));
   const double rows = static_cast<double>(query.at(0)) * static_cast<double>(query.at(1));
-  return Flops(4.0 * rows * static_cast<double>(query.at(3)) * pairs);
+  const std::int64_t value = op.attention.value_dim > 0 ? op.attention.value_dim : query.at(3);
+  return Flops(2.0 * rows * static_cast<double>(query.at(3) + value) * pairs);
 }
 
 // Every element of the result is a sum over the channels of its group and the kernel's window.

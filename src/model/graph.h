@@ -62,11 +62,15 @@ enum class OperatorKind {
   rotary,              // in: q [B,nh,S,d], k, cos, sin; out: q, k
   split,               // in: fused projection; out: its parts, views of the one storage
   heads,               // in: [B,S,n*d]; out: [B,n,S,d] (a view)
-  attention,           // in: q [B,nh,S,d], k, v [B,nkv,S,d]; out: [B,S,nh*d]
-  activation,          // in, out: [..., F]
-  gated_activation,    // in: gate, up (or one fused tensor); out: act(gate) * up
-  add,                 // in: a, b; out: a + b (broadcast)
-  scale,               // in * constant
+  // Multi-latent attention, c dimensions of a head without position and r with it, values of v.
+  // in: q [B,S,n*(c+r)], keys and values [B,S,n*(c+v)], key positions [B,S,r] of all heads, cos;
+  // out: q, k [B,n,S,c+r], v [B,n,S,v]
+  latent_heads,
+  attention,         // in: q [B,nh,S,d], k, v [B,nkv,S,d]; out: [B,S,nh*d]; perhaps weight [nh]
+  activation,        // in, out: [..., F]
+  gated_activation,  // in: gate, up (or one fused tensor); out: act(gate) * up
+  add,               // in: a, b; out: a + b (broadcast)
+  scale,             // in * constant
   dropout,
   softcap,  // c * tanh(in / c)
   // Where a projection leaves its bias to the operator behind it (Megatron's skip_bias_add):
@@ -129,6 +133,7 @@ struct AttentionShape {
   std::int64_t heads = 0;
   std::int64_t kv_heads = 0;
   std::int64_t head_dim = 0;
+  std::int64_t value_dim = 0;  // of a value's head; 0: head_dim
   bool causal = true;
   std::int64_t window = 0;  // sliding window in tokens; 0: all of the past
   bool alibi = false;       // adds a bias per head and distance
@@ -171,10 +176,12 @@ struct Operator {
   AttentionShape attention;                          // attention
   ActivationKind activation = ActivationKind::silu;  // activation, gated_, bias_activation
   double probability = 0.0;                          // dropout, bias_dropout_add
-  std::int64_t rotary_dims = 0;                      // rotary: dimensions of a head that turn
-  bool unit_offset = false;                          // rms_norm: multiplies by (1 + weight)
-  bool fused_gate_up = false;  // gated_, bias_activation: one input holds both
-  double constant = 0.0;       // scale, softcap
+  std::int64_t rotary_dims = 0;  // rotary, latent_heads: dimensions of a head that turn
+  bool unit_offset = false;      // rms_norm: multiplies by (1 + weight)
+  bool fused_gate_up = false;    // gated_, bias_activation: one input holds both
+  bool replicated = false;   // linear: tensor-parallel ranks hold all of it, each for its tokens
+  bool inside_next = false;  // norms: a part of the linear behind (Transformer Engine)
+  double constant = 0.0;     // scale, softcap
   // causal_lm_loss: the model's own code, before transformers had one loss for all models, takes
   // fp32 logits (llama) or leaves them in their type (gpt2).
   bool widens_logits = true;

@@ -5,6 +5,7 @@
 
 #include "step/context_parallel.h"
 #include "step/fused_operators.h"
+#include "step/partial_recompute.h"
 #include "step/primitives.h"
 
 namespace steelyard::step {
@@ -18,6 +19,7 @@ AttentionDims dims_of(const OperatorCall& call) {
   dims.heads = shape.heads;
   dims.kv_heads = shape.kv_heads;
   dims.head_dim = shape.head_dim;
+  dims.value_dim = shape.value_dim;
   dims.queries = call.inputs[0].numel / (dims.samples * dims.heads * dims.head_dim);
   dims.context = shape.context;
   dims.keys = call.inputs[1].numel / (dims.samples * dims.kv_heads * dims.head_dim) * dims.context;
@@ -75,7 +77,7 @@ Tensor eager_attention(Tape& tape, const OperatorCall& call, const AttentionDims
                          {.second_transposed = true, .one_sample = one});
   scores = mul_constant(tape, std::move(scores));  // / sqrt(d)
   Tensor weights = probabilities(tape, call, std::move(scores), dims.keys, query_type, value_type);
-  Tensor y = matmul(tape, std::move(weights), heads.v, batch, dims.queries, dims.head_dim,
+  Tensor y = matmul(tape, std::move(weights), heads.v, batch, dims.queries, dims.values(),
                     dims.keys, {.result_transposed = true, .one_sample = one});
   return contiguous(tape, view(std::move(y), false));  // transpose(1, 2).reshape
 }
@@ -91,7 +93,7 @@ Tensor math_attention(Tape& tape, const AttentionDims& dims, Heads heads) {
   Tensor scores = matmul(tape, std::move(q), std::move(k), batch, dims.queries, dims.keys,
                          dims.head_dim, {.second_transposed = true, .one_sample = one});
   Tensor weights = softmax(tape, std::move(scores), DType::fp32, dims.keys);
-  Tensor y = matmul(tape, std::move(weights), std::move(v), batch, dims.queries, dims.head_dim,
+  Tensor y = matmul(tape, std::move(weights), std::move(v), batch, dims.queries, dims.values(),
                     dims.keys, {.result_transposed = true, .one_sample = one});
   y = to(tape, std::move(y), before);
   return contiguous(tape, view(std::move(y), false));
@@ -147,52 +149,15 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   return fused(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v), kernel, efficient);
 }
 
-namespace {
-
-// CheckpointFunction.backward: its inputs become leaves, the function runs again, its result is
-// held while its own graph runs backwards.
-std::vector<Tensor> run_again(Tape& tape, OperatorCall call, const Tensor& gradient) {
-  std::vector<Tensor> found(call.inputs.size());
-  for (std::size_t i = 0; i < call.inputs.size(); ++i) {
-    Tensor& input = call.inputs[i];
-    if (!input.requires_grad) continue;
-    input.node = tape.make_node("input", {}, {}, [&found, i](Tape&, const std::vector<Tensor>& g) {
-      found[i] = g[0];
-      return std::vector<Tensor>();
-    });
-    input.output = 0;
-  }
-  tape.set_recomputing(true);
-  tape.set_backward(false);
-  const Tensor result = attention(tape, call);
-  tape.set_recomputing(false);
-  tape.set_backward(true);
-  tape.run_backward(result, gradient);
-  return found;
-}
-
-}  // namespace
-
 Tensor recomputed_attention(Tape& tape, const OperatorCall& call) {
-  std::vector<Edge> edges;
-  std::vector<StorageRef> saved;
-  bool tracked = false;
-  for (const Tensor& input : call.inputs) {
-    edges.push_back(Tape::edge_of(input));
-    saved.push_back(input.storage);
-    tracked |= tape.tracks({&input});
-  }
-  const bool enabled = tape.grad_enabled();
-  tape.set_grad_enabled(false);
-  Tensor result = attention(tape, call);
-  tape.set_grad_enabled(enabled);
-  if (!tracked) return result;
-  tape.begin_operation();
-  tape.track(result, "attention", std::move(edges), std::move(saved),
-             [call](Tape& t, const std::vector<Tensor>& gradients) {
-               return run_again(t, call, gradients[0]);
-             });
-  return result;
+  OperatorCall again = call;
+  again.inputs.clear();  // the part gets them
+  return recomputed(tape, call.inputs,
+                    [again = std::move(again)](Tape& t, const std::vector<Tensor>& inputs) {
+                      OperatorCall now = again;
+                      now.inputs = inputs;
+                      return std::vector<Tensor>{attention(t, now)};
+                    });
 }
 
 }  // namespace steelyard::step

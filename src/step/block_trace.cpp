@@ -5,6 +5,7 @@
 
 #include "step/loss_operator.h"
 #include "step/operators.h"
+#include "step/partial_runs.h"
 #include "step/primitives.h"
 #include "step/trace_parts.h"
 
@@ -23,8 +24,10 @@ class BlockRun {
         block_(block),
         options_(options),
         shared_(shared),
-        tape_(program, options.tape) {
-    make_weights();
+        tape_(program, options.tape),
+        runs_(block, options.recomputed_modules, tape_, handles()) {
+    weights_ = weights_of(tape_, block, options);
+    trace_.gradients.assign(block.weights.size(), -1);
     borrow_shared();
     live_.resize(block.tensors.size());
     last_use_ = last_uses(block, options.tape.compiled ? Frames::none : options.frames,
@@ -48,7 +51,6 @@ class BlockRun {
   void leave_uncached(std::set<std::size_t> results) { tape_.leave_uncached(std::move(results)); }
 
  private:
-  void make_weights();
   void activate_early(const model::Operator& op);
   void hold_logits(std::vector<Tensor>& outputs);
   void hold_cache(const model::Operator& op);
@@ -56,6 +58,8 @@ class BlockRun {
   void leave_to_call(const model::Operator& op, std::size_t index);
   [[nodiscard]] Tensor input_tensor(bool first);
   [[nodiscard]] Tensor forward(const Tensor& input);
+  [[nodiscard]] bool run_one(std::size_t i);
+  [[nodiscard]] BlockHandles handles();
   [[nodiscard]] Tensor& tensor_of(model::TensorRef ref);
   void borrow_shared();
   void let_go_of_shared();
@@ -86,22 +90,10 @@ class BlockRun {
   std::vector<Tensor> cache_;          // until the model returns
   Tensor input_gradient_;
   std::set<const model::Operator*> activated_;
+  PartialRuns runs_;
   bool again_ = false;                 // the whole block runs forward again before its backward
   const Storage* borrowed_ = nullptr;  // the input, when the block before frees it
 };
-
-void BlockRun::make_weights() {
-  for (std::size_t i = 0; i < block_.weights.size(); ++i) {
-    const model::Weight& held = block_.weights[i];
-    const DType dtype = options_.weight_type ? options_.weight_type(held) : options_.weight_dtype;
-    Tensor weight = tape_.external(model::elements(held.shape), dtype);
-    weight.storage->weight = true;
-    weight.leaf = static_cast<std::int32_t>(i);
-    weight.requires_grad = options_.weights_train && held.trains;
-    weights_.push_back(std::move(weight));
-  }
-  trace_.gradients.assign(block_.weights.size(), -1);
-}
 
 // act(gate(x)) * up(x): the activation runs as soon as its argument is there.
 void BlockRun::activate_early(const model::Operator& op) {
@@ -131,11 +123,7 @@ Tensor& BlockRun::tensor_of(model::TensorRef ref) {
   Tensor& tensor = shared_.tensors[index];
   const model::TensorInfo& info = graph_.shared[index];
   if (tensor || info.kind == model::ElementKind::real) return tensor;
-  // Of the batch, which exists before the step. Pictures come in the model's own type.
-  const Arithmetic& arithmetic = tape_.arithmetic();
-  const DType own = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
-  const bool picture = info.kind == model::ElementKind::pixels;
-  tensor = tape_.external(model::elements(info.shape), picture ? own : DType::int64);
+  tensor = of_batch(tape_, info);
   return tensor;
 }
 
@@ -153,6 +141,9 @@ void BlockRun::let_go_of_shared() {
 OperatorCall BlockRun::call_of(const model::Operator& op) {
   OperatorCall call;
   call.op = &op;
+  call.recomputes_activation =
+      std::find(options_.recomputed_modules.begin(), options_.recomputed_modules.end(),
+                "moe_act") != options_.recomputed_modules.end();
   call.graph = &graph_;
   call.variants = &options_.variants;
   call.mask = mask_;
@@ -172,35 +163,50 @@ OperatorCall BlockRun::call_of(const model::Operator& op) {
   return call;
 }
 
+BlockHandles BlockRun::handles() {
+  return {[this](model::TensorRef ref) -> Tensor& { return tensor_of(ref); },
+          [this](model::TensorRef ref, const Tensor& tensor) {
+            (ref.shared ? lent_ : live_)[static_cast<std::size_t>(ref.index)] = tensor;
+          },
+          [this](std::size_t i) { return run_one(i); },
+          [this] {
+            for (Tensor& tensor : live_) tensor = Tensor();
+            let_go_of_shared();
+          }};
+}
+
+bool BlockRun::run_one(std::size_t i) {
+  const model::Operator& op = block_.operators[i];
+  if (options_.variants.head != HeadLoss::whole && is_projection(block_, i)) {
+    run_head(i);
+    return false;
+  }
+  tape_.enter(op.name);
+  OperatorCall call = call_of(op);
+  if (options_.frames == Frames::function) leave_to_call(op, i);
+  call.activated = activated_.contains(&op);
+  if (options_.frames == Frames::function) call.variables = &variables_;
+  call.recomputed = options_.recompute == Recompute::core_attention;
+  const bool loss = model::is_loss(op.kind);
+  if (loss) tensor_of(op.inputs[0]) = Tensor();  // the model's own code decides how long it lives
+  std::vector<Tensor> outputs = run_operator(tape_, std::move(call));
+  tape_.end_operation();
+  for (std::size_t o = 0; o < op.outputs.size(); ++o) {
+    tensor_of(op.outputs[o]) = std::move(outputs[o]);
+  }
+  if (loss) hold_logits(outputs);
+  outputs.clear();
+  if (op.attention.returns_cache && !tape_.recomputing()) hold_cache(op);
+  activate_early(op);
+  for (std::size_t t = 0; t < live_.size(); ++t) {
+    if (last_use_[t] <= i) live_[t] = Tensor();
+  }
+  return true;
+}
+
 Tensor BlockRun::forward(const Tensor& input) {
   if (block_.input.index >= 0) tensor_of(block_.input) = input;
-  for (std::size_t i = 0; i < block_.operators.size(); ++i) {
-    const model::Operator& op = block_.operators[i];
-    if (options_.variants.head != HeadLoss::whole && is_projection(block_, i)) {
-      run_head(i);
-      break;
-    }
-    tape_.enter(op.name);
-    OperatorCall call = call_of(op);
-    if (options_.frames == Frames::function) leave_to_call(op, i);
-    call.activated = activated_.contains(&op);
-    if (options_.frames == Frames::function) call.variables = &variables_;
-    call.recomputed = options_.recompute == Recompute::core_attention;
-    const bool loss = model::is_loss(op.kind);
-    if (loss) tensor_of(op.inputs[0]) = Tensor();  // the model's own code decides how long it lives
-    std::vector<Tensor> outputs = run_operator(tape_, std::move(call));
-    tape_.end_operation();
-    for (std::size_t o = 0; o < op.outputs.size(); ++o) {
-      tensor_of(op.outputs[o]) = std::move(outputs[o]);
-    }
-    if (loss) hold_logits(outputs);
-    outputs.clear();
-    if (op.attention.returns_cache && !tape_.recomputing()) hold_cache(op);
-    activate_early(op);
-    for (std::size_t t = 0; t < live_.size(); ++t) {
-      if (last_use_[t] <= i) live_[t] = Tensor();
-    }
-  }
+  runs_.run();
   tape_.enter("");
   // None from a block that only makes shared tensors.
   Tensor output = block_.output.index >= 0 ? tensor_of(block_.output) : Tensor();

@@ -32,6 +32,8 @@ struct BlockOptions {
   Variants variants;
   facts::DType weight_dtype = facts::DType::fp32;  // of the weights that the operators use
   Recompute recompute = Recompute::none;
+  // Modules that run again in backward (recomputed_modules.h); "moe_act": the experts' activation.
+  std::vector<std::string> recomputed_modules;
   Frames frames = Frames::modules;
   // Gradients are added into buffers that exist before the first micro-batch.
   bool gradients_exist = false;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "step/fused_operators.h"
+#include "step/partial_recompute.h"
 #include "step/primitives.h"
 #include "step/primitives_image.h"
 
@@ -156,6 +157,23 @@ Tensor weighted(Tape& tape, const OperatorCall& call, Tensor h, std::int64_t tok
   return to(tape, mul(tape, std::move(h), index(tape, routing, {order}, tokens)), dtype);
 }
 
+// What lies between an expert's two matrices.
+Tensor inner_activation(Tape& tape, const OperatorCall& call, Tensor h, bool gated,
+                        std::int64_t tokens, std::int64_t features) {
+  if (call.variants->fused_activation) {
+    return bias_activation(tape, std::move(h), Tensor(), features, gated);
+  }
+  if (gated) {
+    const std::vector<Tensor> halves = split(tape, h, {h.numel / 2, h.numel / 2});
+    h = Tensor();
+    h = mul(tape, activation(tape, call.op->activation, halves[0]), halves[1]);
+  } else {
+    h = activation(tape, call.op->activation, std::move(h));
+  }
+  if (call.variants->inner_probabilities) h = weighted(tape, call, std::move(h), tokens);
+  return h;
+}
+
 // Rows through the experts of this rank: gate and up (apart or in one matrix), or one matrix alone.
 Tensor feed_forward(Tape& tape, const OperatorCall& call, Tensor rows, std::int64_t hidden) {
   const model::MixtureShape& mixture = call.op->mixture;
@@ -175,19 +193,21 @@ Tensor feed_forward(Tape& tape, const OperatorCall& call, Tensor rows, std::int6
   const std::int64_t tokens = rows.numel / hidden;
   Tensor h = grouped_linear(tape, rows, matrices(call, 0, 2), hidden, first);
   rows = Tensor();
-  if (call.variants->fused_activation) {
-    h = bias_activation(tape, std::move(h), Tensor(), first, gated);
+  if (!call.recomputes_activation) {
+    h = inner_activation(tape, call, std::move(h), gated, tokens, first);
     return grouped_linear(tape, h, matrices(call, 1, 2), wide, hidden);
   }
-  if (gated) {
-    const std::vector<Tensor> halves = split(tape, h, {h.numel / 2, h.numel / 2});
-    h = Tensor();
-    h = mul(tape, activation(tape, call.op->activation, halves[0]), halves[1]);
-  } else {
-    h = activation(tape, call.op->activation, std::move(h));
-  }
-  if (call.variants->inner_probabilities) h = weighted(tape, call, std::move(h), tokens);
-  return grouped_linear(tape, h, matrices(call, 1, 2), wide, hidden);
+  OperatorCall apart = call;
+  apart.inputs.clear();  // the part gets what it reads
+  const Part act = [=](Tape& t, const std::vector<Tensor>& inputs) {
+    OperatorCall now = apart;
+    now.inputs = {Tensor(), inputs[1]};
+    return std::vector<Tensor>{inner_activation(t, now, inputs[0], gated, tokens, first)};
+  };
+  DiscardedPart again(tape, {std::exchange(h, Tensor()), call.inputs[1]}, act);
+  Tensor y = grouped_linear(tape, again.outputs()[0], matrices(call, 1, 2), wide, hidden);
+  again.discard(tape, y);
+  return y;
 }
 
 }  // namespace

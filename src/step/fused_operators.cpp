@@ -132,7 +132,7 @@ Tensor fused_softmax_attention(Tape& tape, Tensor q, Tensor k, Tensor v, const A
   Tensor weights = softmax(tape, how.widens ? to(tape, scores, DType::fp32) : scores,
                            how.widens ? DType::fp32 : dtype);
   weights = dropout(tape, to(tape, std::move(weights), dtype), probability);
-  Tensor y = matmul(tape, std::move(weights), v, batch, dims.queries, dims.head_dim, dims.keys);
+  Tensor y = matmul(tape, std::move(weights), v, batch, dims.queries, dims.values(), dims.keys);
   return contiguous(tape, view(std::move(y), false));
 }
 

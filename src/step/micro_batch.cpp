@@ -91,6 +91,8 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     options.recompute = part.recompute;
     options.tape.compiled = job_.train.compile && (unit.layer || compiles_ends(variants_));
     options.output_made_leaf = first && inputs_require_grad(job_, habits_);
+    options.recomputed_modules = unit.layer && job_.megatron ? job_.megatron->recomputed_modules
+                                                             : std::vector<std::string>();
     options.keeps_input = unit.layer && keeps_boundaries(job_, habits_, block);
     options.keeps_gradient = options.keeps_input && !before_head;
     options.tape.offloads_saved = unit.layer && job_.offload.activations == facts::OffloadTo::cpu;

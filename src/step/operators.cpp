@@ -5,6 +5,7 @@
 #include "step/attention_operator.h"
 #include "step/fused_adapters.h"
 #include "step/fused_operators.h"
+#include "step/latent_attention.h"
 #include "step/linear_operator.h"
 #include "step/loss_operator.h"
 #include "step/operators_image.h"
@@ -185,6 +186,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     }
     case OperatorKind::split: return split_parts(tape, call);
     case OperatorKind::heads: return {split_heads(tape, call.inputs[0], call.output_shapes[0][1])};
+    case OperatorKind::latent_heads: return latent_heads(tape, call);
     case OperatorKind::attention:
       return {call.recomputed ? recomputed_attention(tape, call) : attention(tape, call)};
     case OperatorKind::activation:

@@ -27,7 +27,8 @@ struct OperatorCall {
   // What the operator's Python variables still hold when it returns, where the caller asks for it.
   std::vector<Tensor>* variables = nullptr;
   bool recomputed = false;  // attention: its inputs are kept, and it runs again before its backward
-  bool activated = false;   // gated_activation: the first input went through early_activation
+  bool recomputes_activation = false;  // experts: theirs runs again
+  bool activated = false;  // gated_activation: the first input went through early_activation
 };
 
 // The first half of a gated activation, act(gate): models write act(gate(x)) * up(x), so it runs

@@ -83,10 +83,12 @@ struct MatmulViews {
 struct AttentionDims {
   std::int64_t samples = 1;  // B
   std::int64_t heads = 1, kv_heads = 1, head_dim = 1;
+  std::int64_t value_dim = 0;          // of a value's head; 0: head_dim
   std::int64_t queries = 1, keys = 1;  // tokens
   // Share of the scores really computed: 0.5 for a causal kernel, less with a window.
   double computed_share = 1.0;
   std::int64_t context = 1;  // ranks whose keys and values come together; `keys` are all of them
+  [[nodiscard]] std::int64_t values() const { return value_dim > 0 ? value_dim : head_dim; }
 };
 // Fused scaled-dot-product attention: flash and cuDNN keep one statistic per query, the
 // memory-efficient kernel one per query rounded up to 32.

@@ -183,7 +183,7 @@ std::vector<Tensor> attention_workspace(Tape& t, const AttentionDims& d, bool ef
       t.allocate(rows * round_up(d.queries, 128) * round_up(d.head_dim, 32), DType::fp32, name));
   if (d.heads != d.kv_heads) {
     held.push_back(t.allocate(rows * d.keys * d.head_dim, dtype, name));
-    held.push_back(t.allocate(rows * d.keys * d.head_dim, dtype, name));
+    held.push_back(t.allocate(rows * d.keys * d.values(), dtype, name));
   }
   return held;
 }
@@ -196,7 +196,7 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const std::string_view name = efficient ? "efficient_attention" : "flash_attention";
   tape.begin_operation(OperationKind::attention, {&q, &k, &v});
   // The result lies in memory as [B,S,nh,d], whatever its shape says: transposing back is free.
-  Tensor y = tape.allocate(q.numel, q.dtype, name);
+  Tensor y = tape.allocate(q.numel / dims.head_dim * dims.values(), q.dtype, name);
   const std::int64_t statistics =
       dims.samples * dims.heads * (efficient ? round_up(dims.queries, 32) : dims.queries);
   const Tensor logsumexp = tape.allocate(statistics, DType::fp32, name);
@@ -205,9 +205,10 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const double scores = static_cast<double>(dims.samples * dims.heads) *
                         static_cast<double>(dims.queries) * static_cast<double>(dims.keys) *
                         dims.computed_share;
-  const Flops product(2.0 * scores * static_cast<double>(dims.head_dim));
+  const Flops along_key(2.0 * scores * static_cast<double>(dims.head_dim));
+  const Flops along_value(2.0 * scores * static_cast<double>(dims.values()));
   const Bytes traffic = bytes_of(q) + bytes_of(k) + bytes_of(v) + bytes_of(y);
-  tape.work(WorkKind::attention, name, q.dtype, 2.0 * product, traffic);
+  tape.work(WorkKind::attention, name, q.dtype, along_key + along_value, traffic);
   if (!tape.tracks({&q, &k, &v})) return y;
   const std::int64_t numels[3] = {q.numel, k.numel, v.numel};
   tape.track(
@@ -221,7 +222,8 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
         }
         const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
         // Five products instead of two: the scores are computed again.
-        t.work(WorkKind::attention, "attention_gradient", dtype, 5.0 * product, 2 * traffic);
+        t.work(WorkKind::attention, "attention_gradient", dtype,
+               3.0 * along_key + 2.0 * along_value, 2 * traffic);
         return result;
       });
   return y;

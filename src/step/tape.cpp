@@ -9,7 +9,7 @@ namespace steelyard::step {
 Storage::~Storage() {
   if (shared) {
     tape->emit(EventKind::release_shared, slot);
-  } else if (!external && !pending) {
+  } else if (!external && !pending && !discarded) {
     tape->emit(EventKind::free, slot);
   }
 }
@@ -232,7 +232,24 @@ void Tape::validate(const Node& node, std::vector<Tensor>& gradients) {
   }
 }
 
+void Tape::discard(const StorageRef& storage) {
+  if (storage->external || storage->pending || storage->discarded) return;
+  emit(EventKind::free, storage->slot);
+  storage->discarded = true;
+}
+
+void Tape::restore(const StorageRef& storage, StorageRef remade) {
+  if (storage->discarded) storage->remade = std::move(remade);
+}
+
 void Tape::run_backward(const Tensor& root, Tensor gradient) {
+  std::vector<std::pair<Tensor, Tensor>> roots;
+  roots.emplace_back(root, std::move(gradient));
+  gradient = Tensor();
+  run_backward(std::move(roots));
+}
+
+void Tape::run_backward(std::vector<std::pair<Tensor, Tensor>> roots_and_gradients) {
   struct Pending {
     NodeRef node;
     std::vector<Tensor> gradients;  // by output of the node
@@ -252,7 +269,8 @@ void Tape::run_backward(const Tensor& root, Tensor gradient) {
     if (at.gradients.size() <= output) at.gradients.resize(output + 1);
     accumulate(at.gradients[output], std::move(arriving));
   };
-  deliver(edge_of(root), std::move(gradient));
+  for (auto& [root, gradient] : roots_and_gradients) deliver(edge_of(root), std::move(gradient));
+  roots_and_gradients.clear();
 
   first_unpacking_ = sink_->size();
   bool unpacked = false;

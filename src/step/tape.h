@@ -48,6 +48,9 @@ struct Storage {
   // Compiled code: nothing is allocated yet; computed from `sources` where it is read.
   bool pending = false;
   bool on_host = false;  // a saved tensor's copy, allocated again when its node runs
+  // Freed ahead of its references, and what stands for it since a recomputation made it again.
+  bool discarded = false;
+  std::shared_ptr<Storage> remade;
   std::vector<std::shared_ptr<Storage>> sources;
   std::vector<std::pair<DType, std::weak_ptr<Storage>>> casts;  // of the whole, compiled code
 
@@ -209,9 +212,14 @@ class Tape {
   // Runs the nodes behind `root` with the given gradient. Gradients of leaves arrive in
   // `leaf_gradient`, in the order in which PyTorch would accumulate them.
   void run_backward(const Tensor& root, Tensor gradient);
+  void run_backward(std::vector<std::pair<Tensor, Tensor>> roots_and_gradients);
   std::function<void(std::int32_t leaf, Tensor gradient)> leaf_gradient;
   // Where in the sink the first node of this backward pass that reads saved tensors began.
   [[nodiscard]] std::size_t first_unpacking() const { return first_unpacking_; }
+
+  // Frees a storage that nodes still refer to; `restore` puts another in its place.
+  void discard(const StorageRef& storage);
+  static void restore(const StorageRef& storage, StorageRef remade);
 
   // What stands for a saved tensor while it is on the host; itself where it stays.
   [[nodiscard]] StorageRef offloaded(const StorageRef& storage);

@@ -56,6 +56,7 @@ class Splitter {
   void add_columns(Operator op);
   void add_rows(Operator op);
   void add_attention(Operator op);
+  void add_latent_heads(Operator op);
   void add_norm(Operator op);
   void add_bias_activation(Operator op);
   void add_plain(Operator op);
@@ -218,7 +219,9 @@ void Splitter::add_position_embedding(Operator op) {
 }
 
 void Splitter::add_linear(Operator op) {
-  if (placement(op.inputs[0]) == Placement::features) {
+  if (op.replicated) {
+    add_plain(std::move(op));
+  } else if (placement(op.inputs[0]) == Placement::features) {
     add_rows(std::move(op));
   } else {
     add_columns(std::move(op));
@@ -263,7 +266,19 @@ void Splitter::add_rows(Operator op) {
 void Splitter::add_attention(Operator op) {
   divide(op.attention.heads, ranks_, "attention heads");
   op.attention.kv_heads /= std::min(op.attention.kv_heads, ranks_);
+  for (std::int32_t weight : op.weights) {
+    split_weight(weight, op.attention.heads * ranks_, op.attention.heads);
+  }
   place(op.outputs[0], Placement::features);
+  push(std::move(op));
+}
+
+// The positions of the keys belong to all heads: each rank reads those of all tokens.
+void Splitter::add_latent_heads(Operator op) {
+  divide(op.attention.heads, ranks_, "attention heads");
+  op.attention.kv_heads = op.attention.heads;
+  op.inputs[2] = whole_input(op.inputs[2], op.name);
+  for (TensorRef out : op.outputs) place(out, Placement::features);
   push(std::move(op));
 }
 
@@ -320,6 +335,7 @@ void Splitter::add(const Operator& op) {
     case OperatorKind::position_embedding: add_position_embedding(op); break;
     case OperatorKind::linear: add_linear(op); break;
     case OperatorKind::attention: add_attention(op); break;
+    case OperatorKind::latent_heads: add_latent_heads(op); break;
     case OperatorKind::bias_activation: add_bias_activation(op); break;
     case OperatorKind::layer_norm:
     case OperatorKind::rms_norm: add_norm(op); break;

@@ -18,7 +18,7 @@ struct Listing {
 
   // Of compiled code: what a tensor that backward computes again is computed from.
   void add(const StorageRef& storage) {
-    if (!seen.insert(storage.get()).second || storage->weight) return;
+    if (!seen.insert(storage.get()).second || storage->weight || storage->discarded) return;
     if (!storage->pending) {
       saved.push_back(
           {storage->bytes, storage->external, storage->cast, storage.get() == borrowed});
@@ -29,6 +29,26 @@ struct Listing {
 };
 
 }  // namespace
+
+std::vector<Tensor> weights_of(Tape& tape, const model::Block& block, const BlockOptions& options) {
+  std::vector<Tensor> weights;
+  for (const model::Weight& held : block.weights) {
+    const DType dtype = options.weight_type ? options.weight_type(held) : options.weight_dtype;
+    Tensor weight = tape.external(model::elements(held.shape), dtype);
+    weight.storage->weight = true;
+    weight.leaf = static_cast<std::int32_t>(weights.size());
+    weight.requires_grad = options.weights_train && held.trains;
+    weights.push_back(std::move(weight));
+  }
+  return weights;
+}
+
+Tensor of_batch(Tape& tape, const model::TensorInfo& info) {
+  const Arithmetic& arithmetic = tape.arithmetic();
+  const DType own = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
+  const bool picture = info.kind == model::ElementKind::pixels;
+  return tape.external(model::elements(info.shape), picture ? own : DType::int64);
+}
 
 bool is_projection(const model::Block& block, std::size_t index) {
   if (block.operators.back().kind != model::OperatorKind::causal_lm_loss) return false;

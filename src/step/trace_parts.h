@@ -10,6 +10,12 @@
 
 namespace steelyard::step {
 
+// The weights of a block as the tape sees them: they exist before and after.
+[[nodiscard]] std::vector<Tensor> weights_of(Tape& tape, const model::Block& block,
+                                             const BlockOptions& options);
+// Of the batch, which exists before the step. Pictures come in the model's own type.
+[[nodiscard]] Tensor of_batch(Tape& tape, const model::TensorInfo& info);
+
 // Whether this is the last product before the block's loss.
 [[nodiscard]] bool is_projection(const model::Block& block, std::size_t index);
 

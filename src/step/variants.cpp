@@ -101,6 +101,9 @@ Result<void> read_experts(const facts::FrameworkProfile& profile, Variants& v) {
                                          {{"global_buffer", true}, {"own", false}}));
   STEELYARD_TRY(score_buffer, read<bool>(profile, "attention_scores", v.score_buffer,
                                          {{"global_buffer", true}, {"own", false}}));
+  STEELYARD_TRY(latent_rotary, read<bool>(profile, "latent_rotary", v.fused_latent_rotary,
+                                          {{"fused", true}, {"separate", false}}));
+  v.fused_latent_rotary = latent_rotary;
   v.fused_activation = fused_activation;
   v.inner_probabilities = inner;
   v.adds_by_index = adds_by_index;

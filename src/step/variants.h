@@ -61,6 +61,7 @@ struct Variants {
   bool inner_probabilities = false;  // experts' weights go into that kernel, not into their results
   bool adds_by_index = false;        // experts' results return by index_add, which saves them
   bool token_buffer = false;  // tokens of all expert ranks are gathered into one lasting buffer
+  bool fused_latent_rotary = false;  // multi-latent attention's positions through one kernel
   bool score_buffer = false;  // products of scores write beside one buffer that lives for ever
   GatheredInput gathered_input = GatheredInput::whole;
   Experts experts = Experts::loop;

@@ -1,0 +1,109 @@
+#include "step/recomputed_modules.h"
+
+#include <algorithm>
+#include <initializer_list>
+#include <string_view>
+
+namespace steelyard::step {
+
+namespace {
+
+using model::Block;
+using model::Operator;
+using model::OperatorKind;
+using model::TensorRef;
+
+using Names = std::initializer_list<std::string_view>;
+
+bool begins_with(const Operator& op, Names names) {
+  return std::any_of(names.begin(), names.end(), [&](std::string_view name) {
+    return std::string_view(op.name).substr(0, name.size()) == name;
+  });
+}
+
+class Parts {
+ public:
+  explicit Parts(const Block& block) : block_(block) {}
+
+  // The run of operators whose names begin so; nothing where there are none.
+  void add(Names names, Names hook = {}) {
+    RecomputedPart part;
+    const auto& ops = block_.operators;
+    while (part.first < ops.size() && !begins_with(ops[part.first], names)) ++part.first;
+    part.last = part.first;
+    while (part.last < ops.size() && begins_with(ops[part.last], names)) ++part.last;
+    if (part.first == part.last) return;
+    for (std::size_t i = part.last; hook.size() > 0 && i < ops.size(); ++i) {
+      if (begins_with(ops[i], hook)) part.hook = i;
+    }
+    if (hook.size() > 0 && part.hook == 0) return;
+    find_ends(part);
+    found.push_back(std::move(part));
+  }
+
+  void add_norm(std::string_view name, std::string_view hook) {
+    for (const Operator& op : block_.operators) {
+      if (op.name == name && !op.inside_next) return add({name}, {hook});
+    }
+  }
+
+  std::vector<RecomputedPart> found;
+
+ private:
+  static bool same(TensorRef a, TensorRef b) { return a.shared == b.shared && a.index == b.index; }
+  static bool has(const std::vector<TensorRef>& list, TensorRef ref) {
+    return std::any_of(list.begin(), list.end(), [&](TensorRef one) { return same(one, ref); });
+  }
+
+  // What comes in from outside, and what is read behind it.
+  void find_ends(RecomputedPart& part) const {
+    std::vector<TensorRef> made;
+    for (std::size_t i = part.first; i < part.last; ++i) {
+      for (TensorRef ref : block_.operators[i].inputs) {
+        if (ref.index < 0 || has(made, ref) || has(part.inputs, ref)) continue;
+        part.inputs.push_back(ref);
+      }
+      for (TensorRef ref : block_.operators[i].outputs) made.push_back(ref);
+    }
+    for (TensorRef ref : made) {
+      bool read = same(ref, block_.output);
+      for (std::size_t i = part.last; i < block_.operators.size(); ++i) {
+        read |= has(block_.operators[i].inputs, ref);
+      }
+      if (read) part.outputs.push_back(ref);
+    }
+  }
+
+  const Block& block_;
+};
+
+}  // namespace
+
+std::vector<RecomputedPart> recomputed_parts(const Block& block,
+                                             const std::vector<std::string>& modules) {
+  const auto wants = [&](std::string_view module) {
+    return std::find(modules.begin(), modules.end(), module) != modules.end();
+  };
+  const bool mixture =
+      std::any_of(block.operators.begin(), block.operators.end(),
+                  [](const Operator& op) { return op.kind == OperatorKind::experts; });
+  Parts parts(block);
+  if (wants("layernorm")) parts.add_norm("input_layernorm", "self_attention.");
+  if (wants("mla_up_proj")) {
+    parts.add({"self_attention.q_layernorm", "self_attention.linear_q_up_proj",
+               "self_attention.linear_q_proj", "self_attention.kv_layernorm",
+               "self_attention.linear_kv_up_proj", "self_attention.latent"},
+              {"self_attention.core_attention"});
+  }
+  if (mixture ? wants("moe") : wants("mlp")) {
+    parts.add({"mlp."});
+  } else if (wants("shared_experts")) {
+    parts.add({"mlp.shared_experts."});
+  }
+  if (wants("layernorm")) parts.add_norm("pre_mlp_layernorm", "mlp.");
+  std::sort(parts.found.begin(), parts.found.end(),
+            [](const RecomputedPart& a, const RecomputedPart& b) { return a.first < b.first; });
+  return std::move(parts.found);
+}
+
+}  // namespace steelyard::step
