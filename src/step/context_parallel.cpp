@@ -14,9 +14,9 @@ struct Context {
   AttentionDims local;  // keys: of one rank
   bool efficient = false;
   DType dtype = DType::bf16;
-  std::int64_t q = 0, k = 0, v = 0;  // elements of this rank's tensors
+  std::int64_t q = 0, k = 0, v = 0, out = 0;  // elements of this rank's tensors
   std::int64_t statistics = 0;
-  Flops round;  // one of two products, of one round
+  Flops round;  // one of two products, of one round, their mean
 
   [[nodiscard]] std::int64_t ranks() const { return local.context; }
   [[nodiscard]] std::int64_t both() const { return k + v; }
@@ -32,12 +32,13 @@ Context context_of(const Tensor& q, const Tensor& k, const Tensor& v, const Atte
   c.q = q.numel;
   c.k = k.numel;
   c.v = v.numel;
+  c.out = q.numel / dims.head_dim * dims.values();
   c.statistics =
       dims.samples * dims.heads * (efficient ? round_up(dims.queries, 32) : dims.queries);
   const double scores = static_cast<double>(dims.samples * dims.heads) *
                         static_cast<double>(dims.queries) * static_cast<double>(c.local.keys) *
                         dims.computed_share;
-  c.round = Flops(2.0 * scores * static_cast<double>(dims.head_dim));
+  c.round = Flops(scores * static_cast<double>(dims.head_dim + dims.values()));
   return c;
 }
 
@@ -53,7 +54,7 @@ struct Partial {
 Partial run_kernel(Tape& t, const Context& c, std::int64_t share = 1) {
   const std::string_view name = c.efficient ? "efficient_attention" : "flash_attention";
   Partial made;
-  made.out = t.allocate(c.q / share, c.dtype, name);
+  made.out = t.allocate(c.out / share, c.dtype, name);
   made.statistics = t.allocate(c.statistics / share, DType::fp32, name);
   made.seed = t.allocate(1, DType::int64, name);
   made.offset = t.allocate(1, DType::int64, name);
@@ -121,21 +122,21 @@ Tensor dense_copy(Tape& t, const Tensor& x) {
 
 // _SDPAMerger in fp32: out - sigmoid(block_lse - lse) * (out - block_out).
 void merge(Tape& t, const Context& c, Tensor& merged, const Tensor& out) {
-  const Tensor block = t.allocate(c.q, DType::fp32, "merge");
+  const Tensor block = t.allocate(c.out, DType::fp32, "merge");
   t.pointwise("merge", bytes_of(out) + bytes_of(block));
   if (!merged) {
     merged = block;
     return;
   }
-  const Bytes pass = 3 * bytes_of(c.q, DType::fp32);
+  const Bytes pass = 3 * bytes_of(c.out, DType::fp32);
   Tensor weight = t.allocate(c.statistics, DType::fp32, "merge");
-  Tensor difference = t.allocate(c.q, DType::fp32, "merge");
+  Tensor difference = t.allocate(c.out, DType::fp32, "merge");
   t.pointwise("merge", pass);
-  const Tensor product = t.allocate(c.q, DType::fp32, "merge");
+  const Tensor product = t.allocate(c.out, DType::fp32, "merge");
   t.pointwise("merge", pass);
   difference = Tensor();
   weight = Tensor();
-  Tensor result = t.allocate(c.q, DType::fp32, "merge");
+  Tensor result = t.allocate(c.out, DType::fp32, "merge");
   t.pointwise("merge", pass);
   merged = std::move(result);
 }
@@ -157,7 +158,7 @@ Partial templated_ring(Tape& t, const Context& c, const Tensor& key, const Tenso
     merge(t, c, merged, block.out);
   }
   Partial result = block;
-  result.out = t.allocate(c.q, c.dtype, "merge");
+  result.out = t.allocate(c.out, c.dtype, "merge");
   t.pointwise("merge", bytes_of(merged) + bytes_of(result.out));
   result.statistics = t.allocate(c.statistics, DType::fp32, "merge");
   return result;
@@ -222,7 +223,7 @@ Partial engine_ring(Tape& t, const Context& c, Tensor& kept) {
     rounds.push_back(run_kernel(t, c));
     if (round == 0) result.statistics = t.allocate(c.statistics, DType::fp32, "merge");
   }
-  result.out = t.allocate(c.q, c.dtype, "merge");
+  result.out = t.allocate(c.out, c.dtype, "merge");
   for (const Partial& round : rounds) t.pointwise("merge", 2 * bytes_of(round.out));
   result.seed = rounds.back().seed;
   result.offset = rounds.back().offset;
@@ -268,7 +269,7 @@ std::vector<Tensor> gathered_in_order(Tape& t, const Context& c) {
 Partial engine_gathered(Tape& t, Context c, Tensor& kept) {
   const std::vector<Tensor> held = gathered_in_order(t, c);
   Partial result;
-  result.out = t.allocate(c.q, c.dtype, "merge");
+  result.out = t.allocate(c.out, c.dtype, "merge");
   c.round = static_cast<double>(c.ranks()) / 2.0 * c.round;
   const Partial first = run_kernel(t, c, 2);
   const Partial second = run_kernel(t, c, 2);

@@ -72,6 +72,24 @@ void split_features(Block& block, std::int64_t wide, std::int64_t ranks) {
   }
 }
 
+// The ranks of a stage are divided among the experts: those that are over hold copies.
+Result<void> check_ranks(const facts::ParallelKeys& parallel) {
+  const std::int64_t stage =
+      checked_multiply(parallel.tensor * parallel.context, parallel.data.value_or(1));
+  const std::int64_t apart = checked_multiply(parallel.expert, parallel.expert_tensor);
+  if (stage % apart == 0) return {};
+  Error error = impossible("parallel.expert", parallel.expert,
+                           fmt::format("such that parallel.expert x parallel.expert_tensor, {}, "
+                                       "divides the {} ranks of a stage",
+                                       apart, stage));
+  if (parallel.expert_tensor > 1) {
+    error.hint = "each expert is split over parallel.expert_tensor ranks, " +
+                 std::to_string(parallel.expert_tensor) +
+                 "; Megatron-LM takes the tensor-parallel ranks unless told otherwise";
+  }
+  return fail(std::move(error));
+}
+
 }  // namespace
 
 Result<Graph> spread_experts(const Graph& graph, const facts::ParallelKeys& parallel) {
@@ -105,6 +123,7 @@ Result<Graph> spread_experts(const Graph& graph, const facts::ParallelKeys& para
     return fail(impossible("parallel.expert", std::max(parallel.expert, parallel.expert_tensor),
                            "1: the model has no experts"));
   }
+  STEELYARD_CHECK(check_ranks(parallel));
   return result;
 }
 

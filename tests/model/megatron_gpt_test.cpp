@@ -72,6 +72,41 @@ TEST(MegatronGpt, KnowsMixturesOfExperts) {
   EXPECT_EQ(parameters_of(half), parameters_of({}) + mixture - dense);
 }
 
+// Queries 8 x (64 + 32) wide, keys and values from 128: kv_down (128 + 32) x 512, a norm of 2 x
+// 128, kv_up 8 x (64 + 48) x 128, proj 512 x 8 x 48, and proj's bias as before. Compressed queries:
+// down 256 x 512, a norm of 2 x 256, up 768 x 256.
+TEST(MegatronGpt, KnowsMultiLatentAttention) {
+  const std::int64_t plain = 3 * 512 * 512 + 1536 + 512 * 512;
+  const std::int64_t keys = 160 * 512 + 2 * 128 + 8 * 112 * 128 + 512 * 384;
+  facts::Object latent = {
+      {"multi-latent-attention", true}, {"kv-lora-rank", 128}, {"qk-head-dim", 64},
+      {"qk-pos-emb-head-dim", 32},      {"v-head-dim", 48},    {"qk-layernorm", true}};
+  EXPECT_EQ(parameters_of(latent), parameters_of({}) + 2 * (keys + 768 * 512 - plain));
+  latent.emplace_back("q-lora-rank", 256);
+  const std::int64_t queries = 256 * 512 + 2 * 256 + 768 * 256;
+  EXPECT_EQ(parameters_of(latent), parameters_of({}) + 2 * (keys + queries - plain));
+}
+
+// Every second layer of two sees all tokens, the first 128 before its own and itself.
+TEST(MegatronGpt, KnowsWindowsAndSinks) {
+  facts::Value config{small()};
+  config.set("window-size", "(128, 0)");
+  config.set("window-attn-skip-freq", "2");
+  config.set("softmax-type", "learnable");
+  const auto graph = build({"test", config, ""}, {.batch = 2, .sequence = 128});
+  ASSERT_TRUE(graph) << to_text(graph.error());
+  EXPECT_EQ(parameter_count(*graph).value(), parameters_of({}) + 2 * 8);
+  std::vector<std::int64_t> windows;
+  for (const Segment& segment : graph->segments) {
+    for (const Block& block : segment.blocks) {
+      for (const Operator& op : block.operators) {
+        if (op.kind == OperatorKind::attention) windows.push_back(op.attention.window);
+      }
+    }
+  }
+  EXPECT_EQ(windows, (std::vector<std::int64_t>{129, 0}));
+}
+
 TEST(MegatronGpt, SaysWhatIsMissingOrNotBuilt) {
   const auto subject = [](const char* key, facts::Value value) {
     facts::Value config{small()};
@@ -82,6 +117,8 @@ TEST(MegatronGpt, SaysWhatIsMissingOrNotBuilt) {
   EXPECT_EQ(subject("vocab-size", {}), "test: vocab-size");
   EXPECT_EQ(subject("num-query-groups", 3), "test: num-query-groups");
   EXPECT_EQ(subject("position-embedding-type", "relative"), "test: position-embedding-type");
+  EXPECT_EQ(subject("window-size", "(-1, 0)"), "test: window-size");
+  EXPECT_EQ(subject("softmax-type", "hard"), "test: softmax-type");
   EXPECT_EQ(subject("moe-layer-freq", "([0]*3)"), "");  // no experts: not read
   EXPECT_EQ(subject("is-hybrid-model", true), "test: is-hybrid-model");
   EXPECT_EQ(subject("max-position-embeddings", 64), "test: max-position-embeddings");

@@ -239,6 +239,8 @@ TEST(Experts, RefusesWhatDoesNotDivide) {
   const Error none = error_of(small_llama(), expert_job(2, 1, {}));
   EXPECT_EQ(none.subject, "parallel.expert");
   EXPECT_EQ(none.code, ErrorCode::impossible_combination);
+  // Four experts over two ranks each want eight; there are four.
+  EXPECT_EQ(error_of(small_mixtral(), expert_job(4, 2, {})).subject, "parallel.expert");
 }
 
 }  // namespace
