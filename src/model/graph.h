@@ -50,6 +50,7 @@ struct Weight {
   bool adapter = false;    // of a low-rank adapter beside a linear
   bool quantized = false;  // held in the job's quantized form
   bool expert = false;     // of one expert: expert-parallel ranks hold different ones
+  bool fp8 = false;        // read by products in fp8 (step/fp8.h)
 };
 
 enum class OperatorKind {

@@ -274,7 +274,8 @@ Result<Plan> figures(const Request& request, const Plan* alike) {
   own.sequence /= plan.job.parallel.context;
   STEELYARD_TRY(graph, model::build(request.model, whole));
   STEELYARD_TRY(local, model::build(request.model, own));
-  STEELYARD_TRY(programs, step::programs_of(local, plan.job, request.constants.framework));
+  STEELYARD_TRY(programs, step::programs_of(local, plan.job, request.constants.framework,
+                                            request.machine.gpu));
   const step::Program& program = busiest(programs);
   describe_model(request, graph, program.states, plan);
   if (alike != nullptr) {

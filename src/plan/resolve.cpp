@@ -44,7 +44,14 @@ Error impossible(std::string subject, std::string found, std::string accepted, s
 }
 
 bool is_mixed(Precision precision) {
-  return precision == Precision::bf16_mixed || precision == Precision::fp16_mixed;
+  switch (precision) {
+    case Precision::bf16_mixed:
+    case Precision::fp16_mixed:
+    case Precision::fp8_mixed:
+    case Precision::mxfp8_mixed:
+    case Precision::nvfp4_mixed: return true;
+    default: return false;
+  }
 }
 
 bool is_zero(Sharding sharding) {
@@ -54,6 +61,9 @@ bool is_zero(Sharding sharding) {
 ShortPrecision own_type(Precision precision) {
   switch (precision) {
     case Precision::bf16:
+    case Precision::fp8_mixed:
+    case Precision::mxfp8_mixed:
+    case Precision::nvfp4_mixed:
     case Precision::bf16_mixed: return ShortPrecision::bf16;
     case Precision::fp16:
     case Precision::fp16_mixed: return ShortPrecision::fp16;

@@ -19,6 +19,7 @@ Assembler::Assembler(const Stage& stage, const facts::Job& job,
 
 Program Assembler::assemble() {
   add_parameters();
+  add_fp8_casts();
   add_batch();
   add_global_buffer();
   add_optimizer_states();

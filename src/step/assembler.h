@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -63,12 +64,14 @@ class Assembler {
   void add_batch();
   void add_global_buffer();
   void add_parameters();
-  void add_buffer(facts::DType dtype, facts::VramCategory category, std::string_view text);
+  void add_buffer(facts::DType dtype, facts::VramCategory category, std::string_view text,
+                  std::optional<bool> short_weights);
   void add_buffers();
   [[nodiscard]] Bytes batch_bytes(const model::TensorInfo& info) const;
   void add_optimizer_states();
   void add_communication_buffers();
   void add_existing_gradients();
+  void add_fp8_casts();  // fp8_setup.cpp
   // micro_batch.cpp
   [[nodiscard]] BlockOptions block_options() const;
   void trace_chunks();

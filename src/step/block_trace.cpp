@@ -160,6 +160,7 @@ OperatorCall BlockRun::call_of(const model::Operator& op) {
       block_.weights[static_cast<std::size_t>(op.weights.front())].quantized) {
     call.quantization = options_.quantization;
   }
+  call.reads_attention = reads_attention(block_, op);
   return call;
 }
 

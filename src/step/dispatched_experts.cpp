@@ -9,6 +9,7 @@
 #include "step/fused_operators.h"
 #include "step/partial_recompute.h"
 #include "step/primitives.h"
+#include "step/primitives_fp8.h"
 #include "step/primitives_image.h"
 
 namespace steelyard::step {
@@ -80,6 +81,10 @@ Tensor exchange_features(Tape& tape, Tensor argument, bool gather) {
 // Rows grouped by expert times each expert's matrix: one input, one result, a weight gradient each.
 Tensor grouped_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& weights,
                       std::int64_t inputs, std::int64_t outputs) {
+  const Fp8Library library = tape.arithmetic().fp8.library;
+  if (library == Fp8Library::transformer_engine && fits_fp8(inputs, outputs)) {
+    return fp8_grouped_linear(tape, x, weights, inputs, outputs);
+  }
   const Tensor a = to_compute(tape, x);
   const std::int64_t rows = a.numel / inputs;
   const auto count = static_cast<std::int64_t>(weights.size());

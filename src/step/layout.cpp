@@ -38,7 +38,7 @@ struct Short {
   bool tf32 = false;
 };
 
-Result<Short> short_of(Precision precision) {
+Result<Short> short_of(Precision precision, bool held_short) {
   switch (precision) {
     case Precision::fp32: return Short{DType::fp32, false, false};
     case Precision::tf32: return Short{DType::fp32, false, true};
@@ -46,12 +46,13 @@ Result<Short> short_of(Precision precision) {
     case Precision::bf16_mixed: return Short{DType::bf16, true, false};
     case Precision::bf16: return Short{DType::bf16, false, false};
     case Precision::fp16: return Short{DType::fp16, false, false};
+    // Products alone are in fp8: everything else is as in bf16. Megatron-LM holds short parameters.
     case Precision::fp8_mixed:
-    case Precision::mxfp8_mixed:
+    case Precision::mxfp8_mixed: return Short{DType::bf16, !held_short, false};
     case Precision::nvfp4_mixed: break;
   }
   return fail(not_built("train.precision", std::string(facts::name_of(precision)),
-                        "fp32, tf32, bf16-mixed, fp16-mixed, bf16 or fp16"));
+                        "fp32, tf32, bf16-mixed, fp16-mixed, bf16, fp16, fp8-mixed, mxfp8-mixed"));
 }
 
 bool is_zero(Sharding sharding) {
@@ -230,10 +231,11 @@ void set_megatron(const facts::MegatronKeys& keys, Layout& layout) {
   layout.optimizer.counts_on_device = false;  // FusedAdam counts per group, on the host
 }
 
-Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits) {
+Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits, const Fp8& fp8) {
   Layout layout;
+  layout.arithmetic.fp8 = fp8;
   set_shards(job, layout);
-  STEELYARD_TRY(precision, short_of(job.train.precision));
+  STEELYARD_TRY(precision, short_of(job.train.precision, job.megatron.has_value()));
   set_types(job, precision, layout);
   STEELYARD_TRY(optimizer, optimizer_of(job, layout.stepped));
   layout.optimizer = optimizer;

@@ -63,6 +63,7 @@ struct Layout {
 };
 
 // Errors: a precision or optimizer whose rules are not built yet.
-[[nodiscard]] Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits = {});
+[[nodiscard]] Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits = {},
+                                       const Fp8& fp8 = {});
 
 }  // namespace steelyard::step

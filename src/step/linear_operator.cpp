@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/primitives.h"
+#include "step/primitives_fp8.h"
 #include "step/primitives_quantized.h"
 
 namespace steelyard::step {
@@ -14,6 +15,10 @@ using facts::BaseQuantization;
 Tensor base_layer(Tape& tape, const OperatorCall& call, const Tensor& bias) {
   const std::int64_t inputs = call.input_shapes[0].back();
   const std::int64_t outputs = call.output_shapes[0].back();
+  if (tape.arithmetic().fp8.on() && fits_fp8(inputs, outputs)) {
+    const bool keeps = call.reads_attention && tape.arithmetic().fp8.reuses_attention;
+    return fp8_linear(tape, call.inputs[0], call.weights[0], bias, inputs, outputs, keeps);
+  }
   if (call.quantization.kind == BaseQuantization::none) {
     return linear(tape, call.inputs[0], call.weights[0], bias, inputs, outputs);
   }

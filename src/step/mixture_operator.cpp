@@ -5,6 +5,7 @@
 #include "step/dispatched_experts.h"
 #include "step/operators_image.h"
 #include "step/primitives.h"
+#include "step/primitives_fp8.h"
 #include "step/primitives_image.h"
 #include "step/primitives_quantized.h"
 
@@ -17,6 +18,10 @@ using model::OperatorKind;
 // One of the operator's linears, over a quantized matrix when they are held so.
 Tensor part(Tape& tape, const OperatorCall& call, const Tensor& x, std::size_t weight,
             std::int64_t inputs, std::int64_t outputs) {
+  const bool router_of_tokens = call.op->kind == OperatorKind::router;
+  if (tape.arithmetic().fp8.on() && !router_of_tokens && fits_fp8(inputs, outputs)) {
+    return fp8_linear(tape, x, call.weights[weight], Tensor(), inputs, outputs, false);
+  }
   if (call.quantization.kind == facts::BaseQuantization::none) {
     return linear(tape, x, call.weights[weight], Tensor(), inputs, outputs);
   }

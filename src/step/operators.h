@@ -24,6 +24,7 @@ struct OperatorCall {
   std::vector<model::Shape> weight_shapes;
   // How the matrix of a linear is held.
   Quantized quantization;
+  bool reads_attention = false;  // its input is the result of attention
   // What the operator's Python variables still hold when it returns, where the caller asks for it.
   std::vector<Tensor>* variables = nullptr;
   bool recomputed = false;  // attention: its inputs are kept, and it runs again before its backward

@@ -33,15 +33,17 @@ std::int64_t buffer_elements(const std::vector<std::int64_t>& sizes, const Buffe
 }
 
 std::vector<std::int64_t> sizes_in_reverse(const model::Graph& graph, std::size_t begin,
-                                           std::size_t end, bool experts) {
+                                           std::size_t end, bool experts,
+                                           std::optional<bool> short_weights) {
   std::vector<std::int64_t> sizes;
   for (std::size_t s = end; s-- > begin;) {
     const model::Segment& segment = graph.segments[s];
     std::vector<std::int64_t> round;
     for (auto block = segment.blocks.rbegin(); block != segment.blocks.rend(); ++block) {
       for (auto weight = block->weights.rbegin(); weight != block->weights.rend(); ++weight) {
-        if (steps(*weight) && weight->expert == experts)
-          round.push_back(model::elements(weight->shape));
+        const bool other = short_weights && weight->fp8 != *short_weights;
+        if (!steps(*weight) || weight->expert != experts || other) continue;
+        round.push_back(model::elements(weight->shape));
       }
     }
     for (std::int64_t i = 0; i < segment.repeat; ++i) {

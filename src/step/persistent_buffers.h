@@ -27,9 +27,11 @@ struct BufferRules {
                                            const BufferRules& rules);
 
 // Sizes of the trained weights of segments [begin, end) of a graph, last layer first: gradients
-// are ready in that order. Experts' weights have a buffer of their own: other ranks share them.
+// are ready in that order. Experts' weights have a buffer of their own: other ranks share them; so
+// have those that are held in fp8 (`short_weights`; nothing: the type is the same for all).
 [[nodiscard]] std::vector<std::int64_t> sizes_in_reverse(const model::Graph& graph,
                                                          std::size_t begin, std::size_t end,
-                                                         bool experts);
+                                                         bool experts,
+                                                         std::optional<bool> short_weights = {});
 
 }  // namespace steelyard::step

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/primitives.h"
+#include "step/primitives_fp8.h"
 
 namespace steelyard::step {
 
@@ -12,6 +13,21 @@ using Gradients = std::vector<Tensor>;
 
 void exchange(Tape& tape, Collective kind, std::string_view name, Bytes payload) {
   tape.communicate(kind, name, payload, tape.options().tensor, tape.options().async_tensor);
+}
+
+// Tokens that only linears in fp8 read are cast before they are sent.
+Tensor cast_to_travel(Tape& tape, const Tensor& x) {
+  return tape.arithmetic().fp8.gathers_tokens() ? fp8_cast(tape, x) : x;
+}
+
+Tensor gathered(Tape& tape, const Tensor& part, std::int64_t numel) {
+  tape.begin_operation(OperationKind::other, {&part});
+  const DType carried = part.quantized ? DType::fp8 : part.dtype;
+  Tensor whole = tape.allocate(numel, carried, "all_gather_tokens");
+  exchange(tape, Collective::all_gather, "all_gather_tokens", bytes_of(whole));
+  whole.dtype = part.dtype;
+  whole.quantized = part.quantized;
+  return whole;
 }
 
 }  // namespace
@@ -34,10 +50,9 @@ Tensor sum_over_ranks(Tape& tape, Tensor x) {
 
 Tensor gather_sequence(Tape& tape, Tensor argument, std::int64_t numel, bool regather) {
   const Tensor x = std::move(argument);
-  tape.begin_operation(OperationKind::other, {&x});
-  Tensor y = tape.allocate(numel, x.dtype, "all_gather_tokens");
-  exchange(tape, Collective::all_gather, "all_gather_tokens", bytes_of(y));
-  if (regather) y.part = x.storage;
+  const Tensor sent = cast_to_travel(tape, x);
+  Tensor y = gathered(tape, sent, numel);
+  if (regather) y.part = sent.storage;
   if (!tape.tracks({&x})) return y;
   const std::int64_t own = x.numel;
   tape.track(
@@ -58,9 +73,7 @@ Tensor scatter_sequence(Tape& tape, Tensor argument, std::int64_t numel) {
   const std::int64_t all = x.numel;
   tape.track(y, "reduce_scatter_tokens", {Tape::edge_of(x)}, {},
              [all](Tape& t, const Gradients& gradients) {
-               Tensor dx = t.allocate(all, gradients[0].dtype, "all_gather_tokens");
-               exchange(t, Collective::all_gather, "all_gather_tokens", bytes_of(dx));
-               return Gradients{dx};
+               return Gradients{gathered(t, cast_to_travel(t, gradients[0]), all)};
              });
   return y;
 }

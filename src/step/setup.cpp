@@ -107,7 +107,8 @@ void Assembler::add_buffers() {
 }
 
 // One buffer per model chunk.
-void Assembler::add_buffer(DType dtype, VramCategory category, std::string_view text) {
+void Assembler::add_buffer(DType dtype, VramCategory category, std::string_view text,
+                           std::optional<bool> short_weights) {
   Body body;
   body.layer = text;
   for (std::size_t c = 0; c < stage_.chunk_begins.size(); ++c) {
@@ -116,8 +117,8 @@ void Assembler::add_buffer(DType dtype, VramCategory category, std::string_view 
     for (const bool experts : {false, true}) {
       BufferRules rules = layout_.buffers;
       if (experts) rules.ranks = std::min(rules.ranks, layout_.expert_replicas);
-      const std::int64_t numel =
-          buffer_elements(sizes_in_reverse(graph_, stage_.chunk_begins[c], end, experts), rules);
+      const std::int64_t numel = buffer_elements(
+          sizes_in_reverse(graph_, stage_.chunk_begins[c], end, experts, short_weights), rules);
       if (numel > 0) allocate(body.events, slot(bytes_of(numel, dtype), category, text));
     }
   }
@@ -126,7 +127,12 @@ void Assembler::add_buffer(DType dtype, VramCategory category, std::string_view 
 
 void Assembler::add_parameters() {
   if (layout_.parameter_buffer) {
-    add_buffer(layout_.parameter, VramCategory::parameters, "parameter buffer");
+    const bool short_weights = layout_.arithmetic.fp8.short_weights;
+    add_buffer(layout_.parameter, VramCategory::parameters, "parameter buffer",
+               short_weights ? std::optional<bool>(false) : std::nullopt);
+    if (short_weights) {
+      add_buffer(DType::fp8, VramCategory::parameters, "fp8 parameter buffer", true);
+    }
     return add_buffers();
   }
   Phase phase{PhaseKind::setup, {}};
@@ -228,7 +234,14 @@ void Assembler::add_communication_buffers() {
 
 void Assembler::add_existing_gradients() {
   if (layout_.gradient_buffer) {
-    return add_buffer(layout_.gradient, VramCategory::gradients, "gradient buffer");
+    if (!layout_.arithmetic.fp8.short_weights) {
+      return add_buffer(layout_.gradient, VramCategory::gradients, "gradient buffer", {});
+    }
+    // A buffer per type of parameter (distributed_data_parallel.py, param_and_grad_dtype).
+    for (const bool short_weights : {false, true}) {
+      add_buffer(layout_.gradient, VramCategory::gradients, "gradient buffer", short_weights);
+    }
+    return;
   }
   if (layout_.flat_buckets && (layout_.gathers || layout_.gradient_shards > 1)) {
     return;  // DeepSpeed has a partition instead

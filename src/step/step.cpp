@@ -105,7 +105,6 @@ Result<void> check_samples(const facts::TrainKeys& train) {
   if (train.frames) {
     return fail(not_yet("train.frames", "a value", "no value: models here read text"));
   }
-  if (train.fp8) return fail(not_yet("train.fp8", "a table", "no value"));
   return {};
 }
 
@@ -280,21 +279,24 @@ std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
 }  // namespace
 
 Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const facts::Job& job,
-                                             const facts::FrameworkProfile& given_profile) {
+                                             const facts::FrameworkProfile& given_profile,
+                                             const facts::Gpu& gpu) {
   STEELYARD_CHECK(check(graph, job, given_profile));
   const facts::FrameworkProfile profile = with_words(given_profile, job);
   STEELYARD_TRY(habits, adapter_habits_of(profile));
   STEELYARD_TRY(trained, with_method(graph, job, habits));
-  STEELYARD_TRY(layout, layout_of(job, habits));
+  STEELYARD_TRY(fp8, fp8_of(job, profile, gpu));
+  STEELYARD_TRY(layout, layout_of(job, habits, fp8));
   STEELYARD_TRY(variants, variants_of(profile, job.train, job.parallel));
   const facts::ParallelKeys& parallel = job.parallel;
   STEELYARD_TRY(spread, spread_experts(trained, parallel));
-  STEELYARD_TRY(local, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));
+  STEELYARD_TRY(split, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));
+  model::Graph local = with_fp8(std::move(split), fp8);
   spread_context(local, parallel.context);
   STEELYARD_TRY(stages,
                 stages_of(local, parallel,
                           job.megatron ? job.megatron->chunk_layers : std::vector<std::int64_t>()));
-  const Stage whole{0, trained, {0}, true};
+  const Stage whole{0, with_fp8(trained, fp8), {0}, true};
   const StateSizes states = Assembler(whole, job, profile, variants, layout, habits).states();
   std::vector<RankProgram> programs;
   for (const Stage& stage : stages) {

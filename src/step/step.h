@@ -22,10 +22,11 @@ struct RankProgram {
 
 // The programs of all kinds of ranks; pipeline stages in order, from the embedding's to the loss's.
 // `graph` holds one micro-batch of the tokens that one context-parallel rank has. `job` is resolved
-// (plan/resolve.h). Keys whose effect is not built yet are a not_supported error that names the
-// key.
+// (plan/resolve.h); `gpu` says which products it has, one without a name has all. Keys whose effect
+// is not built yet are a not_supported error that names the key.
 [[nodiscard]] Result<std::vector<RankProgram>> programs_of(const model::Graph& graph,
                                                            const facts::Job& job,
-                                                           const facts::FrameworkProfile& profile);
+                                                           const facts::FrameworkProfile& profile,
+                                                           const facts::Gpu& gpu = {});
 
 }  // namespace steelyard::step

@@ -26,6 +26,7 @@
 
 #include "base/quantity.h"
 #include "facts/dtype.h"
+#include "step/fp8.h"
 #include "step/groups.h"
 #include "step/program.h"
 
@@ -70,6 +71,7 @@ struct Tensor {
   StorageRef storage;
   std::int64_t numel = 0;
   DType dtype = DType::fp32;
+  bool quantized = false;  // the storage holds fp8, whatever type the values are meant in
   // False for transposed views: a batched matrix product over more than one sample copies them.
   bool dense = true;
   bool requires_grad = false;
@@ -126,6 +128,7 @@ struct Arithmetic {
   bool autocast = false;        // products in `compute`, whatever the parameters are
   bool tf32 = false;
   DType ambient = DType::fp32;  // under autocast: of the parameters, and of what is no product
+  Fp8 fp8 = {};                 // of a layer's linears
 };
 
 // Whose code makes the keys and values of a context-parallel group meet the queries of a rank, and

@@ -59,6 +59,14 @@ bool is_projection(const model::Block& block, std::size_t index) {
   return is_linear(*from) && std::none_of(from + 1, block.operators.end(), is_linear);
 }
 
+bool reads_attention(const model::Block& block, const model::Operator& op) {
+  if (op.inputs.empty() || op.inputs[0].shared) return false;
+  return std::any_of(block.operators.begin(), block.operators.end(), [&op](const auto& before) {
+    return before.kind == model::OperatorKind::attention &&
+           before.outputs[0].index == op.inputs[0].index;
+  });
+}
+
 std::int32_t kept_gradient(Program& program, std::int32_t fresh) {
   Slot kept = program.slots[static_cast<std::size_t>(fresh)];
   kept.category = VramCategory::gradients;

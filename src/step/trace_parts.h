@@ -19,6 +19,9 @@ namespace steelyard::step {
 // Whether this is the last product before the block's loss.
 [[nodiscard]] bool is_projection(const model::Block& block, std::size_t index);
 
+// The operator's first input is attention's result.
+[[nodiscard]] bool reads_attention(const model::Block& block, const model::Operator& op);
+
 // The slot that holds a weight's gradient between micro-batches, alike the fresh one.
 [[nodiscard]] std::int32_t kept_gradient(Program& program, std::int32_t fresh);
 

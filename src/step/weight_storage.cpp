@@ -45,11 +45,15 @@ bool is_short(DType type) {
 
 facts::DType held_type(const Layout& layout, const model::Weight& weight) {
   if (weight.adapter) return layout.adapter;
+  const Fp8& fp8 = layout.arithmetic.fp8;
+  const bool held_short = fp8.short_weights && fp8.library == Fp8Library::transformer_engine;
+  if (weight.fp8 && held_short) return facts::DType::fp8;
   if (!weight.trains && weight.role == WeightRole::norm) return layout.frozen_norm;
   return layout.parameter;
 }
 
 facts::DType used_type(const Layout& layout, const model::Weight& weight) {
+  if (weight.fp8 && layout.arithmetic.fp8.short_weights) return facts::DType::fp8;
   const DType held = held_type(layout, weight);
   // Gathering casts what is trained in mixed precision (fp32 shards, short copies).
   return layout.used != layout.parameter && held == layout.parameter ? layout.used : held;
