@@ -42,6 +42,7 @@ class Assembler {
     std::int32_t gathered = -1, gather_buffer = -1, reduce_input = -1, reduced = -1;
     std::int32_t flat_gradient = -1;     // FSDP1: of the whole flat parameter
     std::int32_t sharded_gradient = -1;  // persistent
+    std::int32_t whole_gradient = -1;    // summed over micro-batches before it is reduced
   };
   struct Chain {  // layers of a segment that are alike
     std::int64_t repeat = 1;
@@ -96,7 +97,7 @@ class Assembler {
   void reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces);
   void add_backward(Chunk& chunk, Phase& phase, bool last);
   [[nodiscard]] bool has_gather_buffer(const Unit& unit, bool backward) const;
-  void open_layer(std::vector<Event>& events, Unit& unit, bool backward);
+  void open_layer(std::vector<Event>& events, Unit& unit, bool backward, bool reduces);
   void close_layer(std::vector<Event>& events, Unit& unit, bool backward, bool last);
   // The root unit: every block that is not a repeated layer.
   void add_root(Chunk& chunk, Phase& phase, std::string_view layer,
@@ -104,6 +105,8 @@ class Assembler {
   void gather_root(std::vector<Event>& events, Unit& unit);
   void release_root(std::vector<Event>& events, Unit& unit);
   void reduce_sharded(std::vector<Event>& events, Unit& unit);
+  [[nodiscard]] bool sums_whole_gradients() const;
+  void sum_whole_gradients(std::vector<Event>& events, Unit& unit);
   void keep_shard(std::vector<Event>& events, Unit& unit);
   [[nodiscard]] bool holds_last_reduction(const Unit& unit) const;
   void make_sharding_slots(Unit& unit);

@@ -388,10 +388,7 @@ void BlockRun::backward(Tensor& input, Tensor output, bool last) {
   }
   // A checkpoint's hooks run forward again when the first saved tensor is asked for: what nodes
   // before that do (a cast of the gradient) comes first.
-  const auto at = [this](std::size_t index) {
-    return trace_.backward.begin() + static_cast<std::ptrdiff_t>(index);
-  };
-  std::rotate(at(again_from), at(again_to), at(tape_.first_unpacking()));
+  move_behind(trace_.backward, again_from, again_to, tape_.first_unpacking());
 }
 
 // To the next block: with the storage, unless a node of this block keeps it.

@@ -20,6 +20,9 @@ Tensor loss_of_rows(Tape& tape, const Variants& variants, Tensor logits, const T
   if (variants.cross_entropy == CrossEntropy::eager) {
     return cross_entropy(tape, std::move(logits), labels, rows);
   }
+  if (variants.cross_entropy == CrossEntropy::sharded) {
+    return sharded_cross_entropy(tape, std::move(logits), rows);
+  }
   const bool compiled = variants.cross_entropy == CrossEntropy::vocab_parallel_compiled;
   if (compiled || variants.cross_entropy == CrossEntropy::vocab_parallel) {
     return vocab_parallel_cross_entropy(tape, std::move(logits), rows, compiled);

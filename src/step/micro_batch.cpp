@@ -213,7 +213,7 @@ void Assembler::add_forward(Chunk& chunk, Phase& phase, bool first) {
     body.layer = chain.units.front().block->name;
     body.repeat = chain.repeat;
     for (Unit& unit : chain.units) {
-      open_layer(body.events, unit, false);
+      open_layer(body.events, unit, false, false);
       append(body.events, unit.trace.forward);
       close_layer(body.events, unit, false, false);
     }
@@ -242,7 +242,8 @@ void Assembler::end_forward(Chunk& chunk, Phase& phase) {
 }
 
 void Assembler::add_backward(Chunk& chunk, Phase& phase, bool last) {
-  const bool reduces = last || reduces_each_micro_batch();
+  const bool sums_whole = sums_whole_gradients() && !last;
+  const bool reduces = last || (reduces_each_micro_batch() && !sums_whole);
   const bool bucket_per_backward = reduce_bucket_ >= 0 && !layout_.gathers;
   if (bucket_per_backward) {
     Body body;
@@ -259,13 +260,13 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, bool last) {
     body.repeat = chain->repeat;
     body.reversed = true;
     for (auto unit = chain->units.rbegin(); unit != chain->units.rend(); ++unit) {
-      open_layer(body.events, *unit, true);
+      open_layer(body.events, *unit, true, !sums_whole);
       append(body.events, unit->trace.backward);
       close_layer(body.events, *unit, true, last);
       if (!layout_.gathers) {
         reduce_replicated(body.events, *unit, reduces);
       } else if (unit->layer) {
-        reduce_sharded(body.events, *unit);
+        sums_whole ? sum_whole_gradients(body.events, *unit) : reduce_sharded(body.events, *unit);
       }
     }
     if (chain == chunk.chains.rbegin() && gradient_partition_ >= 0) {  // with the first reduction
@@ -283,7 +284,8 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, bool last) {
     body.layer = "root gradients";
     for (Chain& chain : chunk.chains) {
       for (Unit& unit : chain.units) {
-        if (!unit.layer) reduce_sharded(body.events, unit);
+        if (unit.layer) continue;
+        sums_whole ? sum_whole_gradients(body.events, unit) : reduce_sharded(body.events, unit);
       }
     }
     phase.bodies.push_back(std::move(body));

@@ -27,4 +27,8 @@ namespace steelyard::step {
 [[nodiscard]] Tensor fused_linear_cross_entropy(Tape& tape, const Tensor& x, const Tensor& weight,
                                                 const Tensor& labels, std::int64_t rows);
 
+// Cross entropy of this rank's share of the vocabulary, [rows, V / ranks], as DTensor's
+// loss_parallel() runs it: keeps fp32 log-probabilities; 12 B per logit live besides in backward.
+[[nodiscard]] Tensor sharded_cross_entropy(Tape& tape, Tensor logits, std::int64_t rows);
+
 }  // namespace steelyard::step

@@ -64,11 +64,11 @@ bool Assembler::holds_last_reduction(const Unit& unit) const {
 }
 
 // Before a layer computes: its parameters are gathered.
-void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward) {
+void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward, bool reduces) {
   if (!layout_.gathers || !unit.layer) return;
   // In backward this buffer is the next unit's, gathered ahead: as large as this one's.
   if (has_gather_buffer(unit, backward)) allocate(events, unit.gather_buffer);
-  if (backward && holds_last_reduction(unit)) {
+  if (backward && reduces && holds_last_reduction(unit)) {
     allocate(events, unit.reduce_input);  // of the unit before, still in flight
   }
   if (!backward || layout_.reshards) {
@@ -80,10 +80,37 @@ void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward
 
 void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backward, bool last) {
   if (!layout_.gathers || !unit.layer) return;
-  if (backward && holds_last_reduction(unit)) free(events, unit.reduce_input);
+  const bool reduces = last || !sums_whole_gradients();
+  if (backward && reduces && holds_last_reduction(unit)) free(events, unit.reduce_input);
   const bool done = backward && (last || job_.parallel.pipeline == 1);
   if (unit.gathered >= 0 && (done || layout_.reshards)) free(events, unit.gathered);
   if (!backward && has_gather_buffer(unit, backward)) free(events, unit.gather_buffer);
+}
+
+// torch.distributed.pipelining (stage.py, backward_maybe_with_nosync) reduces behind the last
+// micro-batch of a stage alone; until then FSDP2 sums whole gradients in the type of the reduction
+// (_fsdp_param.py, to_accumulated_grad_if_needed).
+bool Assembler::sums_whole_gradients() const {
+  return layout_.gathers && !layout_.flat_buckets && !layout_.flat_parameters &&
+         job_.parallel.pipeline > 1 && micro_batches() > 1;
+}
+
+void Assembler::sum_whole_gradients(std::vector<Event>& events, Unit& unit) {
+  if (unit.trained > 0) {
+    if (unit.whole_gradient < 0) {
+      unit.whole_gradient = slot(bytes_of(unit.trained, layout_.reduce), VramCategory::gradients,
+                                 "unsharded gradients");
+      program_.slots.back().outlives_micro_batch = true;
+    }
+    events.push_back({EventKind::ensure, unit.whole_gradient});
+    work(events, WorkKind::memory,
+         bytes_of(unit.trained, layout_.used) + 2 * bytes_of(unit.trained, layout_.reduce),
+         "accumulate_gradient");
+  }
+  for (std::int32_t gradient : unit.trace.gradients) {
+    if (gradient >= 0) free(events, gradient);
+  }
+  if (unit.layer && has_gather_buffer(unit, true)) free(events, unit.gather_buffer);
 }
 
 // Gradients of the unit are reduced, scattered, and the whole ones freed.
@@ -97,6 +124,7 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
     if (unit.reduce_input >= 0) allocate(events, unit.reduce_input);
     free(events, unit.flat_gradient);
   }
+  if (unit.whole_gradient >= 0) free(events, unit.whole_gradient);
   communicate(events, Collective::reduce_scatter, bytes_of(unit.trained, layout_.reduce), true,
               "reduce_scatter", groups_.shards);
   // Hybrid sharding: the shards are summed over the replicas.

@@ -90,6 +90,13 @@ std::vector<SavedStorage> saved_storages(const NodeRef& root, const Storage* bor
   return std::move(listing.saved);
 }
 
+void move_behind(std::vector<Event>& events, std::size_t from, std::size_t to, std::size_t behind) {
+  const auto at = [&events](std::size_t index) {
+    return events.begin() + static_cast<std::ptrdiff_t>(index);
+  };
+  std::rotate(at(from), at(to), at(behind));
+}
+
 void mark_activations(Program& program, const std::vector<Event>& forward) {
   std::unordered_set<std::int32_t> alive;
   for (const Event& event : forward) {

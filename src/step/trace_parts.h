@@ -30,6 +30,9 @@ namespace steelyard::step {
 [[nodiscard]] std::vector<SavedStorage> saved_storages(const NodeRef& root,
                                                        const Storage* borrowed);
 
+// Events [from, to) come behind those up to `behind`.
+void move_behind(std::vector<Event>& events, std::size_t from, std::size_t to, std::size_t behind);
+
 // What outlives the forward pass is an activation, whatever made it.
 void mark_activations(Program& program, const std::vector<Event>& forward);
 

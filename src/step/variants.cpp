@@ -177,6 +177,9 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
   v.keeps_logits = profile.keeps_logits;
   STEELYARD_CHECK(read_outputs(profile, v));
   STEELYARD_CHECK(read_context(profile, parallel, v));
+  STEELYARD_TRY(sharded, read<bool>(profile, "parallel_loss", false,
+                                    {{"sharded", true}, {"as_it_is", false}}));
+  if (sharded && parallel.tensor > 1) v.cross_entropy = CrossEntropy::sharded;
   apply(train, v);
   return v;
 }

@@ -18,8 +18,15 @@ enum class Rotary { rotate_half, complex, in_place, fused };
 enum class LossTypes { upcast, upcast_shift, native };
 // F.cross_entropy | one kernel that keeps the logits themselves | one that writes the gradient into
 // them | an fp32 copy that becomes the probabilities and then the gradient | the same compiled in
-// parts, which makes one more copy
-enum class CrossEntropy { eager, fused, in_place, vocab_parallel, vocab_parallel_compiled };
+// parts, which makes one more copy | PyTorch's operators over a vocabulary spread over ranks
+enum class CrossEntropy {
+  eager,
+  fused,
+  in_place,
+  vocab_parallel,
+  vocab_parallel_compiled,
+  sharded,
+};
 // All logits at once | projected in chunks, the loss of each apart (torchtune) | never whole
 enum class HeadLoss { whole, chunked, fused };
 // repeat_kv before attention | the kernel groups heads | as the family's own code did
