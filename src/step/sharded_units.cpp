@@ -36,8 +36,9 @@ void Assembler::make_sharding_slots(Unit& unit) {
     program_.slots.back().recorded = true;
   }
   if (!flat || casts) {
+    // FSDP1 casts on its post-backward stream; foreach_reduce copies in where backward computes.
     unit.reduce_input = slot(bytes_of(unit.trained, layout_.reduce), VramCategory::communication,
-                             "reduce-scatter input", Stream::reduce);
+                             "reduce-scatter input", flat ? Stream::reduce : Stream::compute);
   }
   if (layout_.reduce != layout_.gradient) {
     unit.reduced =
