@@ -34,6 +34,7 @@ Result<catalog::Catalog> open_catalog(const Session& session) {
 void add_all(CLI::App& tree, Session& session) {
   session.tree = &tree;
   add_plan(tree, session);
+  add_why(tree, session);
   add_explain(tree, session);
   add_list(tree, session);
   add_show(tree, session);

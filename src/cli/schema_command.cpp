@@ -11,6 +11,7 @@ codec::SchemaOf schema_named(std::string_view name) {
   if (name == "job") return codec::SchemaOf::job;
   if (name == "plan") return codec::SchemaOf::plan;
   if (name == "machine") return codec::SchemaOf::machine;
+  if (name == "why") return codec::SchemaOf::why;
   return codec::SchemaOf::cases;
 }
 
@@ -21,7 +22,9 @@ void add_schema(CLI::App& tree, Session& session) {
       add_command(tree, "schema", "Print the JSON Schema of a file that Steelyard reads or writes",
                   {"steelyard schema job > job.schema.json", "steelyard schema plan"});
   const auto what = std::make_shared<std::string>();
-  command.add_option("what", *what, "Which file")->type_name("job|plan|machine|cases")->required();
+  command.add_option("what", *what, "Which file")
+      ->type_name("job|plan|why|machine|cases")
+      ->required();
   command.callback([&session, what] {
     session.chosen = [&session, what]() -> Result<ExitStatus> {
       session.terminal.out << codec::to_json(codec::schema(schema_named(*what))) << "\n";

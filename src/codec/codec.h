@@ -55,12 +55,13 @@ enum class Format { json, toml };
                                                   const std::string& name);
 [[nodiscard]] facts::Value to_value(const facts::Machine& machine);
 
-[[nodiscard]] facts::Value to_value(const facts::Plan& plan);  // schema steelyard.plan/1
+[[nodiscard]] facts::Value to_value(const facts::Plan& plan);    // schema steelyard.plan/1
+[[nodiscard]] facts::Value to_value(const facts::VramWhy& why);  // schema steelyard.why/1
 [[nodiscard]] Result<facts::CaseFile> read_cases(const std::filesystem::path& file);
 [[nodiscard]] facts::Value to_value(const facts::Validation& validation);
 
 // JSON Schemas (draft 2020-12 vocabulary, valid for draft 7 validators too).
-enum class SchemaOf { job, plan, machine, cases };
+enum class SchemaOf { job, plan, machine, cases, why };
 [[nodiscard]] facts::Value schema(SchemaOf what);
 
 }  // namespace steelyard::codec

@@ -83,6 +83,7 @@ inline constexpr auto rank_fields = [](auto& v, auto& r) {
 inline constexpr auto moment_fields = [](auto& v, auto& m) {
   v.key("phase", m.phase, about("forward, backward, optimizer, ..."));
   v.key("layer", m.layer, about("empty outside of layers"));
+  v.key("operator", m.operation, about("what was allocated at its fullest"));
   v.table("live", m.live, vram_bytes_fields, about("bytes by category"));
 };
 

@@ -1,5 +1,6 @@
 // The plan as a tree of values, through the table of fields in plan_fields.h.
 #include "codec/plan_fields.h"
+#include "codec/why_fields.h"
 #include "codec/writer.h"
 
 namespace steelyard::codec {
@@ -14,6 +15,13 @@ facts::Value to_value(const facts::Plan& plan) {
   facts::Plan copy = plan;
   Writer writer;
   plan_fields(writer, copy);
+  return writer.take();
+}
+
+facts::Value to_value(const facts::VramWhy& why) {
+  facts::VramWhy copy = why;
+  Writer writer;
+  why_fields(writer, copy);
   return writer.take();
 }
 

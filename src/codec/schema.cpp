@@ -5,6 +5,7 @@
 #include "codec/machine_fields.h"
 #include "codec/plan_fields.h"
 #include "codec/schema_builder.h"
+#include "codec/why_fields.h"
 
 namespace steelyard::codec {
 namespace {
@@ -79,6 +80,8 @@ facts::Value schema(SchemaOf what) {
     case SchemaOf::machine:
       return titled(kMachineSchema, describe<facts::Machine>(SchemaMode::file, machine_fields));
     case SchemaOf::cases: return titled(kCasesSchema, cases_schema());
+    case SchemaOf::why:
+      return titled(kWhySchema, describe<facts::VramWhy>(SchemaMode::written, why_fields));
   }
   return {};
 }

@@ -21,4 +21,18 @@ enum class DType { fp32, bf16, fp16, fp8, int64, int32, int8, boolean };
   return 4;
 }
 
+[[nodiscard]] constexpr const char* name_of(DType type) {
+  switch (type) {
+    case DType::fp32: return "fp32";
+    case DType::bf16: return "bf16";
+    case DType::fp16: return "fp16";
+    case DType::fp8: return "fp8";
+    case DType::int64: return "int64";
+    case DType::int32: return "int32";
+    case DType::int8: return "int8";
+    case DType::boolean: return "bool";
+  }
+  return "";
+}
+
 }  // namespace steelyard::facts

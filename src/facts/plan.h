@@ -86,7 +86,21 @@ struct PeakAt {
 struct Moment {
   std::string phase;
   std::string layer;
-  VramBytes live;  // the fullest moment inside this layer and phase
+  std::string operation;  // what was allocated then
+  VramBytes live;         // the fullest moment inside this layer and phase
+};
+
+// Tensors of one operation that are alive at the peak and live alike, in one layer or several.
+struct TensorGroup {
+  std::string operation;            // that made them: "self_attn.q_proj: mm"
+  std::string layer;                // "model.layers.0-31"
+  std::int64_t tensors = 1;         // alike
+  std::vector<std::int64_t> shape;  // of each; empty when it is no tensor of one type
+  std::string dtype;                // of its elements; empty with the shape
+  Bytes bytes;                      // all of them, as the allocator counts
+  VramCategory category = VramCategory::temporaries;
+  PeakAt born;
+  std::optional<PeakAt> freed;  // none: lives as long as the job
 };
 
 // One kind of rank: ranks of a kind hold the same.
@@ -105,7 +119,18 @@ struct VramPlan {
   Known<Bytes> capacity;  // of one card
   RankMemory fullest;
   std::vector<RankMemory> ranks;
-  std::vector<Moment> timeline;  // empty unless asked for
+  std::vector<Moment> timeline;                // of the fullest; empty unless asked for
+  std::vector<std::vector<Moment>> timelines;  // of each kind of rank, in their order
+};
+
+// What `steelyard why JOB vram` says: what one kind of rank holds at its peak, tensor by tensor.
+struct VramWhy {
+  std::string job;
+  Known<Bytes> capacity;  // of one card
+  RankMemory rank;
+  std::vector<std::string> kinds;    // of all ranks that the job has
+  std::vector<TensorGroup> tensors;  // largest first
+  Bytes workspaces;                  // allocated beside them: of the libraries that multiply
 };
 
 struct RamPlan {

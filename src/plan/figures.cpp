@@ -10,6 +10,7 @@
 #include "model/model.h"
 #include "pace/pace.h"
 #include "plan/balance.h"
+#include "plan/ranks.h"
 #include "plan/resolve.h"
 #include "ram/ram.h"
 #include "step/step.h"
@@ -55,30 +56,8 @@ void describe_model(const Request& request, const model::Graph& graph,
 
 using Programs = std::vector<step::RankProgram>;
 
-std::vector<const step::Program*> programs_only(const Programs& programs) {
-  std::vector<const step::Program*> only;
-  for (const step::RankProgram& rank : programs) only.push_back(&rank.program);
-  return only;
-}
-
-// Workspaces of products: of the library, and of an engine that brings its own.
-facts::DeviceMemoryConstants device_of(const Request& request, const Plan& plan) {
-  facts::DeviceMemoryConstants device =
-      request.constants.device_memory.on(plan.machine.gpu.architecture);
-  std::map<std::string, std::string, std::less<>> words = request.constants.framework.operators;
-  if (request.job.megatron) {
-    for (const auto& [composite, word] : request.job.megatron->operators) words[composite] = word;
-    const auto& keys = *request.job.megatron;
-    device.engine_workspaces = keys.engine_workspaces;
-    device.gemm_workspace = keys.library_workspace.value_or(device.gemm_workspace);
-  }
-  const auto gemm = words.find("gemm");
-  if (gemm == words.end() || gemm->second != "own_workspace") device.engine_workspace = {};
-  return device;
-}
-
 void measure_vram(const Request& request, const Programs& programs, Plan& plan) {
-  const facts::DeviceMemoryConstants device = device_of(request, plan);
+  const facts::DeviceMemoryConstants device = device_of(request);
   vram::Request wanted;
   wanted.device = &device;
   wanted.timeline = request.timeline;
@@ -92,8 +71,9 @@ void measure_vram(const Request& request, const Programs& programs, Plan& plan) 
     if (plan.vram.ranks.empty() ||
         answer.memory.peak_device_used > plan.vram.fullest.peak_device_used) {
       plan.vram.fullest = answer.memory;
-      plan.vram.timeline = std::move(answer.timeline);
+      plan.vram.timeline = answer.timeline;
     }
+    if (request.timeline) plan.vram.timelines.push_back(std::move(answer.timeline));
     plan.vram.ranks.push_back(std::move(answer.memory));
   }
   if (plan.vram.capacity) {
@@ -265,17 +245,12 @@ Bytes sample_bytes(const step::Program& program, const model::Graph& graph) {
 
 Result<Plan> figures(const Request& request, const Plan* alike) {
   Plan plan;
-  STEELYARD_TRY(job,
-                resolve(request.job, request.model, request.machine, request.constants.framework));
-  plan.job = std::move(job);
+  STEELYARD_TRY(ranks, ranks_of(request));
+  const Programs& programs = ranks.programs;
+  plan.job = std::move(ranks.job);
   plan.machine = request.machine;
-  const model::SampleShape whole = sample_shape(plan.job, *plan.job.train.micro_batch);
-  model::SampleShape own = whole;  // of one rank of a context group
-  own.sequence /= plan.job.parallel.context;
-  STEELYARD_TRY(graph, model::build(request.model, whole));
-  STEELYARD_TRY(local, model::build(request.model, own));
-  STEELYARD_TRY(programs, step::programs_of(local, plan.job, request.constants.framework,
-                                            request.machine.gpu));
+  STEELYARD_TRY(graph,
+                model::build(request.model, sample_shape(plan.job, *plan.job.train.micro_batch)));
   const step::Program& program = busiest(programs);
   describe_model(request, graph, program.states, plan);
   if (alike != nullptr) {

@@ -2,6 +2,9 @@
 // balance and its advice.
 #pragma once
 
+#include <optional>
+#include <string>
+
 #include "base/error.h"
 #include "facts/constants.h"
 #include "facts/job.h"
@@ -21,5 +24,10 @@ struct Request {
 };
 
 [[nodiscard]] Result<facts::Plan> plan(const Request& request);
+
+// What fills one kind of rank at its peak; none given: the fullest, as in the plan.
+// Errors: those of `plan`; a kind that the job does not have.
+[[nodiscard]] Result<facts::VramWhy> vram_why(const Request& request,
+                                              const std::optional<std::string>& kind = {});
 
 }  // namespace steelyard::plan

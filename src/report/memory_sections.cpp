@@ -91,18 +91,25 @@ void append(Lines& to, const Lines& more) {
 
 }  // namespace
 
-Lines vram_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
-  const facts::RankMemory& rank = plan.vram.fullest;
+Lines rank_lines(const facts::RankMemory& rank, const facts::Known<Bytes>& capacity,
+                 const std::vector<std::string>& more, std::size_t width, const Paint& paint) {
   std::vector<std::string> words = {
       fmt::format("allocated {}, reserved {}, device used {}", to_text(rank.peak_allocated),
                   to_text(rank.peak_reserved), to_text(rank.peak_device_used)),
       peak_words(rank.peak_at, paint)};
-  if (plan.vram.ranks.size() > 1) words.push_back("fullest: " + paint.outside(rank.kind));
+  words.insert(words.end(), more.begin(), more.end());
   Lines lines = flowed(words, width, paint);
-  const Bar bar = bar_of(rank.by_category, kVramLooks, plan.vram.capacity);
+  const Bar bar = bar_of(rank.by_category, kVramLooks, capacity);
   append(lines, bar_lines(bar, width, paint));
   append(lines, legend_lines(bar, width, paint));
   return lines;
+}
+
+Lines vram_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
+  const facts::RankMemory& rank = plan.vram.fullest;
+  std::vector<std::string> more;
+  if (plan.vram.ranks.size() > 1) more.push_back("fullest: " + paint.outside(rank.kind));
+  return rank_lines(rank, plan.vram.capacity, more, width, paint);
 }
 
 Lines ram_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {

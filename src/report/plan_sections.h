@@ -17,6 +17,10 @@ using Lines = std::vector<std::string>;
 [[nodiscard]] Lines verdict_lines(const facts::Plan& plan, const Paint& paint);
 
 [[nodiscard]] Lines vram_lines(const facts::Plan& plan, std::size_t width, const Paint& paint);
+// Of one kind of rank: its peak in words (`more` behind them), as a bar, and by category.
+[[nodiscard]] Lines rank_lines(const facts::RankMemory& rank, const facts::Known<Bytes>& capacity,
+                               const std::vector<std::string>& more, std::size_t width,
+                               const Paint& paint);
 [[nodiscard]] Lines ram_lines(const facts::Plan& plan, std::size_t width, const Paint& paint);
 [[nodiscard]] Lines balance_lines(const facts::Plan& plan, std::size_t width, const Paint& paint);
 [[nodiscard]] Lines step_lines(const facts::Plan& plan, std::size_t width, const Paint& paint);

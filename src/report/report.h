@@ -18,6 +18,11 @@ struct Style {
 // the step with what it waits for; advice.
 [[nodiscard]] std::string plan_text(const facts::Plan& plan, const Style& style);
 
+// What fills a GPU at its peak: the bar of categories, then the largest groups of tensors with
+// their shape, where they are made and where they are let go; at most `most` groups.
+[[nodiscard]] std::string why_text(const facts::VramWhy& why, const Style& style,
+                                   std::size_t most = 20);
+
 // The table of `steelyard validate`: per source and quantity, the worst cases, fits as a confusion
 // matrix, what is not supported and why.
 [[nodiscard]] std::string validation_text(const facts::Validation& validation, const Style& style);

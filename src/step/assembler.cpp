@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "step/trace_parts.h"
+
 namespace steelyard::step {
 
 Assembler::Assembler(const Stage& stage, const facts::Job& job,
@@ -65,6 +67,26 @@ std::int32_t Assembler::slot(Bytes bytes, facts::VramCategory category, std::str
                              Stream stream) {
   program_.slots.push_back({bytes, category, stream, name(text), false});
   return static_cast<std::int32_t>(program_.slots.size()) - 1;
+}
+
+std::int32_t Assembler::typed(std::int32_t slot_index, DType dtype, const model::Shape& whole) {
+  Slot& told = program_.slots[static_cast<std::size_t>(slot_index)];
+  told.dtype = dtype;
+  const std::int64_t numel = told.bytes.value() / facts::bytes_of(dtype);
+  const std::int64_t shards = numel == 0 ? 0 : model::elements(whole) / numel;
+  const bool exact = shards > 0 && checked_multiply(shards, numel) == model::elements(whole);
+  // FSDP2 cuts the first dimension; everybody else flattens first.
+  using facts::Sharding;
+  const Sharding sharding = job_.parallel.sharding;
+  const bool by_rows = sharding == Sharding::fsdp || sharding == Sharding::hsdp ||
+                       sharding == Sharding::shard_grad_op;
+  if (!exact || (shards > 1 && (!by_rows || whole[0] % shards != 0))) {
+    told.extent = {{numel}, 1};
+    return slot_index;
+  }
+  told.extent = extent_of(whole);
+  told.extent.sizes[0] /= shards;
+  return slot_index;
 }
 
 void Assembler::allocate(std::vector<Event>& events, std::int32_t slot_index) {

@@ -133,6 +133,8 @@ class Assembler {
 
   std::int32_t slot(Bytes bytes, facts::VramCategory category, std::string_view name,
                     Stream stream = Stream::compute);
+  // Tells the slot's type, and dimensions when they are those of `whole`.
+  std::int32_t typed(std::int32_t slot_index, DType dtype, const model::Shape& whole);
   void allocate(std::vector<Event>& events, std::int32_t slot_index);
   void free(std::vector<Event>& events, std::int32_t slot_index);
   void communicate(std::vector<Event>& events, Collective kind, Bytes payload, bool overlaps,

@@ -277,6 +277,7 @@ Tensor BlockRun::input_tensor(bool first) {
     input = tape_.adopted(numel, dtype, "input", VramCategory::activations);
     trace_.forward.push_back({EventKind::adopt, input.storage->slot});
   }
+  input = tape_.shaped(input, extent_of(info.shape));
   if (!options_.input_requires_grad) return input;
   NodeRef node = tape_.make_node("input", {}, {}, [this](Tape&, const std::vector<Tensor>& g) {
     input_gradient_ = g[0];
@@ -353,13 +354,11 @@ Tensor BlockRun::recompute(Tensor& input) {
 void BlockRun::backward(Tensor& input, Tensor output, bool last) {
   tape_.record_to(trace_.backward);
   tape_.set_backward(true);
-  const std::int64_t numel = output.numel;
-  const DType dtype = output.dtype;
   Tensor gradient;
   if (last) {
-    gradient = tape_.allocate(1, dtype, "ones_like");
+    gradient = tape_.allocate(1, output.dtype, "ones_like");
   } else {
-    gradient = tape_.adopted(numel, dtype, "output_gradient", VramCategory::temporaries);
+    gradient = tape_.adopted(output, "output_gradient", VramCategory::temporaries);
     trace_.backward.push_back({EventKind::adopt, gradient.storage->slot});
   }
   Tensor held_output;

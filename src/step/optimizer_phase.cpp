@@ -32,10 +32,12 @@ std::vector<std::int32_t> Assembler::step_weight(std::vector<Event>& events,
   // The stepped type's gradient, when it is not the gradient's own: DeepSpeed casts its
   // partition to fp32 (stage_1_and_2.py:2361).
   if (stepped_as != graded_as && !layout_.gradient_buffer) {
-    held.push_back(slot(stepped, VramCategory::temporaries, "gradient in fp32"));
+    held.push_back(typed(slot(stepped, VramCategory::temporaries, "gradient in fp32"), stepped_as,
+                         weight.shape));
   }
   for (std::int64_t i = 0; i < optimizer.step_copies; ++i) {
-    held.push_back(slot(stepped, VramCategory::temporaries, "optimizer temporary"));
+    held.push_back(typed(slot(stepped, VramCategory::temporaries, "optimizer temporary"),
+                         stepped_as, weight.shape));
   }
   for (std::int32_t index : held) allocate(events, index);
   work(events, WorkKind::optimizer, stepped * Ratio(optimizer.passes), "optimizer");

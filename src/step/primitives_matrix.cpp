@@ -45,7 +45,8 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
   const Tensor a = to_compute(tape, x);
   const std::int64_t rows = a.numel / inputs;
   tape.begin_operation(b ? OperationKind::addmm : OperationKind::mm, {&a, &w, &b});
-  Tensor y = tape.allocate(checked_multiply(rows, outputs), a.dtype, "mm");
+  Tensor y =
+      tape.shaped(tape.allocate(checked_multiply(rows, outputs), a.dtype, "mm"), {rows, outputs});
   tape.gemm("mm", a.dtype, rows, outputs, inputs, 1,
             matrix_traffic(rows, outputs, inputs, 1, a.dtype));
   if (!tape.tracks({&a, &w}) && !(b && tape.tracks({&b}))) return y;
@@ -68,14 +69,15 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
     const auto weight_gradient = [&] {
       if (!wants_w) return;
       const Tensor input = gathers_again ? gathered_again(t, rows * inputs, dtype) : Tensor();
-      result[1] = t.allocate(weight_numel, dtype, "mm_weight_gradient");
+      result[1] =
+          t.shaped(t.allocate(weight_numel, dtype, "mm_weight_gradient"), {outputs, inputs});
       t.gemm("mm_weight_gradient", dtype, outputs, inputs, rows, 1, traffic);
     };
     // The generated code goes by the arguments' names: mm has mat2 and self, addmm mat1, mat2,
     // self.
     if (!has_bias) weight_gradient();
     if (wants_x) {
-      result[0] = t.allocate(rows * inputs, dtype, "mm_input_gradient");
+      result[0] = t.shaped(t.allocate(rows * inputs, dtype, "mm_input_gradient"), {rows, inputs});
       t.gemm("mm_input_gradient", dtype, rows, inputs, outputs, 1, traffic);
     }
     if (has_bias) weight_gradient();
@@ -112,7 +114,9 @@ Tensor matmul(Tape& tape, Tensor first, Tensor second, std::int64_t batch, std::
   Tensor a = contiguous(tape, std::move(first));
   Tensor b = contiguous(tape, std::move(second));
   tape.begin_operation(OperationKind::bmm, {&a, &b});
-  Tensor y = tape.allocate(checked_multiply(batch, checked_multiply(m, n)), a.dtype, "bmm");
+  Tensor y =
+      tape.shaped(tape.allocate(checked_multiply(batch, checked_multiply(m, n)), a.dtype, "bmm"),
+                  {batch, m, n});
   tape.gemm("bmm", a.dtype, m, n, k, batch, matrix_traffic(m, n, k, batch, a.dtype));
   if (!tape.tracks({&a, &b})) return y;
   std::vector<StorageRef> saved;
@@ -128,12 +132,12 @@ Tensor matmul(Tape& tape, Tensor first, Tensor second, std::int64_t batch, std::
                Gradients result(2);
                const Bytes traffic = matrix_traffic(m, n, k, batch, dtype);
                if (wants_b) {
-                 result[1] =
-                     view(t.allocate(numel_b, dtype, "bmm_gradient"), !views.second_transposed);
+                 result[1] = t.shaped(t.allocate(numel_b, dtype, "bmm_gradient"), {batch, k, n});
+                 result[1].dense = !views.second_transposed;
                  t.gemm("bmm_gradient", dtype, k, n, m, batch, traffic);
                }
                if (wants_a) {
-                 result[0] = t.allocate(numel_a, dtype, "bmm_gradient");
+                 result[0] = t.shaped(t.allocate(numel_a, dtype, "bmm_gradient"), {batch, m, k});
                  t.gemm("bmm_gradient", dtype, m, k, n, batch, traffic);
                }
                return result;
@@ -144,14 +148,16 @@ Tensor matmul(Tape& tape, Tensor first, Tensor second, std::int64_t batch, std::
 Tensor embedding(Tape& tape, const Tensor& ids, const Tensor& table, std::int64_t hidden) {
   const std::int64_t tokens = ids.numel;
   tape.begin_operation(OperationKind::pointwise, {&ids, &table});
-  Tensor y = tape.allocate(checked_multiply(tokens, hidden), table.dtype, "embedding");
+  Tensor y = tape.shaped(tape.allocate(checked_multiply(tokens, hidden), table.dtype, "embedding"),
+                         {tokens, hidden});
   tape.pointwise("embedding", bytes_of(ids) + 2 * bytes_of(y));
   if (!tape.tracks({&table})) return y;
   const std::int64_t numel = table.numel;
   tape.track(y, "embedding", {Tape::edge_of(table)}, {ids.storage},
              [numel, hidden, tokens](Tape& t, const Gradients& gradients) {
                const Tensor& dy = gradients[0];
-               Tensor dw = t.allocate(numel, dy.dtype, "embedding_dense_backward");
+               Tensor dw = t.shaped(t.allocate(numel, dy.dtype, "embedding_dense_backward"),
+                                    {numel / hidden, hidden});
                Tensor sort;
                Tensor partial;
                // EmbeddingBackwardKernel.cu: above 3072 tokens ids are sorted and partial sums kept
@@ -196,10 +202,13 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const std::string_view name = efficient ? "efficient_attention" : "flash_attention";
   tape.begin_operation(OperationKind::attention, {&q, &k, &v});
   // The result lies in memory as [B,S,nh,d], whatever its shape says: transposing back is free.
-  Tensor y = tape.allocate(q.numel / dims.head_dim * dims.values(), q.dtype, name);
+  Tensor y = tape.shaped(tape.allocate(q.numel / dims.head_dim * dims.values(), q.dtype, name),
+                         {dims.samples, dims.queries, dims.heads, dims.values()});
   const std::int64_t statistics =
       dims.samples * dims.heads * (efficient ? round_up(dims.queries, 32) : dims.queries);
-  const Tensor logsumexp = tape.allocate(statistics, DType::fp32, name);
+  const Tensor logsumexp =
+      tape.shaped(tape.allocate(statistics, DType::fp32, name),
+                  {dims.samples, dims.heads, statistics / (dims.samples * dims.heads)});
   const Tensor seed = tape.allocate(1, DType::int64, name);
   const Tensor offset = tape.allocate(1, DType::int64, name);
   const double scores = static_cast<double>(dims.samples * dims.heads) *

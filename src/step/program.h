@@ -8,7 +8,9 @@
 // (gradients) are named by (slot, layer). `expand.h` turns these names into numbers.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -35,6 +37,14 @@ enum class EventKind : std::uint8_t {
 // Free lists are per stream: what a side stream frees cannot serve the compute stream.
 enum class Stream : std::uint8_t { compute, all_gather, reduce };
 
+// The sizes of a tensor's dimensions; rank 0: not known.
+struct Extent {
+  std::array<std::int64_t, 4> sizes{};
+  int rank = 0;
+
+  friend bool operator==(const Extent&, const Extent&) = default;
+};
+
 struct Slot {
   Bytes bytes;  // as requested; the allocator rounds
   facts::VramCategory category = facts::VramCategory::temporaries;
@@ -46,6 +56,9 @@ struct Slot {
   // Used on a stream that is not its own (record_stream): once freed, the block waits for that
   // stream. The host runs ahead of the GPU by as much as FSDP's rate limiter lets it.
   bool recorded = false;
+  // For who reads the program; none: bytes that are no tensor of one type.
+  std::optional<facts::DType> dtype{};
+  Extent extent{};
 };
 
 struct Gradient {

@@ -98,7 +98,8 @@ void Assembler::add_buffers() {
         const bool counter = info.kind == model::ElementKind::index;
         const Bytes bytes =
             bytes_of(model::elements(info.shape), counter ? DType::int64 : layout_.parameter);
-        allocate(body.events, slot(bytes, VramCategory::parameters, info.name));
+        allocate(body.events, typed(slot(bytes, VramCategory::parameters, info.name),
+                                    counter ? DType::int64 : layout_.parameter, info.shape));
       }
     }
     if (!body.events.empty()) phase.bodies.push_back(std::move(body));
@@ -147,7 +148,8 @@ void Assembler::add_parameters() {
           const std::int64_t shards =
               piece.sharded ? shards_of(layout_, weight, layout_.parameter_shards) : 1;
           const Bytes bytes = bytes_of(ceil_divide(piece.numel, shards), piece.dtype);
-          allocate(body.events, slot(bytes, VramCategory::parameters, weight.name));
+          allocate(body.events, typed(slot(bytes, VramCategory::parameters, weight.name),
+                                      piece.dtype, weight.shape));
         }
       }
     }
@@ -159,7 +161,9 @@ void Assembler::add_parameters() {
 
 void Assembler::add_optimizer_states() {
   const OptimizerLayout& optimizer = layout_.optimizer;
-  Phase phase{PhaseKind::setup, {}};
+  // DeepSpeed makes its states at start-up (initialize_optimizer_states).
+  const bool at_start = layout_.flat_buckets;
+  Phase phase{at_start ? PhaseKind::setup : PhaseKind::optimizer, {}};
   for (const model::Segment& segment : graph_.segments) {
     Body body;
     body.layer = segment.blocks.front().name;
@@ -176,13 +180,21 @@ void Assembler::add_optimizer_states() {
         const DType state = state_type(layout_, weight);
         const std::int64_t shard = ceil_divide(
             model::elements(weight.shape), shards_of(layout_, weight, layout_.optimizer_shards));
-        if (layout_.master) add(bytes_of(shard, DType::fp32), "master weights");
+        const auto like_weight = [&](DType dtype, std::string_view what) {
+          add(bytes_of(shard, dtype), what);
+          typed(body.events.back().index, dtype, weight.shape);
+        };
+        if (layout_.master) like_weight(DType::fp32, "master weights");
         // capturable and fused steps count on the GPU: one scalar per parameter.
         if (optimizer.fused && !optimizer.eight_bit && optimizer.counts_on_device) {
           add(Bytes(4), "step count");
         }
         for (std::int64_t i = 0; i < states_of(optimizer, weight, layer); ++i) {
-          add(state_bytes(optimizer, shard, state), "optimizer state");
+          if (optimizer.eight_bit) {
+            add(state_bytes(optimizer, shard, state), "optimizer state");
+          } else {
+            like_weight(state, "optimizer state");
+          }
         }
         if (optimizer.factored) {
           add(ceil_divide(factored_bytes(weight, state),
@@ -193,8 +205,7 @@ void Assembler::add_optimizer_states() {
     }
     phase.bodies.push_back(std::move(body));
   }
-  // DeepSpeed makes its states at start-up (initialize_optimizer_states).
-  std::vector<Pass>& when = layout_.flat_buckets ? program_.setup : program_.first_optimizer;
+  std::vector<Pass>& when = at_start ? program_.setup : program_.first_optimizer;
   when.push_back({1, {std::move(phase)}});
 }
 

@@ -45,7 +45,8 @@ void Assembler::make_mask(Chunk& chunk) {
   const std::int64_t numel = checked_multiply(graph_.sequence, graph_.sequence);
   const Bytes bytes = bytes_of(numel, dtype);
   chunk.mask_source = slot(bytes, VramCategory::temporaries, "ones");
-  chunk.mask = slot(bytes, VramCategory::activations, "causal mask");
+  chunk.mask = typed(slot(bytes, VramCategory::activations, "causal mask"), dtype,
+                     {graph_.sequence, graph_.sequence});
   program_.slots.back().shared = true;
   shared_.mask.storage = std::make_shared<Storage>();
   shared_.mask.storage->external = true;

@@ -44,6 +44,7 @@ Tensor Tape::allocate(std::int64_t numel, DType dtype, std::string_view operatio
     return kept;
   }
   Tensor tensor = adopted(numel, dtype, operation, category);
+  tell_extent(tensor);
   if (options_.compiled) {
     tensor.storage->pending = true;
     fresh_.push_back(tensor.storage);
@@ -66,6 +67,35 @@ Tensor Tape::adopted(std::int64_t numel, DType dtype, std::string_view operation
   tensor.storage->slot = new_slot(tensor.storage->bytes, operation, category);
   tensor.numel = numel;
   tensor.dtype = dtype;
+  Slot& slot = program_.slots[static_cast<std::size_t>(tensor.storage->slot)];
+  slot.dtype = dtype;
+  slot.extent = tensor.extent = {{numel}, 1};
+  return tensor;
+}
+
+// As an operand with as many elements.
+void Tape::tell_extent(Tensor& tensor) {
+  for (const auto& [numel, extent] : alike_) {
+    if (numel != tensor.numel || extent.rank == 0) continue;
+    tensor.extent = program_.slots[static_cast<std::size_t>(tensor.storage->slot)].extent = extent;
+    return;
+  }
+}
+
+Tensor Tape::shaped(Tensor tensor, std::initializer_list<std::int64_t> sizes) {
+  Extent extent;
+  for (const std::int64_t size : sizes) {
+    extent.sizes[static_cast<std::size_t>(extent.rank++)] = size;
+  }
+  return shaped(std::move(tensor), extent);
+}
+
+Tensor Tape::shaped(Tensor tensor, const Extent& extent) {
+  tensor.extent = extent;
+  const std::int32_t slot = tensor.storage->slot;
+  if (slot >= 0 && slot >= operation_slot_) {  // not what a cache served
+    program_.slots[static_cast<std::size_t>(slot)].extent = tensor.extent;
+  }
   return tensor;
 }
 
@@ -108,6 +138,8 @@ void Tape::begin_operation(OperationKind kind, std::initializer_list<const Tenso
       reads_.push_back(tensor->storage);
     }
   }
+  alike_.clear();
+  for (const Tensor* tensor : reads) alike_.push_back({tensor->numel, tensor->extent});
   operation_start_ = sink_->size();
   operation_slot_ = static_cast<std::int32_t>(program_.slots.size());
   served_before_ = served_.size();
@@ -186,6 +218,7 @@ void Tape::track(Tensor& output, std::string_view operation, std::vector<Edge> i
     served_before_ -= std::min(served_before_, surely_ran);
   }
   output.node = make_node(operation, std::move(inputs), std::move(saved), std::move(backward));
+  output.node->alike = alike_;
   output.output = 0;
   output.requires_grad = true;
   output.leaf = kNoLeaf;
@@ -205,6 +238,7 @@ void Tape::accumulate(Tensor& into, Tensor gradient) {
     pointwise("add_gradients", traffic);
     return;
   }
+  alike_.assign(1, {into.numel, into.extent});
   Tensor sum = allocate(into.numel, into.dtype, "add_gradients");
   sum.dense = into.dense;
   pointwise("add_gradients", traffic);
@@ -297,6 +331,11 @@ void Tape::run_backward(std::vector<std::pair<Tensor, Tensor>> roots_and_gradien
       first_unpacking_ = sink_->size();
       unpacked = true;
     }
+    alike_ = current.node->alike;
+    for (const Tensor& arrived : current.gradients) {
+      if (arrived) alike_.push_back({arrived.numel, arrived.extent});
+    }
+    operation_slot_ = static_cast<std::int32_t>(program_.slots.size());
     std::vector<Tensor> results = current.node->backward(*this, current.gradients);
     if (current.node->frame) current.node->saved.clear();
     validate(*current.node, results);

@@ -72,6 +72,7 @@ struct Tensor {
   std::int64_t numel = 0;
   DType dtype = DType::fp32;
   bool quantized = false;  // the storage holds fp8, whatever type the values are meant in
+  Extent extent{};         // as it lies in memory, where known
   // False for transposed views: a batched matrix product over more than one sample copies them.
   bool dense = true;
   bool requires_grad = false;
@@ -82,6 +83,12 @@ struct Tensor {
   int output = 0;  // which output of the node
 
   [[nodiscard]] explicit operator bool() const { return storage != nullptr; }
+};
+
+// Dimensions that a result of as many elements takes over.
+struct Dimensions {
+  std::int64_t numel = 0;
+  Extent extent;
 };
 
 struct Edge {  // where a gradient goes
@@ -102,6 +109,7 @@ struct Node {
   std::vector<Edge> inputs;  // one per gradient that `backward` returns
   std::vector<StorageRef> saved;
   Backward backward;
+  std::vector<Dimensions> alike;  // what the operation read
   // A checkpoint's hooks unpack the saved tensors: only the call of `backward` holds them, and the
   // hooks hold the arguments of what ran again.
   std::shared_ptr<std::vector<StorageRef>> frame;
@@ -190,12 +198,20 @@ class Tape {
 
   [[nodiscard]] Tensor allocate(std::int64_t numel, DType dtype, std::string_view operation,
                                 facts::VramCategory category = facts::VramCategory::temporaries);
+  // The tensor with its dimensions told; without this a result takes those of an operand that has
+  // as many elements.
+  [[nodiscard]] Tensor shaped(Tensor tensor, std::initializer_list<std::int64_t> sizes);
+  [[nodiscard]] Tensor shaped(Tensor tensor, const Extent& extent);
   // A tensor that exists before and after: no event.
   [[nodiscard]] Tensor external(std::int64_t numel, DType dtype);
   // A tensor under a slot of its own whose allocation happened elsewhere (carried over); freed
   // here.
   [[nodiscard]] Tensor adopted(std::int64_t numel, DType dtype, std::string_view operation,
                                facts::VramCategory category);
+  [[nodiscard]] Tensor adopted(const Tensor& like, std::string_view operation,
+                               facts::VramCategory category) {
+    return shaped(adopted(like.numel, like.dtype, operation, category), like.extent);
+  }
   // A tensor over a storage that exists: what a kernel writes in place.
   [[nodiscard]] static Tensor alias(StorageRef storage, std::int64_t numel, DType dtype);
   // Ends the tape's ownership: the slot stays allocated beyond it.
@@ -296,6 +312,7 @@ class Tape {
   void settle_rest();
   [[nodiscard]] Tensor compiled_sum(const Tensor& a, const Tensor& b);
   void accumulate(Tensor& into, Tensor gradient);
+  void tell_extent(Tensor& tensor);
   void validate(const Node& node, std::vector<Tensor>& gradients);
   [[nodiscard]] std::int32_t new_slot(Bytes bytes, std::string_view operation,
                                       facts::VramCategory category);
@@ -329,6 +346,7 @@ class Tape {
   std::vector<StorageRef> served_;
   std::size_t served_before_ = 0;                   // the current operation
   OperationKind operation_ = OperationKind::other;  // compiled code: the current one
+  std::vector<Dimensions> alike_;                   // of what it reads
   std::vector<StorageRef> reads_, fresh_;           // what it reads; what it made
   std::unordered_map<std::string, std::int32_t> names_;
 };

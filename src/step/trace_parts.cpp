@@ -36,6 +36,7 @@ std::vector<Tensor> weights_of(Tape& tape, const model::Block& block, const Bloc
     const DType dtype = options.weight_type ? options.weight_type(held) : options.weight_dtype;
     Tensor weight = tape.external(model::elements(held.shape), dtype);
     weight.storage->weight = true;
+    weight.extent = extent_of(held.shape);
     weight.leaf = static_cast<std::int32_t>(weights.size());
     weight.requires_grad = options.weights_train && held.trains;
     weights.push_back(std::move(weight));
@@ -48,6 +49,15 @@ Tensor of_batch(Tape& tape, const model::TensorInfo& info) {
   const DType own = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
   const bool picture = info.kind == model::ElementKind::pixels;
   return tape.external(model::elements(info.shape), picture ? own : DType::int64);
+}
+
+Extent extent_of(const model::Shape& shape) {
+  Extent extent;
+  if (shape.size() > extent.sizes.size()) return {{model::elements(shape)}, 1};
+  for (const std::int64_t size : shape) {
+    extent.sizes[static_cast<std::size_t>(extent.rank++)] = size;
+  }
+  return extent;
 }
 
 bool is_projection(const model::Block& block, std::size_t index) {

@@ -15,6 +15,8 @@ namespace steelyard::step {
                                              const BlockOptions& options);
 // Of the batch, which exists before the step. Pictures come in the model's own type.
 [[nodiscard]] Tensor of_batch(Tape& tape, const model::TensorInfo& info);
+// The dimensions as a slot tells them; more than four are one.
+[[nodiscard]] Extent extent_of(const model::Shape& shape);
 
 // Whether this is the last product before the block's loss.
 [[nodiscard]] bool is_projection(const model::Block& block, std::size_t index);

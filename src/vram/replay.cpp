@@ -12,6 +12,8 @@
 #include "base/parallel.h"
 #include "step/expand.h"
 #include "vram/caching_allocator.h"
+#include "vram/homes.h"
+#include "vram/peak_tensors.h"
 #include "vram/vram.h"
 
 namespace steelyard::vram {
@@ -51,10 +53,19 @@ class Replay {
         device_(*request.device),
         timeline_(request.timeline),
         expand_all_(request.expand_all),
-        allocator_(settings_of(request)) {
+        allocator_(settings_of(request)),
+        homes_(homes_of(program_)),
+        lives_(allocations_in(program_, homes_)) {
     workspaces_.resize(static_cast<std::size_t>(device_.gemm_handles));
-    find_homes();
   }
+
+  // Also follows every tensor, and remembers those alive when so many have been allocated.
+  void watch(PeakTensors& tensors, std::int64_t births) {
+    tensors_ = &tensors;
+    remembered_at_ = births;
+  }
+  // The number of births at the peak.
+  [[nodiscard]] std::int64_t births_at_peak() const { return births_at_peak_; }
 
   Answer run();
 
@@ -66,21 +77,12 @@ class Replay {
     VramCategory category = VramCategory::temporaries;
   };
 
-  // A moment: what was allocated then, and for which layer of which body.
-  struct Place {
-    const step::Phase* phase = nullptr;
-    const step::Body* body = nullptr;
-    std::int64_t layer = 0;
-    std::int32_t slot = -1;
-  };
-
   void play(const std::vector<step::Pass>& passes, step::Progress& progress);
   void play(const step::Pass& pass, step::Progress& progress);
   void play(const step::Phase& phase, const step::Body& body, const step::Instance& instance);
   void play(const step::Event& event, std::int64_t instance);
   void keep_gradient(const step::Gradient& gradient, const step::Instance& instance);
   void play_step(bool first);
-  void find_homes();
   [[nodiscard]] std::uint64_t state(const step::Progress& progress) const;
   void allocate(std::int32_t slot, std::int64_t instance);
   void release(std::int32_t slot, std::int64_t instance);
@@ -89,16 +91,18 @@ class Replay {
   void hold(Bytes bytes);
   void hold_workspace(std::size_t handle);
   void finish_streams();
-  [[nodiscard]] Live& at(std::int32_t slot, std::int64_t instance) {
-    return lives_[homes_[static_cast<std::size_t>(slot)].first +
-                  static_cast<std::size_t>(instance)];
+  void remember();
+  [[nodiscard]] std::size_t index_of(std::int32_t slot, std::int64_t instance) const {
+    return homes_[static_cast<std::size_t>(slot)].first + static_cast<std::size_t>(instance);
   }
+  [[nodiscard]] Live& at(std::int32_t slot, std::int64_t instance) {
+    return lives_[index_of(slot, instance)];
+  }
+  void follow(const step::Event& event, std::int64_t instance);
   [[nodiscard]] const step::Slot& slot_of(std::int32_t index) const {
     return program_.slots[static_cast<std::size_t>(index)];
   }
   [[nodiscard]] const std::vector<step::Event>& allocations_of(const step::Body& body);
-  void find_homes(const std::vector<step::Pass>& passes);
-  [[nodiscard]] facts::PeakAt describe(const Place& place) const;
   [[nodiscard]] BlockId take(Bytes bytes, int stream);
   [[nodiscard]] VramBytes on_the_device(VramBytes tensors) const;
 
@@ -107,14 +111,7 @@ class Replay {
   bool timeline_;
   bool expand_all_;
   CachingAllocator allocator_;
-  // By slot: where its allocations stand in `lives_`, the layers of the body that makes it, and the
-  // chunk that the body belongs to.
-  struct Home {
-    std::size_t first = 0;
-    std::int64_t layers = 1;
-    std::int32_t chunk = 0;
-  };
-  std::vector<Home> homes_;
+  const std::vector<Home> homes_;  // by slot
   std::vector<Live> lives_;
   std::unordered_map<const step::Body*, std::vector<step::Event>> allocations_;
   Live carried_;
@@ -126,18 +123,18 @@ class Replay {
 
   std::optional<Bytes> steady_;
   Bytes peak_, reserved_peak_;
+  Bytes held_, held_then_;          // by libraries; at the peak
   Bytes fullest_, allocated_then_;  // managed memory included; the allocator's part of it
   VramBytes at_peak_;
   Place fullest_at_, now_;
+  std::int64_t births_ = 0, births_at_peak_ = 0, remembered_at_ = -1;
+  PeakTensors* tensors_ = nullptr;
 
   Bytes moment_peak_;
   VramBytes moment_;
+  std::int32_t moment_name_ = -1;
   std::vector<facts::Moment> moments_;
 };
-
-std::string layer_text(const step::Body& body, std::int64_t instance) {
-  return body.repeat == 1 ? body.layer : body.layer + "." + std::to_string(instance);
-}
 
 // Out of memory ends a real job; here the card grows by what was missing.
 BlockId Replay::take(Bytes bytes, int stream) {
@@ -153,6 +150,11 @@ void Replay::allocate(std::int32_t slot, std::int64_t instance) {
   const step::Slot& wanted = program_.slots[static_cast<std::size_t>(slot)];
   Live& live = at(slot, instance);
   live.alive = true;
+  if (tensors_ != nullptr) {
+    Place place = now_;
+    place.name = wanted.name;
+    tensors_->born(index_of(slot, instance), slot, place);
+  }
   live.category = wanted.category;
   if (wanted.managed) {
     live.bytes = wanted.bytes;
@@ -168,6 +170,7 @@ void Replay::allocate(std::int32_t slot, std::int64_t instance) {
 }
 
 void Replay::release(std::int32_t slot, std::int64_t instance) {
+  if (tensors_ != nullptr) tensors_->died(index_of(slot, instance), now_);
   Live& live = at(slot, instance);
   live_[live.category] -= live.bytes;
   if (live.block != 0 && slot_of(slot).recorded) {
@@ -207,35 +210,32 @@ VramBytes Replay::on_the_device(VramBytes tensors) const {
   return tensors;
 }
 
+void Replay::remember() {
+  for (std::size_t i = 0; i < lives_.size(); ++i) {
+    if (lives_[i].alive) tensors_->remember(i, lives_[i].bytes, lives_[i].category);
+  }
+  if (carried_.alive) tensors_->remember(PeakTensors::kCarried, carried_.bytes, carried_.category);
+}
+
 void Replay::note_peak(std::int32_t slot) {
   const Bytes allocated = allocator_.allocated();
+  now_.name = slot_of(slot).name;
+  if (++births_ == remembered_at_) remember();
   reserved_peak_ = std::max(reserved_peak_, allocator_.reserved());
   if (timeline_ && allocated > moment_peak_) {
     moment_peak_ = allocated;
     moment_ = on_the_device(live_);
+    moment_name_ = now_.name;
   }
   peak_ = std::max(peak_, allocated);
   // The last of equal moments: in later steps the optimizer's states are there from the start.
   if (allocated + managed_ < fullest_) return;
   fullest_ = allocated + managed_;
   allocated_then_ = allocated;
+  held_then_ = held_;
   at_peak_ = live_;
   fullest_at_ = now_;
-  fullest_at_.slot = slot;
-}
-
-facts::PeakAt Replay::describe(const Place& place) const {
-  facts::PeakAt at;
-  at.phase = place.phase == nullptr ? "setup" : step::name_of(place.phase->kind);
-  // The optimizer works on all layers alike: where it is at the peak says nothing.
-  const bool of_a_layer = place.body != nullptr &&
-                          place.phase->kind != step::PhaseKind::optimizer &&
-                          place.phase->kind != step::PhaseKind::clip;
-  if (of_a_layer) at.layer = layer_text(*place.body, place.layer);
-  if (place.slot >= 0) {
-    at.operation = program_.names[static_cast<std::size_t>(slot_of(place.slot).name)];
-  }
-  return at;
+  births_at_peak_ = births_;
 }
 
 // The fresh tensor is handed over; where one is kept already, it was added to that and dies.
@@ -246,6 +246,9 @@ void Replay::keep_gradient(const step::Gradient& gradient, const step::Instance&
   if (at(gradient.kept, to).alive) {
     release(gradient.fresh, from);
     return;
+  }
+  if (tensors_ != nullptr) {
+    tensors_->moved(index_of(gradient.fresh, from), index_of(gradient.kept, to));
   }
   Live& fresh = at(gradient.fresh, from);
   live_[fresh.category] -= fresh.bytes;
@@ -258,7 +261,9 @@ void Replay::keep_gradient(const step::Gradient& gradient, const step::Instance&
 // A library's own memory out of the allocator, never given back.
 void Replay::hold(Bytes bytes) {
   const BlockId block = take(bytes, 0);
-  live_[VramCategory::runtime] += block == 0 ? Bytes() : allocator_.size_of(block);
+  const Bytes held = block == 0 ? Bytes() : allocator_.size_of(block);
+  live_[VramCategory::runtime] += held;
+  held_ += held;
 }
 
 // cuBLAS's workspace is made at the first product of its thread, among what lies in the allocator
@@ -271,7 +276,15 @@ void Replay::hold_workspace(std::size_t handle) {
   hold(device_.gemm_workspace);
 }
 
+// Tensors that change their name keep their birth.
+void Replay::follow(const step::Event& event, std::int64_t instance) {
+  const std::size_t index = index_of(event.index, instance);
+  if (event.kind == EventKind::adopt) tensors_->moved(PeakTensors::kCarried, index);
+  if (event.kind == EventKind::carry) tensors_->moved(index, PeakTensors::kCarried);
+}
+
 void Replay::play(const step::Event& event, std::int64_t instance) {
+  if (tensors_ != nullptr) follow(event, instance);
   switch (event.kind) {
     case EventKind::allocate: allocate(event.index, instance); break;
     case EventKind::release_shared:
@@ -291,21 +304,29 @@ void Replay::play(const step::Phase& phase, const step::Body& body,
                   const step::Instance& instance) {
   now_ = {&phase, &body, instance.layer(), -1};
   moment_peak_ = allocator_.allocated();
+  moment_name_ = -1;
   if (timeline_) moment_ = on_the_device(live_);
-  for (const step::Event& event : allocations_of(body)) {
+  for (const step::Event& event : tensors_ != nullptr ? body.events : allocations_of(body)) {
+    if (event.kind == EventKind::communicate) continue;
     if (event.kind == EventKind::keep_gradient) {
       keep_gradient(program_.gradients[static_cast<std::size_t>(event.index)], instance);
       continue;
     }
     if (event.kind == EventKind::release_shared && instance.layer() > 0) continue;
     if (event.kind == EventKind::work) {
+      const step::Work& work = program_.work[static_cast<std::size_t>(event.index)];
+      now_.name = work.name;
+      if (work.kind != step::WorkKind::gemm) continue;
       hold_workspace(phase.kind == step::PhaseKind::backward ? 1 : 0);
       continue;
     }
     play(event, instance.of(slot_of(event.index)));
   }
   if (timeline_) {
-    moments_.push_back({step::name_of(phase.kind), layer_text(body, instance.layer()), moment_});
+    const std::string operation =
+        moment_name_ < 0 ? "" : program_.names[static_cast<std::size_t>(moment_name_)];
+    moments_.push_back(
+        {step::name_of(phase.kind), layer_text(body, instance.layer()), operation, moment_});
   }
 }
 
@@ -329,40 +350,6 @@ const std::vector<step::Event>& Replay::allocations_of(const step::Body& body) {
     }
   }
   return entry->second;
-}
-
-void Replay::find_homes(const std::vector<step::Pass>& passes) {
-  for (const step::Pass& pass : passes) {
-    for (const step::Phase& phase : pass.phases) {
-      for (const step::Body& body : phase.bodies) {
-        for (const step::Event& event : allocations_of(body)) {
-          if (event.kind == EventKind::work) continue;
-          std::int32_t slot = event.index;
-          if (event.kind == EventKind::keep_gradient) {
-            slot = program_.gradients[static_cast<std::size_t>(slot)].kept;
-          }
-          Home& home = homes_[static_cast<std::size_t>(slot)];
-          const bool one = program_.slots[static_cast<std::size_t>(slot)].shared;
-          home.layers = std::max(home.layers, one ? 1 : body.repeat);
-          home.chunk = phase.chunk;
-        }
-      }
-    }
-  }
-}
-
-void Replay::find_homes() {
-  homes_.resize(program_.slots.size());
-  for (const auto* passes : {&program_.setup, &program_.first_optimizer, &program_.step}) {
-    find_homes(*passes);
-  }
-  std::size_t count = 0;
-  for (std::size_t slot = 0; slot < homes_.size(); ++slot) {
-    homes_[slot].first = count;
-    const std::int64_t ring = program_.slots[slot].outlives_micro_batch ? 1 : program_.in_flight;
-    count += static_cast<std::size_t>(checked_multiply(homes_[slot].layers, ring));
-  }
-  lives_.resize(count);
 }
 
 // Everything that decides how the program goes on from here: what lies where, and what is free.
@@ -439,10 +426,12 @@ void Replay::play_step(bool first) {
 Answer Replay::run() {
   // Of an engine's own products: from the allocator, kept for ever.
   for (std::int64_t i = 0; i < device_.engine_workspaces; ++i) hold(device_.engine_workspace);
+  Answer answer;
   step::Progress before;
   play(program_.setup, before);
-  for (int i = 0; i < kSteps; ++i) play_step(i == 0);
-  Answer answer;
+  // What is alive at the peak of the last step may die in the next one.
+  const int steps = tensors_ != nullptr ? kSteps + 1 : kSteps;
+  for (int i = 0; i < steps; ++i) play_step(i == 0);
   facts::RankMemory& memory = answer.memory;
   memory.kind = "data-parallel rank";
   memory.ranks = program_.ranks;
@@ -454,15 +443,25 @@ Answer Replay::run() {
   memory.by_category[VramCategory::runtime] += device_.context;
   memory.by_category[VramCategory::communication] += communication_bytes(program_, device_);
   memory.peak_device_used = memory.by_category.total();
-  memory.peak_at = describe(fullest_at_);
+  memory.peak_at = described(program_, fullest_at_);
   answer.timeline = std::move(moments_);
+  answer.workspaces = held_then_;
   return answer;
 }
 
 }  // namespace
 
 Answer replay(const Request& request) {
-  return Replay(request).run();
+  Replay once(request);
+  Answer answer = once.run();
+  if (request.tensors) {
+    PeakTensors tensors(*request.program);
+    Replay again(request);
+    again.watch(tensors, once.births_at_peak());
+    again.run();
+    answer.tensors = tensors.groups();
+  }
+  return answer;
 }
 
 std::vector<Answer> replay_all(const Request& request,

@@ -18,6 +18,7 @@ struct Request {
   // reserves less than an endless one; unknown: nothing is ever given back.
   std::optional<Bytes> capacity;
   bool timeline = false;
+  bool tensors = false;  // also name what is alive at the peak: replays twice
   // Play every micro-batch, also those that meet an allocator in a state seen before. The answer is
   // the same; tests compare the two.
   bool expand_all = false;
@@ -25,7 +26,9 @@ struct Request {
 
 struct Answer {
   facts::RankMemory memory;
-  std::vector<facts::Moment> timeline;  // empty unless asked for
+  std::vector<facts::Moment> timeline;      // empty unless asked for
+  std::vector<facts::TensorGroup> tensors;  // alive at the peak, largest first
+  Bytes workspaces;                         // allocated beside them, for ever
 };
 
 // Replays the program through the caching allocator for two steps; later ones are like the second.

@@ -54,6 +54,7 @@ TEST(Completion, OptionsAndTheirValues) {
   EXPECT_THAT(offered("steelyard plan x --set train.micro"), Contains("train.micro_batch="));
   EXPECT_THAT(offered("steelyard list "), Contains("gpus"));
   EXPECT_THAT(offered("steelyard validate x --only v"), ::testing::ElementsAre("vram"));
+  EXPECT_THAT(offered("steelyard why job.toml v"), Contains("vram"));
 }
 
 TEST(Completion, NamesOfTheCatalogue) {

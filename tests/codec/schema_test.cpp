@@ -155,6 +155,30 @@ TEST(PlanSchema, AcceptsWrittenPlansAndNothingLess) {
   check(SchemaOf::plan, std::move(valid), std::move(invalid));
 }
 
+TEST(WhySchema, AcceptsWhatIsWrittenAndNothingLess) {
+  facts::VramWhy why;
+  facts::TensorGroup stays;
+  stays.operation = "optimizer state";
+  stays.layer = "h.0-11";
+  stays.tensors = 24;
+  stays.shape = {768, 3072};
+  stays.dtype = "fp32";
+  facts::TensorGroup freed = stays;
+  freed.freed = facts::PeakAt{"backward", "h.0-11", "mm"};
+  why.tensors = {stays, freed};
+  why.kinds = {"data-parallel rank"};
+  const Value example = to_value(why);
+  const Value& tensors = *example.find("tensors");
+  EXPECT_TRUE(tensors.as_array()->at(0).find("freed")->is_null());
+  EXPECT_EQ(*tensors.as_array()->at(1).find("freed")->find("operator")->as_text(), "mm");
+  Array valid = {example, to_value(facts::VramWhy{})};
+  Array invalid = {Value(Object{}), with(example, "surprise", 1),
+                   with(example, "schema", "steelyard.why/2"), with(example, "workspaces", 0.5),
+                   with(example, "tensors", Array{Value(Object{})})};
+  for (const auto& [key, member] : *example.as_object()) invalid.push_back(without(example, key));
+  check(SchemaOf::why, std::move(valid), std::move(invalid));
+}
+
 TEST(MachineSchema, AgreesWithTheReader) {
   const Value example = to_value(example_machine());
   const Value small = *parse(R"({"schema": "steelyard.machine/1", "gpus": 1,

@@ -1,0 +1,48 @@
+#include "plan/ranks.h"
+
+#include <map>
+#include <string>
+#include <utility>
+
+#include "model/model.h"
+#include "plan/resolve.h"
+
+namespace steelyard::plan {
+
+Result<Ranks> ranks_of(const Request& request) {
+  Ranks ranks;
+  STEELYARD_TRY(job,
+                resolve(request.job, request.model, request.machine, request.constants.framework));
+  ranks.job = std::move(job);
+  model::SampleShape own = sample_shape(ranks.job, *ranks.job.train.micro_batch);
+  own.sequence /= ranks.job.parallel.context;  // of one rank of a context group
+  STEELYARD_TRY(local, model::build(request.model, own));
+  STEELYARD_TRY(programs, step::programs_of(local, ranks.job, request.constants.framework,
+                                            request.machine.gpu));
+  ranks.programs = std::move(programs);
+  return ranks;
+}
+
+std::vector<const step::Program*> programs_only(const std::vector<step::RankProgram>& programs) {
+  std::vector<const step::Program*> only;
+  for (const step::RankProgram& rank : programs) only.push_back(&rank.program);
+  return only;
+}
+
+// Workspaces of products: of the library, and of an engine that brings its own.
+facts::DeviceMemoryConstants device_of(const Request& request) {
+  facts::DeviceMemoryConstants device =
+      request.constants.device_memory.on(request.machine.gpu.architecture);
+  std::map<std::string, std::string, std::less<>> words = request.constants.framework.operators;
+  if (request.job.megatron) {
+    for (const auto& [composite, word] : request.job.megatron->operators) words[composite] = word;
+    const auto& keys = *request.job.megatron;
+    device.engine_workspaces = keys.engine_workspaces;
+    device.gemm_workspace = keys.library_workspace.value_or(device.gemm_workspace);
+  }
+  const auto gemm = words.find("gemm");
+  if (gemm == words.end() || gemm->second != "own_workspace") device.engine_workspace = {};
+  return device;
+}
+
+}  // namespace steelyard::plan

@@ -1,0 +1,52 @@
+#include "vram/homes.h"
+
+#include <algorithm>
+
+namespace steelyard::vram {
+namespace {
+
+using step::EventKind;
+
+std::size_t allocations_of(const step::Program& program, const Home& home, const step::Slot& slot) {
+  const std::int64_t ring = slot.outlives_micro_batch ? 1 : program.in_flight;
+  return static_cast<std::size_t>(checked_multiply(home.layers, ring));
+}
+
+void add_layers(const step::Program& program, const step::Phase& phase, const step::Body& body,
+                std::vector<Home>& homes) {
+  for (const step::Event& event : body.events) {
+    if (event.kind == EventKind::work || event.kind == EventKind::communicate) continue;
+    const bool gradient = event.kind == EventKind::keep_gradient;
+    const auto slot = static_cast<std::size_t>(
+        gradient ? program.gradients[static_cast<std::size_t>(event.index)].kept : event.index);
+    Home& home = homes[slot];
+    home.layers = std::max(home.layers, program.slots[slot].shared ? 1 : body.repeat);
+    home.chunk = phase.chunk;
+  }
+}
+
+}  // namespace
+
+std::vector<Home> homes_of(const step::Program& program) {
+  std::vector<Home> homes(program.slots.size());
+  for (const auto* passes : {&program.setup, &program.first_optimizer, &program.step}) {
+    for (const step::Pass& pass : *passes) {
+      for (const step::Phase& phase : pass.phases) {
+        for (const step::Body& body : phase.bodies) add_layers(program, phase, body, homes);
+      }
+    }
+  }
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < homes.size(); ++i) {
+    homes[i].first = count;
+    count += allocations_of(program, homes[i], program.slots[i]);
+  }
+  return homes;
+}
+
+std::size_t allocations_in(const step::Program& program, const std::vector<Home>& homes) {
+  if (homes.empty()) return 0;
+  return homes.back().first + allocations_of(program, homes.back(), program.slots.back());
+}
+
+}  // namespace steelyard::vram
