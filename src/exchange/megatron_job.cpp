@@ -214,7 +214,10 @@ Result<void> Importer::set_attention() {
       arguments_.flag("apply-rope-fusion") && yarn ? "fused" : "separate";
   if (local) {
     // tensor_parallel/layers.py and transformer/dot_product_attention.py instead of TE's modules.
-    keys_.operators["gemm"] = "library_workspace";
+    // A mixture's router multiplies through Transformer Engine all the same
+    // (transformer/moe/moe_utils.py, RouterGatingLinearFunction).
+    const bool router = arguments_.optional_whole("num-experts").has_value();
+    keys_.operators["gemm"] = router ? "own_workspace" : "library_workspace";
     keys_.operators["attention_scores"] = "global_buffer";
   }
   if (local && !arguments_.flag("masked-softmax-fusion")) {
