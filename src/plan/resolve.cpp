@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <string>
 #include <utility>
 
@@ -161,6 +162,17 @@ Result<void> resolve_batch(Job& job) {
   return {};
 }
 
+// A framework's own recipe may drop out of the adapters' inputs where the job does not say.
+void resolve_adapters(Job& job, const facts::FrameworkProfile& framework) {
+  const auto habit = framework.operators.find("lora_dropout");
+  const bool given = job.origins.contains("train.lora.dropout");
+  if (given || habit == framework.operators.end()) return;
+  double value = 0.0;
+  const std::string& word = habit->second;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+  if (error == std::errc()) job.train.lora.dropout = value;
+}
+
 Result<void> resolve_optimizer(Job& job, const facts::FrameworkProfile& framework) {
   facts::OptimizerKeys& optimizer = job.train.optimizer;
   if (optimizer.fused.value_or(false) && optimizer.foreach.value_or(false)) {
@@ -261,6 +273,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   STEELYARD_CHECK(resolve_ranks(job, machine));
   STEELYARD_CHECK(resolve_sharding(job));
   STEELYARD_CHECK(resolve_batch(job));
+  resolve_adapters(job, framework);
   STEELYARD_CHECK(resolve_optimizer(job, framework));
   STEELYARD_TRY(graph, model::build(model, sample_shape(job, 1)));
   STEELYARD_CHECK(resolve_sample(job, graph));

@@ -334,6 +334,8 @@ Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile) 
   STEELYARD_TRY(head, word(profile, "lora_quantized_head", "kept", "quantized"));
   STEELYARD_TRY(input, word(profile, "lora_quantized_product", "saves_nothing", "saves_input"));
   STEELYARD_TRY(fused, word(profile, "lora_kernel", "any_base", "quantized_base"));
+  STEELYARD_TRY(mixes, word(profile, "lora_units", "own", "mixed"));
+  habits.mixes_units = mixes;
   habits.promotes = promotes;
   habits.autocast = autocast;
   habits.nested_statistics = nested;

@@ -25,7 +25,8 @@ struct AdapterHabits {
   bool adapts_fused_parts = false;   // q_proj of a fused projection is adapted alone
   bool quantizes_head = false;
   bool keeps_quantized_input = false;  // products over a quantized matrix save their input
-  bool fuses_quantized_only = false;   // the `lora` kernel is for a quantized base
+  bool mixes_units = false;  // FSDP1 wraps adapters and frozen weights into one flat parameter
+  bool fuses_quantized_only = false;  // the `lora` kernel is for a quantized base
 };
 
 // Errors: a word that nobody knows.

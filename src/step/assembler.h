@@ -36,7 +36,7 @@ class Assembler {
     BlockTrace trace;
     bool layer = false;        // its own sharding unit; embed and head belong to the root unit
     Bytes parameters;          // own (untied) weights, as gathered
-    std::int64_t trained = 0;  // elements of them that train
+    std::int64_t trained = 0;  // elements of them that train, or of the flat parameter that does
     // Slots, when the sharding gathers: the unsharded parameters, the flat buffer they arrive in,
     // and the flat buffer that the reduce-scatter reads.
     std::int32_t gathered = -1, gather_buffer = -1, reduce_input = -1, reduced = -1;
@@ -107,6 +107,8 @@ class Assembler {
   void reduce_sharded(std::vector<Event>& events, Unit& unit);
   [[nodiscard]] bool sums_whole_gradients() const;
   void sum_whole_gradients(std::vector<Event>& events, Unit& unit);
+  void add_flat_gradient(std::vector<Event>& events, Unit& unit);
+  [[nodiscard]] bool mixes_unit(const Unit& unit) const;
   void keep_shard(std::vector<Event>& events, Unit& unit);
   [[nodiscard]] bool holds_last_reduction(const Unit& unit) const;
   void make_sharding_slots(Unit& unit);

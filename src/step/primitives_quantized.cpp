@@ -127,11 +127,14 @@ Tensor padded_columns(Tape& tape, Tensor argument, std::int64_t numel) {
   tape.pointwise("pad", bytes_of(x) + bytes_of(y));
   if (tape.tracks({&x})) {
     const std::int64_t narrow = x.numel;
-    tape.track(y, "pad", {Tape::edge_of(x)}, {}, [narrow](Tape& t, const Gradients& gradients) {
-      Tensor dx = t.allocate(narrow, gradients[0].dtype, "index_select");
-      t.pointwise("index_select", 2 * bytes_of(dx));
-      return Gradients{dx};
-    });
+    // derivatives.yaml, index_copy: grad.index_select(dim, index).expand_as(source) keeps the
+    // source.
+    tape.track(y, "pad", {Tape::edge_of(x)}, {x.storage},
+               [narrow](Tape& t, const Gradients& gradients) {
+                 Tensor dx = t.allocate(narrow, gradients[0].dtype, "index_select");
+                 t.pointwise("index_select", 2 * bytes_of(dx));
+                 return Gradients{dx};
+               });
   }
   return y;
 }

@@ -28,6 +28,12 @@ void Assembler::make_sharding_slots(Unit& unit) {
   unit.gather_buffer =
       slot(whole, VramCategory::communication, "all-gather buffer", Stream::all_gather);
   if (unit.trained == 0) return;
+  if (mixes_unit(unit)) {
+    unit.trained = 0;
+    for (const model::Weight& weight : unit.block->weights) {
+      if (weight.tied_to.empty()) unit.trained += model::elements(weight.shape);
+    }
+  }
   // FSDP1: autograd's sum over the views of the flat parameter, then a cast; FSDP2: one copy-in.
   const bool casts = layout_.reduce != layout_.used;
   if (flat) {
@@ -88,21 +94,46 @@ void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backwar
   if (!backward && has_gather_buffer(unit, backward)) free(events, unit.gather_buffer);
 }
 
+// FSDP1's flat parameter has a gradient for all of its elements, zeros where they are frozen.
+bool Assembler::mixes_unit(const Unit& unit) const {
+  return habits_.mixes_units && layout_.flat_parameters && unit.trained > 0;
+}
+
 // torch.distributed.pipelining (stage.py, backward_maybe_with_nosync) reduces behind the last
 // micro-batch of a stage alone; until then FSDP2 sums whole gradients in the type of the reduction
-// (_fsdp_param.py, to_accumulated_grad_if_needed).
+// (_fsdp_param.py, to_accumulated_grad_if_needed). FSDP1 does so under no_sync(), which Fabric and
+// accelerate lay around all micro-batches but the last (_runtime_utils.py, _post_backward_hook).
 bool Assembler::sums_whole_gradients() const {
-  return layout_.gathers && !layout_.flat_buckets && !layout_.flat_parameters &&
-         job_.parallel.pipeline > 1 && micro_batches() > 1;
+  const bool asked =
+      layout_.flat_parameters ? variants_.accumulates_whole : job_.parallel.pipeline > 1;
+  return layout_.gathers && !layout_.flat_buckets && asked && micro_batches() > 1;
+}
+
+// FSDP1: the flat gradient of this pass becomes the kept one, or is added to it.
+void Assembler::add_flat_gradient(std::vector<Event>& events, Unit& unit) {
+  allocate(events, unit.flat_gradient);
+  for (std::int32_t gradient : unit.trace.gradients) {
+    if (gradient >= 0) free(events, gradient);
+  }
+  if (unit.whole_gradient < 0) return;
+  program_.gradients.push_back({unit.flat_gradient, unit.whole_gradient});
+  events.push_back(
+      {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1});
 }
 
 void Assembler::sum_whole_gradients(std::vector<Event>& events, Unit& unit) {
+  const bool flat = unit.flat_gradient >= 0;
+  if (unit.trained > 0 && unit.whole_gradient < 0) {
+    unit.whole_gradient = slot(bytes_of(unit.trained, flat ? layout_.used : layout_.reduce),
+                               VramCategory::gradients, "unsharded gradients");
+    program_.slots.back().outlives_micro_batch = true;
+  }
+  if (flat) {
+    add_flat_gradient(events, unit);
+    if (unit.layer && has_gather_buffer(unit, true)) free(events, unit.gather_buffer);
+    return;
+  }
   if (unit.trained > 0) {
-    if (unit.whole_gradient < 0) {
-      unit.whole_gradient = slot(bytes_of(unit.trained, layout_.reduce), VramCategory::gradients,
-                                 "unsharded gradients");
-      program_.slots.back().outlives_micro_batch = true;
-    }
     events.push_back({EventKind::ensure, unit.whole_gradient});
     work(events, WorkKind::memory,
          bytes_of(unit.trained, layout_.used) + 2 * bytes_of(unit.trained, layout_.reduce),
@@ -116,16 +147,17 @@ void Assembler::sum_whole_gradients(std::vector<Event>& events, Unit& unit) {
 
 // Gradients of the unit are reduced, scattered, and the whole ones freed.
 void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
-  if (unit.flat_gradient >= 0) allocate(events, unit.flat_gradient);
-  if (unit.flat_gradient < 0 && unit.reduce_input >= 0) allocate(events, unit.reduce_input);
+  const bool flat = unit.flat_gradient >= 0;
+  if (flat) add_flat_gradient(events, unit);
+  if (unit.reduce_input >= 0) allocate(events, unit.reduce_input);
   for (std::int32_t gradient : unit.trace.gradients) {
-    if (gradient >= 0) free(events, gradient);
+    if (gradient >= 0 && !flat) free(events, gradient);
   }
-  if (unit.flat_gradient >= 0) {
-    if (unit.reduce_input >= 0) allocate(events, unit.reduce_input);
+  if (unit.whole_gradient >= 0) {
+    free(events, unit.whole_gradient);
+  } else if (flat) {
     free(events, unit.flat_gradient);
   }
-  if (unit.whole_gradient >= 0) free(events, unit.whole_gradient);
   communicate(events, Collective::reduce_scatter, bytes_of(unit.trained, layout_.reduce), true,
               "reduce_scatter", groups_.shards);
   // Hybrid sharding: the shards are summed over the replicas.
@@ -144,7 +176,7 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
 void Assembler::keep_shard(std::vector<Event>& events, Unit& unit) {
   Bytes bytes;
   for (const model::Weight& weight : unit.block->weights) {
-    if (!steps(weight)) continue;
+    if (!steps(weight) && !(mixes_unit(unit) && weight.tied_to.empty())) continue;
     const std::int64_t shards = shards_of(layout_, weight, layout_.gradient_shards);
     bytes += bytes_of(ceil_divide(model::elements(weight.shape), shards),
                       gradient_type(layout_, weight));

@@ -6,6 +6,7 @@
 #include "step/adapters.h"
 #include "step/assembler.h"
 #include "step/expert_parallel.h"
+#include "step/fused_projection.h"
 #include "step/tensor_parallel.h"
 
 namespace steelyard::step {
@@ -147,10 +148,10 @@ Result<void> check_parallel(const facts::ParallelKeys& parallel) {
 // Partial results can be merged only with their softmax statistics.
 Result<void> check_context(const facts::Job& job) {
   if (job.parallel.context == 1 || job.train.attention != facts::Attention::math) return {};
-  return fail(misfit("train.attention", "math",
-                     "flash, efficient or cudnn: parallel.context is " +
-                         std::to_string(job.parallel.context),
-                     "context parallelism merges what fused kernels give for parts of the keys"));
+  return fail(misfit(
+      "train.attention", "math",
+      "flash, efficient or cudnn: parallel.context is " + std::to_string(job.parallel.context),
+      "context parallelism merges what fused kernels give for parts of the keys"));
 }
 
 // Gradients that are applied and freed in backward, one by one.
@@ -284,7 +285,8 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   STEELYARD_CHECK(check(graph, job, given_profile));
   const facts::FrameworkProfile profile = with_words(given_profile, job);
   STEELYARD_TRY(habits, adapter_habits_of(profile));
-  STEELYARD_TRY(trained, with_method(graph, job, habits));
+  STEELYARD_TRY(own, with_own_projections(graph, profile));
+  STEELYARD_TRY(trained, with_method(own, job, habits));
   STEELYARD_TRY(fp8, fp8_of(job, profile, gpu));
   STEELYARD_TRY(layout, layout_of(job, habits, fp8));
   STEELYARD_TRY(variants, variants_of(profile, job.train, job.parallel));

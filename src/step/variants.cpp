@@ -86,6 +86,9 @@ Result<void> read_outputs(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(widens, read<bool>(profile, "autocast_outputs", v.widens_outputs,
                                    {{"as_they_are", false}, {"fp32", true}}));
   v.widens_outputs = widens;
+  STEELYARD_TRY(whole, read<bool>(profile, "sharded_accumulation", v.accumulates_whole,
+                                  {{"reduced", false}, {"whole", true}}));
+  v.accumulates_whole = whole;
   return {};
 }
 

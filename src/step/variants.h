@@ -79,8 +79,9 @@ struct Variants {
   bool dropout = true;
   bool mean_saves_input = false;
   bool keeps_logits = false;
-  bool widens_outputs = false;  // under autocast: accelerate's convert_outputs_to_fp32
-  bool loss_in_model = true;    // the model's forward() computes the loss, not its caller
+  bool widens_outputs = false;     // under autocast: accelerate's convert_outputs_to_fp32
+  bool accumulates_whole = false;  // FSDP1 under no_sync(): whole gradients wait for the last pass
+  bool loss_in_model = true;       // the model's forward() computes the loss, not its caller
   Labels labels = Labels::shifted;
   CausalMask causal_mask = CausalMask::when_read;
   Frames frames = Frames::modules;
