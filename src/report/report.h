@@ -23,6 +23,11 @@ struct Style {
 [[nodiscard]] std::string why_text(const facts::VramWhy& why, const Style& style,
                                    std::size_t most = 20);
 
+// Live bytes over a step, by category and moment, of every kind of rank (VramPlan::timelines): one
+// HTML page that needs no network; a trace for Chrome's and Perfetto's viewers (JSON).
+[[nodiscard]] std::string timeline_page(const facts::Plan& plan);
+[[nodiscard]] std::string timeline_trace(const facts::Plan& plan);
+
 // The table of `steelyard validate`: per source and quantity, the worst cases, fits as a confusion
 // matrix, what is not supported and why.
 [[nodiscard]] std::string validation_text(const facts::Validation& validation, const Style& style);
