@@ -9,6 +9,28 @@
 
 namespace steelyard::catalog {
 
+namespace {
+
+Result<facts::AllocatorHabits> allocator_from(const facts::Value& table,
+                                              const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::AllocatorHabits habits;
+  const std::string kind = settings.text("kind");
+  if (kind == "bfc") {
+    habits.kind = facts::AllocatorKind::bfc;
+    if (settings.has("pool_share_ratio")) habits.pool_share = settings.ratio("pool_share");
+  }
+  STEELYARD_CHECK(settings.finish());
+  if (kind == "bfc" || kind == "caching") return habits;
+  return fail(Error{.code = ErrorCode::bad_input,
+                    .subject = "allocator.kind",
+                    .found = kind,
+                    .accepted = "caching or bfc",
+                    .file = file.string()});
+}
+
+}  // namespace
+
 Result<facts::FrameworkProfile> profile_from(const facts::Value& table, std::string name,
                                              const std::filesystem::path& file) {
   Settings settings(table, file);
@@ -28,6 +50,10 @@ Result<facts::FrameworkProfile> profile_from(const facts::Value& table, std::str
   profile.pipeline_holds_inputs = settings.flag("pipeline_holds_inputs");
   profile.ddp_bucket = settings.bytes("ddp_bucket");
   profile.dropout = settings.flag("dropout");
+  profile.always_compiled = settings.flag("always_compiled");
+  if (settings.has("caveat")) profile.caveat = settings.text("caveat");
+  STEELYARD_TRY(allocator, allocator_from(settings.table("allocator"), file));
+  profile.allocator = allocator;
   const facts::Value& variants = settings.table("operators");
   Settings operators(variants, file);
   for (const auto& [key, variant] : *variants.as_object()) {
@@ -52,6 +78,7 @@ Result<facts::DeviceMemoryOverride> override_from(const facts::Value& table,
   if (settings.has_bytes("engine_workspace")) {
     changed.engine_workspace = settings.bytes("engine_workspace");
   }
+  if (settings.has_bytes("pool_reserve")) changed.pool_reserve = settings.bytes("pool_reserve");
   STEELYARD_CHECK(settings.finish());
   return changed;
 }
@@ -69,6 +96,7 @@ Result<facts::DeviceMemoryConstants> device_memory_from(const facts::Value& tabl
   constants.gemm_workspace = settings.bytes("gemm_workspace");
   constants.gemm_handles = settings.whole("gemm_handles");
   constants.engine_workspace = settings.bytes("engine_workspace");
+  constants.pool_reserve = settings.bytes("pool_reserve");
   constants.source = settings.text("source");
   for (const auto& [architecture, values] : *settings.table("architecture").as_object()) {
     STEELYARD_TRY(changed, override_from(values, file));

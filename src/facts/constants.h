@@ -18,6 +18,19 @@ namespace steelyard::facts {
 // How a framework carries out the model's operators: which variant of each composite operator runs
 // (the variants are named by technique, see step/operators.h) and which habits change lifetimes.
 // One file per framework: catalog/frameworks/*.toml.
+enum class AllocatorKind {
+  caching,  // PyTorch's: segments as they are needed
+  bfc,      // TensorFlow's and XLA's: one pool, taken at the start
+};
+
+// How a framework takes the card's memory.
+struct AllocatorHabits {
+  AllocatorKind kind = AllocatorKind::caching;
+  // Of the pool that bfc takes at once: a share of the card; none: all that is free beside the
+  // context but DeviceMemoryConstants::pool_reserve.
+  std::optional<Ratio> pool_share{};
+};
+
 struct FrameworkProfile {
   std::string name;
   // Composite operator ("rms_norm", "rotary", "gated_activation", "loss", ...) -> variant.
@@ -36,6 +49,11 @@ struct FrameworkProfile {
   bool pipeline_holds_inputs = false;
   // The dropout probabilities of the model's configuration apply (train mode); some recipes set 0.
   bool dropout = true;
+  // What runs is compiled as a whole, whatever train.compile says.
+  bool always_compiled = false;
+  AllocatorHabits allocator;
+  // What of the framework is not modelled; plans carry it as a warning. Empty: nothing to say.
+  std::string caveat{};
   bool supported = true;  // false: known by name, rules not built yet
   std::string reason;     // why it is not supported
   std::vector<std::string> sources;
@@ -43,7 +61,7 @@ struct FrameworkProfile {
 
 // What differs on one GPU architecture; absent: as everywhere.
 struct DeviceMemoryOverride {
-  std::optional<Bytes> context, nvls, gemm_workspace, engine_workspace;
+  std::optional<Bytes> context, nvls, gemm_workspace, engine_workspace, pool_reserve;
 };
 
 // Memory on the GPU outside of tensors. catalog/calibration/device_memory.toml
@@ -56,6 +74,7 @@ struct DeviceMemoryConstants {
   std::int64_t gemm_handles = 2;  // forward thread and autograd thread
   std::int64_t engine_workspaces = 1;
   Bytes engine_workspace{};  // of Transformer Engine's own products, inside the allocator
+  Bytes pool_reserve{};      // what a pool that takes all the rest leaves free
   std::string source;
   std::map<std::string, DeviceMemoryOverride, std::less<>> by_architecture;
 
@@ -67,6 +86,7 @@ struct DeviceMemoryConstants {
       here.nvls = found->second.nvls.value_or(nvls);
       here.gemm_workspace = found->second.gemm_workspace.value_or(gemm_workspace);
       here.engine_workspace = found->second.engine_workspace.value_or(engine_workspace);
+      here.pool_reserve = found->second.pool_reserve.value_or(pool_reserve);
     }
     return here;
   }

@@ -61,6 +61,7 @@ void measure_vram(const Request& request, const Programs& programs, Plan& plan) 
   vram::Request wanted;
   wanted.device = &device;
   wanted.timeline = request.timeline;
+  wanted.habits = request.constants.framework.allocator;
   wanted.capacity = plan.machine.gpu.memory.value;
   plan.vram.capacity = plan.machine.gpu.memory;
   std::vector<vram::Answer> answers = vram::replay_all(wanted, programs_only(programs));
@@ -76,6 +77,8 @@ void measure_vram(const Request& request, const Programs& programs, Plan& plan) 
     if (request.timeline) plan.vram.timelines.push_back(std::move(answer.timeline));
     plan.vram.ranks.push_back(std::move(answer.memory));
   }
+  const std::string& caveat = request.constants.framework.caveat;
+  if (!caveat.empty()) plan.warnings.push_back(caveat);
   if (plan.vram.capacity) {
     plan.fits_vram = plan.vram.fullest.peak_device_used <= *plan.vram.capacity;
   } else {
@@ -202,7 +205,7 @@ void state_confidence(Plan& plan) {
 }
 
 // What a person should know before believing the figures.
-void warn(Plan& plan) {
+void warn(const Request& request, Plan& plan) {
   constexpr double kTight = 0.95;
   const facts::Gpu& gpu = plan.machine.gpu;
   const facts::TrainKeys& train = plan.job.train;
@@ -230,7 +233,9 @@ void warn(Plan& plan) {
     say(fmt::format("the memory rules are those of PyTorch on CUDA; on {} they are unchecked",
                     gpu.name));
   }
-  if (plan.fits_vram.value_or(false) &&
+  // A pool of most of the card is tight by design.
+  const bool pool = request.constants.framework.allocator.kind == facts::AllocatorKind::bfc;
+  if (!pool && plan.fits_vram.value_or(false) &&
       (plan.vram.fullest.peak_device_used / *plan.vram.capacity).value() > kTight) {
     say("less than 5 % of the GPU's memory stays free: within the error of this plan");
   }
@@ -265,7 +270,7 @@ Result<Plan> figures(const Request& request, const Plan* alike) {
   STEELYARD_CHECK(measure_feed(request, sample, plan));
   count_cost(plan);
   state_confidence(plan);
-  warn(plan);
+  warn(request, plan);
   plan.balance = balance_of(plan);
   return plan;
 }

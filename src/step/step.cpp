@@ -279,10 +279,12 @@ std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
 
 }  // namespace
 
-Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const facts::Job& job,
+Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const facts::Job& given_job,
                                              const facts::FrameworkProfile& given_profile,
                                              const facts::Gpu& gpu) {
-  STEELYARD_CHECK(check(graph, job, given_profile));
+  STEELYARD_CHECK(check(graph, given_job, given_profile));
+  facts::Job job = given_job;
+  job.train.compile |= given_profile.always_compiled;
   const facts::FrameworkProfile profile = with_words(given_profile, job);
   STEELYARD_TRY(habits, adapter_habits_of(profile));
   STEELYARD_TRY(own, with_own_projections(graph, profile));

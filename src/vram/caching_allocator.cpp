@@ -73,7 +73,7 @@ class CachingAllocator::Implementation {
 
   Index allocate(std::int64_t requested, int stream);
   void free(Index index);
-  void set_capacity(std::int64_t capacity) { capacity_ = capacity; }
+  void add_capacity(std::int64_t room) { capacity_ = reserved_ + round_up(room, kRoundLarge); }
   void retire(Index index) {
     allocated_ -= blocks_[index].size;
     blocks_[index].retired = true;
@@ -468,8 +468,9 @@ void CachingAllocator::retire(BlockId block) {
   if (block != 0) implementation_->retire(static_cast<Index>(block - 1));
 }
 
-void CachingAllocator::set_device_bytes(std::optional<Bytes> bytes) {
-  implementation_->set_capacity(bytes ? bytes->value() : kUnlimitedDevice);
+BlockId CachingAllocator::allocate_beyond(Bytes requested, int stream) {
+  implementation_->add_capacity(segment_size(std::max(requested.value(), kSmallSize + 1)));
+  return allocate(requested, stream);
 }
 
 void CachingAllocator::empty_cache() {

@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "base/quantity.h"
+#include "vram/allocator.h"
 
 namespace steelyard::vram {
 
@@ -27,35 +28,26 @@ struct AllocatorSettings {
   std::optional<Bytes> device_bytes{};  // what cudaMalloc can give; none: no limit
 };
 
-// Identifies one live allocation; 0 is "none" (a request of 0 bytes).
-using BlockId = std::int64_t;
-
-class CachingAllocator {
+class CachingAllocator final : public Allocator {
  public:
   explicit CachingAllocator(AllocatorSettings settings);
-  CachingAllocator(const CachingAllocator&) = delete;
-  CachingAllocator& operator=(const CachingAllocator&) = delete;
-  ~CachingAllocator();
+  ~CachingAllocator() override;
 
   // Where PyTorch raises OutOfMemoryError, after releasing what it can: nothing from try_allocate,
   // QuantityOverflow from allocate, which is for devices without a limit.
   BlockId allocate(Bytes requested, int stream = 0);
-  [[nodiscard]] std::optional<BlockId> try_allocate(Bytes requested, int stream = 0);
-  // `block` is live or 0. An event recorded on another stream is taken as complete at once.
-  void free(BlockId block);
-  // A block used on another stream: no longer allocated, but no request gets it before `free`.
-  void retire(BlockId block);
-  // The device gets larger: for telling how much a job would have needed.
-  void set_device_bytes(std::optional<Bytes> bytes);
+  [[nodiscard]] std::optional<BlockId> try_allocate(Bytes requested, int stream = 0) override;
+  // An event recorded on another stream is taken as complete at once.
+  void free(BlockId block) override;
+  void retire(BlockId block) override;
+  [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream) override;
   void empty_cache();  // torch.cuda.empty_cache(): wholly free segments go back to the device
 
-  [[nodiscard]] Bytes allocated() const;             // sum of the sizes of live blocks
-  [[nodiscard]] Bytes reserved() const;              // sum of segments
-  [[nodiscard]] Bytes size_of(BlockId block) const;  // block size, unsplit tail included
-  // Two moments with the same live blocks at the same addresses and the same fingerprint treat
-  // every further request alike (but for a collision of 64-bit hashes).
-  [[nodiscard]] std::uint64_t fingerprint() const;
-  [[nodiscard]] std::int64_t address_of(BlockId block) const;
+  [[nodiscard]] Bytes allocated() const override;
+  [[nodiscard]] Bytes reserved() const override;  // sum of segments
+  [[nodiscard]] Bytes size_of(BlockId block) const override;
+  [[nodiscard]] std::uint64_t fingerprint() const override;
+  [[nodiscard]] std::int64_t address_of(BlockId block) const override;
 
  private:
   class Implementation;

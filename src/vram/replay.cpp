@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <deque>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -11,9 +12,11 @@
 #include "base/fingerprint.h"
 #include "base/parallel.h"
 #include "step/expand.h"
+#include "vram/bfc_allocator.h"
 #include "vram/caching_allocator.h"
 #include "vram/homes.h"
 #include "vram/peak_tensors.h"
+#include "vram/pool.h"
 #include "vram/vram.h"
 
 namespace steelyard::vram {
@@ -36,14 +39,18 @@ Bytes communication_bytes(const step::Program& program,
   return one * program.communicators;
 }
 
-AllocatorSettings settings_of(const Request& request) {
-  AllocatorSettings settings;
-  if (request.capacity) {
-    const Bytes outside =
-        request.device->context + communication_bytes(*request.program, *request.device);
-    settings.device_bytes = std::max(Bytes(), *request.capacity - outside);
+// What the framework takes at once; without `capacity` the pool is as large as the job needs.
+std::unique_ptr<Allocator> allocator_of(const Request& request) {
+  const facts::DeviceMemoryConstants& device = *request.device;
+  const Bytes outside = device.context + communication_bytes(*request.program, device);
+  if (request.habits.kind == facts::AllocatorKind::bfc) {
+    BfcSettings pool;
+    if (request.capacity) pool.limit = pool_on(*request.capacity, request.habits, device);
+    return std::make_unique<BfcAllocator>(pool);
   }
-  return settings;
+  AllocatorSettings settings;
+  if (request.capacity) settings.device_bytes = std::max(Bytes(), *request.capacity - outside);
+  return std::make_unique<CachingAllocator>(settings);
 }
 
 class Replay {
@@ -51,12 +58,14 @@ class Replay {
   explicit Replay(const Request& request)
       : program_(*request.program),
         device_(*request.device),
+        request_(request),
         timeline_(request.timeline),
         expand_all_(request.expand_all),
-        allocator_(settings_of(request)),
+        allocator_(allocator_of(request)),
         homes_(homes_of(program_)),
         lives_(allocations_in(program_, homes_)) {
-    workspaces_.resize(static_cast<std::size_t>(device_.gemm_handles));
+    const bool own = request.habits.kind == facts::AllocatorKind::caching;  // PyTorch's alone
+    workspaces_.resize(own ? static_cast<std::size_t>(device_.gemm_handles) : 0);
   }
 
   // Also follows every tensor, and remembers those alive when so many have been allocated.
@@ -104,13 +113,16 @@ class Replay {
   }
   [[nodiscard]] const std::vector<step::Event>& allocations_of(const step::Body& body);
   [[nodiscard]] BlockId take(Bytes bytes, int stream);
+  [[nodiscard]] Bytes beside_the_pool() const;
   [[nodiscard]] VramBytes on_the_device(VramBytes tensors) const;
 
   const step::Program& program_;
   const facts::DeviceMemoryConstants& device_;
+  const Request& request_;
   bool timeline_;
   bool expand_all_;
-  CachingAllocator allocator_;
+  std::unique_ptr<Allocator> allocator_;
+  bool out_of_memory_ = false;
   const std::vector<Home> homes_;  // by slot
   std::vector<Live> lives_;
   std::unordered_map<const step::Body*, std::vector<step::Event>> allocations_;
@@ -138,12 +150,9 @@ class Replay {
 
 // Out of memory ends a real job; here the card grows by what was missing.
 BlockId Replay::take(Bytes bytes, int stream) {
-  constexpr Bytes kSegment(
-      20 << 20);  // the allocator asks the device for 20 MiB or a 2 MiB multiple
-  if (const auto block = allocator_.try_allocate(bytes, stream)) return *block;
-  allocator_.set_device_bytes(allocator_.reserved() +
-                              round_up(std::max(bytes, kSegment), Bytes(2 << 20)));
-  return allocator_.allocate(bytes, stream);
+  if (const auto block = allocator_->try_allocate(bytes, stream)) return *block;
+  out_of_memory_ = true;
+  return allocator_->allocate_beyond(bytes, stream);
 }
 
 void Replay::allocate(std::int32_t slot, std::int64_t instance) {
@@ -164,7 +173,7 @@ void Replay::allocate(std::int32_t slot, std::int64_t instance) {
     return;
   }
   live.block = take(wanted.bytes, static_cast<int>(wanted.stream));
-  live.bytes = live.block == 0 ? Bytes() : allocator_.size_of(live.block);
+  live.bytes = live.block == 0 ? Bytes() : allocator_->size_of(live.block);
   live_[live.category] += live.bytes;
   note_peak(slot);
 }
@@ -176,7 +185,7 @@ void Replay::release(std::int32_t slot, std::int64_t instance) {
   if (live.block != 0 && slot_of(slot).recorded) {
     retire(live.block, slot_of(slot).stream);
   } else if (live.block != 0) {
-    allocator_.free(live.block);
+    allocator_->free(live.block);
   } else if (program_.slots[static_cast<std::size_t>(slot)].managed) {
     managed_ -= live.bytes;
   }
@@ -188,23 +197,23 @@ void Replay::release(std::int32_t slot, std::int64_t instance) {
 void Replay::retire(BlockId block, step::Stream stream) {
   constexpr std::size_t kInFlight = 2;
   std::deque<BlockId>& waiting = waiting_[stream];
-  allocator_.retire(block);
+  allocator_->retire(block);
   waiting.push_back(block);
   if (waiting.size() <= kInFlight) return;
-  allocator_.free(waiting.front());
+  allocator_->free(waiting.front());
   waiting.pop_front();
 }
 
 void Replay::finish_streams() {
   for (auto& [stream, waiting] : waiting_) {
-    for (const BlockId block : waiting) allocator_.free(block);
+    for (const BlockId block : waiting) allocator_->free(block);
     waiting.clear();
   }
 }
 
 // Tensors, and what lies around them: cached segments, context, NCCL.
 VramBytes Replay::on_the_device(VramBytes tensors) const {
-  tensors[VramCategory::allocator] = allocator_.reserved() - allocator_.allocated();
+  tensors[VramCategory::allocator] = allocator_->reserved() - allocator_->allocated();
   tensors[VramCategory::runtime] += device_.context;
   tensors[VramCategory::communication] += communication_bytes(program_, device_);
   return tensors;
@@ -218,10 +227,10 @@ void Replay::remember() {
 }
 
 void Replay::note_peak(std::int32_t slot) {
-  const Bytes allocated = allocator_.allocated();
+  const Bytes allocated = allocator_->allocated();
   now_.name = slot_of(slot).name;
   if (++births_ == remembered_at_) remember();
-  reserved_peak_ = std::max(reserved_peak_, allocator_.reserved());
+  reserved_peak_ = std::max(reserved_peak_, allocator_->reserved());
   if (timeline_ && allocated > moment_peak_) {
     moment_peak_ = allocated;
     moment_ = on_the_device(live_);
@@ -261,7 +270,7 @@ void Replay::keep_gradient(const step::Gradient& gradient, const step::Instance&
 // A library's own memory out of the allocator, never given back.
 void Replay::hold(Bytes bytes) {
   const BlockId block = take(bytes, 0);
-  const Bytes held = block == 0 ? Bytes() : allocator_.size_of(block);
+  const Bytes held = block == 0 ? Bytes() : allocator_->size_of(block);
   live_[VramCategory::runtime] += held;
   held_ += held;
 }
@@ -303,7 +312,7 @@ void Replay::play(const step::Event& event, std::int64_t instance) {
 void Replay::play(const step::Phase& phase, const step::Body& body,
                   const step::Instance& instance) {
   now_ = {&phase, &body, instance.layer(), -1};
-  moment_peak_ = allocator_.allocated();
+  moment_peak_ = allocator_->allocated();
   moment_name_ = -1;
   if (timeline_) moment_ = on_the_device(live_);
   for (const step::Event& event : tensors_ != nullptr ? body.events : allocations_of(body)) {
@@ -356,9 +365,9 @@ const std::vector<step::Event>& Replay::allocations_of(const step::Body& body) {
 // Micro-batches are told apart by their distance from the oldest one in flight.
 std::uint64_t Replay::state(const step::Progress& progress) const {
   Fingerprint print;
-  print.add(static_cast<std::int64_t>(allocator_.fingerprint()));
+  print.add(static_cast<std::int64_t>(allocator_->fingerprint()));
   for (const auto& [stream, waiting] : waiting_) {
-    for (const BlockId block : waiting) print.add(allocator_.address_of(block));
+    for (const BlockId block : waiting) print.add(allocator_->address_of(block));
   }
   for (std::size_t slot = 0; slot < homes_.size(); ++slot) {
     const Home& home = homes_[slot];
@@ -371,7 +380,7 @@ std::uint64_t Replay::state(const step::Progress& progress) const {
       if (!live.alive) continue;
       print.add(static_cast<std::int64_t>(slot));
       print.add(i);
-      print.add(allocator_.address_of(live.block));
+      print.add(allocator_->address_of(live.block));
     }
   }
   return print.value();
@@ -389,7 +398,7 @@ void Replay::play(const step::Pass& pass, step::Progress& progress) {
   std::int64_t left = pass.repeat;
   while (left > 0) {
     if (!expand_all_ && pass.repeat > 2) {
-      const auto [met, fresh] = seen.try_emplace(allocator_.fingerprint());
+      const auto [met, fresh] = seen.try_emplace(allocator_->fingerprint());
       if (!fresh) {
         const std::uint64_t now = state(progress);
         const bool repeats = met->second.left > 0 && met->second.state == now;
@@ -416,11 +425,20 @@ void Replay::play_step(bool first) {
     const bool optimizes = pass.phases.front().kind == step::PhaseKind::optimizer;
     if (first && optimizes) play(program_.first_optimizer, progress);
     if (program_.gradients_outlive_step && pass.phases.front().kind == step::PhaseKind::zero_grad) {
-      steady_ = allocator_.allocated();
+      steady_ = allocator_->allocated();
     }
     play(pass, progress);
   }
   finish_streams();
+}
+
+// The context; where a pool was too small, all that a card with a pool that suffices has besides:
+// device-used is then that card's memory.
+Bytes Replay::beside_the_pool() const {
+  const bool pool = request_.habits.kind == facts::AllocatorKind::bfc && request_.capacity;
+  if (!pool || !out_of_memory_) return device_.context;
+  const Bytes sent = communication_bytes(program_, device_);
+  return beside_pool(reserved_peak_, device_.context + sent, request_.habits, device_) - sent;
 }
 
 Answer Replay::run() {
@@ -436,11 +454,11 @@ Answer Replay::run() {
   memory.kind = "data-parallel rank";
   memory.ranks = program_.ranks;
   memory.peak_allocated = peak_;
-  memory.steady_allocated = steady_.value_or(allocator_.allocated());
+  memory.steady_allocated = steady_.value_or(allocator_->allocated());
   memory.peak_reserved = reserved_peak_;
   memory.by_category = at_peak_;
   memory.by_category[VramCategory::allocator] = reserved_peak_ - allocated_then_;
-  memory.by_category[VramCategory::runtime] += device_.context;
+  memory.by_category[VramCategory::runtime] += beside_the_pool();
   memory.by_category[VramCategory::communication] += communication_bytes(program_, device_);
   memory.peak_device_used = memory.by_category.total();
   memory.peak_at = described(program_, fullest_at_);

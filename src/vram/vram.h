@@ -22,6 +22,7 @@ struct Request {
   // Play every micro-batch, also those that meet an allocator in a state seen before. The answer is
   // the same; tests compare the two.
   bool expand_all = false;
+  facts::AllocatorHabits habits{};  // how the framework takes the card's memory
 };
 
 struct Answer {

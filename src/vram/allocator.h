@@ -1,0 +1,39 @@
+// What a replay asks of a device allocator, whichever framework's it is.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "base/quantity.h"
+
+namespace steelyard::vram {
+
+// Identifies one live allocation; 0 is "none" (a request of 0 bytes).
+using BlockId = std::int64_t;
+
+class Allocator {
+ public:
+  Allocator() = default;
+  Allocator(const Allocator&) = delete;
+  Allocator& operator=(const Allocator&) = delete;
+  virtual ~Allocator() = default;
+
+  // Nothing where the framework raises its out-of-memory error, after releasing what it can.
+  [[nodiscard]] virtual std::optional<BlockId> try_allocate(Bytes requested, int stream) = 0;
+  virtual void free(BlockId block) = 0;  // `block` is live or 0
+  // A block used on another stream: no longer allocated, but no request gets it before `free`.
+  virtual void retire(BlockId block) = 0;
+  // As if the device had room for a further request of that size, and this were it: for telling
+  // how much a job would have needed.
+  [[nodiscard]] virtual BlockId allocate_beyond(Bytes requested, int stream) = 0;
+
+  [[nodiscard]] virtual Bytes allocated() const = 0;             // sum of live blocks
+  [[nodiscard]] virtual Bytes reserved() const = 0;              // taken from the device
+  [[nodiscard]] virtual Bytes size_of(BlockId block) const = 0;  // unsplit tail included
+  [[nodiscard]] virtual std::int64_t address_of(BlockId block) const = 0;
+  // Two moments with the same live blocks at the same addresses and the same fingerprint treat
+  // every further request alike (but for a collision of 64-bit hashes).
+  [[nodiscard]] virtual std::uint64_t fingerprint() const = 0;
+};
+
+}  // namespace steelyard::vram

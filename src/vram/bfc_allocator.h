@@ -1,0 +1,77 @@
+// The best-fit allocator with coalescing of TensorFlow and of XLA's clients (JAX), simulated to the
+// byte. Source: openxla/xla 00df9eef xla/tsl/framework/bfc_allocator.{h,cc} without spatial
+// partitioning and timestamps. Rules: docs/model/vram.md, "TensorFlow and JAX".
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "vram/allocator.h"
+
+namespace steelyard::vram {
+
+struct BfcSettings {
+  // What all regions together may hold (memory_limit_); none: a pool of one region as large as is
+  // needed, for a card whose memory is not known.
+  std::optional<Bytes> limit{};
+  // Off: one region of `limit` is taken with the first request and kept. On: the first region has
+  // 2 MiB, every next one twice as much.
+  bool allow_growth = false;
+  // Regions without a live chunk are given back before the allocator gives up.
+  bool garbage_collection = true;
+  // What the driver can give, where that is less than `limit`; then nine tenths of the region are
+  // tried, again and again.
+  std::optional<Bytes> device_bytes{};
+};
+
+class BfcAllocator final : public Allocator {
+ public:
+  explicit BfcAllocator(const BfcSettings& settings);
+
+  // Streams share the chunks: a framework that uses several waits for their events itself.
+  [[nodiscard]] std::optional<BlockId> try_allocate(Bytes requested, int stream = 0) override;
+  void free(BlockId block) override;
+  void retire(BlockId block) override;
+  // The last region becomes as much longer as the request lacks.
+  [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream) override;
+
+  [[nodiscard]] Bytes allocated() const override { return Bytes(in_use_); }  // bytes_in_use
+  [[nodiscard]] Bytes reserved() const override { return Bytes(pool_); }     // pool_bytes
+  [[nodiscard]] Bytes size_of(BlockId block) const override;
+  [[nodiscard]] std::int64_t address_of(BlockId block) const override { return block; }
+  [[nodiscard]] std::uint64_t fingerprint() const override;
+
+ private:
+  using Address = std::int64_t;
+  struct Chunk {
+    std::int64_t size = 0;
+    Address region = 0;  // where its region begins: neighbours of one region merge
+    bool used = false;
+    bool retired = false;
+  };
+  using Chunks = std::map<Address, Chunk>;
+
+  std::optional<Address> find(std::int64_t rounded);
+  bool extend(std::int64_t rounded);
+  bool give_back_free_regions(std::int64_t rounded);
+  void add_region(std::int64_t bytes);
+  [[nodiscard]] std::optional<std::int64_t> from_device(std::int64_t bytes, std::int64_t rounded);
+  void insert_free(Chunks::iterator chunk);
+  Chunks::iterator merged(Chunks::iterator chunk);
+
+  BfcSettings settings_;
+  std::int64_t limit_;
+  std::int64_t next_region_;  // curr_region_allocation_bytes_
+  std::int64_t pool_ = 0;
+  std::int64_t in_use_ = 0;
+  Address next_address_;
+  Chunks chunks_;  // of all regions, by address
+  // In the order of the search. Bins by powers of two split it into runs, which one order needs
+  // not: the first chunk that is large enough is the same.
+  std::set<std::pair<std::int64_t, Address>> free_;
+};
+
+}  // namespace steelyard::vram
