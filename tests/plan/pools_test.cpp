@@ -12,7 +12,7 @@ using namespace literals;
 facts::Job gpt2_in(facts::Framework framework, std::int64_t samples) {
   facts::Job job = job_on_cards("a100-sxm-40gb", 1);
   job.framework = framework;
-  job.model.config = facts::Value("gpt2");
+  job.model.config = std::string("gpt2");
   job.train.micro_batch = samples;
   job.train.sequence_length = 512;
   job.train.precision = facts::Precision::bf16_mixed;
