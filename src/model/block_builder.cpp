@@ -134,18 +134,20 @@ void BlockBuilder::rotary_table(const std::string& name, TensorRef cos, TensorRe
 
 std::pair<TensorRef, TensorRef> BlockBuilder::rotary(const std::string& name, TensorRef q,
                                                      TensorRef k, TensorRef cos, TensorRef sin,
-                                                     std::int64_t dims) {
+                                                     std::int64_t dims, bool joins_rest) {
   Operator& op = append(OperatorKind::rotary, name, {q, k, cos, sin});
   op.rotary_dims = dims;
+  op.joins_rest = joins_rest;
   op.outputs = {tensor(name + ".q", shape(q)), tensor(name + ".k", shape(k))};
   return {op.outputs[0], op.outputs[1]};
 }
 
 std::vector<TensorRef> BlockBuilder::split(
     const std::string& name, TensorRef in,
-    const std::vector<std::pair<std::string, std::int64_t>>& parts) {
+    const std::vector<std::pair<std::string, std::int64_t>>& parts, bool gathers_parts) {
   const Shape whole = shape(in);
   Operator& op = append(OperatorKind::split, name, {in});
+  op.gathers_parts = gathers_parts;
   for (const auto& [part, size] : parts) {
     Shape out = whole;
     out.back() = size;

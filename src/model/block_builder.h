@@ -60,10 +60,12 @@ class BlockBuilder {
   void rotary_table(const std::string& name, TensorRef cos, TensorRef sin);
   // q, k -> q, k with the first `dims` dimensions of each head turned.
   std::pair<TensorRef, TensorRef> rotary(const std::string& name, TensorRef q, TensorRef k,
-                                         TensorRef cos, TensorRef sin, std::int64_t dims);
-  // Views of the last dimension, of the given sizes.
+                                         TensorRef cos, TensorRef sin, std::int64_t dims,
+                                         bool joins_rest = false);
+  // Views of the last dimension, of the given sizes; with `gathers_parts` only the first is one.
   std::vector<TensorRef> split(const std::string& name, TensorRef in,
-                               const std::vector<std::pair<std::string, std::int64_t>>& parts);
+                               const std::vector<std::pair<std::string, std::int64_t>>& parts,
+                               bool gathers_parts = false);
   // [B,S,n*d] -> [B,n,S,d], a view.
   TensorRef heads(const std::string& name, TensorRef in, std::int64_t count);
   // Queries, keys and values of multi-latent attention (OperatorKind::latent_heads).

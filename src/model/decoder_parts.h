@@ -24,6 +24,7 @@ struct AttentionPart {
   AttentionShape shape;
   std::int64_t hidden = 0;       // width of the output projection's result
   std::int64_t rotary_dims = 0;  // 0: not rotary
+  bool rotary_joins_rest = false;
   bool qkv_bias = false;
   bool out_bias = false;
   QkNorm qk_norm = QkNorm::none;

@@ -16,6 +16,8 @@ struct Falcon {
   AttentionPart attention;
   MlpPart mlp;
   bool bias = false, alibi = false, parallel = true, two_norms = false;
+  // _split_heads: qkv[:, :, :, [-2]], by a list, where key heads are fewer.
+  bool gathers_parts = false;
   double attention_dropout = 0.0, hidden_dropout = 0.0;
 };
 
@@ -43,6 +45,7 @@ Falcon read_falcon(ConfigReader& config) {
   Falcon falcon;
   const bool new_architecture = config.flag({"new_decoder_architecture"}, false);
   falcon.sizes = read_falcon_sizes(config, new_architecture);
+  falcon.gathers_parts = new_architecture || falcon.sizes.kv_heads < falcon.sizes.heads;
   falcon.bias = config.flag({"bias"}, false);
   falcon.alibi = config.flag({"alibi"}, false);
   falcon.parallel = new_architecture || config.flag({"parallel_attn"}, true);
@@ -74,7 +77,8 @@ TensorRef falcon_attention(BlockBuilder& block, TensorRef x, const Falcon& falco
   const TensorRef fused = block.linear("self_attention.query_key_value", x, sizes.hidden + 2 * keys,
                                        {.bias = falcon.bias});
   const auto qkv =
-      block.split("self_attention.split", fused, {{"q", sizes.hidden}, {"k", keys}, {"v", keys}});
+      block.split("self_attention.split", fused, {{"q", sizes.hidden}, {"k", keys}, {"v", keys}},
+                  falcon.gathers_parts);
   const TensorRef q = block.heads("self_attention.q_heads", qkv[0], sizes.heads);
   const TensorRef k = block.heads("self_attention.k_heads", qkv[1], sizes.kv_heads);
   const TensorRef v = block.heads("self_attention.v_heads", qkv[2], sizes.kv_heads);

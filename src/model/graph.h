@@ -179,10 +179,15 @@ struct Operator {
   double probability = 0.0;                          // dropout, bias_dropout_add
   std::int64_t rotary_dims = 0;  // rotary, latent_heads: dimensions of a head that turn
   bool unit_offset = false;      // rms_norm: multiplies by (1 + weight)
-  bool fused_gate_up = false;    // gated_, bias_activation: one input holds both
-  bool replicated = false;   // linear: tensor-parallel ranks hold all of it, each for its tokens
-  bool inside_next = false;  // norms: a part of the linear behind (Transformer Engine)
-  double constant = 0.0;     // scale, softcap
+  bool scales_wide = false;      // rms_norm: multiplies by the weight in fp32, then casts back
+  bool wide_tables = false;      // rotary, rotary_table: fp32 tables, what turned is cast back
+  bool joins_rest = false;       // rotary: joined with what does not turn, though nothing is left
+  // split: the parts behind the first are taken by index, into tensors of their own.
+  bool gathers_parts = false;
+  bool fused_gate_up = false;  // gated_, bias_activation: one input holds both
+  bool replicated = false;     // linear: tensor-parallel ranks hold all of it, each for its tokens
+  bool inside_next = false;    // norms: a part of the linear behind (Transformer Engine)
+  double constant = 0.0;       // scale, softcap
   // causal_lm_loss: the model's own code, before transformers had one loss for all models, takes
   // fp32 logits (llama) or leaves them in their type (gpt2).
   bool widens_logits = true;

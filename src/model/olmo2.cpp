@@ -52,6 +52,12 @@ Graph build_olmo2(ConfigReader& config, const SampleShape& sample) {
            {.norm = HeadOptions::Norm::rms,
             .norm_name = "model.norm",
             .embedding_name = "model.embed_tokens"});
+  // Olmo2RMSNorm: (weight * hidden).to(input_dtype); apply_rotary_pos_emb: q_embed.to(q_type).
+  for (Segment& segment : graph.segments) {
+    for (Block& block : segment.blocks) {
+      for (Operator& op : block.operators) op.scales_wide = op.wide_tables = true;
+    }
+  }
   return graph;
 }
 

@@ -21,6 +21,7 @@ TensorRef phi3_attention(BlockBuilder& block, TensorRef x, const Phi3& phi3) {
   const TensorRef fused = block.linear("self_attn.qkv_proj", x, queries + 2 * keys);
   const auto qkv =
       block.split("self_attn.split", fused, {{"q", queries}, {"k", keys}, {"v", keys}});
+  // torch.cat([q_rot * cos + rotate_half(q_rot) * sin, q_pass]), also where q_pass is empty.
   return add_attention_core(block, block.heads("self_attn.q_heads", qkv[0], phi3.sizes.heads),
                             block.heads("self_attn.k_heads", qkv[1], phi3.sizes.kv_heads),
                             block.heads("self_attn.v_heads", qkv[2], phi3.sizes.kv_heads),
@@ -56,6 +57,7 @@ Graph build_phi3(ConfigReader& config, const SampleShape& sample) {
                                    .tied = false});
   phi3.attention = attention_part(phi3.sizes);
   phi3.attention.rotary_dims = rotary_dims_of(config, phi3.sizes.head_dim, 1.0);
+  phi3.attention.rotary_joins_rest = true;
   phi3.attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);
   phi3.attention.shape.repeats_for_flash = true;
   phi3.attention.shape.window = config.whole({"sliding_window"}, 0, kWindowLimits);

@@ -146,7 +146,12 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   const bool wide = tape.arithmetic().compute == DType::fp32;
   const bool efficient = wide || call.variants->attention == AttentionKernel::efficient;
   const auto fused = kernel.context > 1 ? attention_over_context : fused_attention;
-  return fused(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v), kernel, efficient);
+  // mha_fwd's result is empty_like(q): where q was joined of two parts it lies in memory head by
+  // head, and so does the result, which is copied before its heads are put side by side.
+  const bool by_head = !efficient && kernel.context == 1 && call.inputs[0].dense;
+  Tensor y =
+      fused(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v), kernel, efficient);
+  return by_head ? contiguous(tape, view(std::move(y), false)) : y;
 }
 
 Tensor recomputed_attention(Tape& tape, const OperatorCall& call) {

@@ -31,6 +31,8 @@ Tensor rms_norm(Tape& tape, const OperatorCall& call) {
   Tensor wide = to(tape, x, DType::fp32);
   Tensor variance = mean(tape, pow(tape, wide), last);
   wide = mul(tape, wide, rsqrt(tape, add_constant(tape, variance)));
+  // Olmo2RMSNorm.forward: (weight * hidden_states).to(input_dtype)
+  if (call.op->scales_wide) return to(tape, mul(tape, weight, wide), before);
   if (!call.op->unit_offset) return mul(tape, weight, to(tape, wide, before));
   // GemmaRMSNorm.forward: the product with (1 + weight) is in fp32
   const Tensor gain = add_constant(tape, to(tape, weight, DType::fp32));
@@ -58,7 +60,9 @@ Tensor rotated(Tape& tape, const OperatorCall& call, const Tensor& x, const Tens
   Tensor across = mul(tape, std::move(quarter_turn), sine);
   Tensor sum = add(tape, std::move(along), std::move(across));
   sum.dense = x.dense;
-  if (head == turning) return sum;
+  if (call.op->wide_tables) sum = to(tape, std::move(sum), x.dtype);
+  const bool joins = call.op->joins_rest || call.variants->rotary == Rotary::joined;
+  if (head == turning && !joins) return sum;
   const Tensor rest = slice(tape, x, x.numel - part);
   return cat(tape, std::move(sum), rest);
 }
@@ -95,8 +99,9 @@ Tensor broadcast_operand(Tape& tape, const OperatorCall& call) {
 
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
   std::vector<Tensor> tables;
-  const DType dtype =
+  const DType own =
       tape.arithmetic().autocast ? tape.arithmetic().ambient : tape.arithmetic().compute;
+  const DType dtype = call.op->wide_tables ? DType::fp32 : own;
   for (const model::Shape& shape : call.output_shapes) {
     tables.push_back(tape.allocate(model::elements(shape), dtype, "rotary_table"));
   }
@@ -106,7 +111,12 @@ std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
 std::vector<Tensor> split_parts(Tape& tape, const OperatorCall& call) {
   std::vector<std::int64_t> numels;
   for (const model::Shape& shape : call.output_shapes) numels.push_back(model::elements(shape));
-  return split(tape, call.inputs[0], numels);
+  std::vector<Tensor> parts = split(tape, call.inputs[0], numels);
+  for (std::size_t i = 1; call.op->gathers_parts && i < parts.size(); ++i) {
+    parts[i].dense = false;
+    parts[i] = contiguous(tape, std::move(parts[i]));
+  }
+  return parts;
 }
 
 Tensor position_embedding(Tape& tape, const OperatorCall& call) {

@@ -98,11 +98,9 @@ namespace {
 
 Tensor masked_lm_loss(Tape& tape, const OperatorCall& call) {
   const Tensor& labels = call.inputs[1];
-  const LossTypes types = call.variants->loss;
+  // CrossEntropyLoss()(prediction_scores.view(-1, vocab_size), ...): as they are, unlike the causal
+  // models' (modeling_bert.py, modeling_roberta.py, modeling_distilbert.py).
   Tensor logits = call.inputs[0];
-  if (types == LossTypes::upcast || types == LossTypes::upcast_shift) {
-    logits = to(tape, std::move(logits), DType::fp32);
-  }
   const CrossEntropy kernel = call.variants->cross_entropy;
   if (kernel != CrossEntropy::eager) {
     return fused_cross_entropy(tape, std::move(logits), labels, labels.numel,

@@ -125,6 +125,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
                               {{"upcast", RmsNorm::upcast}, {"native", RmsNorm::native}}));
   STEELYARD_TRY(rotary, read<Rotary>(profile, "rotary", v.rotary,
                                      {{"rotate_half", Rotary::rotate_half},
+                                      {"joined", Rotary::joined},
                                       {"complex", Rotary::complex},
                                       {"fused", Rotary::fused}}));
   STEELYARD_TRY(

@@ -13,7 +13,8 @@ namespace steelyard::step {
 enum class RmsNorm { upcast, native, in_place };
 // q*cos + rotate_half(q)*sin | pairs as complex numbers | a kernel that turns q and k where they
 // lie | one that makes new ones and keeps its table alone
-enum class Rotary { rotate_half, complex, in_place, fused };
+// q*cos + rotate_half(q)*sin | the same, always joined with the part that does not turn | ...
+enum class Rotary { rotate_half, joined, complex, in_place, fused };
 // logits.float() in the loss | in the model, then shifted into a copy | the logits' own type
 enum class LossTypes { upcast, upcast_shift, native };
 // F.cross_entropy | one kernel that keeps the logits themselves | one that writes the gradient into
