@@ -9,6 +9,7 @@
 #include "codec/codec.h"
 #include "plan/plan.h"
 #include "report/report.h"
+#include "validate/outside.h"
 #include "validate/validate.h"
 
 namespace steelyard::cli {
@@ -19,7 +20,7 @@ namespace fs = std::filesystem;
 struct ValidateOptions {
   std::vector<std::string> paths;
   std::string only, source, confidence;
-  std::string markdown;
+  std::string markdown, notes;
   bool json = false;
 };
 
@@ -105,7 +106,13 @@ Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& o
   const validate::Selection selection{.only = facts::from_name<facts::QuantityGroup>(options.only),
                                       .source = options.source,
                                       .confidence = options.confidence};
-  const facts::Validation validation = validate::compare(files, selection, planner);
+  facts::Validation validation = validate::compare(files, selection, planner);
+  std::vector<facts::CaseNote> notes;
+  if (!options.notes.empty()) {
+    STEELYARD_TRY(read, codec::read_case_notes(options.notes));
+    notes = std::move(read);
+  }
+  validation.outside = validate::outside(validation, notes);
   if (!options.markdown.empty()) {
     STEELYARD_CHECK(write_file(options.markdown, report::validation_markdown(validation)));
   }
@@ -127,7 +134,8 @@ void add_validate(CLI::App& tree, Session& session) {
                   {"steelyard validate validation/cases",
                    "steelyard validate validation/cases --only vram --confidence high",
                    "steelyard validate validation/cases --source torchtitan --json",
-                   "steelyard validate validation/cases --markdown docs/validation.md"});
+                   "steelyard validate validation/cases --notes validation/notes.toml --markdown "
+                   "docs/validation.md"});
   const auto options = std::make_shared<ValidateOptions>();
   command.add_option("path", options->paths, "Case files, or folders of them")
       ->type_name("FILE_OR_FOLDER")
@@ -138,6 +146,8 @@ void add_validate(CLI::App& tree, Session& session) {
       ->type_name("NAME");
   command.add_option("--confidence", options->confidence, "Cases of one confidence")
       ->type_name("high|medium|low");
+  command.add_option("--notes", options->notes, "What is known of predictions that are far off")
+      ->type_name("FILE");
   command.add_option("--markdown", options->markdown, "Also write the table to this file")
       ->type_name("FILE");
   command.add_flag("--json", options->json, "As JSON (schema steelyard.validation/1)");

@@ -8,6 +8,7 @@
 namespace steelyard::codec {
 
 inline constexpr const char* kCasesSchema = "steelyard.cases/1";
+inline constexpr const char* kNotesSchema = "steelyard.notes/1";
 inline constexpr const char* kValidationSchema = "steelyard.validation/1";
 
 // Where the cases of a file, or one case, come from.
@@ -20,6 +21,10 @@ struct WrittenCase {
   facts::Case kept;
   std::optional<std::string> quote;
   std::optional<CaseSource> source;
+};
+
+struct WrittenNotes {
+  std::vector<facts::CaseNote> notes;
 };
 
 struct WrittenCases {
@@ -123,6 +128,25 @@ inline constexpr auto fits_fields = [](auto& v, auto& f) {
   v.key("false_negative", f.false_negative, about("fits, but was predicted not to"));
 };
 
+inline constexpr auto note_fields = [](auto& v, auto& n) {
+  v.key("cases", n.cases, required(about("ids; * stands for any characters")));
+  v.key("quantities", n.quantities, about("keys of `measured`; none: all"));
+  v.key("reason", n.reason, required(about("why the prediction is far off")));
+};
+
+inline constexpr auto notes_fields = [](auto& v, auto& file) {
+  v.constant("schema", kNotesSchema);
+  v.list("notes", file.notes, note_fields, about("one per reason"));
+};
+
+inline constexpr auto outside_fields = [](auto& v, auto& o) {
+  v.key("group", o.group, about("vram, ram or pace"));
+  v.key("reason", o.reason, about("empty: none found yet"));
+  v.key("figures", o.figures, about("beyond the group's bound"));
+  v.key("worst", o.worst, about("error, ratio"));
+  v.key("cases", o.cases, about("ids"));
+};
+
 inline constexpr auto validation_fields = [](auto& v, auto& all) {
   v.constant("schema", kValidationSchema);
   v.list("cases", all.cases, comparison_fields, about("one per case and quantity"));
@@ -130,6 +154,7 @@ inline constexpr auto validation_fields = [](auto& v, auto& all) {
   v.list("summary", all.summary, summary_fields, about("by source, group and confidence"));
   v.list("overall", all.overall, overall_fields, about("by group"));
   v.table("fits", all.fits, fits_fields, about("the verdict as a confusion matrix"));
+  v.list("outside", all.outside, outside_fields, about("figures beyond their bound, by reason"));
 };
 
 }  // namespace steelyard::codec

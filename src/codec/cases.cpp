@@ -96,6 +96,25 @@ Result<facts::CaseFile> read_cases(const std::filesystem::path& path) {
   return keep(std::move(written), path);
 }
 
+Result<std::vector<facts::CaseNote>> read_case_notes(const std::filesystem::path& path) {
+  STEELYARD_TRY(document, read_document(path));
+  if (document.value.as_object() == nullptr) {
+    Error error = wrong(document.value, "a table with \"schema\" and \"notes\"");
+    error.subject = "notes";
+    error.file = path.string();
+    return fail(std::move(error));
+  }
+  WrittenNotes written;
+  Reading reading;
+  reading.file = path.string();
+  reading.lines = &document.lines;
+  Reader reader(reading, document.value.as_object(), "");
+  notes_fields(reader, written);
+  reader.finish();
+  STEELYARD_CHECK(reading.outcome());
+  return std::move(written.notes);
+}
+
 facts::Value to_value(const facts::Validation& validation) {
   facts::Validation copy = validation;
   Writer writer;

@@ -58,6 +58,9 @@ enum class Format { json, toml };
 [[nodiscard]] facts::Value to_value(const facts::Plan& plan);    // schema steelyard.plan/1
 [[nodiscard]] facts::Value to_value(const facts::VramWhy& why);  // schema steelyard.why/1
 [[nodiscard]] Result<facts::CaseFile> read_cases(const std::filesystem::path& file);
+// What is known about predictions that are far off.
+[[nodiscard]] Result<std::vector<facts::CaseNote>> read_case_notes(
+    const std::filesystem::path& file);
 [[nodiscard]] facts::Value to_value(const facts::Validation& validation);
 
 // JSON Schemas (draft 2020-12 vocabulary, valid for draft 7 validators too).

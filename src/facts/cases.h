@@ -95,12 +95,29 @@ struct FitsConfusion {
   std::int64_t true_positive = 0, true_negative = 0, false_positive = 0, false_negative = 0;
 };
 
+// Why predictions of some cases are far off, as a person found out (schema steelyard.notes/1).
+struct CaseNote {
+  std::vector<std::string> cases;       // ids; "*" stands for any characters
+  std::vector<std::string> quantities;  // empty: all
+  std::string reason;
+};
+
+// Figures of one group beyond its bound that share a reason.
+struct Outside {
+  QuantityGroup group = QuantityGroup::vram;
+  std::string reason;  // empty: none found yet
+  std::int64_t figures = 0;
+  Ratio worst;                     // with sign
+  std::vector<std::string> cases;  // their ids, each once
+};
+
 struct Validation {
   std::vector<Comparison> cases;
   std::vector<UnsupportedCase> unsupported;
   std::vector<ErrorSummary> summary;
   std::vector<ErrorSummary> overall;
   FitsConfusion fits;
+  std::vector<Outside> outside;
 };
 
 }  // namespace steelyard::facts

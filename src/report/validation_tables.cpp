@@ -141,6 +141,21 @@ TextTable unsupported_table(const facts::Validation& validation, const TableLimi
   return table;
 }
 
+TextTable outside_table(const facts::Validation& validation, const TableLimits& limits) {
+  TextTable table({{"quantity"},
+                   {"figures", Align::right},
+                   {"worst", Align::right},
+                   {"reason found"},
+                   {"for example"}});
+  for (const facts::Outside& group : validation.outside) {
+    const std::string reason = group.reason.empty() ? "none yet" : printable(group.reason);
+    table.add({std::string(name_of(group.group)), grouped(group.figures),
+               signed_percent(group.worst), shortened(reason, limits.reason),
+               shortened(some_of(group.cases, limits.examples), limits.id)});
+  }
+  return table;
+}
+
 }  // namespace
 
 ValidationTables validation_tables(const facts::Validation& validation, const TableLimits& limits) {
@@ -148,6 +163,7 @@ ValidationTables validation_tables(const facts::Validation& validation, const Ta
           .sources = sources_table(validation),
           .worst = worst_table(validation, limits),
           .fits = fits_table(validation.fits),
+          .outside = outside_table(validation, limits),
           .unsupported = unsupported_table(validation, limits)};
 }
 

@@ -40,8 +40,8 @@ std::string validation_markdown(const facts::Validation& validation) {
   const ValidationTables tables = validation_tables(validation, {});
   std::string text =
       "# Predictions against measurements\n\n"
-      "Written by `steelyard validate validation/cases --markdown docs/validation.md`; do not edit "
-      "by hand.\n\n" +
+      "Written by `steelyard validate validation/cases --notes validation/notes.toml --markdown "
+      "docs/validation.md`; do not edit by hand.\n\n" +
       validation_headline(validation) + "\n\n" + kErrorMeaning + "\n";
   const auto add = [&](std::string_view title, const TextTable& table) {
     if (table.empty()) return;
@@ -51,6 +51,7 @@ std::string validation_markdown(const facts::Validation& validation) {
   add("By source", tables.sources);
   add("The five largest errors of each quantity", tables.worst);
   add("Does it fit", tables.fits);
+  add("Beyond the bounds", tables.outside);
   add("Not planned", tables.unsupported);
   return text;
 }

@@ -14,16 +14,26 @@ namespace steelyard::vram::blocks {
 using Index = std::int32_t;  // of a block in the store
 constexpr Index kNone = -1;
 
-// The order in which PyTorch looks for a free block (BlockComparatorSize).
+// The order in which PyTorch looks for a free block (BlockComparatorSize): stream, size, address.
+// The first two are one number, so that a comparison is cheap.
 struct FreeKey {
-  int stream;
-  std::int64_t size;
+  static constexpr int kSizeBits = 59;  // no device has more than 2^58 bytes
+
+  FreeKey(int stream, std::int64_t size, std::int64_t at, Index index)
+      : order((static_cast<std::uint64_t>(stream) << kSizeBits) + static_cast<std::uint64_t>(size)),
+        address(at),
+        block(index) {}
+
+  std::uint64_t order;
   std::int64_t address;
   Index block;
 
+  [[nodiscard]] int stream() const { return static_cast<int>(order >> kSizeBits); }
+  [[nodiscard]] std::int64_t size() const {
+    return static_cast<std::int64_t>(order & ((std::uint64_t{1} << kSizeBits) - 1));
+  }
   friend bool operator<(const FreeKey& a, const FreeKey& b) {
-    if (a.size != b.size && a.stream == b.stream) return a.size < b.size;
-    return std::tie(a.stream, a.size, a.address) < std::tie(b.stream, b.size, b.address);
+    return a.order < b.order || (a.order == b.order && a.address < b.address);
   }
 };
 
@@ -32,6 +42,7 @@ struct FreeKey {
 class FreeSet {
  public:
   using iterator = std::vector<FreeKey>::const_iterator;
+  using Place = std::ptrdiff_t;  // of a key in the order
 
   [[nodiscard]] iterator begin() const { return keys_.begin(); }
   [[nodiscard]] iterator end() const { return keys_.end(); }
@@ -39,10 +50,23 @@ class FreeSet {
   [[nodiscard]] iterator lower_bound(const FreeKey& key) const {
     return std::lower_bound(keys_.begin(), keys_.end(), key);
   }
+  [[nodiscard]] Place place_of(const FreeKey& key) const { return lower_bound(key) - begin(); }
   void insert(const FreeKey& key) { keys_.insert(lower_bound(key), key); }
-  // The place of the next block, which stays a valid iterator.
-  iterator erase(iterator at) { return keys_.erase(at); }
+  void erase(Place place) { keys_.erase(keys_.begin() + place); }
   void erase(const FreeKey& key) { keys_.erase(lower_bound(key)); }
+  // The key at that place goes, the new one comes: only what lies between them moves.
+  void replace(Place place, const FreeKey& key) {
+    const auto old = keys_.begin() + place;
+    if (*old < key) {
+      const auto to = std::lower_bound(old + 1, keys_.end(), key);
+      std::move(old + 1, to, old);
+      *(to - 1) = key;
+    } else {
+      const auto to = std::lower_bound(keys_.begin(), old, key);
+      std::move_backward(to, old, old + 1);
+      *to = key;
+    }
+  }
 
  private:
   std::vector<FreeKey> keys_;

@@ -3,38 +3,21 @@
 #include <algorithm>
 #include <bit>
 #include <cassert>
-#include <limits>
 #include <utility>
 #include <vector>
 
 #include "base/fingerprint.h"
-#include "vram/allocator_blocks.h"
+#include "vram/allocator_implementation.h"
 
 namespace steelyard::vram {
-
-using blocks::Block;
-using blocks::BlockStore;
-using blocks::FreeKey;
-using blocks::FreeSet;
-using blocks::Index;
-using blocks::kNone;
-using blocks::Pool;
-using blocks::PoolKind;
 
 namespace {
 
 // c10/cuda/CUDACachingAllocator.cpp of PyTorch 2.6: the constants of the same names.
 constexpr std::int64_t kMinBlockSize = 512;
 constexpr std::int64_t kSmallSize = std::int64_t{1} << 20;
-constexpr std::int64_t kSmallBuffer = std::int64_t{2} << 20;
-constexpr std::int64_t kLargeBuffer = std::int64_t{20} << 20;
 constexpr std::int64_t kMinLargeAlloc = std::int64_t{10} << 20;
 constexpr std::int64_t kRoundLarge = std::int64_t{2} << 20;
-
-// A device "without a limit" still needs address ranges for expandable segments: 2^58 bytes leave
-// room for eight (two pools, four streams) inside of 63 bits.
-constexpr std::int64_t kUnlimitedDevice = std::int64_t{1} << 58;
-constexpr std::int64_t kFirstAddress = std::int64_t{1} << 40;
 
 int floor_log2(std::int64_t n) {
   return static_cast<int>(std::bit_width(static_cast<std::uint64_t>(n))) - 1;
@@ -54,80 +37,7 @@ std::int64_t segment_size(std::int64_t rounded) {
   return rounded < kMinLargeAlloc ? kLargeBuffer : round_up(rounded, kRoundLarge);
 }
 
-// Expandable segments are mapped by pages.
-std::int64_t page_size(PoolKind kind) {
-  return kind == PoolKind::small ? kSmallBuffer : kLargeBuffer;
-}
-
 }  // namespace
-
-class CachingAllocator::Implementation {
- public:
-  explicit Implementation(AllocatorSettings settings)
-      : settings_(settings),
-        capacity_(settings.device_bytes ? settings.device_bytes->value() : kUnlimitedDevice),
-        max_split_size_(settings.max_split_size ? settings.max_split_size->value()
-                                                : std::numeric_limits<std::int64_t>::max()) {
-    assert(capacity_ >= 0 && capacity_ <= kUnlimitedDevice);
-  }
-
-  Index allocate(std::int64_t requested, int stream);
-  void free(Index index);
-  void add_capacity(std::int64_t room) { capacity_ = reserved_ + round_up(room, kRoundLarge); }
-  void retire(Index index) {
-    allocated_ -= blocks_[index].size;
-    blocks_[index].retired = true;
-  }
-  void empty_cache();
-
-  [[nodiscard]] std::int64_t allocated() const { return allocated_; }
-  [[nodiscard]] std::int64_t reserved() const { return reserved_; }
-  [[nodiscard]] std::int64_t size_of(Index index) const { return blocks_[index].size; }
-  [[nodiscard]] std::int64_t address_of(Index index) const { return blocks_[index].address; }
-  [[nodiscard]] std::uint64_t fingerprint() const;
-
- private:
-  [[nodiscard]] std::int64_t rounded(std::int64_t requested) const;
-  Pool& pool_of(const Block& block) { return pool(block.pool); }
-  Pool& pool(PoolKind kind) { return kind == PoolKind::small ? small_ : large_; }
-
-  Index find_free(PoolKind kind, std::int64_t size, int stream);
-  Index new_block(PoolKind kind, std::int64_t size, int stream);
-  Index split(Index index, std::int64_t size);
-  void merge(Index into, Index from);
-  [[nodiscard]] bool may_split(const Block& block, std::int64_t size) const;
-
-  void insert_free(Index index);
-  void remove_free(Index index) { pool_of(blocks_[index]).free.erase(key_of(index)); }
-  [[nodiscard]] FreeKey key_of(Index index) const {
-    const Block& block = blocks_[index];
-    return {block.stream, block.size, block.address, index};
-  }
-  void insert_unmapped(Index index);
-  void remove_unmapped(Index index);
-
-  bool release_oversize(PoolKind kind, std::int64_t size, int stream);
-  void release_segment(Index index);
-
-  [[nodiscard]] std::int64_t grown_size(Index index) const;
-  Index expand(PoolKind kind, std::int64_t size, int stream);
-  Index find_expandable(PoolKind kind, std::int64_t size, int stream);
-  Index new_address_range(PoolKind kind, int stream);
-  bool map(Index index, std::int64_t size);
-  void unmap(Index index);
-  Index cut(Index index, std::int64_t size);
-
-  AllocatorSettings settings_;
-  std::int64_t capacity_;
-  std::int64_t max_split_size_;
-  std::int64_t device_used_ = 0;
-  std::int64_t allocated_ = 0;
-  std::int64_t reserved_ = 0;
-  std::int64_t next_address_ = kFirstAddress;
-  BlockStore blocks_;
-  Pool small_;
-  Pool large_;
-};
 
 std::int64_t CachingAllocator::Implementation::rounded(std::int64_t requested) const {
   if (requested < kMinBlockSize) return kMinBlockSize;
@@ -148,8 +58,8 @@ Index CachingAllocator::Implementation::allocate(std::int64_t requested, int str
   }
   const std::int64_t size = rounded(requested);
   const PoolKind kind = size <= kSmallSize ? PoolKind::small : PoolKind::large;
-  Index index = find_free(kind, size, stream);
-  if (index == kNone) index = new_block(kind, size, stream);
+  if (const auto place = find_free(kind, size, stream)) return take_free(kind, *place, size);
+  Index index = new_block(kind, size, stream);
   if (index == kNone && release_oversize(kind, size, stream)) index = new_block(kind, size, stream);
   if (index == kNone) {
     empty_cache();
@@ -157,9 +67,7 @@ Index CachingAllocator::Implementation::allocate(std::int64_t requested, int str
   }
   if (index == kNone) return kNone;
   if (may_split(blocks_[index], size)) index = split(index, size);
-  blocks_[index].used = true;
-  allocated_ += blocks_[index].size;
-  return index;
+  return use(index);
 }
 
 void CachingAllocator::Implementation::free(Index index) {
@@ -167,31 +75,67 @@ void CachingAllocator::Implementation::free(Index index) {
   assert(block.used);
   block.used = false;
   if (!std::exchange(block.retired, false)) allocated_ -= block.size;
-  merge(index, block.previous);
-  merge(index, block.next);
-  insert_free(index);
+  // What it merges with is in the free blocks already: one of them gives its place to the whole.
+  FreeSet& free = pool_of(block).free;
+  std::optional<FreeSet::Place> place;
+  for (const Index neighbour : {block.previous, block.next}) {
+    if (!may_merge(block, neighbour)) continue;
+    const FreeSet::Place its = free.place_of(key_of(neighbour));
+    join(index, neighbour);
+    if (place) {
+      free.erase(its);
+      if (its < *place) --*place;
+    } else {
+      place = its;
+    }
+  }
+  if (place) {
+    free.replace(*place, key_of(index));
+  } else {
+    free.insert(key_of(index));
+  }
 }
 
 // --- Best fit, split and merge
-Index CachingAllocator::Implementation::find_free(PoolKind kind, std::int64_t size, int stream) {
-  FreeSet& free = pool(kind).free;
+std::optional<FreeSet::Place> CachingAllocator::Implementation::find_free(PoolKind kind,
+                                                                          std::int64_t size,
+                                                                          int stream) {
+  const FreeSet& free = pool(kind).free;
   auto found = free.lower_bound({stream, size, 0, kNone});
-  if (found == free.end() || found->stream != stream) return kNone;
+  if (found == free.end() || found->stream() != stream) return {};
   if (settings_.expandable_segments) {
     // A block before an unmapped range counts with all that it could grow to, so that it is spared.
-    for (auto other = std::next(found); other != free.end() && other->stream == stream &&
+    for (auto other = std::next(found); other != free.end() && other->stream() == stream &&
                                         grown_size(other->block) < grown_size(found->block);
          ++other) {
       found = other;
     }
   }
-  const Index index = found->block;
-  const std::int64_t block_size = blocks_[index].size;
-  if (size < max_split_size_ && block_size >= max_split_size_) return kNone;
+  const std::int64_t block_size = found->size();
+  if (size < max_split_size_ && block_size >= max_split_size_) return {};
   if (size >= max_split_size_ && block_size >= size + settings_.max_non_split_rounding.value()) {
-    return kNone;
+    return {};
   }
-  free.erase(found);
+  return found - free.begin();
+}
+
+// A free block for `size` bytes; what it has more may stay free in its place.
+Index CachingAllocator::Implementation::take_free(PoolKind kind, FreeSet::Place place,
+                                                  std::int64_t size) {
+  FreeSet& free = pool(kind).free;
+  const Index index = (free.begin() + place)->block;
+  if (!may_split(blocks_[index], size)) {
+    free.erase(place);
+    return use(index);
+  }
+  const Index low = cut(index, size);
+  free.replace(place, key_of(index));
+  return use(low);
+}
+
+Index CachingAllocator::Implementation::use(Index index) {
+  blocks_[index].used = true;
+  allocated_ += blocks_[index].size;
   return index;
 }
 
@@ -223,16 +167,24 @@ Index CachingAllocator::Implementation::cut(Index index, std::int64_t size) {
   return low;
 }
 
+bool CachingAllocator::Implementation::may_merge(const Block& block, Index from) const {
+  return from != kNone && !blocks_[from].used && blocks_[from].mapped == block.mapped;
+}
+
 void CachingAllocator::Implementation::merge(Index into, Index from) {
-  if (from == kNone) return;
-  Block& block = blocks_[into];
-  const Block& gone = blocks_[from];
-  if (gone.used || gone.mapped != block.mapped) return;
-  if (gone.mapped) {
+  if (!may_merge(blocks_[into], from)) return;
+  if (blocks_[from].mapped) {
     remove_free(from);
   } else {
     remove_unmapped(from);
   }
+  join(into, from);
+}
+
+// `from`, in no set any more or about to leave it, becomes a part of its neighbour.
+void CachingAllocator::Implementation::join(Index into, Index from) {
+  Block& block = blocks_[into];
+  const Block& gone = blocks_[from];
   if (block.previous == from) {
     block.address = gone.address;
     block.previous = gone.previous;
@@ -291,15 +243,15 @@ bool CachingAllocator::Implementation::release_oversize(PoolKind kind, std::int6
   FreeSet& free = pool(kind).free;
   const std::int64_t wanted = std::max(size, max_split_size_);
   auto place = free.lower_bound({stream, wanted, 0, kNone});
-  if (place != free.end() && place->stream == stream) {
+  if (place != free.end() && place->stream() == stream) {
     release_segment(place->block);
     return true;
   }
   std::int64_t released = 0;
   while (place != free.begin() && released < wanted) {
     --place;
-    if (place->stream != stream || place->size < max_split_size_) break;
-    released += place->size;
+    if (place->stream() != stream || place->size() < max_split_size_) break;
+    released += place->size();
     release_segment(place->block);  // `place` is then the next one's
   }
   return released >= wanted;
@@ -320,119 +272,12 @@ void CachingAllocator::Implementation::empty_cache() {
   }
 }
 
-// --- Expandable segments: one address range per pool and stream, mapped page by page
-
-std::int64_t CachingAllocator::Implementation::grown_size(Index index) const {
-  const Block& block = blocks_[index];
-  if (block.next == kNone || blocks_[block.next].mapped) return block.size;
-  return block.size + blocks_[block.next].size;
-}
-
-Index CachingAllocator::Implementation::expand(PoolKind kind, std::int64_t size, int stream) {
-  Index index = find_expandable(kind, size, stream);
-  if (index == kNone) index = new_address_range(kind, stream);
-  if (!blocks_[index].mapped && !map(index, std::min(blocks_[index].size, size))) return kNone;
-  while (blocks_[index].size < size) {
-    const Index next = blocks_[index].next;
-    if (!map(next, std::min(size - blocks_[index].size, blocks_[next].size))) return kNone;
-    index = next;  // it has absorbed its mapped predecessor
-  }
-  remove_free(index);
-  return index;
-}
-
-// The lowest unmapped range which, with its free neighbours, could hold `size` bytes; the free
-// block just before it when there is one.
-Index CachingAllocator::Implementation::find_expandable(PoolKind kind, std::int64_t size,
-                                                        int stream) {
-  const auto& unmapped = pool(kind).unmapped;
-  for (auto key = unmapped.lower_bound({stream, 0, kNone});
-       key != unmapped.end() && key->stream == stream; ++key) {
-    const Index before = blocks_[key->block].previous;
-    const Index first = before != kNone && !blocks_[before].used ? before : key->block;
-    std::int64_t room = 0;
-    for (Index at = first; room < size && at != kNone && !blocks_[at].used; at = blocks_[at].next) {
-      room += blocks_[at].size;
-    }
-    if (room >= size) return first;
-  }
-  return kNone;
-}
-
-// 1 1/8 of the device, so that one range is enough however it is fragmented.
-Index CachingAllocator::Implementation::new_address_range(PoolKind kind, int stream) {
-  Block range;
-  range.address = range.segment_begin = next_address_;
-  range.size = round_up(capacity_ + capacity_ / 8, page_size(kind));
-  range.stream = stream;
-  range.pool = kind;
-  range.mapped = false;
-  next_address_ = checked_add(next_address_, range.size);
-  const Index index = blocks_.add(range);
-  insert_unmapped(index);
-  return index;
-}
-
-// Maps whole pages for the first `size` bytes of an unmapped block and merges them with their free
-// neighbours; the result is in the free set. False, and nothing changed, when the device is full.
-bool CachingAllocator::Implementation::map(Index index, std::int64_t size) {
-  const std::int64_t bytes = round_up(size, page_size(blocks_[index].pool));
-  if (bytes > capacity_ - device_used_) return false;
-  device_used_ += bytes;
-  reserved_ += bytes;
-  remove_unmapped(index);
-  if (bytes < blocks_[index].size) {
-    Block rest = blocks_[index];
-    rest.address += bytes;
-    rest.size -= bytes;
-    rest.previous = index;
-    const Index after = blocks_.add(rest);
-    if (rest.next != kNone) blocks_[rest.next].previous = after;
-    blocks_[index].next = after;
-    blocks_[index].size = bytes;
-    insert_unmapped(after);
-  }
-  blocks_[index].mapped = true;
-  merge(index, blocks_[index].previous);
-  merge(index, blocks_[index].next);
-  insert_free(index);
-  return true;
-}
-
-// Gives the whole pages inside a free block back to the device; the ends remain free blocks.
-void CachingAllocator::Implementation::unmap(Index index) {
-  const Block block = blocks_[index];
-  const std::int64_t page = page_size(block.pool);
-  const std::int64_t begin =
-      block.segment_begin + round_up(block.address - block.segment_begin, page);
-  const std::int64_t end =
-      block.segment_begin + (block.address + block.size - block.segment_begin) / page * page;
-  if (begin >= end) return;
-  remove_free(index);
-  if (begin > block.address) insert_free(cut(index, begin - block.address));
-  Index unmapped = index;
-  if (block.address + block.size > end) {
-    unmapped = cut(index, end - begin);
-    insert_free(index);
-  }
-  blocks_[unmapped].mapped = false;
-  merge(unmapped, blocks_[unmapped].previous);
-  merge(unmapped, blocks_[unmapped].next);
-  device_used_ -= end - begin;
-  reserved_ -= end - begin;
-  if (blocks_[unmapped].previous == kNone && blocks_[unmapped].next == kNone) {
-    blocks_.remove(unmapped);  // a wholly unmapped range is given up
-  } else {
-    insert_unmapped(unmapped);
-  }
-}
-
 std::uint64_t CachingAllocator::Implementation::fingerprint() const {
   Fingerprint print;
   print.add(device_used_);
   for (const Pool* pool : {&small_, &large_}) {
     for (const FreeKey& key : pool->free) {
-      print.add(key.size + key.stream);  // sizes are multiples of 512
+      print.add(static_cast<std::int64_t>(key.order));
       print.add(key.address);
     }
     for (const auto& key : pool->unmapped) print.add(key.address);
@@ -469,7 +314,8 @@ void CachingAllocator::retire(BlockId block) {
 }
 
 BlockId CachingAllocator::allocate_beyond(Bytes requested, int stream) {
-  implementation_->add_capacity(segment_size(std::max(requested.value(), kSmallSize + 1)));
+  const std::int64_t segment = segment_size(std::max(requested.value(), kSmallSize + 1));
+  implementation_->add_capacity(round_up(segment, kRoundLarge));
   return allocate(requested, stream);
 }
 

@@ -1,0 +1,105 @@
+// What the simulated caching allocator keeps, for the two files that implement it: blocks of
+// cudaMalloc's segments (caching_allocator.cpp) and of expandable ones (expandable_segments.cpp).
+#pragma once
+
+#include <cassert>
+#include <cstdint>
+#include <limits>
+#include <optional>
+
+#include "vram/allocator_blocks.h"
+#include "vram/caching_allocator.h"
+
+namespace steelyard::vram {
+
+using blocks::Block;
+using blocks::BlockStore;
+using blocks::FreeKey;
+using blocks::FreeSet;
+using blocks::Index;
+using blocks::kNone;
+using blocks::Pool;
+using blocks::PoolKind;
+
+// c10/cuda/CUDACachingAllocator.cpp of PyTorch 2.6: the constants of the same names.
+constexpr std::int64_t kSmallBuffer = std::int64_t{2} << 20;
+constexpr std::int64_t kLargeBuffer = std::int64_t{20} << 20;
+
+// A device "without a limit" still needs address ranges for expandable segments: 2^58 bytes leave
+// room for eight (two pools, four streams) inside of 63 bits.
+constexpr std::int64_t kUnlimitedDevice = std::int64_t{1} << 58;
+constexpr std::int64_t kFirstAddress = std::int64_t{1} << 40;
+
+class CachingAllocator::Implementation {
+ public:
+  explicit Implementation(AllocatorSettings settings)
+      : settings_(settings),
+        capacity_(settings.device_bytes ? settings.device_bytes->value() : kUnlimitedDevice),
+        max_split_size_(settings.max_split_size ? settings.max_split_size->value()
+                                                : std::numeric_limits<std::int64_t>::max()) {
+    assert(capacity_ >= 0 && capacity_ <= kUnlimitedDevice);
+  }
+
+  Index allocate(std::int64_t requested, int stream);
+  void free(Index index);
+  void add_capacity(std::int64_t room) { capacity_ = reserved_ + room; }
+  void retire(Index index) {
+    allocated_ -= blocks_[index].size;
+    blocks_[index].retired = true;
+  }
+  void empty_cache();
+
+  [[nodiscard]] std::int64_t allocated() const { return allocated_; }
+  [[nodiscard]] std::int64_t reserved() const { return reserved_; }
+  [[nodiscard]] std::int64_t size_of(Index index) const { return blocks_[index].size; }
+  [[nodiscard]] std::int64_t address_of(Index index) const { return blocks_[index].address; }
+  [[nodiscard]] std::uint64_t fingerprint() const;
+
+ private:
+  [[nodiscard]] std::int64_t rounded(std::int64_t requested) const;
+  Pool& pool_of(const Block& block) { return pool(block.pool); }
+  Pool& pool(PoolKind kind) { return kind == PoolKind::small ? small_ : large_; }
+
+  std::optional<FreeSet::Place> find_free(PoolKind kind, std::int64_t size, int stream);
+  Index take_free(PoolKind kind, FreeSet::Place place, std::int64_t size);
+  Index new_block(PoolKind kind, std::int64_t size, int stream);
+  Index split(Index index, std::int64_t size);
+  Index use(Index index);
+  [[nodiscard]] bool may_merge(const Block& block, Index from) const;
+  void merge(Index into, Index from);
+  void join(Index into, Index from);
+  [[nodiscard]] bool may_split(const Block& block, std::int64_t size) const;
+
+  void insert_free(Index index);
+  void remove_free(Index index) { pool_of(blocks_[index]).free.erase(key_of(index)); }
+  [[nodiscard]] FreeKey key_of(Index index) const {
+    const Block& block = blocks_[index];
+    return {block.stream, block.size, block.address, index};
+  }
+  void insert_unmapped(Index index);
+  void remove_unmapped(Index index);
+
+  bool release_oversize(PoolKind kind, std::int64_t size, int stream);
+  void release_segment(Index index);
+
+  [[nodiscard]] std::int64_t grown_size(Index index) const;
+  Index expand(PoolKind kind, std::int64_t size, int stream);
+  Index find_expandable(PoolKind kind, std::int64_t size, int stream);
+  Index new_address_range(PoolKind kind, int stream);
+  bool map(Index index, std::int64_t size);
+  void unmap(Index index);
+  Index cut(Index index, std::int64_t size);
+
+  AllocatorSettings settings_;
+  std::int64_t capacity_;
+  std::int64_t max_split_size_;
+  std::int64_t device_used_ = 0;
+  std::int64_t allocated_ = 0;
+  std::int64_t reserved_ = 0;
+  std::int64_t next_address_ = kFirstAddress;
+  BlockStore blocks_;
+  Pool small_;
+  Pool large_;
+};
+
+}  // namespace steelyard::vram
