@@ -61,9 +61,26 @@ Result<void> write_whole(const std::string& file, const std::string& text) {
   return fail(unwritable(file));
 }
 
+// `plan --timeline job.json` means the job, not the file to write over.
+bool holds_other_json(const std::string& file) {
+  constexpr std::size_t kHead = 1024;  // a trace says what it is in its first lines
+  std::ifstream in(file, std::ios::binary);
+  std::string head(kHead, '\0');
+  in.read(head.data(), static_cast<std::streamsize>(head.size()));
+  head.resize(static_cast<std::size_t>(in.gcount()));
+  return !head.empty() && head.find("\"traceEvents\"") == std::string::npos;
+}
+
 }  // namespace
 
 Result<void> check_timeline_file(const std::string& file) {
+  if (file.ends_with(".json") && holds_other_json(file)) {
+    return fail({.code = ErrorCode::bad_input,
+                 .subject = "--timeline",
+                 .found = "\"" + printable(file) + "\", which exists and is no trace",
+                 .accepted = "a new file, or a trace to write anew",
+                 .hint = "the job file stands before --timeline"});
+  }
   if (file.empty() || file.ends_with(".html") || file.ends_with(".json") ||
       file.ends_with(".json.gz")) {
     return {};

@@ -68,5 +68,13 @@ TEST_F(Timeline, RefusesWhatItCannotWrite) {
   EXPECT_EQ(files(), 0U);
 }
 
+// `plan --timeline job.json`: the job is not written over.
+TEST_F(Timeline, RefusesToWriteOverAnotherFile) {
+  std::ofstream(folder_ / "job.json") << R"({"train": {}})";
+  EXPECT_EQ(plan((folder_ / "job.json").string()), ExitStatus::bad_input);
+  EXPECT_THAT(err_.str(), HasSubstr("is no trace"));
+  EXPECT_EQ(content("job.json"), R"({"train": {}})");
+}
+
 }  // namespace
 }  // namespace steelyard::cli
