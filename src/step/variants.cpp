@@ -75,6 +75,15 @@ Result<void> read_context(const facts::FrameworkProfile& profile,
   return {};
 }
 
+// A loss in chunks holds all of them until backward, or computes the gradients of each at once.
+Result<void> read_chunks(const facts::FrameworkProfile& profile, const facts::TrainKeys& train,
+                         Variants& v) {
+  STEELYARD_TRY(at_once, read<bool>(profile, "chunked_loss", false,
+                                    {{"until_backward", false}, {"gradients_at_once", true}}));
+  if (train.loss == facts::Loss::chunked && at_once) v.head = HeadLoss::fused;
+  return {};
+}
+
 // Where the loss is computed, and what becomes of the outputs.
 Result<void> read_outputs(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(in_model, read<bool>(profile, "loss_place", v.loss_in_model,
@@ -185,6 +194,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
                                     {{"sharded", true}, {"as_it_is", false}}));
   if (sharded && parallel.tensor > 1) v.cross_entropy = CrossEntropy::sharded;
   apply(train, v);
+  STEELYARD_CHECK(read_chunks(profile, train, v));
   return v;
 }
 
