@@ -130,7 +130,7 @@ inline constexpr auto fits_fields = [](auto& v, auto& f) {
 
 inline constexpr auto note_fields = [](auto& v, auto& n) {
   v.key("cases", n.cases, required(about("ids; * stands for any characters")));
-  v.key("quantities", n.quantities, about("keys of `measured`; none: all"));
+  v.key("quantities", n.quantities, about("names, with stars as well; none: all"));
   v.key("reason", n.reason, required(about("why the prediction is far off")));
 };
 

@@ -98,7 +98,7 @@ struct FitsConfusion {
 // Why predictions of some cases are far off, as a person found out (schema steelyard.notes/1).
 struct CaseNote {
   std::vector<std::string> cases;       // ids; "*" stands for any characters
-  std::vector<std::string> quantities;  // empty: all
+  std::vector<std::string> quantities;  // the same; empty: all
   std::string reason;
 };
 

@@ -9,7 +9,7 @@ namespace steelyard::validate {
 namespace {
 
 bool speaks_of(const facts::CaseNote& note, const facts::Comparison& figure) {
-  const auto is_it = [&](const std::string& quantity) { return quantity == figure.quantity; };
+  const auto is_it = [&](const std::string& name) { return matches(name, figure.quantity); };
   if (!note.quantities.empty() &&
       std::none_of(note.quantities.begin(), note.quantities.end(), is_it)) {
     return false;
