@@ -64,7 +64,8 @@ void add_plan(CLI::App& tree, Session& session) {
                   "Draw live bytes over the step: .html a page, .json or .json.gz a trace for "
                   "Perfetto; without a file, moments in --json")
       ->type_name("FILE")
-      ->expected(0, 1);
+      ->expected(0, 1)
+      ->allow_extra_args(false);  // what follows the file is the job
   command.add_flag("--ascii", options->ascii, "Plain ASCII instead of bars and lines");
   command.add_flag("--no-colour,--no-color", options->no_colour, "No colours (as NO_COLOR does)");
   add_catalog_option(command, session);

@@ -68,6 +68,18 @@ TEST_F(Timeline, RefusesWhatItCannotWrite) {
   EXPECT_EQ(files(), 0U);
 }
 
+// The file may stand before the job.
+TEST_F(Timeline, WhatFollowsTheFileIsTheJob) {
+  const auto job = folder_ / "job.toml";
+  std::ofstream(job) << "[model]\nconfig = \"gpt2\"\n[machine]\ngpu = \"rtx-3090\"\nram_gib = 64\n"
+                        "[train]\nsequence_length = 64\n";
+  const Terminal terminal{.out = out_, .err = err_, .colour = false, .columns = 100, .program = {}};
+  const ExitStatus status =
+      run({"plan", "--timeline", (folder_ / "a.html").string(), job.string()}, terminal);
+  EXPECT_EQ(status, ExitStatus::success) << err_.str();
+  EXPECT_THAT(content("a.html"), HasSubstr("transformer.h.11"));
+}
+
 // `plan --timeline job.json`: the job is not written over.
 TEST_F(Timeline, RefusesToWriteOverAnotherFile) {
   std::ofstream(folder_ / "job.json") << R"({"train": {}})";
