@@ -6,10 +6,15 @@
 
 Facts and figures go in with their source; `quote`, the row as printed, stays out. The files are
 written with one key of a case per line, so that a change to a case is a change of one line.
+
+amendments.toml adds what a source says of its runs and the file does not carry (the versions of the
+software); each amendment names its source, which joins the case's assumptions.
 """
+import fnmatch
 import json
 import pathlib
 import sys
+import tomllib
 
 HERE = pathlib.Path(__file__).resolve().parent
 CASES = HERE / "cases"
@@ -41,6 +46,25 @@ def file_text(data):
     return "{\n" + ",\n".join(head) + ',\n  "cases": [\n' + cases + "\n  ]\n}\n"
 
 
+def merged(table, over):
+    """`over` laid over `table`; what the job says already stays."""
+    result = dict(table)
+    for key, value in over.items():
+        if isinstance(value, dict):
+            result[key] = merged(result.get(key, {}), value)
+        else:
+            result.setdefault(key, value)
+    return result
+
+
+def amended(case, amendments):
+    for amendment in amendments:
+        if any(fnmatch.fnmatchcase(case["id"], pattern) for pattern in amendment["cases"]):
+            case = dict(case, job=merged(case["job"], amendment["job"]))
+            case["assumptions"] = [*case.get("assumptions", []), amendment["assumption"]]
+    return case
+
+
 def take_over(path):
     data = json.loads(path.read_text(encoding="utf-8"))
     if data.get("schema") != SCHEMA:
@@ -49,6 +73,8 @@ def take_over(path):
     doubled = sorted({name for name in ids if ids.count(name) > 1})
     if doubled:
         sys.exit(f"{path}: ids that occur twice: {', '.join(doubled)}")
+    amendments = tomllib.loads((HERE / "amendments.toml").read_text(encoding="utf-8"))["amendments"]
+    data["cases"] = [amended(case, amendments) for case in data["cases"]]
     target = CASES / path.name
     target.write_text(file_text(data), encoding="utf-8")
     print(f"{target.relative_to(HERE.parent)}: {len(ids)} cases")

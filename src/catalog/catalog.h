@@ -41,7 +41,8 @@ class Catalog {
   [[nodiscard]] Result<facts::Machine> machine(std::string_view id) const;
   [[nodiscard]] Result<facts::ModelSource> model(std::string_view id) const;
   [[nodiscard]] Result<facts::Value> dataset(std::string_view id) const;
-  [[nodiscard]] Result<facts::Constants> constants(facts::Framework framework) const;
+  [[nodiscard]] Result<facts::Constants> constants(facts::Framework framework,
+                                                   const facts::Value& versions = {}) const;
 
   // Another tool's arguments as src/exchange reads them: import/TOOL.toml.
   [[nodiscard]] Result<facts::Value> import_table(std::string_view tool) const;

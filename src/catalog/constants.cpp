@@ -38,6 +38,7 @@ Result<facts::FrameworkProfile> profile_from(const facts::Value& table, std::str
   profile.name = std::move(name);
   profile.supported = settings.flag("supported");
   profile.sources = settings.texts("sources");
+  profile.versions = settings.table("versions");
   if (!profile.supported) {
     profile.reason = settings.text("reason");
     STEELYARD_CHECK(settings.finish());

@@ -128,6 +128,15 @@ inline constexpr auto fits_fields = [](auto& v, auto& f) {
   v.key("false_negative", f.false_negative, about("fits, but was predicted not to"));
 };
 
+inline constexpr auto verdict_fields = [](auto& v, auto& w) {
+  v.key("id", w.id, about("of the case"));
+  v.key("source", w.source, about("stem of its file"));
+  v.key("confidence", w.confidence, about("high, medium or low"));
+  v.key("quantity", w.quantity, about("fits or fits_ram"));
+  v.key("measured", w.measured, about("what was seen; the plan says the opposite"));
+  v.key("filled", w.filled, about("planned use of the memory that is fuller, ratio"));
+};
+
 inline constexpr auto note_fields = [](auto& v, auto& n) {
   v.key("cases", n.cases, required(about("ids; * stands for any characters")));
   v.key("quantities", n.quantities, about("names, with stars as well; none: all"));
@@ -154,6 +163,7 @@ inline constexpr auto validation_fields = [](auto& v, auto& all) {
   v.list("summary", all.summary, summary_fields, about("by source, group and confidence"));
   v.list("overall", all.overall, overall_fields, about("by group"));
   v.table("fits", all.fits, fits_fields, about("the verdict as a confusion matrix"));
+  v.list("verdicts", all.verdicts, verdict_fields, about("verdicts that are wrong"));
   v.list("outside", all.outside, outside_fields, about("figures beyond their bound, by reason"));
 };
 

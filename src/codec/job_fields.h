@@ -173,6 +173,9 @@ inline constexpr auto import_fields = [](auto& v, auto& i) {
 inline constexpr auto job_fields = [](auto& v, auto& job) {
   v.key("name", job.name, about("what the plan is called; default: the file's name"));
   v.key("framework", job.framework, about("whose habits decide what is kept and when"));
+  v.key(
+      "versions", job.versions,
+      about("of the software, by package: { torch = \"2.6\" }; default: the framework's profile"));
   v.table("model", job.model, model_fields, about("what is trained"));
   v.table("train", job.train, train_fields, about("how it is trained"));
   v.table("parallel", job.parallel, parallel_fields, about("how it is spread over GPUs"));

@@ -95,6 +95,14 @@ struct FitsConfusion {
   std::int64_t true_positive = 0, true_negative = 0, false_positive = 0, false_negative = 0;
 };
 
+// A job whose verdict is the other one than was seen.
+struct WrongVerdict {
+  std::string id, source, confidence;
+  std::string quantity;         // fits or fits_ram
+  bool measured = false;        // what was seen
+  std::optional<Ratio> filled;  // planned share of the memory that the plan finds fuller
+};
+
 // Why predictions of some cases are far off, as a person found out (schema steelyard.notes/1).
 struct CaseNote {
   std::vector<std::string> cases;       // ids; "*" stands for any characters
@@ -117,6 +125,7 @@ struct Validation {
   std::vector<ErrorSummary> summary;
   std::vector<ErrorSummary> overall;
   FitsConfusion fits;
+  std::vector<WrongVerdict> verdicts;
   std::vector<Outside> outside;
 };
 

@@ -12,6 +12,7 @@
 
 #include "base/quantity.h"
 #include "facts/origin.h"
+#include "facts/value.h"
 
 namespace steelyard::facts {
 
@@ -33,6 +34,8 @@ struct AllocatorHabits {
 
 struct FrameworkProfile {
   std::string name;
+  // Of the software that it describes, by package: an object of texts.
+  Value versions{};
   // Composite operator ("rms_norm", "rotary", "gated_activation", "loss", ...) -> variant.
   std::map<std::string, std::string, std::less<>> operators;
   // The caller keeps `outputs.logits` alive through backward (Hugging Face Trainer, plain loops).

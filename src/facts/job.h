@@ -172,6 +172,7 @@ struct KeyOrigin {
 struct Job {
   std::string name;
   Framework framework = Framework::pytorch;
+  Value versions;  // of the software, by package; resolved: those of the framework's profile too
   ModelKeys model;
   TrainKeys train;
   ParallelKeys parallel;

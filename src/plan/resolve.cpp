@@ -278,6 +278,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   STEELYARD_TRY(graph, model::build(model, sample_shape(job, 1)));
   STEELYARD_CHECK(resolve_sample(job, graph));
   STEELYARD_CHECK(resolve_data(job, graph, machine));
+  if (framework.versions.as_object() != nullptr) job.versions = framework.versions;
   if (job.name.empty()) job.name = model.name;
   return job;
 }

@@ -102,6 +102,17 @@ TextTable fits_table(const facts::FitsConfusion& fits) {
   return table;
 }
 
+TextTable verdicts_table(const facts::Validation& validation, const TableLimits& limits) {
+  TextTable table({{"case"}, {"it"}, {"planned at", Align::right}});
+  for (const facts::WrongVerdict& wrong : validation.verdicts) {
+    const bool ram = wrong.quantity == "fits_ram";
+    table.add({shortened(printable(wrong.id), limits.id),
+               std::string(wrong.measured ? "did fit" : "did not fit") + (ram ? " (RAM)" : ""),
+               wrong.filled ? percent(*wrong.filled) : "unknown"});
+  }
+  return table;
+}
+
 std::string some_of(const std::vector<std::string>& ids, std::size_t most) {
   std::string text;
   for (std::size_t i = 0; i < ids.size() && i < most; ++i) {
@@ -163,6 +174,7 @@ ValidationTables validation_tables(const facts::Validation& validation, const Ta
           .sources = sources_table(validation),
           .worst = worst_table(validation, limits),
           .fits = fits_table(validation.fits),
+          .verdicts = verdicts_table(validation, limits),
           .outside = outside_table(validation, limits),
           .unsupported = unsupported_table(validation, limits)};
 }

@@ -11,6 +11,7 @@ struct ValidationTables {
   TextTable sources;      // one row per source, group and confidence
   TextTable worst;        // the five largest errors of each group
   TextTable fits;         // predicted against measured
+  TextTable verdicts;     // cases whose verdict is wrong
   TextTable outside;      // figures beyond their bound, by the reason that was found
   TextTable unsupported;  // reasons, the most frequent first
 };

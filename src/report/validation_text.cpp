@@ -32,6 +32,7 @@ std::string validation_text(const facts::Validation& validation, const Style& st
   add("By source", tables.sources);
   add("Worst", tables.worst);
   add("Does it fit", tables.fits);
+  add("Wrong verdicts", tables.verdicts);
   add("Not planned", tables.unsupported);
   return text + "\n" + kErrorMeaning + "\n";
 }
@@ -51,6 +52,7 @@ std::string validation_markdown(const facts::Validation& validation) {
   add("By source", tables.sources);
   add("The five largest errors of each quantity", tables.worst);
   add("Does it fit", tables.fits);
+  add("Wrong verdicts", tables.verdicts);
   add("Beyond the bounds", tables.outside);
   add("Not planned", tables.unsupported);
   return text;

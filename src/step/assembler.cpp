@@ -24,6 +24,7 @@ Program Assembler::assemble() {
   add_fp8_casts();
   add_batch();
   add_global_buffer();
+  add_captures();
   add_optimizer_states();
   add_communication_buffers();
   if (!profile_.gradients_set_to_none) add_existing_gradients();

@@ -64,6 +64,7 @@ class Assembler {
   // setup.cpp
   void add_batch();
   void add_global_buffer();
+  void add_captures();
   void add_parameters();
   void add_buffer(facts::DType dtype, facts::VramCategory category, std::string_view text,
                   std::optional<bool> short_weights);

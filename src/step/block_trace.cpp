@@ -87,7 +87,7 @@ class BlockRun {
   std::vector<std::size_t> last_use_;  // by tensor: index of the last operator that reads it
   std::vector<Tensor> held_;           // until the step ends
   std::vector<Tensor> kept_;           // until the backward pass of the model ends
-  std::vector<Tensor> cache_;          // until the model returns
+  std::vector<Tensor> cache_;          // until the model returns; Assembler::add_captures
   Tensor input_gradient_;
   std::set<const model::Operator*> activated_;
   PartialRuns runs_;
@@ -161,6 +161,7 @@ OperatorCall BlockRun::call_of(const model::Operator& op) {
     call.quantization = options_.quantization;
   }
   call.reads_attention = reads_attention(block_, op);
+  if (options_.variants.scripts_outlive_backward) call.captured = &cache_;
   return call;
 }
 

@@ -38,17 +38,25 @@ Tensor labels_of(Tape& tape, const OperatorCall& call, std::int64_t rows) {
 
 // transformers up to 4.45 (LlamaForCausalLM.forward): logits = logits.float(), not in every family;
 // shift_logits = logits[..., :-1, :].contiguous(); shift_labels = labels[..., 1:].contiguous().
-// A single row is contiguous without a copy.
+// A single row is contiguous without a copy. From 4.46 to 4.48 the families that widened do both
+// inside the loss (loss/loss_utils.py, ForCausalLMLoss), while forward() holds the logits as the
+// head made them; the others stay as they were (modeling_gpt_bigcode.py and so on, 4.48.1).
 std::vector<Tensor> shifted_logits_loss(Tape& tape, OperatorCall& call) {
+  const bool widens = call.op->widens_logits;
+  const bool in_loss = widens && call.variants->loss == LossTypes::upcast_shift_in_loss;
   const std::int64_t samples = call.graph->batch;
   const std::int64_t tokens = call.graph->sequence - 1;
   const std::int64_t rows = checked_multiply(samples, tokens);
+  const Tensor of_head = in_loss ? call.inputs[0] : Tensor();
   Tensor logits = std::exchange(call.inputs[0], Tensor());
-  if (call.op->widens_logits) logits = to(tape, std::move(logits), DType::fp32);
+  if (widens) logits = to(tape, std::move(logits), DType::fp32);
+  const auto result = [&](Tensor loss) -> std::vector<Tensor> {
+    return {std::move(loss), in_loss ? of_head : logits};
+  };
   if (call.variants->labels == Labels::given) {
     const std::int64_t all = checked_multiply(samples, call.graph->sequence);
     const Tensor labels = labels_of(tape, call, all);
-    return {loss_of_rows(tape, *call.variants, logits, labels, all), logits};
+    return result(loss_of_rows(tape, *call.variants, logits, labels, all));
   }
   Tensor shifted = slice(tape, logits, logits.numel / call.graph->sequence * tokens);
   shifted.dense = samples == 1;
@@ -56,14 +64,16 @@ std::vector<Tensor> shifted_logits_loss(Tape& tape, OperatorCall& call) {
   const bool view_of_labels = samples == 1 && call.labels;
   const Tensor labels =
       view_of_labels ? call.labels : tape.allocate(rows, DType::int64, "shift_labels");
-  return {loss_of_rows(tape, *call.variants, shifted, labels, rows), logits};
+  return result(loss_of_rows(tape, *call.variants, shifted, labels, rows));
 }
 
 }  // namespace
 
 std::vector<Tensor> causal_lm_loss(Tape& tape, OperatorCall& call) {
   const LossTypes types = call.variants->loss;
-  if (types == LossTypes::upcast_shift) return shifted_logits_loss(tape, call);
+  if (types == LossTypes::upcast_shift || types == LossTypes::upcast_shift_in_loss) {
+    return shifted_logits_loss(tape, call);
+  }
   // ForCausalLMLoss: labels shifted by one with padding, logits widened, cross entropy of all rows.
   const std::int64_t rows = checked_multiply(call.graph->batch, call.graph->sequence);
   Tensor logits = call.inputs[0];

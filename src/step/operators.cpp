@@ -173,6 +173,11 @@ Tensor activation(Tape& tape, ActivationKind kind, Tensor x) {
   return gelu(tape, x);
 }
 
+bool is_scripted(const Variants& variants, const model::Operator& op) {
+  return variants.gelu == GeluCode::scripted_erf && op.kind == OperatorKind::activation &&
+         op.activation == ActivationKind::gelu;
+}
+
 Tensor early_activation(Tape& tape, const model::Operator& op, Tensor gate) {
   return activation(tape, op.activation, std::move(gate));
 }
@@ -201,8 +206,11 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
       return {call.recomputed ? recomputed_attention(tape, call) : attention(tape, call)};
     case OperatorKind::activation:
       if (op.in_place) return {relu_in_place(tape, call.inputs[0])};
-      if (call.variants->fused_gelu && is_written_out_gelu(op.activation)) {
+      if (call.variants->gelu == GeluCode::fused && is_written_out_gelu(op.activation)) {
         return {gelu(tape, call.inputs[0])};
+      }
+      if (is_scripted(*call.variants, op)) {
+        return {scripted_gelu(tape, call.inputs[0], call.captured)};
       }
       return {activation(tape, op.activation, call.inputs[0])};
     case OperatorKind::gated_activation: return {gated_activation(tape, call)};

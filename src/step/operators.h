@@ -27,6 +27,8 @@ struct OperatorCall {
   bool reads_attention = false;  // its input is the result of attention
   // What the operator's Python variables still hold when it returns, where the caller asks for it.
   std::vector<Tensor>* variables = nullptr;
+  // Takes what scripted code keeps, where that outlives the backward pass; null: its node keeps it.
+  std::vector<Tensor>* captured = nullptr;
   bool recomputed = false;  // attention: its inputs are kept, and it runs again before its backward
   bool recomputes_activation = false;  // experts: theirs runs again
   bool activated = false;  // gated_activation: the first input went through early_activation
@@ -35,6 +37,11 @@ struct OperatorCall {
 // The first half of a gated activation, act(gate): models write act(gate(x)) * up(x), so it runs
 // before the other projection, and the gate's own projection is a temporary of that expression.
 [[nodiscard]] Tensor early_activation(Tape& tape, const model::Operator& op, Tensor gate);
+
+// Whether the operator's code is a TorchScript function (GeluCode::scripted_erf).
+[[nodiscard]] bool is_scripted(const Variants& variants, const model::Operator& op);
+// How many tensors of its result's size that function keeps for backward.
+constexpr std::int64_t kScriptedGeluKeeps = 3;
 
 // Runs one operator; one tensor per output of the graph's operator, and behind the loss the logits
 // that the model returns. Releases nothing the caller holds.

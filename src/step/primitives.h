@@ -48,7 +48,11 @@ namespace steelyard::step {
 [[nodiscard]] Tensor sigmoid(Tape& tape, Tensor x);  // saves its output
 [[nodiscard]] Tensor relu(Tape& tape, Tensor x);     // saves its output
 [[nodiscard]] Tensor gelu(Tape& tape, Tensor x);     // fused, erf or tanh: saves its input
-[[nodiscard]] Tensor silu(Tape& tape, Tensor x);     // saves its input
+// TorchScript's x * 0.5 * (1.0 + erf(x / 1.41421)), one fused kernel that also writes the quotient,
+// the half and the sum for backward (autodiff's symbolic_script.cpp: mul keeps its factors, erf its
+// argument). They go to `captured` where it is given, else to the node.
+[[nodiscard]] Tensor scripted_gelu(Tape& tape, Tensor x, std::vector<Tensor>* captured);
+[[nodiscard]] Tensor silu(Tape& tape, Tensor x);  // saves its input
 [[nodiscard]] Tensor dropout(Tape& tape, Tensor x, double probability);
 // where(mask, x, constant); the mask is saved.
 [[nodiscard]] Tensor where(Tape& tape, const Tensor& mask, Tensor x);

@@ -67,6 +67,11 @@ RowStatistics row_statistics(Tape& tape, std::int64_t rows) {
   return {tape.allocate(rows, DType::fp32, "amax"), tape.allocate(rows, DType::fp32, "sum")};
 }
 
+std::vector<StorageRef> saved_by_softmax(const Tape& tape, const Tensor& x, const Tensor& y) {
+  if (tape.options().softmax_saves_input) return {x.storage, y.storage};
+  return {y.storage};
+}
+
 }  // namespace
 
 Tensor softmax(Tape& tape, Tensor argument, DType dtype, std::int64_t last) {
@@ -80,7 +85,7 @@ Tensor softmax(Tape& tape, Tensor argument, DType dtype, std::int64_t last) {
   tape.pointwise("softmax", bytes_of(x) + bytes_of(y));
   if (!tape.tracks({&x})) return y;
   const DType before = x.dtype;
-  tape.track(y, "softmax", {Tape::edge_of(x)}, {y.storage},
+  tape.track(y, "softmax", {Tape::edge_of(x)}, saved_by_softmax(tape, x, y),
              [before](Tape& t, const Gradients& gradients) {
                const Tensor& dy = gradients[0];
                Tensor dx = t.allocate(dy.numel, before, "softmax_backward");
@@ -100,7 +105,8 @@ Tensor cross_entropy(Tape& tape, Tensor argument, const Tensor& labels, std::int
   tape.pointwise("log_softmax", bytes_of(logits) + bytes_of(log_probabilities));
   if (tape.tracks({&logits})) {
     tape.track(log_probabilities, "log_softmax", {Tape::edge_of(logits)},
-               {log_probabilities.storage}, [](Tape& t, const Gradients& gradients) {
+               saved_by_softmax(tape, logits, log_probabilities),
+               [](Tape& t, const Gradients& gradients) {
                  const Tensor& dy = gradients[0];
                  Tensor dx = t.allocate(dy.numel, dy.dtype, "log_softmax_backward");
                  t.pointwise("log_softmax_backward", 3 * bytes_of(dy));

@@ -327,6 +327,36 @@ Tensor relu(Tape& tape, Tensor x) {
 Tensor gelu(Tape& tape, Tensor x) {
   return unary(tape, "gelu", std::move(x), true, false);
 }
+
+Tensor scripted_gelu(Tape& tape, Tensor argument, std::vector<Tensor>* captured) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation(OperationKind::pointwise, {&x});
+  const bool tracks = tape.tracks({&x});
+  std::vector<StorageRef> saved;
+  for (const char* kept : {"div", "mul", "add"}) {
+    if (!tracks) break;
+    Tensor intermediate = tape.allocate(x.numel, x.dtype, kept);
+    if (captured != nullptr) {
+      captured->push_back(std::move(intermediate));
+    } else {
+      saved.push_back(intermediate.storage);
+    }
+  }
+  Tensor y = tape.allocate(x.numel, x.dtype, "gelu");
+  y.dense = x.dense;
+  tape.pointwise("gelu", (tracks ? 5 : 2) * bytes_of(x));
+  if (!tracks) return y;
+  tape.track(y, "gelu", {Tape::edge_of(x)}, std::move(saved),
+             [](Tape& t, const Gradients& gradients) {
+               const Tensor& dy = gradients[0];
+               Tensor dx = t.allocate(dy.numel, dy.dtype, "gelu_backward");
+               dx.dense = dy.dense;
+               t.pointwise("gelu_backward", 5 * bytes_of(dy));
+               return Gradients{dx};
+             });
+  return y;
+}
+
 namespace {
 
 // sigmoid = x.sigmoid(); return grad * sigmoid * (1.0 + x * (1.0 - sigmoid)): the temporaries of an

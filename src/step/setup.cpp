@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/assembler.h"
+#include "step/operators.h"
 #include "step/weight_storage.h"
 
 namespace steelyard::step {
@@ -76,6 +77,33 @@ void Assembler::add_global_buffer() {
   allocate(body.events, slot(bytes_of(most, layout_.arithmetic.compute), VramCategory::temporaries,
                              "global memory buffer"));
   program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
+}
+
+// Until PyTorch 1.6 the graph of a scripted function kept what it had captured until the graph was
+// freed, when the next forward's loss took its place (pytorch pull request 42994). So one set is
+// there for ever, and each forward's own beside it until the model returns: as if the new set, not
+// the old one, were let go then.
+void Assembler::add_captures() {
+  if (!variants_.scripts_outlive_backward) return;
+  Phase phase{PhaseKind::setup, {}};
+  for (const model::Segment& segment : graph_.segments) {
+    Body body;
+    body.layer = segment.blocks.front().name;
+    body.repeat = segment.repeat;
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (!is_scripted(variants_, op)) continue;
+        const auto result = static_cast<std::size_t>(op.outputs[0].index);
+        const Bytes bytes =
+            bytes_of(model::elements(block.tensors[result].shape), layout_.arithmetic.compute);
+        for (std::int64_t kept = 0; kept < kScriptedGeluKeeps; ++kept) {
+          allocate(body.events, slot(bytes, VramCategory::activations, "captured by a script"));
+        }
+      }
+    }
+    if (!body.events.empty()) phase.bodies.push_back(std::move(body));
+  }
+  if (!phase.bodies.empty()) program_.setup.push_back({1, {std::move(phase)}});
 }
 
 // Pictures come in the model's own type, everything else as int64.

@@ -160,6 +160,10 @@ struct TapeOptions {
   bool kernel_temporaries = true;
   // torch 1.13: mean(dim) saves its input.
   bool mean_saves_input = false;
+  // Until torch 1.10 softmax and log_softmax save their input beside their result: their backward
+  // took it for its type (derivatives.yaml, _softmax_backward_data(grad, result, dim, self);
+  // pytorch pull request 66018).
+  bool softmax_saves_input = false;
   // offload.activations: saved tensors go to the host and come back for their node
   // (tape_offload.cpp).
   bool offloads_saved = false;

@@ -89,15 +89,31 @@ Result<void> read_outputs(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(in_model, read<bool>(profile, "loss_place", v.loss_in_model,
                                      {{"in_model", true}, {"outside", false}}));
   v.loss_in_model = in_model;
-  STEELYARD_TRY(fused_gelu, read<bool>(profile, "gelu", v.fused_gelu,
-                                       {{"as_configured", false}, {"fused", true}}));
-  v.fused_gelu = fused_gelu;
+  STEELYARD_TRY(gelu, read<GeluCode>(profile, "gelu", v.gelu,
+                                     {{"as_configured", GeluCode::as_configured},
+                                      {"fused", GeluCode::fused},
+                                      {"scripted_erf", GeluCode::scripted_erf}}));
+  v.gelu = gelu;
   STEELYARD_TRY(widens, read<bool>(profile, "autocast_outputs", v.widens_outputs,
                                    {{"as_they_are", false}, {"fp32", true}}));
   v.widens_outputs = widens;
   STEELYARD_TRY(whole, read<bool>(profile, "sharded_accumulation", v.accumulates_whole,
                                   {{"reduced", false}, {"whole", true}}));
   v.accumulates_whole = whole;
+  return {};
+}
+
+// What operators save for backward that later versions do without.
+Result<void> read_kept(const facts::FrameworkProfile& profile, Variants& v) {
+  STEELYARD_TRY(mean, read<bool>(profile, "mean", v.mean_saves_input,
+                                 {{"saves_input", true}, {"saves_nothing", false}}));
+  STEELYARD_TRY(softmax, read<bool>(profile, "softmax", v.softmax_saves_input,
+                                    {{"saves_input", true}, {"saves_result", false}}));
+  STEELYARD_TRY(outlive, read<bool>(profile, "scripts", v.scripts_outlive_backward,
+                                    {{"outlive_backward", true}, {"released", false}}));
+  v.scripts_outlive_backward = outlive;
+  v.mean_saves_input = mean;
+  v.softmax_saves_input = softmax;
   return {};
 }
 
@@ -138,15 +154,17 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
                                       {"complex", Rotary::complex},
                                       {"fused", Rotary::fused}}));
   STEELYARD_TRY(
-      loss, read<LossWord>(profile, "loss", LossWord{},
-                           {{"upcast", {LossTypes::upcast, CrossEntropy::eager}},
-                            {"upcast_shift", {LossTypes::upcast_shift, CrossEntropy::eager}},
-                            {"native", {LossTypes::native, CrossEntropy::eager}},
-                            {"fused", {LossTypes::native, CrossEntropy::fused}},
-                            {"vocab_parallel", {LossTypes::native, CrossEntropy::vocab_parallel}},
-                            {"vocab_parallel_compiled",
-                             {LossTypes::native, CrossEntropy::vocab_parallel_compiled}},
-                            {"in_place", {LossTypes::native, CrossEntropy::in_place}}}));
+      loss,
+      read<LossWord>(
+          profile, "loss", LossWord{},
+          {{"upcast", {LossTypes::upcast, CrossEntropy::eager}},
+           {"upcast_shift", {LossTypes::upcast_shift, CrossEntropy::eager}},
+           {"upcast_shift_in_loss", {LossTypes::upcast_shift_in_loss, CrossEntropy::eager}},
+           {"native", {LossTypes::native, CrossEntropy::eager}},
+           {"fused", {LossTypes::native, CrossEntropy::fused}},
+           {"vocab_parallel", {LossTypes::native, CrossEntropy::vocab_parallel}},
+           {"vocab_parallel_compiled", {LossTypes::native, CrossEntropy::vocab_parallel_compiled}},
+           {"in_place", {LossTypes::native, CrossEntropy::in_place}}}));
   STEELYARD_TRY(repeat, read<KeyValueRepeat>(profile, "key_value_repeat", v.key_value_repeat,
                                              {{"repeat", KeyValueRepeat::repeat},
                                               {"grouped", KeyValueRepeat::grouped},
@@ -167,8 +185,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
                          {{"everything", CompileScope::everything},
                           {"layers", CompileScope::layers},
                           {"layers_and_chunked_loss", CompileScope::layers_and_chunked_loss}}));
-  STEELYARD_TRY(mean, read<bool>(profile, "mean", v.mean_saves_input,
-                                 {{"saves_input", true}, {"saves_nothing", false}}));
+  STEELYARD_CHECK(read_kept(profile, v));
   STEELYARD_TRY(experts,
                 read<Experts>(profile, "experts", v.experts,
                               {{"loop", Experts::loop}, {"dispatched", Experts::dispatched}}));
@@ -185,7 +202,6 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
   v.math_attention = math;
   v.checkpoint = checkpoint;
   v.compiles = compiles;
-  v.mean_saves_input = mean;
   v.dropout = profile.dropout;
   v.keeps_logits = profile.keeps_logits;
   STEELYARD_CHECK(read_outputs(profile, v));

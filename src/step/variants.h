@@ -15,8 +15,9 @@ enum class RmsNorm { upcast, native, in_place };
 // lie | one that makes new ones and keeps its table alone
 // q*cos + rotate_half(q)*sin | the same, always joined with the part that does not turn | ...
 enum class Rotary { rotate_half, joined, complex, in_place, fused };
-// logits.float() in the loss | in the model, then shifted into a copy | the logits' own type
-enum class LossTypes { upcast, upcast_shift, native };
+// logits.float() in the loss | in the model, then shifted into a copy | both in the loss, beside
+// the model's logits | the logits' own type
+enum class LossTypes { upcast, upcast_shift, upcast_shift_in_loss, native };
 // F.cross_entropy | one kernel that keeps the logits themselves | one that writes the gradient into
 // them | an fp32 copy that becomes the probabilities and then the gradient | the same compiled in
 // parts, which makes one more copy | PyTorch's operators over a vocabulary spread over ranks
@@ -43,6 +44,9 @@ enum class AttentionKernel { flash, efficient, math };
 
 // The loss shifts the labels into a copy | they come as the loss reads them
 enum class Labels { shifted, given };
+// The configuration's own | gelu_new and gelu_fast are F.gelu, not written out | the erf form is
+// x * 0.5 * (1.0 + erf(x / 1.41421)) through TorchScript, which keeps three intermediates
+enum class GeluCode { as_configured, fused, scripted_erf };
 // Made where attention reads one | by the model's code whatever kernel runs
 enum class CausalMask { when_read, always };
 
@@ -58,7 +62,9 @@ enum class CompileScope { everything, layers, layers_and_chunked_loss };
 struct Variants {
   RmsNorm rms_norm = RmsNorm::upcast;
   Rotary rotary = Rotary::rotate_half;
-  bool fused_gelu = false;    // gelu_new and gelu_fast are F.gelu, not written out
+  GeluCode gelu = GeluCode::as_configured;
+  // What scripted code (torch.jit) kept for backward lives until the next forward has returned.
+  bool scripts_outlive_backward = false;
   bool fused_swiglu = false;  // silu(gate) * up as one kernel
   LossTypes loss = LossTypes::upcast;
   CrossEntropy cross_entropy = CrossEntropy::eager;
@@ -79,6 +85,7 @@ struct Variants {
   CompileScope compiles = CompileScope::everything;
   bool dropout = true;
   bool mean_saves_input = false;
+  bool softmax_saves_input = false;
   bool keeps_logits = false;
   bool widens_outputs = false;     // under autocast: accelerate's convert_outputs_to_fp32
   bool accumulates_whole = false;  // FSDP1 under no_sync(): whole gradients wait for the last pass

@@ -1,5 +1,7 @@
 #include "validate/validate.h"
 
+#include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "validate/quantities.h"
@@ -25,12 +27,19 @@ bool selects(const Selection& selection, const facts::Case& one) {
   return verdict || measures(one.measured, *selection.only);
 }
 
-void count(bool measured, bool predicted, facts::FitsConfusion& fits) {
-  if (measured) {
+std::optional<Ratio> share_of(const facts::Known<Bytes>& capacity, Bytes used) {
+  if (!capacity.value || *capacity.value == Bytes(0)) return std::nullopt;
+  return Ratio(static_cast<double>(used.value()) / static_cast<double>(capacity.value->value()));
+}
+
+void count(const facts::WrongVerdict& verdict, bool predicted, facts::Validation& validation) {
+  facts::FitsConfusion& fits = validation.fits;
+  if (verdict.measured) {
     ++(predicted ? fits.true_positive : fits.false_negative);
   } else {
     ++(predicted ? fits.false_positive : fits.true_negative);
   }
+  if (verdict.measured != predicted) validation.verdicts.push_back(verdict);
 }
 
 void compare_verdicts(const facts::Case& one, const facts::Plan& plan, const Selection& selection,
@@ -41,14 +50,19 @@ void compare_verdicts(const facts::Case& one, const facts::Plan& plan, const Sel
   };
   if (one.measured.fits && selects_verdict(selection, QuantityGroup::vram)) {
     if (plan.fits_vram) {
-      count(*one.measured.fits, plan.fits(), validation.fits);
+      const auto vram = share_of(plan.vram.capacity, plan.vram.fullest.peak_device_used);
+      const auto ram = share_of(plan.ram.capacity, plan.ram.peak);
+      count({one.id, one.source, one.confidence, "fits", *one.measured.fits, std::max(vram, ram)},
+            plan.fits(), validation);
     } else {
       unknown("fits", "the card's capacity");
     }
   }
   if (one.measured.fits_ram && selects_verdict(selection, QuantityGroup::ram)) {
     if (plan.fits_ram) {
-      count(*one.measured.fits_ram, *plan.fits_ram, validation.fits);
+      count({one.id, one.source, one.confidence, "fits_ram", *one.measured.fits_ram,
+             share_of(plan.ram.capacity, plan.ram.peak)},
+            *plan.fits_ram, validation);
     } else {
       unknown("fits_ram", "the node's host memory");
     }

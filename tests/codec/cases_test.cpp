@@ -162,7 +162,7 @@ TEST(ValidationJson, IsTheContract) {
       R"("median_absolute_error":0.02,"p90_absolute_error":0.02,"bias":0.02}],)"
       R"("overall":[{"group":"pace","cases":0,"median_absolute_error":0.0,)"
       R"("p90_absolute_error":0.0,"bias":0.0}],"fits":{"true_positive":3,"true_negative":0,)"
-      R"("false_positive":0,"false_negative":0},"outside":[]})");
+      R"("false_positive":0,"false_negative":0},"verdicts":[],"outside":[]})");
 }
 
 }  // namespace

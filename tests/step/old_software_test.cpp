@@ -1,0 +1,101 @@
+// What earlier versions of the software keep, as variations of the profiles say it: the fullest
+// moment of a small BERT, against the same job on the software that the profile describes.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+
+#include "step/small_jobs.h"
+
+namespace steelyard::step {
+namespace {
+
+constexpr std::int64_t kHeads = 4, kHidden = 64, kInner = 256;
+constexpr std::int64_t kScoreBytes = kSamples * kHeads * kTokens * kTokens * 4;  // [B,h,S,S] fp32
+constexpr std::int64_t kInnerBytes = kSamples * kTokens * kInner * 4;            // [B,S,4H] fp32
+constexpr std::int64_t kHeadBytes = kSamples * kTokens * kHidden * 4;            // [B,S,H] fp32
+
+facts::ModelSource small_bert() {
+  return {"small bert",
+          facts::Object{{"model_type", "bert"},
+                        {"hidden_size", kHidden},
+                        {"num_attention_heads", kHeads},
+                        {"intermediate_size", kInner},
+                        {"num_hidden_layers", kLayers},
+                        {"max_position_embeddings", kTokens},
+                        {"vocab_size", 500}},
+          ""};
+}
+
+struct Forward {
+  std::int64_t peak = 0, left = 0;  // bytes while it runs, and when backward begins
+};
+
+Forward forward_of(const facts::Value& versions) {
+  facts::Job job = small_job();
+  job.train.precision = facts::Precision::fp32;
+  job.train.attention = facts::Attention::math;
+  const auto catalog =
+      catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
+  const auto constants = catalog.constants(facts::Framework::pytorch, versions);
+  EXPECT_TRUE(constants) << (constants ? "" : to_text(constants.error()));
+  if (!constants) return {};
+  const Program program = program_for(graph_of(small_bert()), job, constants->framework);
+  Forward forward;
+  std::int64_t& alive = forward.left;
+  const auto each = [&](const Event& event, std::int64_t) {
+    const bool made = event.kind == EventKind::allocate || event.kind == EventKind::adopt;
+    if (!made && event.kind != EventKind::free) return;
+    const std::int64_t bytes = program.slots[static_cast<std::size_t>(event.index)].bytes.value();
+    if (event.kind != EventKind::adopt) alive += made ? bytes : -bytes;
+    forward.peak = std::max(forward.peak, alive);
+  };
+  play(program, program.setup, each);
+  for (const Pass& pass : program.step) {
+    for (const Phase& phase : pass.phases) {
+      if (phase.kind == PhaseKind::backward) return forward;
+      play(program, {Pass{1, {phase}}}, each);
+    }
+  }
+  return forward;
+}
+
+std::int64_t more_than_today(const facts::Value& versions) {
+  return forward_of(versions).left - forward_of({}).left;
+}
+
+TEST(OldSoftware, Torch112KeepsNoMoreButGradientsStay) {
+  const std::int64_t gradients = more_than_today(facts::Object{{"torch", "1.12"}});
+  EXPECT_GT(gradients, 0);
+  EXPECT_EQ(more_than_today(facts::Object{{"torch", "1.13.1"}}), gradients);
+  EXPECT_EQ(more_than_today(facts::Object{{"torch", "2.0"}}), 0);
+}
+
+TEST(OldSoftware, UntilTorch110SoftmaxKeepsItsInput) {
+  const std::int64_t gradients = more_than_today(facts::Object{{"torch", "1.12"}});
+  // The scores before the softmax of every layer, and what the loss's log_softmax reads.
+  const std::int64_t scores = more_than_today(facts::Object{{"torch", "1.10"}}) - gradients;
+  EXPECT_GE(scores, kLayers * kScoreBytes);
+  EXPECT_LT(scores, (kLayers + 1) * kScoreBytes + kSamples * kTokens * 500 * 4);
+}
+
+TEST(OldSoftware, AScriptedGeluKeepsThreeInstead) {
+  const facts::Value new_code = facts::Object{{"torch", "1.9"}};
+  const facts::Value old_code =
+      facts::Object{{"torch", "1.9"}, {"deep-learning-examples", "2020.01"}};
+  // x / 1.41421, x * 0.5 and 1 + erf instead of x: of every layer, and of the head's own layer.
+  EXPECT_EQ(forward_of(old_code).left - forward_of(new_code).left,
+            2 * (kLayers * kInnerBytes + kHeadBytes));
+}
+
+TEST(OldSoftware, UntilTorch16ItKeepsThoseOfTheStepBeforeToo) {
+  const facts::Value later = facts::Object{{"torch", "1.7"}, {"deep-learning-examples", "2020.01"}};
+  const facts::Value before =
+      facts::Object{{"torch", "1.6"}, {"deep-learning-examples", "2020.01"}};
+  EXPECT_EQ(forward_of(before).left, forward_of(later).left);
+  EXPECT_EQ(forward_of(before).peak - forward_of(later).peak,
+            3 * (kLayers * kInnerBytes + kHeadBytes));
+}
+
+}  // namespace
+}  // namespace steelyard::step
