@@ -153,7 +153,7 @@ void Assembler::add_parameters() {
 void Assembler::add_optimizer_states() {
   if (flat_states()) return add_partition_states();
   const OptimizerLayout& optimizer = layout_.optimizer;
-  // ZeRO-3 makes its states at start-up (stage3.py, initialize_optimizer_states).
+  // ZeRO-3 makes its states at start-up (stage3.py, initialize_optimizer_states), ZeRO-1/2 did.
   const bool at_start = layout_.flat_buckets;
   Phase phase{at_start ? PhaseKind::setup : PhaseKind::optimizer, {}};
   for (const model::Segment& segment : graph_.segments) {
