@@ -178,13 +178,16 @@ Result<void> resolve_optimizer(Job& job, const facts::FrameworkProfile& framewor
   if (optimizer.fused.value_or(false) && optimizer.foreach.value_or(false)) {
     return fail(impossible("train.optimizer", "fused and foreach both true", "one of them", ""));
   }
-  // DeepSpeed replaces AdamW with its own fused kernel.
+  // DeepSpeed replaces AdamW with its own fused kernel; a framework's own may be a Python loop.
   const auto habit = framework.operators.find("optimizer");
-  const bool habitual = habit != framework.operators.end() && habit->second == "fused";
+  const bool known = habit != framework.operators.end();
+  const bool zero = is_zero(job.parallel.sharding);
   const bool fused =
-      (is_zero(job.parallel.sharding) || habitual) && !optimizer.foreach.value_or(false);
+      (zero || (known && habit->second == "fused")) && !optimizer.foreach.value_or(false);
+  const bool loop = known && habit->second == "loop" && !zero;
   fill(job, optimizer.fused, "train.optimizer.fused", fused, Origin::fallback);
-  fill(job, optimizer.foreach, "train.optimizer.foreach", !*optimizer.fused, Origin::fallback);
+  fill(job, optimizer.foreach, "train.optimizer.foreach", !*optimizer.fused && !loop,
+       Origin::fallback);
   const bool is_short = own_type(job.train.precision) != ShortPrecision::fp32;
   const bool master = is_short && is_zero(job.parallel.sharding);
   fill(job, optimizer.master_weights, "train.optimizer.master_weights", master, Origin::fallback);

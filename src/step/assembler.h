@@ -74,6 +74,22 @@ class Assembler {
   void add_communication_buffers();
   void add_existing_gradients();
   void add_fp8_casts();  // fp8_setup.cpp
+  // zero_partitions.cpp
+  [[nodiscard]] bool partitions() const;
+  [[nodiscard]] bool flat_states() const;
+  [[nodiscard]] bool gradients_stepped() const;
+  [[nodiscard]] bool sums_wide() const;
+  [[nodiscard]] bool flattens_on_card(Bytes flat) const;
+  [[nodiscard]] std::int64_t partition_elements() const;
+  std::int32_t partition_slot(facts::DType dtype, facts::VramCategory category,
+                              std::string_view text);
+  void add_flattened_parameters();
+  void add_partition_states();
+  void add_partition(std::vector<Event>& events, bool first);
+  void join_bucket(std::vector<Event>& events, bool first);
+  void check_gradients(Phase& phase);
+  void partition_gradients(Phase& phase);
+  void step_partition(Phase& phase);
   // micro_batch.cpp
   [[nodiscard]] BlockOptions block_options() const;
   void trace_chunks();
@@ -96,7 +112,7 @@ class Assembler {
   void send(Phase& phase, std::int32_t index, std::string_view what, bool release);
   void add_turns();
   void reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces);
-  void add_backward(Chunk& chunk, Phase& phase, bool last);
+  void add_backward(Chunk& chunk, Phase& phase, const Turn& turn);
   [[nodiscard]] bool has_gather_buffer(const Unit& unit, bool backward) const;
   void open_layer(std::vector<Event>& events, Unit& unit, bool backward, bool reduces);
   void close_layer(std::vector<Event>& events, Unit& unit, bool backward, bool last);
@@ -163,6 +179,7 @@ class Assembler {
   std::vector<Chunk> chunks_;
   std::vector<Body> released_by_zero_grad_;  // what the optimizer leaves until the next step
   std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1;  // DeepSpeed's
+  std::int32_t next_partition_ = -1;  // ZeRO-2: of a further micro-batch, until it is added
 };
 
 }  // namespace steelyard::step

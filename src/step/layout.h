@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "base/error.h"
 #include "facts/dtype.h"
@@ -52,6 +53,7 @@ struct Layout {
   bool reshards = true;              // and released after forward
   bool flat_parameters = false;      // FSDP1: a unit is views of one flat tensor
   bool flat_buckets = false;         // DeepSpeed's reduce buckets
+  std::optional<Bytes> card;         // memory of the GPU, where it is known
   // FSDP1 keeps the sharded gradient (FlatParameter._saved_grad_shard) through zero_grad until the
   // next forward: measured in fms_acceleration, where four copies of the shard stay allocated
   // between steps, not three, and only three are there at the peak in backward.

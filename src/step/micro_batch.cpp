@@ -242,7 +242,8 @@ void Assembler::end_forward(Chunk& chunk, Phase& phase) {
   phase.bodies.push_back(std::move(body));
 }
 
-void Assembler::add_backward(Chunk& chunk, Phase& phase, bool last) {
+void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
+  const bool last = turn.last;
   const bool sums_whole = sums_whole_gradients() && !last;
   const bool reduces = last || (reduces_each_micro_batch() && !sums_whole);
   const bool bucket_per_backward = reduce_bucket_ >= 0 && !layout_.gathers;
@@ -271,7 +272,7 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, bool last) {
       }
     }
     if (chain == chunk.chains.rbegin() && gradient_partition_ >= 0) {  // with the first reduction
-      body.events.push_back({EventKind::ensure, gradient_partition_});
+      add_partition(body.events, turn.first);
     }
     phase.bodies.push_back(std::move(body));
     const bool sends = chunk.sent_gradient >= 0 && chain->units.front().block->input.index >= 0;
@@ -279,7 +280,7 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, bool last) {
                         std::next(chain)->units.front().block->input.index < 0;
     if (sends && lowest) send(phase, chunk.sent_gradient, "send gradients", true);
   }
-  if (bucket_per_backward) free(phase.bodies.back().events, reduce_bucket_);
+  if (bucket_per_backward) join_bucket(phase.bodies.back().events, turn.first);
   if (layout_.gathers) {  // the root's gradients are complete when the embedding's is
     Body body;
     body.layer = "root gradients";
@@ -320,7 +321,7 @@ Phase Assembler::forward_phase(Chunk& chunk, bool first) {
 
 Phase Assembler::backward_phase(Chunk& chunk, const Turn& turn) {
   Phase phase{PhaseKind::backward, {}, static_cast<std::int32_t>(&chunk - chunks_.data())};
-  add_backward(chunk, phase, turn.last);
+  add_backward(chunk, phase, turn);
   for (const std::int32_t index : chunk.deferred) {
     if (turn.first) allocate(phase.bodies.back().events, index);
     if (turn.last) free(phase.bodies.back().events, index);

@@ -142,7 +142,9 @@ void Assembler::add_optimizer_step() {
     program_.step.push_back({1, {std::move(phase)}});
     return;
   }
-  if (layout_.optimizer.loop && layout_.optimizer.step_copies > 0) {
+  if (flat_states()) {
+    step_partition(phase);
+  } else if (layout_.optimizer.loop && layout_.optimizer.step_copies > 0) {
     step_one_by_one(phase);
   } else {
     step_together(phase);
@@ -192,11 +194,14 @@ void Assembler::add_zero_grad() {
       Body body;
       body.layer = chain.units.front().block->name;
       body.repeat = chain.repeat;
-      for (const Unit& unit : chain.units) release_gradients(body.events, unit);
+      for (const Unit& unit : chain.units) {
+        if (!gradients_stepped()) release_gradients(body.events, unit);
+      }
       phase.bodies.push_back(std::move(body));
     }
   }
-  if (gradient_partition_ >= 0) free(phase.bodies.back().events, gradient_partition_);
+  if (gradient_partition_ >= 0 && !gradients_stepped())
+    free(phase.bodies.back().events, gradient_partition_);
   for (Body& body : released_by_zero_grad_) phase.bodies.push_back(std::move(body));
   if (held_to_the_end()) {
     for (const Chunk& chunk : chunks_) release_held(chunk, phase, &BlockTrace::end_of_step);

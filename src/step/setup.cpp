@@ -12,16 +12,6 @@ namespace {
 
 using facts::VramCategory;
 
-// bitsandbytes (optim/optimizer.py): elements per fp32 block statistic, and the smallest tensor
-// whose states are kept in 8 bits.
-constexpr std::int64_t kEightBitBlock = 256;
-constexpr std::int64_t kEightBitLeast = 4096;
-
-Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel, DType state) {
-  if (!optimizer.eight_bit || numel < kEightBitLeast) return bytes_of(numel, state);
-  return Bytes(numel) + bytes_of(ceil_divide(numel, kEightBitBlock), DType::fp32);
-}
-
 bool is_layer(const model::Block& block) {
   return block.name != "embed" && block.name != "head";
 }
@@ -164,6 +154,7 @@ void Assembler::add_parameters() {
     }
     return add_buffers();
   }
+  if (partitions()) return add_flattened_parameters();
   Phase phase{PhaseKind::setup, {}};
   for (const model::Segment& segment : graph_.segments) {
     Body body;
@@ -188,8 +179,9 @@ void Assembler::add_parameters() {
 }
 
 void Assembler::add_optimizer_states() {
+  if (flat_states()) return add_partition_states();
   const OptimizerLayout& optimizer = layout_.optimizer;
-  // DeepSpeed makes its states at start-up (initialize_optimizer_states).
+  // ZeRO-3 makes its states at start-up (stage3.py, initialize_optimizer_states), ZeRO-1/2 did.
   const bool at_start = layout_.flat_buckets;
   Phase phase{at_start ? PhaseKind::setup : PhaseKind::optimizer, {}};
   for (const model::Segment& segment : graph_.segments) {

@@ -291,6 +291,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   STEELYARD_TRY(trained, with_method(own, job, habits));
   STEELYARD_TRY(fp8, fp8_of(job, profile, gpu));
   STEELYARD_TRY(layout, layout_of(job, habits, fp8));
+  if (gpu.memory) layout.card = *gpu.memory;
   STEELYARD_TRY(variants, variants_of(profile, job.train, job.parallel));
   const facts::ParallelKeys& parallel = job.parallel;
   STEELYARD_TRY(spread, spread_experts(trained, parallel));

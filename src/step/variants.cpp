@@ -84,6 +84,16 @@ Result<void> read_chunks(const facts::FrameworkProfile& profile, const facts::Tr
   return {};
 }
 
+Result<void> read_sharding(const facts::FrameworkProfile& profile, Variants& v) {
+  STEELYARD_TRY(whole, read<bool>(profile, "sharded_accumulation", v.accumulates_whole,
+                                  {{"reduced", false}, {"whole", true}}));
+  v.accumulates_whole = whole;
+  STEELYARD_TRY(on_card, read<bool>(profile, "zero_flattening", v.flattens_on_card,
+                                    {{"on_card", true}, {"on_host", false}}));
+  v.flattens_on_card = on_card;
+  return {};
+}
+
 // Where the loss is computed, and what becomes of the outputs.
 Result<void> read_outputs(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(in_model, read<bool>(profile, "loss_place", v.loss_in_model,
@@ -97,9 +107,6 @@ Result<void> read_outputs(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(widens, read<bool>(profile, "autocast_outputs", v.widens_outputs,
                                    {{"as_they_are", false}, {"fp32", true}}));
   v.widens_outputs = widens;
-  STEELYARD_TRY(whole, read<bool>(profile, "sharded_accumulation", v.accumulates_whole,
-                                  {{"reduced", false}, {"whole", true}}));
-  v.accumulates_whole = whole;
   return {};
 }
 
@@ -205,6 +212,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
   v.dropout = profile.dropout;
   v.keeps_logits = profile.keeps_logits;
   STEELYARD_CHECK(read_outputs(profile, v));
+  STEELYARD_CHECK(read_sharding(profile, v));
   STEELYARD_CHECK(read_context(profile, parallel, v));
   STEELYARD_TRY(sharded, read<bool>(profile, "parallel_loss", false,
                                     {{"sharded", true}, {"as_it_is", false}}));

@@ -89,6 +89,7 @@ struct Variants {
   bool keeps_logits = false;
   bool widens_outputs = false;     // under autocast: accelerate's convert_outputs_to_fp32
   bool accumulates_whole = false;  // FSDP1 under no_sync(): whole gradients wait for the last pass
+  bool flattens_on_card = true;    // ZeRO-1/2 join the parameters beside themselves
   bool loss_in_model = true;       // the model's forward() computes the loss, not its caller
   Labels labels = Labels::shifted;
   CausalMask causal_mask = CausalMask::when_read;

@@ -13,6 +13,10 @@ constexpr std::int64_t kNestedBlock = 256;  // of those per fp32 scale
 constexpr std::int64_t kFourBitCode = 16;   // values that four bits can name
 constexpr std::int64_t kGptqGroup = 128;    // inputs per scale and zero
 constexpr std::int64_t kNibblesPerByte = 2;
+// bitsandbytes (optim/optimizer.py): elements per fp32 block statistic, and the smallest tensor
+// whose states are kept in 8 bits.
+constexpr std::int64_t kEightBitBlock = 256;
+constexpr std::int64_t kEightBitLeast = 4096;
 constexpr std::int64_t kNibblesPerWord = 8;
 
 std::vector<Piece> four_bit(std::int64_t numel, bool nested) {
@@ -124,6 +128,11 @@ std::int64_t trained_elements(const model::Graph& graph) {
     }
   }
   return sum;
+}
+
+Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel, DType state) {
+  if (!optimizer.eight_bit || numel < kEightBitLeast) return bytes_of(numel, state);
+  return Bytes(numel) + bytes_of(ceil_divide(numel, kEightBitBlock), DType::fp32);
 }
 
 }  // namespace steelyard::step

@@ -35,6 +35,10 @@ struct Piece {
 [[nodiscard]] facts::DType stepped_type(const Layout& layout, const model::Weight& weight);
 [[nodiscard]] facts::DType state_type(const Layout& layout, const model::Weight& weight);
 
+// One state of the optimizer for a tensor of `numel` elements.
+[[nodiscard]] Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel,
+                                facts::DType state);
+
 // Bytes that a sharded unit gathers for this weight: its sharded pieces in the gathered type.
 [[nodiscard]] Bytes gathered_bytes(const Layout& layout, const model::Weight& weight);
 
