@@ -71,6 +71,7 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
       const Tensor input = gathers_again ? gathered_again(t, rows * inputs, dtype) : Tensor();
       result[1] =
           t.shaped(t.allocate(weight_numel, dtype, "mm_weight_gradient"), {outputs, inputs});
+      result[1].view = !t.options().compiled;
       t.gemm("mm_weight_gradient", dtype, outputs, inputs, rows, 1, traffic);
     };
     // The generated code goes by the arguments' names: mm has mat2 and self, addmm mat1, mat2,
