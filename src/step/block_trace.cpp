@@ -307,7 +307,7 @@ void BlockRun::collect_gradients() {
     const bool on_view = again ? views_.erase(leaf) > 0 : graded && options_.graded_by_view;
     if (gradient.view && !again) views_.insert(leaf);
     Tensor sum;  // what it replaces goes at once, as it does itself here
-    if (on_view) sum = tape_.allocate(gradient.numel, gradient.dtype, "add_gradients");
+    if (on_view) sum = sum_beside(tape_, gradient);
     const bool elsewhere = options_.gradients_exist || graded;
     if (elsewhere || again || options_.accumulates) {
       tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));

@@ -30,6 +30,9 @@ namespace steelyard::step {
 // The event that hands `fresh` over to it.
 [[nodiscard]] Event keeping(Program& program, std::int32_t fresh, std::int32_t kept);
 
+// A tensor like `gradient` that exists at once, also among compiled code: the engine's own sum.
+[[nodiscard]] Tensor sum_beside(Tape& tape, const Tensor& gradient);
+
 // The storages that the nodes behind `root` saved, each once, weights left out. `borrowed`: the
 // block's input, when the block before frees it.
 [[nodiscard]] std::vector<SavedStorage> saved_storages(const NodeRef& root,
