@@ -335,6 +335,8 @@ Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile) 
   STEELYARD_TRY(input, word(profile, "lora_quantized_product", "saves_nothing", "saves_input"));
   STEELYARD_TRY(fused, word(profile, "lora_kernel", "any_base", "quantized_base"));
   STEELYARD_TRY(mixes, word(profile, "lora_units", "own", "mixed"));
+  STEELYARD_TRY(subclass, word(profile, "lora_quantized_by", "bitsandbytes", "torchao"));
+  habits.tensor_subclass = subclass;
   habits.mixes_units = mixes;
   habits.promotes = promotes;
   habits.autocast = autocast;

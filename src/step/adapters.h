@@ -25,6 +25,7 @@ struct AdapterHabits {
   bool adapts_fused_parts = false;   // q_proj of a fused projection is adapted alone
   bool quantizes_head = false;
   bool keeps_quantized_input = false;  // products over a quantized matrix save their input
+  bool tensor_subclass = false;        // torchao's NF4Tensor holds 4-bit matrices, not bitsandbytes
   bool mixes_units = false;  // FSDP1 wraps adapters and frozen weights into one flat parameter
   bool fuses_quantized_only = false;  // the `lora` kernel is for a quantized base
 };

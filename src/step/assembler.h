@@ -143,6 +143,7 @@ class Assembler {
                                                       const model::Weight& weight);
   void step_and_free(std::vector<Event>& events, const model::Weight& weight, std::int32_t kept);
   void step_in_backward(Unit& unit);
+  void step_tied_in_backward(Chunk& chunk);
   void step_together(Phase& phase);
   void step_one_by_one(Phase& phase);
   void add_zero_grad();
@@ -177,6 +178,7 @@ class Assembler {
   RecomputePlan recompute_plan_{job_.train.recompute};
   std::map<std::string, std::int32_t, std::less<>> names_;
   std::vector<Chunk> chunks_;
+  std::map<std::string, std::int32_t, std::less<>> tied_gradients_;  // by owner: kept for it
   std::vector<Body> released_by_zero_grad_;  // what the optimizer leaves until the next step
   std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1;  // DeepSpeed's
   std::int32_t next_partition_ = -1;  // ZeRO-2: of a further micro-batch, until it is added

@@ -82,6 +82,7 @@ class BlockRun {
   std::vector<Tensor> weights_;
   std::vector<Tensor> live_;       // by index of the block's tensors
   std::vector<Tensor> variables_;  // of the operators' code, until the block returns
+  std::set<std::int32_t> views_;   // leaves whose gradient is a view
   std::vector<Tensor> lent_;       // by index: what blocks before made for all
   Tensor mask_;
   std::vector<std::size_t> last_use_;  // by tensor: index of the last operator that reads it
@@ -297,23 +298,25 @@ bool BlockRun::trains(const Tensor& input) const {
                      [](const Tensor& weight) { return weight.requires_grad; });
 }
 
-// The first gradient of a leaf is taken over without a copy, later ones are added to it.
+// The first gradient of a leaf is taken over without a copy, later ones are added to it: to a view
+// (Tensor::view) as a new tensor, once.
 void BlockRun::collect_gradients() {
   tape_.leaf_gradient = [this](std::int32_t leaf, Tensor gradient) {
     const auto index = static_cast<std::size_t>(leaf);
     const bool again = trace_.gradients[index] >= 0;
-    if (options_.gradients_exist || options_.graded.contains(block_.weights[index].name)) {
+    const bool graded = options_.graded.contains(block_.weights[index].name);
+    const bool on_view = again ? views_.erase(leaf) > 0 : graded && options_.graded_by_view;
+    if (gradient.view && !again) views_.insert(leaf);
+    Tensor sum;  // what it replaces goes at once, as it does itself here
+    if (on_view) sum = sum_beside(tape_, gradient);
+    const bool elsewhere = options_.gradients_exist || graded;
+    if (elsewhere || again || options_.accumulates) {
       tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));
-      return;
     }
-    if (again || options_.accumulates) {
-      tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));
-    }
+    if (elsewhere) return;
     const std::int32_t fresh = tape_.disown(gradient);
     if (!again) trace_.gradients[index] = kept_gradient(program_, fresh);
-    program_.gradients.push_back({fresh, trace_.gradients[index]});
-    trace_.backward.push_back(
-        {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1});
+    trace_.backward.push_back(keeping(program_, fresh, trace_.gradients[index]));
   };
 }
 

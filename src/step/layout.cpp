@@ -177,6 +177,7 @@ void set_adapters(const facts::Job& job, const AdapterHabits& habits, Layout& la
   layout.quantization = train.base_quantization;
   layout.nested_statistics =
       train.base_quantization == facts::BaseQuantization::nf4_dq || habits.nested_statistics;
+  layout.quantized_subclass = habits.tensor_subclass;
   layout.frozen_norm = layout.parameter;
   const auto given = job.origins.find("train.optimizer.state_precision");
   const bool explicit_state =

@@ -44,9 +44,10 @@ struct Layout {
   facts::DType adapter = facts::DType::fp32;      // low-rank adapters
   facts::DType frozen_norm = facts::DType::fp32;  // norms that do not train
   facts::BaseQuantization quantization = facts::BaseQuantization::none;
-  bool nested_statistics = false;  // 4-bit statistics are themselves quantized
-  std::int64_t data = 1;           // ranks with the same parameters
-  std::int64_t group = 1;          // ranks per sharding group
+  bool nested_statistics = false;   // 4-bit statistics are themselves quantized
+  bool quantized_subclass = false;  // 4-bit matrices are torchao's NF4Tensor
+  std::int64_t data = 1;            // ranks with the same parameters
+  std::int64_t group = 1;           // ranks per sharding group
   std::int64_t parameter_shards = 1, gradient_shards = 1, optimizer_shards = 1;
   std::int64_t expert_replicas = 1;  // ranks that hold the same experts: those share their states
   bool gathers = false;              // parameters are gathered layer by layer (ZeRO-3, FSDP)

@@ -40,8 +40,11 @@ Tensor adapted(Tape& tape, const OperatorCall& call, Tensor result) {
   const Tensor& down = call.weights[2];
   const Tensor& up = call.weights[3];
   const BaseQuantization kind = call.quantization.kind;
-  const bool of_bitsandbytes = is_four_bit(kind) || kind == BaseQuantization::int8;
-  if (is_four_bit(kind)) result = clone(tape, std::move(result));
+  // torchtune's LoRALinear.forward adds to linear_nf4's result itself.
+  const bool by_subclass = is_four_bit(kind) && call.quantization.subclass;
+  const bool of_bitsandbytes =
+      !by_subclass && (is_four_bit(kind) || kind == BaseQuantization::int8);
+  if (is_four_bit(kind) && !by_subclass) result = clone(tape, std::move(result));
   const DType before = result.dtype;
   const bool converts = !of_bitsandbytes || !tape.arithmetic().autocast;
   Tensor x = converts ? to(tape, call.inputs[0], down.dtype) : call.inputs[0];

@@ -93,6 +93,7 @@ std::vector<Tensor> chunks_of_logits(Tape& tape, const HeadCall& call, const Ten
   for (std::int64_t done = 0; done < tokens; done += per_chunk) {
     const std::int64_t part = std::min(per_chunk, tokens - done);
     OperatorCall projection = call.projection;
+    projection.weights[0].view = true;  // @torch.compiler.disable: F.linear runs as it is
     // A chunk of several samples is no matrix: matmul copies it before it folds the dimensions.
     Tensor rows = slice(tape, hidden, hidden.numel / tokens * part);
     rows.dense = samples == 1;

@@ -57,7 +57,7 @@ BlockOptions Assembler::block_options() const {
   options.weight_dtype = layout_.used;
   options.weight_type = [this](const model::Weight& weight) { return used_type(layout_, weight); };
   options.quantization = {layout_.quantization, layout_.nested_statistics,
-                          habits_.keeps_quantized_input};
+                          habits_.keeps_quantized_input, habits_.tensor_subclass};
   const bool whole_gradients = !layout_.gathers && layout_.gradient_shards == 1;
   options.gradients_exist = !profile_.gradients_set_to_none && whole_gradients;
   options.accumulates = micro_batches() > 1 && whole_gradients;
@@ -68,6 +68,9 @@ BlockOptions Assembler::block_options() const {
       }
     }
   }
+  // Not the cast of a gradient of a cast weight, nor what compiled code sums in place.
+  options.graded_by_view = variants_.head == HeadLoss::whole && !layout_.arithmetic.autocast &&
+                           !(job_.train.compile && compiles_ends(variants_));
   return options;
 }
 
@@ -152,6 +155,7 @@ void Assembler::trace_chunks() {
       }
     }
     settle_shared(chunk);
+    step_tied_in_backward(chunk);
     for (const Chain& chain : chunk.chains) {
       for (const Unit& unit : chain.units) {
         program_.offloaded_activations += chain.repeat * unit.trace.offloaded;

@@ -52,18 +52,48 @@ void Assembler::step_and_free(std::vector<Event>& events, const model::Weight& w
   free(events, kept);
 }
 
+// The hook runs when the engine has summed all that this backward pass brings (AccumulateGrad is a
+// node with one input): behind the last chunk of a loss in chunks, and of a weight that two blocks
+// share behind the block that runs backward last, its owner.
 void Assembler::step_in_backward(Unit& unit) {
   if (!job_.train.optimizer.in_backward || layout_.gathers) return;
+  std::map<std::int32_t, std::size_t> last;  // by kept gradient: where it is complete
+  const std::vector<Event>& backward = unit.trace.backward;
+  const auto kept_by = [this](const Event& event) {
+    return program_.gradients[static_cast<std::size_t>(event.index)].kept;
+  };
+  for (std::size_t i = 0; i < backward.size(); ++i) {
+    if (backward[i].kind == EventKind::keep_gradient) last[kept_by(backward[i])] = i;
+  }
   std::vector<Event> events;
-  for (const Event& event : unit.trace.backward) {
-    events.push_back(event);
-    if (event.kind != EventKind::keep_gradient) continue;
-    const std::int32_t kept = program_.gradients[static_cast<std::size_t>(event.index)].kept;
+  for (std::size_t i = 0; i < backward.size(); ++i) {
+    events.push_back(backward[i]);
+    if (backward[i].kind != EventKind::keep_gradient || last[kept_by(backward[i])] != i) continue;
+    const std::int32_t kept = kept_by(backward[i]);
     const auto& gradients = unit.trace.gradients;
     const auto at = std::find(gradients.begin(), gradients.end(), kept) - gradients.begin();
-    step_and_free(events, unit.block->weights[static_cast<std::size_t>(at)], kept);
+    const model::Weight& weight = unit.block->weights[static_cast<std::size_t>(at)];
+    if (weight.tied_to.empty()) {
+      step_and_free(events, weight, kept);
+    } else {
+      tied_gradients_.emplace(weight.tied_to, kept);
+    }
   }
   unit.trace.backward = std::move(events);
+}
+
+void Assembler::step_tied_in_backward(Chunk& chunk) {
+  for (Chain& chain : chunk.chains) {
+    for (Unit& unit : chain.units) {
+      for (const model::Weight& weight : unit.block->weights) {
+        const auto tied = tied_gradients_.find(weight.name);
+        if (tied != tied_gradients_.end()) {
+          step_and_free(unit.trace.backward, weight, tied->second);
+        }
+      }
+    }
+  }
+  tied_gradients_.clear();
 }
 
 // foreach and fused: the temporaries of all parameters live side by side.

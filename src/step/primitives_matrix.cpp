@@ -59,6 +59,7 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
   const bool wants_w = w.requires_grad;
   const bool has_bias = static_cast<bool>(b);
   const bool wants_b = has_bias && b.requires_grad;
+  const bool gives_view = w.view || !tape.options().compiled;
   const std::int64_t weight_numel = w.numel;
   std::vector<Edge> edges = {Tape::edge_of(a), Tape::edge_of(w)};
   if (b) edges.push_back(Tape::validated_edge_of(b));
@@ -71,6 +72,7 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
       const Tensor input = gathers_again ? gathered_again(t, rows * inputs, dtype) : Tensor();
       result[1] =
           t.shaped(t.allocate(weight_numel, dtype, "mm_weight_gradient"), {outputs, inputs});
+      result[1].view = gives_view;
       t.gemm("mm_weight_gradient", dtype, outputs, inputs, rows, 1, traffic);
     };
     // The generated code goes by the arguments' names: mm has mat2 and self, addmm mat1, mat2,

@@ -18,13 +18,40 @@ struct Matrix {
   std::int64_t inputs = 0, outputs = 0;
   DType dtype = DType::bf16;  // of the product
   bool nested = false;        // statistics are quantized: they are widened first
+  bool subclass = false;      // dequantized by PyTorch's operators
   [[nodiscard]] std::int64_t numel() const { return checked_multiply(inputs, outputs); }
 };
 
+// torchao, NF4Tensor.get_original_weight: both nibbles of each byte as int64, the values they name,
+// each half times its statistics, then stacked. All are variables until the function returns.
+// Compiled, one kernel does it.
+Tensor dequantized_by_operators(Tape& tape, const Matrix& matrix) {
+  const std::int64_t half = ceil_divide(matrix.numel(), 2);
+  const auto variable = [&](DType dtype, std::string_view name) {
+    Tensor made = tape.allocate(half, dtype, name);
+    tape.pointwise(name, 2 * bytes_of(made));
+    return made;
+  };
+  const Tensor first = variable(DType::int64, "nibbles");
+  const Tensor second = variable(DType::int64, "nibbles");
+  const Tensor first_values = variable(matrix.dtype, "index_select");
+  const Tensor second_values = variable(matrix.dtype, "index_select");
+  const auto scaled = [&] {
+    const Tensor repeated = variable(matrix.dtype, "repeat_statistics");
+    return variable(matrix.dtype, "mul");
+  };
+  const Tensor first_scaled = scaled();
+  const Tensor second_scaled = scaled();
+  Tensor full = tape.allocate(matrix.numel(), matrix.dtype, "dequantize");
+  tape.pointwise("dequantize", 2 * bytes_of(full));
+  return full;
+}
+
 // The full matrix, and what making it holds; dies with the caller's handle.
 Tensor dequantized(Tape& tape, const Matrix& matrix) {
+  if (matrix.subclass && !tape.options().compiled) return dequantized_by_operators(tape, matrix);
   Tensor statistics;
-  if (matrix.nested) {
+  if (matrix.nested && !matrix.subclass) {
     statistics = tape.allocate(ceil_divide(matrix.numel(), kFourBitBlock), DType::fp32, "absmax");
   }
   Tensor full = tape.allocate(matrix.numel(), matrix.dtype, "dequantize");
@@ -81,14 +108,14 @@ Tensor product(Tape& tape, const Tensor& a, const Matrix& matrix) {
 
 Tensor dequantized_matrix(Tape& tape, std::int64_t inputs, std::int64_t outputs, DType dtype,
                           Quantized how) {
-  return dequantized(tape, {inputs, outputs, dtype, how.nested});
+  return dequantized(tape, {inputs, outputs, dtype, how.nested, how.subclass});
 }
 
 Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias, std::int64_t inputs,
                         std::int64_t outputs, Quantized how) {
   // Linear4bit.forward: x.to(compute_dtype), and the result back in x's own type.
   const Tensor a = to(tape, x, tape.arithmetic().compute);
-  const Matrix matrix{inputs, outputs, a.dtype, how.nested};
+  const Matrix matrix{inputs, outputs, a.dtype, how.nested, how.subclass};
   const bool is_int8 = how.kind == BaseQuantization::int8;
   tape.begin_operation(OperationKind::other, {&a});
   Tensor y = is_int8 ? int8_product(tape, a, matrix) : product(tape, a, matrix);

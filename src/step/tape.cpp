@@ -234,7 +234,7 @@ void Tape::accumulate(Tensor& into, Tensor gradient) {
     return;
   }
   const Bytes traffic = 3 * bytes_of(into);
-  if (options_.sum_in_place && into.storage.use_count() == 1) {
+  if (options_.sum_in_place && into.storage.use_count() == 1 && !into.view) {
     pointwise("add_gradients", traffic);
     return;
   }

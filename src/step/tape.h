@@ -77,6 +77,10 @@ struct Tensor {
   bool dense = true;
   bool requires_grad = false;
   std::int32_t leaf = kNoLeaf;  // index of the weight it is
+  // What F.linear gives a weight: it multiplies with weight.t(), and a view's record holds its base
+  // (VariableTypeUtils.h, as_view). The engine adds in place only where nobody else holds the
+  // storage (input_buffer.cpp, can_accumulate_inplace), so the first sum is a new tensor.
+  bool view = false;
   // The part of it that this rank holds anyway, when a product saves that and gathers again.
   StorageRef part;
   NodeRef node;    // what made it, when it requires a gradient

@@ -85,6 +85,18 @@ std::int32_t kept_gradient(Program& program, std::int32_t fresh) {
   return static_cast<std::int32_t>(program.slots.size()) - 1;
 }
 
+Event keeping(Program& program, std::int32_t fresh, std::int32_t kept) {
+  program.gradients.push_back({fresh, kept});
+  return {EventKind::keep_gradient, static_cast<std::int32_t>(program.gradients.size()) - 1};
+}
+
+Tensor sum_beside(Tape& tape, const Tensor& gradient) {
+  Tensor sum = tape.adopted(gradient, "add_gradients", VramCategory::temporaries);
+  sum.storage->pending = true;
+  tape.materialise(sum);
+  return sum;
+}
+
 std::vector<SavedStorage> saved_storages(const NodeRef& root, const Storage* borrowed) {
   Listing listing;
   listing.borrowed = borrowed;

@@ -27,6 +27,12 @@ namespace steelyard::step {
 // The slot that holds a weight's gradient between micro-batches, alike the fresh one.
 [[nodiscard]] std::int32_t kept_gradient(Program& program, std::int32_t fresh);
 
+// The event that hands `fresh` over to it.
+[[nodiscard]] Event keeping(Program& program, std::int32_t fresh, std::int32_t kept);
+
+// A tensor like `gradient` that exists at once, also among compiled code: the engine's own sum.
+[[nodiscard]] Tensor sum_beside(Tape& tape, const Tensor& gradient);
+
 // The storages that the nodes behind `root` saved, each once, weights left out. `borrowed`: the
 // block's input, when the block before frees it.
 [[nodiscard]] std::vector<SavedStorage> saved_storages(const NodeRef& root,

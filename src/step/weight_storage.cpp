@@ -19,15 +19,17 @@ constexpr std::int64_t kEightBitBlock = 256;
 constexpr std::int64_t kEightBitLeast = 4096;
 constexpr std::int64_t kNibblesPerWord = 8;
 
-std::vector<Piece> four_bit(std::int64_t numel, bool nested) {
+// torchao's NF4Tensor is a tensor subclass of which FSDP2 cuts and gathers the statistics as well
+// (nf4_tensor.py, _INNER_TENSOR_NAMES_FOR_SHARDING and fsdp_pre_all_gather).
+std::vector<Piece> four_bit(std::int64_t numel, bool nested, bool subclass) {
   const std::int64_t blocks = ceil_divide(numel, kFourBitBlock);
   std::vector<Piece> pieces = {{ceil_divide(numel, kNibblesPerByte), DType::int8, true}};
   if (nested) {
-    pieces.push_back({blocks, DType::int8, false});
-    pieces.push_back({ceil_divide(blocks, kNestedBlock), DType::fp32, false});
+    pieces.push_back({blocks, DType::int8, subclass});
+    pieces.push_back({ceil_divide(blocks, kNestedBlock), DType::fp32, subclass});
     pieces.push_back({1, DType::fp32, false});  // offset: the statistics' mean
   } else {
-    pieces.push_back({blocks, DType::fp32, false});
+    pieces.push_back({blocks, DType::fp32, subclass});
   }
   pieces.push_back({kFourBitCode, DType::fp32, false});
   return pieces;
@@ -83,8 +85,9 @@ std::vector<Piece> pieces_of(const Layout& layout, const model::Weight& weight) 
   const DType rest = layout.arithmetic.compute;
   switch (layout.quantization) {
     case BaseQuantization::nf4:
-    case BaseQuantization::fp4: return four_bit(numel, layout.nested_statistics);
-    case BaseQuantization::nf4_dq: return four_bit(numel, true);
+    case BaseQuantization::fp4:
+      return four_bit(numel, layout.nested_statistics, layout.quantized_subclass);
+    case BaseQuantization::nf4_dq: return four_bit(numel, true, layout.quantized_subclass);
     case BaseQuantization::int8:
       return {{numel, DType::int8, true}, {weight.shape.front(), DType::fp32, false}};
     case BaseQuantization::gptq_int4:

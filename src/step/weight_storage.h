@@ -17,8 +17,8 @@
 
 namespace steelyard::step {
 
-// One tensor of a weight. Statistics of a quantized weight are attributes of it, not parameters:
-// no sharding cuts them.
+// One tensor of a weight. Statistics of a weight that bitsandbytes quantized are attributes of it,
+// not parameters: no sharding cuts them.
 struct Piece {
   std::int64_t numel = 0;
   facts::DType dtype = facts::DType::fp32;

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <random>
 
 #include "small_jobs.h"
@@ -140,6 +141,19 @@ INSTANTIATE_TEST_SUITE_P(
         // 32 groups of 128: zeros 32 * 4096 / 2 B, scales 32 * 4096 * 2 B, an index per input
         StorageRow{BaseQuantization::gptq_int4, false, 8'388'608 + 65'536 + 262'144 + 16'384}));
 
+// NF4Tensor: FSDP2 cuts and gathers the statistics too. What bitsandbytes keeps beside its packed
+// parameter stays whole.
+TEST(Qlora, ShardsTheStatisticsOfATensorSubclass) {
+  Layout layout;
+  layout.quantization = BaseQuantization::nf4_dq;
+  model::Weight weight;
+  weight.shape = {4096, 4096};
+  weight.quantized = true;
+  EXPECT_EQ(gathered_bytes(layout, weight).value(), 8'388'608);
+  layout.quantized_subclass = true;
+  EXPECT_EQ(gathered_bytes(layout, weight).value(), 8'388'608 + 262'144 + 4 * 1'024);
+}
+
 TEST(Qlora, QuantizesLayersButNotEmbeddingAndHead) {
   const auto graph = with_method(graph_of(small_llama()), qlora_job(BaseQuantization::nf4), {});
   ASSERT_TRUE(graph);
@@ -188,6 +202,33 @@ TEST(Qlora, HoldsWhatItsStatesSay) {
   EXPECT_EQ(program.states.trainable.value(), 3 * 8 * (128 + 96));
   EXPECT_EQ(program.states.trainable_bytes.value(), 2 * program.states.trainable.value());
   EXPECT_EQ(program.states.optimizer_bytes.value(), 4 * program.states.trainable.value());
+}
+
+// Bytes of the largest slot whose name ends so.
+std::int64_t allocated_as(std::string_view what, const facts::Job& job, Framework framework) {
+  const Program program = program_for(graph_of(small_llama()), job, profile_of(framework));
+  std::int64_t bytes = 0;
+  for (const Slot& slot : program.slots) {
+    const std::string& name = program.names[static_cast<std::size_t>(slot.name)];
+    if (name.size() < what.size() || name.substr(name.size() - what.size()) != what) continue;
+    bytes = std::max(bytes, slot.bytes.value());
+  }
+  return bytes;
+}
+
+// torchao's get_original_weight holds both nibbles of each byte as int64: of the largest matrix,
+// 160 x 64, half of the elements at 8 bytes. Compiled, one kernel does it; bitsandbytes has its
+// own, and PEFT clones its result before it adds to that (2 x 64 tokens wide 160).
+TEST(Qlora, DequantizesByOperatorsUnlessCompiled) {
+  facts::Job job = qlora_job(BaseQuantization::nf4_dq);
+  job.train.lora.targets = {"all-linear"};
+  EXPECT_EQ(allocated_as(": nibbles", job, Framework::torchtune), 160 * 64 / 2 * 8);
+  EXPECT_EQ(allocated_as(": nibbles", job, Framework::pytorch), 0);
+  EXPECT_EQ(allocated_as("gate_proj: clone", job, Framework::torchtune), 0);
+  EXPECT_EQ(allocated_as("gate_proj: clone", job, Framework::pytorch),
+            kSamples * kTokens * 160 * 2);
+  job.train.compile = true;
+  EXPECT_EQ(allocated_as(": nibbles", job, Framework::torchtune), 0);
 }
 
 // 3 x 64 tokens wide 64 (small_llama: 4 heads of 16, 2 of keys and values), rank 8, nf4. A fused

@@ -2,8 +2,11 @@
 // to hold the logits, kernels in place, steps in backward, offloaded activations.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
+#include <map>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -259,6 +262,84 @@ TEST(OffloadedActivations, AreWhatWasSaved) {
   }
   EXPECT_GE(offloaded.trace.offloaded, large);
   EXPECT_EQ(plain.trace.offloaded, Bytes());
+}
+
+// Eight chunks bring eight gradients of the head's weight. The first is a view (F.linear multiplies
+// with weight.t()), so that its sum with the second is a tensor of its own; the others are added in
+// place. 500 x 64 x 2 bytes.
+TEST(ChunkedLoss, SumsTheWeightsGradientsIntoOneMore) {
+  const OneBlock chunked =
+      traced([](BlockOptions& o) { o.variants.head = HeadLoss::chunked; }, true);
+  std::int64_t alive = 0;
+  std::int64_t most = 0;
+  std::int64_t made = 0;
+  const auto is_gradient = [&](std::int32_t slot) {
+    return chunked.program.slots[static_cast<std::size_t>(slot)].bytes ==
+           Bytes(kVocabulary * kHidden * 2);
+  };
+  for (const Event& event : chunked.trace.backward) {
+    if (event.kind == EventKind::allocate && is_gradient(event.index)) {
+      ++made;
+      most = std::max(most, ++alive);
+    }
+    if (event.kind == EventKind::free && is_gradient(event.index)) --alive;
+    // Handed over, or added and gone; the first stays.
+    if (event.kind == EventKind::keep_gradient && made > 1) {
+      const auto index = static_cast<std::size_t>(event.index);
+      if (is_gradient(chunked.program.gradients[index].fresh)) --alive;
+    }
+  }
+  EXPECT_EQ(made, 8 + 1);
+  EXPECT_EQ(most, 3);
+  EXPECT_EQ(alive, 1);
+}
+
+// How often each kept gradient is freed in a step, and in which body of backward the last time.
+std::map<std::int32_t, std::vector<std::string>> freed_gradients(const Program& program) {
+  std::set<std::int32_t> kept;
+  for (const Gradient& gradient : program.gradients) kept.insert(gradient.kept);
+  std::map<std::int32_t, std::vector<std::string>> freed;
+  for (const Pass& pass : program.step) {
+    for (const Phase& phase : pass.phases) {
+      for (const Body& body : phase.bodies) {
+        for (const Event& event : body.events) {
+          if (event.kind != EventKind::free || !kept.contains(event.index)) continue;
+          freed[event.index].emplace_back(body.layer);
+        }
+      }
+    }
+  }
+  return freed;
+}
+
+// The hook waits for the sum of all chunks.
+TEST(StepInBackward, StepsAWeightOnce) {
+  Job job = small_job();
+  job.train.optimizer.in_backward = true;
+  job.train.loss = facts::Loss::chunked;
+  const auto freed = freed_gradients(
+      program_for(graph_of(small_llama()), job, profile_of(facts::Framework::torchtune)));
+  ASSERT_FALSE(freed.empty());
+  for (const auto& [gradient, bodies] : freed) EXPECT_EQ(bodies.size(), 1U) << gradient;
+}
+
+// A head that shares the embedding's weight: complete when the embedding's backward is through.
+TEST(StepInBackward, WaitsForBothUsesOfATiedWeight) {
+  Job job = small_job();
+  job.train.optimizer.in_backward = true;
+  job.train.precision = facts::Precision::fp32;
+  const model::Graph graph = graph_of(small_gpt2());
+  const Program program = program_for(graph, job, profile_of(facts::Framework::pytorch));
+  const std::string& embedding = graph.segments.front().blocks.front().name;
+  std::int64_t shared = 0;
+  for (const auto& [gradient, bodies] : freed_gradients(program)) {
+    EXPECT_EQ(bodies.size(), 1U);
+    const Bytes bytes = program.slots[static_cast<std::size_t>(gradient)].bytes;
+    if (bytes != Bytes(kVocabulary * kHidden * 4)) continue;
+    ++shared;
+    EXPECT_EQ(bodies.front(), embedding);
+  }
+  EXPECT_EQ(shared, 1);
 }
 
 TEST(StepInBackward, RefusesSeveralMicroBatches) {
