@@ -18,6 +18,7 @@ facts::Job engine_job(std::int64_t tensor) {
   job.parallel.pipeline = 2;
   job.parallel.data = 2;
   job.parallel.sharding = facts::Sharding::zero1;
+  job.train.precision = facts::Precision::bf16_mixed;
   job.train.gradient_accumulation = 6;
   return job;
 }
@@ -49,15 +50,15 @@ std::map<std::string, Count> counts_of(const Program& program) {
   return counts;
 }
 
-// The first of two stages is two micro-batches ahead: two parts of T H x 4 B / 2 each. Of the whole
+// The first of two stages is two micro-batches ahead: two parts of T H x 2 B / 2 each. Of the whole
 // there is one at a time, behind the forward pass, and one again in the backward pass.
 TEST(EnginePipeline, KeepsTheRanksPartOfWhatItSent) {
   const RankProgram rank = first_stage(engine_job(2), facts::Framework::megatron);
   expect_balanced(rank.program, "ZeRO-1, tensor 2, pipeline 2");
   auto counts = counts_of(rank.program);
-  const Bytes whole(kSamples * kTokens * 64 * 4);
+  const Bytes whole(kSamples * kTokens * 64 * 2);
   EXPECT_EQ(counts["part of the sent activations"].most, 2);
-  EXPECT_EQ(counts["part of the sent activations"].bytes, whole / 2);
+  EXPECT_EQ(counts["part of the sent activations"].bytes, ceil_divide(whole, 2));
   EXPECT_EQ(counts["sent activations"].most, 1);
   EXPECT_EQ(counts["sent activations"].bytes, whole);
   EXPECT_EQ(counts["sent activations again"].made, 6);
