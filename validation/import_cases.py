@@ -46,21 +46,22 @@ def file_text(data):
     return "{\n" + ",\n".join(head) + ',\n  "cases": [\n' + cases + "\n  ]\n}\n"
 
 
-def merged(table, over):
-    """`over` laid over `table`; what the job says already stays."""
+def merged(table, over, corrects):
+    """`over` laid over `table`; what the job says already stays unless `over` corrects it."""
     result = dict(table)
     for key, value in over.items():
         if isinstance(value, dict):
-            result[key] = merged(result.get(key, {}), value)
-        else:
-            result.setdefault(key, value)
+            result[key] = merged(result.get(key, {}), value, corrects)
+        elif corrects or key not in result:
+            result[key] = value
     return result
 
 
 def amended(case, amendments):
     for amendment in amendments:
         if any(fnmatch.fnmatchcase(case["id"], pattern) for pattern in amendment["cases"]):
-            case = dict(case, job=merged(case["job"], amendment["job"]))
+            job = merged(case["job"], amendment.get("job", {}), corrects=False)
+            case = dict(case, job=merged(job, amendment.get("correct", {}), corrects=True))
             case["assumptions"] = [*case.get("assumptions", []), amendment["assumption"]]
     return case
 

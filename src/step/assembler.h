@@ -56,6 +56,9 @@ class Assembler {
     std::int32_t live_window = -1;  // ZeRO-3 keeps gathered parameters that are soon needed again
     // Between stages; -1 where the model begins or ends.
     std::int32_t received = -1, sent = -1, received_gradient = -1, sent_gradient = -1;
+    // DeepSpeed: the rank's part of what was sent; the whole of it gathered, and again for
+    // backward.
+    std::int32_t sent_part = -1, gathered = -1, rebuilt = -1;
     std::int32_t held_input = -1, held_gradient = -1;  // of its last micro-batch, until the next
     std::vector<std::int32_t> deferred;  // gradients of logits that wait for the pipeline to drain
     bool has_loss = false;
@@ -108,6 +111,11 @@ class Assembler {
   void end_micro_batch(Chunk& chunk, Phase& phase, bool last);
   // pipeline_passes.cpp
   void find_borders(Chunk& chunk);
+  [[nodiscard]] bool engine_pipeline() const;
+  [[nodiscard]] bool keeps_output(const Chunk& chunk) const;
+  void split_output(Chunk& chunk);
+  void send_output(Chunk& chunk, Phase& phase);
+  void rebuild_output(Chunk& chunk, Phase& phase);
   void receive(Phase& phase, std::int32_t index, std::string_view what);
   void send(Phase& phase, std::int32_t index, std::string_view what, bool release);
   void add_turns();

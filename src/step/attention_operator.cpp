@@ -131,7 +131,8 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
     return fused_softmax_attention(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v),
                                    dims, p,
                                    {.widens = code == MathAttention::wide_softmax,
-                                    .global_buffer = call.variants->score_buffer});
+                                    .global_buffer = call.variants->score_buffer,
+                                    .adds_bias = call.op->attention.alibi});
   }
   if (math) {
     return call.variants->math_attention == MathAttention::eager

@@ -120,9 +120,11 @@ Tensor fused_softmax_attention(Tape& tape, Tensor q, Tensor k, Tensor v, const A
   q = view(std::move(q), true);
   k = view(std::move(k), true);
   v = view(std::move(v), true);
-  // torch.baddbmm(empty, q, k, beta=0): the first operand is not read, but it is there.
+  // torch.baddbmm(empty, q, k, beta=0): the first operand is not read, but it is there. With ALiBi
+  // it is the bias, a view of one [heads, 1, keys] tensor (Megatron-DeepSpeed
+  // model/transformer.py).
   Tensor unread;
-  if (!how.global_buffer) {
+  if (!how.global_buffer && !how.adds_bias) {
     unread = tape.allocate(checked_multiply(batch, dims.queries * dims.keys), q.dtype, "empty");
   }
   // The function's variable keeps the scores until it returns.

@@ -37,6 +37,7 @@ namespace steelyard::step {
 struct SoftmaxAttention {
   bool widens = false;         // scores to fp32, PyTorch's softmax, and back
   bool global_buffer = false;  // the product's unused first operand is one buffer for ever
+  bool adds_bias = false;      // ALiBi: the product's first operand is the bias, one row per head
 };
 [[nodiscard]] Tensor fused_softmax_attention(Tape& tape, Tensor q, Tensor k, Tensor v,
                                              const AttentionDims& dims, double dropout,

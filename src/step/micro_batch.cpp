@@ -224,9 +224,7 @@ void Assembler::add_forward(Chunk& chunk, Phase& phase, bool first) {
     }
     phase.bodies.push_back(std::move(body));
   }
-  if (chunk.sent >= 0) {
-    send(phase, chunk.sent, "send activations", profile_.pipeline_releases_outputs);
-  }
+  if (chunk.sent >= 0) send_output(chunk, phase);
   end_forward(chunk, phase);
 }
 
@@ -250,13 +248,17 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
   const bool last = turn.last;
   const bool sums_whole = sums_whole_gradients() && !last;
   const bool reduces = last || (reduces_each_micro_batch() && !sums_whole);
-  const bool bucket_per_backward = reduce_bucket_ >= 0 && !layout_.gathers;
+  // Backward passes of a pipeline are not the engine's: it reduces when all of them are done
+  // (stage_1_and_2.py, reduce_gradients), and makes the bucket then.
+  const bool has_bucket = reduce_bucket_ >= 0 && !layout_.gathers;
+  const bool bucket_per_backward = has_bucket && job_.parallel.pipeline == 1;
   if (bucket_per_backward) {
     Body body;
     body.layer = "reduce bucket";
     allocate(body.events, reduce_bucket_);
     phase.bodies.push_back(std::move(body));
   }
+  rebuild_output(chunk, phase);
   if (chunk.received_gradient >= 0) {
     receive(phase, chunk.received_gradient, "receive gradients");
   }
@@ -285,6 +287,13 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
     if (sends && lowest) send(phase, chunk.sent_gradient, "send gradients", true);
   }
   if (bucket_per_backward) join_bucket(phase.bodies.back().events, turn.first);
+  if (has_bucket && !bucket_per_backward && last) {
+    Body body;
+    body.layer = "reduce bucket";
+    allocate(body.events, reduce_bucket_);
+    join_bucket(body.events, true);
+    phase.bodies.push_back(std::move(body));
+  }
   if (layout_.gathers) {  // the root's gradients are complete when the embedding's is
     Body body;
     body.layer = "root gradients";
@@ -309,7 +318,12 @@ void Assembler::end_micro_batch(Chunk& chunk, Phase& phase, bool last) {
   release_held(chunk, phase, &BlockTrace::after_backward);
   if (!last || !held_to_the_end()) release_held(chunk, phase, &BlockTrace::end_of_step);
   if (chunk.live_window >= 0) free(body.events, chunk.live_window);
-  if (chunk.sent >= 0 && !profile_.pipeline_releases_outputs) free(body.events, chunk.sent);
+  if (chunk.sent_part >= 0) {
+    free(body.events, chunk.rebuilt);
+    free(body.events, chunk.sent_part);
+  } else if (keeps_output(chunk)) {
+    free(body.events, chunk.sent);
+  }
   if (last && chunk.held_input >= 0) {
     allocate(body.events, chunk.held_input);
     allocate(body.events, chunk.held_gradient);

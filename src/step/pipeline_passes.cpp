@@ -55,7 +55,51 @@ void Assembler::find_borders(Chunk& chunk) {
     chunk.sent = slot(out, VramCategory::activations, "sent activations");
     chunk.received_gradient = slot(adopted_bytes(program_, last.backward),
                                    VramCategory::temporaries, "received gradient");
+    if (engine_pipeline()) split_output(chunk);
   }
+}
+
+// DeepSpeed's PipelineEngine, which goes with its ZeRO stage 1, passes the rank's part of a border
+// tensor on where ranks share a layer (deepspeed/runtime/pipe/engine.py, pipe_partitioned and
+// grad_partitioned, on by default; config.py, get_pipeline_config).
+bool Assembler::engine_pipeline() const {
+  return layout_.flat_buckets && !layout_.gathers && job_.parallel.pipeline > 1;
+}
+
+// The output is whole on the rank until its backward pass is done.
+bool Assembler::keeps_output(const Chunk& chunk) const {
+  if (chunk.sent < 0 || chunk.sent_part >= 0) return false;
+  return engine_pipeline() || !profile_.pipeline_releases_outputs;
+}
+
+void Assembler::split_output(Chunk& chunk) {
+  if (groups_.tensor.ranks == 1) return;
+  const Bytes whole = program_.slots[static_cast<std::size_t>(chunk.sent)].bytes;
+  chunk.sent_part = slot(ceil_divide(whole, groups_.tensor.ranks), VramCategory::activations,
+                         "part of the sent activations");
+  chunk.gathered = slot(whole, VramCategory::temporaries, "sent activations gathered");
+  chunk.rebuilt = slot(whole, VramCategory::temporaries, "sent activations again");
+}
+
+// _exec_forward_pass: the part is cloned, the whole tensor loses its data.
+void Assembler::send_output(Chunk& chunk, Phase& phase) {
+  const bool in_parts = chunk.sent_part >= 0;
+  send(phase, chunk.sent, "send activations", !in_parts && !keeps_output(chunk));
+  if (!in_parts) return;
+  allocate(phase.bodies.back().events, chunk.sent_part);
+  free(phase.bodies.back().events, chunk.sent);
+}
+
+// _exec_backward_pass: PartitionedTensor.full() gathers the output into a buffer that it clones;
+// the clone stays until the backward pass is done.
+void Assembler::rebuild_output(Chunk& chunk, Phase& phase) {
+  if (chunk.rebuilt < 0) return;
+  Body body;
+  body.layer = "stage border";
+  allocate(body.events, chunk.gathered);
+  allocate(body.events, chunk.rebuilt);
+  free(body.events, chunk.gathered);
+  phase.bodies.push_back(std::move(body));
 }
 
 // Between steps a chunk still has the input and its gradient of the last micro-batch.
