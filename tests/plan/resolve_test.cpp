@@ -79,6 +79,24 @@ TEST(Resolve, OneOfGlobalBatchAndAccumulationFollowsFromTheOther) {
   EXPECT_EQ(value_of(resolved(job)).train.micro_batch, 2);
 }
 
+// Composer's DecoupledAdamW; DeepSpeed's own kernel comes before it, the job before both.
+TEST(Resolve, AFrameworksOptimizerMayBeALoop) {
+  facts::FrameworkProfile framework;
+  framework.operators["optimizer"] = "loop";
+  const auto with = [&](const Job& job) {
+    return value_of(resolve(job, value_of(own_catalog().model_of(job, {})),
+                            value_of(own_catalog().machine_of(small_job(), {})), framework));
+  };
+  Job job = small_job();
+  EXPECT_EQ(with(job).train.optimizer.fused, false);
+  EXPECT_EQ(with(job).train.optimizer.foreach, false);
+  job.train.optimizer.foreach = true;
+  EXPECT_EQ(with(job).train.optimizer.foreach, true);
+  job.train.optimizer.foreach.reset();
+  job.parallel.sharding = Sharding::zero2;
+  EXPECT_EQ(with(job).train.optimizer.fused, true);
+}
+
 TEST(Resolve, TypesFollowPrecisionAndSharding) {
   struct Row {
     Precision precision;

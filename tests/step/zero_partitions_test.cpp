@@ -123,11 +123,10 @@ TEST_F(ZeroPartitions, InFp32TheCloneIsThePartition) {
 // Where two copies do not fit, they are joined on the host as before.
 TEST_F(ZeroPartitions, ACardWithoutRoomForBothJoinsOnTheHost) {
   facts::Gpu gpu;
-  gpu.memory = Bytes(3 * all_);
+  gpu.memory = {Bytes(3 * all_), facts::Provenance::catalogue};
   const auto programs = programs_of(graph_, job(Sharding::zero2), profile_, gpu);
   ASSERT_TRUE(programs);
   const Program& program = programs->front().program;
-  bytes_ = {{"flat parameters", Bytes(2 * all_)}};
   Bytes freed;
   play(program, program.setup, [&](const Event& event, std::int64_t) {
     const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
