@@ -37,13 +37,14 @@ bool of_the_host(const Candidate& candidate) {
 }
 
 std::optional<Plan> planned_with(const Request& request, const Plan& planned,
-                                 const std::vector<Candidate>& changes) {
+                                 const std::vector<Candidate>& changes, Shortcuts shortcuts = {}) {
   Request changed = request;
   changed.timeline = false;
   changed.advice = false;
   for (const Candidate& change : changes) change.apply(changed.job);
   const bool host_only = std::all_of(changes.begin(), changes.end(), of_the_host);
-  Result<Plan> plan = figures(changed, host_only ? &planned : nullptr);
+  if (host_only) shortcuts.alike = &planned;
+  Result<Plan> plan = figures(changed, shortcuts);
   if (!plan) return std::nullopt;  // an impossible combination is no advice
   return std::move(*plan);
 }
@@ -105,7 +106,8 @@ void make_it_fit(const Request& request, const Plan& planned,
     if (alone->fits()) advice.push_back(advice_of(candidate, planned, *alone));
     if (best && best->fits()) continue;
     together.push_back(candidate);
-    std::optional<Plan> combined = planned_with(request, planned, together);
+    const bool first = together.size() == 1;  // which is the change alone
+    std::optional<Plan> combined = first ? alone : planned_with(request, planned, together);
     if (!combined) {
       together.pop_back();
     } else {
@@ -129,8 +131,11 @@ std::vector<Advice> advice_for(const Request& request, const Plan& planned) {
   }
   if (planned.fits()) {
     for (const Candidate& candidate : that_gain_speed(planned)) {
-      const std::optional<Plan> changed = planned_with(request, planned, {candidate});
-      if (changed && changed->fits() && shorter(*changed, planned)) {
+      const auto gains = [&](const Plan& changed) {
+        return shorter(changed, planned) && changed.fits_ram.value_or(true);
+      };
+      const auto changed = planned_with(request, planned, {candidate}, {nullptr, gains, true});
+      if (changed && changed->fits() && gains(*changed)) {
         advice.push_back(advice_of(candidate, planned, *changed));
       }
     }

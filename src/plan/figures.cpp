@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "base/format.h"
@@ -56,7 +57,7 @@ void describe_model(const Request& request, const model::Graph& graph,
 
 using Programs = std::vector<step::RankProgram>;
 
-void measure_vram(const Request& request, const Programs& programs, Plan& plan) {
+void measure_vram(const Request& request, const Programs& programs, bool only_if_fits, Plan& plan) {
   const facts::DeviceMemoryConstants device = device_of(request);
   vram::Request wanted;
   wanted.device = &device;
@@ -64,6 +65,8 @@ void measure_vram(const Request& request, const Programs& programs, Plan& plan) 
   wanted.habits = request.constants.framework.allocator;
   wanted.capacity = plan.machine.gpu.memory.value;
   plan.vram.capacity = plan.machine.gpu.memory;
+  std::atomic<bool> stops = false;
+  if (only_if_fits) wanted.stops = &stops;
   std::vector<vram::Answer> answers = vram::replay_all(wanted, programs_only(programs));
   for (std::size_t i = 0; i < answers.size(); ++i) {
     vram::Answer& answer = answers[i];
@@ -80,7 +83,7 @@ void measure_vram(const Request& request, const Programs& programs, Plan& plan) 
   const std::string& caveat = request.constants.framework.caveat;
   if (!caveat.empty()) plan.warnings.push_back(caveat);
   if (plan.vram.capacity) {
-    plan.fits_vram = plan.vram.fullest.peak_device_used <= *plan.vram.capacity;
+    plan.fits_vram = !stops && plan.vram.fullest.peak_device_used <= *plan.vram.capacity;
   } else {
     plan.warnings.push_back(
         fmt::format("the memory of {} is unknown: set machine.vram_gib to learn whether it fits",
@@ -246,9 +249,17 @@ Bytes sample_bytes(const step::Program& program, const model::Graph& graph) {
   return ceil_divide(program.states.batch_bytes, graph.batch);
 }
 
+Result<void> measure_the_rest(const Request& request, const step::Program& program,
+                              const model::Graph& graph, Plan& plan) {
+  const Bytes sample = sample_bytes(program, graph);
+  STEELYARD_CHECK(measure_ram(request, program, sample, plan));
+  STEELYARD_CHECK(measure_pace(request, program, plan));
+  return measure_feed(request, sample, plan);
+}
+
 }  // namespace
 
-Result<Plan> figures(const Request& request, const Plan* alike) {
+Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   Plan plan;
   STEELYARD_TRY(ranks, ranks_of(request));
   const Programs& programs = ranks.programs;
@@ -258,16 +269,18 @@ Result<Plan> figures(const Request& request, const Plan* alike) {
                 model::build(request.model, sample_shape(plan.job, *plan.job.train.micro_batch)));
   const step::Program& program = busiest(programs);
   describe_model(request, graph, program.states, plan);
-  if (alike != nullptr) {
-    plan.vram = alike->vram;
-    plan.fits_vram = alike->fits_vram;
-  } else {
-    measure_vram(request, programs, plan);
+  if (shortcuts.is_promising) {
+    Plan sketch = plan;
+    STEELYARD_CHECK(measure_the_rest(request, program, graph, sketch));
+    if (!shortcuts.is_promising(sketch)) return sketch;
   }
-  const Bytes sample = sample_bytes(program, graph);
-  STEELYARD_CHECK(measure_ram(request, program, sample, plan));
-  STEELYARD_CHECK(measure_pace(request, program, plan));
-  STEELYARD_CHECK(measure_feed(request, sample, plan));
+  if (shortcuts.alike != nullptr) {
+    plan.vram = shortcuts.alike->vram;
+    plan.fits_vram = shortcuts.alike->fits_vram;
+  } else {
+    measure_vram(request, programs, shortcuts.only_if_fits, plan);
+  }
+  STEELYARD_CHECK(measure_the_rest(request, program, graph, plan));
   count_cost(plan);
   state_confidence(plan);
   warn(request, plan);

@@ -1,14 +1,25 @@
 // One job planned once: every figure of the plan but the advice, which needs further plans.
 #pragma once
 
+#include <functional>
+
 #include "base/error.h"
 #include "facts/plan.h"
 #include "plan/plan.h"
 
 namespace steelyard::plan {
 
-// `alike`: a plan of the same program on the same GPUs, whose VRAM is then this one's too.
-[[nodiscard]] Result<facts::Plan> figures(const Request& request,
-                                          const facts::Plan* alike = nullptr);
+// What a further plan beside a first one may leave out.
+struct Shortcuts {
+  // A plan of the same program on the same GPUs, whose VRAM is then this one's too.
+  const facts::Plan* alike = nullptr;
+  // Asked when everything but VRAM is known: where it says no, VRAM stays unknown. The allocator's
+  // replay is by far the longest part of a plan.
+  std::function<bool(const facts::Plan&)> is_promising = {};
+  // Where the GPUs' memory does not suffice, only that is wanted, not by how much.
+  bool only_if_fits = false;
+};
+
+[[nodiscard]] Result<facts::Plan> figures(const Request& request, const Shortcuts& shortcuts = {});
 
 }  // namespace steelyard::plan

@@ -2,6 +2,7 @@
 // number that tells the allocations of one slot apart.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -34,23 +35,31 @@ class Progress {
   std::vector<std::int64_t> forward_, backward_, others_;  // by chunk
 };
 
+// What tells the allocations of one slot apart.
+enum class Naming : std::uint8_t { layer_of_micro_batch, layer, micro_batch };
+
+[[nodiscard]] inline Naming naming_of(const Slot& slot) {
+  if (slot.shared) return Naming::micro_batch;
+  return slot.outlives_micro_batch ? Naming::layer : Naming::layer_of_micro_batch;
+}
+
 // The number of an event's allocation among those of its slot: layers of the first micro-batch in
 // flight, then those of the second, ...
 class Instance {
  public:
   Instance(const Program& program, const Body& body, std::int64_t layer, std::int64_t micro_batch)
-      : layer_(layer),
-        micro_batch_(micro_batch % program.in_flight),
-        in_micro_batch_(micro_batch_ * body.repeat + layer) {}
+      : numbers_{micro_batch % program.in_flight * body.repeat + layer, layer,
+                 micro_batch % program.in_flight} {}
 
-  [[nodiscard]] std::int64_t of(const Slot& slot) const {
-    if (slot.shared) return micro_batch_;
-    return slot.outlives_micro_batch ? layer_ : in_micro_batch_;
+  [[nodiscard]] std::int64_t of(Naming naming) const {
+    return numbers_[static_cast<std::size_t>(naming)];
   }
-  [[nodiscard]] std::int64_t layer() const { return layer_; }
+  [[nodiscard]] std::int64_t of(const Slot& slot) const { return of(naming_of(slot)); }
+  [[nodiscard]] std::int64_t layer() const { return of(Naming::layer); }
+  [[nodiscard]] std::int64_t micro_batch() const { return of(Naming::micro_batch); }  // in flight
 
  private:
-  std::int64_t layer_, micro_batch_, in_micro_batch_;
+  std::array<std::int64_t, 3> numbers_;  // by Naming
 };
 
 // Calls visit(phase, body, instance) for every body and layer of one run of the pass.

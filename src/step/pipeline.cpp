@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <numeric>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 
@@ -231,8 +230,13 @@ std::vector<Turn> turns_of(facts::Schedule schedule, std::int64_t stage, std::in
   std::vector<Turn> turns =
       chunks > 1 ? interleaved(stage, stages, chunks, micro_batches, group > 0 ? group : stages)
                  : one_chunk(schedule, stage, stages, micro_batches);
-  std::set<std::pair<PhaseKind, std::int32_t>> begun;
-  for (Turn& turn : turns) turn.first = begun.insert({turn.kind, turn.chunk}).second;
+  std::vector<bool> forward(static_cast<std::size_t>(chunks), false);  // begun, by chunk
+  std::vector<bool> backward = forward;
+  for (Turn& turn : turns) {
+    auto begun = (turn.kind == PhaseKind::forward ? forward : backward).begin() + turn.chunk;
+    turn.first = !*begun;
+    *begun = true;
+  }
   return turns;
 }
 

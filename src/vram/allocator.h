@@ -27,13 +27,20 @@ class Allocator {
   // how much a job would have needed.
   [[nodiscard]] virtual BlockId allocate_beyond(Bytes requested, int stream) = 0;
 
-  [[nodiscard]] virtual Bytes allocated() const = 0;             // sum of live blocks
-  [[nodiscard]] virtual Bytes reserved() const = 0;              // taken from the device
-  [[nodiscard]] virtual Bytes size_of(BlockId block) const = 0;  // unsplit tail included
+  [[nodiscard]] Bytes allocated() const { return Bytes(totals_.allocated); }  // of live blocks
+  [[nodiscard]] Bytes reserved() const { return Bytes(totals_.reserved); }  // taken from the device
+  [[nodiscard]] virtual Bytes size_of(BlockId block) const = 0;             // unsplit tail included
   [[nodiscard]] virtual std::int64_t address_of(BlockId block) const = 0;
   // Two moments with the same live blocks at the same addresses and the same fingerprint treat
   // every further request alike (but for a collision of 64-bit hashes).
   [[nodiscard]] virtual std::uint64_t fingerprint() const = 0;
+
+ protected:
+  struct Totals {
+    std::int64_t allocated = 0;
+    std::int64_t reserved = 0;
+  };
+  Totals totals_;  // here, since a replay looks at them after every request
 };
 
 }  // namespace steelyard::vram

@@ -32,8 +32,9 @@ constexpr std::int64_t kFirstAddress = std::int64_t{1} << 40;
 
 class CachingAllocator::Implementation {
  public:
-  explicit Implementation(AllocatorSettings settings)
+  Implementation(AllocatorSettings settings, Totals& totals)
       : settings_(settings),
+        totals_(totals),
         capacity_(settings.device_bytes ? settings.device_bytes->value() : kUnlimitedDevice),
         max_split_size_(settings.max_split_size ? settings.max_split_size->value()
                                                 : std::numeric_limits<std::int64_t>::max()) {
@@ -42,15 +43,13 @@ class CachingAllocator::Implementation {
 
   Index allocate(std::int64_t requested, int stream);
   void free(Index index);
-  void add_capacity(std::int64_t room) { capacity_ = reserved_ + room; }
+  void add_capacity(std::int64_t room) { capacity_ = totals_.reserved + room; }
   void retire(Index index) {
-    allocated_ -= blocks_[index].size;
+    totals_.allocated -= blocks_[index].size;
     blocks_[index].retired = true;
   }
   void empty_cache();
 
-  [[nodiscard]] std::int64_t allocated() const { return allocated_; }
-  [[nodiscard]] std::int64_t reserved() const { return reserved_; }
   [[nodiscard]] std::int64_t size_of(Index index) const { return blocks_[index].size; }
   [[nodiscard]] std::int64_t address_of(Index index) const { return blocks_[index].address; }
   [[nodiscard]] std::uint64_t fingerprint() const;
@@ -91,11 +90,10 @@ class CachingAllocator::Implementation {
   Index cut(Index index, std::int64_t size);
 
   AllocatorSettings settings_;
+  Totals& totals_;  // of the public face
   std::int64_t capacity_;
   std::int64_t max_split_size_;
   std::int64_t device_used_ = 0;
-  std::int64_t allocated_ = 0;
-  std::int64_t reserved_ = 0;
   std::int64_t next_address_ = kFirstAddress;
   BlockStore blocks_;
   Pool small_;

@@ -49,13 +49,14 @@ std::optional<BfcAllocator::Address> BfcAllocator::find(std::int64_t rounded) {
     chunk.size = rounded;
     insert_free(chunks_.emplace(address + rounded, Chunk{rest, chunk.region}).first);
   }
-  in_use_ += chunk.size;
+  totals_.allocated += chunk.size;
   return address;
 }
 
 // Extend: one more region, where the limit leaves room for the request.
 bool BfcAllocator::extend(std::int64_t rounded) {
-  const std::int64_t available = (limit_ - pool_) / kMinAllocationSize * kMinAllocationSize;
+  const std::int64_t available =
+      (limit_ - totals_.reserved) / kMinAllocationSize * kMinAllocationSize;
   if (rounded > available || next_region_ == 0) return false;
   const bool raised = rounded > next_region_;
   while (rounded > next_region_) next_region_ *= 2;
@@ -68,7 +69,7 @@ bool BfcAllocator::extend(std::int64_t rounded) {
 
 std::optional<std::int64_t> BfcAllocator::from_device(std::int64_t bytes, std::int64_t rounded) {
   if (!settings_.device_bytes) return bytes;
-  const std::int64_t room = settings_.device_bytes->value() - pool_;
+  const std::int64_t room = settings_.device_bytes->value() - totals_.reserved;
   while (bytes > room) {
     // In single precision, as there: sizes above 16 MiB do not come out as whole tenths.
     const float less = static_cast<float>(bytes) * kBackpedalFactor;
@@ -82,7 +83,7 @@ std::optional<std::int64_t> BfcAllocator::from_device(std::int64_t bytes, std::i
 void BfcAllocator::add_region(std::int64_t bytes) {
   const Address begin = next_address_;
   next_address_ = checked_add(begin, checked_add(bytes, kBetweenRegions));
-  pool_ += bytes;
+  totals_.reserved += bytes;
   insert_free(chunks_.emplace(begin, Chunk{bytes, begin}).first);
 }
 
@@ -98,13 +99,13 @@ bool BfcAllocator::give_back_free_regions(std::int64_t rounded) {
   for (auto at = chunks_.begin(); at != chunks_.end(); ++at) {
     if (whole(at)) free += at->second.size;
   }
-  if (free == 0 || rounded > limit_ - pool_ + free) return false;
+  if (free == 0 || rounded > limit_ - totals_.reserved + free) return false;
   for (auto at = chunks_.begin(); at != chunks_.end();) {
     if (!whole(at)) {
       ++at;
       continue;
     }
-    pool_ -= at->second.size;
+    totals_.reserved -= at->second.size;
     free_.erase({at->second.size, at->first});
     at = chunks_.erase(at);
   }
@@ -133,8 +134,8 @@ BlockId BfcAllocator::allocate_beyond(Bytes requested, int /*stream*/) {
     const std::int64_t lacking = rounded - tail;
     assert(lacking > 0);
     const Address end = last->first + last->second.size;
-    pool_ += lacking;
-    limit_ = std::max(limit_, pool_);
+    totals_.reserved += lacking;
+    limit_ = std::max(limit_, totals_.reserved);
     next_address_ += lacking;
     insert_free(chunks_.emplace(end, Chunk{lacking, last->second.region}).first);
   }
@@ -172,7 +173,7 @@ void BfcAllocator::free(BlockId block) {
   if (block == 0) return;
   const auto chunk = chunks_.find(block);
   assert(chunk != chunks_.end() && chunk->second.used);
-  if (!chunk->second.retired) in_use_ -= chunk->second.size;
+  if (!chunk->second.retired) totals_.allocated -= chunk->second.size;
   chunk->second.used = false;
   chunk->second.retired = false;
   insert_free(chunk);
@@ -181,7 +182,7 @@ void BfcAllocator::free(BlockId block) {
 void BfcAllocator::retire(BlockId block) {
   if (block == 0) return;
   Chunk& chunk = chunks_.at(block);
-  in_use_ -= chunk.size;
+  totals_.allocated -= chunk.size;
   chunk.retired = true;
 }
 
@@ -195,7 +196,7 @@ std::uint64_t BfcAllocator::fingerprint() const {
     print.add(size);
     print.add(address);
   }
-  print.add(pool_);
+  print.add(totals_.reserved);
   print.add(next_region_);
   return print.value();
 }

@@ -38,8 +38,6 @@ class BfcAllocator final : public Allocator {
   // The last region becomes as much longer as the request lacks.
   [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream) override;
 
-  [[nodiscard]] Bytes allocated() const override { return Bytes(in_use_); }  // bytes_in_use
-  [[nodiscard]] Bytes reserved() const override { return Bytes(pool_); }     // pool_bytes
   [[nodiscard]] Bytes size_of(BlockId block) const override;
   [[nodiscard]] std::int64_t address_of(BlockId block) const override { return block; }
   [[nodiscard]] std::uint64_t fingerprint() const override;
@@ -62,11 +60,10 @@ class BfcAllocator final : public Allocator {
   void insert_free(Chunks::iterator chunk);
   Chunks::iterator merged(Chunks::iterator chunk);
 
+  // Totals: bytes_in_use, pool_bytes.
   BfcSettings settings_;
   std::int64_t limit_;
   std::int64_t next_region_;  // curr_region_allocation_bytes_
-  std::int64_t pool_ = 0;
-  std::int64_t in_use_ = 0;
   Address next_address_;
   Chunks chunks_;  // of all regions, by address
   // In the order of the search. Bins by powers of two split it into runs, which one order needs

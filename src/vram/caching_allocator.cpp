@@ -74,7 +74,7 @@ void CachingAllocator::Implementation::free(Index index) {
   Block& block = blocks_[index];
   assert(block.used);
   block.used = false;
-  if (!std::exchange(block.retired, false)) allocated_ -= block.size;
+  if (!std::exchange(block.retired, false)) totals_.allocated -= block.size;
   // What it merges with is in the free blocks already: one of them gives its place to the whole.
   FreeSet& free = pool_of(block).free;
   std::optional<FreeSet::Place> place;
@@ -135,7 +135,7 @@ Index CachingAllocator::Implementation::take_free(PoolKind kind, FreeSet::Place 
 
 Index CachingAllocator::Implementation::use(Index index) {
   blocks_[index].used = true;
-  allocated_ += blocks_[index].size;
+  totals_.allocated += blocks_[index].size;
   return index;
 }
 
@@ -218,7 +218,7 @@ Index CachingAllocator::Implementation::new_block(PoolKind kind, std::int64_t si
   const std::int64_t bytes = segment_size(size);
   if (bytes > capacity_ - device_used_) return kNone;
   device_used_ += bytes;
-  reserved_ += bytes;
+  totals_.reserved += bytes;
   Block block;
   block.address = block.segment_begin = next_address_;
   block.size = bytes;
@@ -231,7 +231,7 @@ Index CachingAllocator::Implementation::new_block(PoolKind kind, std::int64_t si
 void CachingAllocator::Implementation::release_segment(Index index) {
   remove_free(index);
   device_used_ -= blocks_[index].size;
-  reserved_ -= blocks_[index].size;
+  totals_.reserved -= blocks_[index].size;
   blocks_.remove(index);
 }
 
@@ -275,6 +275,7 @@ void CachingAllocator::Implementation::empty_cache() {
 std::uint64_t CachingAllocator::Implementation::fingerprint() const {
   Fingerprint print;
   print.add(device_used_);
+  print.add(capacity_);
   for (const Pool* pool : {&small_, &large_}) {
     for (const FreeKey& key : pool->free) {
       print.add(static_cast<std::int64_t>(key.order));
@@ -287,7 +288,7 @@ std::uint64_t CachingAllocator::Implementation::fingerprint() const {
 
 // --- The public face
 CachingAllocator::CachingAllocator(AllocatorSettings settings)
-    : implementation_(std::make_unique<Implementation>(settings)) {}
+    : implementation_(std::make_unique<Implementation>(settings, totals_)) {}
 
 CachingAllocator::~CachingAllocator() = default;
 
@@ -321,14 +322,6 @@ BlockId CachingAllocator::allocate_beyond(Bytes requested, int stream) {
 
 void CachingAllocator::empty_cache() {
   implementation_->empty_cache();
-}
-
-Bytes CachingAllocator::allocated() const {
-  return Bytes(implementation_->allocated());
-}
-
-Bytes CachingAllocator::reserved() const {
-  return Bytes(implementation_->reserved());
 }
 
 Bytes CachingAllocator::size_of(BlockId block) const {

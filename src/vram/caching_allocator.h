@@ -43,8 +43,6 @@ class CachingAllocator final : public Allocator {
   [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream) override;
   void empty_cache();  // torch.cuda.empty_cache(): wholly free segments go back to the device
 
-  [[nodiscard]] Bytes allocated() const override;
-  [[nodiscard]] Bytes reserved() const override;  // sum of segments
   [[nodiscard]] Bytes size_of(BlockId block) const override;
   [[nodiscard]] std::uint64_t fingerprint() const override;
   [[nodiscard]] std::int64_t address_of(BlockId block) const override;

@@ -71,7 +71,7 @@ bool CachingAllocator::Implementation::map(Index index, std::int64_t size) {
   const std::int64_t bytes = round_up(size, page_size(blocks_[index].pool));
   if (bytes > capacity_ - device_used_) return false;
   device_used_ += bytes;
-  reserved_ += bytes;
+  totals_.reserved += bytes;
   remove_unmapped(index);
   if (bytes < blocks_[index].size) {
     Block rest = blocks_[index];
@@ -111,7 +111,7 @@ void CachingAllocator::Implementation::unmap(Index index) {
   merge(unmapped, blocks_[unmapped].previous);
   merge(unmapped, blocks_[unmapped].next);
   device_used_ -= end - begin;
-  reserved_ -= end - begin;
+  totals_.reserved -= end - begin;
   if (blocks_[unmapped].previous == kNone && blocks_[unmapped].next == kNone) {
     blocks_.remove(unmapped);  // a wholly unmapped range is given up
   } else {

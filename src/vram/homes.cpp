@@ -44,6 +44,17 @@ std::vector<Home> homes_of(const step::Program& program) {
   return homes;
 }
 
+std::vector<Track> tracks_of(const step::Program& program, const std::vector<Home>& homes) {
+  std::vector<Track> tracks;
+  tracks.reserve(homes.size());
+  for (std::size_t i = 0; i < homes.size(); ++i) {
+    const step::Slot& slot = program.slots[i];
+    tracks.push_back({homes[i].first, slot.bytes, slot.name, slot.category, slot.stream,
+                      step::naming_of(slot), slot.managed, slot.recorded});
+  }
+  return tracks;
+}
+
 std::size_t allocations_in(const step::Program& program, const std::vector<Home>& homes) {
   if (homes.empty()) return 0;
   return homes.back().first + allocations_of(program, homes.back(), program.slots.back());

@@ -5,6 +5,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/quantity.h"
+#include "facts/plan.h"
+#include "step/expand.h"
 #include "step/program.h"
 
 namespace steelyard::vram {
@@ -15,8 +18,21 @@ struct Home {
   std::int32_t chunk = 0;   // that the body belongs to
 };
 
+// What a replay reads of a slot with every event, close together.
+struct Track {
+  std::size_t first = 0;  // its home's
+  Bytes bytes;
+  std::int32_t name = 0;
+  facts::VramCategory category = facts::VramCategory::temporaries;
+  step::Stream stream = step::Stream::compute;
+  step::Naming naming = step::Naming::layer_of_micro_batch;
+  bool managed = false, recorded = false;
+};
+
 // By slot.
 [[nodiscard]] std::vector<Home> homes_of(const step::Program& program);
+[[nodiscard]] std::vector<Track> tracks_of(const step::Program& program,
+                                           const std::vector<Home>& homes);
 // How many allocations all of them name.
 [[nodiscard]] std::size_t allocations_in(const step::Program& program,
                                          const std::vector<Home>& homes);

@@ -15,8 +15,10 @@
 #include "vram/bfc_allocator.h"
 #include "vram/caching_allocator.h"
 #include "vram/homes.h"
+#include "vram/live.h"
 #include "vram/peak_tensors.h"
 #include "vram/pool.h"
+#include "vram/standing.h"
 #include "vram/vram.h"
 
 namespace steelyard::vram {
@@ -63,7 +65,9 @@ class Replay {
         expand_all_(request.expand_all),
         allocator_(allocator_of(request)),
         homes_(homes_of(program_)),
-        lives_(allocations_in(program_, homes_)) {
+        tracks_(tracks_of(program_, homes_)),
+        lives_(allocations_in(program_, homes_)),
+        standing_(program_, homes_) {
     const bool own = request.habits.kind == facts::AllocatorKind::caching;  // PyTorch's alone
     workspaces_.resize(own ? static_cast<std::size_t>(device_.gemm_handles) : 0);
   }
@@ -79,39 +83,32 @@ class Replay {
   Answer run();
 
  private:
-  struct Live {
-    bool alive = false;
-    BlockId block = 0;
-    Bytes bytes;  // as the allocator counts it
-    VramCategory category = VramCategory::temporaries;
-  };
-
   void play(const std::vector<step::Pass>& passes, step::Progress& progress);
   void play(const step::Pass& pass, step::Progress& progress);
   void play(const step::Phase& phase, const step::Body& body, const step::Instance& instance);
-  void play(const step::Event& event, std::int64_t instance);
+  void play(const step::Event& event, const step::Instance& instance);
   void keep_gradient(const step::Gradient& gradient, const step::Instance& instance);
   void play_step(bool first);
-  [[nodiscard]] std::uint64_t state(const step::Progress& progress) const;
-  void allocate(std::int32_t slot, std::int64_t instance);
-  void release(std::int32_t slot, std::int64_t instance);
-  void note_peak(std::int32_t slot);
+  [[nodiscard]] std::uint64_t state(const step::Progress& progress);
+  void allocate(std::int32_t slot, std::size_t at);
+  void release(std::int32_t slot, std::size_t at);
+  void note_peak(std::int32_t name);
   void retire(BlockId block, step::Stream stream);
   void hold(Bytes bytes);
   void hold_workspace(std::size_t handle);
   void finish_streams();
   void remember();
-  [[nodiscard]] std::size_t index_of(std::int32_t slot, std::int64_t instance) const {
-    return homes_[static_cast<std::size_t>(slot)].first + static_cast<std::size_t>(instance);
+  [[nodiscard]] const Track& track(std::int32_t slot) const {
+    return tracks_[static_cast<std::size_t>(slot)];
   }
-  [[nodiscard]] Live& at(std::int32_t slot, std::int64_t instance) {
-    return lives_[index_of(slot, instance)];
+  [[nodiscard]] std::size_t index_of(std::int32_t slot, const step::Instance& instance) const {
+    return track(slot).first + static_cast<std::size_t>(instance.of(track(slot).naming));
   }
-  void follow(const step::Event& event, std::int64_t instance);
-  [[nodiscard]] const step::Slot& slot_of(std::int32_t index) const {
-    return program_.slots[static_cast<std::size_t>(index)];
-  }
+  void follow(const step::Event& event, std::size_t at);
   [[nodiscard]] const std::vector<step::Event>& allocations_of(const step::Body& body);
+  [[nodiscard]] bool stopped() const {
+    return request_.stops != nullptr && request_.stops->load(std::memory_order_relaxed);
+  }
   [[nodiscard]] BlockId take(Bytes bytes, int stream);
   [[nodiscard]] Bytes beside_the_pool() const;
   [[nodiscard]] VramBytes on_the_device(VramBytes tensors) const;
@@ -123,8 +120,10 @@ class Replay {
   bool expand_all_;
   std::unique_ptr<Allocator> allocator_;
   bool out_of_memory_ = false;
-  const std::vector<Home> homes_;  // by slot
+  const std::vector<Home> homes_;    // by slot
+  const std::vector<Track> tracks_;  // by slot
   std::vector<Live> lives_;
+  Standing standing_;
   std::unordered_map<const step::Body*, std::vector<step::Event>> allocations_;
   Live carried_;
   std::map<step::Stream, std::deque<BlockId>> waiting_;
@@ -152,41 +151,42 @@ class Replay {
 BlockId Replay::take(Bytes bytes, int stream) {
   if (const auto block = allocator_->try_allocate(bytes, stream)) return *block;
   out_of_memory_ = true;
+  if (request_.stops != nullptr) request_.stops->store(true, std::memory_order_relaxed);
   return allocator_->allocate_beyond(bytes, stream);
 }
 
-void Replay::allocate(std::int32_t slot, std::int64_t instance) {
-  const step::Slot& wanted = program_.slots[static_cast<std::size_t>(slot)];
-  Live& live = at(slot, instance);
+void Replay::allocate(std::int32_t slot, std::size_t at) {
+  const Track& wanted = track(slot);
+  Live& live = lives_[at];
   live.alive = true;
   if (tensors_ != nullptr) {
     Place place = now_;
     place.name = wanted.name;
-    tensors_->born(index_of(slot, instance), slot, place);
+    tensors_->born(at, slot, place);
   }
   live.category = wanted.category;
   if (wanted.managed) {
     live.bytes = wanted.bytes;
     managed_ += live.bytes;
-    live_[live.category] += live.bytes;
-    note_peak(slot);
-    return;
+  } else {
+    const Bytes before = allocator_->allocated();
+    live.block = take(wanted.bytes, static_cast<int>(wanted.stream));
+    live.bytes = allocator_->allocated() - before;
   }
-  live.block = take(wanted.bytes, static_cast<int>(wanted.stream));
-  live.bytes = live.block == 0 ? Bytes() : allocator_->size_of(live.block);
   live_[live.category] += live.bytes;
-  note_peak(slot);
+  note_peak(wanted.name);
 }
 
-void Replay::release(std::int32_t slot, std::int64_t instance) {
-  if (tensors_ != nullptr) tensors_->died(index_of(slot, instance), now_);
-  Live& live = at(slot, instance);
+void Replay::release(std::int32_t slot, std::size_t at) {
+  if (tensors_ != nullptr) tensors_->died(at, now_);
+  const Track& made = track(slot);
+  Live& live = lives_[at];
   live_[live.category] -= live.bytes;
-  if (live.block != 0 && slot_of(slot).recorded) {
-    retire(live.block, slot_of(slot).stream);
+  if (live.block != 0 && made.recorded) {
+    retire(live.block, made.stream);
   } else if (live.block != 0) {
     allocator_->free(live.block);
-  } else if (program_.slots[static_cast<std::size_t>(slot)].managed) {
+  } else if (made.managed) {
     managed_ -= live.bytes;
   }
   live = Live();
@@ -226,9 +226,9 @@ void Replay::remember() {
   if (carried_.alive) tensors_->remember(PeakTensors::kCarried, carried_.bytes, carried_.category);
 }
 
-void Replay::note_peak(std::int32_t slot) {
+void Replay::note_peak(std::int32_t name) {
   const Bytes allocated = allocator_->allocated();
-  now_.name = slot_of(slot).name;
+  now_.name = name;
   if (++births_ == remembered_at_) remember();
   reserved_peak_ = std::max(reserved_peak_, allocator_->reserved());
   if (timeline_ && allocated > moment_peak_) {
@@ -249,22 +249,19 @@ void Replay::note_peak(std::int32_t slot) {
 
 // The fresh tensor is handed over; where one is kept already, it was added to that and dies.
 void Replay::keep_gradient(const step::Gradient& gradient, const step::Instance& instance) {
-  const std::int64_t from = instance.of(slot_of(gradient.fresh));
-  const step::Slot& kept = slot_of(gradient.kept);
-  const std::int64_t to = instance.of(kept);
-  if (at(gradient.kept, to).alive) {
+  const std::size_t from = index_of(gradient.fresh, instance);
+  const std::size_t to = index_of(gradient.kept, instance);
+  if (lives_[to].alive) {
     release(gradient.fresh, from);
     return;
   }
-  if (tensors_ != nullptr) {
-    tensors_->moved(index_of(gradient.fresh, from), index_of(gradient.kept, to));
-  }
-  Live& fresh = at(gradient.fresh, from);
+  if (tensors_ != nullptr) tensors_->moved(from, to);
+  Live& fresh = lives_[from];
+  const VramCategory kept = track(gradient.kept).category;
   live_[fresh.category] -= fresh.bytes;
-  live_[kept.category] += fresh.bytes;
-  fresh.category = kept.category;
-  const Live moved = std::exchange(fresh, Live());
-  at(gradient.kept, to) = moved;
+  live_[kept] += fresh.bytes;
+  fresh.category = kept;
+  lives_[to] = std::exchange(fresh, Live());
 }
 
 // A library's own memory out of the allocator, never given back.
@@ -286,22 +283,22 @@ void Replay::hold_workspace(std::size_t handle) {
 }
 
 // Tensors that change their name keep their birth.
-void Replay::follow(const step::Event& event, std::int64_t instance) {
-  const std::size_t index = index_of(event.index, instance);
-  if (event.kind == EventKind::adopt) tensors_->moved(PeakTensors::kCarried, index);
-  if (event.kind == EventKind::carry) tensors_->moved(index, PeakTensors::kCarried);
+void Replay::follow(const step::Event& event, std::size_t at) {
+  if (event.kind == EventKind::adopt) tensors_->moved(PeakTensors::kCarried, at);
+  if (event.kind == EventKind::carry) tensors_->moved(at, PeakTensors::kCarried);
 }
 
-void Replay::play(const step::Event& event, std::int64_t instance) {
-  if (tensors_ != nullptr) follow(event, instance);
+void Replay::play(const step::Event& event, const step::Instance& instance) {
+  const std::size_t at = index_of(event.index, instance);
+  if (tensors_ != nullptr) follow(event, at);
   switch (event.kind) {
-    case EventKind::allocate: allocate(event.index, instance); break;
+    case EventKind::allocate: allocate(event.index, at); break;
     case EventKind::release_shared:
-    case EventKind::free: release(event.index, instance); break;
-    case EventKind::adopt: at(event.index, instance) = std::exchange(carried_, Live()); break;
-    case EventKind::carry: carried_ = std::exchange(at(event.index, instance), Live()); break;
+    case EventKind::free: release(event.index, at); break;
+    case EventKind::adopt: lives_[at] = std::exchange(carried_, Live()); break;
+    case EventKind::carry: carried_ = std::exchange(lives_[at], Live()); break;
     case EventKind::ensure:
-      if (!at(event.index, instance).alive) allocate(event.index, instance);
+      if (!lives_[at].alive) allocate(event.index, at);
       break;
     case EventKind::keep_gradient:
     case EventKind::work:
@@ -312,6 +309,7 @@ void Replay::play(const step::Event& event, std::int64_t instance) {
 void Replay::play(const step::Phase& phase, const step::Body& body,
                   const step::Instance& instance) {
   now_ = {&phase, &body, instance.layer(), -1};
+  standing_.touch(instance.micro_batch());
   moment_peak_ = allocator_->allocated();
   moment_name_ = -1;
   if (timeline_) moment_ = on_the_device(live_);
@@ -329,7 +327,7 @@ void Replay::play(const step::Phase& phase, const step::Body& body,
       hold_workspace(phase.kind == step::PhaseKind::backward ? 1 : 0);
       continue;
     }
-    play(event, instance.of(slot_of(event.index)));
+    play(event, instance);
   }
   if (timeline_) {
     const std::string operation =
@@ -361,27 +359,12 @@ const std::vector<step::Event>& Replay::allocations_of(const step::Body& body) {
   return entry->second;
 }
 
-// Everything that decides how the program goes on from here: what lies where, and what is free.
-// Micro-batches are told apart by their distance from the oldest one in flight.
-std::uint64_t Replay::state(const step::Progress& progress) const {
+// What lies where, and which blocks wait for a stream.
+std::uint64_t Replay::state(const step::Progress& progress) {
   Fingerprint print;
-  print.add(static_cast<std::int64_t>(allocator_->fingerprint()));
+  print.add(static_cast<std::int64_t>(standing_.print(lives_, *allocator_, progress)));
   for (const auto& [stream, waiting] : waiting_) {
     for (const BlockId block : waiting) print.add(allocator_->address_of(block));
-  }
-  for (std::size_t slot = 0; slot < homes_.size(); ++slot) {
-    const Home& home = homes_[slot];
-    const bool shared = program_.slots[slot].outlives_micro_batch;
-    const std::int64_t ring = home.layers * (shared ? 1 : program_.in_flight);
-    const std::int64_t shift =
-        shared ? 0 : progress.oldest(home.chunk) % program_.in_flight * home.layers;
-    for (std::int64_t i = 0; i < ring; ++i) {
-      const Live& live = lives_[home.first + static_cast<std::size_t>((i + shift) % ring)];
-      if (!live.alive) continue;
-      print.add(static_cast<std::int64_t>(slot));
-      print.add(i);
-      print.add(allocator_->address_of(live.block));
-    }
   }
   return print.value();
 }
@@ -389,26 +372,15 @@ std::uint64_t Replay::state(const step::Progress& progress) const {
 // Micro-batches that meet a state seen before go as those that met it then: whole rounds of them
 // change nothing and are left out.
 void Replay::play(const step::Pass& pass, step::Progress& progress) {
-  // The free blocks are looked at first: only where they repeat, all the rest is.
-  struct Sighting {
-    std::uint64_t state = 0;
-    std::int64_t left = 0;  // 0: not looked at yet
-  };
-  std::unordered_map<std::uint64_t, Sighting> seen;
+  std::unordered_map<std::uint64_t, std::int64_t> seen;  // state -> micro-batches left then
   std::int64_t left = pass.repeat;
-  while (left > 0) {
+  while (left > 0 && !stopped()) {
     if (!expand_all_ && pass.repeat > 2) {
-      const auto [met, fresh] = seen.try_emplace(allocator_->fingerprint());
+      const auto [met, fresh] = seen.try_emplace(state(progress), left);
       if (!fresh) {
-        const std::uint64_t now = state(progress);
-        const bool repeats = met->second.left > 0 && met->second.state == now;
-        if (repeats) {
-          left %= met->second.left - left;
-          seen.clear();
-          if (left == 0) return;
-        } else {
-          met->second = {now, left};
-        }
+        left %= met->second - left;
+        seen.clear();
+        if (left == 0) return;
       }
     }
     step::expand_once(program_, pass, progress,
@@ -464,6 +436,7 @@ Answer Replay::run() {
   memory.peak_at = described(program_, fullest_at_);
   answer.timeline = std::move(moments_);
   answer.workspaces = held_then_;
+  answer.played = births_;
   return answer;
 }
 

@@ -1,6 +1,8 @@
 // The first header of the room: the program of a rank -> what its GPU holds, moment by moment.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -22,6 +24,9 @@ struct Request {
   // Play every micro-batch, also those that meet an allocator in a state seen before. The answer is
   // the same; tests compare the two.
   bool expand_all = false;
+  // Set as soon as one of the replays runs out of memory; then all that share it stop, for who only
+  // asks whether a job fits. Their answers are of what was played.
+  std::atomic<bool>* stops = nullptr;
   facts::AllocatorHabits habits{};  // how the framework takes the card's memory
 };
 
@@ -30,6 +35,7 @@ struct Answer {
   std::vector<facts::Moment> timeline;      // empty unless asked for
   std::vector<facts::TensorGroup> tensors;  // alive at the peak, largest first
   Bytes workspaces;                         // allocated beside them, for ever
+  std::int64_t played = 0;  // allocations: fewer than the program's where rounds were left out
 };
 
 // Replays the program through the caching allocator for two steps; later ones are like the second.

@@ -4,6 +4,7 @@
 // segment of its own until it is freed and reused.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <string>
 #include <utility>
 #include <vector>
@@ -181,6 +182,26 @@ TEST(Replay, AlikeMicroBatchesNeedNoMoreThanTwoOfThem) {
     EXPECT_EQ(memory.peak_allocated, 96_MiB) << repeat;
     EXPECT_EQ(memory.peak_reserved, 96_MiB) << repeat;
     EXPECT_EQ(memory.steady_allocated, 0_B) << repeat;
+  }
+}
+
+// 64 MiB on a card of 48: the first micro-batch tells; the other thousand are not played.
+TEST(Replay, StopsWhereMemoryRunsOutWhenAsked) {
+  Program program;
+  const auto activation = slot(program, 64_MiB, VramCategory::activations);
+  program.step = {pass(PhaseKind::forward, {body({make(activation), drop(activation)})}, 1000)};
+  const facts::DeviceMemoryConstants device = bare_device();
+  for (const Bytes capacity : {48_MiB, 64_MiB}) {
+    std::atomic<bool> stops = false;
+    Request request;
+    request.program = &program;
+    request.device = &device;
+    request.capacity = capacity;
+    request.expand_all = true;
+    request.stops = &stops;
+    const Answer answer = replay(request);
+    EXPECT_EQ(stops, capacity < 64_MiB);
+    EXPECT_EQ(answer.played, stops ? 1 : 2 * 1000);
   }
 }
 

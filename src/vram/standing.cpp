@@ -1,0 +1,71 @@
+#include "vram/standing.h"
+
+#include <algorithm>
+
+#include "base/fingerprint.h"
+
+namespace steelyard::vram {
+namespace {
+
+void add(Fingerprint& print, const Live& live, std::int64_t name, const Allocator& allocator) {
+  if (!live.alive) return;
+  print.add(name);
+  print.add(allocator.address_of(live.block));
+}
+
+}  // namespace
+
+Standing::Standing(const step::Program& program, const std::vector<Home>& homes)
+    : in_flight_(static_cast<std::size_t>(program.in_flight)), touched_(in_flight_, true) {
+  for (std::size_t slot = 0; slot < homes.size(); ++slot) {
+    const Row row{homes[slot].first, static_cast<std::size_t>(homes[slot].layers),
+                  static_cast<std::size_t>(homes[slot].chunk)};
+    (program.slots[slot].outlives_micro_batch ? kept_ : passing_).push_back(row);
+    chunks_ = std::max(chunks_, row.chunk + 1);
+  }
+  prints_.resize(in_flight_ * chunks_);
+}
+
+std::uint64_t Standing::kept(const std::vector<Live>& lives, const Allocator& allocator) const {
+  Fingerprint print;
+  for (const Row& row : kept_) {
+    for (std::size_t at = row.first; at < row.first + row.layers; ++at) {
+      add(print, lives[at], static_cast<std::int64_t>(at), allocator);
+    }
+  }
+  return print.value();
+}
+
+void Standing::look_at(std::size_t micro_batch, const std::vector<Live>& lives,
+                       const Allocator& allocator) {
+  std::vector<Fingerprint> prints(chunks_);
+  for (const Row& row : passing_) {
+    for (std::size_t layer = 0; layer < row.layers; ++layer) {
+      add(prints[row.chunk], lives[row.first + micro_batch * row.layers + layer],
+          static_cast<std::int64_t>(row.first + layer), allocator);
+    }
+  }
+  for (std::size_t chunk = 0; chunk < chunks_; ++chunk) {
+    of(micro_batch, chunk) = prints[chunk].value();
+  }
+}
+
+std::uint64_t Standing::print(const std::vector<Live>& lives, const Allocator& allocator,
+                              const step::Progress& progress) {
+  for (std::size_t micro_batch = 0; micro_batch < in_flight_; ++micro_batch) {
+    if (touched_[micro_batch]) look_at(micro_batch, lives, allocator);
+    touched_[micro_batch] = false;
+  }
+  Fingerprint print;
+  print.add(static_cast<std::int64_t>(allocator.fingerprint()));
+  print.add(static_cast<std::int64_t>(kept(lives, allocator)));
+  for (std::size_t chunk = 0; chunk < chunks_; ++chunk) {
+    const auto oldest = static_cast<std::size_t>(progress.oldest(static_cast<std::int32_t>(chunk)));
+    for (std::size_t i = 0; i < in_flight_; ++i) {
+      print.add(static_cast<std::int64_t>(of((oldest + i) % in_flight_, chunk)));
+    }
+  }
+  return print.value();
+}
+
+}  // namespace steelyard::vram
