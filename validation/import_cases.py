@@ -3,6 +3,7 @@
 
     python3 validation/import_cases.py FILE...      copies each FILE (schema steelyard.cases/1)
     python3 validation/import_cases.py --counts     writes the table of counts into README.md
+    python3 validation/import_cases.py --check      whether cases/ carry every amendment; status 1 if not
 
 Facts and figures go in with their source; `quote`, the row as printed, stays out. The files are
 written with one key of a case per line, so that a change to a case is a change of one line.
@@ -66,6 +67,35 @@ def amended(case, amendments):
     return case
 
 
+def amendments_of_file():
+    return tomllib.loads((HERE / "amendments.toml").read_text(encoding="utf-8"))["amendments"]
+
+
+def lacking():
+    """What amendments.toml says and the files of cases/ do not: one line each."""
+    cases = [case for path in sorted(CASES.glob("*.json"))
+             for case in json.loads(path.read_text(encoding="utf-8"))["cases"]]
+    found = []
+    for amendment in amendments_of_file():
+        for pattern in amendment["cases"]:
+            if not any(fnmatch.fnmatchcase(case["id"], pattern) for case in cases):
+                found.append(f"{pattern}: no case has such an id")
+        for case in cases:
+            if not any(fnmatch.fnmatchcase(case["id"], pattern) for pattern in amendment["cases"]):
+                continue
+            corrected = merged(case["job"], amendment.get("correct", {}), corrects=True)
+            if merged(corrected, amendment.get("job", {}), corrects=False) != case["job"]:
+                found.append(f"{case['id']}: import it again: {amendment['assumption']}")
+    return found
+
+
+def check():
+    found = lacking()
+    for line in found:
+        print(line)
+    return 1 if found else 0
+
+
 def take_over(path):
     data = json.loads(path.read_text(encoding="utf-8"))
     if data.get("schema") != SCHEMA:
@@ -74,7 +104,7 @@ def take_over(path):
     doubled = sorted({name for name in ids if ids.count(name) > 1})
     if doubled:
         sys.exit(f"{path}: ids that occur twice: {', '.join(doubled)}")
-    amendments = tomllib.loads((HERE / "amendments.toml").read_text(encoding="utf-8"))["amendments"]
+    amendments = amendments_of_file()
     data["cases"] = [amended(case, amendments) for case in data["cases"]]
     target = CASES / path.name
     target.write_text(file_text(data), encoding="utf-8")
@@ -114,6 +144,8 @@ def main(arguments):
     if arguments == ["--counts"]:
         write_counts()
         return 0
+    if arguments == ["--check"]:
+        return check()
     for name in arguments:
         take_over(pathlib.Path(name))
     return 0
