@@ -12,6 +12,7 @@
 #include "step/primitives.h"
 #include "step/primitives_fused.h"
 #include "step/primitives_image.h"
+#include "step/token_order.h"
 
 namespace steelyard::step {
 
@@ -234,11 +235,8 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::causal_lm_loss: return causal_lm_loss(tape, call);
     case OperatorKind::copy_to_ranks: return {copy_to_ranks(tape, call.inputs[0])};
     case OperatorKind::sum_over_ranks: return {sum_over_ranks(tape, call.inputs[0])};
-    case OperatorKind::gather_sequence:
-      return {gather_sequence(tape, call.inputs[0], model::elements(call.output_shapes[0]),
-                              call.variants->gathered_input == GatheredInput::part)};
-    case OperatorKind::scatter_sequence:
-      return {scatter_sequence(tape, call.inputs[0], model::elements(call.output_shapes[0]))};
+    case OperatorKind::gather_sequence: return {gathered_tokens(tape, call)};
+    case OperatorKind::scatter_sequence: return {scattered_tokens(tape, call)};
     case OperatorKind::classification_loss:
     case OperatorKind::masked_lm_loss:
     case OperatorKind::span_loss:
