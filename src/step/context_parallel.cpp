@@ -42,6 +42,20 @@ Context context_of(const Tensor& q, const Tensor& k, const Tensor& v, const Atte
   return c;
 }
 
+// The code is traced into a compiled layer's own graph, where its pointwise parts are fused; to
+// eager code, and to what a checkpoint keeps of it, it is one operation.
+void begin_part(Tape& t, OperationKind kind, std::initializer_list<const Tensor*> reads) {
+  if (t.options().compiled) t.begin_operation(kind, reads);
+}
+
+Tensor pointwise_of(Tape& t, std::initializer_list<const Tensor*> reads, std::int64_t numel,
+                    DType dtype, std::string_view name) {
+  begin_part(t, OperationKind::pointwise, reads);
+  Tensor made = t.allocate(numel, dtype, name);
+  t.pointwise(name, 2 * bytes_of(made));
+  return made;
+}
+
 Tensor part_of(const Tensor& buffer, std::int64_t numel) {
   return Tape::alias(buffer.storage, numel, buffer.dtype);
 }
@@ -51,7 +65,9 @@ struct Partial {
 };
 
 // One kernel over a share of the queries (1 or 1/2) and some of the keys.
-Partial run_kernel(Tape& t, const Context& c, std::int64_t share = 1) {
+Partial run_kernel(Tape& t, const Context& c, std::int64_t share = 1,
+                   std::initializer_list<const Tensor*> reads = {}) {
+  if (reads.size() > 0) begin_part(t, OperationKind::attention, reads);
   const std::string_view name = c.efficient ? "efficient_attention" : "flash_attention";
   Partial made;
   made.out = t.allocate(c.out / share, c.dtype, name);
@@ -88,6 +104,7 @@ class Rotater {
     const Bytes bytes = bytes_of(sent);
     if (gathers_ && buffer_) return;  // all keys and values came at once
     const std::string_view name = gathers_ ? "all_gather_context" : "rotate_context";
+    begin_part(tape_, OperationKind::other, {&sent});
     buffer_ = tape_.allocate(gathers_ ? sent.numel * group.ranks : sent.numel, sent.dtype, name);
     if (gathers_) {
       tape_.communicate(Collective::all_gather, name, group.ranks * bytes, group, false);
@@ -108,20 +125,18 @@ class Rotater {
 };
 
 Tensor joined(Tape& t, const Tensor& a, const Tensor& b) {
-  Tensor both = t.allocate(a.numel + b.numel, a.dtype, "cat");
-  t.pointwise("cat", 2 * bytes_of(both));
-  return both;
+  return pointwise_of(t, {&a, &b}, a.numel + b.numel, a.dtype, "cat");
 }
 
 Tensor dense_copy(Tape& t, const Tensor& x) {
   if (x.dense) return Tape::alias(x.storage, x.numel, x.dtype);
-  Tensor copy = t.allocate(x.numel, x.dtype, "clone");
-  t.pointwise("clone", 2 * bytes_of(copy));
-  return copy;
+  return pointwise_of(t, {&x}, x.numel, x.dtype, "clone");
 }
 
 // _SDPAMerger in fp32: out - sigmoid(block_lse - lse) * (out - block_out).
-void merge(Tape& t, const Context& c, Tensor& merged, const Tensor& out) {
+void merge(Tape& t, const Context& c, Tensor& merged, const Partial& round) {
+  const Tensor& out = round.out;
+  begin_part(t, OperationKind::pointwise, {&out, &round.statistics, &merged});
   const Tensor block = t.allocate(c.out, DType::fp32, "merge");
   t.pointwise("merge", bytes_of(out) + bytes_of(block));
   if (!merged) {
@@ -141,8 +156,8 @@ void merge(Tape& t, const Context& c, Tensor& merged, const Tensor& out) {
   merged = std::move(result);
 }
 
-Partial templated_ring(Tape& t, const Context& c, const Tensor& key, const Tensor& value,
-                       bool gathers) {
+Partial templated_ring(Tape& t, const Context& c, const Tensor& query, const Tensor& key,
+                       const Tensor& value, bool gathers) {
   Tensor k = dense_copy(t, key);
   Tensor v = dense_copy(t, value);
   Rotater rotater(t, gathers);
@@ -154,28 +169,33 @@ Partial templated_ring(Tape& t, const Context& c, const Tensor& key, const Tenso
       v = part_of(rotater.next(), c.v);
     }
     if (round + 1 < c.ranks()) rotater.exchange(joined(t, k, v));
-    block = run_kernel(t, c);
-    merge(t, c, merged, block.out);
+    block = run_kernel(t, c, 1, {&query, &k, &v});
+    merge(t, c, merged, block);
   }
   Partial result = block;
+  begin_part(t, OperationKind::pointwise, {&merged});
   result.out = t.allocate(c.out, c.dtype, "merge");
   t.pointwise("merge", bytes_of(merged) + bytes_of(result.out));
   result.statistics = t.allocate(c.statistics, DType::fp32, "merge");
+  begin_part(t, OperationKind::other,
+             {&result.out, &result.statistics});  // backward's kernels read
   return result;
 }
 
 // A gradient that went around: added to by the rank that holds a part of these keys.
-Tensor updated(Tape& t, const Tensor& gradient) {
-  Tensor sum = t.allocate(gradient.numel, gradient.dtype, "cat");
-  t.pointwise("cat", 2 * bytes_of(sum));
-  return sum;
+Tensor updated(Tape& t, const Tensor& gradient, const Tensor& own) {
+  return pointwise_of(t, {&gradient, &own}, gradient.numel, gradient.dtype, "cat");
 }
 
 Gradients templated_ring_gradient(Tape& t, const Context& c, const Tensor& key, const Tensor& value,
                                   bool gathers) {
-  const Tensor dq = t.allocate(c.q, DType::fp32, "zeros");
-  Tensor dk = t.allocate(c.k, DType::fp32, "zeros");
-  Tensor dv = t.allocate(c.v, DType::fp32, "zeros");
+  const bool fuses = t.options().compiled;  // zeros and the sums over the rounds
+  Tensor dq, dk, dv;
+  if (!fuses) {
+    dq = t.allocate(c.q, DType::fp32, "zeros");
+    dk = t.allocate(c.k, DType::fp32, "zeros");
+    dv = t.allocate(c.v, DType::fp32, "zeros");
+  }
   Tensor k = dense_copy(t, key);
   Tensor v = dense_copy(t, value);
   Rotater keys(t, gathers);
@@ -188,21 +208,30 @@ Gradients templated_ring_gradient(Tape& t, const Context& c, const Tensor& key, 
       v = part_of(keys.next(), c.v);
     }
     if (round + 1 < c.ranks()) keys.exchange(joined(t, k, v));
+    begin_part(t, OperationKind::attention, {&k, &v});
     own = run_derivative(t, c, c.q, c.k, c.v);
     if (round > 0) {
       const Tensor arrived = gradients.next();
       sent = arrived;
       dk = part_of(arrived, c.k);
       dv = part_of(arrived, c.v);
-      dk = updated(t, dk);
-      dv = updated(t, dv);
+      dk = updated(t, dk, own[1]);
+      dv = updated(t, dv, own[2]);
+    } else if (fuses) {
+      dk = pointwise_of(t, {&own[1]}, c.k, DType::fp32, "add");
+      dv = pointwise_of(t, {&own[2]}, c.v, DType::fp32, "add");
     }
     sent = joined(t, dk, dv);
     gradients.exchange(sent);
-    t.pointwise("add", 3 * bytes_of(dq));
+    if (fuses) {
+      dq = pointwise_of(t, {&dq, &own[0]}, c.q, DType::fp32, "add");
+    } else {
+      t.pointwise("add", 3 * bytes_of(dq));
+    }
   }
-  Tensor query = t.allocate(c.q, c.dtype, "to");
-  const Tensor both = t.allocate(c.both(), c.dtype, "to");
+  const Tensor query = pointwise_of(t, {&dq}, c.q, c.dtype, "to");
+  const Tensor& last = gradients.next();
+  const Tensor both = pointwise_of(t, {&last}, c.both(), c.dtype, "to");
   return {query, part_of(both, c.k), part_of(both, c.v)};
 }
 
@@ -318,7 +347,7 @@ Tensor attention_over_context(Tape& tape, Tensor query, Tensor key, Tensor value
   Tensor kept;  // what is saved besides, or instead of keys and values
   Partial made;
   if (!engine) {
-    made = templated_ring(tape, c, k, v, gathers);
+    made = templated_ring(tape, c, q, k, v, gathers);
   } else {
     made = gathers ? engine_gathered(tape, c, kept) : engine_ring(tape, c, kept);
   }

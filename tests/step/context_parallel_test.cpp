@@ -22,8 +22,9 @@ constexpr std::int64_t kRanks = 4;
 class ContextParallel : public ::testing::TestWithParam<ContextCode> {
  protected:
   // Runs forward, lets go of q, k and v, and notes what is alive; then backward.
-  void play(ContextCode code, std::int64_t ranks = kRanks) {
+  void play(ContextCode code, std::int64_t ranks = kRanks, bool compiled = false) {
     TapeOptions options;
+    options.compiled = compiled;
     options.arithmetic.compute = DType::bf16;
     options.kernel_temporaries = false;
     options.context = {ranks, ranks};
@@ -39,9 +40,11 @@ class ContextParallel : public ::testing::TestWithParam<ContextCode> {
     Tensor q = input("q"), k = input("k"), v = input("v");
     Tensor y =
         attention_over_context(*tape_, std::move(q), std::move(k), std::move(v), dims, false);
+    tape_->end_operation();
     after_forward_ = live();
     forward_events_ = events_.size();
     Tensor gradient = tape_->allocate(y.numel, y.dtype, "gradient");
+    tape_->materialise(gradient);
     tape_->set_backward(true);
     Tensor root = y;
     root.storage.reset();
@@ -67,6 +70,7 @@ class ContextParallel : public ::testing::TestWithParam<ContextCode> {
  private:
   Tensor input(const char* name) {
     Tensor x = tape_->allocate(1024, DType::bf16, name);
+    tape_->materialise(x);
     x.requires_grad = true;
     x.leaf = leaf_++;
     return x;
@@ -115,6 +119,18 @@ TEST_F(ContextParallel, TheEnginesGatherPutsKeysInOrder) {
   EXPECT_EQ(after_forward_, 4 * 2048_B + 512_B + 16_B);
   // Keys and values of four ranks, and a copy of one of them in the sequence's order.
   EXPECT_EQ(forward_peak(), 3 * 2048_B + 3 * 8192_B);
+}
+
+// In one graph with the layer the partial results wait in 16 bits for the one kernel that merges
+// them: q, k, v; all ranks' keys and values; four kernels' results and statistics; the last
+// kernel's seed and offset; the result with its statistics.
+TEST_F(ContextParallel, CompiledCodeMergesOnce) {
+  play(ContextCode::sdpa_all_gather, kRanks, true);
+  EXPECT_EQ(after_forward_, 4 * 2048_B + 512_B + 16_B);
+  EXPECT_EQ(forward_peak(), 3 * 2048_B + 4 * 4096_B + 4 * (2048_B + 512_B) + 16_B + 2048_B + 512_B);
+  ASSERT_EQ(made_.size(), 3u);
+  made_.clear();
+  EXPECT_EQ(live(), Bytes());
 }
 
 TEST_P(ContextParallel, EndsWithThreeGradientsAndNothingElse) {
