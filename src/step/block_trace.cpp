@@ -305,10 +305,9 @@ void BlockRun::collect_gradients() {
     const auto index = static_cast<std::size_t>(leaf);
     const bool again = trace_.gradients[index] >= 0;
     const bool graded = options_.graded.contains(block_.weights[index].name);
-    const bool on_view = again ? views_.erase(leaf) > 0 : graded && options_.graded_by_view;
-    if (gradient.view && !again) views_.insert(leaf);
     Tensor sum;  // what it replaces goes at once, as it does itself here
-    if (on_view) sum = sum_beside(tape_, gradient);
+    if (again && views_.erase(leaf) > 0) sum = sum_beside(tape_, gradient);
+    if (gradient.view && !again) views_.insert(leaf);
     const bool elsewhere = options_.gradients_exist || graded;
     if (elsewhere || again || options_.accumulates) {
       tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));

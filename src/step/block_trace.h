@@ -49,7 +49,6 @@ struct BlockOptions {
   bool output_made_leaf = false;
   // Weights (by name) that already have a gradient from another block: a tied output projection.
   std::set<std::string, std::less<>> graded;
-  bool graded_by_view = false;  // and that gradient is a view: one eager product made it
 };
 
 // What a block hands to the next one, told from trace to trace.

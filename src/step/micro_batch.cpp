@@ -68,9 +68,6 @@ BlockOptions Assembler::block_options() const {
       }
     }
   }
-  // Not the cast of a gradient of a cast weight, nor what compiled code sums in place.
-  options.graded_by_view = variants_.head == HeadLoss::whole && !layout_.arithmetic.autocast &&
-                           !(job_.train.compile && compiles_ends(variants_));
   return options;
 }
 
