@@ -97,6 +97,12 @@ std::optional<Link> link_inside_node(const Gpu& gpu, Missing& missing) {
   return std::nullopt;
 }
 
+std::optional<BytesPerSecond> host_link(const Gpu& gpu, Missing& missing) {
+  if (auto rate = positive(gpu.host_link)) return rate;
+  missing.add("host link of " + gpu_name(gpu));
+  return std::nullopt;
+}
+
 std::optional<BytesPerSecond> network(const facts::Machine& machine, Missing& missing) {
   if (auto rate = positive(machine.network_per_gpu)) return rate;
   const std::string& name = machine.id.empty() ? machine.name : machine.id;

@@ -33,6 +33,7 @@ class Missing {
 [[nodiscard]] std::optional<FlopsPerSecond> peak_rate(const facts::Gpu& gpu,
                                                       facts::Precision precision);
 
+[[nodiscard]] std::optional<BytesPerSecond> host_link(const facts::Gpu& gpu, Missing& missing);
 [[nodiscard]] std::optional<BytesPerSecond> memory_bandwidth(const facts::Gpu& gpu,
                                                              Missing& missing);
 

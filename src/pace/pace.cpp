@@ -96,8 +96,12 @@ Result<Used> used_by_step(const Program& program) {
   return used;
 }
 
-Prices price(const Program& program, const Used& used, const facts::Machine& machine,
+Prices price(const Program& program, const Used& used, const Request& request,
              const EfficiencyConstants& constants, Missing& missing) {
+  const facts::Machine& machine = *request.machine;
+  const std::int64_t gpus = request.job->machine.gpus.value_or(machine.gpus);
+  const BytesPerSecond host_memory =
+      request.host_memory * (1.0 / static_cast<double>(std::max<std::int64_t>(gpus, 1)));
   Prices prices;
   prices.kernel_launch = constants.kernel_launch;
   prices.overlap_slowdown = constants.overlap_slowdown;
@@ -105,6 +109,12 @@ Prices price(const Program& program, const Used& used, const facts::Machine& mac
   prices.communication.resize(program.communication.size());
   for (std::size_t i = 0; i < program.work.size(); ++i) {
     if (!used.work[i]) continue;
+    if (on_the_host(program.work[i].kind)) {
+      const auto seconds =
+          host_time_of(program.work[i], machine.gpu, constants, host_memory, missing);
+      prices.work[i].seconds = seconds.value_or(Seconds());
+      continue;
+    }
     prices.work[i] = time_of(program.work[i], machine.gpu, constants, missing).value_or(WorkTime());
   }
   for (std::size_t i = 0; i < program.communication.size(); ++i) {
@@ -145,6 +155,11 @@ void note_assumptions(PacePlan& plan, const Request& request, const Used& used,
     if (spans_nodes(*request.program, used)) {
       say("Every GPU has its own share of the network (one rail per GPU) and all rails are used.");
     }
+  }
+  if (walked.breakdown.offload > Seconds()) {
+    say("Copies to and from the host run beside the layer they belong to; the host's step takes "
+        "its "
+        "share of the memory bandwidth, all ranks at once.");
   }
   if (walked.host_bound > Seconds()) {
     say("The host launches kernels slower than the GPU executes them in part of the step.");
@@ -189,7 +204,7 @@ Result<PacePlan> step_time(const Request& request) {
 
   PacePlan plan;
   Missing missing;
-  const Prices prices = price(program, used, *request.machine, constants, missing);
+  const Prices prices = price(program, used, request, constants, missing);
   if (missing.any()) {
     plan.missing = missing.names();
     return plan;

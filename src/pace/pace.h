@@ -15,6 +15,7 @@ struct Request {
   const facts::Job* job = nullptr;  // resolved
   const facts::Machine* machine = nullptr;
   const facts::EfficiencyConstants* efficiency = nullptr;
+  BytesPerSecond host_memory{};        // of a node's processors; only what is offloaded needs it
   Flops model_flops_per_sample;        // forward and backward, no recomputation
   std::int64_t tokens_per_sample = 0;  // 0: not text
 };

@@ -68,6 +68,21 @@ Ratio shape_efficiency(const Work& gemm, const EfficiencyConstants& efficiency) 
   return Ratio(share);
 }
 
+bool on_the_host(WorkKind kind) {
+  return kind == WorkKind::transfer || kind == WorkKind::host;
+}
+
+std::optional<Seconds> host_time_of(const Work& work, const Gpu& gpu,
+                                    const EfficiencyConstants& efficiency,
+                                    BytesPerSecond host_memory_of_rank, Missing& missing) {
+  if (work.kind == WorkKind::host) {
+    return work.traffic / scaled(host_memory_of_rank, efficiency.memory);
+  }
+  const auto link = host_link(gpu, missing);
+  if (!link) return std::nullopt;
+  return work.traffic / scaled(*link, efficiency.host_link);
+}
+
 std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
                                 const EfficiencyConstants& efficiency, Missing& missing) {
   Seconds arithmetic, memory;

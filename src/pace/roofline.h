@@ -19,6 +19,14 @@ struct WorkTime {
 };
 
 // Nothing when the GPU lacks a figure that this work needs; `missing` then names it.
+// What offloading costs: a transfer at the share of the host link that pinned copies reach, work of
+// the host's processors at this rank's share of their memory's bandwidth.
+[[nodiscard]] bool on_the_host(step::WorkKind kind);
+[[nodiscard]] std::optional<Seconds> host_time_of(const step::Work& work, const facts::Gpu& gpu,
+                                                  const facts::EfficiencyConstants& efficiency,
+                                                  BytesPerSecond host_memory_of_rank,
+                                                  Missing& missing);
+
 [[nodiscard]] std::optional<WorkTime> time_of(const step::Work& work, const facts::Gpu& gpu,
                                               const facts::EfficiencyConstants& efficiency,
                                               Missing& missing);

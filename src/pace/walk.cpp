@@ -14,7 +14,7 @@ using step::Work;
 using step::WorkKind;
 
 struct Part {  // of a body or a phase
-  Seconds compute, memory, optimizer, exposed;
+  Seconds compute, memory, optimizer, exposed, offload;
   Flops recomputed;
   std::int64_t kernels = 0;
 
@@ -27,6 +27,7 @@ void add(Part& sum, const Part& part, std::int64_t times) {
   sum.memory += part.memory * t;
   sum.optimizer += part.optimizer * t;
   sum.exposed += part.exposed * t;
+  sum.offload += part.offload * t;
   sum.recomputed += part.recomputed * t;
   sum.kernels = checked_add(sum.kernels, checked_multiply(part.kernels, times));
 }
@@ -60,9 +61,13 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program,
                    const Prices& prices) {
   Part part;
   Seconds beside;
+  Seconds copying;
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
-    if (event.kind == EventKind::work) {
+    if (event.kind == EventKind::work && on_the_host(program.work[index].kind)) {
+      const bool waits = program.work[index].kind == WorkKind::host || belongs_to_optimizer(phase);
+      (waits ? part.offload : copying) += prices.work[index].seconds;
+    } else if (event.kind == EventKind::work) {
       add_work(part, program.work[index], prices.work[index], phase);
     } else if (event.kind == EventKind::communicate) {
       (program.communication[index].overlaps ? beside : part.exposed) +=
@@ -70,6 +75,7 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program,
     }
   }
   part.exposed += added_by_overlap(part.busy(), beside, prices.overlap_slowdown);
+  part.offload += std::max(Seconds(), copying - part.busy() - part.exposed);
   return part;
 }
 
@@ -85,7 +91,8 @@ Walked walk(const Program& program, const Prices& prices) {
         add(once, one_iteration(body, phase.kind, program, prices), body.repeat);
       }
       const Seconds launching = prices.kernel_launch * static_cast<double>(once.kernels);
-      const Seconds waiting = std::max(Seconds(), launching - once.busy() - once.exposed);
+      const Seconds waiting =
+          std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
       (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += waiting;
 
       const double times = static_cast<double>(pass.repeat);
@@ -93,8 +100,9 @@ Walked walk(const Program& program, const Prices& prices) {
       walked.breakdown.memory_bound += once.memory * times;
       walked.breakdown.optimizer += once.optimizer * times;
       walked.breakdown.exposed_communication += once.exposed * times;
+      walked.breakdown.offload += once.offload * times;
       if (phase.kind == PhaseKind::forward || phase.kind == PhaseKind::backward) {
-        passing += (once.busy() + once.exposed) * times;
+        passing += (once.busy() + once.exposed + once.offload) * times;
       }
       walked.host_bound += waiting * times;
       walked.recomputed += once.recomputed * times;

@@ -131,6 +131,9 @@ Result<void> measure_pace(const Request& request, const step::Program& program, 
   wanted.job = &plan.job;
   wanted.machine = &plan.machine;
   wanted.efficiency = &efficiency;
+  const std::int64_t sockets =
+      std::max<std::int64_t>(plan.machine.host.sockets.value.value_or(1), 1);
+  wanted.host_memory = request.constants.host.host_memory_bandwidth * static_cast<double>(sockets);
   wanted.model_flops_per_sample =
       plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample;
   wanted.tokens_per_sample = plan.job.train.sequence_length.value_or(0);  // 0: pictures

@@ -27,7 +27,7 @@ Program Assembler::assemble() {
   add_captures();
   add_optimizer_states();
   add_communication_buffers();
-  if (!profile_.gradients_set_to_none) add_existing_gradients();
+  if (!profile_.gradients_set_to_none && !layout_.on_host.gradients) add_existing_gradients();
   add_micro_batches();
   add_clipping();
   add_optimizer_step();

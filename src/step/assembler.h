@@ -68,6 +68,13 @@ class Assembler {
   void add_batch();
   void add_global_buffer();
   void add_captures();
+  // offload.cpp
+  void transfer(std::vector<Event>& events, Bytes bytes, std::string_view what);
+  void fetch_parameters(std::vector<Event>& events, const Unit& unit);
+  void send_gradients_to_host(std::vector<Event>& events, const Unit& unit);
+  [[nodiscard]] bool gradients_leave_at_once() const;
+  void step_on_host(Phase& phase);
+  void add_gradient_relay(std::vector<Event>& events);
   void add_parameters();
   void add_buffer(facts::DType dtype, facts::VramCategory category, std::string_view text,
                   std::optional<bool> short_weights);

@@ -21,6 +21,7 @@ constexpr std::int64_t kNormChunk = 65536;
 // coefficient clip / (norm + 1e-6), clamped; gradients are scaled in place.
 void Assembler::add_clipping() {
   if (!job_.train.gradient_clipping || job_.train.optimizer.in_backward) return;
+  if (layout_.on_host.gradients) return;  // step_on_host
   // DeepSpeed and Megatron work on their flat buffers.
   const bool tensors_apart = !layout_.flat_buckets && !layout_.gradient_buffer;
   Phase phase{PhaseKind::clip, {}};

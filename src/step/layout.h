@@ -9,6 +9,7 @@
 #include "facts/dtype.h"
 #include "facts/job.h"
 #include "step/adapters.h"
+#include "step/offload_rules.h"
 #include "step/persistent_buffers.h"
 #include "step/tape.h"
 
@@ -54,6 +55,7 @@ struct Layout {
   bool reshards = true;              // and released after forward
   bool flat_parameters = false;      // FSDP1: a unit is views of one flat tensor
   bool flat_buckets = false;         // DeepSpeed's reduce buckets
+  HostStates on_host;                // offload.*
   std::optional<Bytes> card;         // memory of the GPU, where it is known
   // FSDP1 keeps the sharded gradient (FlatParameter._saved_grad_shard) through zero_grad until the
   // next forward: measured in fms_acceleration, where four copies of the shard stay allocated

@@ -59,7 +59,8 @@ BlockOptions Assembler::block_options() const {
   options.quantization = {layout_.quantization, layout_.nested_statistics,
                           habits_.keeps_quantized_input, habits_.tensor_subclass};
   const bool whole_gradients = !layout_.gathers && layout_.gradient_shards == 1;
-  options.gradients_exist = !profile_.gradients_set_to_none && whole_gradients;
+  options.gradients_exist =
+      !profile_.gradients_set_to_none && whole_gradients && !layout_.on_host.gradients;
   options.accumulates = micro_batches() > 1 && whole_gradients;
   for (const model::Segment& segment : graph_.segments) {
     for (const model::Block& block : segment.blocks) {
@@ -177,6 +178,7 @@ void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool r
     for (std::int32_t gradient : unit.trace.gradients) {
       if (gradient >= 0) free(events, gradient);  // copied into the bucket
     }
+    send_gradients_to_host(events, unit);
   } else if (reduces) {
     communicate(events, Collective::all_reduce, whole, true, "all_reduce", groups_.replicas);
   }

@@ -48,7 +48,12 @@ std::vector<std::int32_t> Assembler::step_weight(std::vector<Event>& events,
 // is complete its own optimizer steps, and it is freed.
 void Assembler::step_and_free(std::vector<Event>& events, const model::Weight& weight,
                               std::int32_t kept) {
-  for (std::int32_t index : step_weight(events, weight)) free(events, index);
+  if (gradients_leave_at_once()) {
+    transfer(events, bytes_of(model::elements(weight.shape), gradient_type(layout_, weight)),
+             "gradients to the host");
+  } else {
+    for (std::int32_t index : step_weight(events, weight)) free(events, index);
+  }
   free(events, kept);
 }
 
@@ -56,7 +61,8 @@ void Assembler::step_and_free(std::vector<Event>& events, const model::Weight& w
 // node with one input): behind the last chunk of a loss in chunks, and of a weight that two blocks
 // share behind the block that runs backward last, its owner.
 void Assembler::step_in_backward(Unit& unit) {
-  if (!job_.train.optimizer.in_backward || layout_.gathers) return;
+  const bool at_once = job_.train.optimizer.in_backward || gradients_leave_at_once();
+  if (!at_once || layout_.gathers) return;
   std::map<std::int32_t, std::size_t> last;  // by kept gradient: where it is complete
   const std::vector<Event>& backward = unit.trace.backward;
   const auto kept_by = [this](const Event& event) {
@@ -172,7 +178,9 @@ void Assembler::add_optimizer_step() {
     program_.step.push_back({1, {std::move(phase)}});
     return;
   }
-  if (flat_states()) {
+  if (layout_.on_host.optimizer) {
+    step_on_host(phase);
+  } else if (flat_states()) {
     step_partition(phase);
   } else if (layout_.optimizer.loop && layout_.optimizer.step_copies > 0) {
     step_one_by_one(phase);
@@ -193,6 +201,7 @@ void Assembler::add_optimizer_step() {
 
 void Assembler::release_gradients(std::vector<Event>& events, const Unit& unit) {
   if (!profile_.gradients_set_to_none || job_.train.optimizer.in_backward) return;
+  if (gradients_leave_at_once()) return;
   if (layout_.gathers || layout_.gradient_shards > 1) {
     if (unit.sharded_gradient >= 0) free(events, unit.sharded_gradient);
     return;

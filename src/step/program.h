@@ -71,6 +71,8 @@ enum class WorkKind : std::uint8_t {
   attention,  // fused attention kernel
   memory,     // pointwise, reductions, copies: bound by memory bandwidth
   optimizer,  // the same, of the optimizer step
+  transfer,   // over the link between GPU and host, beside the computation of its body
+  host,       // done by the host's processors, bound by their memory
 };
 
 struct Work {

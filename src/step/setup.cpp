@@ -164,6 +164,7 @@ void Assembler::add_parameters() {
       for (const model::Weight& weight : block.weights) {
         if (!weight.tied_to.empty()) continue;
         for (const Piece& piece : pieces_of(layout_, weight)) {
+          if (piece.sharded && layout_.on_host.parameters) continue;
           const std::int64_t shards =
               piece.sharded ? shards_of(layout_, weight, layout_.parameter_shards) : 1;
           const Bytes bytes = bytes_of(ceil_divide(piece.numel, shards), piece.dtype);
@@ -179,6 +180,7 @@ void Assembler::add_parameters() {
 }
 
 void Assembler::add_optimizer_states() {
+  if (layout_.on_host.optimizer) return;
   if (flat_states()) return add_partition_states();
   const OptimizerLayout& optimizer = layout_.optimizer;
   // ZeRO-3 makes its states at start-up (stage3.py, initialize_optimizer_states), ZeRO-1/2 did.
@@ -245,12 +247,13 @@ void Assembler::add_communication_buffers() {
         slot(Bytes(checked_round(job_.parallel.buckets.reduce)) * facts::bytes_of(layout_.gradient),
              VramCategory::communication, "reduce bucket");
     if (layout_.gathers) allocate(body.events, reduce_bucket_);
-    if (layout_.gathers || layout_.gradient_shards > 1) {
+    if (!layout_.on_host.gradients && (layout_.gathers || layout_.gradient_shards > 1)) {
       gradient_partition_ =
           slot(bytes_of(ceil_divide(numel, layout_.gradient_shards), layout_.gradient),
                VramCategory::gradients, "gradient partition");
       program_.slots.back().outlives_micro_batch = true;
     }
+    add_gradient_relay(body.events);
   } else if (!layout_.gathers && !profile_.ddp_gradient_as_bucket_view) {
     // DDP copies gradients into buckets (torch/csrc/distributed/c10d/reducer.hpp).
     add(bytes_of(numel, layout_.gradient), VramCategory::communication, "DDP buckets");

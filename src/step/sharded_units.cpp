@@ -79,6 +79,7 @@ void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward
     allocate(events, unit.reduce_input);  // of the unit before, still in flight
   }
   if (!backward || layout_.reshards) {
+    fetch_parameters(events, unit);
     communicate(events, Collective::all_gather, unit.parameters, true, "all_gather",
                 groups_.shards);
     if (unit.gathered >= 0) events.push_back({EventKind::ensure, unit.gathered});
@@ -164,6 +165,7 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
   communicate(events, Collective::all_reduce,
               bytes_of(ceil_divide(unit.trained, layout_.gradient_shards), layout_.reduce), true,
               "all_reduce shards", groups_.across_shards);
+  send_gradients_to_host(events, unit);
   if (layout_.flat_buckets) return;  // into the partition that exists since setup
   if (unit.reduced >= 0) allocate(events, unit.reduced);
   keep_shard(events, unit);
@@ -185,6 +187,10 @@ void Assembler::keep_shard(std::vector<Event>& events, Unit& unit) {
   const std::int32_t fresh =
       slot(bytes, VramCategory::temporaries, "sharded gradient", Stream::reduce);
   allocate(events, fresh);
+  if (layout_.on_host.gradients) {  // copied to the host, then let go of
+    free(events, fresh);
+    return;
+  }
   if (!profile_.gradients_set_to_none) {  // added into what exists since setup
     free(events, fresh);
     return;
@@ -207,6 +213,7 @@ void Assembler::keep_shard(std::vector<Event>& events, Unit& unit) {
 
 void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
   if (unit.layer) return;
+  fetch_parameters(events, unit);
   communicate(events, Collective::all_gather, unit.parameters, false, "all_gather root",
               groups_.shards);
   if (unit.gathered < 0) return;

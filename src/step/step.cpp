@@ -7,6 +7,7 @@
 #include "step/assembler.h"
 #include "step/expert_parallel.h"
 #include "step/fused_projection.h"
+#include "step/offload_rules.h"
 #include "step/tensor_parallel.h"
 
 namespace steelyard::step {
@@ -172,20 +173,6 @@ Result<void> check_in_backward(const facts::Job& job) {
   return {};
 }
 
-Result<void> check_offload(const facts::OffloadKeys& offload) {
-  const auto stays = [](const char* key, facts::OffloadTo to) -> Result<void> {
-    if (to == facts::OffloadTo::none) return {};
-    return fail(not_yet(key, std::string(facts::name_of(to)), "none"));
-  };
-  STEELYARD_CHECK(stays("offload.parameters", offload.parameters));
-  STEELYARD_CHECK(stays("offload.optimizer", offload.optimizer));
-  if (offload.activations == facts::OffloadTo::nvme) {
-    return fail(not_yet("offload.activations", "nvme", "none or cpu"));
-  }
-  STEELYARD_CHECK(stays("offload.gradients", offload.gradients));
-  return {};
-}
-
 // Of encoders and of networks that read pictures.
 bool beyond_decoders(model::OperatorKind kind) {
   using model::OperatorKind;
@@ -242,7 +229,7 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   STEELYARD_CHECK(check_context(job));
   STEELYARD_CHECK(check_in_backward(job));
   STEELYARD_CHECK(check_split(graph, job.parallel));
-  STEELYARD_CHECK(check_offload(job.offload));
+  STEELYARD_CHECK(check_offload(job));
   STEELYARD_CHECK(check_idle_keys(job));
   if (!job.model.companions.empty()) {
     return fail(not_yet("model.companions", "a list", "no value"));

@@ -21,7 +21,8 @@ bool Assembler::partitions() const {
 
 // Muon's and Adafactor's states follow the shapes of the parameters.
 bool Assembler::flat_states() const {
-  return partitions() && !layout_.optimizer.matrices_only && !layout_.optimizer.factored;
+  return partitions() && !layout_.on_host.optimizer && !layout_.optimizer.matrices_only &&
+         !layout_.optimizer.factored;
 }
 
 std::int64_t Assembler::partition_elements() const {

@@ -99,6 +99,36 @@ TEST(Walk, PassesRepeatAndTheOptimizerIsItsOwnPart) {
   EXPECT_NEAR(walked.breakdown.total().value(), 0.084, 1e-12);
 }
 
+step::Work host_work(double seconds, step::WorkKind kind) {
+  step::Work work;
+  work.kind = kind;
+  work.traffic = Bytes(static_cast<std::int64_t>(seconds * 1e9));
+  return work;
+}
+
+// Copies run beside their layer and count where they outlast it; in the optimizer's phase, and for
+// what the host computes, the GPU waits.
+TEST(Walk, WhatTheHostDoesIsOffload) {
+  Program program;
+  Body layer, update;
+  append(program, layer, compute_for(0.010));
+  append(program, layer, host_work(0.012, step::WorkKind::transfer));
+  append(program, update, host_work(0.005, step::WorkKind::host));
+  append(program, update, host_work(0.003, step::WorkKind::transfer));
+  program.step.push_back({4, {phase_of(PhaseKind::backward, {layer})}});
+  program.step.push_back({1, {phase_of(PhaseKind::optimizer, {update})}});
+  Prices prices = priced(program);
+  for (std::size_t i = 0; i < program.work.size(); ++i) {
+    if (on_the_host(program.work[i].kind)) {
+      prices.work[i].seconds = Seconds(program.work[i].traffic.real() / 1e9);
+    }
+  }
+  const Walked walked = walk(program, prices);
+  EXPECT_NEAR(walked.breakdown.compute.value(), 0.040, 1e-12);
+  EXPECT_NEAR(walked.breakdown.offload.value(), 4 * 0.002 + 0.008, 1e-12);
+  EXPECT_NEAR(walked.breakdown.total().value(), 0.056, 1e-12);
+}
+
 TEST(Walk, TheSetUpIsNotPartOfTheStep) {
   Program program;
   Body body;

@@ -1,0 +1,68 @@
+// States in host memory: what crosses the host link for them, and the step that the host's
+// processors take (ZeRO-Offload, arXiv:2101.06840, sections 4 and 5; FSDP's CPUOffloadPolicy).
+#include <algorithm>
+
+#include "step/assembler.h"
+#include "step/weight_storage.h"
+
+namespace steelyard::step {
+
+void Assembler::transfer(std::vector<Event>& events, Bytes bytes, std::string_view what) {
+  if (bytes > Bytes()) work(events, WorkKind::transfer, bytes, what);
+}
+
+// This rank's part of a unit's parameters comes to the GPU to be gathered.
+void Assembler::fetch_parameters(std::vector<Event>& events, const Unit& unit) {
+  if (!layout_.on_host.parameters) return;
+  const Bytes part(ceil_divide(unit.parameters.value(), layout_.parameter_shards));
+  transfer(events, part, "parameters from the host");
+}
+
+void Assembler::send_gradients_to_host(std::vector<Event>& events, const Unit& unit) {
+  if (!layout_.on_host.gradients) return;
+  const std::int64_t part = ceil_divide(unit.trained, layout_.gradient_shards);
+  transfer(events, bytes_of(part, layout_.gradient), "gradients to the host");
+}
+
+// Without sharding a gradient leaves as soon as it is complete, as under a step in backward.
+bool Assembler::gradients_leave_at_once() const {
+  return layout_.on_host.gradients && !layout_.gathers && !layout_.flat_buckets;
+}
+
+// Clipping reads the gradients, the step its states; new parameters return to where they lie.
+void Assembler::step_on_host(Phase& phase) {
+  const std::int64_t numel = partition_elements();
+  Body body;
+  body.layer = "optimizer";
+  if (!layout_.on_host.gradients) {
+    transfer(body.events, bytes_of(numel, layout_.gradient), "gradients to the host");
+  }
+  constexpr double kClipPasses = 3.0;  // read for the norm, read and written to scale
+  const bool clips = job_.train.gradient_clipping && layout_.on_host.gradients;
+  const double passes = layout_.optimizer.passes + (clips ? kClipPasses : 0.0);
+  work(body.events, WorkKind::host, bytes_of(numel, layout_.stepped) * Ratio(passes),
+       "optimizer on the host");
+  if (!layout_.on_host.parameters) {
+    transfer(body.events, bytes_of(numel, layout_.parameter), "parameters to the GPU");
+  }
+  phase.bodies.push_back(std::move(body));
+}
+
+// DeepSpeed adds a further micro-batch's gradient to the host's through a buffer of the largest
+// parameter (stage_1_and_2.py, temp_grad_buffer_for_gpu_offload).
+void Assembler::add_gradient_relay(std::vector<Event>& events) {
+  if (!layout_.flat_buckets || layout_.gathers || !layout_.on_host.optimizer) return;
+  std::int64_t largest = 0;
+  for (const model::Segment& segment : graph_.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        if (steps(weight)) largest = std::max(largest, model::elements(weight.shape));
+      }
+    }
+  }
+  if (largest == 0) return;
+  allocate(events, slot(bytes_of(largest, layout_.gradient), facts::VramCategory::communication,
+                        "gradients on their way to the host"));
+}
+
+}  // namespace steelyard::step
