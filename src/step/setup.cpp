@@ -15,14 +15,18 @@ using facts::VramCategory;
 // whose states are kept in 8 bits.
 constexpr std::int64_t kEightBitBlock = 256;
 constexpr std::int64_t kEightBitLeast = 4096;
+// Its paged optimizers page the states of tensors of at least so many elements (get_state_buffer),
+// not the block statistics; the rest comes out of the allocator as ever.
+constexpr std::int64_t kPagedLeast = 100'000;
+
+Bytes statistics_bytes(const OptimizerLayout& optimizer, std::int64_t numel) {
+  if (!optimizer.eight_bit || numel < kEightBitLeast) return {};
+  return bytes_of(ceil_divide(numel, kEightBitBlock), DType::fp32);
+}
 
 Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel, DType state) {
   if (!optimizer.eight_bit || numel < kEightBitLeast) return bytes_of(numel, state);
-  return Bytes(numel) + bytes_of(ceil_divide(numel, kEightBitBlock), DType::fp32);
-}
-
-bool is_layer(const model::Block& block) {
-  return block.name != "embed" && block.name != "head";
+  return Bytes(numel) + statistics_bytes(optimizer, numel);
 }
 
 std::int64_t states_of(const OptimizerLayout& optimizer, const model::Weight& weight, bool layer) {
@@ -37,6 +41,10 @@ Bytes factored_bytes(const model::Weight& weight, DType state) {
 }
 
 }  // namespace
+
+bool is_layer(const model::Block& block) {
+  return block.name != "embed" && block.name != "head";
+}
 
 void Assembler::add_batch() {
   Body body;
@@ -137,26 +145,30 @@ void Assembler::add_parameters() {
     return add_buffers();
   }
   Phase phase{PhaseKind::setup, {}};
-  for (const model::Segment& segment : graph_.segments) {
-    Body body;
-    body.layer = segment.blocks.front().name;
-    body.repeat = segment.repeat;
-    for (const model::Block& block : segment.blocks) {
-      for (const model::Weight& weight : block.weights) {
-        if (!weight.tied_to.empty()) continue;
-        for (const Piece& piece : pieces_of(layout_, weight)) {
-          const std::int64_t shards =
-              piece.sharded ? shards_of(layout_, weight, layout_.parameter_shards) : 1;
-          const Bytes bytes = bytes_of(ceil_divide(piece.numel, shards), piece.dtype);
-          allocate(body.events, typed(slot(bytes, VramCategory::parameters, weight.name),
-                                      piece.dtype, weight.shape));
-        }
-      }
+  if (layout_.flat_parameters && layout_.gathers) {
+    add_flattened(phase);
+  } else {
+    for (const model::Segment& segment : graph_.segments) {
+      Body body{.layer = segment.blocks.front().name, .repeat = segment.repeat, .events = {}};
+      for (const model::Block& block : segment.blocks) hold_parameters(body.events, block);
+      phase.bodies.push_back(std::move(body));
     }
-    phase.bodies.push_back(std::move(body));
   }
   program_.setup.push_back({1, {std::move(phase)}});
   add_buffers();
+}
+
+void Assembler::hold_parameters(std::vector<Event>& events, const model::Block& block) {
+  for (const model::Weight& weight : block.weights) {
+    if (!weight.tied_to.empty()) continue;
+    for (const Piece& piece : pieces_of(layout_, weight)) {
+      const std::int64_t shards =
+          piece.sharded ? shards_of(layout_, weight, layout_.parameter_shards) : 1;
+      const Bytes bytes = bytes_of(ceil_divide(piece.numel, shards), piece.dtype);
+      allocate(events, typed(slot(bytes, VramCategory::parameters, weight.name), piece.dtype,
+                             weight.shape));
+    }
+  }
 }
 
 void Assembler::add_optimizer_states() {
@@ -170,9 +182,7 @@ void Assembler::add_optimizer_states() {
     body.repeat = segment.repeat;
     const bool layer = is_layer(segment.blocks.front());
     const auto add = [&](Bytes bytes, std::string_view text) {
-      const std::int32_t index = slot(bytes, VramCategory::optimizer, text);
-      program_.slots[static_cast<std::size_t>(index)].managed = optimizer.paged;
-      allocate(body.events, index);
+      allocate(body.events, slot(bytes, VramCategory::optimizer, text));
     };
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
@@ -190,11 +200,14 @@ void Assembler::add_optimizer_states() {
           add(Bytes(4), "step count");
         }
         for (std::int64_t i = 0; i < states_of(optimizer, weight, layer); ++i) {
+          const Bytes statistics = statistics_bytes(optimizer, shard);
           if (optimizer.eight_bit) {
-            add(state_bytes(optimizer, shard, state), "optimizer state");
+            add(state_bytes(optimizer, shard, state) - statistics, "optimizer state");
           } else {
             like_weight(state, "optimizer state");
           }
+          program_.slots.back().managed = optimizer.paged && shard >= kPagedLeast;
+          if (statistics > Bytes()) add(statistics, "statistics of the optimizer state");
         }
         if (optimizer.factored) {
           add(ceil_divide(factored_bytes(weight, state),
