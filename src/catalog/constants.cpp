@@ -84,6 +84,17 @@ Result<facts::DeviceMemoryOverride> override_from(const facts::Value& table,
   return changed;
 }
 
+Result<facts::CollectivePath> path_from(const facts::Value& table,
+                                        const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::CollectivePath path;
+  path.channels = settings.whole("channels");
+  path.per_channel = settings.bytes("per_channel");
+  path.once = settings.bytes("once");
+  STEELYARD_CHECK(settings.finish());
+  return path;
+}
+
 }  // namespace
 
 Result<facts::DeviceMemoryConstants> device_memory_from(const facts::Value& table,
@@ -94,6 +105,10 @@ Result<facts::DeviceMemoryConstants> device_memory_from(const facts::Value& tabl
   constants.collective_per_channel = settings.bytes("collective_per_channel");
   constants.collective_channels = settings.whole("collective_channels");
   constants.nvls = settings.bytes("nvls");
+  constants.bridge_up_to = settings.rate("bridge_up_to");
+  const facts::Value& bridged = settings.table("bridge");
+  const facts::Value& over_pcie = settings.table("peer");
+  const facts::Value& over_host = settings.table("shared");
   constants.gemm_workspace = settings.bytes("gemm_workspace");
   constants.gemm_handles = settings.whole("gemm_handles");
   constants.engine_workspace = settings.bytes("engine_workspace");
@@ -104,6 +119,12 @@ Result<facts::DeviceMemoryConstants> device_memory_from(const facts::Value& tabl
     constants.by_architecture.emplace(architecture, changed);
   }
   STEELYARD_CHECK(settings.finish());
+  STEELYARD_TRY(bridge, path_from(bridged, file));
+  STEELYARD_TRY(peer, path_from(over_pcie, file));
+  STEELYARD_TRY(shared, path_from(over_host, file));
+  constants.bridge = bridge;
+  constants.peer = peer;
+  constants.shared = shared;
   return constants;
 }
 

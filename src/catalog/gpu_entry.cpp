@@ -66,6 +66,9 @@ Result<facts::Gpu> gpu_from(const facts::Value& entry, const std::filesystem::pa
   gpu.measured_bf16 = fields.known<FlopsPerSecond>("measured_bf16_tflops", kTera);
   if (gpu.measured_bf16) gpu.measured_bf16.note = "the best GEMM rate that somebody measured";
   gpu.link = link_of(fields);
+  const facts::Value* peer = entry.find("peer_access");  // absent: allowed
+  const bool* allowed = peer == nullptr ? nullptr : peer->as_bool();
+  gpu.peer_access = allowed == nullptr || *allowed;
   gpu.host_link = host_link_of(fields);
   if (const auto watts = fields.real("power_watts")) {
     gpu.power_watts = {*watts, Provenance::catalogue, fields.note_for("power_watts")};

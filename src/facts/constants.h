@@ -67,12 +67,22 @@ struct DeviceMemoryOverride {
   std::optional<Bytes> context, nvls, gemm_workspace, engine_workspace, pool_reserve;
 };
 
+// What NCCL holds on a GPU that its node joins to the others in this way.
+struct CollectivePath {
+  std::int64_t channels = 0;
+  Bytes per_channel;
+  Bytes once;  // whatever the number of communicators: kernels and what comes with them
+};
+
 // Memory on the GPU outside of tensors. catalog/calibration/device_memory.toml
 struct DeviceMemoryConstants {
   Bytes context;                 // CUDA context and loaded kernels
   Bytes collective_per_channel;  // NCCL buffers, per channel and direction pair
   std::int64_t collective_channels = 0;
   Bytes nvls;                     // NVLink SHARP buffers per communicator on nodes that have it
+  Bytes collective_once{};        // NCCL, beside the communicators
+  BytesPerSecond bridge_up_to{};  // a faster link is a fabric, the figures above
+  CollectivePath bridge, peer, shared;
   Bytes gemm_workspace;           // per handle, inside the allocator
   std::int64_t gemm_handles = 2;  // forward thread and autograd thread
   std::int64_t engine_workspaces = 1;
@@ -91,6 +101,28 @@ struct DeviceMemoryConstants {
       here.engine_workspace = found->second.engine_workspace.value_or(engine_workspace);
       here.pool_reserve = found->second.pool_reserve.value_or(pool_reserve);
     }
+    return here;
+  }
+
+  // NCCL's buffers for so many communicators, outside of the allocator.
+  [[nodiscard]] Bytes collectives(std::int64_t communicators) const {
+    if (communicators == 0) return {};
+    return collective_once + (collective_per_channel * collective_channels + nvls) * communicators;
+  }
+
+  // The figures where that link, one way, joins the GPUs of a node: a fabric, a bridge, or (0)
+  // none. Then NCCL sends over PCIe into the other's memory, or through host memory where GPUs have
+  // no access to each other. Unknown: as on a fabric, which holds most.
+  [[nodiscard]] DeviceMemoryConstants over(std::optional<BytesPerSecond> link,
+                                           bool peer_access) const {
+    if (!link || *link > bridge_up_to) return *this;
+    const CollectivePath& unjoined = peer_access ? peer : shared;
+    const CollectivePath& path = *link > BytesPerSecond() ? bridge : unjoined;
+    DeviceMemoryConstants here = *this;
+    here.collective_channels = path.channels;
+    here.collective_per_channel = path.per_channel;
+    here.collective_once = path.once;
+    here.nvls = {};
     return here;
   }
 };

@@ -29,6 +29,7 @@ struct Gpu {
   PeakRates peak;
   Known<FlopsPerSecond> measured_bf16;  // the best GEMM rate somebody measured
   Known<BytesPerSecond> link;           // GPU to GPU inside a node, one way
+  bool peer_access = true;              // over PCIe; the driver denies it to GeForce cards
   Known<BytesPerSecond> host_link;      // GPU to host, one way (PCIe or C2C)
   Known<double> power_watts;
   std::vector<std::string> sources;

@@ -111,6 +111,7 @@ struct RankMemory {
   Bytes peak_reserved;
   Bytes peak_device_used;
   Bytes steady_allocated;  // between steps
+  Bytes paged_out;         // managed memory that a full card leaves to the host
   VramBytes by_category;   // at the peak of device-used memory; sums to peak_device_used
   PeakAt peak_at;
 };

@@ -112,6 +112,7 @@ Result<void> measure_ram(const Request& request, const step::Program& program, B
   wanted.constants = &request.constants.host;
   wanted.sample_bytes = sample;
   wanted.offloaded_activations = program.offloaded_activations;
+  wanted.paged_states = plan.vram.fullest.paged_out;
   STEELYARD_TRY(host, ram::host_memory(wanted));
   plan.ram = std::move(host);
   if (plan.ram.capacity) {

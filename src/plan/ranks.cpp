@@ -31,8 +31,9 @@ std::vector<const step::Program*> programs_only(const std::vector<step::RankProg
 
 // Workspaces of products: of the library, and of an engine that brings its own.
 facts::DeviceMemoryConstants device_of(const Request& request) {
+  const facts::Gpu& gpu = request.machine.gpu;
   facts::DeviceMemoryConstants device =
-      request.constants.device_memory.on(request.machine.gpu.architecture);
+      request.constants.device_memory.on(gpu.architecture).over(gpu.link.value, gpu.peer_access);
   std::map<std::string, std::string, std::less<>> words = request.constants.framework.operators;
   if (request.job.megatron) {
     for (const auto& [composite, word] : request.job.megatron->operators) words[composite] = word;

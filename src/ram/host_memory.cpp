@@ -73,7 +73,12 @@ Result<facts::RamPlan> host_memory(const Request& request) {
   facts::RamBytes& steady = phase(RamPhase::steady) = phase(RamPhase::startup);
   steady[RamCategory::parameters] = offloaded.parameters;
   steady[RamCategory::gradients] = offloaded.gradients;
-  steady[RamCategory::optimizer] = offloaded.optimizer;
+  steady[RamCategory::optimizer] = offloaded.optimizer + request.paged_states * node.ranks;
+  if (request.paged_states > Bytes()) {
+    plan.notes.push_back(
+        fmt::format("optimizer: {} of each rank's paged states have no room on its GPU.",
+                    to_text(request.paged_states)));
+  }
   steady[RamCategory::activations] = request.offloaded_activations * node.ranks;
   STEELYARD_CHECK(add_data_path(node, request.sample_bytes, steady, plan.notes));
 

@@ -83,13 +83,14 @@ Result<void> add_dataset_cache(const Node& node, Bytes sample_bytes, facts::RamB
 
 // NCCL connects ranks of a node through shared memory when the GPUs have no link of their own.
 void add_segments(const Node& node, facts::RamBytes& bytes, Notes& notes) {
-  if (node.machine.gpu.link || node.ranks < 2) return;
+  const bool joined = node.machine.gpu.link && node.machine.gpu.link->value() > 0.0;
+  if (joined || node.ranks < 2) return;
   const std::int64_t neighbours = std::min<std::int64_t>(node.ranks - 1, 2);
   const std::int64_t connections = checked_multiply(checked_multiply(node.ranks, neighbours),
                                                     node.constants.shared_memory_channels);
   bytes[RamCategory::shared_memory] += node.constants.shared_memory_segment * connections;
   notes.push_back(
-      fmt::format("shared_memory: no link between the GPUs is known, so NCCL uses {} shared-memory "
+      fmt::format("shared_memory: the GPUs have no known link, so NCCL uses {} shared-memory "
                   "segments of {}.",
                   connections, to_text(node.constants.shared_memory_segment)));
 }

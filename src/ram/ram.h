@@ -17,6 +17,7 @@ struct Request {
   const facts::HostConstants* constants = nullptr;
   Bytes sample_bytes;             // one sample in host memory, ready for the GPU
   Bytes offloaded_activations{};  // of one rank, between forward and backward
+  Bytes paged_states{};           // of one rank, moved to the host by a full card
 };
 
 // Host memory of one node, phase by phase. Rules: docs/model/host-memory.md.

@@ -21,6 +21,9 @@
 
 namespace steelyard::step {
 
+// Not the embedding, nor the head.
+[[nodiscard]] bool is_layer(const model::Block& block);
+
 class Assembler {
  public:
   Assembler(const Stage& stage, const facts::Job& job, const facts::FrameworkProfile& profile,
@@ -76,6 +79,7 @@ class Assembler {
   void step_on_host(Phase& phase);
   void add_gradient_relay(std::vector<Event>& events);
   void add_parameters();
+  void hold_parameters(std::vector<Event>& events, const model::Block& block);
   void add_buffer(facts::DType dtype, facts::VramCategory category, std::string_view text,
                   std::optional<bool> short_weights);
   void add_buffers();
@@ -144,6 +148,8 @@ class Assembler {
   void keep_shard(std::vector<Event>& events, Unit& unit);
   [[nodiscard]] bool holds_last_reduction(const Unit& unit) const;
   void make_sharding_slots(Unit& unit);
+  [[nodiscard]] std::int32_t flatten(std::vector<Event>& events, const model::Block& block);
+  void add_flattened(Phase& phase);
   // shared_tensors.cpp
   void make_mask(Chunk& chunk);
   void add_mask(const Chunk& chunk, Phase& phase);

@@ -12,9 +12,10 @@ namespace {
 
 using facts::VramCategory;
 
-bool is_layer(const model::Block& block) {
-  return block.name != "embed" && block.name != "head";
-}
+// Its paged optimizers page the states of tensors of at least so many elements (bitsandbytes,
+// optim/optimizer.py, get_state_buffer), not the block statistics; the rest comes out of the
+// allocator as ever.
+constexpr std::int64_t kPagedLeast = 100'000;
 
 std::int64_t states_of(const OptimizerLayout& optimizer, const model::Weight& weight, bool layer) {
   const bool plain = optimizer.matrices_only && !(layer && weight.shape.size() == 2);
@@ -28,6 +29,10 @@ Bytes factored_bytes(const model::Weight& weight, DType state) {
 }
 
 }  // namespace
+
+bool is_layer(const model::Block& block) {
+  return block.name != "embed" && block.name != "head";
+}
 
 void Assembler::add_batch() {
   Body body;
@@ -156,27 +161,31 @@ void Assembler::add_parameters() {
   }
   if (partitions()) return add_flattened_parameters();
   Phase phase{PhaseKind::setup, {}};
-  for (const model::Segment& segment : graph_.segments) {
-    Body body;
-    body.layer = segment.blocks.front().name;
-    body.repeat = segment.repeat;
-    for (const model::Block& block : segment.blocks) {
-      for (const model::Weight& weight : block.weights) {
-        if (!weight.tied_to.empty()) continue;
-        for (const Piece& piece : pieces_of(layout_, weight)) {
-          if (piece.sharded && layout_.on_host.parameters) continue;
-          const std::int64_t shards =
-              piece.sharded ? shards_of(layout_, weight, layout_.parameter_shards) : 1;
-          const Bytes bytes = bytes_of(ceil_divide(piece.numel, shards), piece.dtype);
-          allocate(body.events, typed(slot(bytes, VramCategory::parameters, weight.name),
-                                      piece.dtype, weight.shape));
-        }
-      }
+  if (layout_.flat_parameters && layout_.gathers) {
+    add_flattened(phase);
+  } else {
+    for (const model::Segment& segment : graph_.segments) {
+      Body body{.layer = segment.blocks.front().name, .repeat = segment.repeat, .events = {}};
+      for (const model::Block& block : segment.blocks) hold_parameters(body.events, block);
+      phase.bodies.push_back(std::move(body));
     }
-    phase.bodies.push_back(std::move(body));
   }
   program_.setup.push_back({1, {std::move(phase)}});
   add_buffers();
+}
+
+void Assembler::hold_parameters(std::vector<Event>& events, const model::Block& block) {
+  for (const model::Weight& weight : block.weights) {
+    if (!weight.tied_to.empty()) continue;
+    for (const Piece& piece : pieces_of(layout_, weight)) {
+      if (piece.sharded && layout_.on_host.parameters) continue;
+      const std::int64_t shards =
+          piece.sharded ? shards_of(layout_, weight, layout_.parameter_shards) : 1;
+      const Bytes bytes = bytes_of(ceil_divide(piece.numel, shards), piece.dtype);
+      allocate(events, typed(slot(bytes, VramCategory::parameters, weight.name), piece.dtype,
+                             weight.shape));
+    }
+  }
 }
 
 void Assembler::add_optimizer_states() {
@@ -192,9 +201,7 @@ void Assembler::add_optimizer_states() {
     body.repeat = segment.repeat;
     const bool layer = is_layer(segment.blocks.front());
     const auto add = [&](Bytes bytes, std::string_view text) {
-      const std::int32_t index = slot(bytes, VramCategory::optimizer, text);
-      program_.slots[static_cast<std::size_t>(index)].managed = optimizer.paged;
-      allocate(body.events, index);
+      allocate(body.events, slot(bytes, VramCategory::optimizer, text));
     };
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
@@ -212,11 +219,14 @@ void Assembler::add_optimizer_states() {
           add(Bytes(4), "step count");
         }
         for (std::int64_t i = 0; i < states_of(optimizer, weight, layer); ++i) {
+          const Bytes statistics = statistics_bytes(optimizer, shard);
           if (optimizer.eight_bit) {
-            add(state_bytes(optimizer, shard, state), "optimizer state");
+            add(state_bytes(optimizer, shard, state) - statistics, "optimizer state");
           } else {
             like_weight(state, "optimizer state");
           }
+          program_.slots.back().managed = optimizer.paged && shard >= kPagedLeast;
+          if (statistics > Bytes()) add(statistics, "statistics of the optimizer state");
         }
         if (optimizer.factored) {
           add(ceil_divide(factored_bytes(weight, state),

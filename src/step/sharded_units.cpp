@@ -53,6 +53,53 @@ void Assembler::make_sharding_slots(Unit& unit) {
   }
 }
 
+// FSDP1 wraps unit by unit, the root last: a unit's parameters move to the card (_init_utils.py,
+// _move_states_to_device), are joined in one flat tensor and let go, and the rank's shard is cloned
+// from that (_flat_param.py, flatten_tensors and shard). What the last units leave is cached on the
+// stream that computes, of no use to the unsharded parameters on theirs.
+std::int32_t Assembler::flatten(std::vector<Event>& events, const model::Block& block) {
+  std::vector<std::int32_t> originals;
+  Bytes whole;
+  for (const model::Weight& weight : block.weights) {
+    if (!weight.tied_to.empty()) continue;
+    for (const Piece& piece : pieces_of(layout_, weight)) {
+      if (!piece.sharded) continue;
+      const Bytes bytes = bytes_of(piece.numel, piece.dtype);
+      whole += bytes;
+      originals.push_back(slot(bytes, VramCategory::temporaries, weight.name));
+      allocate(events, originals.back());
+    }
+  }
+  const std::int32_t flat = slot(whole, VramCategory::temporaries, "flat parameter");
+  allocate(events, flat);
+  for (const std::int32_t original : originals) free(events, original);
+  return flat;
+}
+
+void Assembler::add_flattened(Phase& phase) {
+  model::Block root;
+  for (const model::Segment& segment : graph_.segments) {
+    const model::Block& front = segment.blocks.front();
+    if (!is_layer(front)) {
+      root.weights.insert(root.weights.end(), front.weights.begin(), front.weights.end());
+      continue;
+    }
+    Body body{.layer = front.name, .repeat = segment.repeat, .events = {}};
+    for (const model::Block& block : segment.blocks) {
+      const std::int32_t flat = flatten(body.events, block);
+      hold_parameters(body.events, block);
+      free(body.events, flat);
+    }
+    phase.bodies.push_back(std::move(body));
+  }
+  if (root.weights.empty()) return;
+  Body body{.layer = "root", .events = {}};
+  const std::int32_t flat = flatten(body.events, root);
+  hold_parameters(body.events, root);
+  free(body.events, flat);
+  phase.bodies.push_back(std::move(body));
+}
+
 // FSDP1 gathers into the unit's own storage (torch/distributed/fsdp/_flat_param.py,
 // _all_gather_flat_param): no buffer besides. Its backward gathers the next unit ahead, but not one
 // whose forward ran without gradients (_needs_pre_backward_unshard is set where an output takes a

@@ -133,9 +133,14 @@ std::int64_t trained_elements(const model::Graph& graph) {
   return sum;
 }
 
+Bytes statistics_bytes(const OptimizerLayout& optimizer, std::int64_t numel) {
+  if (!optimizer.eight_bit || numel < kEightBitLeast) return {};
+  return bytes_of(ceil_divide(numel, kEightBitBlock), DType::fp32);
+}
+
 Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel, DType state) {
   if (!optimizer.eight_bit || numel < kEightBitLeast) return bytes_of(numel, state);
-  return Bytes(numel) + bytes_of(ceil_divide(numel, kEightBitBlock), DType::fp32);
+  return Bytes(numel) + statistics_bytes(optimizer, numel);
 }
 
 }  // namespace steelyard::step

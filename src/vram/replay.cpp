@@ -33,18 +33,10 @@ using step::EventKind;
 // same.
 constexpr int kSteps = 2;
 
-// NCCL's buffers, outside of the allocator, per communicator.
-Bytes communication_bytes(const step::Program& program,
-                          const facts::DeviceMemoryConstants& device) {
-  if (program.communicators == 0) return {};
-  const Bytes one = device.collective_per_channel * device.collective_channels + device.nvls;
-  return one * program.communicators;
-}
-
 // What the framework takes at once; without `capacity` the pool is as large as the job needs.
 std::unique_ptr<Allocator> allocator_of(const Request& request) {
   const facts::DeviceMemoryConstants& device = *request.device;
-  const Bytes outside = device.context + communication_bytes(*request.program, device);
+  const Bytes outside = device.context + device.collectives(request.program->communicators);
   if (request.habits.kind == facts::AllocatorKind::bfc) {
     BfcSettings pool;
     if (request.capacity) pool.limit = pool_on(*request.capacity, request.habits, device);
@@ -112,6 +104,7 @@ class Replay {
   [[nodiscard]] BlockId take(Bytes bytes, int stream);
   [[nodiscard]] Bytes beside_the_pool() const;
   [[nodiscard]] VramBytes on_the_device(VramBytes tensors) const;
+  [[nodiscard]] Bytes paged_out(Bytes used, Bytes managed) const;
 
   const step::Program& program_;
   const facts::DeviceMemoryConstants& device_;
@@ -136,6 +129,7 @@ class Replay {
   Bytes peak_, reserved_peak_;
   Bytes held_, held_then_;          // by libraries; at the peak
   Bytes fullest_, allocated_then_;  // managed memory included; the allocator's part of it
+  Bytes managed_then_;              // the other part
   VramBytes at_peak_;
   Place fullest_at_, now_;
   std::int64_t births_ = 0, births_at_peak_ = 0, remembered_at_ = -1;
@@ -211,11 +205,18 @@ void Replay::finish_streams() {
   }
 }
 
+// Managed memory for which the rest leaves no room: the driver moves its pages to the host.
+Bytes Replay::paged_out(Bytes used, Bytes managed) const {
+  if (!request_.capacity) return {};
+  return std::clamp(used - *request_.capacity, Bytes(), managed);
+}
+
 // Tensors, and what lies around them: cached segments, context, NCCL.
 VramBytes Replay::on_the_device(VramBytes tensors) const {
   tensors[VramCategory::allocator] = allocator_->reserved() - allocator_->allocated();
   tensors[VramCategory::runtime] += device_.context;
-  tensors[VramCategory::communication] += communication_bytes(program_, device_);
+  tensors[VramCategory::communication] += device_.collectives(program_.communicators);
+  tensors[VramCategory::optimizer] -= paged_out(tensors.total(), managed_);
   return tensors;
 }
 
@@ -241,6 +242,7 @@ void Replay::note_peak(std::int32_t name) {
   if (allocated + managed_ < fullest_) return;
   fullest_ = allocated + managed_;
   allocated_then_ = allocated;
+  managed_then_ = managed_;
   held_then_ = held_;
   at_peak_ = live_;
   fullest_at_ = now_;
@@ -409,7 +411,7 @@ void Replay::play_step(bool first) {
 Bytes Replay::beside_the_pool() const {
   const bool pool = request_.habits.kind == facts::AllocatorKind::bfc && request_.capacity;
   if (!pool || !out_of_memory_) return device_.context;
-  const Bytes sent = communication_bytes(program_, device_);
+  const Bytes sent = device_.collectives(program_.communicators);
   return beside_pool(reserved_peak_, device_.context + sent, request_.habits, device_) - sent;
 }
 
@@ -431,7 +433,9 @@ Answer Replay::run() {
   memory.by_category = at_peak_;
   memory.by_category[VramCategory::allocator] = reserved_peak_ - allocated_then_;
   memory.by_category[VramCategory::runtime] += beside_the_pool();
-  memory.by_category[VramCategory::communication] += communication_bytes(program_, device_);
+  memory.by_category[VramCategory::communication] += device_.collectives(program_.communicators);
+  memory.paged_out = paged_out(memory.by_category.total(), managed_then_);
+  memory.by_category[VramCategory::optimizer] -= memory.paged_out;
   memory.peak_device_used = memory.by_category.total();
   memory.peak_at = described(program_, fullest_at_);
   answer.timeline = std::move(moments_);

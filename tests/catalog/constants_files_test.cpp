@@ -56,6 +56,24 @@ TEST(Constants, DeviceMemoryDependsOnTheArchitecture) {
   EXPECT_EQ(memory.collective_per_channel, 50331648_B);
 }
 
+// What connects the GPUs of a node decides what NCCL holds.
+TEST(Constants, CollectiveBuffersFollowFromTheLink) {
+  const auto memory = value_of(own_catalog().constants(Framework::pytorch)).device_memory;
+  const auto of = [&](std::optional<double> link, bool peer_access) {
+    const auto known = link ? std::optional<BytesPerSecond>(BytesPerSecond(*link)) : std::nullopt;
+    return memory.on("hopper").over(known, peer_access).collectives(2);
+  };
+  // NVLink 4 and what is unknown: 2 x (32 x 48 + 256).
+  EXPECT_EQ(of(450e9, true), 3584_MiB);
+  EXPECT_EQ(of(std::nullopt, true), 3584_MiB);
+  // A bridge: 256 + 2 x 4 channels x (10 + 2) x 2 neighbours.
+  EXPECT_EQ(of(56.25e9, false), 448_MiB);
+  // PCIe: 256 + 2 x 2 x 24; host shared memory: 256.
+  EXPECT_EQ(of(0.0, true), 352_MiB);
+  EXPECT_EQ(of(0.0, false), 256_MiB);
+  EXPECT_EQ(memory.over(BytesPerSecond(), false).collectives(0), 0_B);
+}
+
 TEST(Constants, EfficienciesAreSharesAndCompleteForEachArchitecture) {
   const auto efficiency = value_of(own_catalog().constants(Framework::pytorch)).efficiency;
   EXPECT_FALSE(efficiency.by_architecture.empty());

@@ -38,6 +38,14 @@ TEST(GpuEntry, H100SxmIsWhatItsEntrySays) {
   EXPECT_FALSE(gpu.sources.empty());
 }
 
+// The driver denies GeForce cards access to each other's memory over PCIe.
+TEST(GpuEntry, PeerAccessIsAllowedUnlessTheEntryDeniesIt) {
+  EXPECT_TRUE(value_of(own_catalog().gpu("l4")).peer_access);
+  EXPECT_TRUE(value_of(own_catalog().gpu("h100-sxm-80gb")).peer_access);
+  EXPECT_FALSE(value_of(own_catalog().gpu("rtx-4090")).peer_access);
+  EXPECT_FALSE(value_of(own_catalog().gpu("rtx-3090")).peer_access);
+}
+
 TEST(GpuEntry, WhatCudaSeesComesBeforeWhatTheDriverReports) {
   EXPECT_EQ(*value_of(own_catalog().gpu("a100-pcie-40gb")).memory, 40339_MiB);
 }

@@ -138,6 +138,9 @@ TEST(HostMemory, sharedMemorySegmentsOnlyWithoutALink) {
   example.machine.gpu.link = {};
   EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::shared_memory],
             Bytes(32 * 9'637'888));
+  example.machine.gpu.link = {BytesPerSecond(), facts::Provenance::catalogue};  // known: none
+  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::shared_memory],
+            Bytes(32 * 9'637'888));
   example.job.machine.gpus = 1;
   EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::shared_memory], Bytes());
 }

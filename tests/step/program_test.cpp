@@ -214,6 +214,65 @@ TEST(Program, OneGpuCommunicatesNothing) {
   }
 }
 
+// bitsandbytes pages states of 100,000 elements and more. Of the small llama these are none; with
+// 2048 features the matrices are paged, two states each, and their statistics (1/64) are not.
+TEST(Program, PagedOptimizersPageLargeStatesOnly) {
+  const auto managed_of = [](const facts::ModelSource& source) {
+    facts::Job job = small_job();
+    job.train.optimizer.name = facts::OptimizerName::paged_adamw8bit;
+    const Program program = program_for(graph_of(source), job, profile_of(Framework::transformers));
+    Bytes managed, statistics;
+    for (const Slot& slot : program.slots) {
+      if (slot.managed) managed += slot.bytes;
+      if (program.names[static_cast<std::size_t>(slot.name)] ==
+          "statistics of the optimizer state") {
+        EXPECT_FALSE(slot.managed);
+        statistics += slot.bytes;
+      }
+    }
+    return std::pair(managed, statistics);
+  };
+  EXPECT_EQ(managed_of(small_llama()).first, Bytes());
+  const facts::ModelSource wide = {"wide llama",
+                                   facts::Object{{"model_type", "llama"},
+                                                 {"hidden_size", 2048},
+                                                 {"num_attention_heads", 4},
+                                                 {"num_key_value_heads", 2},
+                                                 {"intermediate_size", 160},
+                                                 {"num_hidden_layers", kLayers},
+                                                 {"vocab_size", 500}},
+                                   ""};
+  const auto [managed, statistics] = managed_of(wide);
+  // One layer's q, k, v, o, gate, up, down, then embedding and head; two states of a byte.
+  const std::int64_t layer = 2048 * (2048 + 1024 + 1024 + 2048 + 3 * 160);
+  EXPECT_EQ(managed, Bytes(2 * (layer + 2 * 500 * 2048)));
+  EXPECT_EQ(statistics, Bytes((2 * (layer + 2 * 500 * 2048)) / 64));
+}
+
+// FSDP1 wraps a unit at a time: at most one unit lies there twice besides the shards.
+TEST(Program, Fsdp1FlattensUnitByUnit) {
+  facts::Job job = small_job(4);
+  job.parallel.sharding = Sharding::fsdp1;
+  const model::Graph graph = graph_of(small_llama());
+  const Program program = program_for(graph, job, profile_of(Framework::pytorch));
+  Bytes alive, peak, shards;
+  std::map<std::pair<std::int32_t, std::int64_t>, Bytes> held;
+  play(program, program.setup, [&](const Event& event, std::int64_t instance) {
+    const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+    if (event.kind == EventKind::allocate) alive += held[{event.index, instance}] = slot.bytes;
+    if (event.kind == EventKind::free) alive -= held[{event.index, instance}];
+    peak = std::max(peak, alive);
+    const bool parameter = slot.category == facts::VramCategory::parameters;
+    if (event.kind == EventKind::allocate && parameter) shards += slot.bytes;
+  });
+  const Bytes whole = program.states.parameter_bytes;
+  EXPECT_EQ(shards, ceil_divide(whole, 4));
+  // The root unit is the largest: embedding and head (500 x 64) and a norm (64), in fp32.
+  const Bytes root = Bytes(4 * (2 * 500 * 64 + 64));
+  EXPECT_GE(peak, root * std::int64_t{2});
+  EXPECT_LE(peak, root * std::int64_t{2} + shards + program.states.batch_bytes);
+}
+
 // GPT-2's head shares the embedding's weight: its states are there once.
 TEST(Program, StatesCountTiedWeightsOnce) {
   const model::Graph graph = graph_of(small_gpt2());

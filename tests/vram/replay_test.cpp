@@ -251,6 +251,34 @@ TEST(Replay, ManagedMemoryIsOnTheDeviceButNotInTheAllocator) {
   EXPECT_EQ(memory.peak_device_used, 96_MiB);
 }
 
+// 32 parameters, 64 activations, 10 context and 64 managed states on a card of 128: 42 of the
+// states' bytes have no room. On one of 96 none has, and the rest does not fit either.
+TEST(Replay, AFullCardLeavesManagedMemoryToTheHost) {
+  Program program;
+  const auto parameters = slot(program, 32_MiB, VramCategory::parameters);
+  const auto states = slot(program, 64_MiB, VramCategory::optimizer);
+  const auto activation = slot(program, 64_MiB, VramCategory::activations);
+  program.slots[static_cast<std::size_t>(states)].managed = true;
+  program.setup = {pass(PhaseKind::setup, {body({make(states), make(parameters)})})};
+  program.step = {pass(PhaseKind::forward, {body({make(activation), drop(activation)})})};
+  facts::DeviceMemoryConstants device = bare_device();
+  device.context = 10_MiB;
+  const auto on_a_card_of = [&](Bytes capacity) {
+    return replay({.program = &program, .device = &device, .capacity = capacity}).memory;
+  };
+  const facts::RankMemory full = on_a_card_of(128_MiB);
+  EXPECT_EQ(full.peak_device_used, 128_MiB);
+  EXPECT_EQ(full.paged_out, 42_MiB);
+  EXPECT_EQ(full.by_category[VramCategory::optimizer], 22_MiB);
+  EXPECT_EQ(full.peak_reserved, 96_MiB);
+  const facts::RankMemory roomy = on_a_card_of(256_MiB);
+  EXPECT_EQ(roomy.peak_device_used, 170_MiB);
+  EXPECT_EQ(roomy.paged_out, 0_B);
+  const facts::RankMemory small = on_a_card_of(96_MiB);
+  EXPECT_EQ(small.paged_out, 64_MiB);
+  EXPECT_EQ(small.peak_device_used, 106_MiB);
+}
+
 TEST(Replay, CategoriesSumToTheDevicesUse) {
   Program program;
   program.communicators = 2;
