@@ -67,6 +67,17 @@ Result<facts::FrameworkProfile> profile_from(const facts::Value& table, std::str
 
 namespace {
 
+Result<facts::CollectivePath> path_from(const facts::Value& table,
+                                        const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::CollectivePath path;
+  path.channels = settings.whole("channels");
+  path.per_channel = settings.bytes("per_channel");
+  path.once = settings.bytes("once");
+  STEELYARD_CHECK(settings.finish());
+  return path;
+}
+
 Result<facts::DeviceMemoryOverride> override_from(const facts::Value& table,
                                                   const std::filesystem::path& file) {
   Settings settings(table, file);
@@ -80,19 +91,12 @@ Result<facts::DeviceMemoryOverride> override_from(const facts::Value& table,
     changed.engine_workspace = settings.bytes("engine_workspace");
   }
   if (settings.has_bytes("pool_reserve")) changed.pool_reserve = settings.bytes("pool_reserve");
+  if (settings.has("fabric")) {
+    STEELYARD_TRY(fabric, path_from(settings.table("fabric"), file));
+    changed.fabric = fabric;
+  }
   STEELYARD_CHECK(settings.finish());
   return changed;
-}
-
-Result<facts::CollectivePath> path_from(const facts::Value& table,
-                                        const std::filesystem::path& file) {
-  Settings settings(table, file);
-  facts::CollectivePath path;
-  path.channels = settings.whole("channels");
-  path.per_channel = settings.bytes("per_channel");
-  path.once = settings.bytes("once");
-  STEELYARD_CHECK(settings.finish());
-  return path;
 }
 
 }  // namespace

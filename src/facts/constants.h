@@ -62,16 +62,17 @@ struct FrameworkProfile {
   std::vector<std::string> sources;
 };
 
-// What differs on one GPU architecture; absent: as everywhere.
-struct DeviceMemoryOverride {
-  std::optional<Bytes> context, nvls, gemm_workspace, engine_workspace, pool_reserve;
-};
-
 // What NCCL holds on a GPU that its node joins to the others in this way.
 struct CollectivePath {
   std::int64_t channels = 0;
   Bytes per_channel;
   Bytes once;  // whatever the number of communicators: kernels and what comes with them
+};
+
+// What differs on one GPU architecture; absent: as everywhere.
+struct DeviceMemoryOverride {
+  std::optional<Bytes> context, nvls, gemm_workspace, engine_workspace, pool_reserve;
+  std::optional<CollectivePath> fabric;
 };
 
 // Memory on the GPU outside of tensors. catalog/calibration/device_memory.toml
@@ -100,6 +101,11 @@ struct DeviceMemoryConstants {
       here.gemm_workspace = found->second.gemm_workspace.value_or(gemm_workspace);
       here.engine_workspace = found->second.engine_workspace.value_or(engine_workspace);
       here.pool_reserve = found->second.pool_reserve.value_or(pool_reserve);
+      if (const auto& fabric = found->second.fabric) {
+        here.collective_channels = fabric->channels;
+        here.collective_per_channel = fabric->per_channel;
+        here.collective_once = fabric->once;
+      }
     }
     return here;
   }

@@ -1,6 +1,7 @@
 #include "pace/walk.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace steelyard::pace {
 namespace {
@@ -79,35 +80,52 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program,
   return part;
 }
 
+struct PhaseTime {
+  Part once;
+  Seconds waiting;  // for the host's launches
+};
+
+PhaseTime time_of(const Phase& phase, const Program& program, const Prices& prices) {
+  PhaseTime time;
+  for (const Body& body : phase.bodies) {
+    add(time.once, one_iteration(body, phase.kind, program, prices), body.repeat);
+  }
+  Part& once = time.once;
+  const Seconds launching = prices.kernel_launch * static_cast<double>(once.kernels);
+  time.waiting =
+      std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
+  (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += time.waiting;
+  return time;
+}
+
+void add(Walked& walked, const PhaseTime& time, std::int64_t repeat) {
+  const Part& once = time.once;
+  const double times = static_cast<double>(repeat);
+  walked.breakdown.compute += once.compute * times;
+  walked.breakdown.memory_bound += once.memory * times;
+  walked.breakdown.optimizer += once.optimizer * times;
+  walked.breakdown.exposed_communication += once.exposed * times;
+  walked.breakdown.offload += once.offload * times;
+  walked.host_bound += time.waiting * times;
+  walked.recomputed += once.recomputed * times;
+  walked.kernels = checked_add(walked.kernels, checked_multiply(once.kernels, repeat));
+}
+
 }  // namespace
 
 Walked walk(const Program& program, const Prices& prices) {
   Walked walked;
   Seconds passing;  // forward and backward of all micro-batches
   for (const step::Pass& pass : program.step) {
-    for (const Phase& phase : pass.phases) {
-      Part once;
-      for (const Body& body : phase.bodies) {
-        add(once, one_iteration(body, phase.kind, program, prices), body.repeat);
-      }
-      const Seconds launching = prices.kernel_launch * static_cast<double>(once.kernels);
-      const Seconds waiting =
-          std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
-      (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += waiting;
-
-      const double times = static_cast<double>(pass.repeat);
-      walked.breakdown.compute += once.compute * times;
-      walked.breakdown.memory_bound += once.memory * times;
-      walked.breakdown.optimizer += once.optimizer * times;
-      walked.breakdown.exposed_communication += once.exposed * times;
-      walked.breakdown.offload += once.offload * times;
-      if (phase.kind == PhaseKind::forward || phase.kind == PhaseKind::backward) {
-        passing += (once.busy() + once.exposed + once.offload) * times;
-      }
-      walked.host_bound += waiting * times;
-      walked.recomputed += once.recomputed * times;
-      walked.kernels = checked_add(walked.kernels, checked_multiply(once.kernels, pass.repeat));
-    }
+    std::vector<PhaseTime> times;
+    for (const Phase& phase : pass.phases) times.push_back(time_of(phase, program, prices));
+    step::for_each_phase(pass, [&](const Phase& phase) {
+      const PhaseTime& time = times[static_cast<std::size_t>(&phase - pass.phases.data())];
+      add(walked, time, pass.repeat);
+      if (phase.kind != PhaseKind::forward && phase.kind != PhaseKind::backward) return;
+      const Seconds once = time.once.busy() + time.once.exposed + time.once.offload;
+      passing += once * static_cast<double>(pass.repeat);
+    });
   }
   // The last stage begins when the first micro-batch has passed the others, and they end as late.
   const double waits = static_cast<double>(program.stages - 1) /

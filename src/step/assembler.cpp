@@ -45,14 +45,14 @@ Program Assembler::assemble() {
 
 void Assembler::count_kernels() {
   for (const Pass& pass : program_.step) {
-    for (const Phase& phase : pass.phases) {
+    for_each_phase(pass, [&](const Phase& phase) {
       for (const Body& body : phase.bodies) {
         const auto launched =
             std::count_if(body.events.begin(), body.events.end(),
                           [](const Event& event) { return event.kind == EventKind::work; });
         program_.kernels += pass.repeat * body.repeat * launched;
       }
-    }
+    });
   }
 }
 

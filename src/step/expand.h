@@ -65,7 +65,7 @@ class Instance {
 // Calls visit(phase, body, instance) for every body and layer of one run of the pass.
 template <class Visit>
 void expand_once(const Program& program, const Pass& pass, Progress& progress, Visit&& visit) {
-  for (const Phase& phase : pass.phases) {
+  for_each_phase(pass, [&](const Phase& phase) {
     const std::int64_t micro_batch = progress.micro_batch(phase);
     for (const Body& body : phase.bodies) {
       for (std::int64_t i = 0; i < body.repeat; ++i) {
@@ -74,7 +74,7 @@ void expand_once(const Program& program, const Pass& pass, Progress& progress, V
       }
     }
     progress.passed(phase);
-  }
+  });
 }
 
 }  // namespace steelyard::step

@@ -161,25 +161,37 @@ void Assembler::send(Phase& phase, std::int32_t index, std::string_view what, bo
 void Assembler::add_turns() {
   const facts::ParallelKeys& parallel = job_.parallel;
   const auto count = static_cast<std::int64_t>(chunks_.size());
+  const std::int64_t group = job_.megatron ? job_.megatron->micro_batch_group : 0;
   const std::vector<Turn> turns =
-      turns_of(parallel.schedule, stage_.index, parallel.pipeline, count, micro_batches(),
-               job_.megatron ? job_.megatron->micro_batch_group : 0);
+      turns_of(parallel.schedule, stage_.index, parallel.pipeline, count, micro_batches(), group);
   program_.in_flight = in_flight(turns);
   program_.stages = parallel.pipeline;
   program_.chunks = count;
   program_.micro_batches = micro_batches();
-  const auto period = static_cast<std::size_t>(2 * parallel.pipeline * count);
-  for (const TurnRun& run : runs_of(turns, period)) {
-    Pass pass;
-    pass.repeat = run.repeat;
-    for (std::size_t i = run.first; i < run.first + run.count; ++i) {
-      Chunk& chunk = chunks_[static_cast<std::size_t>(turns[i].chunk)];
-      pass.phases.push_back(turns[i].kind == PhaseKind::forward
-                                ? forward_phase(chunk, turns[i].first)
-                                : backward_phase(chunk, turns[i]));
-    }
-    program_.step.push_back(std::move(pass));
+  const std::int64_t round = group > 0 && count > 1 ? group : parallel.pipeline;
+  for (const TurnRun& run : runs_of(turns, static_cast<std::size_t>(2 * round * count))) {
+    const auto first = turns.begin() + static_cast<std::ptrdiff_t>(run.first);
+    program_.step.push_back(
+        pass_of(run.repeat, {first, first + static_cast<std::ptrdiff_t>(run.count)}));
   }
+}
+
+// Turns that are alike are one phase.
+Pass Assembler::pass_of(std::int64_t repeat, const std::vector<Turn>& turns) {
+  Pass pass;
+  pass.repeat = repeat;
+  std::vector<Turn> known;
+  for (const Turn& turn : turns) {
+    const auto found = std::find(known.begin(), known.end(), turn);
+    pass.order.push_back(static_cast<std::int32_t>(found - known.begin()));
+    if (found != known.end()) continue;
+    known.push_back(turn);
+    Chunk& chunk = chunks_[static_cast<std::size_t>(turn.chunk)];
+    pass.phases.push_back(turn.kind == PhaseKind::forward ? forward_phase(chunk, turn.first)
+                                                          : backward_phase(chunk, turn));
+  }
+  if (known.size() == turns.size()) pass.order.clear();
+  return pass;
 }
 
 }  // namespace steelyard::step

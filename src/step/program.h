@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -134,7 +135,17 @@ struct Phase {
 struct Pass {
   std::int64_t repeat = 1;
   std::vector<Phase> phases;
+  // Which phase comes when, where some come more than once; empty: each once, in their order.
+  std::vector<std::int32_t> order = {};
 };
+
+// Calls visit(phase) for all phases of one run of the pass.
+template <class Visit>
+void for_each_phase(const Pass& pass, Visit&& visit) {
+  for (const std::int32_t index : pass.order) visit(pass.phases[static_cast<std::size_t>(index)]);
+  if (!pass.order.empty()) return;
+  for (const Phase& phase : pass.phases) visit(phase);
+}
 
 // What the ranks hold of the model's states, summed over the whole job; for host memory.
 struct StateSizes {

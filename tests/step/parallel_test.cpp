@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
+#include "step/pipeline.h"
 #include "step/player.h"
 #include "step/small_jobs.h"
 #include "step/tensor_parallel.h"
@@ -86,6 +88,35 @@ TEST(Parallel, GpipeHoldsEveryMicroBatch) {
   for (const RankProgram& rank : programs(graph_of(llama_of(4)), job)) {
     expect_balanced(rank.program, rank.kind);
     EXPECT_EQ(rank.program.in_flight, 6);
+  }
+}
+
+// The schedule's turns, written out of a program. Of a chunk no pass keeps more phases than there
+// are different ones: forward, the first or a later one; backward, the first, the last or between.
+TEST(Parallel, ProgramsTakeTheirTurnsAndKeepEachPhaseOnce) {
+  constexpr std::int64_t kMicroBatches = 40;
+  const model::Graph graph = graph_of(llama_of(8));
+  for (const std::int64_t chunks : {1, 2}) {
+    facts::Job job = job_of({1, 1, 4, chunks, false});
+    job.train.gradient_accumulation = kMicroBatches;
+    std::int64_t stage = 0;
+    for (const RankProgram& rank : programs(graph, job)) {
+      std::vector<std::pair<PhaseKind, std::int32_t>> expected, found;
+      for (const Turn& turn :
+           turns_of(facts::Schedule::one_f_one_b, stage++, 4, chunks, kMicroBatches)) {
+        expected.emplace_back(turn.kind, turn.chunk);
+      }
+      for (const Pass& pass : rank.program.step) {
+        EXPECT_LE(std::ssize(pass.phases), 5 * chunks);
+        for (std::int64_t i = 0; i < pass.repeat; ++i) {
+          for_each_phase(pass, [&](const Phase& phase) {
+            if (phase.kind != PhaseKind::forward && phase.kind != PhaseKind::backward) return;
+            found.emplace_back(phase.kind, phase.chunk);
+          });
+        }
+      }
+      EXPECT_EQ(found, expected) << rank.kind;
+    }
   }
 }
 
