@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #include "model/model.h"
@@ -173,6 +174,30 @@ void resolve_adapters(Job& job, const facts::FrameworkProfile& framework) {
   if (error == std::errc()) job.train.lora.dropout = value;
 }
 
+// A chunked loss that a library brings comes with the library's kernels: names joined by commas.
+void resolve_kernels(Job& job, const facts::FrameworkProfile& framework) {
+  const auto habit = framework.operators.find("chunked_loss_kernels");
+  const bool given = job.origins.contains("train.fused_kernels");
+  if (given || habit == framework.operators.end() || job.train.loss != facts::Loss::chunked) return;
+  std::string_view rest = habit->second;
+  while (!rest.empty()) {
+    const std::size_t comma = std::min(rest.find(", "), rest.size());
+    const auto kernel = facts::from_name<facts::FusedKernel>(rest.substr(0, comma));
+    if (kernel) job.train.fused_kernels.push_back(*kernel);
+    rest.remove_prefix(std::min(comma + 2, rest.size()));
+  }
+}
+
+// DeepSpeed's ranks write their own partitions; nothing is gathered (engine.py, save_checkpoint).
+void resolve_checkpoint(Job& job) {
+  const facts::Sharding sharding = job.parallel.sharding;
+  const bool zero = sharding == facts::Sharding::zero1 || sharding == facts::Sharding::zero2 ||
+                    sharding == facts::Sharding::zero3;
+  if (zero && !job.origins.contains("checkpoint.method")) {
+    job.checkpoint.method = facts::CheckpointMethod::sharded_sync;
+  }
+}
+
 Result<void> resolve_optimizer(Job& job, const facts::FrameworkProfile& framework) {
   facts::OptimizerKeys& optimizer = job.train.optimizer;
   if (optimizer.fused.value_or(false) && optimizer.foreach.value_or(false)) {
@@ -277,6 +302,8 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   STEELYARD_CHECK(resolve_sharding(job));
   STEELYARD_CHECK(resolve_batch(job));
   resolve_adapters(job, framework);
+  resolve_kernels(job, framework);
+  resolve_checkpoint(job);
   STEELYARD_CHECK(resolve_optimizer(job, framework));
   STEELYARD_TRY(graph, model::build(model, sample_shape(job, 1)));
   STEELYARD_CHECK(resolve_sample(job, graph));

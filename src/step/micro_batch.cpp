@@ -19,11 +19,10 @@ namespace {
 
 using facts::VramCategory;
 
-// DeepSpeed's stage3_max_live_parameters and stage3_prefetch_bucket_size, in elements
-// (deepspeed/runtime/zero/config.py): parameters that are gathered at any time, since they are in
-// use or soon needed again, and those gathered ahead.
+// DeepSpeed's stage3_max_live_parameters, in elements (deepspeed/runtime/zero/config.py): gathered
+// parameters at any time, in use, soon needed again, or gathered ahead: a prefetch takes no more
+// than what is left of it (partitioned_param_coordinator.py, max_params_to_prefetch).
 constexpr std::int64_t kZero3LiveElements = 1'000'000'000;
-constexpr std::int64_t kZero3PrefetchElements = 50'000'000;
 
 void append(std::vector<Event>& to, const std::vector<Event>& from) {
   to.insert(to.end(), from.begin(), from.end());
@@ -161,7 +160,7 @@ void Assembler::trace_chunks() {
     }
     if (layout_.gathers && layout_.flat_buckets) {
       const std::int64_t numel = model::parameter_count(graph_).value();
-      const std::int64_t window = std::min(numel, kZero3LiveElements + kZero3PrefetchElements);
+      const std::int64_t window = std::min(numel, kZero3LiveElements);
       chunk.live_window =
           slot(bytes_of(window, layout_.used), VramCategory::parameters, "gathered parameters");
     }

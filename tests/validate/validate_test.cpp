@@ -39,6 +39,7 @@ Plan example_plan() {
                           .peak_reserved = 44_GB,
                           .peak_device_used = 46_GB,
                           .steady_allocated = 20_GB,
+                          .paged_out = {},
                           .by_category = {},
                           .peak_at = {}};
   facts::RankMemory last = first;
