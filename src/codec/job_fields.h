@@ -76,6 +76,8 @@ inline constexpr auto train_fields = [](auto& v, auto& t) {
   v.key("recompute", t.recompute, about("activations recomputed in backward"));
   v.key("attention", t.attention, about("implementation of attention"));
   v.key("loss", t.loss, about("how the logits are held"));
+  v.key("upcast_logits", t.upcast_logits,
+        about("the loss widens 16-bit logits to fp32; default: as the framework does"));
   v.key("compile", t.compile, about("the model runs through a compiler"));
   v.key("fused_kernels", t.fused_kernels, about("operators with a fused implementation"));
   v.key("memory_format", t.memory_format, about("of images"));

@@ -83,6 +83,7 @@ struct TrainKeys {
   RecomputeKeys recompute;
   Attention attention = Attention::flash;
   Loss loss = Loss::full;
+  std::optional<bool> upcast_logits;  // none: as the framework does
   bool compile = false;
   std::vector<FusedKernel> fused_kernels;
   MemoryFormat memory_format = MemoryFormat::contiguous;

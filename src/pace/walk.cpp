@@ -92,8 +92,7 @@ PhaseTime time_of(const Phase& phase, const Program& program, const Prices& pric
   }
   Part& once = time.once;
   const Seconds launching = prices.kernel_launch * static_cast<double>(once.kernels);
-  time.waiting =
-      std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
+  time.waiting = std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
   (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += time.waiting;
   return time;
 }

@@ -42,7 +42,7 @@ Tensor labels_of(Tape& tape, const OperatorCall& call, std::int64_t rows) {
 // inside the loss (loss/loss_utils.py, ForCausalLMLoss), while forward() holds the logits as the
 // head made them; the others stay as they were (modeling_gpt_bigcode.py and so on, 4.48.1).
 std::vector<Tensor> shifted_logits_loss(Tape& tape, OperatorCall& call) {
-  const bool widens = call.op->widens_logits;
+  const bool widens = call.op->widens_logits && call.variants->widens_logits;
   const bool in_loss = widens && call.variants->loss == LossTypes::upcast_shift_in_loss;
   const std::int64_t samples = call.graph->batch;
   const std::int64_t tokens = call.graph->sequence - 1;
@@ -77,7 +77,9 @@ std::vector<Tensor> causal_lm_loss(Tape& tape, OperatorCall& call) {
   // ForCausalLMLoss: labels shifted by one with padding, logits widened, cross entropy of all rows.
   const std::int64_t rows = checked_multiply(call.graph->batch, call.graph->sequence);
   Tensor logits = call.inputs[0];
-  if (types == LossTypes::upcast) logits = to(tape, std::move(logits), DType::fp32);
+  if (types == LossTypes::upcast && call.variants->widens_logits) {
+    logits = to(tape, std::move(logits), DType::fp32);
+  }
   const Tensor labels = labels_of(tape, call, rows);
   return {loss_of_rows(tape, *call.variants, std::move(logits), labels, rows), call.inputs[0]};
 }
@@ -116,7 +118,7 @@ std::vector<Tensor> chunked_head(Tape& tape, HeadCall& call) {
   for (const Tensor& chunk : chunks) {
     const std::int64_t rows = chunk.numel / vocabulary;
     Tensor logits = chunk;
-    if (call.loss.variants->loss != LossTypes::native) {
+    if (call.loss.variants->loss != LossTypes::native && call.loss.variants->widens_logits) {
       logits = to(tape, std::move(logits), DType::fp32);
     }
     const Tensor labels = tape.allocate(rows, DType::int64, "labels_chunk");

@@ -43,6 +43,10 @@ void apply(const facts::TrainKeys& train, Variants& v) {
     case facts::Attention::efficient: v.attention = AttentionKernel::efficient; break;
     case facts::Attention::math: v.attention = AttentionKernel::math; break;
   }
+  v.widens_logits = train.upcast_logits.value_or(true);
+  if (train.upcast_logits.value_or(false) && v.loss == LossTypes::native) {
+    v.loss = LossTypes::upcast;
+  }
   switch (train.loss) {
     case facts::Loss::full: v.head = HeadLoss::whole; break;
     case facts::Loss::chunked: v.head = HeadLoss::chunked; break;

@@ -67,6 +67,7 @@ struct Variants {
   bool scripts_outlive_backward = false;
   bool fused_swiglu = false;  // silu(gate) * up as one kernel
   LossTypes loss = LossTypes::upcast;
+  bool widens_logits = true;  // to fp32, where LossTypes does; train.upcast_logits
   CrossEntropy cross_entropy = CrossEntropy::eager;
   HeadLoss head = HeadLoss::whole;
   KeyValueRepeat key_value_repeat = KeyValueRepeat::repeat;
