@@ -12,8 +12,8 @@ namespace {
 
 using facts::VramCategory;
 
-// Its paged optimizers page the states of tensors of at least so many elements (bitsandbytes,
-// optim/optimizer.py, get_state_buffer), not the block statistics; the rest comes out of the
+// bitsandbytes' paged optimizers page the states of tensors of at least so many elements
+// (optim/optimizer.py, get_state_buffer), not the block statistics; the rest comes out of the
 // allocator as ever.
 constexpr std::int64_t kPagedLeast = 100'000;
 

@@ -74,6 +74,13 @@ TEST(Constants, CollectiveBuffersFollowFromTheLink) {
   EXPECT_EQ(memory.over(BytesPerSecond(), false).collectives(0), 0_B);
 }
 
+TEST(Constants, VoltasSixLinksCarryTwelveChannels) {
+  const auto memory = value_of(own_catalog().constants(Framework::pytorch)).device_memory;
+  // 12 channels of 24 MiB and 256 MiB once; no NVLink SHARP.
+  EXPECT_EQ(memory.on("volta").collectives(1), 544_MiB);
+  EXPECT_EQ(memory.on("ampere").collectives(1), 1536_MiB);
+}
+
 TEST(Constants, EfficienciesAreSharesAndCompleteForEachArchitecture) {
   const auto efficiency = value_of(own_catalog().constants(Framework::pytorch)).efficiency;
   EXPECT_FALSE(efficiency.by_architecture.empty());

@@ -43,6 +43,13 @@ TEST_F(Recorder, SaysThatThereIsNoGpu) {
   EXPECT_THAT(outcome.out, HasSubstr("no GPU"));
 }
 
+// Amendments that match no case, or that the cases in the folder do not carry, are told.
+TEST(ImportCases, TheCasesCarryEveryAmendment) {
+  const Outcome checked = run_shell(kPython + "'" + kFolder + "/import_cases.py' --check 2>&1");
+  EXPECT_EQ(checked.status, 0) << checked.out;
+  EXPECT_EQ(checked.out, "");
+}
+
 // `full`: as on a GPU; `tiny`: as on a CPU.
 TEST_F(Recorder, EveryJobFileCanBePlanned) {
   for (const std::string size : {"", "--tiny"}) {

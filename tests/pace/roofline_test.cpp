@@ -86,6 +86,27 @@ TEST(Roofline, APointwiseKernelMovesBytes) {
   EXPECT_FALSE(time.arithmetic_bound);
 }
 
+TEST(Roofline, CopiesTakeTheHostLinkAndTheHostsWorkItsMemory) {
+  facts::EfficiencyConstants constants = halves();
+  constants.host_link = Ratio(0.5);
+  constants.memory = Ratio(0.5);
+  facts::Gpu gpu = round_machine().gpu;
+  gpu.host_link = {BytesPerSecond(20e9), facts::Provenance::given};
+  step::Work work;
+  work.traffic = 10_GB;
+  Missing missing;
+  work.kind = step::WorkKind::transfer;  // 10 GB at 0.5 x 20 GB/s
+  EXPECT_NEAR(host_time_of(work, gpu, constants, BytesPerSecond(), missing)->value(), 1.0, 1e-9);
+  work.kind = step::WorkKind::host;  // 10 GB at 0.5 x 40 GB/s
+  EXPECT_NEAR(host_time_of(work, gpu, constants, BytesPerSecond(40e9), missing)->value(), 0.5,
+              1e-9);
+  EXPECT_FALSE(missing.any());
+  gpu.host_link = {};
+  work.kind = step::WorkKind::transfer;
+  EXPECT_FALSE(host_time_of(work, gpu, constants, BytesPerSecond(), missing));
+  EXPECT_TRUE(missing.any());
+}
+
 TEST(Roofline, EveryKernelStartsAndDrains) {
   facts::EfficiencyConstants constants = halves();
   constants.kernel_floor = Seconds(3e-6);

@@ -80,6 +80,34 @@ TEST(Resolve, OneOfGlobalBatchAndAccumulationFollowsFromTheOther) {
 }
 
 // Composer's DecoupledAdamW; DeepSpeed's own kernel comes before it, the job before both.
+TEST(Resolve, RanksOfZeroWriteTheirOwnPartsUnlessTheJobSaysOtherwise) {
+  using facts::CheckpointMethod;
+  Job job = small_job();
+  EXPECT_EQ(value_of(resolved(job)).checkpoint.method, CheckpointMethod::sync);
+  job.parallel.sharding = Sharding::zero2;
+  EXPECT_EQ(value_of(resolved(job)).checkpoint.method, CheckpointMethod::sharded_sync);
+  job.checkpoint.method = CheckpointMethod::async;
+  job.origins["checkpoint.method"] = {Origin::job, {}};
+  EXPECT_EQ(value_of(resolved(job)).checkpoint.method, CheckpointMethod::async);
+}
+
+TEST(Resolve, ALibrarysChunkedLossBringsItsKernelsUnlessTheJobNamesSome) {
+  using facts::FusedKernel;
+  facts::FrameworkProfile framework;
+  framework.operators["chunked_loss_kernels"] = "rmsnorm, lora";
+  const auto kernels = [&](const Job& job) {
+    return value_of(resolve(job, value_of(own_catalog().model_of(job, {})),
+                            value_of(own_catalog().machine_of(small_job(), {})), framework))
+        .train.fused_kernels;
+  };
+  Job job = small_job();
+  EXPECT_TRUE(kernels(job).empty());
+  job.train.loss = facts::Loss::chunked;
+  EXPECT_EQ(kernels(job), (std::vector{FusedKernel::rmsnorm, FusedKernel::lora}));
+  job.origins["train.fused_kernels"] = {Origin::job, {}};  // an empty list, said so
+  EXPECT_TRUE(kernels(job).empty());
+}
+
 TEST(Resolve, AFrameworksOptimizerMayBeALoop) {
   facts::FrameworkProfile framework;
   framework.operators["optimizer"] = "loop";
