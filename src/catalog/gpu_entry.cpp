@@ -40,6 +40,16 @@ Known<BytesPerSecond> host_link_of(Fields& fields) {
   return own ? own : pcie;
 }
 
+// Absent where no vendor's server is known.
+Known<BytesPerSecond> reference_network_of(const facts::Value& entry, Fields& fields) {
+  if (entry.find("reference_network_gbit_per_s") == nullptr) return {};
+  Known<BytesPerSecond> rate =
+      fields.known<BytesPerSecond>("reference_network_gbit_per_s", kGigabit);
+  rate.from = Provenance::assumed;
+  rate.note = "as in " + fields.text("reference_network");
+  return rate;
+}
+
 facts::PeakRates peaks_of(Fields& fields) {
   return {.fp32 = fields.known<FlopsPerSecond>("dense_tflops.fp32", kTera),
           .tf32 = fields.known<FlopsPerSecond>("dense_tflops.tf32", kTera),
@@ -70,6 +80,7 @@ Result<facts::Gpu> gpu_from(const facts::Value& entry, const std::filesystem::pa
   const bool* allowed = peer == nullptr ? nullptr : peer->as_bool();
   gpu.peer_access = allowed == nullptr || *allowed;
   gpu.host_link = host_link_of(fields);
+  gpu.reference_network = reference_network_of(entry, fields);
   if (const auto watts = fields.real("power_watts")) {
     gpu.power_watts = {*watts, Provenance::catalogue, fields.note_for("power_watts")};
   }

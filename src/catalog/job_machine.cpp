@@ -82,6 +82,8 @@ Result<void> apply(facts::Machine& machine, const facts::Job& job) {
   if (keys.network_gbps_per_gpu) {
     machine.network_per_gpu = {BytesPerSecond(*keys.network_gbps_per_gpu * kGigabit),
                                Provenance::given};
+  } else if (keys.nodes > 1 && !machine.network_per_gpu) {
+    machine.network_per_gpu = machine.gpu.reference_network;
   }
   return {};
 }

@@ -101,6 +101,10 @@ Result<facts::Machine> machine_from(const facts::Value& entry, const std::filesy
   machine.gpu = std::move(gpu);
   machine.gpus = fields.whole("gpu.count").value_or(0);
   if (machine.gpus < 1) fields.complain("gpu.count", "no GPU", "a whole number from 1");
+  const facts::Value* counts = entry.find("gpu");
+  if (counts != nullptr && counts->find("fabric_count") != nullptr) {
+    machine.fabric_gpus = known_count(fields, "gpu.fabric_count");
+  }
   const auto link =
       fields.known<BytesPerSecond>("gpu.link_both_ways_gb_per_s_per_gpu", kGiga / 2.0);
   if (link && (!machine.gpu.link || *link != *machine.gpu.link)) machine.gpu.link = link;

@@ -154,6 +154,8 @@ inline constexpr auto machine_key_fields = [](auto& v, auto& m) {
   v.key("name", m.name, about("a catalogue id or a machine file"));
   v.key("nodes", m.nodes, between(1, kMostNodes, "nodes"));
   v.key("gpus", m.gpus, between(1, kMostGpusPerNode, "GPUs used per node"));
+  v.key("fabric_gpus", m.fabric_gpus,
+        between(1, kMostFabricGpus, "GPUs that direct links join, across nodes (72 of an NVL72)"));
   v.key("gpu", m.gpu, about("a bare GPU of the catalogue, instead of name"));
   v.key("ram_gib", m.ram_gib, between(kLeastGib, kMostMemoryGib, "GiB of host memory per node"));
   v.key("vram_gib", m.vram_gib, between(kLeastGib, kMostMemoryGib, "GiB of one GPU"));

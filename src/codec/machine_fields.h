@@ -74,6 +74,8 @@ inline constexpr auto machine_fields = [](auto& v, auto& m) {
   v.key("provider", m.provider, about("who sells or rents it"));
   v.key("kind", m.kind, about("cloud-vm, appliance, server, workstation, bare-gpu, ..."));
   v.key("gpus", m.gpus, required(between(0, kMostGpusPerNode, "GPUs per node")));
+  v.key("fabric_gpus", m.fabric_gpus,
+        between(1, kMostFabricGpus, "GPUs that direct links join, across nodes"));
   v.table("gpu", m.gpu, gpu_fields, required(about("one of the GPUs")));
   v.table("host", m.host, host_fields, required(about("one node without its GPUs")));
   v.list("storage", m.storage, storage_fields, about("what data can be read from"));

@@ -59,6 +59,7 @@ constexpr double kMostDecodeSeconds = 1e6;       // CPU seconds of one sample
 constexpr double kMostSteps = 1e12;              // steps between checkpoints
 constexpr double kMostNodes = 1e6;               // nodes
 constexpr double kMostGpusPerNode = 1024;        // GPUs of one node
+constexpr double kMostFabricGpus = 65536;        // GPUs joined by direct links, across nodes
 constexpr double kLeastGib = 0.001;              // memory that is there at all
 constexpr double kLeastRate = 1e-6;              // a rate that one can divide by
 constexpr double kMostMemoryGib = 1e9;           // an exbibyte

@@ -152,9 +152,11 @@ struct MachineKeys {
   std::optional<std::string> name;  // catalogue id or a machine file
   std::int64_t nodes = 1;
   std::optional<std::int64_t> gpus;  // used per node; resolved: all of the machine's
-  std::optional<std::string> gpu;    // instead of name: a bare GPU
-  std::optional<double> ram_gib;     // host memory per node
-  std::optional<double> vram_gib;    // overrides the card's capacity
+  // GPUs joined by direct links across nodes; resolved: the machine's, at least those of a node.
+  std::optional<std::int64_t> fabric_gpus;
+  std::optional<std::string> gpu;  // instead of name: a bare GPU
+  std::optional<double> ram_gib;   // host memory per node
+  std::optional<double> vram_gib;  // overrides the card's capacity
   std::optional<std::int64_t> cores;
   std::optional<double> storage_gb_per_s;
   std::optional<double> network_gbps_per_gpu;  // gigabit per second and GPU between nodes

@@ -31,6 +31,8 @@ struct Gpu {
   Known<BytesPerSecond> link;           // GPU to GPU inside a node, one way
   bool peer_access = true;              // over PCIe; the driver denies it to GeForce cards
   Known<BytesPerSecond> host_link;      // GPU to host, one way (PCIe or C2C)
+  // Its share of the network in the vendor's reference server, for a job that names no machine.
+  Known<BytesPerSecond> reference_network;
   Known<double> power_watts;
   std::vector<std::string> sources;
   std::string confidence;  // high | medium | low
@@ -67,6 +69,8 @@ struct Machine {
       kind;  // cloud-vm | cloud-baremetal | appliance | server | workstation | hpc-node | bare-gpu
   Gpu gpu;
   std::int64_t gpus = 1;  // per node
+  // GPUs that one fabric of direct links joins where it spans nodes: 72 of an NVL72 rack.
+  Known<std::int64_t> fabric_gpus;
   Host host;
   std::vector<Storage> storage;
   Known<BytesPerSecond> network_per_gpu;  // between nodes, one way

@@ -81,6 +81,10 @@ Result<void> resolve_ranks(Job& job, const facts::Machine& machine) {
                            fmt::format("at most {}: what {} has", machine.gpus, machine.id),
                            "use more nodes: machine.nodes"));
   }
+  if (machine.fabric_gpus) {
+    fill(job, job.machine.fabric_gpus, "machine.fabric_gpus",
+         std::max(*machine.fabric_gpus, *job.machine.gpus), Origin::machine);
+  }
   const facts::ParallelKeys& p = job.parallel;
   const std::int64_t model_ranks =
       checked_multiply(checked_multiply(p.tensor, p.pipeline), p.context);

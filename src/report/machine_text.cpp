@@ -101,6 +101,7 @@ void add_host(Sheet& sheet, const facts::Machine& machine) {
     sheet.figure(storage.name + " read", storage.read);
     sheet.figure(storage.name + " write", storage.write);
   }
+  if (machine.fabric_gpus) sheet.figure("GPUs on one fabric", machine.fabric_gpus);
   sheet.figure("network per GPU, one way", machine.network_per_gpu);
   if (machine.price) {
     sheet.say("price",

@@ -12,13 +12,15 @@ namespace steelyard::step {
 
 struct Group {
   std::int64_t ranks = 1;
-  std::int64_t ranks_per_node = 1;  // of this group, on one node
+  std::int64_t ranks_per_node = 1;  // of this group, on one node or direct-link fabric
 };
 
 // `stride`: distance of neighbouring ranks of the group, in ranks of the job.
 [[nodiscard]] inline Group group_of(const facts::Job& job, std::int64_t ranks,
                                     std::int64_t stride) {
-  const std::int64_t on_node = job.machine.gpus.value_or(ranks) / stride;
+  // Ranks on one fabric of direct links count as ranks on one node: what is between them is alike.
+  const std::int64_t node = job.machine.gpus.value_or(ranks);
+  const std::int64_t on_node = std::max(node, job.machine.fabric_gpus.value_or(node)) / stride;
   return {ranks, std::clamp<std::int64_t>(on_node, 1, std::max<std::int64_t>(ranks, 1))};
 }
 

@@ -48,6 +48,28 @@ TEST(JobMachine, TheJobsFiguresReplaceThoseOfTheMachine) {
   EXPECT_EQ(machine.network_per_gpu.from, Provenance::given);
 }
 
+TEST(JobMachine, SeveralNodesWithoutANetworkTakeTheReferenceServers) {
+  facts::Job job;
+  job.machine.gpu = std::string("h100-sxm-80gb");
+  job.machine.gpus = 8;
+  EXPECT_FALSE(value_of(own_catalog().machine_of(job, ".")).network_per_gpu);
+  job.machine.nodes = 2;
+  const facts::Machine machine = value_of(own_catalog().machine_of(job, "."));
+  EXPECT_DOUBLE_EQ(machine.network_per_gpu->value(), 50e9);
+  EXPECT_EQ(machine.network_per_gpu.from, Provenance::assumed);
+  // No server of GeForce cards is a reference: unknown stays unknown.
+  job.machine.gpu = std::string("rtx-4090");
+  EXPECT_FALSE(value_of(own_catalog().machine_of(job, ".")).network_per_gpu);
+}
+
+TEST(JobMachine, ARackOfTraysIsOneFabric) {
+  const facts::Machine machine =
+      value_of(own_catalog().machine_of(job_on("gb200-nvl72-tray"), "."));
+  EXPECT_EQ(machine.gpus, 4);
+  EXPECT_EQ(*machine.fabric_gpus, 72);
+  EXPECT_FALSE(value_of(own_catalog().machine_of(job_on("dgx-h100"), ".")).fabric_gpus);
+}
+
 TEST(JobMachine, TheStorageRateBelongsToWhereTheDataLies) {
   facts::Job job = job_on("dgx-h100");
   job.data.location = "network";

@@ -135,6 +135,7 @@ load = "rank0"
 name = "dgx-h100"
 nodes = 2
 gpus = 8
+fabric_gpus = 16
 gpu = "h100-sxm-80gb"
 ram_gib = 1024
 vram_gib = 79.5
@@ -254,6 +255,7 @@ TEST(Job, EveryKeyOfDataCheckpointMachineAndImportIsRead) {
   EXPECT_EQ(j.machine.name, "dgx-h100");
   EXPECT_EQ(j.machine.nodes, 2);
   EXPECT_EQ(j.machine.gpus, 8);
+  EXPECT_EQ(j.machine.fabric_gpus, 16);
   EXPECT_EQ(j.machine.gpu, "h100-sxm-80gb");
   EXPECT_EQ(j.machine.ram_gib, 1024.0);
   EXPECT_EQ(j.machine.vram_gib, 79.5);

@@ -1,6 +1,7 @@
 // How a rank holds parameters, gradients and optimizer states: types by precision, shards by
 // sharding, states by optimizer, as a table.
 #include "step/layout.h"
+#include "step/groups.h"
 
 #include <gtest/gtest.h>
 
@@ -210,6 +211,18 @@ TEST(Layout, CopiesDuringTheStepFollowTheImplementation) {
   EXPECT_TRUE(fused.fused);
   EXPECT_FALSE(fused.loop);
   EXPECT_LT(fused.passes, by_default.passes);
+}
+
+// Nodes of four GPUs, 18 of them on one fabric.
+TEST(Groups, AFabricOverNodesCountsAsOneNode) {
+  facts::Job job = job_of(Precision::bf16, Sharding::none);
+  job.machine.nodes = 32;
+  job.machine.gpus = 4;
+  EXPECT_EQ(group_of(job, 8, 1).ranks_per_node, 4);
+  job.machine.fabric_gpus = 72;
+  EXPECT_EQ(group_of(job, 8, 1).ranks_per_node, 8);
+  EXPECT_EQ(group_of(job, 128, 1).ranks_per_node, 72);
+  EXPECT_EQ(group_of(job, 2, 64).ranks_per_node, 1);
 }
 
 TEST(Layout, WhatIsNotBuiltIsRefusedByItsKey) {
