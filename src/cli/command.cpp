@@ -36,6 +36,7 @@ void add_all(CLI::App& tree, Session& session) {
   add_plan(tree, session);
   add_why(tree, session);
   add_explain(tree, session);
+  add_model(tree, session);
   add_list(tree, session);
   add_show(tree, session);
   add_schema(tree, session);

@@ -32,6 +32,7 @@ struct Session {
 void add_plan(CLI::App& tree, Session& session);
 void add_why(CLI::App& tree, Session& session);
 void add_explain(CLI::App& tree, Session& session);
+void add_model(CLI::App& tree, Session& session);
 void add_list(CLI::App& tree, Session& session);
 void add_show(CLI::App& tree, Session& session);
 void add_schema(CLI::App& tree, Session& session);

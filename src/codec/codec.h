@@ -15,6 +15,7 @@
 #include "facts/constants.h"
 #include "facts/job.h"
 #include "facts/machine.h"
+#include "facts/model_table.h"
 #include "facts/plan.h"
 #include "facts/value.h"
 
@@ -55,8 +56,9 @@ enum class Format { json, toml };
                                                   const std::string& name);
 [[nodiscard]] facts::Value to_value(const facts::Machine& machine);
 
-[[nodiscard]] facts::Value to_value(const facts::Plan& plan);    // schema steelyard.plan/1
-[[nodiscard]] facts::Value to_value(const facts::VramWhy& why);  // schema steelyard.why/1
+[[nodiscard]] facts::Value to_value(const facts::Plan& plan);         // schema steelyard.plan/1
+[[nodiscard]] facts::Value to_value(const facts::VramWhy& why);       // schema steelyard.why/1
+[[nodiscard]] facts::Value to_value(const facts::ModelTable& table);  // schema steelyard.model/1
 [[nodiscard]] Result<facts::CaseFile> read_cases(const std::filesystem::path& file);
 // What is known about predictions that are far off.
 [[nodiscard]] Result<std::vector<facts::CaseNote>> read_case_notes(
@@ -64,7 +66,7 @@ enum class Format { json, toml };
 [[nodiscard]] facts::Value to_value(const facts::Validation& validation);
 
 // JSON Schemas (draft 2020-12 vocabulary, valid for draft 7 validators too).
-enum class SchemaOf { job, plan, machine, cases, why };
+enum class SchemaOf { job, plan, machine, cases, why, model };
 [[nodiscard]] facts::Value schema(SchemaOf what);
 
 }  // namespace steelyard::codec

@@ -1,4 +1,5 @@
 // The plan as a tree of values, through the table of fields in plan_fields.h.
+#include "codec/model_fields.h"
 #include "codec/plan_fields.h"
 #include "codec/why_fields.h"
 #include "codec/writer.h"
@@ -22,6 +23,13 @@ facts::Value to_value(const facts::VramWhy& why) {
   facts::VramWhy copy = why;
   Writer writer;
   why_fields(writer, copy);
+  return writer.take();
+}
+
+facts::Value to_value(const facts::ModelTable& table) {
+  facts::ModelTable copy = table;
+  Writer writer;
+  model_table_fields(writer, copy);
   return writer.take();
 }
 

@@ -3,6 +3,7 @@
 #include "codec/codec.h"
 #include "codec/job_fields.h"
 #include "codec/machine_fields.h"
+#include "codec/model_fields.h"
 #include "codec/plan_fields.h"
 #include "codec/schema_builder.h"
 #include "codec/why_fields.h"
@@ -82,6 +83,9 @@ facts::Value schema(SchemaOf what) {
     case SchemaOf::cases: return titled(kCasesSchema, cases_schema());
     case SchemaOf::why:
       return titled(kWhySchema, describe<facts::VramWhy>(SchemaMode::written, why_fields));
+    case SchemaOf::model:
+      return titled(kModelSchema,
+                    describe<facts::ModelTable>(SchemaMode::written, model_table_fields));
   }
   return {};
 }

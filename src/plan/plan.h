@@ -10,6 +10,7 @@
 #include "facts/job.h"
 #include "facts/machine.h"
 #include "facts/model_source.h"
+#include "facts/model_table.h"
 #include "facts/plan.h"
 
 namespace steelyard::plan {
@@ -29,5 +30,8 @@ struct Request {
 // Errors: those of `plan`; a kind that the job does not have.
 [[nodiscard]] Result<facts::VramWhy> vram_why(const Request& request,
                                               const std::optional<std::string>& kind = {});
+
+// The model of the job, operator by operator. Errors: those of `plan`.
+[[nodiscard]] Result<facts::ModelTable> model_table(const Request& request);
 
 }  // namespace steelyard::plan

@@ -31,6 +31,7 @@ class Paint {
   [[nodiscard]] std::string ink(std::string_view text, Ink ink) const;
   [[nodiscard]] const Signs& signs() const { return signs_; }
   [[nodiscard]] std::size_t columns() const { return columns_; }
+  [[nodiscard]] bool ascii() const { return ascii_; }
   // Text from outside: nothing that moves the cursor, and only ASCII with --ascii.
   [[nodiscard]] std::string outside(std::string_view text) const;
 

@@ -1,9 +1,11 @@
 // The first header of the room: facts -> text. Computes no new number.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "facts/cases.h"
+#include "facts/model_table.h"
 #include "facts/plan.h"
 
 namespace steelyard::report {
@@ -33,6 +35,14 @@ struct Style {
 [[nodiscard]] std::string validation_text(const facts::Validation& validation, const Style& style);
 // The same as Markdown, for docs/validation.md.
 [[nodiscard]] std::string validation_markdown(const facts::Validation& validation);
+
+// A model operator by operator; its modules as a tree with the parameters below each; two models
+// side by side with the keys of their configurations that differ (`write`: a value as text).
+[[nodiscard]] std::string model_text(const facts::ModelTable& model, const Style& style);
+[[nodiscard]] std::string model_tree_text(const facts::ModelTable& model, const Style& style);
+[[nodiscard]] std::string models_compared(
+    const facts::ModelTable& a, const facts::ModelTable& b, const Style& style,
+    const std::function<std::string(const facts::Value&)>& write);
 
 [[nodiscard]] std::string gpu_text(const facts::Gpu& gpu, const Style& style);
 [[nodiscard]] std::string machine_text(const facts::Machine& machine, const Style& style);

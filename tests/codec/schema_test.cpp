@@ -179,6 +179,26 @@ TEST(WhySchema, AcceptsWhatIsWrittenAndNothingLess) {
   check(SchemaOf::why, std::move(valid), std::move(invalid));
 }
 
+TEST(ModelSchema, DescribesWhatIsWritten) {
+  facts::ModelTable table;
+  table.name = "gpt2";
+  table.held = {{"fp32", Parameters(7), Bytes(28)}};
+  facts::ModelPart part;
+  part.name = "transformer.h";
+  part.operators.emplace_back();
+  part.operators.back().output = {1, 2, 3};
+  table.parts = {part};
+  facts::ModelPartWeights weights;
+  weights.weights.push_back({"attn.c_attn.weight", {768, 2304}, ""});
+  table.weights = {weights};
+  const Value example = to_value(table);
+  Array valid = {example, to_value(facts::ModelTable{})};
+  Array invalid = {Value(Object{}), with(example, "surprise", 1), with(example, "saved", 0.5),
+                   with(example, "parts", Array{Value(Object{})})};
+  for (const auto& [key, member] : *example.as_object()) invalid.push_back(without(example, key));
+  check(SchemaOf::model, std::move(valid), std::move(invalid));
+}
+
 TEST(MachineSchema, AgreesWithTheReader) {
   const Value example = to_value(example_machine());
   const Value small = *parse(R"({"schema": "steelyard.machine/1", "gpus": 1,

@@ -1,0 +1,232 @@
+// A model's graph as a table. Sizes and arithmetic are the graph's; what is saved for backward is
+// read off the program of the job's first rank: what a layer's forward pass allocated and the
+// whole forward pass did not free.
+#include <algorithm>
+#include <cstddef>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "model/model.h"
+#include "model/operator_names.h"
+#include "plan/plan.h"
+#include "plan/ranks.h"
+#include "plan/resolve.h"
+
+namespace steelyard::plan {
+namespace {
+
+using facts::ModelPart;
+using facts::ModelTable;
+using step::EventKind;
+
+std::vector<std::int64_t> output_of(const model::Operator& op, const model::Block& block,
+                                    const model::Graph& graph) {
+  if (op.outputs.empty() || op.outputs.front().index < 0) return {};
+  const model::TensorRef ref = op.outputs.front();
+  const auto& tensors = ref.shared ? graph.shared : block.tensors;
+  return tensors.at(static_cast<std::size_t>(ref.index)).shape;
+}
+
+// Weights that two operators read are the first one's; those that none reads get a row of their
+// own.
+ModelPart part_of(const model::Block& block, std::int64_t layers, const model::Graph& graph) {
+  ModelPart part;
+  part.name = block.name;
+  part.layers = layers;
+  std::vector<bool> counted(block.weights.size(), false);
+  const auto count = [&](std::size_t index) {
+    if (counted[index] || !block.weights[index].tied_to.empty()) return Parameters();
+    counted[index] = true;
+    return Parameters(model::elements(block.weights[index].shape));
+  };
+  for (const model::Operator& op : block.operators) {
+    facts::ModelOperator row;
+    row.name = op.name;
+    row.kind = model::name_of(op.kind);
+    row.output = output_of(op, block, graph);
+    for (const std::int32_t weight : op.weights) {
+      if (weight >= 0) row.parameters += count(static_cast<std::size_t>(weight));
+    }
+    row.forward_flops = model::forward_flops(op, block, graph);
+    part.forward_flops += row.forward_flops;
+    part.operators.push_back(std::move(row));
+  }
+  for (std::size_t i = 0; i < block.weights.size(); ++i) {
+    if (const Parameters left = count(i); left > Parameters(0)) {
+      facts::ModelOperator row;
+      row.name = block.weights[i].name;
+      row.kind = "weight";
+      row.output = block.weights[i].shape;
+      row.parameters = left;
+      part.operators.push_back(std::move(row));
+    }
+  }
+  part.parameters = model::parameter_count(block);
+  return part;
+}
+
+facts::ModelPartWeights weights_of(const model::Block& block, std::int64_t layers) {
+  facts::ModelPartWeights part{.name = block.name, .layers = layers, .weights = {}};
+  for (const model::Weight& weight : block.weights) {
+    part.weights.push_back({.name = weight.name, .shape = weight.shape, .tied_to = weight.tied_to});
+  }
+  return part;
+}
+
+// "self_attn.q_proj: addmm" -> "self_attn.q_proj"
+std::string_view maker(const step::Program& program, const step::Slot& slot) {
+  const std::string_view name = program.names[static_cast<std::size_t>(slot.name)];
+  return name.substr(0, name.find(": "));
+}
+
+// The operators of a segment's blocks in the order in which they run; tensors made one after the
+// other are told apart by it where several blocks have operators of one name.
+class Makers {
+ public:
+  Makers(std::vector<ModelPart>& parts, std::size_t first, std::size_t count) {
+    for (std::size_t part = first; part < first + count; ++part) {
+      for (std::size_t op = 0; op < parts[part].operators.size(); ++op) {
+        rows_.push_back({&parts[part], &parts[part].operators[op]});
+      }
+    }
+  }
+
+  // What no operator bears the name of belongs to the one that ran last.
+  void save(std::string_view name, Bytes bytes) {
+    if (rows_.empty()) return;
+    for (std::size_t step = 0; step < rows_.size(); ++step) {
+      const std::size_t at = (now_ + step) % rows_.size();
+      if (rows_[at].second->name != name) continue;
+      now_ = at;
+      break;
+    }
+    rows_[now_].first->saved += bytes;
+    rows_[now_].second->saved += bytes;
+  }
+
+ private:
+  std::vector<std::pair<ModelPart*, facts::ModelOperator*>> rows_;
+  std::size_t now_ = 0;
+};
+
+const step::Phase* forward_of(const step::Program& program) {
+  for (const step::Pass& pass : program.step) {
+    for (const step::Phase& phase : pass.phases) {
+      if (phase.kind == step::PhaseKind::forward) return &phase;
+    }
+  }
+  return nullptr;
+}
+
+std::set<std::int32_t> freed_in(const step::Phase& forward) {
+  std::set<std::int32_t> freed;
+  for (const step::Body& body : forward.bodies) {
+    for (const step::Event& event : body.events) {
+      if (event.kind == EventKind::free) freed.insert(event.index);
+    }
+  }
+  return freed;
+}
+
+// Segments and forward bodies come in the same order; bodies of no segment stand between them.
+void add_saved(const model::Graph& graph, const step::Program& program, ModelTable& table) {
+  const step::Phase* forward = forward_of(program);
+  if (forward == nullptr) return;
+  const std::set<std::int32_t> freed = freed_in(*forward);
+  std::size_t segment = 0, first_part = 0;
+  for (const step::Body& body : forward->bodies) {
+    if (segment == graph.segments.size()) break;
+    const model::Segment& now = graph.segments[segment];
+    if (body.layer != now.blocks.front().name || body.repeat != now.repeat) continue;
+    Makers makers(table.parts, first_part, now.blocks.size());
+    for (const step::Event& event : body.events) {
+      if (event.kind != EventKind::allocate || freed.contains(event.index)) continue;
+      const step::Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+      makers.save(maker(program, slot), slot.bytes);
+    }
+    first_part += now.blocks.size();
+    ++segment;
+  }
+}
+
+std::set<std::string, std::less<>> weight_names(const model::Graph& graph) {
+  std::set<std::string, std::less<>> names;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) names.insert(weight.name);
+    }
+  }
+  return names;
+}
+
+std::vector<facts::HeldParameters> held_by(const model::Graph& graph,
+                                           const step::Program& program) {
+  const auto names = weight_names(graph);
+  std::map<std::string, facts::HeldParameters> held;
+  const auto add = [&](const step::Slot& slot, std::int64_t layers) {
+    if (slot.category != facts::VramCategory::parameters) return;
+    if (!names.contains(program.names[static_cast<std::size_t>(slot.name)])) return;
+    const std::string type = slot.dtype ? std::string(facts::name_of(*slot.dtype)) : "";
+    facts::HeldParameters& row = held[type];
+    row.dtype = type;
+    row.bytes += slot.bytes * layers;
+    if (!slot.dtype) return;
+    const std::int64_t count = slot.bytes.value() / facts::bytes_of(*slot.dtype);
+    row.parameters += Parameters(checked_multiply(count, layers));
+  };
+  for (const step::Pass& pass : program.setup) {
+    for (const step::Phase& phase : pass.phases) {
+      for (const step::Body& body : phase.bodies) {
+        for (const step::Event& event : body.events) {
+          if (event.kind != EventKind::allocate) continue;
+          add(program.slots[static_cast<std::size_t>(event.index)], body.repeat);
+        }
+      }
+    }
+  }
+  std::vector<facts::HeldParameters> rows;
+  for (auto& [type, row] : held) rows.push_back(std::move(row));
+  return rows;
+}
+
+}  // namespace
+
+Result<ModelTable> model_table(const Request& request) {
+  STEELYARD_TRY(ranks, ranks_of(request));
+  STEELYARD_TRY(graph,
+                model::build(request.model, sample_shape(ranks.job, *ranks.job.train.micro_batch)));
+  const step::Program& program = ranks.programs.front().program;
+  ModelTable table{.name = request.model.name,
+                   .model_type = graph.model_type,
+                   .source = request.model.source,
+                   .framework = std::string(facts::name_of(ranks.job.framework)),
+                   .precision = std::string(facts::name_of(ranks.job.train.precision)),
+                   .batch = graph.batch,
+                   .sequence = graph.sequence,
+                   .image_height = graph.image_height,
+                   .image_width = graph.image_width,
+                   .layers = graph.layers,
+                   .hidden = graph.hidden,
+                   .vocabulary = graph.vocabulary,
+                   .parameters = model::parameter_count(graph),
+                   .trainable = program.states.trainable,
+                   .active = model::active_parameter_count(graph),
+                   .forward_flops = model::forward_flops(graph),
+                   .saved = {},
+                   .held = held_by(graph, program),
+                   .parts = {},
+                   .weights = {},
+                   .config = request.model.config};
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      table.parts.push_back(part_of(block, segment.repeat, graph));
+      table.weights.push_back(weights_of(block, segment.repeat));
+    }
+  }
+  add_saved(graph, program, table);
+  for (const ModelPart& part : table.parts) table.saved += part.saved * part.layers;
+  return table;
+}
+
+}  // namespace steelyard::plan
