@@ -148,6 +148,7 @@ Result<void> has_sizes(const facts::ModelSource& source) {
   static constexpr std::array<std::string_view, 6> kPictureKeys = {
       "num_channels", "image_size", "patch_size", "in_chans", "img_size", "num_classes"};
   const auto given = [&](std::string_view key) { return source.config.find(key) != nullptr; };
+  if (given("num_embeddings_per_feature")) return {};  // of a recommender: its reader asks
   if (std::any_of(kPictureKeys.begin(), kPictureKeys.end(), given)) return {};
   for (const auto& spellings : kNeeded) {
     const bool there = std::any_of(spellings.begin(), spellings.end(), [&](std::string_view key) {

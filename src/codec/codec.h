@@ -58,7 +58,8 @@ enum class Format { json, toml };
 
 [[nodiscard]] facts::Value to_value(const facts::Plan& plan);         // schema steelyard.plan/1
 [[nodiscard]] facts::Value to_value(const facts::VramWhy& why);       // schema steelyard.why/1
-[[nodiscard]] facts::Value to_value(const facts::ModelTable& table);  // schema steelyard.model/1
+// Schema steelyard.model-table/1.
+[[nodiscard]] facts::Value to_value(const facts::ModelTable& table);
 [[nodiscard]] Result<facts::CaseFile> read_cases(const std::filesystem::path& file);
 // What is known about predictions that are far off.
 [[nodiscard]] Result<std::vector<facts::CaseNote>> read_case_notes(

@@ -1,4 +1,4 @@
-// Every key of `steelyard model NAME --json` (schema steelyard.model/1), once: the same table
+// Every key of `steelyard model NAME --json` (schema steelyard.model-table/1), once: the same table
 // writes it and describes it as a JSON Schema.
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace steelyard::codec {
 
-inline constexpr const char* kModelSchema = "steelyard.model/1";
+inline constexpr const char* kModelSchema = "steelyard.model-table/1";
 
 inline constexpr auto model_operator_fields = [](auto& v, auto& o) {
   v.key("name", o.name, about("as in the model's own code"));

@@ -150,6 +150,18 @@ class BlockBuilder {
                     const std::vector<TensorRef>& assignment, const MixtureShape& mixture,
                     ActivationKind kind);
 
+  // --- block_builder_tables.cpp: recommendation ---
+
+  // ids [B,sum of pooling] -> of each table the sum over its ids [B,width]; weights NAME.I.weight
+  // [rows,width].
+  std::vector<TensorRef> embedding_tables(const std::string& name, TensorRef ids,
+                                          const std::vector<std::int64_t>& rows, std::int64_t width,
+                                          const std::vector<std::int64_t>& pooling, bool sparse);
+  // Side by side.
+  TensorRef join_features(const std::string& name, std::vector<TensorRef> parts);
+  // [B,n*D] -> [B,n(n-1)/2].
+  TensorRef pairwise_products(const std::string& name, TensorRef in, std::int64_t vectors);
+
   [[nodiscard]] const Shape& shape(TensorRef ref) const;
   [[nodiscard]] std::int64_t width(TensorRef ref) const { return shape(ref).back(); }
 

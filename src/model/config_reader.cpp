@@ -202,7 +202,7 @@ std::vector<std::int64_t> ConfigReader::whole_list(Keys keys, std::vector<std::i
   for (std::size_t i = 0; items != nullptr && i < items->size() && fits((*items)[i]); ++i) {
     numbers.push_back(*whole_value((*items)[i]));
   }
-  constexpr std::size_t kLongest = 16;  // stages of a network
+  constexpr std::size_t kLongest = 1024;  // stages of a network, tables of a recommender
   if (items == nullptr || numbers.size() != items->size() || numbers.empty() ||
       numbers.size() > kLongest) {
     reject_kind(found, fmt::format("a list of 1 to {} whole numbers from {} to {}", kLongest,
@@ -210,6 +210,12 @@ std::vector<std::int64_t> ConfigReader::whole_list(Keys keys, std::vector<std::i
     return fallback;
   }
   return numbers;
+}
+
+bool ConfigReader::is_empty_list(std::string_view key) const {
+  const Found found = find({key});
+  return found.value != nullptr && found.value->as_array() != nullptr &&
+         found.value->as_array()->empty();
 }
 
 std::optional<std::int64_t> ConfigReader::members(std::string_view key) const {

@@ -55,6 +55,8 @@ class ConfigReader {
   // A list; a single number where `single` says how often it stands.
   [[nodiscard]] std::vector<std::int64_t> whole_list(Keys keys, std::vector<std::int64_t> fallback,
                                                      Limits limits, std::size_t single = 0);
+  // Present as a list without members.
+  [[nodiscard]] bool is_empty_list(std::string_view key) const;
   // Members of the table under the key; nothing when it is absent or no table.
   [[nodiscard]] std::optional<std::int64_t> members(std::string_view key) const;
 

@@ -110,6 +110,7 @@ Graph build_bert(ConfigReader& config, const SampleShape& sample);
 Graph build_bloom(ConfigReader& config, const SampleShape& sample);
 Graph build_deit(ConfigReader& config, const SampleShape& sample);
 Graph build_distilbert(ConfigReader& config, const SampleShape& sample);
+Graph build_dlrm(ConfigReader& config, const SampleShape& sample);
 Graph build_falcon(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma2(ConfigReader& config, const SampleShape& sample);

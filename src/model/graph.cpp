@@ -105,8 +105,8 @@ Parameters active_parameter_count(const Graph& graph) {
 
 bool is_loss(OperatorKind kind) {
   return kind == OperatorKind::causal_lm_loss || kind == OperatorKind::classification_loss ||
-         kind == OperatorKind::masked_lm_loss || kind == OperatorKind::span_loss ||
-         kind == OperatorKind::squared_loss;
+         kind == OperatorKind::binary_loss || kind == OperatorKind::masked_lm_loss ||
+         kind == OperatorKind::span_loss || kind == OperatorKind::squared_loss;
 }
 
 Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) {
@@ -114,6 +114,12 @@ Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) 
     case OperatorKind::linear: return linear_flops(op, block, graph);
     case OperatorKind::attention: return attention_flops(op, block, graph);
     case OperatorKind::conv: return conv_flops(op, block, graph);
+    case OperatorKind::pairwise_products: {  // every vector with every one, as one product of
+                                             // matrices
+      const double vectors = static_cast<double>(op.groups);
+      const Shape& in = shape_of(op.inputs.front(), block, graph);
+      return Flops(2.0 * vectors * static_cast<double>(elements(in)));
+    }
     case OperatorKind::router:
     case OperatorKind::experts: return mixture_flops(op, block, graph);
     default: return Flops();

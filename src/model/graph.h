@@ -51,6 +51,12 @@ struct Weight {
   bool quantized = false;  // held in the job's quantized form
   bool expert = false;     // of one expert: expert-parallel ranks hold different ones
   bool fp8 = false;        // read by products in fp8 (step/fp8.h)
+  // Elements of its gradient for one micro-batch where it holds only rows that were read; 0: all.
+  std::int64_t touched = 0;
+  // Set by step/embedding_placement.h: of one rank alone, no other holds the same; elements in host
+  // memory, `shape` is then what the GPU holds.
+  bool placed = false;
+  std::int64_t host_elements = 0;
 };
 
 enum class OperatorKind {
@@ -110,7 +116,16 @@ enum class OperatorKind {
   adapted_linears,  // in: x; out: one of each
   adapted_mlp,      // in: x; gate, up, down; out: down(act(gate(x)) * up(x))
 
+  // Recommendation: categorical features as vectors of tables.
+  embedding_tables,   // in: ids of all features [B,sum of pooling]; weights: tables [rows,D]; out:
+                      // of each table the sums over its ids [B,D]
+  exchange_tables,    // in: of own tables, samples of all ranks; out: own samples, all tables;
+                      // `step` puts it in (embedding_placement.h)
+  join_features,      // in: [B,a], [B,b], ...; out: [B,a+b+...]
+  pairwise_products,  // in: n vectors side by side [B,n*D]; out: of each pair [B,n(n-1)/2]
+
   classification_loss,  // in: logits [N,C], labels [N]; out: scalar
+  binary_loss,          // in: logits [N,1], labels [N]; out: scalar
   masked_lm_loss,       // in: logits [B,S,V], labels [B,S]; out: scalar
   span_loss,            // in: logits [B,S,2], first and last positions [B]; out: scalar
   squared_loss,         // in: prediction, target; out: scalar
@@ -196,10 +211,13 @@ struct Operator {
   std::int64_t adapter_rank = 0;     // 0: none
   std::int64_t adapter_outputs = 0;  // columns
   double adapter_dropout = 0.0;
-  MixtureShape mixture;     // router, expert_assignment, experts
-  std::int64_t groups = 1;  // conv, group_norm
-  bool in_place = false;    // activation, add: into the first input
-  bool transposed = false;  // view: the result is not contiguous
+  MixtureShape mixture;                    // router, expert_assignment, experts
+  std::int64_t groups = 1;                 // conv, group_norm; pairwise_products: vectors
+  std::vector<std::int64_t> pooling = {};  // embedding_tables: ids of each table and sample
+  bool sparse_gradients = false;           // embedding_tables: of the rows that were read
+  bool sums_parts = false;                 // exchange_tables: each rank holds a part of the rows
+  bool in_place = false;                   // activation, add: into the first input
+  bool transposed = false;                 // view: the result is not contiguous
 };
 
 struct Block {
@@ -231,6 +249,8 @@ struct Graph {
   // Pictures instead of text: their size in pixels as the data set holds them; 0 for text, whose
   // samples have `sequence` tokens. A picture counts as a sequence of 1.
   std::int64_t image_height = 0, image_width = 0;
+  // Rows of a table instead of both: bytes of one as stored, 4 per feature; 0 for the others.
+  std::int64_t row_bytes = 0;
   std::vector<TensorInfo> batch_tensors;  // what the loader puts on the GPU
   std::vector<TensorInfo> shared;
   std::vector<Segment> segments;

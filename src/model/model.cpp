@@ -23,6 +23,7 @@ constexpr std::array kFamilies = {
     Family{"bloom", build_bloom},
     Family{"deit", build_deit},
     Family{"distilbert", build_distilbert},
+    Family{"dlrm", build_dlrm},
     Family{"falcon", build_falcon},
     Family{"gemma", build_gemma},
     Family{"gemma2", build_gemma2},

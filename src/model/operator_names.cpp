@@ -47,6 +47,11 @@ std::string_view name_of(OperatorKind kind) {
     case OperatorKind::experts: return "experts";
     case OperatorKind::adapted_linears: return "adapted_linears";
     case OperatorKind::adapted_mlp: return "adapted_mlp";
+    case OperatorKind::embedding_tables: return "embedding_tables";
+    case OperatorKind::exchange_tables: return "exchange_tables";
+    case OperatorKind::join_features: return "join_features";
+    case OperatorKind::pairwise_products: return "pairwise_products";
+    case OperatorKind::binary_loss: return "binary_loss";
     case OperatorKind::classification_loss: return "classification_loss";
     case OperatorKind::masked_lm_loss: return "masked_lm_loss";
     case OperatorKind::span_loss: return "span_loss";

@@ -235,6 +235,12 @@ Result<void> resolve_sample(Job& job, const model::Graph& graph) {
     return fail(impossible("train.image_size", "a size", "no value: " + name + " reads text",
                            "train.sequence_length says how long a sample is"));
   }
+  if (graph.row_bytes > 0) {
+    if (!train.sequence_length) return {};
+    return fail(impossible("train.sequence_length", std::to_string(*train.sequence_length),
+                           "no value: " + name + " reads rows of a table",
+                           "train.micro_batch says how many"));
+  }
   if (pictures && train.sequence_length) {
     return fail(impossible("train.sequence_length", std::to_string(*train.sequence_length),
                            "no value: " + name + " reads pictures",
@@ -257,8 +263,17 @@ Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Mach
     return fail(std::move(error));
   }
   const bool pictures = graph.image_height > 0;
-  fill(job, data.kind, "data.kind", pictures ? facts::DataKind::jpeg : facts::DataKind::tokens,
+  const bool rows = graph.row_bytes > 0;
+  fill(job, data.kind, "data.kind",
+       rows       ? facts::DataKind::tabular
+       : pictures ? facts::DataKind::jpeg
+                  : facts::DataKind::tokens,
        Origin::model);
+  if (rows && *data.kind == facts::DataKind::tabular) {
+    fill(job, data.bytes_per_sample, "data.bytes_per_sample", static_cast<double>(graph.row_bytes),
+         Origin::model);
+    fill(job, data.layout, "data.layout", facts::DataLayout::memmap, Origin::fallback);
+  }
   const bool tokens = *data.kind == facts::DataKind::tokens;
   if (tokens && !pictures) {
     const double bytes_per_token = graph.vocabulary <= kTwoByteVocabulary ? 2.0 : 4.0;

@@ -68,10 +68,12 @@ Result<facts::RamPlan> host_memory(const Request& request) {
   // Parameters that stay in host memory are filled while the source is still there.
   facts::RamBytes& load = phase(RamPhase::load) = phase(RamPhase::startup);
   load[RamCategory::parameters] = offloaded.parameters;
+  load[RamCategory::embedding_tables] = request.states->embedding_host_bytes * node.ranks;
   load[RamCategory::model_load] = load_transient(node, plan.notes);
 
   facts::RamBytes& steady = phase(RamPhase::steady) = phase(RamPhase::startup);
   steady[RamCategory::parameters] = offloaded.parameters;
+  steady[RamCategory::embedding_tables] = load[RamCategory::embedding_tables];
   steady[RamCategory::gradients] = offloaded.gradients;
   steady[RamCategory::optimizer] = offloaded.optimizer + request.paged_states * node.ranks;
   if (request.paged_states > Bytes()) {

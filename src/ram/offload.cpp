@@ -157,11 +157,6 @@ Result<void> check(const Node& node) {
                         std::string(facts::name_of(offload.activations)),
                         "\"none\" or \"cpu\" in this version"));
   }
-  if (offload.embeddings != facts::EmbeddingOffload::none) {
-    return fail(refused(ErrorCode::not_supported, "offload.embeddings",
-                        std::string(facts::name_of(offload.embeddings)),
-                        "\"none\" in this version"));
-  }
   const bool nvme = offload.parameters == OffloadTo::nvme || offload.optimizer == OffloadTo::nvme ||
                     offload.gradients == OffloadTo::nvme;
   if (nvme && node.job.parallel.sharding != Sharding::zero3) {

@@ -15,8 +15,8 @@ struct OffloadedStates {
   Bytes optimizer;
 };
 
-// Errors: not_supported for activations on NVMe and for offload.embeddings; impossible_combination
-// for NVMe offload without ZeRO.
+// Errors: not_supported for activations on NVMe; impossible_combination for NVMe offload without
+// ZeRO.
 [[nodiscard]] Result<OffloadedStates> offloaded_states(const Node& node, Notes& notes);
 
 }  // namespace steelyard::ram

@@ -32,6 +32,7 @@ std::string sample_words(const ModelTable& model) {
   if (model.image_height > 0) {
     return words + fmt::format(" of {} x {} pixels", model.image_height, model.image_width);
   }
+  if (model.sequence == 1) return words;  // rows of a table
   return words + " of " + grouped(model.sequence) + " tokens";
 }
 

@@ -40,10 +40,11 @@ void Assembler::add_clipping() {
         const std::int64_t shard = ceil_divide(
             model::elements(weight.shape), shards_of(layout_, weight, layout_.optimizer_shards));
         const DType type = gradient_type(layout_, weight);
-        work(body.events, WorkKind::optimizer, 3 * bytes_of(shard, type), "clip_grad_norm");
+        const std::int64_t graded = weight.touched > 0 ? weight.touched : shard;
+        work(body.events, WorkKind::optimizer, 3 * bytes_of(graded, type), "clip_grad_norm");
         if (!tensors_apart) continue;
         tensors += segment.repeat;
-        largest = std::max(largest, shard);
+        largest = std::max(largest, graded);
         if (facts::bytes_of(type) > facts::bytes_of(widest)) widest = type;
         const std::int32_t norm = slot(bytes_of(1, type), VramCategory::temporaries, "norm");
         allocate(body.events, norm);

@@ -42,6 +42,7 @@ BlockOptions Assembler::block_options() const {
   options.tape.arithmetic = layout_.arithmetic;
   options.tape.mean_saves_input = variants_.mean_saves_input;
   options.tape.softmax_saves_input = variants_.softmax_saves_input;
+  options.tape.replicas = groups_.replicas;
   options.tape.tensor = groups_.tensor;
   options.tape.context = groups_.context;
   options.tape.context_code = variants_.context;

@@ -9,6 +9,7 @@
 #include "step/linear_operator.h"
 #include "step/loss_operator.h"
 #include "step/operators_image.h"
+#include "step/operators_tables.h"
 #include "step/primitives.h"
 #include "step/primitives_fused.h"
 #include "step/primitives_image.h"
@@ -246,6 +247,11 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::experts: return run_mixture_operator(tape, call);
     case OperatorKind::adapted_linears:
     case OperatorKind::adapted_mlp: return run_fused_adapters(tape, call);
+    case OperatorKind::embedding_tables:
+    case OperatorKind::exchange_tables:
+    case OperatorKind::join_features:
+    case OperatorKind::pairwise_products:
+    case OperatorKind::binary_loss: return run_table_operator(tape, call);
     default: return run_image_operator(tape, call);
   }
 }

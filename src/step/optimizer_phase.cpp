@@ -27,7 +27,9 @@ std::vector<std::int32_t> Assembler::step_weight(std::vector<Event>& events,
                                          shards_of(layout_, weight, layout_.optimizer_shards));
   const DType stepped_as = stepped_type(layout_, weight);
   const DType graded_as = gradient_type(layout_, weight);
-  const Bytes stepped = bytes_of(shard, stepped_as);
+  // Of a sparse gradient only the rows that were read are stepped.
+  const std::int64_t graded = weight.touched > 0 ? weight.touched : shard;
+  const Bytes stepped = bytes_of(graded, stepped_as);
   std::vector<std::int32_t> held;
   // The stepped type's gradient, when it is not the gradient's own: DeepSpeed casts its
   // partition to fp32 (stage_1_and_2.py:2361).

@@ -156,6 +156,7 @@ struct StateSizes {
   Bytes optimizer_bytes;      // one full copy, master weights included
   Bytes batch_bytes;          // one micro-batch on the GPU
   Bytes largest_block_bytes;  // parameters of the largest block, as trained
+  Bytes embedding_host_bytes;  // embedding tables in host memory, of the fullest rank alone
 };
 
 struct Program {

@@ -5,6 +5,7 @@
 
 #include "step/adapters.h"
 #include "step/assembler.h"
+#include "step/embedding_placement.h"
 #include "step/expert_parallel.h"
 #include "step/fused_projection.h"
 #include "step/offload_rules.h"
@@ -138,14 +139,6 @@ Result<void> check_import(const facts::Job& job) {
   return {};
 }
 
-Result<void> check_parallel(const facts::ParallelKeys& parallel) {
-  if (parallel.embeddings != facts::EmbeddingPlacement::replicated) {
-    return fail(not_yet("parallel.embeddings", std::string(facts::name_of(parallel.embeddings)),
-                        "replicated"));
-  }
-  return {};
-}
-
 // Partial results can be merged only with their softmax statistics.
 Result<void> check_context(const facts::Job& job) {
   if (job.parallel.context == 1 || job.train.attention != facts::Attention::math) return {};
@@ -190,6 +183,7 @@ bool beyond_decoders(model::OperatorKind kind) {
     case OperatorKind::global_average_pool:
     case OperatorKind::upsample:
     case OperatorKind::concatenate:
+    case OperatorKind::embedding_tables:
     case OperatorKind::timestep_embedding: return true;
     default: return model::is_loss(kind) && kind != OperatorKind::causal_lm_loss;
   }
@@ -225,7 +219,6 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   STEELYARD_CHECK(check_train(job.train));
   STEELYARD_CHECK(check_samples(job.train));
   STEELYARD_CHECK(check_pictures(graph, job.train));
-  STEELYARD_CHECK(check_parallel(job.parallel));
   STEELYARD_CHECK(check_context(job));
   STEELYARD_CHECK(check_in_backward(job));
   STEELYARD_CHECK(check_split(graph, job.parallel));
@@ -257,6 +250,18 @@ facts::FrameworkProfile with_words(facts::FrameworkProfile profile, const facts:
   return profile;
 }
 
+Bytes host_tables(const model::Graph& graph, const Layout& layout) {
+  Bytes sum;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        sum += bytes_of(weight.host_elements, layout.parameter) * segment.repeat;
+      }
+    }
+  }
+  return sum;
+}
+
 std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
   if (parallel.pipeline == 1)
     return parallel.tensor > 1 ? "tensor-parallel rank" : "data-parallel rank";
@@ -281,7 +286,8 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   if (gpu.memory) layout.card = *gpu.memory;
   STEELYARD_TRY(variants, variants_of(profile, job.train, job.parallel));
   const facts::ParallelKeys& parallel = job.parallel;
-  STEELYARD_TRY(spread, spread_experts(trained, parallel));
+  STEELYARD_TRY(placed, place_tables(trained, job));
+  STEELYARD_TRY(spread, spread_experts(placed, parallel));
   STEELYARD_TRY(split, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));
   model::Graph local = with_fp8(std::move(split), fp8);
   spread_context(local, parallel.context);
@@ -289,7 +295,8 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
                 stages_of(local, parallel,
                           job.megatron ? job.megatron->chunk_layers : std::vector<std::int64_t>()));
   const Stage whole{0, with_fp8(trained, fp8), {0}, true};
-  const StateSizes states = Assembler(whole, job, profile, variants, layout, habits).states();
+  StateSizes states = Assembler(whole, job, profile, variants, layout, habits).states();
+  states.embedding_host_bytes = host_tables(placed, layout);
   std::vector<RankProgram> programs;
   for (const Stage& stage : stages) {
     Assembler assembler(stage, job, profile, variants, layout, habits);

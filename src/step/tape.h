@@ -174,6 +174,7 @@ struct TapeOptions {
   // torch.compile: pointwise chains are fused and recomputed in backward (tape_compiled.cpp).
   bool compiled = false;
   // Ranks that split this layer's features or tokens among them.
+  Group replicas;  // that hold the same parameters
   Group tensor, context;
   Group expert, expert_tensor;  // that its experts, or their features, are spread over
   ContextCode context_code = ContextCode::sdpa_all_gather;

@@ -118,7 +118,8 @@ Bytes gathered_bytes(const Layout& layout, const model::Weight& weight) {
 std::int64_t trained_elements(const model::Block& block) {
   std::int64_t sum = 0;
   for (const model::Weight& weight : block.weights) {
-    if (steps(weight)) sum = checked_add(sum, model::elements(weight.shape));
+    if (!steps(weight) || weight.placed || weight.host_elements > 0) continue;
+    sum = checked_add(sum, model::elements(weight.shape));
   }
   return sum;
 }

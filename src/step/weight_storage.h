@@ -54,6 +54,7 @@ struct Piece {
 [[nodiscard]] inline bool steps(const model::Weight& weight) {
   return weight.trains && weight.tied_to.empty();
 }
+// Without embedding tables of one rank alone: nobody else sums or shards their gradients.
 [[nodiscard]] std::int64_t trained_elements(const model::Block& block);
 [[nodiscard]] std::int64_t trained_elements(const model::Graph& graph);
 

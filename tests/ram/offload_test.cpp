@@ -169,11 +169,6 @@ TEST(Offload, refusesWhatItCannotSay) {
   EXPECT_EQ(activations.plan().error().code, ErrorCode::not_supported);
   EXPECT_EQ(activations.plan().error().subject, "offload.activations");
 
-  Example tables;
-  tables.job.offload.embeddings = facts::EmbeddingOffload::uvm;
-  ASSERT_FALSE(tables.plan());
-  EXPECT_EQ(tables.plan().error().subject, "offload.embeddings");
-
   Example nvme;
   nvme.job.offload.optimizer = OffloadTo::nvme;
   ASSERT_FALSE(nvme.plan());

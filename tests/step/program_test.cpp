@@ -334,8 +334,6 @@ INSTANTIATE_TEST_SUITE_P(
         Unsupported{"train.frames", [](Job& j) { j.train.frames = 16; }},
         Unsupported{"train.memory_format",
                     [](Job& j) { j.train.memory_format = facts::MemoryFormat::channels_last; }},
-        Unsupported{"parallel.embeddings",
-                    [](Job& j) { j.parallel.embeddings = facts::EmbeddingPlacement::row_wise; }},
         Unsupported{"import.megatron", [](Job& j) { j.import.megatron = "args.yaml"; }},
         Unsupported{"import.deepspeed", [](Job& j) { j.import.deepspeed = "ds.json"; }},
         Unsupported{"import.accelerate", [](Job& j) { j.import.accelerate = "fsdp.yaml"; }},
