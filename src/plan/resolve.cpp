@@ -289,6 +289,7 @@ model::SampleShape sample_shape(const Job& job, std::int64_t batch) {
   model::SampleShape shape;
   shape.batch = batch;
   shape.sequence = job.train.sequence_length.value_or(0);
+  shape.decoder_sequence = job.train.decoder_sequence_length.value_or(0);
   if (job.train.image_size.size() == 2) {
     shape.height = job.train.image_size[0];
     shape.width = job.train.image_size[1];

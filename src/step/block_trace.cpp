@@ -66,10 +66,12 @@ class BlockRun {
   [[nodiscard]] const model::TensorInfo& info_of(model::TensorRef ref) const;
   [[nodiscard]] OperatorCall call_of(const model::Operator& op);
   [[nodiscard]] bool trains(const Tensor& input) const;
+  [[nodiscard]] std::vector<NodeRef> own_roots(const Tensor& output) const;
   [[nodiscard]] Tensor recompute(Tensor& input);
   void hand_over_arguments(std::vector<StorageRef>& frame, Tensor& input);
   void backward(Tensor& input, Tensor output, bool last);
   void collect_gradients();
+  void sum_shared(std::size_t index, Tensor gradient);
   void hand_on(const Tensor& output);
 
   Program& program_;
@@ -90,6 +92,7 @@ class BlockRun {
   std::vector<Tensor> kept_;           // until the backward pass of the model ends
   std::vector<Tensor> cache_;          // until the model returns; Assembler::add_captures
   Tensor input_gradient_;
+  std::vector<Root> made_;  // for all blocks, and their gradients
   std::set<const model::Operator*> activated_;
   PartialRuns runs_;
   bool again_ = false;                 // the whole block runs forward again before its backward
@@ -199,7 +202,8 @@ bool BlockRun::run_one(std::size_t i) {
   }
   if (loss) hold_logits(outputs);
   outputs.clear();
-  if (op.attention.returns_cache && !tape_.recomputing()) hold_cache(op);
+  const bool drops_cache = op.attention.drops_cache_recomputing && again_;
+  if (op.attention.returns_cache && !tape_.recomputing() && !drops_cache) hold_cache(op);
   activate_early(op);
   for (std::size_t t = 0; t < live_.size(); ++t) {
     if (last_use_[t] <= i) live_[t] = Tensor();
@@ -293,7 +297,8 @@ Tensor BlockRun::input_tensor(bool first) {
 
 // Something behind the output wants a gradient: backward passes through.
 bool BlockRun::trains(const Tensor& input) const {
-  return (input && input.requires_grad) ||
+  const auto wants = [](const Tensor& tensor) { return tensor && tensor.requires_grad; };
+  return wants(input) || std::any_of(lent_.begin(), lent_.end(), wants) ||
          std::any_of(weights_.begin(), weights_.end(),
                      [](const Tensor& weight) { return weight.requires_grad; });
 }
@@ -302,6 +307,10 @@ bool BlockRun::trains(const Tensor& input) const {
 // (Tensor::view) as a new tensor, once.
 void BlockRun::collect_gradients() {
   tape_.leaf_gradient = [this](std::int32_t leaf, Tensor gradient) {
+    if (leaf >= kSharedLeaf) {
+      sum_shared(static_cast<std::size_t>(leaf - kSharedLeaf), std::move(gradient));
+      return;
+    }
     const auto index = static_cast<std::size_t>(leaf);
     const bool again = trace_.gradients[index] >= 0;
     const bool graded = options_.graded.contains(block_.weights[index].name);
@@ -317,6 +326,18 @@ void BlockRun::collect_gradients() {
     if (!again) trace_.gradients[index] = kept_gradient(program_, fresh);
     trace_.backward.push_back(keeping(program_, fresh, trace_.gradients[index]));
   };
+}
+
+// Of a tensor that another block made: the engine sums in the buffer of the node that made it
+// (input_buffer.cpp). The first gradient becomes the sum unless somebody else still reads it.
+void BlockRun::sum_shared(std::size_t index, Tensor gradient) {
+  const std::int32_t sum = shared_.gradients[index];
+  tape_.pointwise("add_gradients", 3 * bytes_of(gradient));
+  if (gradient.storage.use_count() > 1) {
+    trace_.backward.push_back({EventKind::ensure, sum});
+    return;
+  }
+  trace_.backward.push_back(keeping(program_, tape_.disown(gradient), sum));
 }
 
 // To the hooks of a checkpoint, which go with the last node that has any.
@@ -360,7 +381,7 @@ void BlockRun::backward(Tensor& input, Tensor output, bool last) {
   Tensor gradient;
   if (last) {
     gradient = tape_.allocate(1, output.dtype, "ones_like");
-  } else {
+  } else if (trace_.output_requires_grad) {
     gradient = tape_.adopted(output, "output_gradient", VramCategory::temporaries);
     trace_.backward.push_back({EventKind::adopt, gradient.storage->slot});
   }
@@ -384,7 +405,8 @@ void BlockRun::backward(Tensor& input, Tensor output, bool last) {
   if (options_.keeps_gradient) kept_.push_back(gradient);
   if (last) kept_.push_back(gradient);
   const Tensor held = held_output ? gradient : Tensor();
-  tape_.run_backward(root, std::move(gradient));
+  if (gradient) made_.emplace_back(std::move(root), std::move(gradient));
+  tape_.run_backward(std::exchange(made_, {}));
   if (!again_ || options_.tape.compiled || options_.variants.checkpoint == Checkpoint::reentrant) {
     return;
   }
@@ -416,6 +438,13 @@ std::set<std::size_t> BlockRun::unread_results(bool first) {
   return unread;
 }
 
+// The last nodes of what this block made.
+std::vector<NodeRef> BlockRun::own_roots(const Tensor& output) const {
+  std::vector<NodeRef> roots = {output.node};
+  for (const Tensor& tensor : shared_.tensors) roots.push_back(tensor.node);
+  return roots;
+}
+
 BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.forward);
   Tensor input = input_tensor(first);
@@ -427,8 +456,9 @@ BlockTrace BlockRun::run(bool first, bool last) {
   const bool has_output = static_cast<bool>(output);
   tape_.set_cache(CacheMode::off);
   if (has_output) tape_.materialise(output);
-  trace_.output_requires_grad = trains(input) || options_.output_made_leaf;
-  if (!again_) trace_.saved = saved_storages(output.node, borrowed_);
+  const bool tracked = again_ || !has_output ? trains(input) : output.requires_grad;
+  trace_.output_requires_grad = tracked || options_.output_made_leaf;
+  if (!again_) trace_.saved = saved_storages(own_roots(output), borrowed_);
   if (last) {
     held_.push_back(output);  // `loss` lives until the step ends
   } else if (output) {
@@ -450,7 +480,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   }
   tape_.drain_stash();
   trace_.offloaded = tape_.offloaded_bytes();
-  share_made(tape_, shared_);
+  made_ = share_made(tape_, shared_);
   // The caller's variables hold them until the model's forward() returns; a checkpoint holds its
   // arguments until its backward pass is through.
   if (!again_) let_go_of_shared();
@@ -459,7 +489,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   cache_.clear();
   tape_.clear_casts();
 
-  if (has_output && trace_.output_requires_grad) backward(input, root, last);
+  if (has_output && (trace_.output_requires_grad || !made_.empty())) backward(input, root, last);
   tape_.record_to(trace_.backward);
   if (options_.keeps_input && input.storage) kept_.push_back(input);
   input = Tensor();

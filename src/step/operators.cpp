@@ -31,6 +31,10 @@ Tensor rms_norm(Tape& tape, const OperatorCall& call) {
   const DType before = x.dtype;
   Tensor wide = to(tape, x, DType::fp32);
   Tensor variance = mean(tape, pow(tape, wide), last);
+  if (call.op->keeps_narrow) {  // T5LayerNorm.forward
+    wide = mul(tape, x, rsqrt(tape, add_constant(tape, variance)));
+    return mul(tape, weight, to(tape, std::move(wide), weight.dtype));
+  }
   wide = mul(tape, wide, rsqrt(tape, add_constant(tape, variance)));
   // Olmo2RMSNorm.forward: (weight * hidden_states).to(input_dtype)
   if (call.op->scales_wide) return to(tape, mul(tape, weight, wide), before);
@@ -96,6 +100,16 @@ Tensor broadcast_operand(Tape& tape, const OperatorCall& call) {
                return std::vector<Tensor>{sum};
              });
   return b;
+}
+
+// Both operands may be stretched: [1,n,Q,K] + [B,1,Q,K].
+Tensor sum_of(Tape& tape, const OperatorCall& call) {
+  const std::int64_t numel = model::elements(call.output_shapes[0]);
+  const Tensor& a = call.inputs[0];
+  if (numel == a.numel || numel == call.inputs[1].numel) {
+    return add(tape, a, broadcast_operand(tape, call));
+  }
+  return add(tape, expand(tape, a, numel / a.numel), call.inputs[1]);
 }
 
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
@@ -224,7 +238,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
                                call.variants->dropout ? op.probability : 0.0)};
     case OperatorKind::add:
       if (op.in_place) return {add_in_place(tape, call.inputs[0], call.inputs[1])};
-      return {add(tape, call.inputs[0], broadcast_operand(tape, call))};
+      return {sum_of(tape, call)};
     case OperatorKind::scale: return {mul_constant(tape, call.inputs[0])};
     case OperatorKind::dropout:
       return {dropout(tape, call.inputs[0], call.variants->dropout ? op.probability : 0.0)};

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "step/block_trace.h"
@@ -33,9 +34,9 @@ namespace steelyard::step {
 // A tensor like `gradient` that exists at once, also among compiled code: the engine's own sum.
 [[nodiscard]] Tensor sum_beside(Tape& tape, const Tensor& gradient);
 
-// The storages that the nodes behind `root` saved, each once, weights left out. `borrowed`: the
+// The storages that the nodes behind `roots` saved, each once, weights left out. `borrowed`: the
 // block's input, when the block before frees it.
-[[nodiscard]] std::vector<SavedStorage> saved_storages(const NodeRef& root,
+[[nodiscard]] std::vector<SavedStorage> saved_storages(std::vector<NodeRef> roots,
                                                        const Storage* borrowed);
 
 // Events [from, to) come behind those up to `behind`.
@@ -49,7 +50,14 @@ void mark_activations(Program& program, const std::vector<Event>& forward);
 // nobody made yet.
 [[nodiscard]] Tensor lent(Tape& tape, const Tensor& shared);
 
+// To other blocks a shared tensor that requires a gradient is a leaf: this and its index.
+constexpr std::int32_t kSharedLeaf = 1 << 24;
+
+// A tensor whose backward pass begins in this block, and the gradient that arrives for it.
+using Root = std::pair<Tensor, Tensor>;
+
 // What this block made for all blocks outlives its tape; its own nodes' hold ends in an event too.
-void share_made(Tape& tape, SharedTensors& shared);
+// Those that require a gradient, each with the sum of what the other blocks send.
+[[nodiscard]] std::vector<Root> share_made(Tape& tape, SharedTensors& shared);
 
 }  // namespace steelyard::step
