@@ -217,6 +217,14 @@ TensorRef BlockBuilder::gated_activation(const std::string& name, TensorRef gate
   return op.outputs.front();
 }
 
+TensorRef BlockBuilder::token_gate(const std::string& name, TensorRef gate, TensorRef x,
+                                   ActivationKind kind) {
+  Operator& op = append(OperatorKind::gated_activation, name, {gate, x});
+  op.activation = kind;
+  op.outputs = {tensor(name, shape(x))};
+  return op.outputs.front();
+}
+
 TensorRef BlockBuilder::fused_gated_activation(const std::string& name, TensorRef gate_up,
                                                ActivationKind kind) {
   Shape half = shape(gate_up);

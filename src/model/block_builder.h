@@ -92,6 +92,8 @@ class BlockBuilder {
   // act(gate) * up.
   TensorRef gated_activation(const std::string& name, TensorRef gate, TensorRef up,
                              ActivationKind kind);
+  // act(gate) * x, one gate [..., 1] of each token.
+  TensorRef token_gate(const std::string& name, TensorRef gate, TensorRef x, ActivationKind kind);
   // The same from one tensor [..., 2F] that holds gate, then up.
   TensorRef fused_gated_activation(const std::string& name, TensorRef gate_up, ActivationKind kind);
   TensorRef add(const std::string& name, TensorRef a, TensorRef b);
@@ -150,6 +152,13 @@ class BlockBuilder {
   // -> [1,n,queries,keys]; weight NAME.weight [buckets,n], with 0 buckets none.
   TensorRef relative_bias(const std::string& name, std::int64_t buckets, std::int64_t heads,
                           std::int64_t queries, std::int64_t keys);
+  // OperatorKind::recurrent_attention; weights MODULE.qkv_net.weight, MODULE.r_net.weight and the
+  // given ones [n,d], of full names, that all layers share.
+  TensorRef recurrent_attention(const std::string& name, TensorRef in, TensorRef memory,
+                                TensorRef distances, const AttentionShape& shape,
+                                const std::string& content_bias, const std::string& distance_bias);
+  // A weight that layers share and no operator of the block reads.
+  void own_weight(const std::string& name, Shape shape);
   TensorRef add_buffer(const std::string& name, TensorRef in);  // buffer NAME [1,width]
 
   // Weights NAME.weight [E,H]; -> weights [T,k], experts [T,k].

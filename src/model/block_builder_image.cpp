@@ -165,6 +165,29 @@ TensorRef BlockBuilder::relative_bias(const std::string& name, std::int64_t buck
   return op.outputs.front();
 }
 
+TensorRef BlockBuilder::recurrent_attention(const std::string& name, TensorRef in,
+                                            TensorRef memory, TensorRef distances,
+                                            const AttentionShape& of_attention,
+                                            const std::string& content_bias,
+                                            const std::string& distance_bias) {
+  const Shape stream = shape(in);
+  const std::int64_t inner = of_attention.heads * of_attention.head_dim;
+  const Shape bias = {of_attention.heads, of_attention.head_dim};
+  Operator& op = append(OperatorKind::recurrent_attention, name, {in, memory, distances});
+  op.attention = of_attention;
+  op.weights = {
+      weight(name + ".qkv_net.weight", {3 * inner, stream.back()}, WeightRole::matrix),
+      weight(name + ".r_net.weight", {inner, stream.back()}, WeightRole::matrix),
+      weight(content_bias, bias, WeightRole::other, content_bias),
+      weight(distance_bias, bias, WeightRole::other, distance_bias)};
+  op.outputs = {tensor(name, {stream.at(0), stream.at(1), inner})};
+  return op.outputs.front();
+}
+
+void BlockBuilder::own_weight(const std::string& name, Shape of_weight) {
+  weight(name, std::move(of_weight), WeightRole::other);
+}
+
 TensorRef BlockBuilder::add_buffer(const std::string& name, TensorRef in) {
   block_.buffers.push_back({name, {1, width(in)}, ElementKind::real});
   return append_alike(OperatorKind::add_buffer, name, {in}).outputs.front();

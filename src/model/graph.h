@@ -136,6 +136,7 @@ enum class ActivationKind {
   silu,
   relu,
   tanh,
+  sigmoid,
   squared_relu  // relu(x)^2
 };
 

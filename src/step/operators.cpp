@@ -12,6 +12,7 @@
 #include "step/primitives.h"
 #include "step/primitives_fused.h"
 #include "step/primitives_image.h"
+#include "step/recurrent_attention.h"
 #include "step/token_order.h"
 
 namespace steelyard::step {
@@ -166,6 +167,7 @@ Tensor activation(Tape& tape, ActivationKind kind, Tensor x) {
     case ActivationKind::relu: return relu(tape, std::move(x));
     case ActivationKind::squared_relu: return pow(tape, relu(tape, std::move(x)));
     case ActivationKind::tanh: return tanh(tape, std::move(x));
+    case ActivationKind::sigmoid: return sigmoid(tape, std::move(x));
     case ActivationKind::quick_gelu: return mul(tape, x, sigmoid(tape, mul_constant(tape, x)));
     case ActivationKind::bloom_gelu:  // its autograd function saves x alone
       return gelu(tape, std::move(x));
@@ -217,6 +219,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::split: return split_parts(tape, call);
     case OperatorKind::heads: return {split_heads(tape, call.inputs[0], call.output_shapes[0][1])};
     case OperatorKind::latent_heads: return latent_heads(tape, call);
+    case OperatorKind::recurrent_attention: return {recurrent_attention(tape, call)};
     case OperatorKind::attention:
       return {call.recomputed ? recomputed_attention(tape, call) : attention(tape, call)};
     case OperatorKind::activation:

@@ -44,14 +44,6 @@ def batch_of(config):
     return batch
 
 
-def evenly(model):
-    """Routers spread tokens as the graph takes them: evenly."""
-    for module in model.modules():
-        name = type(module).__name__
-        if name.endswith(("TopKGating", "Router", "Gate")) or name.endswith("SparseMoeBlock"):
-            yield module
-
-
 def saved_bytes(config):
     random.seed(0)
     model = build(config).train()
@@ -68,7 +60,8 @@ def saved_bytes(config):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        loss = model(**batch, use_cache=False).loss
+        encoder = type(model).__name__.endswith("ForMaskedLM")
+        loss = model(**batch, **({} if encoder else {"use_cache": False})).loss
     assert loss.requires_grad
     return sum(nbytes for nbytes, _ in seen.values()), seen
 
