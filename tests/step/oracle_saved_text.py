@@ -4,7 +4,7 @@
 Optional: the results are recorded as data (saved_text_models.json), nothing in the build or the
 tests runs this. It needs torch 2.6 or newer and transformers 4.49. Each model runs forward on the
 CPU in fp32, without dropout, in its own eager code; counted is every storage that a node saved,
-once, without parameters, the batch and scalars.
+once, without parameters, the batch and scalars; of a buffer the part that was read.
 """
 import json
 import pathlib
@@ -41,6 +41,8 @@ def batch_of(config):
         batch["decoder_input_ids"] = torch.randint(3, vocabulary, (BATCH, TARGET))
     else:
         batch["labels"] = torch.randint(3, vocabulary, (BATCH, SOURCE))
+        if config.get("architectures"):
+            batch["token_type_ids"] = torch.zeros_like(ids)
     return batch
 
 
@@ -49,14 +51,16 @@ def saved_bytes(config):
     model = build(config).train()
     batch = batch_of(config)
     outside = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    outside |= {b.untyped_storage().data_ptr() for b in model.buffers()}
+    buffers = {b.untyped_storage().data_ptr() for b in model.buffers()}
     outside |= {t.untyped_storage().data_ptr() for t in batch.values()}
     seen = {}
 
     def pack(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in outside and storage.nbytes() > 8:
-            seen[storage.data_ptr()] = (storage.nbytes(), tensor)  # kept alive: no address twice
+            part = storage.data_ptr() in buffers
+            size = tensor.numel() * tensor.element_size() if part else storage.nbytes()
+            seen[storage.data_ptr()] = (size, tensor)  # kept alive: no address twice
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
