@@ -21,7 +21,7 @@ struct Bart {
   ActivationKind activation = ActivationKind::gelu;
   double dropout = 0.1, attention_dropout = 0.0, activation_dropout = 0.0;
   Positions positions = Positions::learned;
-  bool norms_before = false;      // each half; then the stack ends with a norm
+  bool norms_before = false;  // each half; then the stack ends with a norm
   bool norms_embedding = false;
 };
 
@@ -35,10 +35,10 @@ Bart read_bart(ConfigReader& config, const BartDefaults& defaults) {
   Sizes& sizes = bart.sizes;
   sizes.vocabulary = config.whole({"vocab_size"}, defaults.vocabulary, kVocabularyLimits);
   sizes.hidden = config.whole({"d_model", "hidden_size"}, defaults.hidden, kHiddenLimits);
-  sizes.layers = config.whole({"encoder_layers", "num_hidden_layers"}, defaults.encoder_layers,
-                              kLayerLimits);
-  sizes.heads = config.whole({"encoder_attention_heads", "num_attention_heads"}, defaults.heads,
-                             kHeadLimits);
+  sizes.layers =
+      config.whole({"encoder_layers", "num_hidden_layers"}, defaults.encoder_layers, kLayerLimits);
+  sizes.heads =
+      config.whole({"encoder_attention_heads", "num_attention_heads"}, defaults.heads, kHeadLimits);
   sizes.kv_heads = sizes.heads;
   sizes.head_dim =
       divided_heads(config, sizes.hidden, sizes.heads, "d_model", "encoder_attention_heads");
@@ -46,8 +46,7 @@ Bart read_bart(ConfigReader& config, const BartDefaults& defaults) {
       config.whole({"max_position_embeddings"}, defaults.positions, kPositionLimits);
   sizes.tied = config.flag({"tie_word_embeddings"}, true);
   bart.decoder_layers = config.whole({"decoder_layers"}, defaults.decoder_layers, kLayerLimits);
-  bart.decoder_heads =
-      config.whole({"decoder_attention_heads"}, defaults.heads, kHeadLimits);
+  bart.decoder_heads = config.whole({"decoder_attention_heads"}, defaults.heads, kHeadLimits);
   static_cast<void>(divided_heads(config, sizes.hidden, bart.decoder_heads, "d_model",
                                   "decoder_attention_heads"));
   bart.encoder_inner = config.whole({"encoder_ffn_dim"}, defaults.inner, kWideLimits);
@@ -77,8 +76,7 @@ struct AttentionPlan {
   TensorRef mask = {};
 };
 
-TensorRef attention(BlockBuilder& block, TensorRef x, const Bart& bart,
-                    const AttentionPlan& plan) {
+TensorRef attention(BlockBuilder& block, TensorRef x, const Bart& bart, const AttentionPlan& plan) {
   const std::int64_t hidden = bart.sizes.hidden;
   const auto projected = [&](const char* part, TensorRef from) {
     const std::string name = plan.module + "." + part;
@@ -152,9 +150,8 @@ TensorRef embedded(BlockBuilder& block, const Graph& graph, const Bart& bart,
   const bool offset_rows = bart.positions == Positions::learned_with_offset;
   const std::int64_t offset = offset_rows ? kPositionOffset : 0;
   const std::int64_t samples = offset_rows ? graph.batch : 1;
-  const TensorRef positions =
-      block.position_embedding(stack + ".embed_positions", bart.sizes.max_sequence + offset,
-                               graph.hidden, samples, tokens);
+  const TensorRef positions = block.position_embedding(
+      stack + ".embed_positions", bart.sizes.max_sequence + offset, graph.hidden, samples, tokens);
   if (bart.positions == Positions::sines) block.freeze_weight();
   x = block.add(stack + ".add_positions", x, positions);
   if (bart.norms_embedding) x = block.layer_norm(stack + ".layernorm_embedding", x);
@@ -193,8 +190,7 @@ void add_lm_head(Graph& graph, const Bart& bart) {
   BlockBuilder block(graph, "head");
   TensorRef x = block.input(target_stream(graph));
   x = stack_end(block, x, bart, "model.decoder");
-  x = block.linear("lm_head", x, graph.vocabulary,
-                   {.tied_to = bart.sizes.tied ? kTokens : ""});
+  x = block.linear("lm_head", x, graph.vocabulary, {.tied_to = bart.sizes.tied ? kTokens : ""});
   x = block.add_buffer("final_logits_bias", x);
   graph.segments.push_back(
       {1, {block.finish(block.loss(OperatorKind::masked_lm_loss, {x, kTargetLabels}, "loss"))}});
@@ -205,9 +201,8 @@ Graph finish_bart(ConfigReader& config, const SampleShape& sample, const Bart& b
   graph.layers += bart.decoder_layers;
   check_positions(config, graph, bart.sizes.max_sequence, "max_position_embeddings");
   // _prepare_4d_attention_mask writes a row per query.
-  graph.shared[static_cast<std::size_t>(kSourcePadding.index)].shape = {graph.batch, 1,
-                                                                        graph.sequence,
-                                                                        graph.sequence};
+  graph.shared[static_cast<std::size_t>(kSourcePadding.index)].shape = {
+      graph.batch, 1, graph.sequence, graph.sequence};
   graph.shared.push_back({"encoder_attention_mask",
                           {graph.batch, 1, graph.decoder_sequence, graph.sequence},
                           ElementKind::real});

@@ -1,6 +1,6 @@
 // Encoders with norms behind the residual sums: BERT, RoBERTa, DistilBERT, ELECTRA (transformers 4:
-// modeling_bert.py, modeling_roberta.py, modeling_distilbert.py, modeling_electra.py) with the heads that their
-// "architectures" name.
+// modeling_bert.py, modeling_roberta.py, modeling_distilbert.py, modeling_electra.py) with the
+// heads that their "architectures" name.
 #include <algorithm>
 
 #include "model/family.h"

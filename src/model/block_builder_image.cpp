@@ -165,9 +165,8 @@ TensorRef BlockBuilder::relative_bias(const std::string& name, std::int64_t buck
   return op.outputs.front();
 }
 
-TensorRef BlockBuilder::recurrent_attention(const std::string& name, TensorRef in,
-                                            TensorRef memory, TensorRef distances,
-                                            const AttentionShape& of_attention,
+TensorRef BlockBuilder::recurrent_attention(const std::string& name, TensorRef in, TensorRef memory,
+                                            TensorRef distances, const AttentionShape& of_attention,
                                             const std::string& content_bias,
                                             const std::string& distance_bias) {
   const Shape stream = shape(in);
@@ -175,11 +174,10 @@ TensorRef BlockBuilder::recurrent_attention(const std::string& name, TensorRef i
   const Shape bias = {of_attention.heads, of_attention.head_dim};
   Operator& op = append(OperatorKind::recurrent_attention, name, {in, memory, distances});
   op.attention = of_attention;
-  op.weights = {
-      weight(name + ".qkv_net.weight", {3 * inner, stream.back()}, WeightRole::matrix),
-      weight(name + ".r_net.weight", {inner, stream.back()}, WeightRole::matrix),
-      weight(content_bias, bias, WeightRole::other, content_bias),
-      weight(distance_bias, bias, WeightRole::other, distance_bias)};
+  op.weights = {weight(name + ".qkv_net.weight", {3 * inner, stream.back()}, WeightRole::matrix),
+                weight(name + ".r_net.weight", {inner, stream.back()}, WeightRole::matrix),
+                weight(content_bias, bias, WeightRole::other, content_bias),
+                weight(distance_bias, bias, WeightRole::other, distance_bias)};
   op.outputs = {tensor(name, {stream.at(0), stream.at(1), inner})};
   return op.outputs.front();
 }

@@ -35,8 +35,8 @@ TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, Tens
   q = normed(block, module + part.q_norm, q, part.qk_norm);
   k = normed(block, module + part.k_norm, k, part.qk_norm);
   if (part.rotary_dims > 0) {
-    const auto turned =
-        block.rotary(module + "rotary", q, k, part.cos, part.sin, part.rotary_dims, part.rotary_joins_rest);
+    const auto turned = block.rotary(module + "rotary", q, k, part.cos, part.sin, part.rotary_dims,
+                                     part.rotary_joins_rest);
     q = turned.first;
     k = turned.second;
   }

@@ -10,12 +10,12 @@
 namespace steelyard::model {
 
 // Indices of the shared tensors that every encoder-decoder has. The loader brings the first four.
-constexpr TensorRef kSourceIds{true, 0};     // [B,S]
-constexpr TensorRef kTargetIds{true, 1};     // [B,T]
-constexpr TensorRef kTargetLabels{true, 2};  // [B,T]
-constexpr TensorRef kSourceMask{true, 3};    // [B,S]
-constexpr TensorRef kSourcePadding{true, 4};   // [B,1,1,S], what is added to scores
-constexpr TensorRef kEncoderStates{true, 5};   // [B,S,H]
+constexpr TensorRef kSourceIds{true, 0};      // [B,S]
+constexpr TensorRef kTargetIds{true, 1};      // [B,T]
+constexpr TensorRef kTargetLabels{true, 2};   // [B,T]
+constexpr TensorRef kSourceMask{true, 3};     // [B,S]
+constexpr TensorRef kSourcePadding{true, 4};  // [B,1,1,S], what is added to scores
+constexpr TensorRef kEncoderStates{true, 5};  // [B,S,H]
 
 // A graph with these tensors; T is the sample's decoder_sequence, or S.
 [[nodiscard]] Graph start_encoder_decoder(const ConfigReader& config, const Sizes& sizes,

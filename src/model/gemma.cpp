@@ -1,8 +1,8 @@
-// Gemma to Gemma 3 (transformers: modeling_gemma.py, modeling_gemma2.py, modeling_gemma3.py): RMSNorm that multiplies
-// by (1 + weight), embeddings scaled by sqrt(hidden), heads wider than hidden / heads. Gemma 2 adds
-// a norm behind each half of a layer, caps scores and logits, and gives every other layer a window.
-// Gemma 3 norms queries and keys instead of the caps, and layers with a window turn by a table of
-// their own.
+// Gemma to Gemma 3 (transformers: modeling_gemma.py, modeling_gemma2.py, modeling_gemma3.py):
+// RMSNorm that multiplies by (1 + weight), embeddings scaled by sqrt(hidden), heads wider than
+// hidden / heads. Gemma 2 adds a norm behind each half of a layer, caps scores and logits, and
+// gives every other layer a window. Gemma 3 norms queries and keys instead of the caps, and layers
+// with a window turn by a table of their own.
 #include <cmath>
 
 #include "model/decoder_parts.h"
@@ -165,9 +165,8 @@ Graph build_gemma3_text(ConfigReader& config, const SampleShape& sample) {
   gemma.final_softcap = config.real({"final_logit_softcapping"}, 0.0, 0.0, kLargestCap);
   gemma.local_tables = true;
   const std::int64_t pattern = config.whole({"sliding_window_pattern"}, 6, kLayerLimits);
-  const std::vector<int> kinds =
-      window_kinds(config, gemma.sizes.layers,
-                   [&](std::int64_t layer) { return (layer + 1) % pattern != 0; });
+  const std::vector<int> kinds = window_kinds(
+      config, gemma.sizes.layers, [&](std::int64_t layer) { return (layer + 1) % pattern != 0; });
   return gemma_ends(config, sample, gemma, [&](Graph& graph) {
     add_layers(graph, kinds, [&](int kind) { return gemma2_layer(graph, gemma, kind); });
   });

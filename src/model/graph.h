@@ -217,8 +217,8 @@ struct Operator {
   bool scales_wide = false;      // rms_norm: multiplies by the weight in fp32, then casts back
   // rms_norm: the input in its own type times the fp32 root, then the weight's type (T5).
   bool keeps_narrow = false;
-  bool wide_tables = false;      // rotary, rotary_table: fp32 tables, what turned is cast back
-  bool joins_rest = false;       // rotary: joined with what does not turn, though nothing is left
+  bool wide_tables = false;  // rotary, rotary_table: fp32 tables, what turned is cast back
+  bool joins_rest = false;   // rotary: joined with what does not turn, though nothing is left
   // split: the parts behind the first are taken by index, into tensors of their own.
   bool gathers_parts = false;
   bool fused_gate_up = false;  // gated_, bias_activation: one input holds both
@@ -259,8 +259,8 @@ struct Segment {
 struct Graph {
   std::string name;
   std::string model_type;
-  std::int64_t batch = 1;     // samples in the micro-batch
-  std::int64_t sequence = 1;  // tokens per sample
+  std::int64_t batch = 1;             // samples in the micro-batch
+  std::int64_t sequence = 1;          // tokens per sample
   std::int64_t decoder_sequence = 0;  // of an encoder-decoder's decoder; 0: no such model
   std::int64_t vocabulary = 0;
   std::int64_t hidden = 0;

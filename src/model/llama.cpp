@@ -25,8 +25,7 @@ TensorRef add_experts(BlockBuilder& block, TensorRef x, const LlamaLike& llama) 
   const TensorRef own = add_gated_mlp(block, x, shared);
   const std::string gate_name = shared.module + "_gate";
   const TensorRef gate = block.linear(gate_name, x, 1);
-  const TensorRef h =
-      block.token_gate(gate_name + ".sigmoid", gate, own, ActivationKind::sigmoid);
+  const TensorRef h = block.token_gate(gate_name + ".sigmoid", gate, own, ActivationKind::sigmoid);
   return block.add(mixture.module + ".add_shared", routed, h);
 }
 
@@ -66,7 +65,7 @@ Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaL
 }
 
 LlamaLike read_llama(ConfigReader& config, const SizeDefaults& defaults,
-                      std::int64_t default_intermediate) {
+                     std::int64_t default_intermediate) {
   LlamaLike llama;
   llama.sizes = read_sizes(config, defaults);
   llama.attention = attention_part(llama.sizes);
@@ -95,15 +94,15 @@ std::vector<int> qwen_windows(ConfigReader& config, LlamaLike& llama) {
 
 Graph build_llama(ConfigReader& config, const SampleShape& sample) {
   LlamaLike llama = read_llama(config,
-                                {.vocabulary = 32000,
-                                 .hidden = 4096,
-                                 .layers = 32,
-                                 .heads = 32,
-                                 .kv_heads = {},
-                                 .head_dim = {},
-                                 .max_sequence = 2048,
-                                 .tied = false},
-                                11008);
+                               {.vocabulary = 32000,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 32,
+                                .kv_heads = {},
+                                .head_dim = {},
+                                .max_sequence = 2048,
+                                .tied = false},
+                               11008);
   const bool bias = config.flag({"attention_bias"}, false);
   llama.attention.qkv_bias = bias;
   llama.attention.out_bias = bias;
@@ -113,15 +112,15 @@ Graph build_llama(ConfigReader& config, const SampleShape& sample) {
 
 Graph build_mistral(ConfigReader& config, const SampleShape& sample) {
   LlamaLike llama = read_llama(config,
-                                {.vocabulary = 32000,
-                                 .hidden = 4096,
-                                 .layers = 32,
-                                 .heads = 32,
-                                 .kv_heads = 8,
-                                 .head_dim = {},
-                                 .max_sequence = 131072,
-                                 .tied = false},
-                                14336);
+                               {.vocabulary = 32000,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 32,
+                                .kv_heads = 8,
+                                .head_dim = {},
+                                .max_sequence = 131072,
+                                .tied = false},
+                               14336);
   llama.attention.shape.repeats_for_flash = true;
   // Absent takes the class's 4096, null (from v0.2 on) means none.
   const bool windowed = !config.is_null("sliding_window");
@@ -131,15 +130,15 @@ Graph build_mistral(ConfigReader& config, const SampleShape& sample) {
 
 Graph build_qwen2(ConfigReader& config, const SampleShape& sample) {
   LlamaLike llama = read_llama(config,
-                                {.vocabulary = 151936,
-                                 .hidden = 4096,
-                                 .layers = 32,
-                                 .heads = 32,
-                                 .kv_heads = 32,
-                                 .head_dim = {},
-                                 .max_sequence = 32768,
-                                 .tied = false},
-                                22016);
+                               {.vocabulary = 151936,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 32,
+                                .kv_heads = 32,
+                                .head_dim = {},
+                                .max_sequence = 32768,
+                                .tied = false},
+                               22016);
   llama.attention.qkv_bias = true;
   llama.attention.shape.repeats_for_flash = true;
   const std::vector<int> kinds = qwen_windows(config, llama);
@@ -148,15 +147,15 @@ Graph build_qwen2(ConfigReader& config, const SampleShape& sample) {
 
 Graph build_qwen3(ConfigReader& config, const SampleShape& sample) {
   LlamaLike llama = read_llama(config,
-                                {.vocabulary = 151936,
-                                 .hidden = 4096,
-                                 .layers = 32,
-                                 .heads = 32,
-                                 .kv_heads = 32,
-                                 .head_dim = 128,
-                                 .max_sequence = 32768,
-                                 .tied = false},
-                                22016);
+                               {.vocabulary = 151936,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 32,
+                                .kv_heads = 32,
+                                .head_dim = 128,
+                                .max_sequence = 32768,
+                                .tied = false},
+                               22016);
   const bool bias = config.flag({"attention_bias"}, false);
   llama.attention.qkv_bias = bias;
   llama.attention.out_bias = bias;
@@ -167,15 +166,15 @@ Graph build_qwen3(ConfigReader& config, const SampleShape& sample) {
 
 Graph build_granite(ConfigReader& config, const SampleShape& sample) {
   LlamaLike llama = read_llama(config,
-                                {.vocabulary = 32000,
-                                 .hidden = 4096,
-                                 .layers = 32,
-                                 .heads = 32,
-                                 .kv_heads = {},
-                                 .head_dim = {},
-                                 .max_sequence = 2048,
-                                 .tied = false},
-                                11008);
+                               {.vocabulary = 32000,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 32,
+                                .kv_heads = {},
+                                .head_dim = {},
+                                .max_sequence = 2048,
+                                .tied = false},
+                               11008);
   const bool bias = config.flag({"attention_bias"}, false);
   llama.attention.qkv_bias = bias;
   llama.attention.out_bias = bias;

@@ -25,9 +25,9 @@ MixturePart read_experts(ConfigReader& config, std::string_view count_key,
   part.shape.experts = config.whole({count_key}, defaults.experts, kExpertLimits);
   part.shape.chosen = config.whole({"num_experts_per_tok"}, defaults.chosen, kExpertLimits);
   if (part.shape.chosen > part.shape.experts) {
-    config.reject("num_experts_per_tok", std::to_string(part.shape.chosen),
-                  "at most the " + std::to_string(part.shape.experts) + " of " +
-                      std::string(count_key));
+    config.reject(
+        "num_experts_per_tok", std::to_string(part.shape.chosen),
+        "at most the " + std::to_string(part.shape.experts) + " of " + std::string(count_key));
   }
   part.module = "mlp";
   part.names = {.gate = "gate_proj", .down = "down_proj", .up = "up_proj"};
@@ -67,8 +67,7 @@ Graph build_granitemoe(ConfigReader& config, const SampleShape& sample) {
   llama.attention.out_bias = bias;
   llama.embedding_multiplier = config.real({"embedding_multiplier"}, 1.0, -kAnyReal, kAnyReal);
   llama.residual_multiplier = config.real({"residual_multiplier"}, 1.0, -kAnyReal, kAnyReal);
-  llama.logits_multiplier =
-      1.0 / config.real({"logits_scaling"}, 1.0, kSmallestDivisor, kAnyReal);
+  llama.logits_multiplier = 1.0 / config.real({"logits_scaling"}, 1.0, kSmallestDivisor, kAnyReal);
   MixturePart part = read_experts(config, "num_local_experts", {.experts = 8, .chosen = 2});
   part.module = "block_sparse_moe";
   part.router = "router.layer";

@@ -42,10 +42,8 @@ T5 read_t5(ConfigReader& config, const T5Defaults& defaults) {
   Sizes& sizes = t5.sizes;
   sizes.vocabulary = config.whole({"vocab_size"}, defaults.vocabulary, kVocabularyLimits);
   sizes.hidden = config.whole({"d_model", "hidden_size"}, 512, kHiddenLimits);
-  sizes.layers =
-      config.whole({"num_layers", "num_hidden_layers"}, defaults.layers, kLayerLimits);
-  sizes.heads =
-      config.whole({"num_heads", "num_attention_heads"}, defaults.heads, kHeadLimits);
+  sizes.layers = config.whole({"num_layers", "num_hidden_layers"}, defaults.layers, kLayerLimits);
+  sizes.heads = config.whole({"num_heads", "num_attention_heads"}, defaults.heads, kHeadLimits);
   sizes.kv_heads = sizes.heads;
   sizes.head_dim = config.whole({"d_kv", "head_dim"}, 64, kHiddenLimits);
   sizes.tied = config.flag({"tie_word_embeddings"}, defaults.tied);
@@ -143,15 +141,16 @@ void add_encoder_start(Graph& graph, const T5& t5) {
 void add_middle(Graph& graph, const T5& t5) {
   const std::int64_t targets = graph.decoder_sequence;
   BlockBuilder block(graph, "middle");
-  TensorRef h = block.narrow_rms_norm("encoder.final_layer_norm", block.input(source_stream(graph)));
+  TensorRef h =
+      block.narrow_rms_norm("encoder.final_layer_norm", block.input(source_stream(graph)));
   block.dropout("encoder.final_dropout", h, t5.dropout);
   block.publish(kEncoderStates);
   TensorRef x = block.embedding("decoder.embed_tokens", kTargetIds, graph.vocabulary, graph.hidden,
                                 "encoder.embed_tokens.weight");
   x = block.dropout("decoder.dropout", x, t5.dropout);
   const TensorRef mask = block.row_mask("decoder.causal_mask", kTargetIds, targets);
-  const TensorRef bias = block.relative_bias(bias_name("decoder"), t5.buckets, t5.sizes.heads,
-                                             targets, targets);
+  const TensorRef bias =
+      block.relative_bias(bias_name("decoder"), t5.buckets, t5.sizes.heads, targets, targets);
   block.add("decoder.position_bias", bias, mask);
   block.publish(kDecoderBias);
   const TensorRef none = block.relative_bias("decoder.encoder_decoder_position_bias", 0,
@@ -163,8 +162,8 @@ void add_middle(Graph& graph, const T5& t5) {
 
 void add_t5_head(Graph& graph, const T5& t5) {
   BlockBuilder block(graph, "head");
-  TensorRef x = block.narrow_rms_norm("decoder.final_layer_norm",
-                                      block.input(target_stream(graph)));
+  TensorRef x =
+      block.narrow_rms_norm("decoder.final_layer_norm", block.input(target_stream(graph)));
   x = block.dropout("decoder.final_dropout", x, t5.dropout);
   // A head that shares the embedding reads states divided by sqrt(d_model).
   if (t5.sizes.tied) x = block.scale("lm_head.scale", x, 1.0);

@@ -1,7 +1,7 @@
 // Transformer-XL (NVIDIA/DeepLearningExamples, PyTorch/LanguageModeling/Transformer-XL/pytorch,
 // mem_transformer.py; the configuration as transformers' TransfoXLConfig has it): each layer reads
-// its own inputs of the step before beside the present ones, positions are distances. The softmax is
-// over the whole vocabulary.
+// its own inputs of the step before beside the present ones, positions are distances. The softmax
+// is over the whole vocabulary.
 #include "model/family.h"
 
 namespace steelyard::model {
@@ -58,8 +58,8 @@ Block transfo_xl_layer(const Graph& graph, const TransfoXl& xl) {
                              .kv_heads = xl.sizes.heads,
                              .head_dim = xl.sizes.head_dim,
                              .dropout = xl.attention_dropout};
-  TensorRef h = block.recurrent_attention("dec_attn", x, kMemory, kDistances, shape, "r_w_bias",
-                                          "r_r_bias");
+  TensorRef h =
+      block.recurrent_attention("dec_attn", x, kMemory, kDistances, shape, "r_w_bias", "r_r_bias");
   h = block.linear("dec_attn.o_net", h, graph.hidden);
   h = block.dropout("dec_attn.drop", h, xl.dropout);
   h = block.layer_norm("dec_attn.layer_norm", block.add("dec_attn.residual", x, h));
@@ -90,8 +90,7 @@ void add_start(Graph& graph, const TransfoXl& xl) {
   BlockBuilder block(graph, "embed");
   block.own_weight("r_w_bias", bias);
   block.own_weight("r_r_bias", bias);
-  TensorRef x =
-      block.embedding("word_emb.emb_layers.0", kTokenIds, graph.vocabulary, graph.hidden);
+  TensorRef x = block.embedding("word_emb.emb_layers.0", kTokenIds, graph.vocabulary, graph.hidden);
   x = block.dropout("word_emb.drop", x, xl.dropout);
   const TensorRef sines = block.timestep_embedding("pos_emb", kSteps, graph.hidden);
   block.dropout("pos_emb.drop", sines, xl.dropout);

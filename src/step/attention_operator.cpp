@@ -63,7 +63,8 @@ Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, std::i
   // attn_weights = softmax(attn_weights, ...).to(...): bound again when all of it is done.
   Tensor weights = softmax(tape, scores, softmax_type, keys);
   if (shape.casts_probabilities) {
-    weights = to(tape, std::move(weights), shape.softmax_in_fp32 || shape.learned_bias ? query_type : value_type);
+    weights = to(tape, std::move(weights),
+                 shape.softmax_in_fp32 || shape.learned_bias ? query_type : value_type);
   }
   scores = Tensor();
   if (call.variables != nullptr) call.variables->push_back(weights);

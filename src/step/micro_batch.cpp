@@ -28,7 +28,8 @@ void append(std::vector<Event>& to, const std::vector<Event>& from) {
   to.insert(to.end(), from.begin(), from.end());
 }
 
-// Weights of the block whose storage a later one uses as well: that one's backward pass comes first.
+// Weights of the block whose storage a later one uses as well: that one's backward pass comes
+// first.
 std::set<std::string, std::less<>> graded_before(const model::Graph& graph,
                                                  const model::Block& block) {
   std::set<std::string, std::less<>> owners, graded;

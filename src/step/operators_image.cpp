@@ -35,7 +35,8 @@ Tensor run_group_norm(Tape& tape, const OperatorCall& call) {
                     call.op->groups);
 }
 
-// (1.0 - mask.to(dtype)) * min, of [B,1,1,S] or with a row per query: no part of the autograd graph.
+// (1.0 - mask.to(dtype)) * min, of [B,1,1,S] or with a row per query: no part of the autograd
+// graph.
 Tensor padding_mask(Tape& tape, const OperatorCall& call) {
   Tensor expanded = call.inputs[0];
   expanded.numel = model::elements(call.output_shapes[0]);

@@ -47,7 +47,7 @@ Tensor scores_of(Tape& tape, const OperatorCall& call, Tensor q, Tensor k, Tenso
   by_distance.dense = one;  // heads first, then samples: copied
   by_distance = matmul(tape, std::move(by_distance), std::move(distances), dims.heads,
                        dims.batch * dims.queries, dims.keys, dims.head_dim,
-                       {.second_transposed = true, .one_sample = one});
+                       {.second_transposed = true, .result_transposed = true, .one_sample = one});
   by_distance = shifted(tape, std::move(by_distance), dims);
   return add(tape, std::move(content), std::move(by_distance));
 }
@@ -63,16 +63,17 @@ Tensor recurrent_attention(Tape& tape, const OperatorCall& call) {
       linear(tape, call.inputs[2], call.weights[1], Tensor(), dims.hidden, dims.inner());
   const std::int64_t part = heads.numel / 3;
   std::vector<Tensor> parts = split(tape, heads, {part, part, part});
+  for (Tensor& each : parts) each.extent = {{part / dims.inner(), dims.inner()}, 2};
   Tensor q = slice(tape, parts[0], dims.batch * dims.queries * dims.inner());
-  Tensor scores = scores_of(tape, call, std::move(q), std::move(parts[1]), std::move(distances),
-                            dims);
+  Tensor scores =
+      scores_of(tape, call, std::move(q), std::move(parts[1]), std::move(distances), dims);
   const DType wide = tape.arithmetic().autocast ? DType::fp32 : scores.dtype;
   Tensor weights = softmax(tape, std::move(scores), wide, dims.keys);
-  weights = dropout(tape, std::move(weights),
-                    call.variants->dropout ? call.op->attention.dropout : 0.0);
-  Tensor y = matmul(tape, std::move(weights), std::move(parts[2]), dims.batch * dims.heads,
-                    dims.queries, dims.head_dim, dims.keys,
-                    {.result_transposed = true, .one_sample = dims.batch == 1});
+  weights =
+      dropout(tape, std::move(weights), call.variants->dropout ? call.op->attention.dropout : 0.0);
+  Tensor y =
+      matmul(tape, std::move(weights), std::move(parts[2]), dims.batch * dims.heads, dims.queries,
+             dims.head_dim, dims.keys, {.result_transposed = true, .one_sample = dims.batch == 1});
   return contiguous(tape, view(std::move(y), false));
 }
 

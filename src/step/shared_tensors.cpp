@@ -51,8 +51,8 @@ void Assembler::make_mask(Chunk& chunk) {
   const std::int64_t numel = checked_multiply(tokens, tokens);
   const Bytes bytes = bytes_of(numel, dtype);
   chunk.mask_source = slot(bytes, VramCategory::temporaries, "ones");
-  chunk.mask = typed(slot(bytes, VramCategory::activations, "causal mask"), dtype,
-                     {tokens, tokens});
+  chunk.mask =
+      typed(slot(bytes, VramCategory::activations, "causal mask"), dtype, {tokens, tokens});
   program_.slots.back().shared = true;
   shared_.mask.storage = std::make_shared<Storage>();
   shared_.mask.storage->external = true;

@@ -95,10 +95,9 @@ Result<void> check_idle_keys(const facts::Job& job) {
 
 // Keys of other kinds of samples than text rows of one length.
 Result<void> check_samples(const facts::TrainKeys& train) {
-  if (train.tokens_per_batch) {
-    return fail(not_yet("train.tokens_per_batch", "a value", "train.micro_batch"));
-  }
-  if (train.sequence_length_mean) {
+  // A mean as long as the samples says that all are alike.
+  const auto length = static_cast<double>(train.sequence_length.value_or(0));
+  if (train.sequence_length_mean.value_or(length) != length) {
     return fail(not_yet("train.sequence_length_mean", "a value", "train.sequence_length"));
   }
   if (train.frames) {

@@ -34,8 +34,7 @@ void for_each_block(const Graph& graph, const Visit& visit) {
   for (const Segment& segment : graph.segments) {
     for (std::int64_t i = 0; i < segment.repeat; ++i) {
       for (const Block& block : segment.blocks) {
-        const bool end =
-            block.name == "embed" || block.name == "middle" || block.name == "head";
+        const bool end = block.name == "embed" || block.name == "middle" || block.name == "head";
         visit(block, end ? "" : block.name + "." + std::to_string(layers[block.name]++) + ".");
       }
     }

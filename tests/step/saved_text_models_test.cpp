@@ -52,8 +52,7 @@ Bytes own_bytes(const BlockTrace& trace) {
 Bytes saved_of(const model::Graph& graph) {
   Program program;
   SharedTensors shared;
-  const std::int64_t queries =
-      graph.decoder_sequence > 0 ? graph.decoder_sequence : graph.sequence;
+  const std::int64_t queries = graph.decoder_sequence > 0 ? graph.decoder_sequence : graph.sequence;
   shared.mask = outside(queries * queries);
   BlockOptions options = eager_fp32();
   options.input_requires_grad = false;
@@ -64,8 +63,7 @@ Bytes saved_of(const model::Graph& graph) {
     const bool last = &segment == &graph.segments.back();
     for (std::int64_t i = 0; i < segment.repeat; ++i) {
       for (const model::Block& block : segment.blocks) {
-        const BlockTrace trace =
-            trace_block(program, graph, block, options, shared, first, last);
+        const BlockTrace trace = trace_block(program, graph, block, options, shared, first, last);
         options.input_requires_grad = trace.output_requires_grad;
         sum += own_bytes(trace);
         for (const Event& event : trace.backward) {
