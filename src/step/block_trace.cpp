@@ -66,12 +66,10 @@ class BlockRun {
   [[nodiscard]] const model::TensorInfo& info_of(model::TensorRef ref) const;
   [[nodiscard]] OperatorCall call_of(const model::Operator& op);
   [[nodiscard]] bool trains(const Tensor& input) const;
-  [[nodiscard]] std::vector<NodeRef> own_roots(const Tensor& output) const;
   [[nodiscard]] Tensor recompute(Tensor& input);
   void hand_over_arguments(std::vector<StorageRef>& frame, Tensor& input);
   void backward(Tensor& input, Tensor output, bool last);
   void collect_gradients();
-  void sum_shared(std::size_t index, Tensor gradient);
   void hand_on(const Tensor& output);
 
   Program& program_;
@@ -202,8 +200,7 @@ bool BlockRun::run_one(std::size_t i) {
   }
   if (loss) hold_logits(outputs);
   outputs.clear();
-  const bool drops_cache = op.attention.drops_cache_recomputing && again_;
-  if (op.attention.returns_cache && !tape_.recomputing() && !drops_cache) hold_cache(op);
+  if (op.attention.returns_cache && !tape_.recomputing()) hold_cache(op);
   activate_early(op);
   for (std::size_t t = 0; t < live_.size(); ++t) {
     if (last_use_[t] <= i) live_[t] = Tensor();
@@ -224,9 +221,9 @@ Tensor BlockRun::forward(const Tensor& input) {
 
 // past_key_values: views of the projections, held by the model's outputs.
 void BlockRun::hold_cache(const model::Operator& op) {
+  if (op.attention.drops_cache_recomputing && again_) return;
   std::vector<Tensor>& holder = options_.variants.keeps_logits ? held_ : cache_;
-  holder.push_back(tensor_of(op.inputs[1]));
-  holder.push_back(tensor_of(op.inputs[2]));
+  for (const std::size_t i : {1, 2}) holder.push_back(tensor_of(op.inputs[i]));
 }
 
 // A function's variables are bound again while its statements run.
@@ -297,10 +294,7 @@ Tensor BlockRun::input_tensor(bool first) {
 
 // Something behind the output wants a gradient: backward passes through.
 bool BlockRun::trains(const Tensor& input) const {
-  const auto wants = [](const Tensor& tensor) { return tensor && tensor.requires_grad; };
-  return wants(input) || std::any_of(lent_.begin(), lent_.end(), wants) ||
-         std::any_of(weights_.begin(), weights_.end(),
-                     [](const Tensor& weight) { return weight.requires_grad; });
+  return any_wants({input}) || any_wants(lent_) || any_wants(weights_);
 }
 
 // The first gradient of a leaf is taken over without a copy, later ones are added to it: to a view
@@ -308,7 +302,7 @@ bool BlockRun::trains(const Tensor& input) const {
 void BlockRun::collect_gradients() {
   tape_.leaf_gradient = [this](std::int32_t leaf, Tensor gradient) {
     if (leaf >= kSharedLeaf) {
-      sum_shared(static_cast<std::size_t>(leaf - kSharedLeaf), std::move(gradient));
+      trace_.backward.push_back(summed(tape_, shared_, leaf, std::move(gradient)));
       return;
     }
     const auto index = static_cast<std::size_t>(leaf);
@@ -326,18 +320,6 @@ void BlockRun::collect_gradients() {
     if (!again) trace_.gradients[index] = kept_gradient(program_, fresh);
     trace_.backward.push_back(keeping(program_, fresh, trace_.gradients[index]));
   };
-}
-
-// Of a tensor that another block made: the engine sums in the buffer of the node that made it
-// (input_buffer.cpp). The first gradient becomes the sum unless somebody else still reads it.
-void BlockRun::sum_shared(std::size_t index, Tensor gradient) {
-  const std::int32_t sum = shared_.gradients[index];
-  tape_.pointwise("add_gradients", 3 * bytes_of(gradient));
-  if (gradient.storage.use_count() > 1) {
-    trace_.backward.push_back({EventKind::ensure, sum});
-    return;
-  }
-  trace_.backward.push_back(keeping(program_, tape_.disown(gradient), sum));
 }
 
 // To the hooks of a checkpoint, which go with the last node that has any.
@@ -402,8 +384,7 @@ void BlockRun::backward(Tensor& input, Tensor output, bool last) {
   output = Tensor();
   // loss.backward() holds the gradient of the loss until it returns, CheckpointFunction.backward
   // the arguments it was called with.
-  if (options_.keeps_gradient) kept_.push_back(gradient);
-  if (last) kept_.push_back(gradient);
+  if (options_.keeps_gradient || last) kept_.push_back(gradient);
   const Tensor held = held_output ? gradient : Tensor();
   if (gradient) made_.emplace_back(std::move(root), std::move(gradient));
   tape_.run_backward(std::exchange(made_, {}));
@@ -438,13 +419,6 @@ std::set<std::size_t> BlockRun::unread_results(bool first) {
   return unread;
 }
 
-// The last nodes of what this block made.
-std::vector<NodeRef> BlockRun::own_roots(const Tensor& output) const {
-  std::vector<NodeRef> roots = {output.node};
-  for (const Tensor& tensor : shared_.tensors) roots.push_back(tensor.node);
-  return roots;
-}
-
 BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.forward);
   Tensor input = input_tensor(first);
@@ -458,7 +432,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   if (has_output) tape_.materialise(output);
   const bool tracked = again_ || !has_output ? trains(input) : output.requires_grad;
   trace_.output_requires_grad = tracked || options_.output_made_leaf;
-  if (!again_) trace_.saved = saved_storages(own_roots(output), borrowed_);
+  if (!again_) trace_.saved = saved_storages(nodes_behind(output, shared_), borrowed_);
   if (last) {
     held_.push_back(output);  // `loss` lives until the step ends
   } else if (output) {
@@ -506,11 +480,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.end_of_step);
   held_.clear();
   weights_.clear();
-  for (const auto* events : {&trace_.forward, &trace_.backward}) {
-    trace_.kernels += std::count_if(events->begin(), events->end(), [](const Event& event) {
-      return event.kind == EventKind::work;
-    });
-  }
+  trace_.kernels = kernels_in(trace_);
   return std::move(trace_);
 }
 

@@ -90,6 +90,33 @@ Event keeping(Program& program, std::int32_t fresh, std::int32_t kept) {
   return {EventKind::keep_gradient, static_cast<std::int32_t>(program.gradients.size()) - 1};
 }
 
+Event summed(Tape& tape, const SharedTensors& shared, std::int32_t leaf, Tensor gradient) {
+  const std::int32_t sum = shared.gradients[static_cast<std::size_t>(leaf - kSharedLeaf)];
+  tape.pointwise("add_gradients", 3 * bytes_of(gradient));
+  if (gradient.storage.use_count() > 1) return {EventKind::ensure, sum};
+  return keeping(tape.program(), tape.disown(gradient), sum);
+}
+
+bool any_wants(const std::vector<Tensor>& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const Tensor& tensor) { return tensor && tensor.requires_grad; });
+}
+
+std::int64_t kernels_in(const BlockTrace& trace) {
+  std::int64_t kernels = 0;
+  for (const auto* events : {&trace.forward, &trace.backward}) {
+    kernels += std::count_if(events->begin(), events->end(),
+                             [](const Event& event) { return event.kind == EventKind::work; });
+  }
+  return kernels;
+}
+
+std::vector<NodeRef> nodes_behind(const Tensor& output, const SharedTensors& shared) {
+  std::vector<NodeRef> nodes = {output.node};
+  for (const Tensor& tensor : shared.tensors) nodes.push_back(tensor.node);
+  return nodes;
+}
+
 Tensor sum_beside(Tape& tape, const Tensor& gradient) {
   Tensor sum = tape.adopted(gradient, "add_gradients", VramCategory::temporaries);
   sum.storage->pending = true;

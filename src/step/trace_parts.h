@@ -31,8 +31,23 @@ namespace steelyard::step {
 // The event that hands `fresh` over to it.
 [[nodiscard]] Event keeping(Program& program, std::int32_t fresh, std::int32_t kept);
 
+// The event that adds a gradient to the sum of a shared tensor's, of kSharedLeaf. The engine sums
+// in the buffer of the node that made it (input_buffer.cpp): the first gradient becomes the sum,
+// unless somebody else still reads it.
+[[nodiscard]] Event summed(Tape& tape, const SharedTensors& shared, std::int32_t leaf,
+                           Tensor gradient);
+
+// Whether a gradient is wanted for one of them.
+[[nodiscard]] bool any_wants(const std::vector<Tensor>& tensors);
+
+// Kernels launched in forward and backward.
+[[nodiscard]] std::int64_t kernels_in(const BlockTrace& trace);
+
 // A tensor like `gradient` that exists at once, also among compiled code: the engine's own sum.
 [[nodiscard]] Tensor sum_beside(Tape& tape, const Tensor& gradient);
+
+// The last nodes of what a block made: its output, and shared tensors.
+[[nodiscard]] std::vector<NodeRef> nodes_behind(const Tensor& output, const SharedTensors& shared);
 
 // The storages that the nodes behind `roots` saved, each once, weights left out. `borrowed`: the
 // block's input, when the block before frees it.
