@@ -83,6 +83,7 @@ TensorRef BlockBuilder::position_embedding(const std::string& name, std::int64_t
 
 TensorRef BlockBuilder::publish(TensorRef shared) {
   block_.operators.back().outputs = {shared};
+  block_.tensors.pop_back();  // its own
   return shared;
 }
 
