@@ -1,6 +1,6 @@
-// Encoders with norms behind the residual sums: BERT, RoBERTa, DistilBERT (transformers 4:
-// modeling_bert.py, modeling_roberta.py, modeling_distilbert.py) with the heads that their
-// "architectures" name.
+// Encoders with norms behind the residual sums: BERT, RoBERTa, DistilBERT, ELECTRA (transformers 4:
+// modeling_bert.py, modeling_roberta.py, modeling_distilbert.py, modeling_electra.py) with the
+// heads that their "architectures" name.
 #include <algorithm>
 
 #include "model/family.h"
@@ -26,6 +26,8 @@ struct Encoder {
   Head head = Head::masked_lm;
   std::string root;               // "bert"
   bool distilled = false;         // DistilBERT's names, no token types, masked_fill
+  bool electra = false;           // embeds in fewer dimensions, heads of its own
+  std::int64_t embedding = 0;     // ELECTRA's width of embeddings; 0: hidden
   bool positions_of_ids = false;  // RoBERTa: positions are counted from the ids, for each sample
 };
 
@@ -62,6 +64,7 @@ void start_batch(Graph& graph, const Encoder& encoder) {
     case Head::token_classification: graph.batch_tensors.push_back(whole("labels", ids)); break;
     case Head::pre_training:
       graph.batch_tensors.push_back(whole("labels", ids));
+      if (encoder.electra) break;
       graph.batch_tensors.push_back(whole("next_sentence_label", {graph.batch}));
       break;
     case Head::sequence_classification:
@@ -85,9 +88,13 @@ TensorRef shared_named(const Graph& graph, std::string_view name) {
   return {true, static_cast<std::int32_t>(at - graph.shared.begin())};
 }
 
+std::int64_t width_of_embeddings(const Encoder& encoder) {
+  return encoder.embedding > 0 ? encoder.embedding : encoder.sizes.hidden;
+}
+
 void add_embed(Graph& graph, const Encoder& encoder) {
   const std::string root = encoder.root + ".embeddings.";
-  const std::int64_t hidden = encoder.sizes.hidden;
+  const std::int64_t hidden = width_of_embeddings(encoder);
   BlockBuilder block(graph, "embed");
   block.padding_mask("attention_mask", shared_named(graph, "attention_mask"), kPaddingMask);
   TensorRef x =
@@ -105,6 +112,9 @@ void add_embed(Graph& graph, const Encoder& encoder) {
                         : block.add_in_place(root + "add_positions", x, positions);
   x = block.layer_norm(root + "LayerNorm", x);
   x = block.dropout(root + "dropout", x, encoder.hidden_dropout);
+  if (hidden != encoder.sizes.hidden) {
+    x = block.linear(encoder.root + ".embeddings_project", x, encoder.sizes.hidden, {.bias = true});
+  }
   graph.segments.push_back({1, {block.finish(x)}});
 }
 
@@ -165,6 +175,9 @@ struct MlmNames {
 
 MlmNames mlm_names(const Encoder& encoder) {
   if (encoder.distilled) return {"vocab_transform", "vocab_layer_norm", "vocab_projector"};
+  if (encoder.electra) {
+    return {"generator_predictions.dense", "generator_predictions.LayerNorm", "generator_lm_head"};
+  }
   if (encoder.positions_of_ids) return {"lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"};
   return {"cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm",
           "cls.predictions.decoder"};
@@ -172,8 +185,10 @@ MlmNames mlm_names(const Encoder& encoder) {
 
 TensorRef masked_lm(const Graph& graph, BlockBuilder& block, TensorRef x, const Encoder& encoder) {
   const MlmNames names = mlm_names(encoder);
-  x = block.linear(names.dense, x, encoder.sizes.hidden, {.bias = true});
-  x = block.activation(names.dense + ".act", x, encoder.activation);
+  x = block.linear(names.dense, x, width_of_embeddings(encoder), {.bias = true});
+  // ElectraGeneratorPredictions: get_activation("gelu"), whatever hidden_act says.
+  x = block.activation(names.dense + ".act", x,
+                       encoder.electra ? ActivationKind::gelu : encoder.activation);
   x = block.layer_norm(names.norm, x);
   const std::string tied =
       encoder.sizes.tied ? encoder.root + ".embeddings.word_embeddings.weight" : "";
@@ -186,12 +201,25 @@ TensorRef pooled(BlockBuilder& block, TensorRef x, const Encoder& encoder) {
   x = block.first_token("first_token", x);
   std::string name = encoder.root + ".pooler.dense";
   if (encoder.distilled) name = "pre_classifier";
-  if (encoder.positions_of_ids) name = "classifier.dense";
-  // RobertaClassificationHead drops before its dense layer too.
-  if (encoder.positions_of_ids) x = block.dropout(name + ".before", x, encoder.hidden_dropout);
+  const bool own_head = encoder.positions_of_ids || encoder.electra;
+  if (own_head) name = "classifier.dense";
+  // RobertaClassificationHead and ElectraClassificationHead drop before their dense layer too.
+  if (own_head) x = block.dropout(name + ".before", x, encoder.hidden_dropout);
   x = block.linear(name, x, encoder.sizes.hidden, {.bias = true});
+  if (encoder.electra) return block.activation(name + ".act", x, ActivationKind::gelu);
   return block.activation(name + ".act", x,
                           encoder.distilled ? ActivationKind::relu : ActivationKind::tanh);
+}
+
+// ElectraDiscriminatorPredictions: was this token replaced? Binary cross entropy keeps what a
+// squared difference keeps: the logits and the labels as numbers.
+TensorRef replaced_tokens(const Graph& graph, BlockBuilder& block, TensorRef x,
+                          const Encoder& encoder) {
+  const std::string name = "discriminator_predictions.dense";
+  x = block.linear(name, x, encoder.sizes.hidden, {.bias = true});
+  x = block.activation(name + ".act", x, encoder.activation);
+  const TensorRef logits = block.linear(name + "_prediction", x, 1, {.bias = true});
+  return block.loss(OperatorKind::squared_loss, {logits, shared_named(graph, "labels")}, "loss");
 }
 
 void add_encoder_head(Graph& graph, const Encoder& encoder) {
@@ -202,6 +230,10 @@ void add_encoder_head(Graph& graph, const Encoder& encoder) {
   switch (encoder.head) {
     case Head::masked_lm: loss = masked_lm(graph, block, x, encoder); break;
     case Head::pre_training: {
+      if (encoder.electra) {
+        loss = replaced_tokens(graph, block, x, encoder);
+        break;
+      }
       const TensorRef sentence = pooled(block, x, encoder);
       const TensorRef words = masked_lm(graph, block, x, encoder);
       const TensorRef logits = block.linear("cls.seq_relationship", sentence, 2, biased);
@@ -214,7 +246,8 @@ void add_encoder_head(Graph& graph, const Encoder& encoder) {
     case Head::sequence_classification: {
       const TensorRef h =
           block.dropout("classifier.dropout", pooled(block, x, encoder), encoder.hidden_dropout);
-      const std::string name = encoder.positions_of_ids ? "classifier.out_proj" : "classifier";
+      const bool own_head = encoder.positions_of_ids || encoder.electra;
+      const std::string name = own_head ? "classifier.out_proj" : "classifier";
       const TensorRef logits = block.linear(name, h, encoder.labels, biased);
       loss = block.loss(OperatorKind::classification_loss, {logits, shared_named(graph, "labels")},
                         "loss");
@@ -285,6 +318,26 @@ Graph build_roberta(ConfigReader& config, const SampleShape& sample) {
   Encoder encoder = read_bert(config, bert_defaults(50265));
   encoder.root = "roberta";
   encoder.positions_of_ids = true;
+  return finish_encoder(config, sample, encoder);
+}
+
+// Camembert and XLM-RoBERTa: RoBERTa's code under other names, with other defaults.
+Graph build_xlm_roberta(ConfigReader& config, const SampleShape& sample) {
+  Encoder encoder = read_bert(config, bert_defaults(30522));
+  encoder.root = "roberta";
+  encoder.positions_of_ids = true;
+  return finish_encoder(config, sample, encoder);
+}
+
+Graph build_electra(ConfigReader& config, const SampleShape& sample) {
+  SizeDefaults defaults = bert_defaults(30522);
+  defaults.hidden = 256;
+  defaults.heads = 4;
+  Encoder encoder = read_bert(config, defaults);
+  encoder.inner = config.whole({"intermediate_size"}, 1024, kWideLimits);
+  encoder.embedding = config.whole({"embedding_size"}, 128, kHiddenLimits);
+  encoder.root = "electra";
+  encoder.electra = true;
   return finish_encoder(config, sample, encoder);
 }
 

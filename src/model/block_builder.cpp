@@ -63,21 +63,28 @@ TensorRef BlockBuilder::input(Shape shape) {
 }
 
 TensorRef BlockBuilder::embedding(const std::string& name, TensorRef ids, std::int64_t rows,
-                                  std::int64_t width) {
+                                  std::int64_t width, const std::string& tied_to) {
   Shape out = shape(ids);
   out.push_back(width);
   Operator& op = append(OperatorKind::embedding, name, {ids});
-  op.weights = {weight(name + ".weight", {rows, width}, WeightRole::embedding)};
+  op.weights = {weight(name + ".weight", {rows, width}, WeightRole::embedding, tied_to)};
   op.outputs = {tensor(name, std::move(out))};
   return op.outputs.front();
 }
 
 TensorRef BlockBuilder::position_embedding(const std::string& name, std::int64_t rows,
-                                           std::int64_t width, std::int64_t samples) {
+                                           std::int64_t width, std::int64_t samples,
+                                           std::int64_t tokens) {
   Operator& op = append(OperatorKind::position_embedding, name, {});
   op.weights = {weight(name + ".weight", {rows, width}, WeightRole::embedding)};
-  op.outputs = {tensor(name, {samples, graph_.sequence, width})};
+  op.outputs = {tensor(name, {samples, tokens > 0 ? tokens : graph_.sequence, width})};
   return op.outputs.front();
+}
+
+TensorRef BlockBuilder::publish(TensorRef shared) {
+  block_.operators.back().outputs = {shared};
+  block_.tensors.pop_back();  // its own
+  return shared;
 }
 
 TensorRef BlockBuilder::linear(const std::string& name, TensorRef in, std::int64_t out_features,
@@ -103,6 +110,12 @@ TensorRef BlockBuilder::rms_norm(const std::string& name, TensorRef in, bool uni
   op.unit_offset = unit_offset;
   op.weights = {weight(name + ".weight", {features}, WeightRole::norm)};
   return op.outputs.front();
+}
+
+TensorRef BlockBuilder::narrow_rms_norm(const std::string& name, TensorRef in) {
+  const TensorRef out = rms_norm(name, in);
+  block_.operators.back().keeps_narrow = true;
+  return out;
 }
 
 TensorRef BlockBuilder::layer_norm(const std::string& name, TensorRef in,
@@ -202,6 +215,14 @@ TensorRef BlockBuilder::gated_activation(const std::string& name, TensorRef gate
                                          ActivationKind kind) {
   Operator& op = append_alike(OperatorKind::gated_activation, name, {gate, up});
   op.activation = kind;
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::token_gate(const std::string& name, TensorRef gate, TensorRef x,
+                                   ActivationKind kind) {
+  Operator& op = append(OperatorKind::gated_activation, name, {gate, x});
+  op.activation = kind;
+  op.outputs = {tensor(name, shape(x))};
   return op.outputs.front();
 }
 

@@ -34,6 +34,11 @@ struct LayerNormOptions {
   bool bias = true;
 };
 
+// Matrices of one expert; the defaults are Mixtral's.
+struct ExpertNames {
+  std::string gate = "w1", down = "w2", up = "w3";
+};
+
 class BlockBuilder {
  public:
   // `graph` holds the shared tensors and outlives the builder.
@@ -43,15 +48,21 @@ class BlockBuilder {
   TensorRef input(Shape shape);
 
   // ids [B,S] -> [B,S,width]; weight NAME.weight [rows,width].
-  TensorRef embedding(const std::string& name, TensorRef ids, std::int64_t rows,
-                      std::int64_t width);
-  // -> [samples,S,width], samples 1 or B; weight NAME.weight [rows,width].
+  TensorRef embedding(const std::string& name, TensorRef ids, std::int64_t rows, std::int64_t width,
+                      const std::string& tied_to = "");
+  // -> [samples,tokens,width], samples 1 or B, tokens 0: S; weight NAME.weight [rows,width].
   TensorRef position_embedding(const std::string& name, std::int64_t rows, std::int64_t width,
-                               std::int64_t samples = 1);
+                               std::int64_t samples = 1, std::int64_t tokens = 0);
+  // The weight of the operator just written never trains: fixed sines.
+  void freeze_weight() { block_.weights.back().trains = false; }
+  // What the operator just written puts out is that shared tensor.
+  TensorRef publish(TensorRef shared);
   // [..., K] -> [..., out_features].
   TensorRef linear(const std::string& name, TensorRef in, std::int64_t out_features,
                    const LinearOptions& options = {});
   TensorRef rms_norm(const std::string& name, TensorRef in, bool unit_offset = false);
+  // T5LayerNorm (Operator::keeps_narrow).
+  TensorRef narrow_rms_norm(const std::string& name, TensorRef in);
   TensorRef layer_norm(const std::string& name, TensorRef in, LayerNormOptions options = {});
   // As layer_norm over the last dimension, with weights of their own for each of the heads:
   // NAME.norms.I.weight [d].
@@ -81,6 +92,8 @@ class BlockBuilder {
   // act(gate) * up.
   TensorRef gated_activation(const std::string& name, TensorRef gate, TensorRef up,
                              ActivationKind kind);
+  // act(gate) * x, one gate [..., 1] of each token.
+  TensorRef token_gate(const std::string& name, TensorRef gate, TensorRef x, ActivationKind kind);
   // The same from one tensor [..., 2F] that holds gate, then up.
   TensorRef fused_gated_activation(const std::string& name, TensorRef gate_up, ActivationKind kind);
   TensorRef add(const std::string& name, TensorRef a, TensorRef b);
@@ -105,6 +118,8 @@ class BlockBuilder {
 
   // ids [B,S] of the batch -> the shared tensor [B,1,1,S].
   void padding_mask(const std::string& name, TensorRef ids, TensorRef mask);
+  // The same as a tensor of the block, [B,1,queries,K].
+  TensorRef row_mask(const std::string& name, TensorRef ids, std::int64_t queries);
   // As attention; `mask` is added to the scores where the model's own code runs.
   TensorRef masked_attention(const std::string& name, TensorRef q, TensorRef k, TensorRef v,
                              TensorRef mask, const AttentionShape& shape);
@@ -134,6 +149,18 @@ class BlockBuilder {
   TensorRef activation_in_place(const std::string& name, TensorRef in, ActivationKind kind);
   TensorRef add_in_place(const std::string& name, TensorRef into, TensorRef other);
 
+  // -> [1,n,queries,keys]; weight NAME.weight [buckets,n], with 0 buckets none.
+  TensorRef relative_bias(const std::string& name, std::int64_t buckets, std::int64_t heads,
+                          std::int64_t queries, std::int64_t keys);
+  // OperatorKind::recurrent_attention; weights MODULE.qkv_net.weight, MODULE.r_net.weight and the
+  // given ones [n,d], of full names, that all layers share.
+  TensorRef recurrent_attention(const std::string& name, TensorRef in, TensorRef memory,
+                                TensorRef distances, const AttentionShape& shape,
+                                const std::string& content_bias, const std::string& distance_bias);
+  // A weight that layers share and no operator of the block reads.
+  void own_weight(const std::string& name, Shape shape);
+  TensorRef add_buffer(const std::string& name, TensorRef in);  // buffer NAME [1,width]
+
   // Weights NAME.weight [E,H]; -> weights [T,k], experts [T,k].
   std::pair<TensorRef, TensorRef> router(const std::string& name, TensorRef in,
                                          const MixtureShape& mixture);
@@ -148,7 +175,11 @@ class BlockBuilder {
                                ActivationKind kind, bool gated);
   TensorRef experts(const std::string& name, TensorRef in, TensorRef weights,
                     const std::vector<TensorRef>& assignment, const MixtureShape& mixture,
-                    ActivationKind kind);
+                    ActivationKind kind, const ExpertNames& names = {});
+  // All experts in two weights, NAME.input_linear.weight [E,2*intermediate,H] and
+  // NAME.output_linear.weight [E,H,intermediate]; `chosen` as the router gives it.
+  TensorRef parallel_experts(const std::string& name, TensorRef in, TensorRef weights,
+                             TensorRef chosen, const MixtureShape& mixture, ActivationKind kind);
 
   // --- block_builder_tables.cpp: recommendation ---
 

@@ -18,6 +18,13 @@ void BlockBuilder::padding_mask(const std::string& name, TensorRef ids, TensorRe
   append(OperatorKind::padding_mask, name, {ids}).outputs = {mask};
 }
 
+TensorRef BlockBuilder::row_mask(const std::string& name, TensorRef ids, std::int64_t queries) {
+  const Shape of_ids = shape(ids);
+  const TensorRef mask = tensor(name, {of_ids.at(0), 1, queries, of_ids.at(1)});
+  padding_mask(name, ids, mask);
+  return mask;
+}
+
 TensorRef BlockBuilder::masked_attention(const std::string& name, TensorRef q, TensorRef k,
                                          TensorRef v, TensorRef mask,
                                          const AttentionShape& shape_of_attention) {
@@ -148,6 +155,42 @@ TensorRef BlockBuilder::add_in_place(const std::string& name, TensorRef into, Te
   return out;
 }
 
+TensorRef BlockBuilder::relative_bias(const std::string& name, std::int64_t buckets,
+                                      std::int64_t heads, std::int64_t queries, std::int64_t keys) {
+  Operator& op = append(OperatorKind::relative_bias, name, {});
+  if (buckets > 0) {
+    op.weights = {weight(name + ".weight", {buckets, heads}, WeightRole::embedding)};
+  }
+  op.outputs = {tensor(name, {1, heads, queries, keys})};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::recurrent_attention(const std::string& name, TensorRef in, TensorRef memory,
+                                            TensorRef distances, const AttentionShape& of_attention,
+                                            const std::string& content_bias,
+                                            const std::string& distance_bias) {
+  const Shape stream = shape(in);
+  const std::int64_t inner = of_attention.heads * of_attention.head_dim;
+  const Shape bias = {of_attention.heads, of_attention.head_dim};
+  Operator& op = append(OperatorKind::recurrent_attention, name, {in, memory, distances});
+  op.attention = of_attention;
+  op.weights = {weight(name + ".qkv_net.weight", {3 * inner, stream.back()}, WeightRole::matrix),
+                weight(name + ".r_net.weight", {inner, stream.back()}, WeightRole::matrix),
+                weight(content_bias, bias, WeightRole::other, content_bias),
+                weight(distance_bias, bias, WeightRole::other, distance_bias)};
+  op.outputs = {tensor(name, {stream.at(0), stream.at(1), inner})};
+  return op.outputs.front();
+}
+
+void BlockBuilder::own_weight(const std::string& name, Shape of_weight) {
+  weight(name, std::move(of_weight), WeightRole::other);
+}
+
+TensorRef BlockBuilder::add_buffer(const std::string& name, TensorRef in) {
+  block_.buffers.push_back({name, {1, width(in)}, ElementKind::real});
+  return append_alike(OperatorKind::add_buffer, name, {in}).outputs.front();
+}
+
 std::pair<TensorRef, TensorRef> BlockBuilder::router(const std::string& name, TensorRef in,
                                                      const MixtureShape& mixture) {
   const std::int64_t hidden = width(in);
@@ -176,7 +219,8 @@ std::vector<TensorRef> BlockBuilder::expert_assignment(const std::string& name, 
 
 TensorRef BlockBuilder::experts(const std::string& name, TensorRef in, TensorRef weights,
                                 const std::vector<TensorRef>& assignment,
-                                const MixtureShape& mixture, ActivationKind kind) {
+                                const MixtureShape& mixture, ActivationKind kind,
+                                const ExpertNames& names) {
   const std::int64_t hidden = width(in);
   std::vector<TensorRef> inputs = {in, weights};
   inputs.insert(inputs.end(), assignment.begin(), assignment.end());
@@ -185,15 +229,32 @@ TensorRef BlockBuilder::experts(const std::string& name, TensorRef in, TensorRef
   op.activation = kind;
   for (std::int64_t i = 0; i < mixture.experts; ++i) {
     const std::string expert = name + "." + std::to_string(i);
-    const auto add = [&](const char* part, Shape of_weight) {
+    const auto add = [&](const std::string& part, Shape of_weight) {
       op.weights.push_back(
-          weight(expert + part + ".weight", std::move(of_weight), WeightRole::matrix));
+          weight(expert + "." + part + ".weight", std::move(of_weight), WeightRole::matrix));
       block_.weights.back().expert = true;
     };
-    add(".w1", {mixture.intermediate, hidden});
-    add(".w2", {hidden, mixture.intermediate});
-    add(".w3", {mixture.intermediate, hidden});
+    add(names.gate, {mixture.intermediate, hidden});
+    add(names.down, {hidden, mixture.intermediate});
+    add(names.up, {mixture.intermediate, hidden});
   }
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::parallel_experts(const std::string& name, TensorRef in, TensorRef weights,
+                                         TensorRef chosen, const MixtureShape& mixture,
+                                         ActivationKind kind) {
+  const std::int64_t hidden = width(in);
+  Operator& op = append_alike(OperatorKind::experts, name, {in, weights, chosen});
+  op.mixture = mixture;
+  op.activation = kind;
+  op.fused_gate_up = true;
+  const auto add = [&](const char* part, Shape of_weight) {
+    op.weights.push_back(weight(name + part, std::move(of_weight), WeightRole::matrix));
+    block_.weights.back().expert = true;
+  };
+  add(".input_linear.weight", {mixture.experts, 2 * mixture.intermediate, hidden});
+  add(".output_linear.weight", {mixture.experts, hidden, mixture.intermediate});
   return op.outputs.front();
 }
 

@@ -9,6 +9,7 @@ TensorRef normed(BlockBuilder& block, const std::string& name, TensorRef in, QkN
     case QkNorm::none:
     case QkNorm::rms_whole: return in;
     case QkNorm::rms_per_head: return block.rms_norm(name, in);
+    case QkNorm::rms_per_head_offset: return block.rms_norm(name, in, true);
     case QkNorm::layer_per_head: return block.layer_norm(name, in);
     case QkNorm::layer_each_head: return block.layer_norm_per_head(name, in);
   }
@@ -34,8 +35,8 @@ TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, Tens
   q = normed(block, module + part.q_norm, q, part.qk_norm);
   k = normed(block, module + part.k_norm, k, part.qk_norm);
   if (part.rotary_dims > 0) {
-    const auto turned =
-        block.rotary(module + "rotary", q, k, kCos, kSin, part.rotary_dims, part.rotary_joins_rest);
+    const auto turned = block.rotary(module + "rotary", q, k, part.cos, part.sin, part.rotary_dims,
+                                     part.rotary_joins_rest);
     q = turned.first;
     k = turned.second;
   }

@@ -13,10 +13,11 @@ namespace steelyard::model {
 // How queries and keys are normalised before they turn.
 enum class QkNorm {
   none,
-  rms_per_head,     // one weight [d] for all heads (Qwen3)
-  rms_whole,        // over all heads at once, before they are told apart (OLMo 2)
-  layer_per_head,   // LayerNorm with weight and bias [d] for all heads (Phi)
-  layer_each_head,  // LayerNorm without bias, a weight [d] for each head (StableLM 2)
+  rms_per_head,         // one weight [d] for all heads (Qwen3)
+  rms_per_head_offset,  // the same, times (1 + weight) (Gemma 3)
+  rms_whole,            // over all heads at once, before they are told apart (OLMo 2)
+  layer_per_head,       // LayerNorm with weight and bias [d] for all heads (Phi)
+  layer_each_head,      // LayerNorm without bias, a weight [d] for each head (StableLM 2)
 };
 
 // Module names are relative to the block; the defaults are those of LLaMA.
@@ -32,6 +33,7 @@ struct AttentionPart {
   std::string out = "o_proj";
   std::string q_norm = "q_norm";
   std::string k_norm = "k_norm";
+  TensorRef cos = kCos, sin = kSin;  // the rotary table
 };
 
 // Causal attention of the sizes, all of each head turning.
@@ -63,6 +65,8 @@ struct MixturePart {
   MixtureShape shape;
   ActivationKind activation = ActivationKind::silu;
   std::string module = "block_sparse_moe";
+  std::string router = "gate";
+  ExpertNames names = {};  // of a loop's experts
 };
 
 // Router, assignment of tokens to experts, experts (mixtral.cpp).

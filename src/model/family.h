@@ -106,37 +106,52 @@ void add_layers(Graph& graph, const std::vector<int>& kinds,
                                             const std::function<bool(std::int64_t)>& fallback);
 
 // Builders of the families, one per model_type or related group.
+Graph build_bart(ConfigReader& config, const SampleShape& sample);
 Graph build_bert(ConfigReader& config, const SampleShape& sample);
+Graph build_blenderbot(ConfigReader& config, const SampleShape& sample);
 Graph build_bloom(ConfigReader& config, const SampleShape& sample);
 Graph build_deit(ConfigReader& config, const SampleShape& sample);
 Graph build_distilbert(ConfigReader& config, const SampleShape& sample);
 Graph build_dlrm(ConfigReader& config, const SampleShape& sample);
+Graph build_electra(ConfigReader& config, const SampleShape& sample);
 Graph build_falcon(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma2(ConfigReader& config, const SampleShape& sample);
+Graph build_gemma3_text(ConfigReader& config, const SampleShape& sample);
 Graph build_gpt2(ConfigReader& config, const SampleShape& sample);
 Graph build_gpt_bigcode(ConfigReader& config, const SampleShape& sample);
 Graph build_gpt_neox(ConfigReader& config, const SampleShape& sample);
 Graph build_gptj(ConfigReader& config, const SampleShape& sample);
 Graph build_granite(ConfigReader& config, const SampleShape& sample);
+Graph build_granitemoe(ConfigReader& config, const SampleShape& sample);
 Graph build_llama(ConfigReader& config, const SampleShape& sample);
+Graph build_marian(ConfigReader& config, const SampleShape& sample);
+Graph build_mbart(ConfigReader& config, const SampleShape& sample);
 Graph build_megatron_gpt(ConfigReader& config, const SampleShape& sample);
 Graph build_mistral(ConfigReader& config, const SampleShape& sample);
 Graph build_mixtral(ConfigReader& config, const SampleShape& sample);
 Graph build_mpt(ConfigReader& config, const SampleShape& sample);
+Graph build_mt5(ConfigReader& config, const SampleShape& sample);
 Graph build_olmo2(ConfigReader& config, const SampleShape& sample);
+Graph build_olmoe(ConfigReader& config, const SampleShape& sample);
 Graph build_opt(ConfigReader& config, const SampleShape& sample);
+Graph build_pegasus(ConfigReader& config, const SampleShape& sample);
 Graph build_phi(ConfigReader& config, const SampleShape& sample);
 Graph build_phi3(ConfigReader& config, const SampleShape& sample);
 Graph build_qwen2(ConfigReader& config, const SampleShape& sample);
+Graph build_qwen2_moe(ConfigReader& config, const SampleShape& sample);
 Graph build_qwen3(ConfigReader& config, const SampleShape& sample);
+Graph build_qwen3_moe(ConfigReader& config, const SampleShape& sample);
 Graph build_resnet(ConfigReader& config, const SampleShape& sample);
 Graph build_roberta(ConfigReader& config, const SampleShape& sample);
 Graph build_stablelm(ConfigReader& config, const SampleShape& sample);
 Graph build_starcoder2(ConfigReader& config, const SampleShape& sample);
+Graph build_t5(ConfigReader& config, const SampleShape& sample);
 Graph build_timm_vision_transformer(ConfigReader& config, const SampleShape& sample);
 Graph build_torchvision_resnet(ConfigReader& config, const SampleShape& sample);
+Graph build_transfo_xl(ConfigReader& config, const SampleShape& sample);
 Graph build_unet(ConfigReader& config, const SampleShape& sample);
 Graph build_vit(ConfigReader& config, const SampleShape& sample);
+Graph build_xlm_roberta(ConfigReader& config, const SampleShape& sample);
 
 }  // namespace steelyard::model

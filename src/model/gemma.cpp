@@ -1,6 +1,8 @@
-// Gemma and Gemma 2 (transformers: modeling_gemma.py, modeling_gemma2.py): RMSNorm that multiplies
-// by (1 + weight), embeddings scaled by sqrt(hidden), heads wider than hidden / heads. Gemma 2 adds
-// a norm behind each half of a layer, caps scores and logits, and gives every other layer a window.
+// Gemma to Gemma 3 (transformers: modeling_gemma.py, modeling_gemma2.py, modeling_gemma3.py):
+// RMSNorm that multiplies by (1 + weight), embeddings scaled by sqrt(hidden), heads wider than
+// hidden / heads. Gemma 2 adds a norm behind each half of a layer, caps scores and logits, and
+// gives every other layer a window. Gemma 3 norms queries and keys instead of the caps, and layers
+// with a window turn by a table of their own.
 #include <cmath>
 
 #include "model/decoder_parts.h"
@@ -18,7 +20,11 @@ struct Gemma {
   MlpPart mlp;
   std::int64_t window = 0;
   double final_softcap = 0.0;
+  bool local_tables = false;
 };
+
+constexpr TensorRef kLocalCos{true, 3};
+constexpr TensorRef kLocalSin{true, 4};
 
 Gemma read_gemma(ConfigReader& config, const SizeDefaults& defaults,
                  std::int64_t default_intermediate) {
@@ -45,6 +51,10 @@ Block gemma_layer(const Graph& graph, const Gemma& gemma) {
 Block gemma2_layer(const Graph& graph, const Gemma& gemma, int kind) {
   AttentionPart attention = gemma.attention;
   attention.shape.window = kind == 1 ? gemma.window : 0;
+  if (kind == 1 && gemma.local_tables) {
+    attention.cos = kLocalCos;
+    attention.sin = kLocalSin;
+  }
   BlockBuilder block(graph, "model.layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, gemma.sizes.hidden});
   TensorRef h = block.rms_norm("input_layernorm", x, true);
@@ -57,6 +67,16 @@ Block gemma2_layer(const Graph& graph, const Gemma& gemma, int kind) {
   return block.finish(block.add("residual_mlp", middle, h));
 }
 
+// A second table, by the block that made the first.
+void add_local_tables(Graph& graph, std::int64_t dims) {
+  graph.shared.push_back({"local_cos", {1, graph.sequence, dims}, ElementKind::real});
+  graph.shared.push_back({"local_sin", {1, graph.sequence, dims}, ElementKind::real});
+  Operator& table = graph.segments.front().blocks.front().operators.emplace_back();
+  table.kind = OperatorKind::rotary_table;
+  table.name = "model.rotary_emb_local";
+  table.outputs = {kLocalCos, kLocalSin};
+}
+
 Graph gemma_ends(ConfigReader& config, const SampleShape& sample, const Gemma& gemma,
                  const std::function<void(Graph&)>& add_middle) {
   Graph graph = start_graph(config, gemma.sizes, sample);
@@ -64,6 +84,7 @@ Graph gemma_ends(ConfigReader& config, const SampleShape& sample, const Gemma& g
                     .scale = std::sqrt(static_cast<double>(gemma.sizes.hidden)),
                     .rotary_dims = gemma.sizes.head_dim,
                     .rotary_name = "model.rotary_emb"});
+  if (gemma.local_tables) add_local_tables(graph, gemma.sizes.head_dim);
   add_middle(graph);
   add_head(graph, gemma.sizes,
            {.norm = HeadOptions::Norm::rms_unit_offset,
@@ -120,6 +141,32 @@ Graph build_gemma2(ConfigReader& config, const SampleShape& sample) {
       config.real({"final_logit_softcapping"}, logits_capped ? 30.0 : 0.0, 0.0, kLargestCap);
   const std::vector<int> kinds =
       window_kinds(config, gemma.sizes.layers, [](std::int64_t layer) { return layer % 2 == 0; });
+  return gemma_ends(config, sample, gemma, [&](Graph& graph) {
+    add_layers(graph, kinds, [&](int kind) { return gemma2_layer(graph, gemma, kind); });
+  });
+}
+
+Graph build_gemma3_text(ConfigReader& config, const SampleShape& sample) {
+  Gemma gemma = read_gemma(config,
+                           {.vocabulary = 262208,
+                            .hidden = 2304,
+                            .layers = 26,
+                            .heads = 8,
+                            .kv_heads = 4,
+                            .head_dim = 256,
+                            .max_sequence = 131072,
+                            .tied = true},
+                           9216);
+  gemma.mlp.activation =
+      config.activation({"hidden_activation", "hidden_act"}, "gelu_pytorch_tanh");
+  gemma.window = config.whole({"sliding_window"}, 4096, kWindowLimits);
+  gemma.attention.qk_norm = QkNorm::rms_per_head_offset;
+  gemma.attention.shape.softcap = config.real({"attn_logit_softcapping"}, 0.0, 0.0, kLargestCap);
+  gemma.final_softcap = config.real({"final_logit_softcapping"}, 0.0, 0.0, kLargestCap);
+  gemma.local_tables = true;
+  const std::int64_t pattern = config.whole({"sliding_window_pattern"}, 6, kLayerLimits);
+  const std::vector<int> kinds = window_kinds(
+      config, gemma.sizes.layers, [&](std::int64_t layer) { return (layer + 1) % pattern != 0; });
   return gemma_ends(config, sample, gemma, [&](Graph& graph) {
     add_layers(graph, kinds, [&](int kind) { return gemma2_layer(graph, gemma, kind); });
   });

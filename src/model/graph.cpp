@@ -38,6 +38,18 @@ Flops attention_flops(const Operator& op, const Block& block, const Graph& graph
   return Flops(2.0 * rows * static_cast<double>(query.at(3) + value) * pairs);
 }
 
+// Keys and values are of the memory too, the distances' keys of one sample, and scores come twice.
+Flops recurrent_flops(const Operator& op, const Block& block, const Graph& graph) {
+  const Shape& stream = shape_of(op.inputs.front(), block, graph);
+  const Shape& out = shape_of(op.outputs.front(), block, graph);
+  const auto batch = static_cast<double>(stream.at(0));
+  const auto hidden = static_cast<double>(stream.at(2));
+  const auto inner = static_cast<double>(out.at(2));
+  const auto keys = static_cast<double>(shape_of(op.inputs.at(2), block, graph).front());
+  const double projected = 2.0 * keys * hidden * inner * (3.0 * batch + 1.0);
+  return Flops(projected + 6.0 * batch * static_cast<double>(stream.at(1)) * keys * inner);
+}
+
 // Every element of the result is a sum over the channels of its group and the kernel's window.
 Flops conv_flops(const Operator& op, const Block& block, const Graph& graph) {
   const Shape& out = shape_of(op.outputs.front(), block, graph);
@@ -113,6 +125,7 @@ Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) 
   switch (op.kind) {
     case OperatorKind::linear: return linear_flops(op, block, graph);
     case OperatorKind::attention: return attention_flops(op, block, graph);
+    case OperatorKind::recurrent_attention: return recurrent_flops(op, block, graph);
     case OperatorKind::conv: return conv_flops(op, block, graph);
     case OperatorKind::pairwise_products: {  // every vector with every one, as one product of
                                              // matrices

@@ -106,6 +106,16 @@ enum class OperatorKind {
   concatenate,          // in: a [B,C,h,w], b [B,D,h,w]; out: [B,C+D,h,w]
   timestep_embedding,   // in: time steps [B]; out: sines and cosines [B,C]
 
+  // Encoder-decoders. A tensor that the encoder makes for all blocks of the decoder is shared; its
+  // gradient is the sum of theirs.
+  relative_bias,  // no input; weight [buckets,n], or none: zeros; out: [1,n,Q,K], of each distance
+  add_buffer,     // in: x; out: x + a buffer of x's last dimension
+
+  // Transformer-XL. in: x [B,S,H], memory [B,M,H] of the step before, distances [M+S,H] (sines);
+  // weights: of q, k and v together [3*n*d,H], of the distances [n*d,H], two biases [n,d];
+  // out: [B,S,n*d]
+  recurrent_attention,
+
   // Mixture of experts: T tokens choose k of E experts.
   router,             // in: [B,S,H]; weight [E,H]; out: weights [T,k], experts [T,k] (index)
   expert_assignment,  // in: experts [T,k]; out: for each expert its slots and tokens [n] (index)
@@ -141,6 +151,7 @@ enum class ActivationKind {
   silu,
   relu,
   tanh,
+  sigmoid,
   squared_relu  // relu(x)^2
 };
 
@@ -170,6 +181,26 @@ struct AttentionShape {
   bool padding_mask = false;  // eager code adds a mask of padded tokens, the fourth input
   // The eager code casts the probabilities back before their dropout (not BERT's).
   bool casts_probabilities = true;
+  // T5: no other code than the model's own; scores are not scaled, take a learned bias (the fourth
+  // input, [B,n,Q,K]) in place and are widened by a copy of their own.
+  bool learned_bias = false;
+  bool scales_queries = false;  // the eager code scales queries, not scores (BART)
+  // returns_cache, but not where layers run again in backward (T5).
+  bool drops_cache_recomputing = false;
+};
+
+// How a router turns logits [T,E] into the weights of the k chosen.
+enum class Routing {
+  softmax_normalised,  // softmax over all, the chosen ones divided by their sum (Mixtral)
+  softmax,             // softmax over all, as they are (OLMoE, DeepSeek-V2)
+  softmax_of_chosen,   // the chosen logits, then their softmax (Granite, gpt-oss)
+  sigmoid_normalised   // sigmoid of all, chosen with a correction and by groups (DeepSeek-V3)
+};
+
+// The model's own code of the experts.
+enum class ExpertCode {
+  loop,      // each expert gathers its tokens and adds its results back by index
+  parallel,  // tokens sorted by expert, split, multiplied, joined (Granite's ParallelExperts)
 };
 
 // Experts of a layer. Tokens are taken as spread evenly: n of an expert is T*k/E.
@@ -177,6 +208,10 @@ struct MixtureShape {
   std::int64_t experts = 0;
   std::int64_t chosen = 0;        // k, of each token
   std::int64_t intermediate = 0;  // feed-forward width of one expert
+  Routing routing = Routing::softmax_normalised;
+  ExpertCode code = ExpertCode::loop;
+  double weight_scale = 0.0;  // the weights times this (DeepSeek's routed_scaling_factor); 0: none
+  bool wide_router = false;   // logits in fp32: input and matrix are widened (DeepSeek)
   // Set by `step` (expert_parallel.h): ranks that the experts are spread over, and ranks that split
   // each expert's features. The block then holds 1/ranks of the experts.
   std::int64_t ranks = 1, feature_ranks = 1;
@@ -195,8 +230,10 @@ struct Operator {
   std::int64_t rotary_dims = 0;  // rotary, latent_heads: dimensions of a head that turn
   bool unit_offset = false;      // rms_norm: multiplies by (1 + weight)
   bool scales_wide = false;      // rms_norm: multiplies by the weight in fp32, then casts back
-  bool wide_tables = false;      // rotary, rotary_table: fp32 tables, what turned is cast back
-  bool joins_rest = false;       // rotary: joined with what does not turn, though nothing is left
+  // rms_norm: the input in its own type times the fp32 root, then the weight's type (T5).
+  bool keeps_narrow = false;
+  bool wide_tables = false;  // rotary, rotary_table: fp32 tables, what turned is cast back
+  bool joins_rest = false;   // rotary: joined with what does not turn, though nothing is left
   // split: the parts behind the first are taken by index, into tensors of their own.
   bool gathers_parts = false;
   bool fused_gate_up = false;  // gated_, bias_activation: one input holds both
@@ -240,8 +277,9 @@ struct Segment {
 struct Graph {
   std::string name;
   std::string model_type;
-  std::int64_t batch = 1;     // samples in the micro-batch
-  std::int64_t sequence = 1;  // tokens per sample
+  std::int64_t batch = 1;             // samples in the micro-batch
+  std::int64_t sequence = 1;          // tokens per sample
+  std::int64_t decoder_sequence = 0;  // of an encoder-decoder's decoder; 0: no such model
   std::int64_t vocabulary = 0;
   std::int64_t hidden = 0;
   std::int64_t layers = 0;

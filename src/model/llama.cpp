@@ -5,8 +5,7 @@
 #include <algorithm>
 #include <limits>
 
-#include "model/decoder_parts.h"
-#include "model/family.h"
+#include "model/llama_parts.h"
 
 namespace steelyard::model {
 
@@ -14,19 +13,25 @@ namespace {
 
 constexpr double kAnyReal = std::numeric_limits<double>::max();
 
-struct LlamaLike {
-  Sizes sizes;
-  AttentionPart attention;
-  MlpPart mlp;
-  std::int64_t window = 0;  // of layers of kind 1
-  std::optional<double> embedding_multiplier;
-  std::optional<double> residual_multiplier;
-  std::optional<double> logits_multiplier;
-};
+// Qwen2MoeSparseMoeBlock.forward: the experts, then one that all tokens pass, behind a gate of each
+// token.
+TensorRef add_experts(BlockBuilder& block, TensorRef x, const LlamaLike& llama) {
+  const MixturePart& mixture = *llama.mixture;
+  const TensorRef routed = add_mixture(block, x, mixture);
+  if (llama.shared_intermediate == 0) return routed;
+  MlpPart shared = llama.mlp;
+  shared.module = mixture.module + ".shared_expert";
+  shared.intermediate = llama.shared_intermediate;
+  const TensorRef own = add_gated_mlp(block, x, shared);
+  const std::string gate_name = shared.module + "_gate";
+  const TensorRef gate = block.linear(gate_name, x, 1);
+  const TensorRef h = block.token_gate(gate_name + ".sigmoid", gate, own, ActivationKind::sigmoid);
+  return block.add(mixture.module + ".add_shared", routed, h);
+}
 
 Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
   AttentionPart attention = llama.attention;
-  attention.shape.window = kind == 1 ? llama.window : 0;
+  attention.shape.window = (kind & kWindowed) != 0 ? llama.window : 0;
   const std::optional<double>& scale = llama.residual_multiplier;
   BlockBuilder block(graph, "model.layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, llama.sizes.hidden});
@@ -35,10 +40,13 @@ Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
   if (scale) h = block.scale("residual_multiplier_attention", h, *scale);
   const TensorRef middle = block.add("residual_attention", x, h);
   h = block.rms_norm("post_attention_layernorm", middle);
-  h = add_gated_mlp(block, h, llama.mlp);
+  h = llama.mixture && (kind & kDense) == 0 ? add_experts(block, h, llama)
+                                            : add_gated_mlp(block, h, llama.mlp);
   if (scale) h = block.scale("residual_multiplier_mlp", h, *scale);
   return block.finish(block.add("residual_mlp", middle, h));
 }
+
+}  // namespace
 
 Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaLike& llama,
                    const std::vector<int>& kinds) {
@@ -56,9 +64,8 @@ Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaL
   return graph;
 }
 
-// The keys that all of them share.
-LlamaLike read_common(ConfigReader& config, const SizeDefaults& defaults,
-                      std::int64_t default_intermediate) {
+LlamaLike read_llama(ConfigReader& config, const SizeDefaults& defaults,
+                     std::int64_t default_intermediate) {
   LlamaLike llama;
   llama.sizes = read_sizes(config, defaults);
   llama.attention = attention_part(llama.sizes);
@@ -68,11 +75,14 @@ LlamaLike read_common(ConfigReader& config, const SizeDefaults& defaults,
   return llama;
 }
 
+namespace {
+
 std::vector<int> all_of(int kind, std::int64_t layers) {
   return std::vector<int>(static_cast<std::size_t>(layers), kind);
 }
 
-// Qwen2 and Qwen3: with use_sliding_window the layers from max_window_layers on have a window.
+}  // namespace
+
 std::vector<int> qwen_windows(ConfigReader& config, LlamaLike& llama) {
   const bool used = config.flag({"use_sliding_window"}, false);
   llama.window = config.whole({"sliding_window"}, 4096, kWindowLimits);
@@ -82,19 +92,17 @@ std::vector<int> qwen_windows(ConfigReader& config, LlamaLike& llama) {
                       [&](std::int64_t layer) { return used && layer >= first; });
 }
 
-}  // namespace
-
 Graph build_llama(ConfigReader& config, const SampleShape& sample) {
-  LlamaLike llama = read_common(config,
-                                {.vocabulary = 32000,
-                                 .hidden = 4096,
-                                 .layers = 32,
-                                 .heads = 32,
-                                 .kv_heads = {},
-                                 .head_dim = {},
-                                 .max_sequence = 2048,
-                                 .tied = false},
-                                11008);
+  LlamaLike llama = read_llama(config,
+                               {.vocabulary = 32000,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 32,
+                                .kv_heads = {},
+                                .head_dim = {},
+                                .max_sequence = 2048,
+                                .tied = false},
+                               11008);
   const bool bias = config.flag({"attention_bias"}, false);
   llama.attention.qkv_bias = bias;
   llama.attention.out_bias = bias;
@@ -103,16 +111,16 @@ Graph build_llama(ConfigReader& config, const SampleShape& sample) {
 }
 
 Graph build_mistral(ConfigReader& config, const SampleShape& sample) {
-  LlamaLike llama = read_common(config,
-                                {.vocabulary = 32000,
-                                 .hidden = 4096,
-                                 .layers = 32,
-                                 .heads = 32,
-                                 .kv_heads = 8,
-                                 .head_dim = {},
-                                 .max_sequence = 131072,
-                                 .tied = false},
-                                14336);
+  LlamaLike llama = read_llama(config,
+                               {.vocabulary = 32000,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 32,
+                                .kv_heads = 8,
+                                .head_dim = {},
+                                .max_sequence = 131072,
+                                .tied = false},
+                               14336);
   llama.attention.shape.repeats_for_flash = true;
   // Absent takes the class's 4096, null (from v0.2 on) means none.
   const bool windowed = !config.is_null("sliding_window");
@@ -121,16 +129,16 @@ Graph build_mistral(ConfigReader& config, const SampleShape& sample) {
 }
 
 Graph build_qwen2(ConfigReader& config, const SampleShape& sample) {
-  LlamaLike llama = read_common(config,
-                                {.vocabulary = 151936,
-                                 .hidden = 4096,
-                                 .layers = 32,
-                                 .heads = 32,
-                                 .kv_heads = 32,
-                                 .head_dim = {},
-                                 .max_sequence = 32768,
-                                 .tied = false},
-                                22016);
+  LlamaLike llama = read_llama(config,
+                               {.vocabulary = 151936,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 32,
+                                .kv_heads = 32,
+                                .head_dim = {},
+                                .max_sequence = 32768,
+                                .tied = false},
+                               22016);
   llama.attention.qkv_bias = true;
   llama.attention.shape.repeats_for_flash = true;
   const std::vector<int> kinds = qwen_windows(config, llama);
@@ -138,16 +146,16 @@ Graph build_qwen2(ConfigReader& config, const SampleShape& sample) {
 }
 
 Graph build_qwen3(ConfigReader& config, const SampleShape& sample) {
-  LlamaLike llama = read_common(config,
-                                {.vocabulary = 151936,
-                                 .hidden = 4096,
-                                 .layers = 32,
-                                 .heads = 32,
-                                 .kv_heads = 32,
-                                 .head_dim = 128,
-                                 .max_sequence = 32768,
-                                 .tied = false},
-                                22016);
+  LlamaLike llama = read_llama(config,
+                               {.vocabulary = 151936,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 32,
+                                .kv_heads = 32,
+                                .head_dim = 128,
+                                .max_sequence = 32768,
+                                .tied = false},
+                               22016);
   const bool bias = config.flag({"attention_bias"}, false);
   llama.attention.qkv_bias = bias;
   llama.attention.out_bias = bias;
@@ -157,16 +165,16 @@ Graph build_qwen3(ConfigReader& config, const SampleShape& sample) {
 }
 
 Graph build_granite(ConfigReader& config, const SampleShape& sample) {
-  LlamaLike llama = read_common(config,
-                                {.vocabulary = 32000,
-                                 .hidden = 4096,
-                                 .layers = 32,
-                                 .heads = 32,
-                                 .kv_heads = {},
-                                 .head_dim = {},
-                                 .max_sequence = 2048,
-                                 .tied = false},
-                                11008);
+  LlamaLike llama = read_llama(config,
+                               {.vocabulary = 32000,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 32,
+                                .kv_heads = {},
+                                .head_dim = {},
+                                .max_sequence = 2048,
+                                .tied = false},
+                               11008);
   const bool bias = config.flag({"attention_bias"}, false);
   llama.attention.qkv_bias = bias;
   llama.attention.out_bias = bias;

@@ -6,11 +6,14 @@
 namespace steelyard::model {
 
 TensorRef add_mixture(BlockBuilder& block, TensorRef x, const MixturePart& part) {
-  const auto [weights, chosen] = block.router(part.module + ".gate", x, part.shape);
+  const auto [weights, chosen] = block.router(part.module + "." + part.router, x, part.shape);
+  if (part.shape.code == ExpertCode::parallel) {
+    return block.parallel_experts(part.module, x, weights, chosen, part.shape, part.activation);
+  }
   const std::vector<TensorRef> assignment =
       block.expert_assignment(part.module + ".assignment", chosen, part.shape);
   return block.experts(part.module + ".experts", x, weights, assignment, part.shape,
-                       part.activation);
+                       part.activation, part.names);
 }
 
 namespace {

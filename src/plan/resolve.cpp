@@ -126,6 +126,26 @@ Result<void> resolve_sharding(Job& job) {
   return {};
 }
 
+// Batches filled to a number of tokens: as many samples of the job's length (the model's longest
+// where none is given: the batch that sets the peak) as fit, at least one.
+Result<void> resolve_tokens_per_batch(Job& job, const facts::ModelSource& model) {
+  facts::TrainKeys& train = job.train;
+  if (!train.tokens_per_batch) return {};
+  const auto said = job.origins.find("train.micro_batch");
+  const bool derived = said != job.origins.end() && said->second.origin != Origin::job;
+  if (train.micro_batch && !derived) {
+    return fail(impossible("train.tokens_per_batch", std::to_string(*train.tokens_per_batch),
+                           "one of train.micro_batch and train.tokens_per_batch",
+                           "samples or tokens say how large a batch is, not both"));
+  }
+  STEELYARD_TRY(graph, model::build(model, sample_shape(job, 1)));
+  const double length = train.sequence_length_mean.value_or(static_cast<double>(graph.sequence));
+  const double samples = static_cast<double>(*train.tokens_per_batch) / length;
+  train.micro_batch = std::max<std::int64_t>(1, static_cast<std::int64_t>(samples));
+  job.origins["train.micro_batch"] = {Origin::model, {}};
+  return {};
+}
+
 // Every rank of a context group holds the same number of tokens.
 Result<void> resolve_tokens(Job& job, std::int64_t sequence) {
   fill(job, job.train.sequence_length, "train.sequence_length", sequence, Origin::model);
@@ -308,6 +328,7 @@ model::SampleShape sample_shape(const Job& job, std::int64_t batch) {
   model::SampleShape shape;
   shape.batch = batch;
   shape.sequence = job.train.sequence_length.value_or(0);
+  shape.decoder_sequence = job.train.decoder_sequence_length.value_or(0);
   if (job.train.image_size.size() == 2) {
     shape.height = job.train.image_size[0];
     shape.width = job.train.image_size[1];
@@ -319,6 +340,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
                     const facts::FrameworkProfile& framework) {
   STEELYARD_CHECK(resolve_ranks(job, machine));
   STEELYARD_CHECK(resolve_sharding(job));
+  STEELYARD_CHECK(resolve_tokens_per_batch(job, model));
   STEELYARD_CHECK(resolve_batch(job));
   resolve_adapters(job, framework);
   resolve_kernels(job, framework);

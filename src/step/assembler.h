@@ -21,7 +21,7 @@
 
 namespace steelyard::step {
 
-// Not the embedding, nor the head.
+// Not the embedding, nor the head, nor what lies between an encoder and its decoder.
 [[nodiscard]] bool is_layer(const model::Block& block);
 
 class Assembler {

@@ -7,6 +7,7 @@
 #include "step/fused_operators.h"
 #include "step/partial_recompute.h"
 #include "step/primitives.h"
+#include "step/primitives_image.h"
 
 namespace steelyard::step {
 
@@ -45,7 +46,10 @@ Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, std::i
     scores = tanh(tape, std::move(scores));
     scores = mul_constant(tape, std::move(scores));
   }
-  if (shape.causal && shape.masks_by_where) {
+  if (shape.learned_bias) {
+    scores = add_in_place(tape, std::move(scores), call.inputs[3]);
+    scores = to(tape, std::move(scores), DType::fp32);  // scores.float()
+  } else if (shape.causal && shape.masks_by_where) {
     // torch.full([], finfo.min, device=...): a tensor of one element
     const Tensor least = tape.allocate(1, scores.dtype, "full");
     scores = where(tape, call.mask, std::move(scores));
@@ -54,12 +58,13 @@ Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, std::i
   } else if (shape.padding_mask) {
     scores = add(tape, std::move(scores), call.inputs[3]);
   }
-  const bool wide = shape.softmax_in_fp32 || tape.arithmetic().autocast;
+  const bool wide = shape.softmax_in_fp32 || shape.learned_bias || tape.arithmetic().autocast;
   const DType softmax_type = wide ? DType::fp32 : scores.dtype;
   // attn_weights = softmax(attn_weights, ...).to(...): bound again when all of it is done.
   Tensor weights = softmax(tape, scores, softmax_type, keys);
   if (shape.casts_probabilities) {
-    weights = to(tape, std::move(weights), shape.softmax_in_fp32 ? query_type : value_type);
+    weights = to(tape, std::move(weights),
+                 shape.softmax_in_fp32 || shape.learned_bias ? query_type : value_type);
   }
   scores = Tensor();
   if (call.variables != nullptr) call.variables->push_back(weights);
@@ -73,9 +78,13 @@ Tensor eager_attention(Tape& tape, const OperatorCall& call, const AttentionDims
   const DType query_type = heads.q.dtype;
   const DType value_type = heads.v.dtype;
   const bool one = dims.samples == 1;
+  const model::AttentionShape& shape = call.op->attention;
+  if (shape.scales_queries) heads.q = mul_constant(tape, std::move(heads.q));
   Tensor scores = matmul(tape, heads.q, heads.k, batch, dims.queries, dims.keys, dims.head_dim,
                          {.second_transposed = true, .one_sample = one});
-  scores = mul_constant(tape, std::move(scores));  // / sqrt(d)
+  if (!shape.scales_queries && !shape.learned_bias) {
+    scores = mul_constant(tape, std::move(scores));  // / sqrt(d)
+  }
   Tensor weights = probabilities(tape, call, std::move(scores), dims.keys, query_type, value_type);
   Tensor y = matmul(tape, std::move(weights), heads.v, batch, dims.queries, dims.values(),
                     dims.keys, {.result_transposed = true, .one_sample = one});
@@ -99,8 +108,13 @@ Tensor math_attention(Tape& tape, const AttentionDims& dims, Heads heads) {
   return contiguous(tape, view(std::move(y), false));
 }
 
+// The products and the softmax written out, not a kernel.
+bool runs_own_code(const OperatorCall& call) {
+  return call.variants->attention == AttentionKernel::math || call.op->attention.learned_bias;
+}
+
 bool repeats_keys(const OperatorCall& call) {
-  if (call.variants->attention == AttentionKernel::math) return true;
+  if (runs_own_code(call)) return true;
   switch (call.variants->key_value_repeat) {
     case KeyValueRepeat::repeat: return true;
     case KeyValueRepeat::grouped: return false;
@@ -120,7 +134,8 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
     heads.v = view(heads.v, true);
   }
   const std::int64_t times = dims.heads / dims.kv_heads;
-  const bool math = call.variants->attention == AttentionKernel::math;
+  const bool math = runs_own_code(call);
+  if (call.op->attention.learned_bias) return eager_attention(tape, call, dims, std::move(heads));
   if (times > 1 && repeats_keys(call)) {
     heads.k = repeat(tape, std::move(heads.k), times);
     heads.v = repeat(tape, std::move(heads.v), times);

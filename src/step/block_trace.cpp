@@ -90,6 +90,7 @@ class BlockRun {
   std::vector<Tensor> kept_;           // until the backward pass of the model ends
   std::vector<Tensor> cache_;          // until the model returns; Assembler::add_captures
   Tensor input_gradient_;
+  std::vector<Root> made_;  // for all blocks, and their gradients
   std::set<const model::Operator*> activated_;
   PartialRuns runs_;
   bool again_ = false;                 // the whole block runs forward again before its backward
@@ -220,9 +221,9 @@ Tensor BlockRun::forward(const Tensor& input) {
 
 // past_key_values: views of the projections, held by the model's outputs.
 void BlockRun::hold_cache(const model::Operator& op) {
+  if (op.attention.drops_cache_recomputing && again_) return;
   std::vector<Tensor>& holder = options_.variants.keeps_logits ? held_ : cache_;
-  holder.push_back(tensor_of(op.inputs[1]));
-  holder.push_back(tensor_of(op.inputs[2]));
+  for (const std::size_t i : {1, 2}) holder.push_back(tensor_of(op.inputs[i]));
 }
 
 // A function's variables are bound again while its statements run.
@@ -293,15 +294,17 @@ Tensor BlockRun::input_tensor(bool first) {
 
 // Something behind the output wants a gradient: backward passes through.
 bool BlockRun::trains(const Tensor& input) const {
-  return (input && input.requires_grad) ||
-         std::any_of(weights_.begin(), weights_.end(),
-                     [](const Tensor& weight) { return weight.requires_grad; });
+  return any_wants({input}) || any_wants(lent_) || any_wants(weights_);
 }
 
 // The first gradient of a leaf is taken over without a copy, later ones are added to it: to a view
 // (Tensor::view) as a new tensor, once.
 void BlockRun::collect_gradients() {
   tape_.leaf_gradient = [this](std::int32_t leaf, Tensor gradient) {
+    if (leaf >= kSharedLeaf) {
+      trace_.backward.push_back(summed(tape_, shared_, leaf, std::move(gradient)));
+      return;
+    }
     const auto index = static_cast<std::size_t>(leaf);
     const bool again = trace_.gradients[index] >= 0;
     const bool graded = options_.graded.contains(block_.weights[index].name);
@@ -360,7 +363,7 @@ void BlockRun::backward(Tensor& input, Tensor output, bool last) {
   Tensor gradient;
   if (last) {
     gradient = tape_.allocate(1, output.dtype, "ones_like");
-  } else {
+  } else if (trace_.output_requires_grad) {
     gradient = tape_.adopted(output, "output_gradient", VramCategory::temporaries);
     trace_.backward.push_back({EventKind::adopt, gradient.storage->slot});
   }
@@ -381,10 +384,10 @@ void BlockRun::backward(Tensor& input, Tensor output, bool last) {
   output = Tensor();
   // loss.backward() holds the gradient of the loss until it returns, CheckpointFunction.backward
   // the arguments it was called with.
-  if (options_.keeps_gradient) kept_.push_back(gradient);
-  if (last) kept_.push_back(gradient);
+  if (options_.keeps_gradient || last) kept_.push_back(gradient);
   const Tensor held = held_output ? gradient : Tensor();
-  tape_.run_backward(root, std::move(gradient));
+  if (gradient) made_.emplace_back(std::move(root), std::move(gradient));
+  tape_.run_backward(std::exchange(made_, {}));
   if (!again_ || options_.tape.compiled || options_.variants.checkpoint == Checkpoint::reentrant) {
     return;
   }
@@ -427,8 +430,9 @@ BlockTrace BlockRun::run(bool first, bool last) {
   const bool has_output = static_cast<bool>(output);
   tape_.set_cache(CacheMode::off);
   if (has_output) tape_.materialise(output);
-  trace_.output_requires_grad = trains(input) || options_.output_made_leaf;
-  if (!again_) trace_.saved = saved_storages(output.node, borrowed_);
+  const bool tracked = again_ || !has_output ? trains(input) : output.requires_grad;
+  trace_.output_requires_grad = tracked || options_.output_made_leaf;
+  if (!again_) trace_.saved = saved_storages(nodes_behind(output, shared_), borrowed_);
   if (last) {
     held_.push_back(output);  // `loss` lives until the step ends
   } else if (output) {
@@ -450,7 +454,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   }
   tape_.drain_stash();
   trace_.offloaded = tape_.offloaded_bytes();
-  share_made(tape_, shared_);
+  made_ = share_made(tape_, shared_);
   // The caller's variables hold them until the model's forward() returns; a checkpoint holds its
   // arguments until its backward pass is through.
   if (!again_) let_go_of_shared();
@@ -459,7 +463,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   cache_.clear();
   tape_.clear_casts();
 
-  if (has_output && trace_.output_requires_grad) backward(input, root, last);
+  if (has_output && (trace_.output_requires_grad || !made_.empty())) backward(input, root, last);
   tape_.record_to(trace_.backward);
   if (options_.keeps_input && input.storage) kept_.push_back(input);
   input = Tensor();
@@ -476,11 +480,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.end_of_step);
   held_.clear();
   weights_.clear();
-  for (const auto* events : {&trace_.forward, &trace_.backward}) {
-    trace_.kernels += std::count_if(events->begin(), events->end(), [](const Event& event) {
-      return event.kind == EventKind::work;
-    });
-  }
+  trace_.kernels = kernels_in(trace_);
   return std::move(trace_);
 }
 

@@ -68,6 +68,8 @@ struct SharedTensors {
   Tensor labels;                    // of the batch: exist before the step
   Tensor mask;                      // of math attention
   std::vector<std::int32_t> slots;  // of the tensors made in the step
+  // By index: the slot that all blocks' gradients of the tensor are summed in; -1: none wanted.
+  std::vector<std::int32_t> gradients;
 };
 
 struct SavedStorage {

@@ -7,10 +7,12 @@ namespace steelyard::step {
 
 namespace {
 
-// "self_attn" of "self_attn.q_proj".
+// "self_attn" of "self_attn.q_proj", "layer.0" of "layer.0.SelfAttention.q" (T5).
 std::string_view module_of(const model::Operator& op) {
   const std::string_view name = op.name;
-  return name.substr(0, name.find('.'));
+  const std::size_t end = name.find('.');
+  const bool numbered = end + 1 < name.size() && name[end + 1] >= '0' && name[end + 1] <= '9';
+  return name.substr(0, end != std::string_view::npos && numbered ? name.find('.', end + 1) : end);
 }
 
 // The last operator of the run of operators of one module that `index` lies in.

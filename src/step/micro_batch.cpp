@@ -28,6 +28,28 @@ void append(std::vector<Event>& to, const std::vector<Event>& from) {
   to.insert(to.end(), from.begin(), from.end());
 }
 
+// Weights of the block whose storage a later one uses as well: that one's backward pass comes
+// first.
+std::set<std::string, std::less<>> graded_before(const model::Graph& graph,
+                                                 const model::Block& block) {
+  std::set<std::string, std::less<>> owners, graded;
+  bool later = false;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& other : segment.blocks) {
+      for (const model::Weight& weight : other.weights) {
+        if (later && !weight.tied_to.empty()) owners.insert(weight.tied_to);
+      }
+      later |= &other == &block;
+    }
+  }
+  for (const model::Weight& weight : block.weights) {
+    if (owners.contains(weight.tied_to.empty() ? weight.name : weight.tied_to)) {
+      graded.insert(weight.name);
+    }
+  }
+  return graded;
+}
+
 // Embedding, head and loss, which are no layers.
 bool compiles_ends(const Variants& variants) {
   return variants.compiles == CompileScope::everything ||
@@ -62,19 +84,13 @@ BlockOptions Assembler::block_options() const {
   options.gradients_exist =
       !profile_.gradients_set_to_none && whole_gradients && !layout_.on_host.gradients;
   options.accumulates = micro_batches() > 1 && whole_gradients;
-  for (const model::Segment& segment : graph_.segments) {
-    for (const model::Block& block : segment.blocks) {
-      for (const model::Weight& weight : block.weights) {
-        if (!weight.tied_to.empty()) options.graded.insert(weight.tied_to);
-      }
-    }
-  }
   return options;
 }
 
 // Layers by what is recomputed of them; embedding and head stand for themselves.
 std::vector<LayerRun> Assembler::layer_runs(const model::Segment& segment, bool last) {
-  if (segment.blocks.front().input.index >= 0 && !last) return recompute_plan_.runs_of(segment);
+  const model::Block& front = segment.blocks.front();
+  if (front.input.index >= 0 && is_layer(front) && !last) return recompute_plan_.runs_of(segment);
   LayerRun run{segment.repeat, {}};
   for (const model::Block& block : segment.blocks) run.parts.push_back({&block});
   return {run};
@@ -89,7 +105,8 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     const bool first = block.input.index < 0;
     Unit unit;
     unit.block = &block;
-    unit.layer = !first && !last;
+    unit.layer = !first && !last && is_layer(block);
+    options.graded = graded_before(graph_, block);
     options.recompute = part.recompute;
     options.tape.arithmetic.fp8 = is_fp8_block(block) ? layout_.arithmetic.fp8 : Fp8();
     options.tape.compiled = job_.train.compile && (unit.layer || compiles_ends(variants_));

@@ -13,6 +13,7 @@
 #include "step/primitives.h"
 #include "step/primitives_fused.h"
 #include "step/primitives_image.h"
+#include "step/recurrent_attention.h"
 #include "step/token_order.h"
 
 namespace steelyard::step {
@@ -32,6 +33,10 @@ Tensor rms_norm(Tape& tape, const OperatorCall& call) {
   const DType before = x.dtype;
   Tensor wide = to(tape, x, DType::fp32);
   Tensor variance = mean(tape, pow(tape, wide), last);
+  if (call.op->keeps_narrow) {  // T5LayerNorm.forward
+    wide = mul(tape, x, rsqrt(tape, add_constant(tape, variance)));
+    return mul(tape, weight, to(tape, std::move(wide), weight.dtype));
+  }
   wide = mul(tape, wide, rsqrt(tape, add_constant(tape, variance)));
   // Olmo2RMSNorm.forward: (weight * hidden_states).to(input_dtype)
   if (call.op->scales_wide) return to(tape, mul(tape, weight, wide), before);
@@ -99,6 +104,16 @@ Tensor broadcast_operand(Tape& tape, const OperatorCall& call) {
   return b;
 }
 
+// Both operands may be stretched: [1,n,Q,K] + [B,1,Q,K].
+Tensor sum_of(Tape& tape, const OperatorCall& call) {
+  const std::int64_t numel = model::elements(call.output_shapes[0]);
+  const Tensor& a = call.inputs[0];
+  if (numel == a.numel || numel == call.inputs[1].numel) {
+    return add(tape, a, broadcast_operand(tape, call));
+  }
+  return add(tape, expand(tape, a, numel / a.numel), call.inputs[1]);
+}
+
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
   std::vector<Tensor> tables;
   const DType own =
@@ -153,6 +168,7 @@ Tensor activation(Tape& tape, ActivationKind kind, Tensor x) {
     case ActivationKind::relu: return relu(tape, std::move(x));
     case ActivationKind::squared_relu: return pow(tape, relu(tape, std::move(x)));
     case ActivationKind::tanh: return tanh(tape, std::move(x));
+    case ActivationKind::sigmoid: return sigmoid(tape, std::move(x));
     case ActivationKind::quick_gelu: return mul(tape, x, sigmoid(tape, mul_constant(tape, x)));
     case ActivationKind::bloom_gelu:  // its autograd function saves x alone
       return gelu(tape, std::move(x));
@@ -204,6 +220,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::split: return split_parts(tape, call);
     case OperatorKind::heads: return {split_heads(tape, call.inputs[0], call.output_shapes[0][1])};
     case OperatorKind::latent_heads: return latent_heads(tape, call);
+    case OperatorKind::recurrent_attention: return {recurrent_attention(tape, call)};
     case OperatorKind::attention:
       return {call.recomputed ? recomputed_attention(tape, call) : attention(tape, call)};
     case OperatorKind::activation:
@@ -225,7 +242,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
                                call.variants->dropout ? op.probability : 0.0)};
     case OperatorKind::add:
       if (op.in_place) return {add_in_place(tape, call.inputs[0], call.inputs[1])};
-      return {add(tape, call.inputs[0], broadcast_operand(tape, call))};
+      return {sum_of(tape, call)};
     case OperatorKind::scale: return {mul_constant(tape, call.inputs[0])};
     case OperatorKind::dropout:
       return {dropout(tape, call.inputs[0], call.variants->dropout ? op.probability : 0.0)};

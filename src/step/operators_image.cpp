@@ -35,9 +35,12 @@ Tensor run_group_norm(Tape& tape, const OperatorCall& call) {
                     call.op->groups);
 }
 
-// (1.0 - mask.to(dtype)) * min, of [B,1,1,S]: no part of the autograd graph.
+// (1.0 - mask.to(dtype)) * min, of [B,1,1,S] or with a row per query: no part of the autograd
+// graph.
 Tensor padding_mask(Tape& tape, const OperatorCall& call) {
-  Tensor mask = to(tape, call.inputs[0], real_type(tape));
+  Tensor expanded = call.inputs[0];
+  expanded.numel = model::elements(call.output_shapes[0]);
+  Tensor mask = to(tape, std::move(expanded), real_type(tape));
   mask = add_constant(tape, std::move(mask));
   return mul_constant(tape, std::move(mask));
 }
@@ -68,11 +71,27 @@ Tensor timestep_embedding(Tape& tape, const OperatorCall& call) {
   return to(tape, std::move(both), real_type(tape));
 }
 
+// T5Attention.compute_bias: a table's rows by the bucket of each distance, heads first; without a
+// table torch.zeros of the scores' type.
+Tensor relative_bias(Tape& tape, const OperatorCall& call) {
+  const model::Shape& shape = call.output_shapes[0];
+  const std::int64_t pairs = checked_multiply(shape.at(2), shape.at(3));
+  if (call.weights.empty()) {
+    tape.begin_operation(OperationKind::other);
+    Tensor zeros =
+        tape.allocate(checked_multiply(pairs, shape.at(1)), tape.arithmetic().compute, "zeros");
+    tape.pointwise("zeros", bytes_of(zeros));
+    return zeros;
+  }
+  const Tensor buckets = tape.allocate(pairs, DType::int64, "relative_position_bucket");
+  return view(embedding(tape, buckets, call.weights[0], shape.at(1)), false);
+}
+
 }  // namespace
 
 std::vector<Tensor> run_image_operator(Tape& tape, const OperatorCall& call) {
   const model::Operator& op = *call.op;
-  const Tensor& x = call.inputs[0];
+  const Tensor x = call.inputs.empty() ? Tensor() : call.inputs[0];
   const auto numel = [&] { return model::elements(call.output_shapes[0]); };
   switch (op.kind) {
     case OperatorKind::padding_mask: return {padding_mask(tape, call)};
@@ -89,6 +108,8 @@ std::vector<Tensor> run_image_operator(Tape& tape, const OperatorCall& call) {
     case OperatorKind::global_average_pool: return {mean(tape, x, x.numel / numel())};
     case OperatorKind::upsample: return {upsample_nearest(tape, x, numel())};
     case OperatorKind::concatenate: return {cat(tape, x, call.inputs[1])};
+    case OperatorKind::relative_bias: return {relative_bias(tape, call)};
+    case OperatorKind::add_buffer: return {add_constant(tape, x)};
     case OperatorKind::timestep_embedding: return {timestep_embedding(tape, call)};
     default: return {};
   }

@@ -80,6 +80,7 @@ void Assembler::step_in_backward(Unit& unit) {
     const std::int32_t kept = kept_by(backward[i]);
     const auto& gradients = unit.trace.gradients;
     const auto at = std::find(gradients.begin(), gradients.end(), kept) - gradients.begin();
+    if (at == std::ssize(gradients)) continue;  // of a tensor that all blocks share
     const model::Weight& weight = unit.block->weights[static_cast<std::size_t>(at)];
     if (weight.tied_to.empty()) {
       step_and_free(events, weight, kept);

@@ -31,7 +31,7 @@ Bytes factored_bytes(const model::Weight& weight, DType state) {
 }  // namespace
 
 bool is_layer(const model::Block& block) {
-  return block.name != "embed" && block.name != "head";
+  return block.name != "embed" && block.name != "middle" && block.name != "head";
 }
 
 void Assembler::add_batch() {

@@ -20,11 +20,15 @@ void forget(std::vector<Event>& events, std::int32_t slot) {
   std::erase_if(events, [slot](const Event& event) { return releases(event, slot); });
 }
 
+// The first attention that reads a causal mask.
 const model::Operator* causal_attention(const model::Graph& graph) {
   for (const model::Segment& segment : graph.segments) {
     for (const model::Block& block : segment.blocks) {
       for (const model::Operator& op : block.operators) {
-        if (op.kind == model::OperatorKind::attention && op.attention.causal) return &op;
+        if (op.kind == model::OperatorKind::attention && op.attention.causal &&
+            !op.attention.learned_bias) {
+          return &op;
+        }
       }
     }
   }
@@ -42,11 +46,13 @@ void Assembler::make_mask(Chunk& chunk) {
   const model::Operator* op = causal_attention(graph_);
   if (op == nullptr) return;
   const DType dtype = op->attention.masks_by_where ? DType::boolean : layout_.used;
-  const std::int64_t numel = checked_multiply(graph_.sequence, graph_.sequence);
+  const std::int64_t tokens =
+      graph_.decoder_sequence > 0 ? graph_.decoder_sequence : graph_.sequence;
+  const std::int64_t numel = checked_multiply(tokens, tokens);
   const Bytes bytes = bytes_of(numel, dtype);
   chunk.mask_source = slot(bytes, VramCategory::temporaries, "ones");
-  chunk.mask = typed(slot(bytes, VramCategory::activations, "causal mask"), dtype,
-                     {graph_.sequence, graph_.sequence});
+  chunk.mask =
+      typed(slot(bytes, VramCategory::activations, "causal mask"), dtype, {tokens, tokens});
   program_.slots.back().shared = true;
   shared_.mask.storage = std::make_shared<Storage>();
   shared_.mask.storage->external = true;

@@ -96,19 +96,24 @@ Result<void> check_idle_keys(const facts::Job& job) {
 
 // Keys of other kinds of samples than text rows of one length.
 Result<void> check_samples(const facts::TrainKeys& train) {
-  if (train.tokens_per_batch) {
-    return fail(not_yet("train.tokens_per_batch", "a value", "train.micro_batch"));
-  }
-  if (train.decoder_sequence_length) {
-    return fail(not_yet("train.decoder_sequence_length", "a value", "train.sequence_length"));
-  }
-  if (train.sequence_length_mean) {
+  // A mean as long as the samples says that all are alike.
+  const auto length = static_cast<double>(train.sequence_length.value_or(0));
+  if (train.sequence_length_mean.value_or(length) != length) {
     return fail(not_yet("train.sequence_length_mean", "a value", "train.sequence_length"));
   }
   if (train.frames) {
     return fail(not_yet("train.frames", "a value", "no value: models here read text"));
   }
   return {};
+}
+
+// Of encoder-decoders alone.
+Result<void> check_decoder(const model::Graph& graph, const facts::TrainKeys& train) {
+  if (!train.decoder_sequence_length || graph.decoder_sequence > 0) return {};
+  return fail(misfit("train.decoder_sequence_length",
+                     std::to_string(*train.decoder_sequence_length),
+                     "no value: " + graph.model_type + " is no encoder-decoder",
+                     "train.sequence_length says how long a sample is"));
 }
 
 // Pictures may lie in memory as channels_last: the same bytes. A network that is one block has no
@@ -184,6 +189,9 @@ bool beyond_decoders(model::OperatorKind kind) {
     case OperatorKind::upsample:
     case OperatorKind::concatenate:
     case OperatorKind::embedding_tables:
+    case OperatorKind::relative_bias:
+    case OperatorKind::add_buffer:
+    case OperatorKind::recurrent_attention:
     case OperatorKind::timestep_embedding: return true;
     default: return model::is_loss(kind) && kind != OperatorKind::causal_lm_loss;
   }
@@ -218,6 +226,7 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   STEELYARD_CHECK(check_import(job));
   STEELYARD_CHECK(check_train(job.train));
   STEELYARD_CHECK(check_samples(job.train));
+  STEELYARD_CHECK(check_decoder(graph, job.train));
   STEELYARD_CHECK(check_pictures(graph, job.train));
   STEELYARD_CHECK(check_context(job));
   STEELYARD_CHECK(check_in_backward(job));

@@ -90,6 +90,33 @@ Event keeping(Program& program, std::int32_t fresh, std::int32_t kept) {
   return {EventKind::keep_gradient, static_cast<std::int32_t>(program.gradients.size()) - 1};
 }
 
+Event summed(Tape& tape, const SharedTensors& shared, std::int32_t leaf, Tensor gradient) {
+  const std::int32_t sum = shared.gradients[static_cast<std::size_t>(leaf - kSharedLeaf)];
+  tape.pointwise("add_gradients", 3 * bytes_of(gradient));
+  if (gradient.storage.use_count() > 1) return {EventKind::ensure, sum};
+  return keeping(tape.program(), tape.disown(gradient), sum);
+}
+
+bool any_wants(const std::vector<Tensor>& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const Tensor& tensor) { return tensor && tensor.requires_grad; });
+}
+
+std::int64_t kernels_in(const BlockTrace& trace) {
+  std::int64_t kernels = 0;
+  for (const auto* events : {&trace.forward, &trace.backward}) {
+    kernels += std::count_if(events->begin(), events->end(),
+                             [](const Event& event) { return event.kind == EventKind::work; });
+  }
+  return kernels;
+}
+
+std::vector<NodeRef> nodes_behind(const Tensor& output, const SharedTensors& shared) {
+  std::vector<NodeRef> nodes = {output.node};
+  for (const Tensor& tensor : shared.tensors) nodes.push_back(tensor.node);
+  return nodes;
+}
+
 Tensor sum_beside(Tape& tape, const Tensor& gradient) {
   Tensor sum = tape.adopted(gradient, "add_gradients", VramCategory::temporaries);
   sum.storage->pending = true;
@@ -97,11 +124,11 @@ Tensor sum_beside(Tape& tape, const Tensor& gradient) {
   return sum;
 }
 
-std::vector<SavedStorage> saved_storages(const NodeRef& root, const Storage* borrowed) {
+std::vector<SavedStorage> saved_storages(std::vector<NodeRef> roots, const Storage* borrowed) {
   Listing listing;
   listing.borrowed = borrowed;
   std::unordered_set<const Node*> visited;
-  std::vector<NodeRef> stack = {root};
+  std::vector<NodeRef> stack = std::move(roots);
   while (!stack.empty()) {
     const NodeRef node = stack.back();
     stack.pop_back();
@@ -143,9 +170,22 @@ Tensor lent(Tape& tape, const Tensor& shared) {
   return own;
 }
 
-void share_made(Tape& tape, SharedTensors& shared) {
-  for (Tensor& tensor : shared.tensors) {
+std::vector<Root> share_made(Tape& tape, SharedTensors& shared) {
+  std::vector<Root> roots;
+  shared.gradients.resize(shared.tensors.size(), -1);
+  for (std::size_t i = 0; i < shared.tensors.size(); ++i) {
+    Tensor& tensor = shared.tensors[i];
     if (!tensor || tensor.storage->external) continue;
+    if (tensor.requires_grad) {
+      Tensor root = tensor;
+      root.storage.reset();
+      Tensor sum = tape.adopted(tensor, "gradient of all blocks", VramCategory::temporaries);
+      tape.program().slots[static_cast<std::size_t>(sum.storage->slot)].shared = true;
+      shared.gradients[i] = sum.storage->slot;
+      roots.emplace_back(std::move(root), std::move(sum));
+      tensor.node = nullptr;
+      tensor.leaf = kSharedLeaf + static_cast<std::int32_t>(i);
+    }
     const std::int32_t slot = tape.disown(tensor);
     tensor.storage->shared = true;
     tape.program().slots[static_cast<std::size_t>(slot)].shared = true;
@@ -156,6 +196,7 @@ void share_made(Tape& tape, SharedTensors& shared) {
     outside->bytes = tensor.storage->bytes;
     tensor.storage = std::move(outside);
   }
+  return roots;
 }
 
 }  // namespace steelyard::step

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "step/block_trace.h"
@@ -30,12 +31,27 @@ namespace steelyard::step {
 // The event that hands `fresh` over to it.
 [[nodiscard]] Event keeping(Program& program, std::int32_t fresh, std::int32_t kept);
 
+// The event that adds a gradient to the sum of a shared tensor's, of kSharedLeaf. The engine sums
+// in the buffer of the node that made it (input_buffer.cpp): the first gradient becomes the sum,
+// unless somebody else still reads it.
+[[nodiscard]] Event summed(Tape& tape, const SharedTensors& shared, std::int32_t leaf,
+                           Tensor gradient);
+
+// Whether a gradient is wanted for one of them.
+[[nodiscard]] bool any_wants(const std::vector<Tensor>& tensors);
+
+// Kernels launched in forward and backward.
+[[nodiscard]] std::int64_t kernels_in(const BlockTrace& trace);
+
 // A tensor like `gradient` that exists at once, also among compiled code: the engine's own sum.
 [[nodiscard]] Tensor sum_beside(Tape& tape, const Tensor& gradient);
 
-// The storages that the nodes behind `root` saved, each once, weights left out. `borrowed`: the
+// The last nodes of what a block made: its output, and shared tensors.
+[[nodiscard]] std::vector<NodeRef> nodes_behind(const Tensor& output, const SharedTensors& shared);
+
+// The storages that the nodes behind `roots` saved, each once, weights left out. `borrowed`: the
 // block's input, when the block before frees it.
-[[nodiscard]] std::vector<SavedStorage> saved_storages(const NodeRef& root,
+[[nodiscard]] std::vector<SavedStorage> saved_storages(std::vector<NodeRef> roots,
                                                        const Storage* borrowed);
 
 // Events [from, to) come behind those up to `behind`.
@@ -49,7 +65,14 @@ void mark_activations(Program& program, const std::vector<Event>& forward);
 // nobody made yet.
 [[nodiscard]] Tensor lent(Tape& tape, const Tensor& shared);
 
+// To other blocks a shared tensor that requires a gradient is a leaf: this and its index.
+constexpr std::int32_t kSharedLeaf = 1 << 24;
+
+// A tensor whose backward pass begins in this block, and the gradient that arrives for it.
+using Root = std::pair<Tensor, Tensor>;
+
 // What this block made for all blocks outlives its tape; its own nodes' hold ends in an event too.
-void share_made(Tape& tape, SharedTensors& shared);
+// Those that require a gradient, each with the sum of what the other blocks send.
+[[nodiscard]] std::vector<Root> share_made(Tape& tape, SharedTensors& shared);
 
 }  // namespace steelyard::step

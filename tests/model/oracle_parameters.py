@@ -7,6 +7,7 @@ device, so that even the largest needs no memory.
 
   oracle_parameters.py            published_parameters.json: the parameters of every catalogue model
   oracle_parameters.py --states   state_dicts.json: the tiny models named there, run once
+  oracle_parameters.py --new      state_dicts.json: those of them that were not run yet
 """
 import json
 import pathlib
@@ -27,8 +28,10 @@ RENAMED = {"gpt_neox": ("lm_head", "embed_out")}
 # The classes whose parameters the graph counts where a configuration does not name one.
 PICTURES = {"vit": "ViTForImageClassification", "deit": "DeiTForImageClassification",
             "resnet": "ResNetForImageClassification"}
-# The bias of a tied output projection bears two names; the graph has the second.
-TWICE = ("cls.predictions.bias", "lm_head.bias")
+ENCODER_DECODERS = ("bart", "blenderbot", "marian", "mbart", "mt5", "pegasus", "t5")
+# The bias of a tied output projection bears two names, the embedding of an encoder-decoder three;
+# the graph has the last one, and the encoder's.
+TWICE = ("cls.predictions.bias", "lm_head.bias", "shared.weight", "model.shared.weight")
 
 
 def build(config, **how):
@@ -36,7 +39,9 @@ def build(config, **how):
     family = values.pop("model_type")
     named = values.pop("architectures", [PICTURES.get(family)])[0]
     chosen = transformers.AutoConfig.for_model(family, **values)
-    if named:
+    if named is None and family in ENCODER_DECODERS:
+        model = transformers.AutoModelForSeq2SeqLM.from_config(chosen, **how)
+    elif named:
         model = getattr(transformers, named)._from_config(chosen, **how)
     else:
         model = transformers.AutoModelForCausalLM.from_config(chosen, **how)
@@ -71,23 +76,27 @@ def observed(config):
     def watch(name):
         def hook(module, inputs, output):
             outputs.setdefault(name.replace(old, new) if old else name, list(output.shape))
-            if type(module).__name__ in ("Linear", "Conv1D", "FalconLinear"):
+            if type(module).__name__ in ("Linear", "Conv1D", "FalconLinear",
+                                         "GraniteMoeParallelExperts"):
                 flops[0] += 2 * inputs[0].numel() * output.shape[-1]
             if type(module).__name__ == "Conv2d":
                 flops[0] += 2 * output.numel() * module.weight[0].numel()
         return hook
 
-    for name, module in model.named_modules():
+    for name, module in model.named_modules(remove_duplicate=False):
         if any(True for _ in module.parameters(recurse=False)):
             module.register_forward_hook(watch(name))
     with torch.no_grad():
         if config["model_type"] in PICTURES:
             side = config.get("image_size", SIDE)
             model(pixel_values=torch.zeros((BATCH, 3, side, side)))
+        elif config["model_type"] in ENCODER_DECODERS:
+            ids = torch.zeros((BATCH, SEQUENCE), dtype=torch.long)
+            model(input_ids=ids, decoder_input_ids=ids)
         else:
             model(input_ids=torch.zeros((BATCH, SEQUENCE), dtype=torch.long))
     named = ((f"{module}.{name}" if module else name, value)
-             for module, owner in model.named_modules()
+             for module, owner in model.named_modules(remove_duplicate=False)
              for name, value in owner.named_parameters(recurse=False))  # tied ones too
     weights = {(name.replace(old, new) if old else name): list(value.shape)
                for name, value in named if name not in TWICE}
@@ -95,10 +104,12 @@ def observed(config):
             "linear_flops": flops[0], "weights": weights, "outputs": outputs}
 
 
-def states():
+def states(only_new=False):
     path = HERE / "state_dicts.json"
     recorded = json.loads(path.read_text())
-    rows = [observed(model["config"]) for model in recorded["models"]]
+    rows = [model if only_new and "weights" in model
+            else {**observed(model["config"]), **({"source": VERSIONS} if only_new else {})}
+            for model in recorded["models"]]
     head = {"schema": "steelyard.state_dicts/1",
             "source": f"{VERSIONS}: named parameters (tied ones too) of a model of each config, "
                       "and of one eager forward the output shapes of the modules that hold "
@@ -106,6 +117,8 @@ def states():
                       "gpt_neox's head bears the name of its checkpoints and of transformers 4, "
                       "embed_out",
             "batch": BATCH, "sequence": SEQUENCE}
+    if only_new:
+        head["source"] = recorded["source"]
     lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in head.items())
     models = ",\n".join("{" + ",\n ".join(f"{json.dumps(key)}: {json.dumps(value)}"
                                           for key, value in row.items()) + "}" for row in rows)
@@ -114,4 +127,7 @@ def states():
 
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
-    states() if "--states" in sys.argv[1:] else catalogue()
+    if "--new" in sys.argv[1:]:
+        states(only_new=True)
+    else:
+        states() if "--states" in sys.argv[1:] else catalogue()

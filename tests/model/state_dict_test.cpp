@@ -34,7 +34,7 @@ void for_each_block(const Graph& graph, const Visit& visit) {
   for (const Segment& segment : graph.segments) {
     for (std::int64_t i = 0; i < segment.repeat; ++i) {
       for (const Block& block : segment.blocks) {
-        const bool end = block.name == "embed" || block.name == "head";
+        const bool end = block.name == "embed" || block.name == "middle" || block.name == "head";
         visit(block, end ? "" : block.name + "." + std::to_string(layers[block.name]++) + ".");
       }
     }
@@ -63,7 +63,8 @@ std::map<std::string, Shape> outputs_of(const Graph& graph) {
                          op.kind == OperatorKind::experts;
       if (op.weights.empty() || other) continue;
       const TensorRef out = op.outputs.front();
-      outputs[prefix + op.name] = block.tensors.at(static_cast<std::size_t>(out.index)).shape;
+      const auto& tensors = out.shared ? graph.shared : block.tensors;
+      outputs[prefix + op.name] = tensors.at(static_cast<std::size_t>(out.index)).shape;
     }
   });
   return outputs;
@@ -147,9 +148,9 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
   std::set<std::string> seen;
   for_each_model([&](const Graph& graph, const facts::Value&) { seen.insert(graph.model_type); });
   // Of other libraries than transformers: pictures_test.cpp, megatron_gpt_test.cpp,
-  // recommenders_test.cpp.
+  // recommenders_test.cpp, families_test.cpp (NVIDIA's Transformer-XL).
   seen.insert({"UNet2DConditionModel", "dlrm", "megatron_gpt", "timm_resnet",
-               "timm_vision_transformer", "torchvision_resnet"});
+               "timm_vision_transformer", "torchvision_resnet", "transfo-xl"});
   const std::vector<std::string> known = known_model_types();
   EXPECT_EQ(seen, std::set<std::string>(known.begin(), known.end()));
 }

@@ -320,15 +320,12 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Unsupported{"train.fused_kernels",
                     [](Job& j) { j.train.fused_kernels = {facts::FusedKernel::moe}; }},
-        Unsupported{"train.tokens_per_batch", [](Job& j) { j.train.tokens_per_batch = 4096; }},
         Unsupported{"train.precision",
                     [](Job& j) { j.train.precision = facts::Precision::nvfp4_mixed; }},
         Unsupported{"train.optimizer",
                     [](Job& j) { j.train.optimizer.name = facts::OptimizerName::adamw4bit; }},
         Unsupported{"offload.activations",
                     [](Job& j) { j.offload.activations = facts::OffloadTo::nvme; }},
-        Unsupported{"train.decoder_sequence_length",
-                    [](Job& j) { j.train.decoder_sequence_length = 64; }},
         Unsupported{"train.sequence_length_mean",
                     [](Job& j) { j.train.sequence_length_mean = 40.0; }},
         Unsupported{"train.frames", [](Job& j) { j.train.frames = 16; }},
@@ -343,6 +340,15 @@ INSTANTIATE_TEST_SUITE_P(
         Unsupported{"parallel.async_tensor", [](Job& j) { j.parallel.async_tensor = true; }},
         Unsupported{"model.companions", [](Job& j) { j.model.companions = {{}}; }}),
     [](const auto& row) { return std::to_string(row.index); });
+
+TEST(Program, ADecodersLengthIsRefusedWhereThereIsNoEncoder) {
+  facts::Job job = small_job();
+  job.train.decoder_sequence_length = 64;
+  const auto program = programs_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
+  ASSERT_FALSE(program);
+  EXPECT_EQ(program.error().code, ErrorCode::bad_input);
+  EXPECT_EQ(program.error().subject, "train.decoder_sequence_length");
+}
 
 TEST(Program, AFrameworkWithoutRulesIsRefused) {
   facts::FrameworkProfile profile;

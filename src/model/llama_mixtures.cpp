@@ -1,0 +1,156 @@
+// LLaMA's layer with experts (transformers 4: modeling_granitemoe.py, modeling_olmoe.py,
+// modeling_qwen2_moe.py, modeling_qwen3_moe.py). They route and name their experts differently, and
+// Granite sorts the tokens where the others loop.
+#include <algorithm>
+#include <limits>
+#include <string>
+
+#include "model/llama_parts.h"
+
+namespace steelyard::model {
+
+namespace {
+
+constexpr double kAnyReal = std::numeric_limits<double>::max();
+constexpr double kSmallestDivisor = 1e-12;
+constexpr Limits kExpertLimits{1, 1024};
+
+struct ExpertDefaults {
+  std::int64_t experts, chosen;
+};
+
+MixturePart read_experts(ConfigReader& config, std::string_view count_key,
+                         const ExpertDefaults& defaults) {
+  MixturePart part;
+  part.shape.experts = config.whole({count_key}, defaults.experts, kExpertLimits);
+  part.shape.chosen = config.whole({"num_experts_per_tok"}, defaults.chosen, kExpertLimits);
+  if (part.shape.chosen > part.shape.experts) {
+    config.reject(
+        "num_experts_per_tok", std::to_string(part.shape.chosen),
+        "at most the " + std::to_string(part.shape.experts) + " of " + std::string(count_key));
+  }
+  part.module = "mlp";
+  part.names = {.gate = "gate_proj", .down = "down_proj", .up = "up_proj"};
+  part.shape.routing =
+      config.flag({"norm_topk_prob"}, false) ? Routing::softmax_normalised : Routing::softmax;
+  return part;
+}
+
+// Layers without experts: those of mlp_only_layers, and of every decoder_sparse_step all but the
+// last.
+void mark_dense(ConfigReader& config, const LlamaLike& llama, std::vector<int>& kinds) {
+  const std::int64_t step = config.whole({"decoder_sparse_step"}, 1, kLayerLimits);
+  const std::vector<std::int64_t> dense =
+      config.whole_list({"mlp_only_layers"}, {}, {.least = 0, .most = llama.sizes.layers - 1});
+  for (std::size_t i = 0; i < kinds.size(); ++i) {
+    const auto layer = static_cast<std::int64_t>(i);
+    const bool listed = std::find(dense.begin(), dense.end(), layer) != dense.end();
+    if (listed || (layer + 1) % step != 0) kinds[i] |= kDense;
+  }
+}
+
+}  // namespace
+
+Graph build_granitemoe(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike llama = read_llama(config,
+                               {.vocabulary = 32000,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 32,
+                                .kv_heads = {},
+                                .head_dim = {},
+                                .max_sequence = 2048,
+                                .tied = false},
+                               11008);
+  const bool bias = config.flag({"attention_bias"}, false);
+  llama.attention.qkv_bias = bias;
+  llama.attention.out_bias = bias;
+  llama.embedding_multiplier = config.real({"embedding_multiplier"}, 1.0, -kAnyReal, kAnyReal);
+  llama.residual_multiplier = config.real({"residual_multiplier"}, 1.0, -kAnyReal, kAnyReal);
+  llama.logits_multiplier = 1.0 / config.real({"logits_scaling"}, 1.0, kSmallestDivisor, kAnyReal);
+  MixturePart part = read_experts(config, "num_local_experts", {.experts = 8, .chosen = 2});
+  part.module = "block_sparse_moe";
+  part.router = "router.layer";
+  part.shape.intermediate = llama.mlp.intermediate;
+  part.shape.routing = Routing::softmax_of_chosen;
+  part.shape.code = ExpertCode::parallel;
+  part.activation = llama.mlp.activation;
+  llama.mixture = part;
+  const std::vector<int> kinds(static_cast<std::size_t>(llama.sizes.layers), 0);
+  return finish_llama(config, sample, llama, kinds);
+}
+
+Graph build_olmoe(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike llama = read_llama(config,
+                               {.vocabulary = 50304,
+                                .hidden = 2048,
+                                .layers = 16,
+                                .heads = 16,
+                                .kv_heads = {},
+                                .head_dim = {},
+                                .max_sequence = 4096,
+                                .tied = false},
+                               2048);
+  const bool bias = config.flag({"attention_bias"}, false);
+  llama.attention.qkv_bias = bias;
+  llama.attention.out_bias = bias;
+  llama.attention.qk_norm = QkNorm::rms_whole;
+  if (config.has("clip_qkv")) {
+    config.reject("clip_qkv", "a number", "null: clamped projections are not built");
+  }
+  MixturePart part = read_experts(config, "num_experts", {.experts = 64, .chosen = 8});
+  part.shape.intermediate = llama.mlp.intermediate;
+  part.activation = llama.mlp.activation;
+  llama.mixture = part;
+  const std::vector<int> kinds(static_cast<std::size_t>(llama.sizes.layers), 0);
+  return finish_llama(config, sample, llama, kinds);
+}
+
+Graph build_qwen2_moe(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike llama = read_llama(config,
+                               {.vocabulary = 151936,
+                                .hidden = 2048,
+                                .layers = 24,
+                                .heads = 16,
+                                .kv_heads = 16,
+                                .head_dim = {},
+                                .max_sequence = 32768,
+                                .tied = false},
+                               5632);
+  llama.attention.qkv_bias = config.flag({"qkv_bias"}, true);
+  llama.attention.shape.repeats_for_flash = true;
+  MixturePart part = read_experts(config, "num_experts", {.experts = 60, .chosen = 4});
+  part.shape.intermediate = config.whole({"moe_intermediate_size"}, 1408, kWideLimits);
+  part.activation = llama.mlp.activation;
+  llama.mixture = part;
+  llama.shared_intermediate = config.whole({"shared_expert_intermediate_size"}, 5632, kWideLimits);
+  std::vector<int> kinds = qwen_windows(config, llama);
+  mark_dense(config, llama, kinds);
+  return finish_llama(config, sample, llama, kinds);
+}
+
+Graph build_qwen3_moe(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike llama = read_llama(config,
+                               {.vocabulary = 151936,
+                                .hidden = 2048,
+                                .layers = 24,
+                                .heads = 32,
+                                .kv_heads = 4,
+                                .head_dim = {},
+                                .max_sequence = 32768,
+                                .tied = false},
+                               6144);
+  const bool bias = config.flag({"attention_bias"}, false);
+  llama.attention.qkv_bias = bias;
+  llama.attention.out_bias = bias;
+  llama.attention.qk_norm = QkNorm::rms_per_head;
+  MixturePart part = read_experts(config, "num_experts", {.experts = 128, .chosen = 8});
+  part.shape.intermediate = config.whole({"moe_intermediate_size"}, 768, kWideLimits);
+  part.activation = llama.mlp.activation;
+  llama.mixture = part;
+  std::vector<int> kinds = qwen_windows(config, llama);
+  mark_dense(config, llama, kinds);
+  return finish_llama(config, sample, llama, kinds);
+}
+
+}  // namespace steelyard::model

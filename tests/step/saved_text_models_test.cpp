@@ -1,0 +1,98 @@
+// The bytes that autograd keeps of whole tiny text models, to the byte, against what PyTorch kept
+// of transformers' own (saved_text_models.json; oracle_saved_text.py recorded it).
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <set>
+#include <string>
+
+#include "codec/codec.h"
+#include "model/model.h"
+#include "step/block_trace.h"
+
+namespace steelyard::step {
+namespace {
+
+using facts::Value;
+
+std::int64_t whole(const Value& row, std::string_view key) {
+  return *row.find(key)->as_whole();
+}
+
+BlockOptions eager_fp32() {
+  BlockOptions options;
+  options.tape.kernel_temporaries = false;
+  options.variants.attention = AttentionKernel::math;
+  options.variants.math_attention = MathAttention::eager;
+  return options;
+}
+
+Tensor outside(std::int64_t numel) {
+  Tensor tensor;
+  tensor.storage = std::make_shared<Storage>();
+  tensor.storage->external = true;
+  tensor.storage->bytes = bytes_of(numel, DType::fp32);
+  tensor.numel = numel;
+  return tensor;
+}
+
+// Scalars (a loss's total weight) are not in the rows.
+constexpr Bytes kScalar(8);
+
+Bytes own_bytes(const BlockTrace& trace) {
+  Bytes sum;
+  for (const SavedStorage& storage : trace.saved) {
+    if (storage.external || storage.borrowed || storage.bytes <= kScalar) continue;
+    sum += storage.bytes;
+  }
+  return sum;
+}
+
+// Tensors that one block makes and others save are told by their end in the backward passes.
+Bytes saved_of(const model::Graph& graph) {
+  Program program;
+  SharedTensors shared;
+  const std::int64_t queries = graph.decoder_sequence > 0 ? graph.decoder_sequence : graph.sequence;
+  shared.mask = outside(queries * queries);
+  BlockOptions options = eager_fp32();
+  options.input_requires_grad = false;
+  std::set<std::int32_t> released;
+  Bytes sum;
+  for (const model::Segment& segment : graph.segments) {
+    const bool first = &segment == &graph.segments.front();
+    const bool last = &segment == &graph.segments.back();
+    for (std::int64_t i = 0; i < segment.repeat; ++i) {
+      for (const model::Block& block : segment.blocks) {
+        const BlockTrace trace = trace_block(program, graph, block, options, shared, first, last);
+        options.input_requires_grad = trace.output_requires_grad;
+        sum += own_bytes(trace);
+        for (const Event& event : trace.backward) {
+          if (event.kind == EventKind::release_shared) released.insert(event.index);
+        }
+      }
+    }
+  }
+  for (const std::int32_t slot : released) {
+    sum += program.slots[static_cast<std::size_t>(slot)].bytes;
+  }
+  return sum;
+}
+
+TEST(SavedTextModels, AreWhatTorchKeeps) {
+  const auto file = codec::read_value(std::filesystem::path(STEELYARD_TESTS_DIR) / "step" /
+                                      "saved_text_models.json");
+  ASSERT_TRUE(file) << to_text(file.error());
+  const model::SampleShape sample{.batch = whole(*file, "batch"),
+                                  .sequence = whole(*file, "sequence"),
+                                  .decoder_sequence = whole(*file, "decoder_sequence")};
+  for (const Value& row : *file->find("models")->as_array()) {
+    const Value& config = *row.find("config");
+    SCOPED_TRACE(codec::to_json(config, 0));
+    const auto graph = model::build({"recorded", config, ""}, sample);
+    ASSERT_TRUE(graph) << to_text(graph.error());
+    EXPECT_EQ(saved_of(*graph).value(), whole(row, "saved_bytes"));
+  }
+}
+
+}  // namespace
+}  // namespace steelyard::step
