@@ -118,6 +118,7 @@ Graph build_gpt_bigcode(ConfigReader& config, const SampleShape& sample);
 Graph build_gpt_neox(ConfigReader& config, const SampleShape& sample);
 Graph build_gptj(ConfigReader& config, const SampleShape& sample);
 Graph build_granite(ConfigReader& config, const SampleShape& sample);
+Graph build_layered(ConfigReader& config, const SampleShape& sample);
 Graph build_llama(ConfigReader& config, const SampleShape& sample);
 Graph build_megatron_gpt(ConfigReader& config, const SampleShape& sample);
 Graph build_mistral(ConfigReader& config, const SampleShape& sample);

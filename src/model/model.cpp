@@ -31,6 +31,7 @@ constexpr std::array kFamilies = {
     Family{"gpt_neox", build_gpt_neox},
     Family{"gptj", build_gptj},
     Family{"granite", build_granite},
+    Family{"layers", build_layered},
     Family{"llama", build_llama},
     Family{"megatron_gpt", build_megatron_gpt},
     Family{"mistral", build_mistral},
