@@ -77,11 +77,13 @@ void LayerReader::read_linear(LayerArguments& layer) {
   const std::string name = layer.text("linear", "fc");
   const std::int64_t columns = layer.whole("out", block_.width(now_.tensor), kWideLimits);
   const bool bias = layer.flag("bias", true);
+  // BEiT's keys have no bias: that of the fused projection is put together of two.
+  const std::int64_t bias_size = layer.whole("bias_size", columns, kWideLimits);
   if (block_.shape(now_.tensor).size() == 4 && !now_.channels_last) {
     return layer.reject("linear", "a picture whose channels are first",
                         "a layer channels_last or flatten before");
   }
-  set(block_.linear(name, now_.tensor, columns, {.bias = bias}));
+  set(block_.linear(name, now_.tensor, columns, {.bias = bias, .bias_size = bias_size}));
 }
 
 void LayerReader::read_activation(LayerArguments& layer) {
