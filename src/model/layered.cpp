@@ -24,11 +24,13 @@ struct Description {
 };
 
 // `variables` of the configuration, and what every layer may read.
-void tell_variables(ConfigReader& config, const SampleShape& sample, Description& description) {
+void tell_variables(ConfigReader& config, const Graph& graph, Description& description) {
   if (const facts::Object* given = config.value("variables").as_object()) {
     for (const auto& [name, value] : *given) description.scope[name] = value;
   }
-  description.scope["batch"] = sample.batch;
+  description.scope["batch"] = graph.batch;
+  description.scope["image_height"] = graph.image_height;
+  description.scope["image_width"] = graph.image_width;
   description.scope["classes"] = config.whole({"num_classes"}, 1000, kLabelLimits);
 }
 
@@ -173,7 +175,7 @@ Graph build_layered(ConfigReader& config, const SampleShape& sample) {
   Graph graph = start_picture_graph(config, sample, picture_size(config, sample));
   Description description;
   description.network.blocks = &config.value("blocks");
-  tell_variables(config, sample, description);
+  tell_variables(config, graph, description);
   add_targets(config, graph, description);
   add_network(config, graph, description);
   if (description.fault) {

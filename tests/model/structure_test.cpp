@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <set>
 
-#include "codec/codec.h"
 #include "model/model_fixtures.h"
 
 namespace steelyard::model {
@@ -99,10 +98,11 @@ void for_each_model(const Check& check) {
   for (const auto& item :
        fs::recursive_directory_iterator(fs::path(STEELYARD_SOURCE_DIR) / "catalog/models")) {
     if (!item.is_regular_file()) continue;
-    SCOPED_TRACE(item.path().stem().string());
-    const auto entry = codec::read_value(item.path());
+    const std::string id = model_id(item.path());
+    SCOPED_TRACE(id);
+    const auto entry = catalogue().model(id);
     ASSERT_TRUE(entry) << to_text(entry.error());
-    const auto graph = build({"test", *entry->find("config"), ""}, {.batch = 2, .sequence = 48});
+    const auto graph = build(*entry, {.batch = 2, .sequence = 48});
     ASSERT_TRUE(graph) << to_text(graph.error());
     check(*graph);
     ++models;
