@@ -1,6 +1,8 @@
 // Layers that see the current tensor under another shape, and attention over tokens.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "model/layer_reader.h"
 
 namespace steelyard::model {
@@ -161,10 +163,13 @@ void LayerReader::read_windows(LayerArguments& layer) {
                         "a layer channels_last before");
   }
   const Shape whole = *shape;
+  // A picture smaller than a window: the window shrinks (timm, transformers), or the picture is
+  // padded (torchvision, shifted_window_attention).
+  const std::int64_t window = layer.whole("windows", 7, kSide);
   const std::int64_t side =
-      std::min(layer.whole("windows", 7, kSide), std::min(whole[1], whole[2]));
-  const bool shifts = layer.flag("shift", false) && std::min(whole[1], whole[2]) > side;
+      layer.flag("pads", false) ? window : std::min(window, std::min(whole[1], whole[2]));
   const Shape wide{whole[0], padded(whole[1], side), padded(whole[2], side), whole[3]};
+  const bool shifts = layer.flag("shift", false) && std::min(wide[1], wide[2]) > side;
   if (shifts) set(block_.roll("roll", now_.tensor));
   set(block_.pad("pad", now_.tensor, wide));
   const std::int64_t count = wide[1] / side * (wide[2] / side);

@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
+#include <set>
 #include <utility>
 
 #include "model/family.h"
@@ -67,6 +69,24 @@ Picture picture_size(ConfigReader& config, const SampleShape& sample) {
   return picture_of(sample, sides[0], sides[1], config.whole({"in_chans"}, 3, kChannelLimits));
 }
 
+// A layer without a name of its own bears that of its kind; the second one gets a number.
+void tell_apart(Block& block) {
+  std::map<std::string, int> seen;
+  for (Operator& op : block.operators) {
+    const int number = ++seen[op.name];
+    if (number > 1) op.name += fmt::format("_{}", number);
+  }
+}
+
+void check_weights(const Block& block, std::optional<LayerFault>& fault) {
+  std::set<std::string_view> seen;
+  for (const Weight& weight : block.weights) {
+    if (seen.insert(weight.name).second || fault) continue;
+    fault = LayerFault{block.name, fmt::format("two weights \"{}\"", weight.name),
+                       "a name for each layer with weights"};
+  }
+}
+
 // One item of `network`: a block, or several under one name.
 class Item {
  public:
@@ -94,7 +114,10 @@ class Item {
     }
     now = reader.current();
     now_shape_ = block.shape(now.tensor);
-    return block.finish(now.tensor);
+    Block built = block.finish(now.tensor);
+    tell_apart(built);
+    check_weights(built, description_.fault);
+    return built;
   }
 
   void starts_with(Shape shape) { now_shape_ = std::move(shape); }
@@ -160,8 +183,10 @@ void add_network(ConfigReader& config, Graph& graph, Description& description) {
     }
     if (description.fault) return;
     shape = item.ends_with();
-    if (item.repeat() > 1) graph.layers += item.repeat();
     add_blocks(graph, std::move(blocks));
+  }
+  for (std::size_t i = 1; i + 1 < graph.segments.size(); ++i) {
+    graph.layers += graph.segments[i].repeat * std::ssize(graph.segments[i].blocks);
   }
   const std::vector<Operator>& last = graph.segments.back().blocks.back().operators;
   if (last.empty() || !is_loss(last.back().kind)) {

@@ -143,6 +143,7 @@ TEST(Layers, MistakesAreNamed) {
   EXPECT_THAT(said({Object{{"linear", "fc"}}}), HasSubstr("channels_last"));
   EXPECT_THAT(said({Object{{"use", "nothing"}}}), HasSubstr("blocks"));
   EXPECT_THAT(said({kConv}), HasSubstr("loss"));
+  EXPECT_THAT(said({kConv, kConv}), HasSubstr("two weights \"conv.weight\""));
   EXPECT_THAT(to_text(error_of({{"model_type", "layers"}})), HasSubstr("network"));
 }
 

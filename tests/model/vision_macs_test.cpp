@@ -12,8 +12,7 @@ namespace {
 const std::filesystem::path kRows =
     std::filesystem::path(STEELYARD_TESTS_DIR) / "model" / "vision_macs.json";
 
-// What fvcore counts besides products: operations per element of what a norm puts out, or of what
-// a pool reads.
+// What fvcore counts besides products: operations per element of what a norm puts out.
 double beside_products(const Operator& op, const Block& block) {
   const auto elements_of = [&](TensorRef ref) {
     return static_cast<double>(elements(block.tensors.at(static_cast<std::size_t>(ref.index)).shape));
@@ -21,7 +20,6 @@ double beside_products(const Operator& op, const Block& block) {
   switch (op.kind) {
     case OperatorKind::batch_norm: return 2.0 * elements_of(op.outputs.front());
     case OperatorKind::layer_norm: return 5.0 * elements_of(op.outputs.front());
-    case OperatorKind::global_average_pool: return elements_of(op.inputs.front());
     default: return 0.0;
   }
 }

@@ -17,7 +17,7 @@ NETWORKS = [("timm/resnet18", 64), ("timm/efficientnet_b0", 64), ("timm/efficien
             ("timm/mobilenetv2_100", 64), ("timm/mobilenetv3_large_100", 64),
             ("timm/densenet121", 64), ("timm/regnety_002", 64), ("timm/vgg11_bn", 224),
             ("timm/convnext_tiny", 64), ("timm/swin_tiny_patch4_window7_224", 224),
-            ("timm/mixer_s32_224", 224), ("timm/vit_tiny_patch16_224", 224),
+            ("timm/mixer_s32_224", 224),
             ("torchvision/efficientnet_b0", 64), ("torchvision/mobilenet_v3_small", 64),
             ("torchvision/mobilenet_v2", 64), ("torchvision/convnext_tiny", 64),
             ("torchvision/swin_t", 64), ("torchvision/densenet121", 64)]

@@ -29,8 +29,6 @@ std::int64_t saved_bytes(const model::Graph& graph) {
   options.tape.kernel_temporaries = false;
   options.tape.arithmetic.compute = DType::fp32;
   options.tape.arithmetic.ambient = DType::fp32;
-  // A CPU's kernel keeps a number per query, as flash attention does.
-  options.variants.attention = AttentionKernel::efficient;
   options.variants.dropout = false;
   SharedTensors shared;
   Program program;
