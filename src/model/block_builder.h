@@ -16,9 +16,9 @@ namespace steelyard::model {
 
 struct LinearOptions {
   bool bias = false;
-  bool in_by_out = false;    // the weight is stored [K,N] (GPT-2's Conv1D) instead of [N,K]
-  std::string tied_to = {};  // full name of the weight whose storage it shares
-  bool replicated = false;   // whole on every tensor-parallel rank
+  bool in_by_out = false;      // the weight is stored [K,N] (GPT-2's Conv1D) instead of [N,K]
+  std::string tied_to = {};    // full name of the weight whose storage it shares
+  bool replicated = false;     // whole on every tensor-parallel rank
   std::int64_t bias_size = 0;  // of a bias that covers a part of the results; 0: all of them
 };
 

@@ -73,8 +73,7 @@ std::string LayerArguments::text(std::string_view key, std::string_view fallback
   const facts::Value* value = find(key);
   if (value == nullptr || value->is_null()) return std::string(fallback);
   const std::string* text = value->as_text();
-  const std::optional<std::string> result =
-      text == nullptr ? std::nullopt : filled(*text, scope_);
+  const std::optional<std::string> result = text == nullptr ? std::nullopt : filled(*text, scope_);
   if (result) return *result;
   reject(key, shown(*value), "a text whose variables in braces are known");
   return std::string(fallback);

@@ -18,8 +18,7 @@ ConvOptions window_of(LayerArguments& layer, std::int64_t kernel) {
   options.kernel = layer.whole("kernel", kernel, kWindow);
   options.dilation = layer.whole("dilation", 1, kWindow);
   options.stride = layer.whole("stride", 1, kWindow);
-  options.padding =
-      layer.whole("padding", options.dilation * (options.kernel - 1) / 2, kPadding);
+  options.padding = layer.whole("padding", options.dilation * (options.kernel - 1) / 2, kPadding);
   return options;
 }
 

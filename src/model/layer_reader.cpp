@@ -104,13 +104,12 @@ void LayerReader::run_layer(const facts::Object& members) {
   if (found == kinds().end()) {
     std::vector<std::string> known;
     for (const Kind& kind : kinds()) known.emplace_back(kind.name);
-    fault_ = LayerFault{"a layer", fmt::format("\"{}\"", layer.kind()),
-                        listed(known, known.size())};
+    fault_ =
+        LayerFault{"a layer", fmt::format("\"{}\"", layer.kind()), listed(known, known.size())};
     return;
   }
   if (++depth_ > kDeepest) {
-    layer.reject(layer.kind(), "more layers inside of layers",
-                 fmt::format("at most {}", kDeepest));
+    layer.reject(layer.kind(), "more layers inside of layers", fmt::format("at most {}", kDeepest));
   } else if (layer.kind() == "residual" || layer.flag("if", true)) {
     (this->*found->read)(layer);
     layer.finish();
@@ -238,8 +237,9 @@ void LayerReader::read_join(LayerArguments& layer) {
       shape[dimension] = first[dimension];
     }
     if (shape != first) {
-      return layer.reject("join", name + " " + shown(shape), "the shape of the others " +
-                          shown(first) + " but for the joined dimension");
+      return layer.reject(
+          "join", name + " " + shown(shape),
+          "the shape of the others " + shown(first) + " but for the joined dimension");
     }
     parts.push_back(found->tensor);
   }

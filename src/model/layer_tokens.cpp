@@ -69,9 +69,9 @@ void LayerReader::read_shape(LayerArguments& layer) {
   double product = 1.0;
   for (const std::int64_t size : shape) product *= static_cast<double>(size);
   if (shape.empty() || product != static_cast<double>(elements(before))) {
-    return layer.reject("shape", fmt::format("[{}]", fmt::join(shape, ",")),
-                        fmt::format("the {} elements of [{}]", elements(before),
-                                    fmt::join(before, ",")));
+    return layer.reject(
+        "shape", fmt::format("[{}]", fmt::join(shape, ",")),
+        fmt::format("the {} elements of [{}]", elements(before), fmt::join(before, ",")));
   }
   set(block_.view(name, now_.tensor, shape));
   now_.channels_last = last && shape.size() == 4;
@@ -137,8 +137,8 @@ void LayerReader::read_attention(LayerArguments& layer) {
       block_.split(name + ".split", now_.tensor, {{"q", width}, {"k", width}, {"v", width}});
   std::vector<TensorRef> split;
   for (const char* part : {"q", "k", "v"}) {
-    split.push_back(block_.heads(fmt::format("{}.{}_heads", name, part), parts[split.size()],
-                                 heads));
+    split.push_back(
+        block_.heads(fmt::format("{}.{}_heads", name, part), parts[split.size()], heads));
   }
   AttentionShape attention{
       .heads = heads, .kv_heads = heads, .head_dim = width / heads, .causal = false};

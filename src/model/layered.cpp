@@ -60,8 +60,7 @@ void add_targets(ConfigReader& config, Graph& graph, Description& description) {
 
 // The picture's own size: one side, or height and width.
 Picture picture_size(ConfigReader& config, const SampleShape& sample) {
-  std::vector<std::int64_t> sides =
-      config.whole_list({"image_size"}, {224, 224}, kSideLimits, 2);
+  std::vector<std::int64_t> sides = config.whole_list({"image_size"}, {224, 224}, kSideLimits, 2);
   if (sides.size() != 2) {
     config.reject("image_size", "another list", "a whole number, or [height, width]");
     sides = {224, 224};
@@ -91,8 +90,8 @@ void check_weights(const Block& block, std::optional<LayerFault>& fault) {
 class Item {
  public:
   Item(const facts::Object& members, Description& description)
-      : description_(description), arguments_(head_of(members), description.scope,
-                                              description.fault) {
+      : description_(description),
+        arguments_(head_of(members), description.scope, description.fault) {
     name_ = arguments_.text("block", "");
     repeat_ = arguments_.whole("repeat", 1, kRepeats);
     if (name_.empty()) arguments_.reject("block", "nothing", "the name of the block's module");

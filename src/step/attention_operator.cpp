@@ -161,9 +161,8 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   Tensor y = kernel.context > 1
                  ? attention_over_context(tape, std::move(heads.q), std::move(heads.k),
                                           std::move(heads.v), kernel, efficient)
-                 : fused_attention(tape, std::move(heads.q), std::move(heads.k),
-                                   std::move(heads.v), kernel, efficient,
-                                   biased ? call.inputs[3] : Tensor());
+                 : fused_attention(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v),
+                                   kernel, efficient, biased ? call.inputs[3] : Tensor());
   return by_head ? contiguous(tape, view(std::move(y), false)) : y;
 }
 

@@ -158,13 +158,14 @@ Tensor multibox_loss(Tape& tape, const OperatorCall& call) {
   const std::int64_t boxes = call.inputs[3].numel;  // of all pictures
   const Tensor mask = tape.allocate(boxes, DType::boolean, "gt");
   const Tensor target = tape.allocate(call.inputs[2].numel, DType::fp32, "cat");
-  Tensor places = sum_last(tape, smooth_l1_loss(tape, to(tape, call.inputs[0], DType::fp32), target),
-                           call.inputs[0].numel / boxes);
+  Tensor places =
+      sum_last(tape, smooth_l1_loss(tape, to(tape, call.inputs[0], DType::fp32), target),
+               call.inputs[0].numel / boxes);
   const std::int64_t samples = call.input_shapes[0].front();
   places = mul(tape, to(tape, mask, DType::fp32), std::move(places));
   places = sum_last(tape, std::move(places), boxes / samples);
-  Tensor classes = cross_entropy_of_rows(tape, to(tape, call.inputs[1], DType::fp32),
-                                         call.inputs[3]);
+  Tensor classes =
+      cross_entropy_of_rows(tape, to(tape, call.inputs[1], DType::fp32), call.inputs[3]);
   Tensor chosen;
   {  // con.clone(), sorted twice: values and places
     const Tensor negatives = tape.allocate(boxes, DType::fp32, "clone");

@@ -56,8 +56,7 @@ struct Products {
     // wait for memory (DepthwiseConv2d.cu: a few multiply-adds per element that is read).
     if (depthwise) return tape.pointwise(name, traffic);
     switch (pass) {
-      case Pass::forward:
-        return tape.gemm(name, dtype, rows, columns, depth, groups, traffic);
+      case Pass::forward: return tape.gemm(name, dtype, rows, columns, depth, groups, traffic);
       case Pass::input: return tape.gemm(name, dtype, rows, depth, columns, groups, traffic);
       case Pass::weight: return tape.gemm(name, dtype, columns, depth, rows, groups, traffic);
     }
@@ -329,12 +328,12 @@ Tensor activation_in_place(Tape& tape, std::string_view name, Tensor argument) {
   tape.pointwise(name, (tracks ? 4 : 2) * bytes_of(x));
   Tensor y = x;
   if (!tracks) return y;
-  tape.track(y, name, {Tape::edge_of(x)}, {before.storage},
-             [](Tape& t, const Gradients& gradients) {
-               Tensor dx = t.allocate(gradients[0].numel, gradients[0].dtype, "activation_backward");
-               t.pointwise("activation_backward", 3 * bytes_of(dx));
-               return Gradients{dx};
-             });
+  tape.track(
+      y, name, {Tape::edge_of(x)}, {before.storage}, [](Tape& t, const Gradients& gradients) {
+        Tensor dx = t.allocate(gradients[0].numel, gradients[0].dtype, "activation_backward");
+        t.pointwise("activation_backward", 3 * bytes_of(dx));
+        return Gradients{dx};
+      });
   return y;
 }
 

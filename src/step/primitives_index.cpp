@@ -106,8 +106,8 @@ Tensor smooth_l1_loss(Tape& tape, Tensor first, Tensor second) {
   Tensor y = tape.allocate(prediction.numel, prediction.dtype, "smooth_l1_loss");
   tape.pointwise("smooth_l1_loss", 3 * bytes_of(y));
   if (!tape.tracks({&prediction})) return y;
-  tape.track(y, "smooth_l1_loss", {Tape::edge_of(prediction)},
-             {prediction.storage, target.storage}, [](Tape& t, const Gradients& gradients) {
+  tape.track(y, "smooth_l1_loss", {Tape::edge_of(prediction)}, {prediction.storage, target.storage},
+             [](Tape& t, const Gradients& gradients) {
                const Tensor& dy = gradients[0];
                Tensor dx = t.allocate(dy.numel, dy.dtype, "smooth_l1_loss_backward");
                t.pointwise("smooth_l1_loss_backward", 4 * bytes_of(dx));

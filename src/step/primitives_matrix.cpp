@@ -252,21 +252,19 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const bool learns = bias && bias.requires_grad;
   if (bias) saved.push_back(bias.storage);
   if (learns) edges.push_back(Tape::validated_edge_of(bias));
-  tape.track(
-      y, name, std::move(edges), std::move(saved),
-      [=](Tape& t, const Gradients& gradients) {
-        const DType dtype = gradients[0].dtype;
-        Gradients result;
-        for (std::int64_t numel : numels) {
-          result.push_back(view(t.allocate(numel, dtype, "attention_gradient"), false));
-        }
-        if (learns) result.push_back(bias_gradient(t, dims, dtype));
-        const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
-        // Five products instead of two: the scores are computed again.
-        t.work(WorkKind::attention, "attention_gradient", dtype,
-               3.0 * along_key + 2.0 * along_value, 2 * traffic);
-        return result;
-      });
+  tape.track(y, name, std::move(edges), std::move(saved), [=](Tape& t, const Gradients& gradients) {
+    const DType dtype = gradients[0].dtype;
+    Gradients result;
+    for (std::int64_t numel : numels) {
+      result.push_back(view(t.allocate(numel, dtype, "attention_gradient"), false));
+    }
+    if (learns) result.push_back(bias_gradient(t, dims, dtype));
+    const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
+    // Five products instead of two: the scores are computed again.
+    t.work(WorkKind::attention, "attention_gradient", dtype, 3.0 * along_key + 2.0 * along_value,
+           2 * traffic);
+    return result;
+  });
   return y;
 }
 

@@ -13,8 +13,11 @@ using facts::Object;
 using facts::Value;
 using testing::HasSubstr;
 
-const Scope kScope = {{"in", Value(24)}, {"ratio", Value(0.25)}, {"widths", Value(Array{16, 32})},
-                      {"act", Value("silu")}, {"deep", Value(true)}};
+const Scope kScope = {{"in", Value(24)},
+                      {"ratio", Value(0.25)},
+                      {"widths", Value(Array{16, 32})},
+                      {"act", Value("silu")},
+                      {"deep", Value(true)}};
 
 TEST(LayerExpressions, FollowTheUsualPrecedence) {
   EXPECT_EQ(evaluate("1 + 2 * 3", kScope), 7.0);
@@ -53,7 +56,9 @@ Object block(const char* name, Array layers) {
 }
 
 Object network(Array blocks) {
-  return {{"model_type", "layers"}, {"image_size", 32}, {"num_classes", 10},
+  return {{"model_type", "layers"},
+          {"image_size", 32},
+          {"num_classes", 10},
           {"network", std::move(blocks)}};
 }
 
@@ -69,9 +74,9 @@ Error error_of(Object config) {
 
 // 3x3 with stride 2 and padding 1 halves 32 pixels; 8 * 3 * 9 weights, and 8 * 10 + 10 of the head.
 TEST(Layers, BecomeOperatorsOfTheirShapes) {
-  const auto graph = build(
-      source_of(network({block("embed", {kConv}), block("head", {kPool, kHead, kLoss})})),
-      {.batch = 2});
+  const auto graph =
+      build(source_of(network({block("embed", {kConv}), block("head", {kPool, kHead, kLoss})})),
+            {.batch = 2});
   ASSERT_TRUE(graph) << to_text(graph.error());
   ASSERT_EQ(graph->segments.size(), 2u);
   const Block& first = graph->segments[0].blocks[0];
@@ -83,9 +88,11 @@ TEST(Layers, BecomeOperatorsOfTheirShapes) {
 // The first of three blocks widens, the other two are alike; `index` tells them apart.
 TEST(Layers, EqualBlocksRepeat) {
   Object config = network(
-      {Object{{"block", "stage"}, {"repeat", 3}, {"use", "widen"}, {"out", "=index == 0 ? 16 : in"}},
+      {Object{
+           {"block", "stage"}, {"repeat", 3}, {"use", "widen"}, {"out", "=index == 0 ? 16 : in"}},
        block("head", {kPool, kHead, kLoss})});
-  config.emplace_back("blocks", Object{{"widen", Array{Object{{"conv", "conv"}, {"out", "=out"}}}}});
+  config.emplace_back("blocks",
+                      Object{{"widen", Array{Object{{"conv", "conv"}, {"out", "=out"}}}}});
   const auto graph = build(source_of(config), {.batch = 2});
   ASSERT_TRUE(graph) << to_text(graph.error());
   ASSERT_EQ(graph->segments.size(), 3u);
@@ -97,10 +104,10 @@ TEST(Layers, EqualBlocksRepeat) {
 TEST(Layers, ResidualsSumWhereTheConditionHolds) {
   const auto operators = [](int stride) {
     const Array inside = {Object{{"conv", "conv"}, {"out", 3}, {"kernel", 3}, {"stride", stride}}};
-    const auto graph = build(
-        source_of(network({block("embed", {Object{{"residual", inside}, {"if", 2 - stride}}}),
-                           block("head", {kPool, kHead, kLoss})})),
-        {.batch = 2});
+    const auto graph =
+        build(source_of(network({block("embed", {Object{{"residual", inside}, {"if", 2 - stride}}}),
+                                 block("head", {kPool, kHead, kLoss})})),
+              {.batch = 2});
     return graph ? operator_names(graph->segments[0].blocks[0]) : to_text(graph.error());
   };
   EXPECT_EQ(operators(1), "conv residual");
@@ -110,12 +117,16 @@ TEST(Layers, ResidualsSumWhereTheConditionHolds) {
 // 32 x 32 pixels in windows of 7 are padded to 35 x 35: 25 windows of 49 tokens a picture.
 TEST(Layers, WindowsArePaddedAndTurned) {
   const Array inside = {Object{{"linear", "qkv"}, {"out", "=3 * in"}},
-                        Object{{"attention", "attn"}, {"heads", 1}, {"bias", "bias"},
-                               {"bias_rows", 169}, {"masks", "=shifted"}}};
+                        Object{{"attention", "attn"},
+                               {"heads", 1},
+                               {"bias", "bias"},
+                               {"bias_rows", 169},
+                               {"masks", "=shifted"}}};
   const auto graph = build(
-      source_of(network({block("embed", {Object{{"channels_last", "permute"}},
-                                         Object{{"windows", 7}, {"shift", true}, {"layers", inside}}}),
-                         block("head", {kPool, kHead, kLoss})})),
+      source_of(
+          network({block("embed", {Object{{"channels_last", "permute"}},
+                                   Object{{"windows", 7}, {"shift", true}, {"layers", inside}}}),
+                   block("head", {kPool, kHead, kLoss})})),
       {.batch = 2});
   ASSERT_TRUE(graph) << to_text(graph.error());
   const Block& first = graph->segments[0].blocks[0];

@@ -146,9 +146,10 @@ TEST_F(StateDict, MultipliesWhatTransformersMultiplies) {
 TEST_F(StateDict, CoversEveryKnownFamily) {
   std::set<std::string> seen;
   for_each_model([&](const Graph& graph, const facts::Value&) { seen.insert(graph.model_type); });
-  // Of other libraries than transformers: pictures_test.cpp, megatron_gpt_test.cpp, layers_test.cpp.
-  seen.insert({"UNet2DConditionModel", "layers", "megatron_gpt", "timm_resnet", "timm_vision_transformer",
-               "torchvision_resnet"});
+  // Of other libraries than transformers: pictures_test.cpp, megatron_gpt_test.cpp,
+  // layers_test.cpp.
+  seen.insert({"UNet2DConditionModel", "layers", "megatron_gpt", "timm_resnet",
+               "timm_vision_transformer", "torchvision_resnet"});
   const std::vector<std::string> known = known_model_types();
   EXPECT_EQ(seen, std::set<std::string>(known.begin(), known.end()));
 }

@@ -15,7 +15,8 @@ const std::filesystem::path kRows =
 // What fvcore counts besides products: operations per element of what a norm puts out.
 double beside_products(const Operator& op, const Block& block) {
   const auto elements_of = [&](TensorRef ref) {
-    return static_cast<double>(elements(block.tensors.at(static_cast<std::size_t>(ref.index)).shape));
+    return static_cast<double>(
+        elements(block.tensors.at(static_cast<std::size_t>(ref.index)).shape));
   };
   switch (op.kind) {
     case OperatorKind::batch_norm: return 2.0 * elements_of(op.outputs.front());
@@ -39,7 +40,8 @@ double published_count(const Graph& graph) {
 TEST(VisionMacs, AreThosePublishedByTimm) {
   const auto file = codec::read_value(kRows);
   ASSERT_TRUE(file) << to_text(file.error());
-  const auto catalog = catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
+  const auto catalog =
+      catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
   const facts::Array& rows = *file->find("rows")->as_array();
   EXPECT_GE(rows.size(), 80u);
   for (const facts::Value& row : rows) {

@@ -61,9 +61,8 @@ TEST(VisionSaved, AgreesWithTorchToTheByte) {
     const auto source = catalog.model(id);
     ASSERT_TRUE(source) << to_text(source.error());
     const std::int64_t side = *row.find("side")->as_whole();
-    const auto graph = model::build(*source, {.batch = *file->find("batch")->as_whole(),
-                                              .height = side,
-                                              .width = side});
+    const auto graph = model::build(
+        *source, {.batch = *file->find("batch")->as_whole(), .height = side, .width = side});
     ASSERT_TRUE(graph) << to_text(graph.error());
     EXPECT_EQ(saved_bytes(*graph), *row.find("bytes")->as_whole()) << id;
   }
