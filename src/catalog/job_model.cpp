@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
 #include <system_error>
+#include <vector>
 
 #include "base/suggest.h"
 #include "catalog/catalog.h"
@@ -108,23 +110,39 @@ Result<void> override_keys(facts::Value& config, const facts::Value& set) {
 }  // namespace
 
 Result<facts::ModelSource> Catalog::model(std::string_view id) const {
-  const fs::path file = folder_ / "models" / fmt::format("{}.json", id);
-  std::error_code trouble;
-  if (!is_plain_id(id) || !fs::is_regular_file(file, trouble)) {
-    return fail(unknown("model.config", id, "models", file_ids(folder_ / "models")));
+  // An entry that `extends` another holds what its configuration has beside or instead of that
+  // one's: the sizes of one network of a family.
+  constexpr std::size_t kMostEntries = 4;
+  std::vector<std::shared_ptr<const facts::Value>> entries;
+  std::vector<const facts::Value*> configs;
+  std::string source;
+  std::string entry(id);
+  while (!entry.empty() && configs.size() < kMostEntries) {
+    const fs::path file = folder_ / "models" / fmt::format("{}.json", entry);
+    std::error_code trouble;
+    if (!is_plain_id(entry) || !fs::is_regular_file(file, trouble)) {
+      return fail(unknown("model.config", entry, "models", file_ids(folder_ / "models")));
+    }
+    STEELYARD_TRY(content, files_->read(fmt::format("models/{}.json", entry)));
+    const facts::Value* config = content->find("config");
+    if (config == nullptr || config->as_object() == nullptr) {
+      return fail(Error{.code = ErrorCode::bad_input,
+                        .subject = "config",
+                        .found = config == nullptr ? "nothing" : config->kind_name(),
+                        .accepted = "the model's configuration as an object",
+                        .hint = "the catalogue is damaged; restore this file",
+                        .file = file.string()});
+    }
+    if (configs.empty()) source = sources_of(content->find("source"));
+    configs.push_back(config);
+    entries.push_back(content);
+    const facts::Value* extends = content->find("extends");
+    entry = extends != nullptr && extends->as_text() != nullptr ? *extends->as_text() : "";
   }
-  STEELYARD_TRY(content, files_->read(fmt::format("models/{}.json", id)));
-  const facts::Value* config = content->find("config");
-  if (config == nullptr || config->as_object() == nullptr) {
-    return fail(Error{.code = ErrorCode::bad_input,
-                      .subject = "config",
-                      .found = config == nullptr ? "nothing" : config->kind_name(),
-                      .accepted = "the model's configuration as an object",
-                      .hint = "the catalogue is damaged; restore this file",
-                      .file = file.string()});
-  }
+  facts::Value config = *configs.back();
+  for (std::size_t i = configs.size() - 1; i > 0; --i) merge(config, *configs[i - 1]);
   return facts::ModelSource{
-      .name = std::string(id), .config = *config, .source = sources_of(content->find("source"))};
+      .name = std::string(id), .config = std::move(config), .source = std::move(source)};
 }
 
 Result<facts::Value> Catalog::import_table(std::string_view tool) const {

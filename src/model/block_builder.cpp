@@ -98,7 +98,8 @@ TensorRef BlockBuilder::linear(const std::string& name, TensorRef in, std::int64
   op.replicated = options.replicated;
   op.weights = {weight(name + ".weight", std::move(matrix), WeightRole::matrix, options.tied_to)};
   if (options.bias) {
-    op.weights.push_back(weight(name + ".bias", {out_features}, WeightRole::bias));
+    const std::int64_t held = options.bias_size > 0 ? options.bias_size : out_features;
+    op.weights.push_back(weight(name + ".bias", {held}, WeightRole::bias));
   }
   op.outputs = {tensor(name, std::move(out))};
   return op.outputs.front();

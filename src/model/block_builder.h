@@ -16,9 +16,10 @@ namespace steelyard::model {
 
 struct LinearOptions {
   bool bias = false;
-  bool in_by_out = false;    // the weight is stored [K,N] (GPT-2's Conv1D) instead of [N,K]
-  std::string tied_to = {};  // full name of the weight whose storage it shares
-  bool replicated = false;   // whole on every tensor-parallel rank
+  bool in_by_out = false;      // the weight is stored [K,N] (GPT-2's Conv1D) instead of [N,K]
+  std::string tied_to = {};    // full name of the weight whose storage it shares
+  bool replicated = false;     // whole on every tensor-parallel rank
+  std::int64_t bias_size = 0;  // of a bias that covers a part of the results; 0: all of them
 };
 
 struct ConvOptions {
@@ -27,7 +28,13 @@ struct ConvOptions {
   std::int64_t padding = 0;
   std::int64_t groups = 1;
   bool bias = false;
+  std::int64_t dilation = 1;
+  bool transposed = false;  // h' = (h - 1) * stride - 2 padding + kernel
+  bool rounds_up = false;   // pools: a window that is cut off counts (ceil_mode)
 };
+
+// What is left of a side under a window: torch.nn.Conv2d and MaxPool2d; may be 0 or less.
+[[nodiscard]] std::int64_t windows_of(std::int64_t side, const ConvOptions& options);
 
 struct LayerNormOptions {
   bool weight = true;
@@ -140,10 +147,25 @@ class BlockBuilder {
   TensorRef batch_norm(const std::string& name, TensorRef in);
   TensorRef group_norm(const std::string& name, TensorRef in, std::int64_t groups);
   TensorRef max_pool(const std::string& name, TensorRef in, const ConvOptions& window);
-  TensorRef global_average_pool(const std::string& name, TensorRef in);  // -> [B,C]
+  TensorRef average_pool(const std::string& name, TensorRef in, std::int64_t height,
+                         std::int64_t width);
+  // [B,C,h,w] -> [B,C], or [B,C,1,1]; [B,S,H] -> [B,H].
+  TensorRef global_average_pool(const std::string& name, TensorRef in, bool keeps_rank = false);
   TensorRef upsample(const std::string& name, TensorRef in, std::int64_t height,
                      std::int64_t width);
+  // Along the channels, or along the given dimension.
   TensorRef concatenate(const std::string& name, TensorRef a, TensorRef b);
+  TensorRef concatenate(const std::string& name, const std::vector<TensorRef>& parts,
+                        std::size_t dimension);
+  TensorRef multiply(const std::string& name, TensorRef a, TensorRef b);
+  // in * weight; the weight has the name as it stands.
+  TensorRef multiply_weight(const std::string& name, TensorRef in, std::int64_t elements);
+  TensorRef drop_path(const std::string& name, TensorRef in, double probability);
+  TensorRef roll(const std::string& name, TensorRef in);
+  TensorRef pad(const std::string& name, TensorRef in, Shape shape);
+  // -> [1,heads,length,length]; weight NAME_table [rows,heads].
+  TensorRef window_bias(const std::string& name, std::int64_t rows, std::int64_t length,
+                          std::int64_t heads);
   TensorRef timestep_embedding(const std::string& name, TensorRef steps, std::int64_t channels);
   // Into the storage of the first input.
   TensorRef activation_in_place(const std::string& name, TensorRef in, ActivationKind kind);

@@ -5,14 +5,16 @@
 
 namespace steelyard::model {
 
-namespace {
-
-// torch.nn.Conv2d and MaxPool2d: what fits of a window into one padded side.
-std::int64_t windows(std::int64_t side, const ConvOptions& options) {
-  return (side + 2 * options.padding - options.kernel) / options.stride + 1;
+std::int64_t windows_of(std::int64_t side, const ConvOptions& options) {
+  const std::int64_t reach = options.dilation * (options.kernel - 1) + 1;
+  if (options.transposed) return (side - 1) * options.stride - 2 * options.padding + reach;
+  const std::int64_t room = side + 2 * options.padding - reach;
+  if (room < 0) return 0;
+  if (!options.rounds_up) return room / options.stride + 1;
+  const std::int64_t count = (room + options.stride - 1) / options.stride + 1;
+  // The last window starts inside of the picture or of its padding before it.
+  return (count - 1) * options.stride >= side + options.padding ? count - 1 : count;
 }
-
-}  // namespace
 
 void BlockBuilder::padding_mask(const std::string& name, TensorRef ids, TensorRef mask) {
   append(OperatorKind::padding_mask, name, {ids}).outputs = {mask};
@@ -74,12 +76,14 @@ TensorRef BlockBuilder::conv(const std::string& name, TensorRef in, std::int64_t
   const Shape picture = shape(in);
   Operator& op = append(OperatorKind::conv, name, {in});
   op.groups = options.groups;
-  op.weights = {weight(name + ".weight",
-                       {channels, picture.at(1) / options.groups, options.kernel, options.kernel},
+  op.transposed = options.transposed;
+  const std::int64_t rows = options.transposed ? picture.at(1) : channels;
+  const std::int64_t columns = (options.transposed ? channels : picture.at(1)) / options.groups;
+  op.weights = {weight(name + ".weight", {rows, columns, options.kernel, options.kernel},
                        WeightRole::matrix)};
   if (options.bias) op.weights.push_back(weight(name + ".bias", {channels}, WeightRole::bias));
-  op.outputs = {tensor(name, {picture.at(0), channels, windows(picture.at(2), options),
-                              windows(picture.at(3), options)})};
+  op.outputs = {tensor(name, {picture.at(0), channels, windows_of(picture.at(2), options),
+                              windows_of(picture.at(3), options)})};
   return op.outputs.front();
 }
 
@@ -106,15 +110,26 @@ TensorRef BlockBuilder::group_norm(const std::string& name, TensorRef in, std::i
 TensorRef BlockBuilder::max_pool(const std::string& name, TensorRef in, const ConvOptions& window) {
   const Shape picture = shape(in);
   Operator& op = append(OperatorKind::max_pool, name, {in});
-  op.outputs = {tensor(name, {picture.at(0), picture.at(1), windows(picture.at(2), window),
-                              windows(picture.at(3), window)})};
+  op.outputs = {tensor(name, {picture.at(0), picture.at(1), windows_of(picture.at(2), window),
+                              windows_of(picture.at(3), window)})};
   return op.outputs.front();
 }
 
-TensorRef BlockBuilder::global_average_pool(const std::string& name, TensorRef in) {
+TensorRef BlockBuilder::average_pool(const std::string& name, TensorRef in, std::int64_t height,
+                                     std::int64_t width) {
   const Shape picture = shape(in);
+  Operator& op = append(OperatorKind::average_pool, name, {in});
+  op.outputs = {tensor(name, {picture.at(0), picture.at(1), height, width})};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::global_average_pool(const std::string& name, TensorRef in,
+                                            bool keeps_rank) {
+  const Shape whole = shape(in);
   Operator& op = append(OperatorKind::global_average_pool, name, {in});
-  op.outputs = {tensor(name, {picture.at(0), picture.at(1)})};
+  Shape out = {whole.at(0), whole.size() == 3 ? whole.at(2) : whole.at(1)};
+  if (keeps_rank) out.insert(out.end(), {1, 1});
+  op.outputs = {tensor(name, std::move(out))};
   return op.outputs.front();
 }
 
@@ -127,10 +142,53 @@ TensorRef BlockBuilder::upsample(const std::string& name, TensorRef in, std::int
 }
 
 TensorRef BlockBuilder::concatenate(const std::string& name, TensorRef a, TensorRef b) {
-  Shape out = shape(a);
-  out.at(1) += shape(b).at(1);
-  Operator& op = append(OperatorKind::concatenate, name, {a, b});
+  return concatenate(name, {a, b}, 1);
+}
+
+TensorRef BlockBuilder::concatenate(const std::string& name, const std::vector<TensorRef>& parts,
+                                    std::size_t dimension) {
+  Shape out = shape(parts.front());
+  out.at(dimension) = 0;
+  for (const TensorRef part : parts) out.at(dimension) += shape(part).at(dimension);
+  Operator& op = append(OperatorKind::concatenate, name, parts);
   op.outputs = {tensor(name, std::move(out))};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::multiply(const std::string& name, TensorRef a, TensorRef b) {
+  return append_alike(OperatorKind::multiply, name, {a, b}).outputs.front();
+}
+
+TensorRef BlockBuilder::multiply_weight(const std::string& name, TensorRef in,
+                                        std::int64_t elements) {
+  Operator& op = append_alike(OperatorKind::multiply_weight, name, {in});
+  op.weights = {weight(name, {elements}, WeightRole::other)};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::drop_path(const std::string& name, TensorRef in, double probability) {
+  if (probability <= 0.0) return in;
+  Operator& op = append_alike(OperatorKind::drop_path, name, {in});
+  op.probability = probability;
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::roll(const std::string& name, TensorRef in) {
+  return append_alike(OperatorKind::roll, name, {in}).outputs.front();
+}
+
+TensorRef BlockBuilder::pad(const std::string& name, TensorRef in, Shape out) {
+  Operator& op = append(OperatorKind::pad, name, {in});
+  op.outputs = {tensor(name, std::move(out))};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::window_bias(const std::string& name, std::int64_t rows,
+                                      std::int64_t length, std::int64_t heads) {
+  Operator& op = append(OperatorKind::window_bias, name, {});
+  op.weights = {weight(name + "_table", {rows, heads}, WeightRole::other)};
+  op.outputs = {tensor(name, {1, heads, length, length})};
+  block_.buffers.push_back({name + "_index", {length, length}, ElementKind::index});
   return op.outputs.front();
 }
 

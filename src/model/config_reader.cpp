@@ -26,12 +26,18 @@ constexpr std::array kActivations = {
     NamedActivation{"gelu_fast", ActivationKind::gelu_fast},
     NamedActivation{"gelu_new", ActivationKind::gelu_new},
     NamedActivation{"gelu_pytorch_tanh", ActivationKind::gelu_tanh},
+    NamedActivation{"hardsigmoid", ActivationKind::hardsigmoid},
+    NamedActivation{"hardswish", ActivationKind::hardswish},
     NamedActivation{"quick_gelu", ActivationKind::quick_gelu},
     NamedActivation{"relu", ActivationKind::relu},
+    NamedActivation{"relu6", ActivationKind::relu6},
+    NamedActivation{"sigmoid", ActivationKind::sigmoid},
     NamedActivation{"silu", ActivationKind::silu},
     NamedActivation{"swish", ActivationKind::silu},
     NamedActivation{"tanh", ActivationKind::tanh},
 };
+
+}  // namespace
 
 std::optional<ActivationKind> activation_named(std::string_view name) {
   for (const NamedActivation& known : kActivations) {
@@ -39,6 +45,8 @@ std::optional<ActivationKind> activation_named(std::string_view name) {
   }
   return std::nullopt;
 }
+
+namespace {
 
 // A value as a message shows it; long texts and tables are named, not printed.
 std::string shown(const facts::Value& value) {
@@ -216,6 +224,11 @@ bool ConfigReader::is_empty_list(std::string_view key) const {
   const Found found = find({key});
   return found.value != nullptr && found.value->as_array() != nullptr &&
          found.value->as_array()->empty();
+}
+
+const facts::Value& ConfigReader::value(std::string_view key) const {
+  const facts::Value* found = config_->find(key);
+  return found == nullptr ? kNothing : *found;
 }
 
 std::optional<std::int64_t> ConfigReader::members(std::string_view key) const {

@@ -32,6 +32,9 @@ constexpr Limits kVocabularyLimits{1, 16'777'216};
 constexpr Limits kPositionLimits{1, 1'073'741'824};
 constexpr Limits kWindowLimits{1, 1'073'741'824};
 
+// transformers' name of it: "gelu", "silu".
+[[nodiscard]] std::optional<ActivationKind> activation_named(std::string_view name);
+
 class ConfigReader {
  public:
   // `keys` below: the name that Hugging Face's class gives the value, then the other spellings it
@@ -57,6 +60,8 @@ class ConfigReader {
                                                      Limits limits, std::size_t single = 0);
   // Present as a list without members.
   [[nodiscard]] bool is_empty_list(std::string_view key) const;
+  // What stands under the key as it is; null when it is absent.
+  [[nodiscard]] const facts::Value& value(std::string_view key) const;
   // Members of the table under the key; nothing when it is absent or no table.
   [[nodiscard]] std::optional<std::int64_t> members(std::string_view key) const;
 

@@ -124,6 +124,7 @@ Graph build_gpt_neox(ConfigReader& config, const SampleShape& sample);
 Graph build_gptj(ConfigReader& config, const SampleShape& sample);
 Graph build_granite(ConfigReader& config, const SampleShape& sample);
 Graph build_granitemoe(ConfigReader& config, const SampleShape& sample);
+Graph build_layered(ConfigReader& config, const SampleShape& sample);
 Graph build_llama(ConfigReader& config, const SampleShape& sample);
 Graph build_marian(ConfigReader& config, const SampleShape& sample);
 Graph build_mbart(ConfigReader& config, const SampleShape& sample);

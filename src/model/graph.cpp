@@ -51,8 +51,10 @@ Flops recurrent_flops(const Operator& op, const Block& block, const Graph& graph
 }
 
 // Every element of the result is a sum over the channels of its group and the kernel's window.
+// A transposed one spreads every element of its input in the same way.
 Flops conv_flops(const Operator& op, const Block& block, const Graph& graph) {
-  const Shape& out = shape_of(op.outputs.front(), block, graph);
+  const TensorRef spread = op.transposed ? op.inputs.front() : op.outputs.front();
+  const Shape& out = shape_of(spread, block, graph);
   const Shape& kernel = block.weights.at(static_cast<std::size_t>(op.weights.front())).shape;
   return Flops(2.0 * static_cast<double>(elements(out)) *
                static_cast<double>(elements(kernel) / kernel.front()));
@@ -118,7 +120,8 @@ Parameters active_parameter_count(const Graph& graph) {
 bool is_loss(OperatorKind kind) {
   return kind == OperatorKind::causal_lm_loss || kind == OperatorKind::classification_loss ||
          kind == OperatorKind::binary_loss || kind == OperatorKind::masked_lm_loss ||
-         kind == OperatorKind::span_loss || kind == OperatorKind::squared_loss;
+         kind == OperatorKind::span_loss || kind == OperatorKind::squared_loss ||
+         kind == OperatorKind::multibox_loss;
 }
 
 Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) {

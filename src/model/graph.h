@@ -28,12 +28,16 @@ struct TensorInfo {
   std::string name;
   Shape shape;
   ElementKind kind = ElementKind::real;
+
+  friend bool operator==(const TensorInfo&, const TensorInfo&) = default;
 };
 
 // A tensor: one of the block's own, or one that all blocks share (rotary tables).
 struct TensorRef {
   bool shared = false;
   std::int32_t index = -1;  // -1: none
+
+  friend bool operator==(const TensorRef&, const TensorRef&) = default;
 };
 
 enum class WeightRole { matrix, embedding, norm, bias, other };
@@ -57,6 +61,8 @@ struct Weight {
   // memory, `shape` is then what the GPU holds.
   bool placed = false;
   std::int64_t host_elements = 0;
+
+  friend bool operator==(const Weight&, const Weight&) = default;
 };
 
 enum class OperatorKind {
@@ -101,10 +107,17 @@ enum class OperatorKind {
   batch_norm,           // weights: gamma, beta [C]
   group_norm,           // weights: gamma, beta [C]
   max_pool,             // out: [B,C,h',w']
-  global_average_pool,  // out: [B,C]
-  upsample,             // nearest; out: [B,C,h',w']
-  concatenate,          // in: a [B,C,h,w], b [B,D,h,w]; out: [B,C+D,h,w]
+  average_pool,         // of windows, or to a given size; out: [B,C,h',w']
+  global_average_pool,  // out: [B,C] or [B,C,1,1]; of tokens [B,S,H]: [B,H]
+  upsample,             // nearest or bilinear; out: [B,C,h',w']
+  concatenate,          // in: one or more that differ in channels or length; out: all of them
   timestep_embedding,   // in: time steps [B]; out: sines and cosines [B,C]
+  multiply,             // in: a, b; out: a * b (broadcast)
+  multiply_weight,      // in: x; weight [C] or [H]; out: x * weight
+  drop_path,            // whole samples are zeroed, the others scaled
+  roll,                 // a copy with the rows and columns turned round
+  pad,                  // zeros around, or what lies beyond cut off
+  window_bias,          // weight [rows,n] looked up for each pair of tokens; out: [1,n,S,S]
 
   // Encoder-decoders. A tensor that the encoder makes for all blocks of the decoder is shared; its
   // gradient is the sum of theirs.
@@ -139,6 +152,8 @@ enum class OperatorKind {
   masked_lm_loss,       // in: logits [B,S,V], labels [B,S]; out: scalar
   span_loss,            // in: logits [B,S,2], first and last positions [B]; out: scalar
   squared_loss,         // in: prediction, target; out: scalar
+  // Boxes of fixed places: in: offsets [B,4,N], logits [B,C,N], boxes and classes; out: scalar
+  multibox_loss,
 };
 
 enum class ActivationKind {
@@ -152,7 +167,10 @@ enum class ActivationKind {
   relu,
   tanh,
   sigmoid,
-  squared_relu  // relu(x)^2
+  squared_relu,  // relu(x)^2
+  relu6,         // relu cut off at 6
+  hardswish,
+  hardsigmoid,
 };
 
 // How an attention reads its past.
@@ -187,6 +205,12 @@ struct AttentionShape {
   bool scales_queries = false;  // the eager code scales queries, not scores (BART)
   // returns_cache, but not where layers run again in backward (T5).
   bool drops_cache_recomputing = false;
+  // The model's own code has no fused kernel, whatever the job asks for (Swin).
+  bool always_eager = false;
+  // The fourth input is a learned bias of the scores; a padding_mask then comes on top of it.
+  bool bias = false;
+
+  friend bool operator==(const AttentionShape&, const AttentionShape&) = default;
 };
 
 // How a router turns logits [T,E] into the weights of the k chosen.
@@ -215,6 +239,8 @@ struct MixtureShape {
   // Set by `step` (expert_parallel.h): ranks that the experts are spread over, and ranks that split
   // each expert's features. The block then holds 1/ranks of the experts.
   std::int64_t ranks = 1, feature_ranks = 1;
+
+  friend bool operator==(const MixtureShape&, const MixtureShape&) = default;
 };
 
 struct Operator {
@@ -226,7 +252,7 @@ struct Operator {
 
   AttentionShape attention;                          // attention
   ActivationKind activation = ActivationKind::silu;  // activation, gated_, bias_activation
-  double probability = 0.0;                          // dropout, bias_dropout_add
+  double probability = 0.0;                          // dropout, drop_path, bias_dropout_add
   std::int64_t rotary_dims = 0;  // rotary, latent_heads: dimensions of a head that turn
   bool unit_offset = false;      // rms_norm: multiplies by (1 + weight)
   bool scales_wide = false;      // rms_norm: multiplies by the weight in fp32, then casts back
@@ -254,7 +280,10 @@ struct Operator {
   bool sparse_gradients = false;           // embedding_tables: of the rows that were read
   bool sums_parts = false;                 // exchange_tables: each rank holds a part of the rows
   bool in_place = false;                   // activation, add: into the first input
-  bool transposed = false;                 // view: the result is not contiguous
+  // view: the result is not contiguous; conv: a transposed one, weights [C,O/groups,kh,kw]
+  bool transposed = false;
+
+  friend bool operator==(const Operator&, const Operator&) = default;
 };
 
 struct Block {
@@ -266,6 +295,8 @@ struct Block {
   std::vector<Operator> operators;
   TensorRef input;   // from the block before; index -1 in the first
   TensorRef output;  // to the block after; the loss in the last
+
+  friend bool operator==(const Block&, const Block&) = default;
 };
 
 // Blocks that repeat as a sequence: 32 x {layer}, 21 x {sliding layer, full layer}.

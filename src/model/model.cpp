@@ -38,6 +38,7 @@ constexpr std::array kFamilies = {
     Family{"gptj", build_gptj},
     Family{"granite", build_granite},
     Family{"granitemoe", build_granitemoe},
+    Family{"layers", build_layered},
     Family{"llama", build_llama},
     Family{"marian", build_marian},
     Family{"mbart", build_mbart},

@@ -56,6 +56,17 @@ std::string_view name_of(OperatorKind kind) {
     case OperatorKind::masked_lm_loss: return "masked_lm_loss";
     case OperatorKind::span_loss: return "span_loss";
     case OperatorKind::squared_loss: return "squared_loss";
+    case OperatorKind::average_pool: return "average_pool";
+    case OperatorKind::multiply: return "multiply";
+    case OperatorKind::multiply_weight: return "multiply_weight";
+    case OperatorKind::drop_path: return "drop_path";
+    case OperatorKind::roll: return "roll";
+    case OperatorKind::pad: return "pad";
+    case OperatorKind::window_bias: return "window_bias";
+    case OperatorKind::relative_bias: return "relative_bias";
+    case OperatorKind::add_buffer: return "add_buffer";
+    case OperatorKind::recurrent_attention: return "recurrent_attention";
+    case OperatorKind::multibox_loss: return "multibox_loss";
   }
   return "";
 }

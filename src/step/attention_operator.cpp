@@ -16,7 +16,8 @@ namespace {
 AttentionDims dims_of(const OperatorCall& call) {
   const model::AttentionShape& shape = call.op->attention;
   AttentionDims dims;
-  dims.samples = call.graph->batch;
+  // The batch, or its windows, of which there are more.
+  dims.samples = call.input_shapes[0].front();
   dims.heads = shape.heads;
   dims.kv_heads = shape.kv_heads;
   dims.head_dim = shape.head_dim;
@@ -55,6 +56,10 @@ Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, std::i
     scores = where(tape, call.mask, std::move(scores));
   } else if (shape.causal) {
     scores = add(tape, std::move(scores), call.mask);
+  } else if (shape.bias) {
+    scores = add(tape, std::move(scores), call.inputs[3]);
+    // The mask of shifted windows, a buffer of the module.
+    if (shape.padding_mask) scores = add_constant(tape, std::move(scores));
   } else if (shape.padding_mask) {
     scores = add(tape, std::move(scores), call.inputs[3]);
   }
@@ -108,9 +113,14 @@ Tensor math_attention(Tape& tape, const AttentionDims& dims, Heads heads) {
   return contiguous(tape, view(std::move(y), false));
 }
 
+// The model's own code writes products and softmax out, whatever the job asks for.
+bool has_no_kernel(const OperatorCall& call) {
+  return call.op->attention.learned_bias || call.op->attention.always_eager;
+}
+
 // The products and the softmax written out, not a kernel.
 bool runs_own_code(const OperatorCall& call) {
-  return call.variants->attention == AttentionKernel::math || call.op->attention.learned_bias;
+  return call.variants->attention == AttentionKernel::math || has_no_kernel(call);
 }
 
 bool repeats_keys(const OperatorCall& call) {
@@ -135,7 +145,13 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   }
   const std::int64_t times = dims.heads / dims.kv_heads;
   const bool math = runs_own_code(call);
-  if (call.op->attention.learned_bias) return eager_attention(tape, call, dims, std::move(heads));
+  if (has_no_kernel(call)) {
+    if (times > 1) {
+      heads.k = repeat(tape, std::move(heads.k), times);
+      heads.v = repeat(tape, std::move(heads.v), times);
+    }
+    return eager_attention(tape, call, dims, std::move(heads));
+  }
   if (times > 1 && repeats_keys(call)) {
     heads.k = repeat(tape, std::move(heads.k), times);
     heads.v = repeat(tape, std::move(heads.v), times);
@@ -160,13 +176,17 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   }
   // Flash attention has no fp32 kernel: PyTorch falls back to the memory-efficient one.
   const bool wide = tape.arithmetic().compute == DType::fp32;
-  const bool efficient = wide || call.variants->attention == AttentionKernel::efficient;
-  const auto fused = kernel.context > 1 ? attention_over_context : fused_attention;
+  // Nor has it a mask (sdp_utils.cpp, check_for_attn_mask).
+  const bool biased = call.op->attention.bias;
+  const bool efficient = wide || biased || call.variants->attention == AttentionKernel::efficient;
   // mha_fwd's result is empty_like(q): where q was joined of two parts it lies in memory head by
   // head, and so does the result, which is copied before its heads are put side by side.
   const bool by_head = !efficient && kernel.context == 1 && call.inputs[0].dense;
-  Tensor y =
-      fused(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v), kernel, efficient);
+  Tensor y = kernel.context > 1
+                 ? attention_over_context(tape, std::move(heads.q), std::move(heads.k),
+                                          std::move(heads.v), kernel, efficient)
+                 : fused_attention(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v),
+                                   kernel, efficient, biased ? call.inputs[3] : Tensor());
   return by_head ? contiguous(tape, view(std::move(y), false)) : y;
 }
 

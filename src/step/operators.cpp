@@ -153,6 +153,13 @@ Tensor run_layer_norm(Tape& tape, const OperatorCall& call) {
   return layer_norm(tape, call.inputs[0], weight, bias, call.input_shapes[0].back());
 }
 
+// act(x, inplace=True). relu_ has a derivative of its result, the others of what they overwrite.
+Tensor in_place(Tape& tape, ActivationKind kind, Tensor x) {
+  if (kind == ActivationKind::relu) return relu_in_place(tape, std::move(x));
+  if (tape.options().compiled) return activation(tape, kind, std::move(x));
+  return activation_in_place(tape, "activation_", std::move(x));
+}
+
 // Configurations name transformers' activations; other codes have one kernel for these.
 bool is_written_out_gelu(ActivationKind kind) {
   return kind == ActivationKind::gelu_new || kind == ActivationKind::gelu_fast;
@@ -169,6 +176,9 @@ Tensor activation(Tape& tape, ActivationKind kind, Tensor x) {
     case ActivationKind::squared_relu: return pow(tape, relu(tape, std::move(x)));
     case ActivationKind::tanh: return tanh(tape, std::move(x));
     case ActivationKind::sigmoid: return sigmoid(tape, std::move(x));
+    case ActivationKind::relu6: return saving_input(tape, "hardtanh", std::move(x));
+    case ActivationKind::hardswish: return saving_input(tape, "hardswish", std::move(x));
+    case ActivationKind::hardsigmoid: return saving_input(tape, "hardsigmoid", std::move(x));
     case ActivationKind::quick_gelu: return mul(tape, x, sigmoid(tape, mul_constant(tape, x)));
     case ActivationKind::bloom_gelu:  // its autograd function saves x alone
       return gelu(tape, std::move(x));
@@ -224,7 +234,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::attention:
       return {call.recomputed ? recomputed_attention(tape, call) : attention(tape, call)};
     case OperatorKind::activation:
-      if (op.in_place) return {relu_in_place(tape, call.inputs[0])};
+      if (op.in_place) return {in_place(tape, op.activation, call.inputs[0])};
       if (call.variants->gelu == GeluCode::fused && is_written_out_gelu(op.activation)) {
         return {gelu(tape, call.inputs[0])};
       }
@@ -258,7 +268,8 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::classification_loss:
     case OperatorKind::masked_lm_loss:
     case OperatorKind::span_loss:
-    case OperatorKind::squared_loss: return {run_loss(tape, call), call.inputs[0]};
+    case OperatorKind::squared_loss:
+    case OperatorKind::multibox_loss: return {run_loss(tape, call), call.inputs[0]};
     case OperatorKind::router:
     case OperatorKind::expert_assignment:
     case OperatorKind::experts: return run_mixture_operator(tape, call);

@@ -25,6 +25,10 @@ Tensor run_conv(Tape& tape, const OperatorCall& call) {
   dims.pixels = out.at(2) * out.at(3);
   dims.groups = call.op->groups;
   dims.window = call.weights[0].numel / (dims.outputs * (dims.inputs / dims.groups));
+  if (call.op->transposed) {
+    dims.window = call.weights[0].numel / (dims.inputs * (dims.outputs / dims.groups));
+    dims.spread = in.at(2) * in.at(3);
+  }
   const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
   return conv(tape, call.inputs[0], call.weights[0], bias, dims);
 }
@@ -54,6 +58,18 @@ Tensor class_token(Tape& tape, const OperatorCall& call) {
     x = cat(tape, first, to(tape, std::move(x), token.dtype));
   }
   return x;
+}
+
+// x * gamma.reshape(1, -1, 1, 1): the weight is read as a view.
+Tensor multiply_weight(Tape& tape, const OperatorCall& call) {
+  return mul(tape, call.inputs[0], call.weights[0]);
+}
+
+// table[index.view(-1)].view(S, S, n).permute(2, 0, 1).contiguous(); the index is a buffer.
+Tensor window_bias(Tape& tape, const OperatorCall& call) {
+  const std::int64_t numel = model::elements(call.output_shapes[0]);
+  Tensor bias = index(tape, call.weights[0], {}, numel);
+  return contiguous(tape, view(std::move(bias), false));
 }
 
 // get_timestep_embedding: sines and cosines of the steps times the frequencies, in fp32.
@@ -107,9 +123,16 @@ std::vector<Tensor> run_image_operator(Tape& tape, const OperatorCall& call) {
     case OperatorKind::max_pool: return {max_pool(tape, x, numel())};
     case OperatorKind::global_average_pool: return {mean(tape, x, x.numel / numel())};
     case OperatorKind::upsample: return {upsample_nearest(tape, x, numel())};
-    case OperatorKind::concatenate: return {cat(tape, x, call.inputs[1])};
     case OperatorKind::relative_bias: return {relative_bias(tape, call)};
     case OperatorKind::add_buffer: return {add_constant(tape, x)};
+    case OperatorKind::concatenate: return {cat(tape, call.inputs)};
+    case OperatorKind::average_pool: return {average_pool(tape, x, numel())};
+    case OperatorKind::multiply: return {mul(tape, x, call.inputs[1])};
+    case OperatorKind::multiply_weight: return {multiply_weight(tape, call)};
+    case OperatorKind::drop_path: return {drop_path(tape, x, call.input_shapes[0].front())};
+    case OperatorKind::roll: return {roll(tape, x)};
+    case OperatorKind::pad: return {pad(tape, x, numel())};
+    case OperatorKind::window_bias: return {window_bias(tape, call)};
     case OperatorKind::timestep_embedding: return {timestep_embedding(tape, call)};
     default: return {};
   }
@@ -146,10 +169,44 @@ Tensor span_loss(Tape& tape, const OperatorCall& call) {
 
 }  // namespace
 
+namespace {
+
+// Smooth L1 of the offsets, summed over the four of a box, and cross entropy of the logits with
+// hard negative mining, the mean over the pictures (SSD: Loss.forward in NVIDIA's
+// DeepLearningExamples, PyTorch/Detection/SSD/ssd/model.py).
+Tensor multibox_loss(Tape& tape, const OperatorCall& call) {
+  const std::int64_t boxes = call.inputs[3].numel;  // of all pictures
+  const Tensor mask = tape.allocate(boxes, DType::boolean, "gt");
+  const Tensor target = tape.allocate(call.inputs[2].numel, DType::fp32, "cat");
+  Tensor places =
+      sum_last(tape, smooth_l1_loss(tape, to(tape, call.inputs[0], DType::fp32), target),
+               call.inputs[0].numel / boxes);
+  const std::int64_t samples = call.input_shapes[0].front();
+  places = mul(tape, to(tape, mask, DType::fp32), std::move(places));
+  places = sum_last(tape, std::move(places), boxes / samples);
+  Tensor classes =
+      cross_entropy_of_rows(tape, to(tape, call.inputs[1], DType::fp32), call.inputs[3]);
+  Tensor chosen;
+  {  // con.clone(), sorted twice: values and places
+    const Tensor negatives = tape.allocate(boxes, DType::fp32, "clone");
+    const Tensor values = tape.allocate(boxes, DType::fp32, "sort");
+    const Tensor order = tape.allocate(boxes, DType::int64, "sort");
+    const Tensor rank = tape.allocate(boxes, DType::int64, "sort");
+    tape.pointwise("sort", 4 * (bytes_of(values) + bytes_of(order)));
+    chosen = tape.allocate(boxes, DType::fp32, "to");
+  }
+  classes = sum_last(tape, mul(tape, std::move(classes), chosen), boxes / samples);
+  Tensor sum = add(tape, std::move(places), std::move(classes));
+  return mean(tape, mul_constant(tape, std::move(sum)), samples);
+}
+
+}  // namespace
+
 Tensor run_loss(Tape& tape, const OperatorCall& call) {
   switch (call.op->kind) {
     case OperatorKind::masked_lm_loss: return masked_lm_loss(tape, call);
     case OperatorKind::span_loss: return span_loss(tape, call);
+    case OperatorKind::multibox_loss: return multibox_loss(tape, call);
     case OperatorKind::squared_loss: {
       // F.mse_loss(prediction.float(), target.float())
       Tensor prediction = to(tape, call.inputs[0], DType::fp32);

@@ -53,6 +53,8 @@ namespace steelyard::step {
 // argument). They go to `captured` where it is given, else to the node.
 [[nodiscard]] Tensor scripted_gelu(Tape& tape, Tensor x, std::vector<Tensor>* captured);
 [[nodiscard]] Tensor silu(Tape& tape, Tensor x);  // saves its input
+// relu6 (hardtanh), hardswish, hardsigmoid: save their input.
+[[nodiscard]] Tensor saving_input(Tape& tape, std::string_view name, Tensor x);
 [[nodiscard]] Tensor dropout(Tape& tape, Tensor x, double probability);
 // where(mask, x, constant); the mask is saved.
 [[nodiscard]] Tensor where(Tape& tape, const Tensor& mask, Tensor x);
@@ -96,8 +98,9 @@ struct AttentionDims {
 };
 // Fused scaled-dot-product attention: flash and cuDNN keep one statistic per query, the
 // memory-efficient kernel one per query rounded up to 32.
+// `bias`: a mask that is learned, of all samples, for the memory-efficient kernel.
 [[nodiscard]] Tensor fused_attention(Tape& tape, Tensor q, Tensor k, Tensor v,
-                                     const AttentionDims& dims, bool efficient);
+                                     const AttentionDims& dims, bool efficient, Tensor bias = {});
 // What the kernel of its derivative allocates besides results (flash_attn/flash_api.cpp,
 // mem_eff_attention/kernel_backward.h).
 [[nodiscard]] std::vector<Tensor> attention_workspace(Tape& tape, const AttentionDims& dims,

@@ -43,6 +43,43 @@ Gradients norm_gradients(Tape& t, const Tensor& dy, bool wants_x, const Affine& 
 
 }  // namespace
 
+namespace {
+
+// The matrix products of a convolution.
+struct Products {
+  enum class Pass { forward, input, weight };
+  std::int64_t rows = 1, columns = 1, depth = 1, groups = 1;
+  bool depthwise = false;
+
+  void run(Tape& tape, std::string_view name, DType dtype, Pass pass, Bytes traffic) const {
+    // One channel of input for each of output: kernels of their own without matrix units, which
+    // wait for memory (DepthwiseConv2d.cu: a few multiply-adds per element that is read).
+    if (depthwise) return tape.pointwise(name, traffic);
+    switch (pass) {
+      case Pass::forward: return tape.gemm(name, dtype, rows, columns, depth, groups, traffic);
+      case Pass::input: return tape.gemm(name, dtype, rows, depth, columns, groups, traffic);
+      case Pass::weight: return tape.gemm(name, dtype, columns, depth, rows, groups, traffic);
+    }
+  }
+};
+
+Products products_of(const ConvDims& dims) {
+  Products products;
+  products.groups = dims.groups;
+  products.columns = dims.outputs / dims.groups;
+  products.depth = dims.inputs / dims.groups * dims.window;
+  products.rows = checked_multiply(dims.samples, dims.pixels);
+  if (dims.spread > 0) {  // each pixel of the input is spread over a window
+    products.rows = checked_multiply(dims.samples, dims.spread);
+    products.columns = dims.outputs / dims.groups * dims.window;
+    products.depth = dims.inputs / dims.groups;
+  }
+  products.depthwise = dims.groups > 1 && dims.groups == dims.inputs;
+  return products;
+}
+
+}  // namespace
+
 Tensor conv(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
             const ConvDims& dims) {
   const Tensor a = to_compute(tape, x);
@@ -52,10 +89,9 @@ Tensor conv(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bia
   const Tensor copy = copied_if_strided(tape, a);
   const std::int64_t rows = checked_multiply(dims.samples, dims.pixels);
   Tensor y = tape.allocate(checked_multiply(rows, dims.outputs), a.dtype, "convolution");
-  const std::int64_t columns = dims.outputs / dims.groups;
-  const std::int64_t depth = dims.inputs / dims.groups * dims.window;
   const Bytes traffic = bytes_of(a) + bytes_of(w) + bytes_of(y);
-  tape.gemm("convolution", a.dtype, rows, columns, depth, dims.groups, traffic);
+  const Products products = products_of(dims);
+  products.run(tape, "convolution", a.dtype, Products::Pass::forward, traffic);
   if (!tape.tracks({&a, &w}) && !(b && tape.tracks({&b}))) return y;
   std::vector<StorageRef> saved;
   if (w.requires_grad) saved.push_back(a.storage);
@@ -74,11 +110,11 @@ Tensor conv(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bia
         Gradients result(wants_b ? 3 : 2);
         if (wants_x) {
           result[0] = t.allocate(numel_a, dtype, "convolution_backward");
-          t.gemm("convolution_input_gradient", dtype, rows, depth, columns, dims.groups, traffic);
+          products.run(t, "convolution_input_gradient", dtype, Products::Pass::input, traffic);
         }
         if (wants_w) {
           result[1] = t.allocate(numel_w, dtype, "convolution_backward");
-          t.gemm("convolution_weight_gradient", dtype, columns, depth, rows, dims.groups, traffic);
+          products.run(t, "convolution_weight_gradient", dtype, Products::Pass::weight, traffic);
         }
         if (wants_b) {
           result[2] = t.allocate(dims.outputs, dtype, "sum");
@@ -160,6 +196,98 @@ Tensor max_pool(Tape& tape, Tensor argument, std::int64_t numel) {
   return y;
 }
 
+Tensor average_pool(Tape& tape, Tensor argument, std::int64_t numel) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation(OperationKind::other, {&x});
+  Tensor y = tape.allocate(numel, x.dtype, "avg_pool2d");
+  tape.pointwise("avg_pool2d", bytes_of(x) + bytes_of(y));
+  if (!tape.tracks({&x})) return y;
+  const std::int64_t before = x.numel;
+  tape.track(y, "avg_pool2d", {Tape::edge_of(x)}, {x.storage},
+             [before](Tape& t, const Gradients& gradients) {
+               Tensor dx = t.allocate(before, gradients[0].dtype, "avg_pool2d_backward");
+               t.pointwise("avg_pool2d_backward", bytes_of(dx) + bytes_of(gradients[0]));
+               return Gradients{dx};
+             });
+  return y;
+}
+
+namespace {
+
+// A copy of other places or sizes, and its gradient, a copy back.
+Tensor copied(Tape& tape, std::string_view name, Tensor argument, std::int64_t numel) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation(OperationKind::other, {&x});
+  Tensor y = tape.allocate(numel, x.dtype, name);
+  tape.pointwise(name, bytes_of(x) + bytes_of(y));
+  if (!tape.tracks({&x})) return y;
+  const std::int64_t before = x.numel;
+  const std::string back = std::string(name) + "_backward";
+  tape.track(y, name, {Tape::edge_of(x)}, {}, [=](Tape& t, const Gradients& gradients) {
+    Tensor dx = t.allocate(before, gradients[0].dtype, back);
+    t.pointwise(back, bytes_of(gradients[0]) + bytes_of(dx));
+    return Gradients{dx};
+  });
+  return y;
+}
+
+}  // namespace
+
+Tensor roll(Tape& tape, Tensor x) {
+  const std::int64_t numel = x.numel;
+  return copied(tape, "roll", std::move(x), numel);
+}
+
+Tensor pad(Tape& tape, Tensor x, std::int64_t numel) {
+  return copied(tape, "constant_pad_nd", std::move(x), numel);
+}
+
+Tensor drop_path(Tape& tape, Tensor argument, std::int64_t samples) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation(OperationKind::pointwise, {&x});
+  const Tensor factor = tape.allocate(samples, x.dtype, "bernoulli_");
+  Tensor y = tape.allocate(x.numel, x.dtype, "mul");
+  y.dense = x.dense;
+  tape.pointwise("mul", bytes_of(x) + bytes_of(y));
+  if (!tape.tracks({&x})) return y;
+  tape.track(y, "mul", {Tape::edge_of(x)}, {factor.storage},
+             [](Tape& t, const Gradients& gradients) {
+               Tensor dx = t.allocate(gradients[0].numel, gradients[0].dtype, "mul");
+               t.pointwise("mul", 2 * bytes_of(dx));
+               return Gradients{dx};
+             });
+  return y;
+}
+
+Tensor cat(Tape& tape, std::vector<Tensor> parts) {
+  if (parts.size() == 2) return cat(tape, std::move(parts[0]), std::move(parts[1]));
+  tape.begin_operation(OperationKind::other);
+  std::int64_t numel = 0;
+  DType dtype = parts.front().dtype;  // the widest
+  bool tracks = false;
+  std::vector<Edge> edges;
+  std::vector<std::int64_t> numels;
+  for (const Tensor& part : parts) {
+    numel += part.numel;
+    if (facts::bytes_of(part.dtype) > facts::bytes_of(dtype)) dtype = part.dtype;
+    tracks |= tape.tracks({&part});
+    edges.push_back(Tape::edge_of(part));
+    numels.push_back(part.numel);
+  }
+  Tensor y = tape.allocate(numel, dtype, "cat");
+  tape.pointwise("cat", 2 * bytes_of(y));
+  if (!tracks) return y;
+  tape.track(y, "cat", std::move(edges), {}, [numels](Tape&, const Gradients& gradients) {
+    Gradients result;
+    for (const std::int64_t own : numels) {  // narrow: views of the gradient
+      result.push_back(view(gradients[0], false));
+      result.back().numel = own;
+    }
+    return result;
+  });
+  return y;
+}
+
 Tensor upsample_nearest(Tape& tape, Tensor argument, std::int64_t numel) {
   const Tensor x = to_fp32_if_autocast(tape, std::move(argument));
   tape.begin_operation(OperationKind::pointwise, {&x});
@@ -189,6 +317,23 @@ Tensor relu_in_place(Tape& tape, Tensor argument) {
     t.pointwise("threshold_backward", 3 * bytes_of(dy));
     return Gradients{dx};
   });
+  return y;
+}
+
+Tensor activation_in_place(Tape& tape, std::string_view name, Tensor argument) {
+  const Tensor x = std::move(argument);
+  tape.begin_operation(OperationKind::pointwise, {&x});
+  const bool tracks = tape.tracks({&x});
+  const Tensor before = tracks ? tape.allocate(x.numel, x.dtype, "clone") : Tensor();
+  tape.pointwise(name, (tracks ? 4 : 2) * bytes_of(x));
+  Tensor y = x;
+  if (!tracks) return y;
+  tape.track(
+      y, name, {Tape::edge_of(x)}, {before.storage}, [](Tape& t, const Gradients& gradients) {
+        Tensor dx = t.allocate(gradients[0].numel, gradients[0].dtype, "activation_backward");
+        t.pointwise("activation_backward", 3 * bytes_of(dx));
+        return Gradients{dx};
+      });
   return y;
 }
 

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
+#include <vector>
 
 #include "step/tape.h"
 
@@ -19,6 +21,7 @@ struct ConvDims {
   std::int64_t pixels = 1;               // h' * w' of the result
   std::int64_t window = 1;               // kh * kw
   std::int64_t groups = 1;
+  std::int64_t spread = 0;  // transposed: h * w of the input, each pixel of which is spread
 };
 // Saves its input and its weight.
 [[nodiscard]] Tensor conv(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -31,12 +34,25 @@ struct ConvDims {
                                 std::int64_t samples, std::int64_t channels, std::int64_t groups);
 // Saves its input and an int64 per element of the result.
 [[nodiscard]] Tensor max_pool(Tape& tape, Tensor x, std::int64_t numel);
+// Saves its input. Windows, or as many parts as the result has pixels.
+[[nodiscard]] Tensor average_pool(Tape& tape, Tensor x, std::int64_t numel);
 // Saves nothing; fp32 under autocast.
 [[nodiscard]] Tensor upsample_nearest(Tape& tape, Tensor x, std::int64_t numel);
+
+// Copies that save nothing: turned round, with zeros around or cut.
+[[nodiscard]] Tensor roll(Tape& tape, Tensor x);
+[[nodiscard]] Tensor pad(Tape& tape, Tensor x, std::int64_t numel);
+// x times a random factor of each sample, which is saved (timm and torchvision write it so).
+[[nodiscard]] Tensor drop_path(Tape& tape, Tensor x, std::int64_t samples);
+// Side by side; of a single part a copy.
+[[nodiscard]] Tensor cat(Tape& tape, std::vector<Tensor> parts);
 
 // --- Into the storage of the first operand -----------------------------------------------------
 
 [[nodiscard]] Tensor relu_in_place(Tape& tape, Tensor x);  // saves its result
+// Of activations whose derivative needs what is overwritten: a copy of it is made and saved
+// (VariableType of silu_, hardtanh_, hardswish_ ...: original_self).
+[[nodiscard]] Tensor activation_in_place(Tape& tape, std::string_view name, Tensor x);
 [[nodiscard]] Tensor add_in_place(Tape& tape, Tensor into, Tensor other);
 
 // --- Weights as operands -----------------------------------------------------------------------
@@ -59,6 +75,10 @@ TopK topk(Tape& tape, Tensor x, std::int64_t last, std::int64_t k);  // saves th
 
 // --- Loss --------------------------------------------------------------------------------------
 
+// smooth_l1_loss of each element: saves both.
+[[nodiscard]] Tensor smooth_l1_loss(Tape& tape, Tensor prediction, Tensor target);
+// Cross entropy of each row, reduction="none": saves the log-probabilities.
+[[nodiscard]] Tensor cross_entropy_of_rows(Tape& tape, Tensor logits, const Tensor& labels);
 // Saves both; fp32 under autocast. The result is a scalar.
 [[nodiscard]] Tensor mse_loss(Tape& tape, Tensor prediction, Tensor target);
 

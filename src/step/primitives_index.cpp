@@ -99,6 +99,54 @@ Tensor index_add_in_place(Tape& tape, Tensor first, const Tensor& rows, Tensor s
   return y;
 }
 
+Tensor smooth_l1_loss(Tape& tape, Tensor first, Tensor second) {
+  const Tensor prediction = to_fp32_if_autocast(tape, std::move(first));
+  const Tensor target = to_fp32_if_autocast(tape, std::move(second));
+  tape.begin_operation(OperationKind::pointwise, {&prediction, &target});
+  Tensor y = tape.allocate(prediction.numel, prediction.dtype, "smooth_l1_loss");
+  tape.pointwise("smooth_l1_loss", 3 * bytes_of(y));
+  if (!tape.tracks({&prediction})) return y;
+  tape.track(y, "smooth_l1_loss", {Tape::edge_of(prediction)}, {prediction.storage, target.storage},
+             [](Tape& t, const Gradients& gradients) {
+               const Tensor& dy = gradients[0];
+               Tensor dx = t.allocate(dy.numel, dy.dtype, "smooth_l1_loss_backward");
+               t.pointwise("smooth_l1_loss_backward", 4 * bytes_of(dx));
+               return Gradients{dx};
+             });
+  return y;
+}
+
+Tensor cross_entropy_of_rows(Tape& tape, Tensor argument, const Tensor& labels) {
+  const Tensor logits = std::move(argument);
+  const std::int64_t rows = labels.numel;
+  tape.begin_operation(OperationKind::reduction, {&logits, &labels});
+  Tensor kept = tape.allocate(logits.numel, logits.dtype, "log_softmax");
+  tape.pointwise("log_softmax", bytes_of(logits) + bytes_of(kept));
+  if (tape.tracks({&logits})) {
+    tape.track(kept, "log_softmax", {Tape::edge_of(logits)}, {kept.storage},
+               [](Tape& t, const Gradients& gradients) {
+                 const Tensor& dy = gradients[0];
+                 Tensor dx = t.allocate(dy.numel, dy.dtype, "log_softmax_backward");
+                 t.pointwise("log_softmax_backward", 3 * bytes_of(dy));
+                 return Gradients{dx};
+               });
+  }
+  const Tensor wide = to_fp32_if_autocast(tape, kept);
+  kept = Tensor();
+  tape.begin_operation(OperationKind::reduction, {&wide, &labels});
+  Tensor losses = tape.allocate(rows, wide.dtype, "nll_loss");
+  tape.pointwise("nll_loss", bytes_of(labels) + 2 * bytes_of(losses));
+  if (!tape.tracks({&wide})) return losses;
+  const std::int64_t numel = wide.numel;
+  tape.track(losses, "nll_loss", {Tape::edge_of(wide)}, {wide.storage, labels.storage},
+             [numel](Tape& t, const Gradients& gradients) {
+               Tensor dx = t.allocate(numel, gradients[0].dtype, "nll_loss_backward");
+               t.pointwise("nll_loss_backward", bytes_of(dx));
+               return Gradients{dx};
+             });
+  return losses;
+}
+
 Tensor mse_loss(Tape& tape, Tensor first, Tensor second) {
   const Tensor prediction = to_fp32_if_autocast(tape, std::move(first));
   const Tensor target = to_fp32_if_autocast(tape, std::move(second));

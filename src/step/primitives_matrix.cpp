@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "step/primitives.h"
+#include "step/primitives_image.h"
 
 namespace steelyard::step {
 
@@ -196,8 +197,31 @@ std::vector<Tensor> attention_workspace(Tape& t, const AttentionDims& d, bool ef
   return held;
 }
 
+namespace {
+
+// attention.cu, pad_bias: rows of a mask that end off a multiple of 16 elements are copied.
+constexpr std::int64_t kBiasAlignment = 16;
+
+Tensor aligned_bias(Tape& tape, Tensor bias, const AttentionDims& dims) {
+  if (!bias) return bias;
+  Tensor b = to_compute(tape, std::move(bias));
+  const std::int64_t columns = round_up(dims.keys, kBiasAlignment);
+  if (columns == dims.keys) return b;
+  const Tensor padded = pad(tape, std::move(b), dims.heads * dims.queries * columns);
+  return slice(tape, padded, dims.heads * dims.queries * dims.keys);
+}
+
+// attention_backward.cu: the gradient of the mask as each sample reads it, its rows aligned.
+Tensor bias_gradient(Tape& t, const AttentionDims& dims, DType dtype) {
+  const std::int64_t rows = dims.samples * dims.heads * dims.queries;
+  return t.allocate(rows * round_up(dims.keys, kBiasAlignment), dtype, "attention_gradient");
+}
+
+}  // namespace
+
 Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
-                       const AttentionDims& dims, bool efficient) {
+                       const AttentionDims& dims, bool efficient, Tensor mask) {
+  const Tensor bias = aligned_bias(tape, std::move(mask), dims);
   const Tensor v = to_compute(tape, std::move(value));
   const Tensor k = to_compute(tape, std::move(key));
   const Tensor q = to_compute(tape, std::move(query));
@@ -222,21 +246,25 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   tape.work(WorkKind::attention, name, q.dtype, along_key + along_value, traffic);
   if (!tape.tracks({&q, &k, &v})) return y;
   const std::int64_t numels[3] = {q.numel, k.numel, v.numel};
-  tape.track(
-      y, name, {Tape::edge_of(q), Tape::edge_of(k), Tape::edge_of(v)},
-      {q.storage, k.storage, v.storage, y.storage, logsumexp.storage, seed.storage, offset.storage},
-      [=](Tape& t, const Gradients& gradients) {
-        const DType dtype = gradients[0].dtype;
-        Gradients result;
-        for (std::int64_t numel : numels) {
-          result.push_back(view(t.allocate(numel, dtype, "attention_gradient"), false));
-        }
-        const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
-        // Five products instead of two: the scores are computed again.
-        t.work(WorkKind::attention, "attention_gradient", dtype,
-               3.0 * along_key + 2.0 * along_value, 2 * traffic);
-        return result;
-      });
+  std::vector<Edge> edges = {Tape::edge_of(q), Tape::edge_of(k), Tape::edge_of(v)};
+  std::vector<StorageRef> saved = {q.storage,         k.storage,    v.storage,     y.storage,
+                                   logsumexp.storage, seed.storage, offset.storage};
+  const bool learns = bias && bias.requires_grad;
+  if (bias) saved.push_back(bias.storage);
+  if (learns) edges.push_back(Tape::validated_edge_of(bias));
+  tape.track(y, name, std::move(edges), std::move(saved), [=](Tape& t, const Gradients& gradients) {
+    const DType dtype = gradients[0].dtype;
+    Gradients result;
+    for (std::int64_t numel : numels) {
+      result.push_back(view(t.allocate(numel, dtype, "attention_gradient"), false));
+    }
+    if (learns) result.push_back(bias_gradient(t, dims, dtype));
+    const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
+    // Five products instead of two: the scores are computed again.
+    t.work(WorkKind::attention, "attention_gradient", dtype, 3.0 * along_key + 2.0 * along_value,
+           2 * traffic);
+    return result;
+  });
   return y;
 }
 

@@ -324,6 +324,9 @@ Tensor sigmoid(Tape& tape, Tensor x) {
 Tensor relu(Tape& tape, Tensor x) {
   return unary(tape, "relu", std::move(x), false, true);
 }
+Tensor saving_input(Tape& tape, std::string_view name, Tensor x) {
+  return unary(tape, name, std::move(x), true, false);
+}
 Tensor gelu(Tape& tape, Tensor x) {
   return unary(tape, "gelu", std::move(x), true, false);
 }

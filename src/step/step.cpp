@@ -185,6 +185,13 @@ bool beyond_decoders(model::OperatorKind kind) {
     case OperatorKind::batch_norm:
     case OperatorKind::group_norm:
     case OperatorKind::max_pool:
+    case OperatorKind::average_pool:
+    case OperatorKind::multiply:
+    case OperatorKind::multiply_weight:
+    case OperatorKind::drop_path:
+    case OperatorKind::roll:
+    case OperatorKind::pad:
+    case OperatorKind::window_bias:
     case OperatorKind::global_average_pool:
     case OperatorKind::upsample:
     case OperatorKind::concatenate:

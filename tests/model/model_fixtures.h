@@ -1,15 +1,29 @@
 // Small helpers for the tests of this room.
 #pragma once
 
+#include <filesystem>
 #include <string>
 #include <string_view>
 
+#include "catalog/catalog.h"
 #include "model/model.h"
 
 namespace steelyard::model {
 
 inline facts::ModelSource source_of(facts::Object config) {
   return {"test", facts::Value(std::move(config)), ""};
+}
+
+inline const catalog::Catalog& catalogue() {
+  static const catalog::Catalog all =
+      catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
+  return all;
+}
+
+// Of a file below catalog/models: "timm/resnet50".
+inline std::string model_id(const std::filesystem::path& file) {
+  const auto models = std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog" / "models";
+  return std::filesystem::relative(file, models).replace_extension().generic_string();
 }
 
 // The blocks of the segment between the embedding and the head.

@@ -49,12 +49,32 @@ def build(config, **how):
     return model
 
 
+def library_row(entry):
+    """A network that timm or torchvision builds from its name alone."""
+    library, name = entry["id"].split("/")
+    module = __import__(library)
+    make = module.create_model if library == "timm" else None
+    with torch.device("meta"):
+        model = make(name) if make else getattr(module.models, name)()
+    source = f"{library} {module.__version__.split('+')[0]}: the class's parameters"
+    return {"id": entry["id"], "parameters": sum(p.numel() for p in model.parameters()),
+            "source": source}
+
+
+# timm's own defaults have no classifier; the catalogue's have one of 1000 classes.
+WITHOUT_HEAD = ("timm/vit_huge_patch14_224", "timm/vit_large_patch32_224")
+
+
 def catalogue():
     rows = []
     for path in sorted(MODELS.glob("**/*.json")):
         entry = json.loads(path.read_text())
+        if path.parent.name in ("timm", "torchvision"):
+            if entry["id"] not in WITHOUT_HEAD:
+                rows.append(library_row(entry))
+            continue
         if entry["config"].get("model_type") not in transformers.CONFIG_MAPPING:
-            continue  # of timm, torchvision, diffusers: their publishers' counts are in the entry
+            continue  # of diffusers: its publishers' counts are in the entry
         with torch.device("meta"):
             model = build(entry["config"])
         parameters = sum(p.numel() for p in model.parameters())

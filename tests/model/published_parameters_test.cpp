@@ -23,7 +23,9 @@ facts::Value read(const fs::path& file) {
 }
 
 Result<Graph> build_from(const facts::Value& entry, SampleShape sample) {
-  return build({*entry.find("id")->as_text(), *entry.find("config"), ""}, sample);
+  const auto source = catalogue().model(*entry.find("id")->as_text());
+  if (!source) return fail(source.error());
+  return build(*source, sample);
 }
 
 std::vector<fs::path> model_files() {
@@ -73,9 +75,10 @@ TEST(PublishedParameters, OfWellKnownModels) {
 TEST(CatalogueModels, AreManyAndCoverEveryFamily) {
   std::set<std::string> families;
   for (const fs::path& file : model_files()) {
-    const facts::Value entry = read(file);
-    const facts::Value* type = entry.find("config")->find("model_type");
-    if (type == nullptr) type = entry.find("config")->find("_class_name");
+    const auto entry = catalogue().model(model_id(file));
+    ASSERT_TRUE(entry) << to_text(entry.error());
+    const facts::Value* type = entry->config.find("model_type");
+    if (type == nullptr) type = entry->config.find("_class_name");
     families.insert(*type->as_text());
   }
   families.insert("megatron_gpt");  // written by imports, not found in the catalogue
@@ -88,8 +91,7 @@ TEST(CatalogueModels, BuildAsTheyStandAndStateTheirSource) {
   for (const fs::path& file : model_files()) {
     SCOPED_TRACE(file.stem().string());
     const facts::Value entry = read(file);
-    EXPECT_EQ(*entry.find("id")->as_text(),
-              fs::relative(file, kModels).replace_extension().generic_string());
+    EXPECT_EQ(*entry.find("id")->as_text(), model_id(file));
     EXPECT_EQ(*entry.find("schema")->as_text(), "steelyard.model/1");
     EXPECT_FALSE(entry.find("source")->as_text()->empty());
     const std::string& confidence = *entry.find("confidence")->as_text();
