@@ -106,11 +106,17 @@ void add_layers(Graph& graph, const std::vector<int>& kinds,
                                             const std::function<bool(std::int64_t)>& fallback);
 
 // Builders of the families, one per model_type or related group.
+Graph build_autoencoder_cogvideox(ConfigReader& config, const SampleShape& sample);
+Graph build_autoencoder_kl(ConfigReader& config, const SampleShape& sample);
+Graph build_autoencoder_ltx(ConfigReader& config, const SampleShape& sample);
 Graph build_bert(ConfigReader& config, const SampleShape& sample);
 Graph build_bloom(ConfigReader& config, const SampleShape& sample);
+Graph build_clip_text(ConfigReader& config, const SampleShape& sample);
+Graph build_cogvideox(ConfigReader& config, const SampleShape& sample);
 Graph build_deit(ConfigReader& config, const SampleShape& sample);
 Graph build_distilbert(ConfigReader& config, const SampleShape& sample);
 Graph build_falcon(ConfigReader& config, const SampleShape& sample);
+Graph build_flux(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma2(ConfigReader& config, const SampleShape& sample);
 Graph build_gpt2(ConfigReader& config, const SampleShape& sample);
@@ -119,6 +125,7 @@ Graph build_gpt_neox(ConfigReader& config, const SampleShape& sample);
 Graph build_gptj(ConfigReader& config, const SampleShape& sample);
 Graph build_granite(ConfigReader& config, const SampleShape& sample);
 Graph build_llama(ConfigReader& config, const SampleShape& sample);
+Graph build_ltx_video(ConfigReader& config, const SampleShape& sample);
 Graph build_megatron_gpt(ConfigReader& config, const SampleShape& sample);
 Graph build_mistral(ConfigReader& config, const SampleShape& sample);
 Graph build_mixtral(ConfigReader& config, const SampleShape& sample);
@@ -133,6 +140,7 @@ Graph build_resnet(ConfigReader& config, const SampleShape& sample);
 Graph build_roberta(ConfigReader& config, const SampleShape& sample);
 Graph build_stablelm(ConfigReader& config, const SampleShape& sample);
 Graph build_starcoder2(ConfigReader& config, const SampleShape& sample);
+Graph build_t5_encoder(ConfigReader& config, const SampleShape& sample);
 Graph build_timm_vision_transformer(ConfigReader& config, const SampleShape& sample);
 Graph build_torchvision_resnet(ConfigReader& config, const SampleShape& sample);
 Graph build_unet(ConfigReader& config, const SampleShape& sample);
