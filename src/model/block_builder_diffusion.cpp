@@ -68,6 +68,8 @@ void BlockBuilder::share(TensorRef made, TensorRef shared) {
   for (TensorRef& out : block_.operators.back().outputs) {
     if (out.index == made.index && !out.shared) out = shared;
   }
+  // What the operator had made instead, its only output, was the block's last tensor.
+  if (made.index + 1 == static_cast<std::int32_t>(block_.tensors.size())) block_.tensors.pop_back();
 }
 
 TensorRef BlockBuilder::concatenate_last(const std::string& name, TensorRef a, TensorRef b) {

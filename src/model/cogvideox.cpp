@@ -67,21 +67,18 @@ struct Streams {
 
 // CogVideoXPatchEmbed: text and video side by side.
 TensorRef embed_patches(BlockBuilder& block, const CogVideo& net, std::int64_t samples) {
-  const TensorRef text =
-      block.linear("patch_embed.text_proj", kText, net.hidden(), {.bias = true});
+  const TensorRef text = block.linear("patch_embed.text_proj", kText, net.hidden(), {.bias = true});
   TensorRef video;
   const Shape tokens = {samples, net.video(), net.hidden()};
   if (net.patch_time == 0) {
-    const Shape grid = {samples, net.hidden(), net.latents.frames * net.latents.height / net.patch,
-                        net.latents.width / net.patch};
-    const Shape window = {net.hidden(), net.latents.channels, net.patch, net.patch};
-    video = block.conv_as("patch_embed.proj", kLatents, window, grid);
+    video = block.conv("patch_embed.proj", kLatents, net.hidden(),
+                       {.kernel = net.patch, .stride = net.patch, .bias = net.patch_bias});
     video = block.view("patch_embed.patches", video, tokens, true);
   } else {
     const std::int64_t cube = net.latents.channels * net.patch * net.patch * net.patch_time;
     video = block.view("patch_embed.cubes", kLatents, {samples, net.video(), cube}, true);
     video = block.contiguous("patch_embed.rows", video);
-    video = block.linear("patch_embed.proj", video, net.hidden(), {.bias = net.patch_bias});
+    video = block.linear("patch_embed.proj", video, net.hidden(), {.bias = true});
   }
   TensorRef x = block.concatenate("patch_embed", text, video);
   if (!net.rotary || net.learned_positions) {
@@ -111,8 +108,7 @@ void add_embed(Graph& graph, const CogVideo& net, const Streams& shared) {
 std::pair<TensorRef, TensorRef> norm_zero(BlockBuilder& block, const std::string& name, TensorRef x,
                                           const CogVideo& net, TensorRef time) {
   const auto parts = add_modulation(block, name + ".linear", time, 6, net.hidden());
-  TensorRef h =
-      block.layer_norm(name + ".norm", x, {.weight = net.affine, .bias = net.affine});
+  TensorRef h = block.layer_norm(name + ".norm", x, {.weight = net.affine, .bias = net.affine});
   h = block.modulate(name, h, parts[1], parts[0]);
   const auto streams = block.split_tokens(
       name + ".streams", h, {{"text", net.text.tokens}, {"video", net.video()}}, true);
@@ -122,8 +118,7 @@ std::pair<TensorRef, TensorRef> norm_zero(BlockBuilder& block, const std::string
 TensorRef attend(BlockBuilder& block, TensorRef x, const CogVideo& net, const Streams& shared) {
   const LinearOptions projection{.bias = net.attention_bias};
   const auto projected = [&](const char* part) {
-    const TensorRef y =
-        block.linear(std::string("attn1.") + part, x, net.hidden(), projection);
+    const TensorRef y = block.linear(std::string("attn1.") + part, x, net.hidden(), projection);
     return block.heads(std::string("attn1.") + part + "_heads", y, net.heads);
   };
   TensorRef q = projected("to_q");

@@ -277,8 +277,7 @@ Graph build_autoencoder_cogvideox(ConfigReader& config, const SampleShape& sampl
 
 Graph build_autoencoder_ltx(ConfigReader& config, const SampleShape& sample) {
   LtxCoder net;
-  net.channels =
-      config.whole_list({"block_out_channels"}, {128, 256, 512, 512}, kChannelLimits);
+  net.channels = config.whole_list({"block_out_channels"}, {128, 256, 512, 512}, kChannelLimits);
   net.layers = config.whole_list({"layers_per_block"}, {4, 3, 3, 3, 4}, kCountLimits);
   net.latents = config.whole({"latent_channels"}, 128, kChannelLimits);
   const std::int64_t patch = config.whole({"patch_size"}, 4, kSideLimits);

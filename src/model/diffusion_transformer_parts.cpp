@@ -35,8 +35,7 @@ Graph start_diffusion_graph(const ConfigReader& config, const SampleShape& sampl
       {"encoder_hidden_states", {graph.batch, text.tokens, text.width}, ElementKind::pixels},
       {"noise", {graph.batch, outputs, rows, latents.width}, ElementKind::pixels}};
   if (text.pooled > 0) {
-    graph.shared.push_back(
-        {"pooled_projections", {graph.batch, text.pooled}, ElementKind::pixels});
+    graph.shared.push_back({"pooled_projections", {graph.batch, text.pooled}, ElementKind::pixels});
   }
   graph.batch_tensors = graph.shared;
   return graph;
@@ -50,10 +49,10 @@ TensorRef add_shared(Graph& graph, const std::string& name, Shape shape) {
 void check_latent_patches(ConfigReader& config, const Latents& latents, std::int64_t patch) {
   for (const std::int64_t side : {latents.height, latents.width}) {
     if (side > 0 && side % patch == 0) continue;
-    config.reject("patch_size", std::to_string(patch),
-                  "a divisor of the " + std::to_string(side) + " latent pixels of a side",
-                  "train.image_size in pixels is " + std::to_string(latents.side) +
-                      " times as much");
+    config.reject(
+        "patch_size", std::to_string(patch),
+        "a divisor of the " + std::to_string(side) + " latent pixels of a side",
+        "train.image_size in pixels is " + std::to_string(latents.side) + " times as much");
   }
 }
 
@@ -83,8 +82,7 @@ TensorRef add_time_text_embedding(BlockBuilder& block, const std::string& name, 
 }
 
 std::vector<TensorRef> add_modulation(BlockBuilder& block, const std::string& linear,
-                                      TensorRef condition, std::int64_t count,
-                                      std::int64_t width) {
+                                      TensorRef condition, std::int64_t count, std::int64_t width) {
   TensorRef x = block.activation(linear + ".silu", condition, ActivationKind::silu);
   x = block.linear(linear, x, count * width, kBiased);
   return block.chunk(linear + ".chunk", x, count);

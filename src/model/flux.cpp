@@ -84,17 +84,17 @@ Block double_layer(const Graph& graph, const Flux& net, const Shared& shared) {
   const TensorRef x = block.input({graph.batch, net.tokens(), net.hidden()});
   const auto picture = add_modulation(block, "norm1.linear", shared.time, 6, net.hidden());
   const auto text = add_modulation(block, "norm1_context.linear", shared.time, 6, net.hidden());
-  auto parts = block.split_tokens("streams1", block.layer_norm("norm1.norm", x, plain), streams,
-                                  true);
+  auto parts =
+      block.split_tokens("streams1", block.layer_norm("norm1.norm", x, plain), streams, true);
   TensorRef p = block.modulate("norm1", parts[1], picture[1], picture[0]);
   TensorRef t = block.modulate("norm1_context", parts[0], text[1], text[0]);
   TensorRef q = in_heads(block, "attn.to_q", "attn.norm_q", p, net);
   TensorRef k = in_heads(block, "attn.to_k", "attn.norm_k", p, net);
   TensorRef v = in_heads(block, "attn.to_v", "", p, net);
-  q = block.concatenate_rows(
-      "attn.q", in_heads(block, "attn.add_q_proj", "attn.norm_added_q", t, net), q);
-  k = block.concatenate_rows(
-      "attn.k", in_heads(block, "attn.add_k_proj", "attn.norm_added_k", t, net), k);
+  q = block.concatenate_rows("attn.q",
+                             in_heads(block, "attn.add_q_proj", "attn.norm_added_q", t, net), q);
+  k = block.concatenate_rows("attn.k",
+                             in_heads(block, "attn.add_k_proj", "attn.norm_added_k", t, net), k);
   v = block.concatenate_rows("attn.v", in_heads(block, "attn.add_v_proj", "", t, net), v);
   std::tie(q, k) = block.rotary_pairs("attn.rotary", q, k, shared.cos, shared.sin);
   parts = block.split_tokens("attn.streams", block.attention("attn", q, k, v, net.attention()),
@@ -138,8 +138,7 @@ void add_head(Graph& graph, const Flux& net, const Shared& shared) {
   const TensorRef x = block.input({graph.batch, net.tokens(), net.hidden()});
   const TensorRef picture = block.split_tokens(
       "streams", x, {{"text", net.text.tokens}, {"picture", net.picture()}}, false)[1];
-  graph.segments.push_back(
-      {1, {finish_diffusion(block, {picture, shared.time, net.outputs})}});
+  graph.segments.push_back({1, {finish_diffusion(block, {picture, shared.time, net.outputs})}});
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
-// HunyuanVideoTransformer3DModel (diffusers 0.32: models/transformers/transformer_hunyuan_video.py):
-// as FLUX with weights for text and for the video, then layers over both; the text first goes
-// through layers of its own, and only the video turns.
+// HunyuanVideoTransformer3DModel (diffusers 0.32:
+// models/transformers/transformer_hunyuan_video.py): as FLUX with weights for text and for the
+// video, then layers over both; the text first goes through layers of its own, and only the video
+// turns.
 #include <tuple>
 
 #include "model/diffusion_family.h"
@@ -127,8 +128,8 @@ Block double_layer(const Graph& graph, const Hunyuan& net, const Shared& shared)
   const TensorRef x = block.input({graph.batch, net.tokens(), net.hidden()});
   const auto video = add_modulation(block, "norm1.linear", shared.time, 6, net.hidden());
   const auto text = add_modulation(block, "norm1_context.linear", shared.time, 6, net.hidden());
-  auto parts =
-      block.split_tokens("streams1", block.layer_norm("norm1.norm", x, kPlain), net.streams(), true);
+  auto parts = block.split_tokens("streams1", block.layer_norm("norm1.norm", x, kPlain),
+                                  net.streams(), true);
   TensorRef p = block.modulate("norm1", parts[1], video[1], video[0]);
   TensorRef t = block.modulate("norm1_context", parts[0], text[1], text[0]);
   TensorRef q = in_heads(block, "to_q", "norm_q", p, net);
@@ -145,8 +146,8 @@ Block double_layer(const Graph& graph, const Hunyuan& net, const Shared& shared)
   p = block.multiply("gate_msa", p, video[2]);
   t = block.multiply("c_gate_msa", t, text[2]);
   const TensorRef middle = block.add_parts("residual_attention", x, {t, p});
-  parts =
-      block.split_tokens("streams2", block.layer_norm("norm2", middle, kPlain), net.streams(), true);
+  parts = block.split_tokens("streams2", block.layer_norm("norm2", middle, kPlain), net.streams(),
+                             true);
   p = block.modulate("modulate_mlp", parts[1], video[4], video[3]);
   t = block.modulate("c_modulate_mlp", parts[0], text[4], text[3]);
   p = add_feed_forward(block, "ff", p, net.inner, ActivationKind::gelu_tanh);
@@ -176,7 +177,8 @@ Block single_layer(const Graph& graph, const Hunyuan& net, const Shared& shared)
   const TensorRef v = in_heads(block, "to_v", nullptr, h, net);
   std::tie(q, k) = block.rotary_pairs("attn.rotary", q, k, shared.cos, shared.sin);
   h = joined("attn.result", block.attention("attn", q, k, v, net.attention()));
-  h = block.linear("proj_out", block.concatenate_last("attn_and_mlp", h, mlp), net.hidden(), kBiased);
+  h = block.linear("proj_out", block.concatenate_last("attn_and_mlp", h, mlp), net.hidden(),
+                   kBiased);
   return block.finish(block.add("residual", block.multiply("gate", h, parts[2]), x));
 }
 
@@ -199,8 +201,7 @@ Graph build_hunyuan_video(ConfigReader& config, const SampleShape& sample) {
   const TensorRef x = head.input({graph.batch, net.tokens(), net.hidden()});
   const TensorRef video = head.split_tokens("streams", x, net.streams(), false)[1];
   const std::int64_t cube = net.patch_time * net.patch * net.patch;
-  graph.segments.push_back(
-      {1, {finish_diffusion(head, {video, shared.time, cube * net.outputs})}});
+  graph.segments.push_back({1, {finish_diffusion(head, {video, shared.time, cube * net.outputs})}});
   return graph;
 }
 

@@ -64,18 +64,16 @@ void add_embed(Graph& graph, const Ltx& net, const Shared& shared) {
   x = block.contiguous("rows", x);
   x = block.linear("proj_in", x, net.hidden(), {.bias = true});
   block.wide_rotary_table("rope", shared.cos, shared.sin);
-  const TensorRef steps = block.timestep_embedding("time_embed.time_proj", kTimeSteps,
-                                                   kTimeChannels);
+  const TensorRef steps =
+      block.timestep_embedding("time_embed.time_proj", kTimeSteps, kTimeChannels);
   const TensorRef time = add_two_linears(
       block, steps, {"time_embed.emb.timestep_embedder", net.hidden(), net.hidden()});
   block.share(time, shared.time);
   TensorRef y = block.activation("time_embed.silu", shared.time, ActivationKind::silu);
   y = block.linear("time_embed.linear", y, 6 * net.hidden(), {.bias = true});
   block.share(y, shared.modulation);
-  const TensorRef text =
-      add_two_linears(block, kText,
-                      {"caption_projection", net.hidden(), net.hidden(),
-                       ActivationKind::gelu_tanh});
+  const TensorRef text = add_two_linears(
+      block, kText, {"caption_projection", net.hidden(), net.hidden(), ActivationKind::gelu_tanh});
   block.share(text, shared.text);
   graph.segments.push_back({1, {block.finish(x)}});
 }

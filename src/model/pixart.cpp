@@ -66,8 +66,8 @@ void add_single_norm(BlockBuilder& block, const Pixart& net, const Shared& share
   const std::string emb = "adaln_single.emb.";
   const TensorRef steps =
       block.timestep_embedding("adaln_single.time_proj", kTimeSteps, kTimeChannels);
-  TensorRef time = add_two_linears(block, steps,
-                                   {emb + "timestep_embedder", net.hidden(), net.hidden()});
+  TensorRef time =
+      add_two_linears(block, steps, {emb + "timestep_embedder", net.hidden(), net.hidden()});
   if (net.additional) {
     const std::int64_t third = net.hidden() / 3;
     const TensorRef size =
@@ -97,8 +97,8 @@ TensorRef attend(BlockBuilder& block, const std::string& name, TensorRef x, Tens
   const TensorRef y = block.attention(
       name, q, k, v,
       {.heads = net.heads, .kv_heads = net.heads, .head_dim = net.head_dim, .causal = false});
-  return block.dropout(name + ".to_out.1", block.linear(name + ".to_out.0", y, net.hidden(), kBiased),
-                       net.dropout);
+  return block.dropout(name + ".to_out.1",
+                       block.linear(name + ".to_out.0", y, net.hidden(), kBiased), net.dropout);
 }
 
 Block single_layer(const Graph& graph, const Pixart& net, const Shared& shared) {
@@ -138,11 +138,11 @@ void add_single_head(Graph& graph, const Pixart& net, const Shared& shared) {
 TensorRef label_embedding(BlockBuilder& block, const Pixart& net) {
   const std::string emb = "norm1.emb.";
   const TensorRef steps = block.timestep_embedding(emb + "time_proj", kTimeSteps, kTimeChannels);
-  const TensorRef time = add_two_linears(
-      block, steps, {emb + "timestep_embedder", net.hidden(), net.hidden()});
+  const TensorRef time =
+      add_two_linears(block, steps, {emb + "timestep_embedder", net.hidden(), net.hidden()});
   // One class more: none, for guidance without a classifier.
   const TensorRef label = block.embedding(emb + "class_embedder.embedding_table", kTimeSteps,
-                                                net.classes + 1, net.hidden());
+                                          net.classes + 1, net.hidden());
   return block.add(emb + "sum", time, label);
 }
 
@@ -189,9 +189,9 @@ Graph build_pixart(ConfigReader& config, const SampleShape& sample) {
   const TensorRef x = embed_patches(embed, net, graph.batch);
   add_single_norm(embed, net, shared);
   if (net.projects_text) {
-    embed.share(add_two_linears(embed, kText,
-                                {"caption_projection", net.hidden(), net.hidden(),
-                                 ActivationKind::gelu_tanh}),
+    embed.share(add_two_linears(
+                    embed, kText,
+                    {"caption_projection", net.hidden(), net.hidden(), ActivationKind::gelu_tanh}),
                 shared.text);
   }
   graph.segments.push_back({1, {embed.finish(x)}});

@@ -1,6 +1,7 @@
-// SD3Transformer2DModel (diffusers 0.32: models/transformers/transformer_sd3.py, models/attention.py
-// JointTransformerBlock, JointAttnProcessor2_0): weights for text and for the picture, one attention
-// over both. Stable Diffusion 3.5 medium attends twice over the picture in its first layers.
+// SD3Transformer2DModel (diffusers 0.32: models/transformers/transformer_sd3.py,
+// models/attention.py JointTransformerBlock, JointAttnProcessor2_0): weights for text and for the
+// picture, one attention over both. Stable Diffusion 3.5 medium attends twice over the picture in
+// its first layers.
 #include <tuple>
 
 #include "model/diffusion_family.h"
@@ -115,16 +116,14 @@ Block layer(const Graph& graph, const Sd3& net, TensorRef time, int kind) {
   const bool dual = (kind & kDual) != 0;
   const TensorRef x = block.input({graph.batch, net.tokens(), net.hidden()});
   const auto picture = add_modulation(block, "norm1.linear", time, dual ? 9 : 6, net.hidden());
-  const auto text =
-      add_modulation(block, "norm1_context.linear", time, last ? 2 : 6, net.hidden());
-  auto parts =
-      block.split_tokens("streams1", block.layer_norm("norm1.norm", x, kPlain), net.streams(), true);
+  const auto text = add_modulation(block, "norm1_context.linear", time, last ? 2 : 6, net.hidden());
+  auto parts = block.split_tokens("streams1", block.layer_norm("norm1.norm", x, kPlain),
+                                  net.streams(), true);
   TensorRef p = block.modulate("norm1", parts[1], picture[1], picture[0]);
   TensorRef again;
   if (dual) again = block.modulate("norm1_again", parts[1], picture[7], picture[6]);
   // AdaLayerNormContinuous has the scale first, AdaLayerNormZero the shift.
-  TensorRef t =
-      block.modulate("norm1_context", parts[0], text[last ? 0 : 1], text[last ? 1 : 0]);
+  TensorRef t = block.modulate("norm1_context", parts[0], text[last ? 0 : 1], text[last ? 1 : 0]);
   std::tie(t, p) = attend_joint(block, t, p, net, last);
   p = block.multiply("gate_msa", p, picture[2]);
   if (dual) {
@@ -139,8 +138,8 @@ Block layer(const Graph& graph, const Sd3& net, TensorRef time, int kind) {
   } else {
     t = block.multiply("c_gate_msa", t, text[2]);
     middle = block.add_parts("residual_attention", x, {t, p});
-    parts =
-        block.split_tokens("streams2", block.layer_norm("norm2", middle, kPlain), net.streams(), true);
+    parts = block.split_tokens("streams2", block.layer_norm("norm2", middle, kPlain), net.streams(),
+                               true);
   }
   p = block.modulate("modulate_mlp", parts[1], picture[4], picture[3]);
   p = add_feed_forward(block, "ff", p, 4 * net.hidden(), ActivationKind::gelu_tanh);

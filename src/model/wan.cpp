@@ -71,9 +71,9 @@ void add_embed(Graph& graph, const Wan& net, const Shared& shared) {
   const std::string condition = "condition_embedder.";
   const TensorRef steps =
       block.timestep_embedding(condition + "timesteps_proj", kTimeSteps, net.time_channels);
-  block.share(add_two_linears(block, steps,
-                              {condition + "time_embedder", net.hidden(), net.hidden()}),
-              shared.time);
+  block.share(
+      add_two_linears(block, steps, {condition + "time_embedder", net.hidden(), net.hidden()}),
+      shared.time);
   TensorRef y = block.activation(condition + "act_fn", shared.time, ActivationKind::silu);
   y = block.linear(condition + "time_proj", y, 6 * net.hidden(), kBiased);
   block.share(y, shared.modulation);
@@ -89,7 +89,8 @@ TensorRef attend(BlockBuilder& block, const std::string& name, TensorRef x, Tens
   const auto in_heads = [&](const char* part, TensorRef y) {
     return block.heads(name + "." + part + "_heads", y, net.heads);
   };
-  TensorRef q = block.rms_norm(name + ".norm_q", block.linear(name + ".to_q", x, net.hidden(), kBiased));
+  TensorRef q =
+      block.rms_norm(name + ".norm_q", block.linear(name + ".to_q", x, net.hidden(), kBiased));
   TensorRef k =
       block.rms_norm(name + ".norm_k", block.linear(name + ".to_k", from, net.hidden(), kBiased));
   const TensorRef v = in_heads("v", block.linear(name + ".to_v", from, net.hidden(), kBiased));
@@ -116,8 +117,8 @@ Block layer(const Graph& graph, const Wan& net, const Shared& shared) {
   const LayerNormOptions plain{.weight = false, .bias = false};
   TensorRef x = block.input({graph.batch, net.tokens(), net.hidden()});
   const auto parts = table_rows(block, shared.modulation, 6, net.hidden());
-  TensorRef h = block.modulate("modulate_attention", block.layer_norm("norm1", x, plain), parts[1],
-                               parts[0]);
+  TensorRef h =
+      block.modulate("modulate_attention", block.layer_norm("norm1", x, plain), parts[1], parts[0]);
   h = attend(block, "attn1", h, h, net, shared, true);
   x = block.add("residual_attention", x, block.multiply("gate_msa", h, parts[2]));
   h = net.cross_norm ? block.layer_norm("norm2", x) : x;
@@ -146,8 +147,8 @@ Graph build_wan(ConfigReader& config, const SampleShape& sample) {
   graph.segments.push_back({net.layers, {layer(graph, net, shared)}});
   BlockBuilder head(graph, "head");
   TensorRef x = head.input({graph.batch, net.tokens(), net.hidden()});
-  const auto parts = table_rows(
-      head, head.concatenate_last("temb_twice", shared.time, shared.time), 2, net.hidden());
+  const auto parts = table_rows(head, head.concatenate_last("temb_twice", shared.time, shared.time),
+                                2, net.hidden());
   x = head.layer_norm("norm_out", x, {.weight = false, .bias = false});
   x = head.modulate("modulate_out", x, parts[1], parts[0]);
   const std::int64_t cube = net.patch[0] * net.patch[1] * net.patch[2];

@@ -89,9 +89,9 @@ void Assembler::grade_the_rest(Unit& unit) {
     if (!weight.trains || !weight.tied_to.empty() || unit.trace.gradients[i] >= 0) continue;
     if (tied_elsewhere(weight.name)) continue;
     const DType dtype = gradient_type(layout_, weight);
-    const std::int32_t kept = typed(slot(bytes_of(model::elements(weight.shape), dtype),
-                                         VramCategory::gradients, weight.name),
-                                    dtype, weight.shape);
+    const std::int32_t kept = typed(
+        slot(bytes_of(model::elements(weight.shape), dtype), VramCategory::gradients, weight.name),
+        dtype, weight.shape);
     program_.slots.back().outlives_micro_batch = true;
     unit.trace.gradients[i] = kept;
     unit.trace.backward.push_back({EventKind::ensure, kept});

@@ -87,15 +87,15 @@ Bytes alive_after_setup(const Program& program) {
 }
 
 TEST(Companions, AreHeldInTheTypeOfTheProducts) {
-  const Bytes alone = alive_after_setup(program_for(graph_of(small_llama()), small_job(),
-                                                    profile_of(facts::Framework::pytorch)));
+  const Bytes alone = alive_after_setup(
+      program_for(graph_of(small_llama()), small_job(), profile_of(facts::Framework::pytorch)));
   const Program held = with_clip(small_job(), CompanionHeld::always, false);
   EXPECT_EQ(alive_after_setup(held) - alone, Bytes(2 * clip_parameters()));  // bf16-mixed
 }
 
 TEST(Companions, OfLoadingAreGoneBeforeTheFirstStep) {
-  const Bytes alone = alive_after_setup(program_for(graph_of(small_llama()), small_job(),
-                                                    profile_of(facts::Framework::pytorch)));
+  const Bytes alone = alive_after_setup(
+      program_for(graph_of(small_llama()), small_job(), profile_of(facts::Framework::pytorch)));
   const Program program = with_clip(small_job(), CompanionHeld::load, false);
   EXPECT_EQ(alive_after_setup(program), alone);
   bool gives_back = false;
@@ -110,8 +110,8 @@ TEST(Companions, OfLoadingAreGoneBeforeTheFirstStep) {
 }
 
 TEST(Companions, ThatTrainAreGradedAndStepped) {
-  const Program alone = program_for(graph_of(small_llama()), small_job(),
-                                    profile_of(facts::Framework::pytorch));
+  const Program alone =
+      program_for(graph_of(small_llama()), small_job(), profile_of(facts::Framework::pytorch));
   const Program program = with_clip(small_job(), CompanionHeld::always, true);
   EXPECT_EQ((program.states.trainable - alone.states.trainable).value(), clip_parameters());
   Player player(program);
@@ -142,8 +142,8 @@ TEST(DiffusionPrograms, AreConsistent) {
         job.train.method = method;
         job.train.recompute.mode = recompute;
         if (method == facts::Method::lora) job.train.lora.targets = {"to_q", "to_k"};
-        const Program program = program_for(diffusion_graph(source), job,
-                                            profile_of(facts::Framework::pytorch));
+        const Program program =
+            program_for(diffusion_graph(source), job, profile_of(facts::Framework::pytorch));
         Player player(program);
         player.play(program.setup);
         player.step(true);
