@@ -58,11 +58,12 @@ Result<facts::ModelSource> from_pipeline(const std::string& name, const fs::path
     if (!named || !fs::exists(folder / denoiser / "config.json", trouble)) continue;
     return from_file(name, folder / denoiser);
   }
-  return fail(Error{.code = ErrorCode::unreadable,
-                    .subject = "model.config",
-                    .found = fmt::format("{}, a pipeline without a denoiser's config.json", name),
-                    .accepted = "model_index.json beside transformer/config.json or unet/config.json",
-                    .file = (folder / "model_index.json").string()});
+  return fail(
+      Error{.code = ErrorCode::unreadable,
+            .subject = "model.config",
+            .found = fmt::format("{}, a pipeline without a denoiser's config.json", name),
+            .accepted = "model_index.json beside transformer/config.json or unet/config.json",
+            .file = (folder / "model_index.json").string()});
 }
 
 Result<facts::ModelSource> from_file(const std::string& name, const fs::path& path) {

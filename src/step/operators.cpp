@@ -25,8 +25,7 @@ using model::OperatorKind;
 // in fp32; back to the weight's type where that is short, or to the input's without a weight.
 Tensor rms_norm_of_input(Tape& tape, const OperatorCall& call) {
   const Tensor& x = call.inputs[0];
-  Tensor variance =
-      mean(tape, pow(tape, to(tape, x, DType::fp32)), call.input_shapes[0].back());
+  Tensor variance = mean(tape, pow(tape, to(tape, x, DType::fp32)), call.input_shapes[0].back());
   Tensor y = mul(tape, x, rsqrt(tape, add_constant(tape, std::move(variance))));
   if (call.weights.empty()) return to(tape, std::move(y), x.dtype);
   const Tensor& weight = call.weights[0];

@@ -149,11 +149,11 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
   // Of other libraries than transformers: pictures_test.cpp, megatron_gpt_test.cpp,
   // diffusion_families_test.cpp.
   seen.insert({"AutoencoderKL", "AutoencoderKLCogVideoX", "AutoencoderKLLTXVideo", "CLIPTextModel",
-               "CLIPTextModelWithProjection", "CogVideoXTransformer3DModel", "DiTTransformer2DModel",
-               "FluxTransformer2DModel", "HunyuanVideoTransformer3DModel",
+               "CLIPTextModelWithProjection", "CogVideoXTransformer3DModel",
+               "DiTTransformer2DModel", "FluxTransformer2DModel", "HunyuanVideoTransformer3DModel",
                "LTXVideoTransformer3DModel", "PixArtTransformer2DModel", "SD3Transformer2DModel",
-               "T5EncoderModel", "WanTransformer3DModel", "UNet2DConditionModel", "megatron_gpt", "timm_resnet", "timm_vision_transformer",
-               "torchvision_resnet"});
+               "T5EncoderModel", "WanTransformer3DModel", "UNet2DConditionModel", "megatron_gpt",
+               "timm_resnet", "timm_vision_transformer", "torchvision_resnet"});
   const std::vector<std::string> known = known_model_types();
   EXPECT_EQ(seen, std::set<std::string>(known.begin(), known.end()));
 }
