@@ -171,5 +171,22 @@ TEST(DiffusionPrograms, GradeWhatAllBlocksRead) {
   EXPECT_GE(gradients, Bytes(4 * once));
 }
 
+// Accelerator.prepare wraps a short model's forward pass in autocast: norms save in fp32.
+TEST(DiffusionPrograms, RunUnderAutocastWhereTheProfileSaysSo) {
+  facts::Job job = diffusion_job();
+  job.train.precision = facts::Precision::bf16;
+  const auto kept = [&](const facts::FrameworkProfile& profile) {
+    Bytes sum;
+    for (const Slot& slot : program_for(diffusion_graph(small_cogvideo()), job, profile).slots) {
+      if (slot.category == VramCategory::activations) sum += slot.bytes;
+    }
+    return sum;
+  };
+  facts::FrameworkProfile profile = profile_of(facts::Framework::pytorch);
+  const Bytes wide = kept(profile);
+  profile.operators["diffusers_arithmetic"] = "base";
+  EXPECT_GT(wide, kept(profile));
+}
+
 }  // namespace
 }  // namespace steelyard::step
