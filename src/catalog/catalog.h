@@ -59,10 +59,15 @@ class Catalog {
   // object itself; then `[model] set` applied.
   [[nodiscard]] Result<facts::ModelSource> model_of(const facts::Job& job,
                                                     const std::filesystem::path& folder) const;
+  // Those of `[model] companions`, in their order.
+  [[nodiscard]] Result<std::vector<facts::ModelSource>> companions_of(
+      const facts::Job& job, const std::filesystem::path& folder) const;
 
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
 
  private:
+  [[nodiscard]] Result<facts::ModelSource> named_model(const std::string& name,
+                                                       const std::filesystem::path& folder) const;
   explicit Catalog(std::filesystem::path folder);
   std::filesystem::path folder_;
   std::shared_ptr<Files> files_;

@@ -48,10 +48,33 @@ Result<void> is_configuration(const std::string& name) {
   return {};
 }
 
+Result<facts::ModelSource> from_file(const std::string& name, const fs::path& path);
+
+// A folder of a diffusers pipeline: model_index.json names its parts, each in a folder of its own;
+// the denoiser is what is trained.
+Result<facts::ModelSource> from_pipeline(const std::string& name, const fs::path& folder) {
+  STEELYARD_TRY(index, codec::read_value(folder / "model_index.json"));
+  for (const char* denoiser : {"transformer", "unet"}) {
+    std::error_code trouble;
+    const bool named = index.find(denoiser) != nullptr && !index.find(denoiser)->is_null();
+    if (!named || !fs::exists(folder / denoiser / "config.json", trouble)) continue;
+    return from_file(name, folder / denoiser);
+  }
+  return fail(
+      Error{.code = ErrorCode::unreadable,
+            .subject = "model.config",
+            .found = fmt::format("{}, a pipeline without a denoiser's config.json", name),
+            .accepted = "model_index.json beside transformer/config.json or unet/config.json",
+            .file = (folder / "model_index.json").string()});
+}
+
 Result<facts::ModelSource> from_file(const std::string& name, const fs::path& path) {
   STEELYARD_CHECK(is_configuration(name));
   std::error_code trouble;
   const bool is_folder = fs::is_directory(path, trouble);
+  if (is_folder && fs::exists(path / "model_index.json", trouble)) {
+    return from_pipeline(name, path);
+  }
   const fs::path file = is_folder ? path / "config.json" : path;
   if (is_folder && !fs::exists(file, trouble)) {
     return fail(Error{.code = ErrorCode::unreadable,
@@ -231,6 +254,41 @@ Result<void> imports_no_model(const facts::ImportKeys& import) {
 
 }  // namespace
 
+// A catalogue id or a path.
+Result<facts::ModelSource> Catalog::named_model(const std::string& name,
+                                                const std::filesystem::path& folder) const {
+  const fs::path path = folder / name;
+  std::error_code trouble;
+  const bool has_path = name.find('/') != std::string::npos || name.ends_with(".json");
+  const bool exists = fs::exists(path, trouble);
+  if (!(has_path && exists)) {
+    auto known = model(name);
+    // A damaged catalogue file is reported; a name that is no id may still be a file.
+    if (known || known.error().code != ErrorCode::unknown_name) return known;
+    if (!exists) {
+      STEELYARD_CHECK(is_configuration(name));
+      known.error().accepted += ", or the path of a config.json";
+      return known;
+    }
+  }
+  return from_file(name, path);
+}
+
+Result<std::vector<facts::ModelSource>> Catalog::companions_of(
+    const facts::Job& job, const std::filesystem::path& folder) const {
+  std::vector<facts::ModelSource> sources;
+  for (std::size_t i = 0; i < job.model.companions.size(); ++i) {
+    auto source = named_model(job.model.companions[i].config, folder);
+    if (!source && source.error().subject == "model.config") {
+      source.error().subject = fmt::format("model.companions[{}].config", i);
+    }
+    STEELYARD_TRY(found, std::move(source));
+    STEELYARD_CHECK(is_unquantized(found));
+    sources.push_back(std::move(found));
+  }
+  return sources;
+}
+
 Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
                                              const std::filesystem::path& folder) const {
   const auto found = [&]() -> Result<facts::ModelSource> {
@@ -246,21 +304,7 @@ Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
                         .accepted = "a catalogue id, the path of a config.json, or its content",
                         .hint = "`steelyard list models` shows the ids"});
     }
-    const fs::path path = folder / *name;
-    std::error_code trouble;
-    const bool has_path = name->find('/') != std::string::npos || name->ends_with(".json");
-    const bool exists = fs::exists(path, trouble);
-    if (!(has_path && exists)) {
-      auto known = model(*name);
-      // A damaged catalogue file is reported; a name that is no id may still be a file.
-      if (known || known.error().code != ErrorCode::unknown_name) return known;
-      if (!exists) {
-        STEELYARD_CHECK(is_configuration(*name));
-        known.error().accepted += ", or the path of a config.json";
-        return known;
-      }
-    }
-    return from_file(*name, path);
+    return named_model(*name, folder);
   };
   STEELYARD_TRY(source, found());
   STEELYARD_CHECK(overrides_known_keys(source, job.model.set));

@@ -79,10 +79,12 @@ Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& ca
   plan::Request request;
   STEELYARD_TRY(job, with_import(read, catalog));
   STEELYARD_TRY(model, catalog.model_of(job, read.folder));
+  STEELYARD_TRY(companions, catalog.companions_of(job, read.folder));
   STEELYARD_TRY(machine, catalog.machine_of(job, read.folder));
   STEELYARD_TRY(constants, catalog.constants(job.framework, job.versions));
   request.job = std::move(job);
   request.model = std::move(model);
+  request.companions = std::move(companions);
   request.machine = std::move(machine);
   request.constants = std::move(constants);
   return request;

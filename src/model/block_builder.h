@@ -167,6 +167,38 @@ class BlockBuilder {
   TensorRef window_bias(const std::string& name, std::int64_t rows, std::int64_t length,
                           std::int64_t heads);
   TensorRef timestep_embedding(const std::string& name, TensorRef steps, std::int64_t channels);
+  // Convolution with a window of any shape: the weight's, bias included, and the result's.
+  TensorRef conv_as(const std::string& name, TensorRef in, Shape of_weight, Shape out);
+  // A weight alone, of a module whose code is not written down (frozen companions).
+  void plain_weight(const std::string& name, Shape of_weight, WeightRole role = WeightRole::matrix);
+  // in + a tensor that lives beside the weights.
+  TensorRef add_buffer(const std::string& name, TensorRef in, Shape of_buffer);
+
+  // --- block_builder_diffusion.cpp: diffusion transformers ---
+
+  // [B,S,H] into parts of so many tokens.
+  std::vector<TensorRef> split_tokens(
+      const std::string& name, TensorRef in,
+      const std::vector<std::pair<std::string, std::int64_t>>& parts, bool own_parts);
+  // [B,n*H] into n parts [B,H].
+  std::vector<TensorRef> chunk(const std::string& name, TensorRef in, std::int64_t count);
+  TensorRef modulate(const std::string& name, TensorRef in, TensorRef scale, TensorRef shift);
+  TensorRef multiply(const std::string& name, TensorRef a, TensorRef b);
+  TensorRef add_parts(const std::string& name, TensorRef in, const std::vector<TensorRef>& parts);
+  // q, k [..., d] with neighbouring dimensions turned.
+  std::pair<TensorRef, TensorRef> rotary_pairs(const std::string& name, TensorRef q, TensorRef k,
+                                               TensorRef cos, TensorRef sin);
+  // diffusers' RMSNorm; without a weight where `affine` is false.
+  TensorRef rms_norm_of_input(const std::string& name, TensorRef in, bool affine = true);
+  // cos and sin as fp32 tables.
+  void wide_rotary_table(const std::string& name, TensorRef cos, TensorRef sin);
+  // Into a tensor that all blocks share: the last operator's result is it.
+  void share(TensorRef made, TensorRef shared);
+  // [..., a] beside [..., b].
+  TensorRef concatenate_last(const std::string& name, TensorRef a, TensorRef b);
+  // [B,n,S,d] beside [B,n,T,d].
+  TensorRef concatenate_rows(const std::string& name, TensorRef a, TensorRef b);
+
   // Into the storage of the first input.
   TensorRef activation_in_place(const std::string& name, TensorRef in, ActivationKind kind);
   TensorRef add_in_place(const std::string& name, TensorRef into, TensorRef other);

@@ -107,14 +107,20 @@ void add_layers(Graph& graph, const std::vector<int>& kinds,
 
 // Builders of the families, one per model_type or related group.
 Graph build_bart(ConfigReader& config, const SampleShape& sample);
+Graph build_autoencoder_cogvideox(ConfigReader& config, const SampleShape& sample);
+Graph build_autoencoder_kl(ConfigReader& config, const SampleShape& sample);
+Graph build_autoencoder_ltx(ConfigReader& config, const SampleShape& sample);
 Graph build_bert(ConfigReader& config, const SampleShape& sample);
 Graph build_blenderbot(ConfigReader& config, const SampleShape& sample);
 Graph build_bloom(ConfigReader& config, const SampleShape& sample);
+Graph build_clip_text(ConfigReader& config, const SampleShape& sample);
+Graph build_cogvideox(ConfigReader& config, const SampleShape& sample);
 Graph build_deit(ConfigReader& config, const SampleShape& sample);
 Graph build_distilbert(ConfigReader& config, const SampleShape& sample);
 Graph build_dlrm(ConfigReader& config, const SampleShape& sample);
 Graph build_electra(ConfigReader& config, const SampleShape& sample);
 Graph build_falcon(ConfigReader& config, const SampleShape& sample);
+Graph build_flux(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma2(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma3_text(ConfigReader& config, const SampleShape& sample);
@@ -128,6 +134,7 @@ Graph build_layered(ConfigReader& config, const SampleShape& sample);
 Graph build_llama(ConfigReader& config, const SampleShape& sample);
 Graph build_marian(ConfigReader& config, const SampleShape& sample);
 Graph build_mbart(ConfigReader& config, const SampleShape& sample);
+Graph build_ltx_video(ConfigReader& config, const SampleShape& sample);
 Graph build_megatron_gpt(ConfigReader& config, const SampleShape& sample);
 Graph build_mistral(ConfigReader& config, const SampleShape& sample);
 Graph build_mixtral(ConfigReader& config, const SampleShape& sample);
@@ -148,6 +155,7 @@ Graph build_roberta(ConfigReader& config, const SampleShape& sample);
 Graph build_stablelm(ConfigReader& config, const SampleShape& sample);
 Graph build_starcoder2(ConfigReader& config, const SampleShape& sample);
 Graph build_t5(ConfigReader& config, const SampleShape& sample);
+Graph build_t5_encoder(ConfigReader& config, const SampleShape& sample);
 Graph build_timm_vision_transformer(ConfigReader& config, const SampleShape& sample);
 Graph build_torchvision_resnet(ConfigReader& config, const SampleShape& sample);
 Graph build_transfo_xl(ConfigReader& config, const SampleShape& sample);

@@ -129,6 +129,11 @@ enum class OperatorKind {
   // out: [B,S,n*d]
   recurrent_attention,
 
+  // Diffusion transformers. A stream that the model's code holds as two tensors, text and picture,
+  // is one here: [B,S,H], the tokens of both.
+  modulate,   // in: x [B,S,H], scale and shift [B,H]; out: x * (1 + scale) + shift
+  add_parts,  // in: x [B,S,H], its parts by tokens; out: x + the parts, side by side
+
   // Mixture of experts: T tokens choose k of E experts.
   router,             // in: [B,S,H]; weight [E,H]; out: weights [T,k], experts [T,k] (index)
   expert_assignment,  // in: experts [T,k]; out: for each expert its slots and tokens [n] (index)
@@ -258,8 +263,13 @@ struct Operator {
   bool scales_wide = false;      // rms_norm: multiplies by the weight in fp32, then casts back
   // rms_norm: the input in its own type times the fp32 root, then the weight's type (T5).
   bool keeps_narrow = false;
-  bool wide_tables = false;  // rotary, rotary_table: fp32 tables, what turned is cast back
-  bool joins_rest = false;   // rotary: joined with what does not turn, though nothing is left
+  bool wide_tables = false;      // rotary, rotary_table: fp32 tables, what turned is cast back
+  bool joins_rest = false;       // rotary: joined with what does not turn, though nothing is left
+  // rotary: neighbours turn, computed in fp32, cast back (diffusers: apply_rotary_emb).
+  bool turns_pairs = false;
+  bool scales_input = false;  // rms_norm: the input, not its fp32 copy, is divided (diffusers)
+  // split: parts that the model's code holds as tensors of their own.
+  bool own_parts = false;
   // split: the parts behind the first are taken by index, into tensors of their own.
   bool gathers_parts = false;
   bool fused_gate_up = false;  // gated_, bias_activation: one input holds both
@@ -320,6 +330,9 @@ struct Graph {
   std::int64_t image_height = 0, image_width = 0;
   // Rows of a table instead of both: bytes of one as stored, 4 per feature; 0 for the others.
   std::int64_t row_bytes = 0;
+  std::int64_t frames = 0;  // of a video, as the data set holds them; 0: no video
+  // Whose code builds the model, where a framework treats it in a way of its own ("diffusers").
+  std::string library;
   std::vector<TensorInfo> batch_tensors;  // what the loader puts on the GPU
   std::vector<TensorInfo> shared;
   std::vector<Segment> segments;

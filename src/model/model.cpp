@@ -5,6 +5,7 @@
 #include <array>
 
 #include "base/suggest.h"
+#include "model/diffusion_family.h"
 #include "model/family.h"
 
 namespace steelyard::model {
@@ -18,7 +19,21 @@ struct Family {
 
 // Sorted by name.
 constexpr std::array kFamilies = {
+    Family{"AutoencoderKL", build_autoencoder_kl},
+    Family{"AutoencoderKLCogVideoX", build_autoencoder_cogvideox},
+    Family{"AutoencoderKLLTXVideo", build_autoencoder_ltx},
+    Family{"CLIPTextModel", build_clip_text},
+    Family{"CLIPTextModelWithProjection", build_clip_text},
+    Family{"CogVideoXTransformer3DModel", build_cogvideox},
+    Family{"DiTTransformer2DModel", build_dit},
+    Family{"FluxTransformer2DModel", build_flux},
+    Family{"HunyuanVideoTransformer3DModel", build_hunyuan_video},
+    Family{"LTXVideoTransformer3DModel", build_ltx_video},
+    Family{"PixArtTransformer2DModel", build_pixart},
+    Family{"SD3Transformer2DModel", build_sd3},
+    Family{"T5EncoderModel", build_t5_encoder},
     Family{"UNet2DConditionModel", build_unet},
+    Family{"WanTransformer3DModel", build_wan},
     Family{"bart", build_bart},
     Family{"bert", build_bert},
     Family{"blenderbot", build_blenderbot},
@@ -91,11 +106,23 @@ Error without_model_type(const facts::ModelSource& source) {
                listed(known_model_types(), known_model_types().size()), std::move(hint));
 }
 
+// An encoder taken out of a larger model bears that one's model_type; its class alone says so.
+const Family* family_of_class(const facts::ModelSource& source) {
+  const facts::Value* names = source.config.find("architectures");
+  const facts::Array* list = names != nullptr ? names->as_array() : nullptr;
+  if (list == nullptr || list->empty() || list->front().as_text() == nullptr) return nullptr;
+  for (const Family& family : kFamilies) {
+    if (family.model_type == *list->front().as_text()) return &family;
+  }
+  return nullptr;
+}
+
 Result<const Family*> family_of(const facts::ModelSource& source) {
   if (source.config.as_object() == nullptr) {
     return fail(wrong(ErrorCode::bad_input, source.name, source.config.kind_name(),
                       "a table of keys as in Hugging Face's config.json", ""));
   }
+  if (const Family* encoder = family_of_class(source)) return encoder;
   const facts::Value* value = source.config.find("model_type");
   // diffusers' config.json names its class instead.
   if (value == nullptr || value->is_null()) value = source.config.find("_class_name");
@@ -123,6 +150,11 @@ Result<void> check_sample(const SampleShape& sample) {
   if (sample.sequence < 0 || sample.sequence > kLargestSample.sequence) {
     return fail(wrong(ErrorCode::bad_input, "sequence length", fmt::format("{}", sample.sequence),
                       fmt::format("a whole number from 1 to {}", kLargestSample.sequence), ""));
+  }
+  constexpr std::int64_t kMostFrames = 1'000'000;
+  if (sample.frames < 0 || sample.frames > kMostFrames) {
+    return fail(wrong(ErrorCode::bad_input, "train.frames", fmt::format("{}", sample.frames),
+                      fmt::format("a whole number from 1 to {}", kMostFrames), ""));
   }
   for (const std::int64_t side : {sample.height, sample.width}) {
     if (side >= 0 && side <= kLargestSide) continue;

@@ -67,6 +67,8 @@ std::string_view name_of(OperatorKind kind) {
     case OperatorKind::add_buffer: return "add_buffer";
     case OperatorKind::recurrent_attention: return "recurrent_attention";
     case OperatorKind::multibox_loss: return "multibox_loss";
+    case OperatorKind::modulate: return "modulate";
+    case OperatorKind::add_parts: return "add_parts";
   }
   return "";
 }

@@ -215,6 +215,7 @@ UNet read_unet(ConfigReader& config, const SampleShape& sample) {
 Graph build_unet(ConfigReader& config, const SampleShape& sample) {
   const UNet net = read_unet(config, sample);
   Graph graph = start_picture_graph(config, sample, net.latents);
+  graph.library = "diffusers";
   graph.image_height = net.latents.height * kLatentScale;
   graph.image_width = net.latents.width * kLatentScale;
   const Shape picture = {graph.batch, net.latents.channels, net.latents.height, net.latents.width};

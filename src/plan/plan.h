@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "facts/constants.h"
@@ -16,9 +17,10 @@
 namespace steelyard::plan {
 
 struct Request {
-  facts::Job job;            // as read; resolved here
-  facts::ModelSource model;  // the job's model, overrides applied
-  facts::Machine machine;    // the job's machine, overrides applied
+  facts::Job job;                                   // as read; resolved here
+  facts::ModelSource model;                         // the job's model, overrides applied
+  std::vector<facts::ModelSource> companions = {};  // those of the job, in its order
+  facts::Machine machine;                           // the job's machine, overrides applied
   facts::Constants constants;
   bool timeline = false;
   bool advice = true;  // false: only the figures (validation, search)

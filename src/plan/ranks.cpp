@@ -9,6 +9,24 @@
 
 namespace steelyard::plan {
 
+namespace {
+
+// The job names them, the request holds their configurations in the same order.
+Result<std::vector<step::Companion>> companions_of(const Request& request,
+                                                   const model::SampleShape& sample) {
+  std::vector<step::Companion> companions;
+  const std::vector<facts::Companion>& named = request.job.model.companions;
+  for (std::size_t i = 0; i < named.size() && i < request.companions.size(); ++i) {
+    model::SampleShape shape = sample;
+    shape.sequence = 0;  // their own
+    STEELYARD_TRY(graph, model::build(request.companions[i], shape));
+    companions.push_back({std::move(graph), named[i].held, named[i].trainable});
+  }
+  return companions;
+}
+
+}  // namespace
+
 Result<Ranks> ranks_of(const Request& request) {
   Ranks ranks;
   STEELYARD_TRY(job,
@@ -17,8 +35,9 @@ Result<Ranks> ranks_of(const Request& request) {
   model::SampleShape own = sample_shape(ranks.job, *ranks.job.train.micro_batch);
   own.sequence /= ranks.job.parallel.context;  // of one rank of a context group
   STEELYARD_TRY(local, model::build(request.model, own));
+  STEELYARD_TRY(companions, companions_of(request, own));
   STEELYARD_TRY(programs, step::programs_of(local, ranks.job, request.constants.framework,
-                                            request.machine.gpu));
+                                            request.machine.gpu, std::move(companions)));
   ranks.programs = std::move(programs);
   return ranks;
 }

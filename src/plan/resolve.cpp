@@ -266,7 +266,14 @@ Result<void> resolve_sample(Job& job, const model::Graph& graph) {
                            "no value: " + name + " reads pictures",
                            "train.image_size says how large a sample is"));
   }
+  if (train.frames && graph.frames == 0) {
+    return fail(impossible("train.frames", std::to_string(*train.frames),
+                           "no value: " + name + " reads no videos", ""));
+  }
   if (!pictures) return resolve_tokens(job, graph.sequence);
+  if (graph.frames > 0) {
+    fill(job, train.frames, "train.frames", graph.frames, Origin::model);
+  }
   if (train.image_size.empty()) {
     train.image_size = {graph.image_height, graph.image_width};
     job.origins["train.image_size"] = {Origin::model, {}};
@@ -333,6 +340,7 @@ model::SampleShape sample_shape(const Job& job, std::int64_t batch) {
     shape.height = job.train.image_size[0];
     shape.width = job.train.image_size[1];
   }
+  shape.frames = job.train.frames.value_or(0);
   return shape;
 }
 

@@ -323,8 +323,14 @@ std::vector<std::string> default_targets(const model::Graph& graph) {
 
 }  // namespace
 
-Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile) {
+Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile,
+                                        std::string_view library) {
   AdapterHabits habits;
+  if (!library.empty()) {
+    STEELYARD_TRY(autocasts,
+                  word(profile, std::string(library) + "_arithmetic", "base", "autocast"));
+    habits.short_autocast = autocasts;
+  }
   STEELYARD_TRY(promotes, word(profile, "lora_adapter_type", "base", "fp32"));
   STEELYARD_TRY(autocast, word(profile, "lora_arithmetic", "base", "autocast"));
   STEELYARD_TRY(nested, word(profile, "lora_nf4_statistics", "plain", "nested"));

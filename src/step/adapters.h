@@ -8,6 +8,8 @@
 // transformers' quantizers (embeddings, head, norms and biases stay).
 #pragma once
 
+#include <string_view>
+
 #include "base/error.h"
 #include "facts/constants.h"
 #include "facts/job.h"
@@ -28,10 +30,14 @@ struct AdapterHabits {
   bool tensor_subclass = false;        // torchao's NF4Tensor holds 4-bit matrices, not bitsandbytes
   bool mixes_units = false;  // FSDP1 wraps adapters and frozen weights into one flat parameter
   bool fuses_quantized_only = false;  // the `lora` kernel is for a quantized base
+  // Parameters of a short type are trained under autocast all the same: word LIBRARY_arithmetic, of
+  // the library whose code builds the model.
+  bool short_autocast = false;
 };
 
 // Errors: a word that nobody knows.
-[[nodiscard]] Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile);
+[[nodiscard]] Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile,
+                                                     std::string_view library = {});
 
 // The graph as the method trains it; the model's own for `full`.
 // Errors: targets or trainable modules that the model does not have, naming those that it has.

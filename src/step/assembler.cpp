@@ -21,6 +21,7 @@ Assembler::Assembler(const Stage& stage, const facts::Job& job,
 
 Program Assembler::assemble() {
   add_parameters();
+  add_companions();
   add_fp8_casts();
   add_batch();
   add_global_buffer();

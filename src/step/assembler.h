@@ -18,6 +18,7 @@
 #include "step/pipeline.h"
 #include "step/program.h"
 #include "step/recompute_plan.h"
+#include "step/step.h"
 
 namespace steelyard::step {
 
@@ -29,6 +30,8 @@ class Assembler {
   Assembler(const Stage& stage, const facts::Job& job, const facts::FrameworkProfile& profile,
             const Variants& variants, const Layout& layout, const AdapterHabits& habits);
 
+  // The frozen models beside the trained one; they outlive the assembler.
+  void bring(const std::vector<Companion>& companions) { companions_ = &companions; }
   [[nodiscard]] Program assemble();
   // Of the model as this stage holds it: the whole job's when the stage is the whole model.
   [[nodiscard]] StateSizes states() const;
@@ -83,6 +86,9 @@ class Assembler {
   void add_buffer(facts::DType dtype, facts::VramCategory category, std::string_view text,
                   std::optional<bool> short_weights);
   void add_buffers();
+  void add_companions();  // companions.cpp
+  void grade_the_rest(Unit& unit);
+  [[nodiscard]] bool tied_elsewhere(const std::string& weight) const;
   [[nodiscard]] Bytes batch_bytes(const model::TensorInfo& info) const;
   void add_optimizer_states();
   void add_communication_buffers();
@@ -194,6 +200,7 @@ class Assembler {
   const Variants& variants_;
   const Layout& layout_;
   const AdapterHabits& habits_;
+  const std::vector<Companion>* companions_ = nullptr;
   Groups groups_;
   Program program_;
   SharedTensors shared_;

@@ -242,6 +242,10 @@ Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits, con
   layout.optimizer = optimizer;
   if (job.megatron) set_megatron(*job.megatron, layout);
   set_adapters(job, habits, layout);
+  if (habits.short_autocast && !layout.arithmetic.autocast && !layout.gathers) {
+    layout.arithmetic.autocast = layout.arithmetic.compute != DType::fp32;
+    layout.arithmetic.ambient = layout.parameter;
+  }
   layout.on_host = host_states(job);
   if (layout.on_host.gradients) layout.gradients_outlive_step = false;
   return layout;

@@ -117,6 +117,7 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     options.keeps_gradient = options.keeps_input && !before_head;
     options.tape.offloads_saved = unit.layer && job_.offload.activations == facts::OffloadTo::cpu;
     unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);
+    grade_the_rest(unit);
     step_in_backward(unit);
     if (block.output.index >= 0) options.input_requires_grad = unit.trace.output_requires_grad;
     unit.trained = trained_elements(block);

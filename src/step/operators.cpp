@@ -23,10 +23,22 @@ namespace {
 using model::ActivationKind;
 using model::OperatorKind;
 
+// diffusers' RMSNorm.forward (models/normalization.py): x * rsqrt(x.to(float32).pow(2).mean(-1)),
+// in fp32; back to the weight's type where that is short, or to the input's without a weight.
+Tensor rms_norm_of_input(Tape& tape, const OperatorCall& call) {
+  const Tensor& x = call.inputs[0];
+  Tensor variance = mean(tape, pow(tape, to(tape, x, DType::fp32)), call.input_shapes[0].back());
+  Tensor y = mul(tape, x, rsqrt(tape, add_constant(tape, std::move(variance))));
+  if (call.weights.empty()) return to(tape, std::move(y), x.dtype);
+  const Tensor& weight = call.weights[0];
+  return mul(tape, to(tape, std::move(y), weight.dtype), weight);
+}
+
 Tensor rms_norm(Tape& tape, const OperatorCall& call) {
   const Tensor& x = call.inputs[0];
-  const Tensor& weight = call.weights[0];
   const std::int64_t last = call.input_shapes[0].back();
+  if (call.op->scales_input) return rms_norm_of_input(tape, call);
+  const Tensor& weight = call.weights[0];
   if (call.variants->rms_norm == RmsNorm::in_place) return in_place_rms_norm(tape, x, weight, last);
   if (call.variants->rms_norm == RmsNorm::native) return fused_rms_norm(tape, x, weight, last);
   // LlamaRMSNorm.forward
@@ -46,12 +58,30 @@ Tensor rms_norm(Tape& tape, const OperatorCall& call) {
   return to(tape, mul(tape, std::move(wide), gain), before);
 }
 
+// diffusers' apply_rotary_emb (models/embeddings.py):
+//   x_rotated = torch.stack([-x_imag, x_real], dim=-1).flatten(3)
+//   (x.float() * cos + x_rotated.float() * sin).to(x.dtype)
+Tensor turned_pairs(Tape& tape, const Tensor& x, const Tensor& cosine, const Tensor& sine) {
+  Tensor quarter_turn;
+  {
+    const Tensor other = mul_constant(tape, slice(tape, x, x.numel / 2));
+    quarter_turn = cat(tape, other, slice(tape, x, x.numel / 2));
+  }
+  Tensor along = mul(tape, to(tape, x, DType::fp32), cosine);
+  along.dense = x.dense;
+  Tensor across = mul(tape, to(tape, std::move(quarter_turn), DType::fp32), sine);
+  Tensor sum = add(tape, std::move(along), std::move(across));
+  sum.dense = x.dense;
+  return to(tape, std::move(sum), x.dtype);
+}
+
 // apply_rotary_pos_emb for one of q and k.
 Tensor rotated(Tape& tape, const OperatorCall& call, const Tensor& x, const Tensor& cosine,
                const Tensor& sine) {
   const std::int64_t head = call.input_shapes[0].back();
   const std::int64_t turning = call.op->rotary_dims;
   const std::int64_t part = head == turning ? x.numel : x.numel / head * turning;
+  if (call.op->turns_pairs) return turned_pairs(tape, x, cosine, sine);
   if (call.variants->rotary == Rotary::in_place) return in_place_rotary(tape, x, cosine, sine);
   if (call.variants->rotary == Rotary::fused) return fused_rotary(tape, x, cosine);
   if (call.variants->rotary == Rotary::complex) {
@@ -129,6 +159,7 @@ std::vector<Tensor> split_parts(Tape& tape, const OperatorCall& call) {
   std::vector<std::int64_t> numels;
   for (const model::Shape& shape : call.output_shapes) numels.push_back(model::elements(shape));
   std::vector<Tensor> parts = split(tape, call.inputs[0], numels);
+  for (Tensor& part : parts) part.dense = part.dense || call.op->own_parts;
   for (std::size_t i = 1; call.op->gathers_parts && i < parts.size(); ++i) {
     parts[i].dense = false;
     parts[i] = contiguous(tape, std::move(parts[i]));

@@ -103,6 +103,45 @@ Tensor relative_bias(Tape& tape, const OperatorCall& call) {
   return view(embedding(tape, buckets, call.weights[0], shape.at(1)), false);
 }
 
+// norm(x) * (1 + scale[:, None]) + shift[:, None], as diffusers' normalization.py writes it.
+Tensor modulate(Tape& tape, const OperatorCall& call) {
+  Tensor scaled = mul(tape, call.inputs[0], add_constant(tape, call.inputs[1]));
+  return add(tape, std::move(scaled), call.inputs[2]);
+}
+
+// Residual sums of several streams that are one tensor here.
+Tensor add_parts(Tape& tape, const OperatorCall& call) {
+  const Tensor& x = call.inputs[0];
+  std::vector<const Tensor*> reads;
+  std::vector<Edge> edges;
+  std::vector<std::int64_t> numels;
+  DType widest = x.dtype;
+  bool tracks = false;
+  for (const Tensor& input : call.inputs) {
+    reads.push_back(&input);
+    edges.push_back(Tape::validated_edge_of(input));
+    numels.push_back(input.numel);
+    tracks = tracks || tape.tracks({&input});
+    if (facts::bytes_of(input.dtype) > facts::bytes_of(widest)) widest = input.dtype;
+  tape.begin_operation(OperationKind::pointwise, {&x});
+  Tensor y = tape.allocate(x.numel, widest, "add");
+  tape.pointwise("add", 2 * bytes_of(x) + bytes_of(y));
+  if (!tracks) return y;
+  std::vector<bool> wants;
+  for (const Tensor* input : reads) wants.push_back(input->requires_grad);
+  tape.track(y, "add", std::move(edges), {},
+             [numels, wants](Tape&, const std::vector<Tensor>& gradients) {
+               std::vector<Tensor> result(numels.size());
+               for (std::size_t part = 0; part < numels.size(); ++part) {
+                 if (!wants[part]) continue;
+                 result[part] = gradients[0];
+                 result[part].numel = numels[part];
+               }
+               return result;
+             });
+  return y;
+}
+
 }  // namespace
 
 std::vector<Tensor> run_image_operator(Tape& tape, const OperatorCall& call) {
@@ -134,6 +173,8 @@ std::vector<Tensor> run_image_operator(Tape& tape, const OperatorCall& call) {
     case OperatorKind::pad: return {pad(tape, x, numel())};
     case OperatorKind::window_bias: return {window_bias(tape, call)};
     case OperatorKind::timestep_embedding: return {timestep_embedding(tape, call)};
+    case OperatorKind::modulate: return {modulate(tape, call)};
+    case OperatorKind::add_parts: return {add_parts(tape, call)};
     default: return {};
   }
 }

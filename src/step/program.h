@@ -31,6 +31,7 @@ enum class EventKind : std::uint8_t {
   keep_gradient,
   ensure,          // index: slot; allocates it unless it is there
   release_shared,  // index: slot; freed by the layer whose backward pass comes last (layer 0)
+  release_cached,  // index: any slot; what the allocator holds free goes back to the device
   work,            // index: Program::work
   communicate,     // index: Program::communication
 };

@@ -5,6 +5,7 @@
 
 #include "step/adapters.h"
 #include "step/assembler.h"
+#include "step/companions.h"
 #include "step/embedding_placement.h"
 #include "step/expert_parallel.h"
 #include "step/fused_projection.h"
@@ -101,9 +102,6 @@ Result<void> check_samples(const facts::TrainKeys& train) {
   if (train.sequence_length_mean.value_or(length) != length) {
     return fail(not_yet("train.sequence_length_mean", "a value", "train.sequence_length"));
   }
-  if (train.frames) {
-    return fail(not_yet("train.frames", "a value", "no value: models here read text"));
-  }
   return {};
 }
 
@@ -199,7 +197,9 @@ bool beyond_decoders(model::OperatorKind kind) {
     case OperatorKind::relative_bias:
     case OperatorKind::add_buffer:
     case OperatorKind::recurrent_attention:
-    case OperatorKind::timestep_embedding: return true;
+    case OperatorKind::timestep_embedding:
+    case OperatorKind::modulate:
+    case OperatorKind::add_parts: return true;
     default: return model::is_loss(kind) && kind != OperatorKind::causal_lm_loss;
   }
 }
@@ -240,9 +240,6 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   STEELYARD_CHECK(check_split(graph, job.parallel));
   STEELYARD_CHECK(check_offload(job));
   STEELYARD_CHECK(check_idle_keys(job));
-  if (!job.model.companions.empty()) {
-    return fail(not_yet("model.companions", "a list", "no value"));
-  }
   return {};
 }
 
@@ -289,13 +286,15 @@ std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
 
 Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const facts::Job& given_job,
                                              const facts::FrameworkProfile& given_profile,
-                                             const facts::Gpu& gpu) {
+                                             const facts::Gpu& gpu,
+                                             std::vector<Companion> companions) {
   STEELYARD_CHECK(check(graph, given_job, given_profile));
   facts::Job job = given_job;
   job.train.compile |= given_profile.always_compiled;
   const facts::FrameworkProfile profile = with_words(given_profile, job);
-  STEELYARD_TRY(habits, adapter_habits_of(profile));
-  STEELYARD_TRY(own, with_own_projections(graph, profile));
+  STEELYARD_TRY(habits, adapter_habits_of(profile, graph.library));
+  STEELYARD_TRY(joined, with_companions(graph, job, companions));
+  STEELYARD_TRY(own, with_own_projections(joined, profile));
   STEELYARD_TRY(trained, with_method(own, job, habits));
   STEELYARD_TRY(fp8, fp8_of(job, profile, gpu));
   STEELYARD_TRY(layout, layout_of(job, habits, fp8));
@@ -316,6 +315,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   std::vector<RankProgram> programs;
   for (const Stage& stage : stages) {
     Assembler assembler(stage, job, profile, variants, layout, habits);
+    assembler.bring(companions);
     Program program = assembler.assemble();
     program.states = states;
     programs.push_back({kind_of(stage, parallel), program.ranks, std::move(program)});

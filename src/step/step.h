@@ -20,6 +20,13 @@ struct RankProgram {
   Program program;
 };
 
+// A model that shares the card (model.companions): a text encoder, an autoencoder.
+struct Companion {
+  model::Graph graph;
+  facts::CompanionHeld held = facts::CompanionHeld::always;
+  bool trainable = false;
+};
+
 // The programs of all kinds of ranks; pipeline stages in order, from the embedding's to the loss's.
 // `graph` holds one micro-batch of the tokens that one context-parallel rank has. `job` is resolved
 // (plan/resolve.h); `gpu` says which products it has, one without a name has all. Keys whose effect
@@ -27,6 +34,7 @@ struct RankProgram {
 [[nodiscard]] Result<std::vector<RankProgram>> programs_of(const model::Graph& graph,
                                                            const facts::Job& job,
                                                            const facts::FrameworkProfile& profile,
-                                                           const facts::Gpu& gpu = {});
+                                                           const facts::Gpu& gpu = {},
+                                                           std::vector<Companion> companions = {});
 
 }  // namespace steelyard::step

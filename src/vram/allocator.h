@@ -23,6 +23,8 @@ class Allocator {
   virtual void free(BlockId block) = 0;  // `block` is live or 0
   // A block used on another stream: no longer allocated, but no request gets it before `free`.
   virtual void retire(BlockId block) = 0;
+  // Wholly free segments go back to the device, where the framework can do that.
+  virtual void empty_cache() = 0;
   // As if the device had room for a further request of that size, and this were it: for telling
   // how much a job would have needed.
   [[nodiscard]] virtual BlockId allocate_beyond(Bytes requested, int stream) = 0;

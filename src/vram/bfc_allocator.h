@@ -35,6 +35,7 @@ class BfcAllocator final : public Allocator {
   [[nodiscard]] std::optional<BlockId> try_allocate(Bytes requested, int stream = 0) override;
   void free(BlockId block) override;
   void retire(BlockId block) override;
+  void empty_cache() override {}  // its pool stays
   // The last region becomes as much longer as the request lacks.
   [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream) override;
 

@@ -41,7 +41,7 @@ class CachingAllocator final : public Allocator {
   void free(BlockId block) override;
   void retire(BlockId block) override;
   [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream) override;
-  void empty_cache();  // torch.cuda.empty_cache(): wholly free segments go back to the device
+  void empty_cache() override;  // torch.cuda.empty_cache()
 
   [[nodiscard]] Bytes size_of(BlockId block) const override;
   [[nodiscard]] std::uint64_t fingerprint() const override;

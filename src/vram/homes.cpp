@@ -16,6 +16,7 @@ void add_layers(const step::Program& program, const step::Phase& phase, const st
                 std::vector<Home>& homes) {
   for (const step::Event& event : body.events) {
     if (event.kind == EventKind::work || event.kind == EventKind::communicate) continue;
+    if (event.kind == EventKind::release_cached) continue;
     const bool gradient = event.kind == EventKind::keep_gradient;
     const auto slot = static_cast<std::size_t>(
         gradient ? program.gradients[static_cast<std::size_t>(event.index)].kept : event.index);

@@ -302,6 +302,7 @@ void Replay::play(const step::Event& event, const step::Instance& instance) {
     case EventKind::ensure:
       if (!lives_[at].alive) allocate(event.index, at);
       break;
+    case EventKind::release_cached: allocator_->empty_cache(); break;
     case EventKind::keep_gradient:
     case EventKind::work:
     case EventKind::communicate: break;

@@ -148,9 +148,15 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
   std::set<std::string> seen;
   for_each_model([&](const Graph& graph, const facts::Value&) { seen.insert(graph.model_type); });
   // Of other libraries than transformers: pictures_test.cpp, megatron_gpt_test.cpp,
-  // recommenders_test.cpp, layers_test.cpp, families_test.cpp (NVIDIA's Transformer-XL).
-  seen.insert({"UNet2DConditionModel", "dlrm", "layers", "megatron_gpt", "timm_resnet",
-               "timm_vision_transformer", "torchvision_resnet", "transfo-xl"});
+  // recommenders_test.cpp, layers_test.cpp, diffusion_families_test.cpp, families_test.cpp
+  // (NVIDIA's Transformer-XL).
+  seen.insert({"AutoencoderKL", "AutoencoderKLCogVideoX", "AutoencoderKLLTXVideo", "CLIPTextModel",
+               "CLIPTextModelWithProjection", "CogVideoXTransformer3DModel",
+               "DiTTransformer2DModel", "FluxTransformer2DModel", "HunyuanVideoTransformer3DModel",
+               "LTXVideoTransformer3DModel", "PixArtTransformer2DModel", "SD3Transformer2DModel",
+               "T5EncoderModel", "WanTransformer3DModel", "UNet2DConditionModel", "dlrm", "layers",
+               "megatron_gpt", "timm_resnet", "timm_vision_transformer", "torchvision_resnet",
+               "transfo-xl"});
   const std::vector<std::string> known = known_model_types();
   EXPECT_EQ(seen, std::set<std::string>(known.begin(), known.end()));
 }

@@ -92,6 +92,11 @@ void check_tied(const Graph& graph) {
   }
 }
 
+// Companions are weights alone: no operators, nothing handed on.
+bool is_listing(const Graph& graph) {
+  return graph.segments.front().blocks.front().operators.empty();
+}
+
 template <class Check>
 void for_each_model(const Check& check) {
   int models = 0;
@@ -104,7 +109,7 @@ void for_each_model(const Check& check) {
     ASSERT_TRUE(entry) << to_text(entry.error());
     const auto graph = build(*entry, {.batch = 2, .sequence = 48});
     ASSERT_TRUE(graph) << to_text(graph.error());
-    check(*graph);
+    if (!is_listing(*graph)) check(*graph);
     ++models;
   }
   EXPECT_GT(models, 0);
@@ -128,6 +133,7 @@ TEST(Structure, TiedWeightsNameAWeightOfTheSameShape) {
 
 TEST(Structure, RotaryModelsShareTheirTableAndOnlyThey) {
   for_each_model([](const Graph& graph) {
+    if (graph.library == "diffusers") return;  // theirs stand behind the batch's tensors
     std::int64_t dims = 0;
     for (const Segment& segment : graph.segments) {
       for (const Operator& op : segment.blocks.front().operators) {

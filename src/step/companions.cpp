@@ -1,0 +1,113 @@
+#include "step/companions.h"
+
+#include <utility>
+
+#include "step/assembler.h"
+#include "step/weight_storage.h"
+
+namespace steelyard::step {
+
+using facts::VramCategory;
+
+namespace {
+
+template <class Visit>
+void for_each_weight(const model::Graph& graph, const Visit& visit) {
+  for (const model::Segment& segment : graph.segments) {
+    for (std::int64_t layer = 0; layer < segment.repeat; ++layer) {
+      for (const model::Block& block : segment.blocks) {
+        for (const model::Weight& weight : block.weights) {
+          if (weight.tied_to.empty()) visit(weight);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+Result<model::Graph> with_companions(model::Graph graph, const facts::Job& job,
+                                     const std::vector<Companion>& companions) {
+  for (const Companion& companion : companions) {
+    if (!companion.trainable) continue;
+    if (job.train.method != facts::Method::full) {
+      return fail({ErrorCode::not_supported,
+                   "model.companions",
+                   "trainable = true beside adapters",
+                   "trainable = false where train.method is lora or qlora",
+                   "adapters inside of companions are not built in this version",
+                   "",
+                   {}});
+    }
+    model::Block& first = graph.segments.front().blocks.front();
+    for_each_weight(companion.graph, [&](const model::Weight& weight) {
+      model::Weight held = weight;
+      held.name = companion.graph.name + ": " + held.name;
+      first.weights.push_back(std::move(held));
+    });
+  }
+  return graph;
+}
+
+// Frozen companions are held in the type that the products have: the training scripts of diffusers
+// cast "all non-trainable weights" to half precision (train_dreambooth.py, weight_dtype). Those
+// held for loading alone are gone before the first step, and what they took goes back to the
+// device: the scripts call torch.cuda.empty_cache() then.
+void Assembler::add_companions() {
+  if (companions_ == nullptr) return;
+  Phase phase{PhaseKind::setup, {}};
+  Body gone;
+  gone.layer = "companions held for loading";
+  for (const Companion& companion : *companions_) {
+    if (companion.trainable) continue;
+    const bool leaves = companion.held == facts::CompanionHeld::load;
+    Body body;
+    body.layer = companion.graph.name;
+    for_each_weight(companion.graph, [&](const model::Weight& weight) {
+      const DType dtype = layout_.arithmetic.compute;
+      const Bytes bytes = bytes_of(model::elements(weight.shape), dtype);
+      const std::int32_t held = slot(bytes, VramCategory::parameters, weight.name);
+      allocate(body.events, held);
+      if (leaves) free(gone.events, held);
+    });
+    phase.bodies.push_back(std::move(body));
+  }
+  if (!gone.events.empty()) {
+    gone.events.push_back({EventKind::release_cached, gone.events.back().index});
+    phase.bodies.push_back(std::move(gone));
+  }
+  if (!phase.bodies.empty()) program_.setup.push_back({1, {std::move(phase)}});
+}
+
+// Weights whose gradient no block's own backward pass tells: of companions, and of what all blocks
+// read (the embedding of the time). It is there when the first block's backward pass is through.
+void Assembler::grade_the_rest(Unit& unit) {
+  if (layout_.gathers || unit.block->input.index >= 0) return;
+  if (!profile_.gradients_set_to_none || layout_.on_host.gradients) return;
+  for (std::size_t i = 0; i < unit.block->weights.size(); ++i) {
+    const model::Weight& weight = unit.block->weights[i];
+    if (!weight.trains || !weight.tied_to.empty() || unit.trace.gradients[i] >= 0) continue;
+    if (tied_elsewhere(weight.name)) continue;
+    const DType dtype = gradient_type(layout_, weight);
+    const std::int32_t kept = typed(
+        slot(bytes_of(model::elements(weight.shape), dtype), VramCategory::gradients, weight.name),
+        dtype, weight.shape);
+    program_.slots.back().outlives_micro_batch = true;
+    unit.trace.gradients[i] = kept;
+    unit.trace.backward.push_back({EventKind::ensure, kept});
+  }
+}
+
+// Another block's weight shares its storage and grades it.
+bool Assembler::tied_elsewhere(const std::string& weight) const {
+  for (const model::Segment& segment : graph_.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& other : block.weights) {
+        if (other.tied_to == weight) return true;
+      }
+    }
+  }
+  return false;
+}
+
+}  // namespace steelyard::step

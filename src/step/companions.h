@@ -1,0 +1,20 @@
+// Models that share the card with the trained one: model.companions.
+#pragma once
+
+#include <vector>
+
+#include "base/error.h"
+#include "facts/job.h"
+#include "model/graph.h"
+#include "step/step.h"
+
+namespace steelyard::step {
+
+// The graph with the weights of the companions that train, in its first block: they are held,
+// graded and stepped as the model's own. What their forward pass keeps is not counted (a text
+// encoder's few tokens).
+// Errors: companions that train beside low-rank adapters.
+[[nodiscard]] Result<model::Graph> with_companions(model::Graph graph, const facts::Job& job,
+                                                   const std::vector<Companion>& companions);
+
+}  // namespace steelyard::step
