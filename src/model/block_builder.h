@@ -183,7 +183,6 @@ class BlockBuilder {
   // [B,n*H] into n parts [B,H].
   std::vector<TensorRef> chunk(const std::string& name, TensorRef in, std::int64_t count);
   TensorRef modulate(const std::string& name, TensorRef in, TensorRef scale, TensorRef shift);
-  TensorRef multiply(const std::string& name, TensorRef a, TensorRef b);
   TensorRef add_parts(const std::string& name, TensorRef in, const std::vector<TensorRef>& parts);
   // q, k [..., d] with neighbouring dimensions turned.
   std::pair<TensorRef, TensorRef> rotary_pairs(const std::string& name, TensorRef q, TensorRef k,

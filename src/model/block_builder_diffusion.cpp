@@ -32,10 +32,6 @@ TensorRef BlockBuilder::modulate(const std::string& name, TensorRef in, TensorRe
   return append_alike(OperatorKind::modulate, name, {in, scale, shift}).outputs.front();
 }
 
-TensorRef BlockBuilder::multiply(const std::string& name, TensorRef a, TensorRef b) {
-  return append_alike(OperatorKind::multiply, name, {a, b}).outputs.front();
-}
-
 TensorRef BlockBuilder::add_parts(const std::string& name, TensorRef in,
                                   const std::vector<TensorRef>& parts) {
   std::vector<TensorRef> inputs = {in};
