@@ -36,7 +36,8 @@ TensorRef BlockBuilder::tensor(std::string name, Shape shape, ElementKind kind) 
 
 std::int32_t BlockBuilder::weight(std::string name, Shape shape, WeightRole role,
                                   std::string tied_to) {
-  block_.weights.push_back({std::move(name), std::move(shape), role, std::move(tied_to)});
+  if (!shared_prefix_.empty() && tied_to.empty()) tied_to = shared_prefix_ + name;
+  block_.weights.push_back({prefix_ + name, std::move(shape), role, std::move(tied_to)});
   return static_cast<std::int32_t>(block_.weights.size()) - 1;
 }
 
@@ -63,11 +64,12 @@ TensorRef BlockBuilder::input(Shape shape) {
 }
 
 TensorRef BlockBuilder::embedding(const std::string& name, TensorRef ids, std::int64_t rows,
-                                  std::int64_t width) {
+                                  std::int64_t width, std::string tied_to) {
   Shape out = shape(ids);
   out.push_back(width);
   Operator& op = append(OperatorKind::embedding, name, {ids});
-  op.weights = {weight(name + ".weight", {rows, width}, WeightRole::embedding)};
+  op.weights = {
+      weight(name + ".weight", {rows, width}, WeightRole::embedding, std::move(tied_to))};
   op.outputs = {tensor(name, std::move(out))};
   return op.outputs.front();
 }
@@ -89,6 +91,7 @@ TensorRef BlockBuilder::linear(const std::string& name, TensorRef in, std::int64
       options.in_by_out ? Shape{in_features, out_features} : Shape{out_features, in_features};
   Operator& op = append(OperatorKind::linear, name, {in});
   op.replicated = options.replicated;
+  op.gathers_output = options.gathers_output;
   op.weights = {weight(name + ".weight", std::move(matrix), WeightRole::matrix, options.tied_to)};
   if (options.bias) {
     op.weights.push_back(weight(name + ".bias", {out_features}, WeightRole::bias));

@@ -19,6 +19,17 @@ struct LinearOptions {
   bool in_by_out = false;    // the weight is stored [K,N] (GPT-2's Conv1D) instead of [N,K]
   std::string tied_to = {};  // full name of the weight whose storage it shares
   bool replicated = false;   // whole on every tensor-parallel rank
+  bool gathers_output = false;
+};
+
+// Weights of a scan beside the mixer's own. Empty names: not there.
+struct ScanOptions {
+  std::string norm = {};     // of the kernel that also norms and projects: "mixer.norm"
+  std::string project = {};  // "mixer.out_proj"
+  std::int64_t width = 0;    // its output
+  std::int64_t taps = 4;     // of the convolution
+  bool conv_bias = true;
+  bool project_bias = false;
 };
 
 struct ConvOptions {
@@ -44,7 +55,7 @@ class BlockBuilder {
 
   // ids [B,S] -> [B,S,width]; weight NAME.weight [rows,width].
   TensorRef embedding(const std::string& name, TensorRef ids, std::int64_t rows,
-                      std::int64_t width);
+                      std::int64_t width, std::string tied_to = {});
   // -> [samples,S,width], samples 1 or B; weight NAME.weight [rows,width].
   TensorRef position_embedding(const std::string& name, std::int64_t rows, std::int64_t width,
                                std::int64_t samples = 1);
@@ -150,6 +161,31 @@ class BlockBuilder {
                     const std::vector<TensorRef>& assignment, const MixtureShape& mixture,
                     ActivationKind kind);
 
+  // --- block_builder_scan.cpp: state-space mixers, further predictions ---
+
+  // gate, x, B, C, dt [B,S,2D+2GN+heads] -> [B,S,D], or [B,S,width] with options.project. Weights
+  // MODULE.conv1d.weight, .bias, MODULE.dt_bias, .A_log, .D.
+  TensorRef state_scan(const std::string& module, TensorRef in, const ScanShape& scan,
+                       const ScanOptions& options = {});
+  // x, gate [B,S,2D] -> [B,S,width]. Weights besides: MODULE.x_proj, MODULE.dt_proj.
+  TensorRef selective_scan(const std::string& module, TensorRef in, const ScanShape& scan,
+                           const ScanOptions& options);
+  // rms_norm of `groups` parts of the last dimension, each by itself.
+  TensorRef grouped_rms_norm(const std::string& name, TensorRef in, std::int64_t groups);
+  // Along dimension `along`.
+  TensorRef join(const std::string& name, const std::vector<TensorRef>& parts, std::size_t along);
+  // As many views along the dimension of the tokens.
+  std::vector<TensorRef> chunk(const std::string& name, TensorRef in, std::int64_t count);
+  TensorRef attach_loss(const std::string& name, TensorRef in, TensorRef loss);
+  // Weights written from now on have names that begin so; with `shared`, each has the storage of the
+  // one whose name begins with that instead.
+  void prefix_weights(std::string prefix, std::string shared = {}) {
+    prefix_ = std::move(prefix);
+    shared_prefix_ = std::move(shared);
+  }
+  // The weight of the operator just written is that of the operator NAME of the same block.
+  void share_weight(const std::string& name);
+
   [[nodiscard]] const Shape& shape(TensorRef ref) const;
   [[nodiscard]] std::int64_t width(TensorRef ref) const { return shape(ref).back(); }
 
@@ -165,6 +201,7 @@ class BlockBuilder {
 
   const Graph& graph_;
   Block block_;
+  std::string prefix_, shared_prefix_;
 };
 
 }  // namespace steelyard::model

@@ -105,6 +105,20 @@ enum class OperatorKind {
   expert_assignment,  // in: experts [T,k]; out: for each expert its slots and tokens [n] (index)
   experts,            // in: x, weights, slots and tokens of each; weights: w1, w2, w3 of each
 
+  // State-space mixers (ScanShape). D = heads x head_dim channels, G groups, N states, W taps.
+  // Mamba-2: in: gate, x, B, C and dt of every token [B,S,2D+2GN+heads]; weights: convolution
+  // [D+2GN,1,W], its bias, dt_bias, A_log, D [heads], and where the kernel also norms and projects
+  // norm [D], out [H,D]; out: [B,S,D] or [B,S,H]
+  state_scan,
+  // Mamba-1: in: x and gate [B,S,2D]; weights: convolution [D,1,W], its bias, x_proj [R+2N,D],
+  // dt_proj [D,R] and its bias, A_log [D,N], D [D], out_proj [H,D]; out: [B,S,H]
+  selective_scan,
+
+  // Multi-token prediction
+  join,              // in: tensors alike but for one dimension; out: one after another along it
+  gather_features,   // in: a rank's features [B,S,H/t]; out: all of them, of its own tokens
+  attach_loss,       // in: x, a further loss; out: x; backward: the loss begins here too
+
   // Linears with low-rank adapters as one autograd function; `step` puts them in. Weights: of each
   // linear its matrix, its bias or -1, A and B.
   adapted_linears,  // in: x; out: one of each
@@ -167,6 +181,20 @@ struct MixtureShape {
   std::int64_t ranks = 1, feature_ranks = 1;
 };
 
+// A state-space mixer of one layer.
+struct ScanShape {
+  std::int64_t heads = 0;  // Mamba-1: every channel is one
+  std::int64_t head_dim = 1;
+  std::int64_t groups = 1;     // heads / groups share one B and one C
+  std::int64_t state = 0;      // N
+  std::int64_t chunk = 0;      // tokens whose products are matrices; 0: token by token (Mamba-1)
+  std::int64_t time_rank = 0;  // R of Mamba-1
+  // Its tokens lie [S,B,...]: copied where there are several samples (Megatron-LM).
+  bool tokens_first = false;
+
+  [[nodiscard]] std::int64_t channels() const { return heads * head_dim; }
+};
+
 struct Operator {
   OperatorKind kind = OperatorKind::add;
   std::string name;  // relative to the block: "self_attn.q_proj"
@@ -186,6 +214,8 @@ struct Operator {
   bool gathers_parts = false;
   bool fused_gate_up = false;  // gated_, bias_activation: one input holds both
   bool replicated = false;     // linear: tensor-parallel ranks hold all of it, each for its tokens
+  // linear: split by columns, and the rank's features are gathered again behind it.
+  bool gathers_output = false;
   bool inside_next = false;    // norms: a part of the linear behind (Transformer Engine)
   double constant = 0.0;       // scale, softcap
   // causal_lm_loss: the model's own code, before transformers had one loss for all models, takes
@@ -197,7 +227,8 @@ struct Operator {
   std::int64_t adapter_outputs = 0;  // columns
   double adapter_dropout = 0.0;
   MixtureShape mixture;     // router, expert_assignment, experts
-  std::int64_t groups = 1;  // conv, group_norm
+  ScanShape scan;           // state_scan, selective_scan
+  std::int64_t groups = 1;  // conv, group_norm; rms_norm: normed apart from each other
   bool in_place = false;    // activation, add: into the first input
   bool transposed = false;  // view: the result is not contiguous
 };
@@ -234,6 +265,8 @@ struct Graph {
   std::vector<TensorInfo> batch_tensors;  // what the loader puts on the GPU
   std::vector<TensorInfo> shared;
   std::vector<Segment> segments;
+  // Segments behind the layers: the head, before it perhaps what predicts further tokens.
+  std::int64_t tail = 1;
 };
 
 // All weights of the model, tied ones once.

@@ -9,9 +9,11 @@
 #include "step/linear_operator.h"
 #include "step/loss_operator.h"
 #include "step/operators_image.h"
+#include "step/prediction_operators.h"
 #include "step/primitives.h"
 #include "step/primitives_fused.h"
 #include "step/primitives_image.h"
+#include "step/state_scan.h"
 #include "step/token_order.h"
 
 namespace steelyard::step {
@@ -25,6 +27,7 @@ Tensor rms_norm(Tape& tape, const OperatorCall& call) {
   const Tensor& x = call.inputs[0];
   const Tensor& weight = call.weights[0];
   const std::int64_t last = call.input_shapes[0].back();
+  if (call.op->groups > 1) return grouped_rms_norm(tape, x, weight, call.op->groups);
   if (call.variants->rms_norm == RmsNorm::in_place) return in_place_rms_norm(tape, x, weight, last);
   if (call.variants->rms_norm == RmsNorm::native) return fused_rms_norm(tape, x, weight, last);
   // LlamaRMSNorm.forward
@@ -244,6 +247,11 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::router:
     case OperatorKind::expert_assignment:
     case OperatorKind::experts: return run_mixture_operator(tape, call);
+    case OperatorKind::state_scan: return {state_scan(tape, call)};
+    case OperatorKind::selective_scan: return {selective_scan(tape, call)};
+    case OperatorKind::join:
+    case OperatorKind::gather_features:
+    case OperatorKind::attach_loss: return {run_prediction_operator(tape, call)};
     case OperatorKind::adapted_linears:
     case OperatorKind::adapted_mlp: return run_fused_adapters(tape, call);
     default: return run_image_operator(tape, call);
