@@ -104,8 +104,8 @@ std::string hybrid_pattern(const MegatronArguments& arguments) {
 Result<std::int64_t> layers_of(const MegatronArguments& arguments) {
   const std::string pattern = hybrid_pattern(arguments);
   if (!pattern.empty()) {
-    const auto end = pattern.begin() + static_cast<std::ptrdiff_t>(
-                                           std::min(pattern.find('/'), pattern.size()));
+    const auto end =
+        pattern.begin() + static_cast<std::ptrdiff_t>(std::min(pattern.find('/'), pattern.size()));
     return std::count_if(pattern.begin(), end, [](char letter) { return letter != '|'; });
   }
   if (const auto layers = arguments.optional_whole("num-layers")) return *layers;

@@ -68,8 +68,7 @@ TensorRef BlockBuilder::embedding(const std::string& name, TensorRef ids, std::i
   Shape out = shape(ids);
   out.push_back(width);
   Operator& op = append(OperatorKind::embedding, name, {ids});
-  op.weights = {
-      weight(name + ".weight", {rows, width}, WeightRole::embedding, std::move(tied_to))};
+  op.weights = {weight(name + ".weight", {rows, width}, WeightRole::embedding, std::move(tied_to))};
   op.outputs = {tensor(name, std::move(out))};
   return op.outputs.front();
 }
@@ -224,6 +223,14 @@ TensorRef BlockBuilder::add(const std::string& name, TensorRef a, TensorRef b) {
   Operator& op = append(OperatorKind::add, name, {a, b});
   op.outputs = {tensor(name, std::move(out))};
   return op.outputs.front();
+}
+
+TensorRef BlockBuilder::widen(const std::string& name, TensorRef in) {
+  return append_alike(OperatorKind::widen, name, {in}).outputs.front();
+}
+
+TensorRef BlockBuilder::narrow(const std::string& name, TensorRef in) {
+  return append_alike(OperatorKind::narrow, name, {in}).outputs.front();
 }
 
 TensorRef BlockBuilder::scale(const std::string& name, TensorRef in, double constant) {

@@ -54,8 +54,8 @@ class BlockBuilder {
   TensorRef input(Shape shape);
 
   // ids [B,S] -> [B,S,width]; weight NAME.weight [rows,width].
-  TensorRef embedding(const std::string& name, TensorRef ids, std::int64_t rows,
-                      std::int64_t width, std::string tied_to = {});
+  TensorRef embedding(const std::string& name, TensorRef ids, std::int64_t rows, std::int64_t width,
+                      std::string tied_to = {});
   // -> [samples,S,width], samples 1 or B; weight NAME.weight [rows,width].
   TensorRef position_embedding(const std::string& name, std::int64_t rows, std::int64_t width,
                                std::int64_t samples = 1);
@@ -95,6 +95,9 @@ class BlockBuilder {
   // The same from one tensor [..., 2F] that holds gate, then up.
   TensorRef fused_gated_activation(const std::string& name, TensorRef gate_up, ActivationKind kind);
   TensorRef add(const std::string& name, TensorRef a, TensorRef b);
+  // In fp32, or in the type of the weights.
+  TensorRef widen(const std::string& name, TensorRef in);
+  TensorRef narrow(const std::string& name, TensorRef in);
   TensorRef scale(const std::string& name, TensorRef in, double constant);
   // Nothing is added for a probability or a cap of 0: PyTorch's dropout and the model's code skip
   // it.
@@ -177,8 +180,8 @@ class BlockBuilder {
   // As many views along the dimension of the tokens.
   std::vector<TensorRef> chunk(const std::string& name, TensorRef in, std::int64_t count);
   TensorRef attach_loss(const std::string& name, TensorRef in, TensorRef loss);
-  // Weights written from now on have names that begin so; with `shared`, each has the storage of the
-  // one whose name begins with that instead.
+  // Weights written from now on have names that begin so; with `shared`, each has the storage of
+  // the one whose name begins with that instead.
   void prefix_weights(std::string prefix, std::string shared = {}) {
     prefix_ = std::move(prefix);
     shared_prefix_ = std::move(shared);

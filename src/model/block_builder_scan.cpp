@@ -47,8 +47,8 @@ TensorRef BlockBuilder::selective_scan(const std::string& module, TensorRef in,
   if (options.conv_bias) {
     op.weights.push_back(weight(module + ".conv1d.bias", {inner}, WeightRole::bias));
   }
-  op.weights.push_back(weight(module + ".x_proj.weight",
-                              {scan.time_rank + 2 * scan.state, inner}, WeightRole::matrix));
+  op.weights.push_back(weight(module + ".x_proj.weight", {scan.time_rank + 2 * scan.state, inner},
+                              WeightRole::matrix));
   op.weights.push_back(
       weight(module + ".dt_proj.weight", {inner, scan.time_rank}, WeightRole::matrix));
   op.weights.push_back(weight(module + ".dt_proj.bias", {inner}, WeightRole::bias));
@@ -96,9 +96,8 @@ TensorRef BlockBuilder::attach_loss(const std::string& name, TensorRef in, Tenso
 
 void BlockBuilder::share_weight(const std::string& name) {
   Operator& op = block_.operators.back();
-  const auto first =
-      std::find_if(block_.operators.begin(), block_.operators.end(),
-                   [&](const Operator& other) { return other.name == name; });
+  const auto first = std::find_if(block_.operators.begin(), block_.operators.end(),
+                                  [&](const Operator& other) { return other.name == name; });
   block_.weights.resize(block_.weights.size() - op.weights.size());
   op.weights = first->weights;
 }

@@ -71,6 +71,8 @@ enum class OperatorKind {
   activation,        // in, out: [..., F]
   gated_activation,  // in: gate, up (or one fused tensor); out: act(gate) * up
   add,               // in: a, b; out: a + b (broadcast)
+  widen,             // in: x; out: x in fp32
+  narrow,            // in: x; out: x in the type of the weights
   scale,             // in * constant
   dropout,
   softcap,  // c * tanh(in / c)
@@ -115,9 +117,9 @@ enum class OperatorKind {
   selective_scan,
 
   // Multi-token prediction
-  join,              // in: tensors alike but for one dimension; out: one after another along it
-  gather_features,   // in: a rank's features [B,S,H/t]; out: all of them, of its own tokens
-  attach_loss,       // in: x, a further loss; out: x; backward: the loss begins here too
+  join,             // in: tensors alike but for one dimension; out: one after another along it
+  gather_features,  // in: a rank's features [B,S,H/t]; out: all of them, of its own tokens
+  attach_loss,      // in: x, a further loss; out: x; backward: the loss begins here too
 
   // Linears with low-rank adapters as one autograd function; `step` puts them in. Weights: of each
   // linear its matrix, its bias or -1, A and B.
@@ -216,8 +218,8 @@ struct Operator {
   bool replicated = false;     // linear: tensor-parallel ranks hold all of it, each for its tokens
   // linear: split by columns, and the rank's features are gathered again behind it.
   bool gathers_output = false;
-  bool inside_next = false;    // norms: a part of the linear behind (Transformer Engine)
-  double constant = 0.0;       // scale, softcap
+  bool inside_next = false;  // norms: a part of the linear behind (Transformer Engine)
+  double constant = 0.0;     // scale, softcap
   // causal_lm_loss: the model's own code, before transformers had one loss for all models, takes
   // fp32 logits (llama) or leaves them in their type (gpt2).
   bool widens_logits = true;

@@ -180,8 +180,8 @@ ScanShape hybrid_scan(ConfigReader& config, std::int64_t hidden) {
   scan.head_dim = config.whole({"mamba-head-dim"}, 64, kHiddenLimits);
   scan.state = config.whole({"mamba-state-dim"}, 128, kHiddenLimits);
   scan.groups = config.whole({"mamba-num-groups"}, 8, kHeadLimits);
-  scan.heads = config.whole({"mamba-num-heads"}, std::max<std::int64_t>(1, 2 * hidden / scan.head_dim),
-                            kHeadLimits);
+  scan.heads = config.whole({"mamba-num-heads"},
+                            std::max<std::int64_t>(1, 2 * hidden / scan.head_dim), kHeadLimits);
   scan.chunk = 128;
   scan.tokens_first = true;
   if (scan.heads % scan.groups != 0) {

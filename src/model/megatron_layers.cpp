@@ -111,9 +111,8 @@ TensorRef mixture_of(BlockBuilder& block, const Megatron& model, TensorRef h) {
                      {.bias = model.bias, .replicated = true});
   }
   const auto assigned = block.expert_assignment("mlp.token_dispatcher", chosen, model.mixture);
-  TensorRef routed =
-      block.two_matrix_experts("mlp.experts.local_experts", x, weights, assigned, model.mixture,
-                               model.activation, model.gated);
+  TensorRef routed = block.two_matrix_experts("mlp.experts.local_experts", x, weights, assigned,
+                                              model.mixture, model.activation, model.gated);
   if (model.latent_experts > 0) {
     routed = block.linear("mlp.fc2_latent_proj", routed, model.sizes.hidden,
                           {.bias = model.bias, .replicated = true});
@@ -177,8 +176,8 @@ Block megatron_predictions(const Graph& graph, const Megatron& model) {
   std::vector<TensorRef> states = {x};
   for (std::int64_t i = 0; i < model.predictions; ++i) {
     block.prefix_weights("mtp.");
-    TensorRef next = block.embedding(table, kTokenIds, graph.vocabulary, graph.hidden,
-                                     table + ".weight");
+    TensorRef next =
+        block.embedding(table, kTokenIds, graph.vocabulary, graph.hidden, table + ".weight");
     if (i > 0) block.share_weight(table);
     next = block.dropout("embedding.embedding_dropout", next, model.hidden_dropout);
     const std::string own = "mtp.layers." + std::to_string(i) + ".";
@@ -189,8 +188,9 @@ Block megatron_predictions(const Graph& graph, const Megatron& model) {
     x = block.join("eh_proj.input", {next, x}, 2);
     x = block.linear("eh_proj", x, model.sizes.hidden, {.gathers_output = true});
     for (std::size_t layer = 0; layer < model.prediction_kinds.size(); ++layer) {
-      const std::string inner =
-          model.hybrid ? "mtp_model_layer.layers." + std::to_string(layer) + "." : "mtp_model_layer.";
+      const std::string inner = model.hybrid
+                                    ? "mtp_model_layer.layers." + std::to_string(layer) + "."
+                                    : "mtp_model_layer.";
       block.prefix_weights(own + inner, shared ? "mtp.layers.0." + inner : "");
       x = megatron_layer(block, model, model.prediction_kinds[layer], x);
     }
@@ -210,9 +210,9 @@ Block megatron_prediction_head(const Graph& graph, const Megatron& model) {
   TensorRef x = states[0];
   for (std::int64_t i = 1; i <= count; ++i) {
     const bool last = i == count;
-    const TensorRef logits = block.linear(
-        name, last ? x : states[static_cast<std::size_t>(i)], graph.vocabulary,
-        {.tied_to = model.sizes.tied ? "embedding.word_embeddings.weight" : ""});
+    const TensorRef logits =
+        block.linear(name, last ? x : states[static_cast<std::size_t>(i)], graph.vocabulary,
+                     {.tied_to = model.sizes.tied ? "embedding.word_embeddings.weight" : ""});
     if (i > 1) block.share_weight(name);
     const TensorRef loss = block.causal_lm_loss(logits, kTokenIds);
     if (last) return block.finish(loss);

@@ -42,8 +42,8 @@ struct Megatron {
   // Hybrid models: a letter per layer in `layer_kinds` instead of those bits, and the mixer.
   bool hybrid = false;
   ScanShape scan;
-  // Further tokens that are predicted, and the layers of each prediction (kinds as above); `shares`:
-  // one set of weights serves all of them.
+  // Further tokens that are predicted, and the layers of each prediction (kinds as above);
+  // `shares`: one set of weights serves all of them.
   std::int64_t predictions = 0;
   std::vector<int> prediction_kinds;
   bool shares_predictions = false;

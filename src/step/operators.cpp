@@ -101,11 +101,13 @@ Tensor broadcast_operand(Tape& tape, const OperatorCall& call) {
   return b;
 }
 
+DType type_of_weights(const Tape& tape) {
+  return tape.arithmetic().autocast ? tape.arithmetic().ambient : tape.arithmetic().compute;
+}
+
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
   std::vector<Tensor> tables;
-  const DType own =
-      tape.arithmetic().autocast ? tape.arithmetic().ambient : tape.arithmetic().compute;
-  const DType dtype = call.op->wide_tables ? DType::fp32 : own;
+  const DType dtype = call.op->wide_tables ? DType::fp32 : type_of_weights(tape);
   for (const model::Shape& shape : call.output_shapes) {
     tables.push_back(tape.allocate(model::elements(shape), dtype, "rotary_table"));
   }
@@ -228,6 +230,8 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::add:
       if (op.in_place) return {add_in_place(tape, call.inputs[0], call.inputs[1])};
       return {add(tape, call.inputs[0], broadcast_operand(tape, call))};
+    case OperatorKind::widen: return {to(tape, call.inputs[0], DType::fp32)};
+    case OperatorKind::narrow: return {to(tape, call.inputs[0], type_of_weights(tape))};
     case OperatorKind::scale: return {mul_constant(tape, call.inputs[0])};
     case OperatorKind::dropout:
       return {dropout(tape, call.inputs[0], call.variants->dropout ? op.probability : 0.0)};

@@ -60,19 +60,18 @@ Tensor gather_features(Tape& tape, const OperatorCall& call) {
   joined = Tensor();
   if (!tape.tracks({&x})) return y;
   const std::int64_t before = x.numel;
-  tape.track(y, "gather_features", {Tape::edge_of(x)}, {},
-             [=](Tape& t, const Gradients& gradients) {
-               const DType dtype = gradients[0].dtype;
-               Tensor whole;
-               if (own < all) {
-                 whole = t.allocate(all, dtype, "all_gather_tokens");
-                 t.communicate(Collective::all_gather, "all_gather_tokens", bytes_of(whole), group,
-                               false);
-               }
-               Tensor dx = t.allocate(before, dtype, "clone");
-               t.pointwise("clone", 2 * bytes_of(dx));
-               return Gradients{dx};
-             });
+  tape.track(
+      y, "gather_features", {Tape::edge_of(x)}, {}, [=](Tape& t, const Gradients& gradients) {
+        const DType dtype = gradients[0].dtype;
+        Tensor whole;
+        if (own < all) {
+          whole = t.allocate(all, dtype, "all_gather_tokens");
+          t.communicate(Collective::all_gather, "all_gather_tokens", bytes_of(whole), group, false);
+        }
+        Tensor dx = t.allocate(before, dtype, "clone");
+        t.pointwise("clone", 2 * bytes_of(dx));
+        return Gradients{dx};
+      });
   return y;
 }
 

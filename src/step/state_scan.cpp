@@ -59,7 +59,8 @@ Tensor made(Tape& t, std::int64_t numel, DType dtype, std::string_view name) {
   return tensor;
 }
 
-// --- A rank of a context-parallel group scans all tokens of its share of the heads ----------------
+// --- A rank of a context-parallel group scans all tokens of its share of the heads
+// ----------------
 
 void exchange(Tape& t, std::int64_t numel, DType dtype) {
   t.communicate(Collective::all_to_all, "all_to_all_heads", bytes_of(numel, dtype),
@@ -97,7 +98,8 @@ Tensor over_context(Tape& tape, Tensor argument, std::int64_t after, bool inward
   return y;
 }
 
-// --- Mamba-2 ---------------------------------------------------------------------------------------
+// --- Mamba-2
+// ---------------------------------------------------------------------------------------
 
 // 2 x rows x columns x depth of `many` products.
 void products(Tape& t, std::string_view name, const Scan& s, std::int64_t many, std::int64_t m,
@@ -320,9 +322,8 @@ Tensor state_scan(Tape& tape, const OperatorCall& call) {
   const std::vector<Tensor> weights = without_storage(call.weights);
   scanned = ScanResult();
   x = Tensor();
-  tape.track(y, "state_scan", std::move(edges), std::move(saved), [=](Tape& t, const Gradients&) {
-    return scan_gradient(t, s, norms, width, weights);
-  });
+  tape.track(y, "state_scan", std::move(edges), std::move(saved),
+             [=](Tape& t, const Gradients&) { return scan_gradient(t, s, norms, width, weights); });
   if (copies) y = contiguous(tape, view(std::move(y), false));
   if (ranks > 1) y = over_context(tape, std::move(y), s.inner(), false);
   return y;

@@ -252,8 +252,8 @@ void Splitter::add_columns(Operator op) {
 // Its features come together again behind it, for the rank's own tokens.
 void Splitter::add_gathered(Operator op) {
   const TensorRef out = op.outputs[0];
-  const TensorRef part = new_tensor(
-      op.name + " part", source_.tensors[static_cast<std::size_t>(out.index)].shape);
+  const TensorRef part =
+      new_tensor(op.name + " part", source_.tensors[static_cast<std::size_t>(out.index)].shape);
   op.outputs[0] = part;
   const std::string name = op.name;
   add_columns(std::move(op));

@@ -108,8 +108,8 @@ TEST(MegatronGpt, KnowsWindowsAndSinks) {
 }
 
 // A mixer of 16 heads of 64 channels, 8 groups of 128 states: the projection in is 2 x 1024 + 2 x
-// 1024 + 16 = 4112 wide, the convolution has 4 taps and a bias for 3072 channels; dt's bias, A and D
-// of 16 heads, the gated norm's weight, the projection out 1024 x 512, and the norm before.
+// 1024 + 16 = 4112 wide, the convolution has 4 taps and a bias for 3072 channels; dt's bias, A and
+// D of 16 heads, the gated norm's weight, the projection out 1024 x 512, and the norm before.
 constexpr std::int64_t kMamba = 4112 * 512 + 5 * 3072 + 3 * 16 + 1024 + 1024 * 512 + 1024;
 constexpr std::int64_t kAttentionHalf = 4 * 512 * 512 + 1536 + 512 + 1024;
 

@@ -1,6 +1,6 @@
 // What state-space mixers keep, in bytes worked by hand: a batch of 1, 128 tokens of 64 features in
-// bf16; 8 heads of 16 channels (128), 2 groups of 16 states: the projection in is 2 x 128 + 2 x 32 +
-// 8 = 328 wide.
+// bf16; 8 heads of 16 channels (128), 2 groups of 16 states: the projection in is 2 x 128 + 2 x 32
+// + 8 = 328 wide.
 #include "step/state_scan.h"
 
 #include <gtest/gtest.h>
@@ -80,14 +80,14 @@ Layer layer_of(const model::Graph& graph, std::int64_t context = 1) {
   options.variants.rms_norm = RmsNorm::native;
   SharedTensors shared;
   Layer layer;
-  layer.trace = trace_block(layer.program, graph, graph.segments[1].blocks[0], options, shared,
-                            false, false);
+  layer.trace =
+      trace_block(layer.program, graph, graph.segments[1].blocks[0], options, shared, false, false);
   return layer;
 }
 
-// The input and its norm's result 2 x 128 x 64, a statistic per row; what the projection gave, 128 x
-// 328; the scan's result before its gate and behind it, and the second norm's result, 3 x 128 x 128;
-// two statistics per row. Neither the convolution nor the states.
+// The input and its norm's result 2 x 128 x 64, a statistic per row; what the projection gave, 128
+// x 328; the scan's result before its gate and behind it, and the second norm's result, 3 x 128 x
+// 128; two statistics per row. Neither the convolution nor the states.
 TEST(StateScan, KeepsItsInputAndItsResult) {
   const Layer layer = layer_of(graph_of(1));
   const std::int64_t elements = 2 * 128 * 64 + 128 * 328 + 3 * 128 * 128;
@@ -130,9 +130,9 @@ TEST(Predictions, StandBeforeTheHead) {
   ASSERT_TRUE(split) << to_text(split.error());
   const model::Block& block = split->segments[split->segments.size() - 2].blocks[0];
   EXPECT_EQ(block.name, "mtp");
-  const auto whole = std::find_if(block.operators.begin(), block.operators.end(), [](const auto& op) {
-    return op.kind == model::OperatorKind::gather_features;
-  });
+  const auto whole =
+      std::find_if(block.operators.begin(), block.operators.end(),
+                   [](const auto& op) { return op.kind == model::OperatorKind::gather_features; });
   ASSERT_NE(whole, block.operators.end());
   const auto shape_of = [&](model::TensorRef ref) {
     return block.tensors[static_cast<std::size_t>(ref.index)].shape;
