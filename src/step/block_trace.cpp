@@ -156,8 +156,6 @@ OperatorCall BlockRun::call_of(const model::Operator& op) {
   for (model::TensorRef ref : op.outputs) call.output_shapes.push_back(info_of(ref).shape);
   for (std::int32_t weight : op.weights) {
     call.weights.push_back(weight < 0 ? Tensor() : weights_[static_cast<std::size_t>(weight)]);
-    call.weight_shapes.push_back(
-        weight < 0 ? model::Shape() : block_.weights[static_cast<std::size_t>(weight)].shape);
   }
   if (!op.weights.empty() && op.weights.front() >= 0 &&
       block_.weights[static_cast<std::size_t>(op.weights.front())].quantized) {

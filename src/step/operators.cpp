@@ -188,6 +188,20 @@ Tensor early_activation(Tape& tape, const model::Operator& op, Tensor gate) {
   return activation(tape, op.activation, std::move(gate));
 }
 
+namespace {
+
+Tensor run_activation(Tape& tape, const OperatorCall& call) {
+  const model::Operator& op = *call.op;
+  if (op.in_place) return relu_in_place(tape, call.inputs[0]);
+  if (call.variants->gelu == GeluCode::fused && is_written_out_gelu(op.activation)) {
+    return gelu(tape, call.inputs[0]);
+  }
+  if (is_scripted(*call.variants, op)) return scripted_gelu(tape, call.inputs[0], call.captured);
+  return activation(tape, op.activation, call.inputs[0]);
+}
+
+}  // namespace
+
 std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
   const model::Operator& op = *call.op;
   switch (op.kind) {
@@ -210,15 +224,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::latent_heads: return latent_heads(tape, call);
     case OperatorKind::attention:
       return {call.recomputed ? recomputed_attention(tape, call) : attention(tape, call)};
-    case OperatorKind::activation:
-      if (op.in_place) return {relu_in_place(tape, call.inputs[0])};
-      if (call.variants->gelu == GeluCode::fused && is_written_out_gelu(op.activation)) {
-        return {gelu(tape, call.inputs[0])};
-      }
-      if (is_scripted(*call.variants, op)) {
-        return {scripted_gelu(tape, call.inputs[0], call.captured)};
-      }
-      return {activation(tape, op.activation, call.inputs[0])};
+    case OperatorKind::activation: return {run_activation(tape, call)};
     case OperatorKind::gated_activation: return {gated_activation(tape, call)};
     case OperatorKind::bias_activation:
       return {bias_activation(tape, call.inputs[0], weight_of(call, 0), call.input_shapes[0].back(),

@@ -101,13 +101,13 @@ Tensor selective_scan(Tape& tape, const OperatorCall& call) {
   std::vector<StorageRef> saved = {x.storage};
   std::vector<Edge> edges = {Tape::edge_of(x)};
   std::vector<Tensor> weights;
-  for (std::size_t i = 0; i < call.weights.size(); ++i) {
-    const Tensor& weight = call.weights[i];
+  for (const Tensor& weight : call.weights) {
     edges.push_back(Tape::edge_of(weight));
     weights.push_back(weight);
     weights.back().storage.reset();
     // Projections under autocast: copies that the node keeps.
-    const bool matrix = call.weight_shapes[i].size() == 2 && call.weight_shapes[i][1] != s.state;
+    const bool matrix = weight.numel == s.inner * s.small() || weight.numel == s.inner * s.rank ||
+                        weight.numel == s.inner * s.width;
     if (matrix && tape.arithmetic().autocast && weight.dtype != s.dtype) {
       saved.push_back(made(tape, weight.numel, s.dtype, "to", 2).storage);
     }

@@ -232,12 +232,10 @@ Parts parts_of(const OperatorCall& call) {
   Parts parts;
   const std::int64_t inner = call.op->scan.channels();
   parts.width = call.output_shapes[0].back();
-  for (std::size_t i = 3; i < call.weights.size(); ++i) {
-    const model::Shape& shape = call.weight_shapes[i];
-    if (shape.size() == 2) parts.project = call.weights[i];
-    if (shape.size() == 1 && shape[0] == inner && inner != call.op->scan.heads) {
-      parts.norm = call.weights[i];
-    }
+  for (std::size_t i = 3; i < call.weights.size(); ++i) {  // behind the convolution and dt's bias
+    const Tensor& weight = call.weights[i];
+    if (weight.numel == inner && inner != call.op->scan.heads) parts.norm = weight;
+    if (weight.numel == inner * parts.width) parts.project = weight;
   }
   return parts;
 }

@@ -304,9 +304,6 @@ void Splitter::add_scan(Operator op) {
   divide(op.scan.groups, ranks_, "groups of the state-space mixer");
   for (const std::int32_t index : op.weights) {
     Weight& weight = result_.weights[static_cast<std::size_t>(index)];
-    if (weight.role == model::WeightRole::matrix && !error_) {
-      error_ = uneven("kernel that scans and projects", 1, ranks_);
-    }
     weight.shape.front() /= ranks_;
   }
   place(op.outputs[0], Placement::features);

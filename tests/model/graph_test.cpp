@@ -141,6 +141,7 @@ TEST(ForwardFlops, GrowsWithTheBatchForRandomSizes) {
     // The other words of UNet2DConditionModel have defaults that agree with each other, and those
     // of megatron_gpt are other ones.
     if (type == "UNet2DConditionModel" || type == "megatron_gpt") continue;
+    if (type == "mamba2" || type == "nemotron_h") continue;  // so do these, and a pattern by layer
     const facts::Object config = {{"model_type", type},
                                   {"hidden_size", 16 * heads * pick(1, 4)},
                                   {"num_hidden_layers", pick(1, 9)},
