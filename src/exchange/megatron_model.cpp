@@ -1,5 +1,8 @@
 #include "exchange/megatron_model.h"
 
+#include <algorithm>
+#include <string>
+
 namespace steelyard::exchange {
 namespace {
 
@@ -51,7 +54,7 @@ constexpr const char* kModelArguments[] = {
     "moe-pad-expert-input-to-capacity",
     "moe-latent-size",
     "mtp-num-layers",
-    "hybrid-layer-pattern",
+    "mtp-use-repeated-layer",
     "is-hybrid-model",
     "mamba-state-dim",
     "mamba-head-dim",
@@ -88,7 +91,23 @@ std::int64_t default_ffn(const MegatronArguments& arguments, std::int64_t hidden
 
 }  // namespace
 
+// training/arguments.py: the older way names the layers of further predictions apart.
+std::string hybrid_pattern(const MegatronArguments& arguments) {
+  std::string pattern = arguments.text("hybrid-layer-pattern");
+  const std::string further = arguments.text("mtp-hybrid-override-pattern");
+  if (pattern.empty() || further.empty() || pattern.find('/') != std::string::npos) return pattern;
+  const std::int64_t count = arguments.optional_whole("mtp-num-layers").value_or(0);
+  for (std::int64_t i = 0; i < count; ++i) pattern += "/" + further;
+  return pattern;
+}
+
 Result<std::int64_t> layers_of(const MegatronArguments& arguments) {
+  const std::string pattern = hybrid_pattern(arguments);
+  if (!pattern.empty()) {
+    const auto end =
+        pattern.begin() + static_cast<std::ptrdiff_t>(std::min(pattern.find('/'), pattern.size()));
+    return std::count_if(pattern.begin(), end, [](char letter) { return letter != '|'; });
+  }
   if (const auto layers = arguments.optional_whole("num-layers")) return *layers;
   if (const auto layers = arguments.optional_whole("encoder-num-layers")) return *layers;
   return fail(missing("num-layers"));
@@ -108,6 +127,8 @@ Result<facts::Value> megatron_model(const MegatronArguments& arguments, std::int
   config.set("model_type", "megatron_gpt");
   config.set("num-layers", layers);
   for (const char* name : kModelArguments) config.set(name, arguments.value(name));
+  const std::string pattern = hybrid_pattern(arguments);
+  config.set("hybrid-layer-pattern", pattern.empty() ? facts::Value{} : facts::Value{pattern});
   config.set("tensor-model-parallel-size", tensor);
   config.set("num-query-groups",
              arguments.flag("group-query-attention") ? arguments.whole("num-query-groups") : heads);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/error.h"
 #include "exchange/megatron_arguments.h"
@@ -14,7 +15,10 @@ namespace steelyard::exchange {
 [[nodiscard]] Result<facts::Value> megatron_model(const MegatronArguments& arguments,
                                                   std::int64_t tensor);
 
-// num-layers, or encoder-num-layers, its older name. Error: neither.
+// --hybrid-layer-pattern with the layers of further predictions behind /; "" for other models.
+[[nodiscard]] std::string hybrid_pattern(const MegatronArguments& arguments);
+
+// The letters of a hybrid pattern; num-layers, or encoder-num-layers, its older name. Error: none.
 [[nodiscard]] Result<std::int64_t> layers_of(const MegatronArguments& arguments);
 
 }  // namespace steelyard::exchange

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "exchange/megatron_model.h"
+
 namespace steelyard::exchange {
 namespace {
 
@@ -97,6 +99,27 @@ Result<PipelineLayout> from_layout(const std::string& text, std::int64_t stages)
   return layout;
 }
 
+// hybrid_layer_allocation.py, select_pipeline_segment: | ends a part.
+Result<PipelineLayout> from_pattern(const std::string& pattern, std::int64_t stages) {
+  PipelineLayout layout;
+  layout.stages = stages;
+  layout.layers.push_back(0);
+  for (char c : pattern.substr(0, pattern.find('/'))) {
+    if (c == '|') {
+      layout.layers.push_back(0);
+    } else {
+      ++layout.layers.back();
+    }
+  }
+  const std::int64_t parts = std::ssize(layout.layers);
+  if (parts % stages != 0) {
+    return fail(wrong("hybrid-layer-pattern", fmt::format("{} parts", parts),
+                      fmt::format("a multiple of the {} pipeline stages", stages)));
+  }
+  layout.chunks = parts / stages;
+  return layout;
+}
+
 std::int64_t chunks_of(const MegatronArguments& arguments, std::int64_t counted,
                        std::int64_t stages) {
   if (const auto chunks = arguments.optional_whole("num-virtual-stages-per-pipeline-rank")) {
@@ -142,6 +165,8 @@ Result<PipelineLayout> pipeline_layout(const MegatronArguments& arguments, std::
       std::max<std::int64_t>(arguments.whole("pipeline-model-parallel-size"), 1);
   const std::string text = arguments.text("pipeline-model-parallel-layout");
   if (!text.empty()) return from_layout(text, stages);
+  const std::string pattern = hybrid_pattern(arguments);
+  if (pattern.find('|') != std::string::npos) return from_pattern(pattern, stages);
   const std::int64_t embedding = arguments.flag("account-for-embedding-in-pipeline-split") ? 1 : 0;
   const std::int64_t loss = arguments.flag("account-for-loss-in-pipeline-split") ? 1 : 0;
   PipelineLayout layout;

@@ -36,7 +36,8 @@ TensorRef BlockBuilder::tensor(std::string name, Shape shape, ElementKind kind) 
 
 std::int32_t BlockBuilder::weight(std::string name, Shape shape, WeightRole role,
                                   std::string tied_to) {
-  block_.weights.push_back({std::move(name), std::move(shape), role, std::move(tied_to)});
+  if (!shared_prefix_.empty() && tied_to.empty()) tied_to = shared_prefix_ + name;
+  block_.weights.push_back({prefix_ + name, std::move(shape), role, std::move(tied_to)});
   return static_cast<std::int32_t>(block_.weights.size()) - 1;
 }
 
@@ -96,6 +97,7 @@ TensorRef BlockBuilder::linear(const std::string& name, TensorRef in, std::int64
       options.in_by_out ? Shape{in_features, out_features} : Shape{out_features, in_features};
   Operator& op = append(OperatorKind::linear, name, {in});
   op.replicated = options.replicated;
+  op.gathers_output = options.gathers_output;
   op.weights = {weight(name + ".weight", std::move(matrix), WeightRole::matrix, options.tied_to)};
   if (options.bias) {
     const std::int64_t held = options.bias_size > 0 ? options.bias_size : out_features;
@@ -243,6 +245,14 @@ TensorRef BlockBuilder::add(const std::string& name, TensorRef a, TensorRef b) {
   Operator& op = append(OperatorKind::add, name, {a, b});
   op.outputs = {tensor(name, std::move(out))};
   return op.outputs.front();
+}
+
+TensorRef BlockBuilder::widen(const std::string& name, TensorRef in) {
+  return append_alike(OperatorKind::widen, name, {in}).outputs.front();
+}
+
+TensorRef BlockBuilder::narrow(const std::string& name, TensorRef in) {
+  return append_alike(OperatorKind::narrow, name, {in}).outputs.front();
 }
 
 TensorRef BlockBuilder::scale(const std::string& name, TensorRef in, double constant) {

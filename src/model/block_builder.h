@@ -20,6 +20,17 @@ struct LinearOptions {
   std::string tied_to = {};    // full name of the weight whose storage it shares
   bool replicated = false;     // whole on every tensor-parallel rank
   std::int64_t bias_size = 0;  // of a bias that covers a part of the results; 0: all of them
+  bool gathers_output = false;
+};
+
+// Weights of a scan beside the mixer's own. Empty names: not there.
+struct ScanOptions {
+  std::string norm = {};     // of the kernel that also norms and projects: "mixer.norm"
+  std::string project = {};  // "mixer.out_proj"
+  std::int64_t width = 0;    // its output
+  std::int64_t taps = 4;     // of the convolution
+  bool conv_bias = true;
+  bool project_bias = false;
 };
 
 struct ConvOptions {
@@ -104,6 +115,9 @@ class BlockBuilder {
   // The same from one tensor [..., 2F] that holds gate, then up.
   TensorRef fused_gated_activation(const std::string& name, TensorRef gate_up, ActivationKind kind);
   TensorRef add(const std::string& name, TensorRef a, TensorRef b);
+  // In fp32, or in the type of the weights.
+  TensorRef widen(const std::string& name, TensorRef in);
+  TensorRef narrow(const std::string& name, TensorRef in);
   TensorRef scale(const std::string& name, TensorRef in, double constant);
   // Nothing is added for a probability or a cap of 0: PyTorch's dropout and the model's code skip
   // it.
@@ -246,6 +260,31 @@ class BlockBuilder {
   // [B,n*D] -> [B,n(n-1)/2].
   TensorRef pairwise_products(const std::string& name, TensorRef in, std::int64_t vectors);
 
+  // --- block_builder_scan.cpp: state-space mixers, further predictions ---
+
+  // gate, x, B, C, dt [B,S,2D+2GN+heads] -> [B,S,D], or [B,S,width] with options.project. Weights
+  // MODULE.conv1d.weight, .bias, MODULE.dt_bias, .A_log, .D.
+  TensorRef state_scan(const std::string& module, TensorRef in, const ScanShape& scan,
+                       const ScanOptions& options = {});
+  // x, gate [B,S,2D] -> [B,S,width]. Weights besides: MODULE.x_proj, MODULE.dt_proj.
+  TensorRef selective_scan(const std::string& module, TensorRef in, const ScanShape& scan,
+                           const ScanOptions& options);
+  // rms_norm of `groups` parts of the last dimension, each by itself.
+  TensorRef grouped_rms_norm(const std::string& name, TensorRef in, std::int64_t groups);
+  // Along dimension `along`.
+  TensorRef join(const std::string& name, const std::vector<TensorRef>& parts, std::size_t along);
+  // As many views along the dimension of the tokens.
+  std::vector<TensorRef> token_chunks(const std::string& name, TensorRef in, std::int64_t count);
+  TensorRef attach_loss(const std::string& name, TensorRef in, TensorRef loss);
+  // Weights written from now on have names that begin so; with `shared`, each has the storage of
+  // the one whose name begins with that instead.
+  void prefix_weights(std::string prefix, std::string shared = {}) {
+    prefix_ = std::move(prefix);
+    shared_prefix_ = std::move(shared);
+  }
+  // The weight of the operator just written is that of the operator NAME of the same block.
+  void share_weight(const std::string& name);
+
   [[nodiscard]] const Shape& shape(TensorRef ref) const;
   [[nodiscard]] std::int64_t width(TensorRef ref) const { return shape(ref).back(); }
 
@@ -261,6 +300,7 @@ class BlockBuilder {
 
   const Graph& graph_;
   Block block_;
+  std::string prefix_, shared_prefix_;
 };
 
 }  // namespace steelyard::model

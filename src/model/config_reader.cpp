@@ -86,6 +86,12 @@ bool ConfigReader::has(std::string_view key) const {
   return find({key}).value != nullptr;
 }
 
+bool ConfigReader::is_text(std::string_view key, std::string_view text) const {
+  const Found found = find({key});
+  const std::string* there = found.value == nullptr ? nullptr : found.value->as_text();
+  return there != nullptr && *there == text;
+}
+
 bool ConfigReader::is_null(std::string_view key) const {
   const facts::Value* value = config_->find(key);
   return value != nullptr && value->is_null();

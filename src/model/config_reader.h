@@ -67,6 +67,8 @@ class ConfigReader {
 
   // Present, and not null.
   [[nodiscard]] bool has(std::string_view key) const;
+  // This text stands there: "auto" where a number could.
+  [[nodiscard]] bool is_text(std::string_view key, std::string_view text) const;
   // Present as null: where a class distinguishes "not given" from "none".
   [[nodiscard]] bool is_null(std::string_view key) const;
   // The reader of a table inside the configuration ("attn_config"); of nothing when it is absent.

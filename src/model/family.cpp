@@ -153,6 +153,7 @@ void add_head(Graph& graph, const Sizes& sizes, const HeadOptions& options) {
       x = block.layer_norm(options.norm_name, x, {.weight = false, .bias = false});
       break;
   }
+  if (options.narrows) x = block.narrow(options.head_name + ".narrow", x);
   if (!options.project_name.empty()) {
     x = block.linear(options.project_name, x, options.project_width);
   }

@@ -92,6 +92,7 @@ struct HeadOptions {
   std::optional<double> scale = {};  // of the logits: Granite
   double softcap = 0.0;              // of the logits
   bool widens_logits = true;         // Operator::widens_logits
+  bool narrows = false;              // what the norm gives is cast to the weights' type
 };
 void add_head(Graph& graph, const Sizes& sizes, const HeadOptions& options);
 
@@ -135,11 +136,14 @@ Graph build_llama(ConfigReader& config, const SampleShape& sample);
 Graph build_marian(ConfigReader& config, const SampleShape& sample);
 Graph build_mbart(ConfigReader& config, const SampleShape& sample);
 Graph build_ltx_video(ConfigReader& config, const SampleShape& sample);
+Graph build_mamba(ConfigReader& config, const SampleShape& sample);
+Graph build_mamba2(ConfigReader& config, const SampleShape& sample);
 Graph build_megatron_gpt(ConfigReader& config, const SampleShape& sample);
 Graph build_mistral(ConfigReader& config, const SampleShape& sample);
 Graph build_mixtral(ConfigReader& config, const SampleShape& sample);
 Graph build_mpt(ConfigReader& config, const SampleShape& sample);
 Graph build_mt5(ConfigReader& config, const SampleShape& sample);
+Graph build_nemotron_h(ConfigReader& config, const SampleShape& sample);
 Graph build_olmo2(ConfigReader& config, const SampleShape& sample);
 Graph build_olmoe(ConfigReader& config, const SampleShape& sample);
 Graph build_opt(ConfigReader& config, const SampleShape& sample);

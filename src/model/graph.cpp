@@ -75,6 +75,21 @@ Flops mixture_flops(const Operator& op, const Block& block, const Graph& graph) 
                static_cast<double>(mixture.intermediate));
 }
 
+// Recurrences as the models' own codes count them, 7 per channel and state (Megatron-LM
+// training/training.py, mamba_layer_flops), and the projections that the operator holds.
+Flops scan_flops(const Operator& op, const Block& block, const Graph& graph) {
+  const Shape& in = shape_of(op.inputs.front(), block, graph);
+  const double tokens = static_cast<double>(elements(in) / in.back());
+  double flops = 7.0 * static_cast<double>(op.scan.channels()) * static_cast<double>(op.scan.state);
+  for (const std::int32_t index : op.weights) {
+    const Weight& weight = block.weights.at(static_cast<std::size_t>(index));
+    if (weight.role == WeightRole::matrix) {
+      flops += 2.0 * static_cast<double>(elements(weight.shape));
+    }
+  }
+  return Flops(tokens * flops);
+}
+
 }  // namespace
 
 std::int64_t elements(const Shape& shape) {
@@ -138,6 +153,8 @@ Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) 
     }
     case OperatorKind::router:
     case OperatorKind::experts: return mixture_flops(op, block, graph);
+    case OperatorKind::state_scan:
+    case OperatorKind::selective_scan: return scan_flops(op, block, graph);
     default: return Flops();
   }
 }

@@ -83,6 +83,8 @@ enum class OperatorKind {
   activation,        // in, out: [..., F]
   gated_activation,  // in: gate, up (or one fused tensor); out: act(gate) * up
   add,               // in: a, b; out: a + b (broadcast)
+  widen,             // in: x; out: x in fp32
+  narrow,            // in: x; out: x in the type of the weights
   scale,             // in * constant
   dropout,
   softcap,  // c * tanh(in / c)
@@ -138,6 +140,20 @@ enum class OperatorKind {
   router,             // in: [B,S,H]; weight [E,H]; out: weights [T,k], experts [T,k] (index)
   expert_assignment,  // in: experts [T,k]; out: for each expert its slots and tokens [n] (index)
   experts,            // in: x, weights, slots and tokens of each; weights: w1, w2, w3 of each
+
+  // State-space mixers (ScanShape). D = heads x head_dim channels, G groups, N states, W taps.
+  // Mamba-2: in: gate, x, B, C and dt of every token [B,S,2D+2GN+heads]; weights: convolution
+  // [D+2GN,1,W], its bias, dt_bias, A_log, D [heads], and where the kernel also norms and projects
+  // norm [D], out [H,D]; out: [B,S,D] or [B,S,H]
+  state_scan,
+  // Mamba-1: in: x and gate [B,S,2D]; weights: convolution [D,1,W], its bias, x_proj [R+2N,D],
+  // dt_proj [D,R] and its bias, A_log [D,N], D [D], out_proj [H,D]; out: [B,S,H]
+  selective_scan,
+
+  // Multi-token prediction
+  join,             // in: tensors alike but for one dimension; out: one after another along it
+  gather_features,  // in: a rank's features [B,S,H/t]; out: all of them, of its own tokens
+  attach_loss,      // in: x, a further loss; out: x; backward: the loss begins here too
 
   // Linears with low-rank adapters as one autograd function; `step` puts them in. Weights: of each
   // linear its matrix, its bias or -1, A and B.
@@ -248,6 +264,21 @@ struct MixtureShape {
   friend bool operator==(const MixtureShape&, const MixtureShape&) = default;
 };
 
+// A state-space mixer of one layer.
+struct ScanShape {
+  std::int64_t heads = 0;  // Mamba-1: every channel is one
+  std::int64_t head_dim = 1;
+  std::int64_t groups = 1;     // heads / groups share one B and one C
+  std::int64_t state = 0;      // N
+  std::int64_t chunk = 0;      // tokens whose products are matrices; 0: token by token (Mamba-1)
+  std::int64_t time_rank = 0;  // R of Mamba-1
+  // Its tokens lie [S,B,...]: copied where there are several samples (Megatron-LM).
+  bool tokens_first = false;
+
+  [[nodiscard]] std::int64_t channels() const { return heads * head_dim; }
+  friend bool operator==(const ScanShape&, const ScanShape&) = default;
+};
+
 struct Operator {
   OperatorKind kind = OperatorKind::add;
   std::string name;  // relative to the block: "self_attn.q_proj"
@@ -274,8 +305,10 @@ struct Operator {
   bool gathers_parts = false;
   bool fused_gate_up = false;  // gated_, bias_activation: one input holds both
   bool replicated = false;     // linear: tensor-parallel ranks hold all of it, each for its tokens
-  bool inside_next = false;    // norms: a part of the linear behind (Transformer Engine)
-  double constant = 0.0;       // scale, softcap
+  // linear: split by columns, and the rank's features are gathered again behind it.
+  bool gathers_output = false;
+  bool inside_next = false;  // norms: a part of the linear behind (Transformer Engine)
+  double constant = 0.0;     // scale, softcap
   // causal_lm_loss: the model's own code, before transformers had one loss for all models, takes
   // fp32 logits (llama) or leaves them in their type (gpt2).
   bool widens_logits = true;
@@ -285,7 +318,9 @@ struct Operator {
   std::int64_t adapter_outputs = 0;  // columns
   double adapter_dropout = 0.0;
   MixtureShape mixture;                    // router, expert_assignment, experts
-  std::int64_t groups = 1;                 // conv, group_norm; pairwise_products: vectors
+  ScanShape scan;                          // state_scan, selective_scan
+  // conv, group_norm; rms_norm: normed apart from each other; pairwise_products: vectors
+  std::int64_t groups = 1;
   std::vector<std::int64_t> pooling = {};  // embedding_tables: ids of each table and sample
   bool sparse_gradients = false;           // embedding_tables: of the rows that were read
   bool sums_parts = false;                 // exchange_tables: each rank holds a part of the rows
@@ -336,6 +371,8 @@ struct Graph {
   std::vector<TensorInfo> batch_tensors;  // what the loader puts on the GPU
   std::vector<TensorInfo> shared;
   std::vector<Segment> segments;
+  // Segments behind the layers: the head, before it perhaps what predicts further tokens.
+  std::int64_t tail = 1;
 };
 
 // All weights of the model, tied ones once.

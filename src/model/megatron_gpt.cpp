@@ -6,42 +6,18 @@
 // proj's and fc2's into the sum with the residual (skip_bias_add).
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
+#include <string_view>
 
-#include "model/decoder_parts.h"
-#include "model/family.h"
 #include "model/layer_pattern.h"
+#include "model/megatron_layers.h"
 
 namespace steelyard::model {
 
 namespace {
 
-struct Megatron {
-  Sizes sizes;
-  std::int64_t inner = 0;  // feed-forward width
-  bool gated = false;
-  bool rms = false;
-  bool bias = true, qkv_bias = true;
-  bool qk_norm = false;
-  bool embedding_norm = false;  // of BLOOM
-  ActivationKind activation = ActivationKind::gelu;
-  std::int64_t rotary_dims = 0;
-  bool learned_positions = false, alibi = false;
-  double hidden_dropout = 0.1, attention_dropout = 0.1;
-  MixtureShape mixture;           // experts 0: none
-  std::int64_t shared_inner = 0;  // feed-forward width of the experts that see every token
-  std::vector<int> layer_kinds;   // by layer: kMixture, kWindow
-  bool norms_in_linears = true;   // Transformer Engine's LayerNormLinear
-  // Multi-latent attention: head_dim is c + r. query_rank 0: queries are not compressed.
-  bool latent = false;
-  std::int64_t query_rank = 0, key_rank = 0;
-  std::int64_t turning = 0, value_dim = 0;  // r; of a value's head
-  std::int64_t window = 0;                  // tokens; of the layers with kWindow
-  bool sinks = false;                       // --softmax-type learnable: a weight per head
-};
-
 constexpr Limits kExpertLimits{1, 65'536};
-constexpr int kMixture = 1, kWindow = 2;  // bits of a layer's kind
 
 // megatron/training/vocab_utils.py (vocab_size_with_padding): up to a multiple of
 // make-vocab-size-divisible-by x tensor-parallel ranks.
@@ -150,8 +126,11 @@ void read_windows(ConfigReader& config, Megatron& model) {
 
 // Keys and values of all heads; the widths are those of the arguments.
 void read_latent(ConfigReader& config, Megatron& model) {
-  model.latent = config.flag({"multi-latent-attention"}, false);
-  model.norms_in_linears = config.text({"transformer-impl"}, "transformer_engine") != "local";
+  const auto& kinds = model.layer_kinds;
+  model.latent = config.flag({"multi-latent-attention"}, false) ||
+                 (model.hybrid && std::find(kinds.begin(), kinds.end(), '+') != kinds.end());
+  model.norms_in_linears =
+      model.hybrid || config.text({"transformer-impl"}, "transformer_engine") != "local";
   if (!model.latent) return;
   Sizes& sizes = model.sizes;
   sizes.kv_heads = sizes.heads;
@@ -176,31 +155,79 @@ void read_mixture(ConfigReader& config, Megatron& model) {
     config.reject("moe-router-topk", std::to_string(model.mixture.chosen),
                   fmt::format("at most the {} of num-experts", model.mixture.experts));
   }
-  if (config.has("moe-latent-size")) {
-    config.reject("moe-latent-size", "a value", "no such key", "not built in this version");
+  model.latent_experts = config.whole({"moe-latent-size"}, 0, {0, 1'048'576});
+}
+
+// core/models/hybrid/hybrid_layer_allocation.py: a letter per layer, | between the parts of
+// pipeline stages, / before the layers of each further prediction.
+std::vector<int> hybrid_kinds(ConfigReader& config, std::string_view letters) {
+  std::vector<int> kinds;
+  for (const char letter : letters) {
+    if (letter == '|') continue;
+    if (std::string_view("M*+-E").find(letter) == std::string_view::npos) {
+      config.reject("hybrid-layer-pattern", std::string(1, letter), "M, *, +, -, E, | and /",
+                    letter == 'G' || letter == 'D' ? "not built in this version" : "");
+      return {};
+    }
+    kinds.push_back(letter);
+  }
+  return kinds;
+}
+
+// core/ssm/mamba_mixer.py: without a number of heads the mixer is twice as wide as the model.
+ScanShape hybrid_scan(ConfigReader& config, std::int64_t hidden) {
+  ScanShape scan;
+  scan.head_dim = config.whole({"mamba-head-dim"}, 64, kHiddenLimits);
+  scan.state = config.whole({"mamba-state-dim"}, 128, kHiddenLimits);
+  scan.groups = config.whole({"mamba-num-groups"}, 8, kHeadLimits);
+  scan.heads = config.whole({"mamba-num-heads"},
+                            std::max<std::int64_t>(1, 2 * hidden / scan.head_dim), kHeadLimits);
+  scan.chunk = 128;
+  scan.tokens_first = true;
+  if (scan.heads % scan.groups != 0) {
+    config.reject("mamba-num-groups", std::to_string(scan.groups),
+                  fmt::format("a divisor of the {} heads", scan.heads));
+  }
+  return scan;
+}
+
+void read_hybrid(ConfigReader& config, Megatron& model) {
+  const std::string pattern = config.text({"hybrid-layer-pattern"}, "");
+  if (pattern.empty()) {
+    if (config.flag({"is-hybrid-model"}, false)) {
+      config.reject("hybrid-layer-pattern", "nothing", "a letter per layer, as in M-M*-");
+    }
+    return;
+  }
+  const std::size_t end = pattern.find('/');
+  model.hybrid = true;
+  model.layer_kinds = hybrid_kinds(config, std::string_view(pattern).substr(0, end));
+  model.sizes.layers = std::ssize(model.layer_kinds);
+  model.scan = hybrid_scan(config, model.sizes.hidden);
+  model.qk_norm = false;  // hybrid_stack_spec names none
+  model.predictions = std::count(pattern.begin(), pattern.end(), '/');
+  if (model.predictions == 0) return;
+  const std::string_view further = std::string_view(pattern).substr(end + 1);
+  model.prediction_kinds = hybrid_kinds(config, further.substr(0, further.find('/')));
+}
+
+// core/transformer/multi_token_prediction.py: one layer like the model's last for each prediction.
+void read_predictions(ConfigReader& config, Megatron& model) {
+  model.shares_predictions = config.flag({"mtp-use-repeated-layer"}, false);
+  if (model.hybrid || model.layer_kinds.empty()) return;
+  model.predictions = config.whole({"mtp-num-layers"}, 0, {0, 64});
+  model.prediction_kinds = {model.layer_kinds.back()};
+  if (model.predictions > 0 && model.learned_positions) {
+    config.reject("mtp-num-layers", std::to_string(model.predictions),
+                  "0 with position-embedding-type learned_absolute");
   }
 }
 
 // Parts of the configuration whose operators are not built.
 void reject_unbuilt(ConfigReader& config) {
-  struct Unbuilt {
-    const char* key;
-    const char* about;
-  };
-  constexpr Unbuilt kFlags[] = {{"is-hybrid-model", "Mamba layers"},
-                                {"fp32-residual-connection", "a residual stream in fp32"}};
-  for (const Unbuilt& unbuilt : kFlags) {
-    if (!config.flag({unbuilt.key}, false)) continue;
-    config.reject(unbuilt.key, "true", "false",
-                  fmt::format("{} of Megatron-LM: not built in this version", unbuilt.about));
-  }
-  constexpr Unbuilt kPresent[] = {{"mtp-num-layers", "multi-token prediction"},
-                                  {"hybrid-layer-pattern", "Mamba layers"}};
-  for (const Unbuilt& unbuilt : kPresent) {
-    if (!config.has(unbuilt.key)) continue;
-    config.reject(unbuilt.key, "a value", "no such key",
-                  fmt::format("{} of Megatron-LM: not built in this version", unbuilt.about));
-  }
+  if (!config.flag({"fp32-residual-connection"}, false)) return;
+  config.reject("fp32-residual-connection", "true", "false",
+                "a residual stream in fp32 of Megatron-LM: not built in this version");
 }
 
 Megatron read_megatron(ConfigReader& config) {
@@ -231,131 +258,17 @@ Megatron read_megatron(ConfigReader& config) {
   read_activation(config, model);
   read_mixture(config, model);
   read_windows(config, model);
+  read_hybrid(config, model);
   read_latent(config, model);
   read_positions(config, model);
+  read_predictions(config, model);
   return model;
 }
 
-TensorRef plain_norm(BlockBuilder& block, const Megatron& model, const std::string& name,
-                     TensorRef x) {
-  return model.rms ? block.rms_norm(name, x) : block.layer_norm(name, x);
-}
-
-// A norm with a module of its own, or inside of the linear behind it.
-TensorRef normed(BlockBuilder& block, const Megatron& model, const std::string& name, TensorRef x,
-                 bool inside) {
-  const TensorRef y = plain_norm(block, model, name, x);
-  if (inside && model.norms_in_linears) block.inside_next();
-  return y;
-}
-
-AttentionShape attention_shape(const Megatron& model, bool window) {
-  AttentionShape shape;
-  shape.heads = model.sizes.heads;
-  shape.kv_heads = model.sizes.kv_heads;
-  shape.head_dim = model.sizes.head_dim;
-  shape.window = window ? model.window : 0;
-  shape.alibi = model.alibi;
-  shape.dropout = model.attention_dropout;
-  return shape;
-}
-
-TensorRef core_attention(BlockBuilder& block, const Megatron& model, TensorRef q, TensorRef k,
-                         TensorRef v, const AttentionShape& shape) {
-  return block.attention("self_attention.core_attention", q, k, v, shape,
-                         model.sinks ? "self_attention.core_attention.softmax_offset" : "");
-}
-
-// core/transformer/multi_latent_attention.py: queries, keys and values from compressed ones.
-TensorRef latent_attention_of(BlockBuilder& block, const Megatron& model, TensorRef x) {
-  const Sizes& sizes = model.sizes;
-  AttentionShape shape = attention_shape(model, false);
-  shape.value_dim = model.value_dim;
-  TensorRef q = x;
-  if (model.query_rank > 0) {
-    q = block.linear("self_attention.linear_q_down_proj", x, model.query_rank,
-                     {.replicated = true});
-  }
-  const TensorRef down = block.linear("self_attention.linear_kv_down_proj", x,
-                                      model.key_rank + model.turning, {.replicated = true});
-  const auto parts = block.split("self_attention.split", down,
-                                 {{"kv", model.key_rank}, {"positions", model.turning}});
-  if (model.query_rank > 0 && model.qk_norm) {
-    q = normed(block, model, "self_attention.q_layernorm", q, true);
-  }
-  q = block.linear(
-      model.query_rank > 0 ? "self_attention.linear_q_up_proj" : "self_attention.linear_q_proj", q,
-      sizes.heads * sizes.head_dim);
-  TensorRef kv = parts[0];
-  if (model.qk_norm) kv = normed(block, model, "self_attention.kv_layernorm", kv, true);
-  kv = block.linear("self_attention.linear_kv_up_proj", kv,
-                    sizes.heads * (sizes.head_dim - model.turning + model.value_dim));
-  const auto heads =
-      block.latent_heads("self_attention.latent_heads", q, kv, parts[1], kCos, shape);
-  return core_attention(block, model, heads[0], heads[1], heads[2], shape);
-}
-
-TensorRef attention_of(BlockBuilder& block, const Megatron& model, TensorRef x, bool window) {
-  const Sizes& sizes = model.sizes;
-  const std::int64_t query = sizes.heads * sizes.head_dim;
-  const std::int64_t key = sizes.kv_heads * sizes.head_dim;
-  const TensorRef fused =
-      block.linear("self_attention.linear_qkv", x, query + 2 * key, {.bias = model.qkv_bias});
-  const auto parts =
-      block.split("self_attention.split", fused, {{"q", query}, {"k", key}, {"v", key}});
-  TensorRef q = block.heads("self_attention.q_heads", parts[0], sizes.heads);
-  TensorRef k = block.heads("self_attention.k_heads", parts[1], sizes.kv_heads);
-  const TensorRef v = block.heads("self_attention.v_heads", parts[2], sizes.kv_heads);
-  if (model.qk_norm) {
-    q = plain_norm(block, model, "self_attention.q_layernorm", q);
-    k = plain_norm(block, model, "self_attention.k_layernorm", k);
-  }
-  if (model.rotary_dims > 0) {
-    const auto turned = block.rotary("self_attention.rotary", q, k, kCos, kSin, model.rotary_dims);
-    q = turned.first;
-    k = turned.second;
-  }
-  return core_attention(block, model, q, k, v, attention_shape(model, window));
-}
-
-// fc1, activation, fc2 on all tokens.
-TensorRef feed_forward(BlockBuilder& block, const Megatron& model, TensorRef h,
-                       const std::string& module, std::int64_t inner, bool bias) {
-  h = block.linear(module + ".linear_fc1", h, model.gated ? 2 * inner : inner);
-  h = block.bias_activation(module + ".activation_func", h, model.activation, model.gated,
-                            bias ? module + ".linear_fc1.bias" : "");
-  return block.linear(module + ".linear_fc2", h, model.sizes.hidden);
-}
-
-// megatron/core/transformer/moe/moe_layer.py: routed experts and the one that sees every token.
-TensorRef mixture_of(BlockBuilder& block, const Megatron& model, TensorRef h) {
-  const auto [weights, chosen] = block.router("mlp.router", h, model.mixture);
-  const auto assigned = block.expert_assignment("mlp.token_dispatcher", chosen, model.mixture);
-  const TensorRef routed =
-      block.two_matrix_experts("mlp.experts.local_experts", h, weights, assigned, model.mixture,
-                               model.activation, model.gated);
-  if (model.shared_inner == 0) return routed;
-  const TensorRef shared =
-      feed_forward(block, model, h, "mlp.shared_experts", model.shared_inner, false);
-  return block.add("mlp.sum", routed, shared);
-}
-
 Block layer_of(const Graph& graph, const Megatron& model, int kind) {
-  const bool mixture = (kind & kMixture) != 0;
   BlockBuilder block(graph, "decoder.layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, model.sizes.hidden});
-  TensorRef h = normed(block, model, "input_layernorm", x, !model.latent);
-  h = model.latent ? latent_attention_of(block, model, h)
-                   : attention_of(block, model, h, (kind & kWindow) != 0);
-  h = block.linear("self_attention.linear_proj", h, model.sizes.hidden);
-  const TensorRef middle =
-      block.bias_dropout_add("self_attn_bda", h, x, model.hidden_dropout,
-                             model.bias ? "self_attention.linear_proj.bias" : "");
-  h = normed(block, model, "pre_mlp_layernorm", middle, !mixture);
-  h = mixture ? mixture_of(block, model, h)
-              : feed_forward(block, model, h, "mlp", model.inner, model.bias);
-  return block.finish(block.bias_dropout_add("mlp_bda", h, middle, model.hidden_dropout,
-                                             model.bias && !mixture ? "mlp.linear_fc2.bias" : ""));
+  return block.finish(megatron_layer(block, model, kind, x));
 }
 
 void add_embedding(Graph& graph, const Megatron& model) {
@@ -383,9 +296,15 @@ Graph build_megatron_gpt(ConfigReader& config, const SampleShape& sample) {
   }
   add_embedding(graph, model);
   add_layers(graph, model.layer_kinds, [&](int kind) { return layer_of(graph, model, kind); });
+  if (model.predictions > 0) {
+    graph.segments.push_back({1, {megatron_predictions(graph, model)}});
+    graph.segments.push_back({1, {megatron_prediction_head(graph, model)}});
+    graph.tail = 2;
+    return graph;
+  }
   add_head(graph, model.sizes,
            {.norm = model.rms ? HeadOptions::Norm::rms : HeadOptions::Norm::layer,
-            .norm_name = "decoder.final_layernorm",
+            .norm_name = model.hybrid ? "decoder.final_norm" : "decoder.final_layernorm",
             .embedding_name = "embedding.word_embeddings",
             .head_name = "output_layer"});
   return graph;

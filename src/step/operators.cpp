@@ -10,10 +10,12 @@
 #include "step/loss_operator.h"
 #include "step/operators_image.h"
 #include "step/operators_tables.h"
+#include "step/prediction_operators.h"
 #include "step/primitives.h"
 #include "step/primitives_fused.h"
 #include "step/primitives_image.h"
 #include "step/recurrent_attention.h"
+#include "step/state_scan.h"
 #include "step/token_order.h"
 
 namespace steelyard::step {
@@ -39,6 +41,7 @@ Tensor rms_norm(Tape& tape, const OperatorCall& call) {
   const std::int64_t last = call.input_shapes[0].back();
   if (call.op->scales_input) return rms_norm_of_input(tape, call);
   const Tensor& weight = call.weights[0];
+  if (call.op->groups > 1) return grouped_rms_norm(tape, x, weight, call.op->groups);
   if (call.variants->rms_norm == RmsNorm::in_place) return in_place_rms_norm(tape, x, weight, last);
   if (call.variants->rms_norm == RmsNorm::native) return fused_rms_norm(tape, x, weight, last);
   // LlamaRMSNorm.forward
@@ -144,11 +147,13 @@ Tensor sum_of(Tape& tape, const OperatorCall& call) {
   return add(tape, expand(tape, a, numel / a.numel), call.inputs[1]);
 }
 
+DType type_of_weights(const Tape& tape) {
+  return tape.arithmetic().autocast ? tape.arithmetic().ambient : tape.arithmetic().compute;
+}
+
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
   std::vector<Tensor> tables;
-  const DType own =
-      tape.arithmetic().autocast ? tape.arithmetic().ambient : tape.arithmetic().compute;
-  const DType dtype = call.op->wide_tables ? DType::fp32 : own;
+  const DType dtype = call.op->wide_tables ? DType::fp32 : type_of_weights(tape);
   for (const model::Shape& shape : call.output_shapes) {
     tables.push_back(tape.allocate(model::elements(shape), dtype, "rotary_table"));
   }
@@ -241,6 +246,20 @@ Tensor early_activation(Tape& tape, const model::Operator& op, Tensor gate) {
   return activation(tape, op.activation, std::move(gate));
 }
 
+namespace {
+
+Tensor run_activation(Tape& tape, const OperatorCall& call) {
+  const model::Operator& op = *call.op;
+  if (op.in_place) return in_place(tape, op.activation, call.inputs[0]);
+  if (call.variants->gelu == GeluCode::fused && is_written_out_gelu(op.activation)) {
+    return gelu(tape, call.inputs[0]);
+  }
+  if (is_scripted(*call.variants, op)) return scripted_gelu(tape, call.inputs[0], call.captured);
+  return activation(tape, op.activation, call.inputs[0]);
+}
+
+}  // namespace
+
 std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
   const model::Operator& op = *call.op;
   switch (op.kind) {
@@ -264,15 +283,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::recurrent_attention: return {recurrent_attention(tape, call)};
     case OperatorKind::attention:
       return {call.recomputed ? recomputed_attention(tape, call) : attention(tape, call)};
-    case OperatorKind::activation:
-      if (op.in_place) return {in_place(tape, op.activation, call.inputs[0])};
-      if (call.variants->gelu == GeluCode::fused && is_written_out_gelu(op.activation)) {
-        return {gelu(tape, call.inputs[0])};
-      }
-      if (is_scripted(*call.variants, op)) {
-        return {scripted_gelu(tape, call.inputs[0], call.captured)};
-      }
-      return {activation(tape, op.activation, call.inputs[0])};
+    case OperatorKind::activation: return {run_activation(tape, call)};
     case OperatorKind::gated_activation: return {gated_activation(tape, call)};
     case OperatorKind::bias_activation:
       return {bias_activation(tape, call.inputs[0], weight_of(call, 0), call.input_shapes[0].back(),
@@ -284,6 +295,8 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::add:
       if (op.in_place) return {add_in_place(tape, call.inputs[0], call.inputs[1])};
       return {sum_of(tape, call)};
+    case OperatorKind::widen: return {to(tape, call.inputs[0], DType::fp32)};
+    case OperatorKind::narrow: return {to(tape, call.inputs[0], type_of_weights(tape))};
     case OperatorKind::scale: return {mul_constant(tape, call.inputs[0])};
     case OperatorKind::dropout:
       return {dropout(tape, call.inputs[0], call.variants->dropout ? op.probability : 0.0)};
@@ -304,6 +317,11 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::router:
     case OperatorKind::expert_assignment:
     case OperatorKind::experts: return run_mixture_operator(tape, call);
+    case OperatorKind::state_scan: return {state_scan(tape, call)};
+    case OperatorKind::selective_scan: return {selective_scan(tape, call)};
+    case OperatorKind::join:
+    case OperatorKind::gather_features:
+    case OperatorKind::attach_loss: return {run_prediction_operator(tape, call)};
     case OperatorKind::adapted_linears:
     case OperatorKind::adapted_mlp: return run_fused_adapters(tape, call);
     case OperatorKind::embedding_tables:

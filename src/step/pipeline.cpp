@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -28,8 +30,9 @@ Error impossible(std::string subject, std::string found, std::string accepted) {
 
 // The layers between the first and the last segment, one by one.
 struct Layers {
-  explicit Layers(const Graph& graph) : graph_(graph) {
-    for (std::size_t s = 1; s + 1 < graph.segments.size(); ++s) {
+  explicit Layers(const Graph& graph)
+      : graph_(graph), end_(graph.segments.size() - static_cast<std::size_t>(graph.tail)) {
+    for (std::size_t s = 1; s < end_; ++s) {
       const auto blocks = static_cast<std::int64_t>(graph.segments[s].blocks.size());
       count += graph.segments[s].repeat * blocks;
     }
@@ -41,12 +44,13 @@ struct Layers {
 
  private:
   const Graph& graph_;
+  std::size_t end_;  // segments from here on are no layers
 };
 
 std::vector<Segment> Layers::between(std::int64_t begin, std::int64_t end) const {
   std::vector<Segment> result;
   std::int64_t offset = 0;  // of the segment's first layer
-  for (std::size_t s = 1; s + 1 < graph_.segments.size(); ++s) {
+  for (std::size_t s = 1; s < end_; ++s) {
     const Segment& segment = graph_.segments[s];
     const auto period = static_cast<std::int64_t>(segment.blocks.size());
     const std::int64_t last = std::min(end, offset + segment.repeat * period);
@@ -116,10 +120,22 @@ std::optional<Segment> shared_tensors(const Graph& graph) {
   return Segment{1, {std::move(tables)}};
 }
 
-// A weight shared with the embedding is a copy of its own on another stage.
-void untie(Segment& segment) {
-  for (Block& block : segment.blocks) {
-    for (model::Weight& weight : block.weights) weight.tied_to.clear();
+// A weight shared with the embedding is a copy of its own on another stage, one for all of the
+// stage that share it. `from`: the stage's segments behind the layers.
+void untie(std::vector<Segment>& segments, std::size_t from) {
+  std::set<std::string, std::less<>> own;
+  std::map<std::string, std::string, std::less<>> copies;  // of what is on another stage
+  for (std::size_t s = from; s < segments.size(); ++s) {
+    for (Block& block : segments[s].blocks) {
+      for (model::Weight& weight : block.weights) {
+        if (weight.tied_to.empty()) {
+          own.insert(weight.name);
+        } else if (!own.contains(weight.tied_to)) {
+          const auto [copy, is_new] = copies.try_emplace(weight.tied_to, weight.name);
+          weight.tied_to = is_new ? std::string() : copy->second;
+        }
+      }
+    }
   }
 }
 
@@ -156,8 +172,9 @@ Result<std::vector<Stage>> stages_of(const Graph& graph, const facts::ParallelKe
       own.push_back(std::move(segment));
     }
     if (i + 1 == counts.size()) {
-      own.push_back(graph.segments.back());
-      if (stage.index > 0) untie(own.back());
+      const std::size_t from = own.size();
+      own.insert(own.end(), graph.segments.end() - graph.tail, graph.segments.end());
+      if (stage.index > 0) untie(own, from);
       stage.has_loss = true;
     }
     begin += counts[i];

@@ -1,5 +1,6 @@
 #include "step/step.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -204,13 +205,26 @@ bool beyond_decoders(model::OperatorKind kind) {
   }
 }
 
+// A kernel that also holds a projection of the mixer works on all of its channels and tokens.
+bool holds_projections(const model::Operator& op, const model::Block& block) {
+  if (op.kind != model::OperatorKind::state_scan &&
+      op.kind != model::OperatorKind::selective_scan) {
+    return false;
+  }
+  return std::any_of(op.weights.begin(), op.weights.end(), [&block](std::int32_t weight) {
+    return block.weights[static_cast<std::size_t>(weight)].role == model::WeightRole::matrix;
+  });
+}
+
 // Splitting a layer over ranks, or the layers over stages, is built for decoders.
 Result<void> check_split(const model::Graph& graph, const facts::ParallelKeys& parallel) {
   bool other = false;
+  bool whole_mixers = false;
   for (const model::Segment& segment : graph.segments) {
     for (const model::Block& block : segment.blocks) {
       for (const model::Operator& op : block.operators) {
         other |= beyond_decoders(op.kind);
+        whole_mixers |= holds_projections(op, block);
       }
     }
   }
@@ -218,9 +232,9 @@ Result<void> check_split(const model::Graph& graph, const facts::ParallelKeys& p
     if (value == 1) return {};
     return fail(not_yet(key, std::to_string(value), "1 for " + graph.model_type));
   };
-  if (!other) return {};
+  if (!other && !whole_mixers) return {};
   STEELYARD_CHECK(refuse("parallel.tensor", parallel.tensor));
-  STEELYARD_CHECK(refuse("parallel.pipeline", parallel.pipeline));
+  if (other) STEELYARD_CHECK(refuse("parallel.pipeline", parallel.pipeline));
   return refuse("parallel.context", parallel.context);
 }
 

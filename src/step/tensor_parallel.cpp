@@ -54,9 +54,11 @@ class Splitter {
   void add_position_embedding(Operator op);
   void add_linear(Operator op);
   void add_columns(Operator op);
+  void add_gathered(Operator op);
   void add_rows(Operator op);
   void add_attention(Operator op);
   void add_latent_heads(Operator op);
+  void add_scan(Operator op);
   void add_norm(Operator op);
   void add_bias_activation(Operator op);
   void add_plain(Operator op);
@@ -221,6 +223,8 @@ void Splitter::add_position_embedding(Operator op) {
 void Splitter::add_linear(Operator op) {
   if (op.replicated) {
     add_plain(std::move(op));
+  } else if (op.gathers_output) {
+    add_gathered(std::move(op));
   } else if (placement(op.inputs[0]) == Placement::features) {
     add_rows(std::move(op));
   } else {
@@ -243,6 +247,18 @@ void Splitter::add_columns(Operator op) {
     op.adapter_outputs = outputs;
   }
   push(std::move(op));
+}
+
+// Its features come together again behind it, for the rank's own tokens.
+void Splitter::add_gathered(Operator op) {
+  const TensorRef out = op.outputs[0];
+  const TensorRef part =
+      new_tensor(op.name + " part", source_.tensors[static_cast<std::size_t>(out.index)].shape);
+  op.outputs[0] = part;
+  const std::string name = op.name;
+  add_columns(std::move(op));
+  place(out, between());
+  insert(OperatorKind::gather_features, name, part, out);
 }
 
 void Splitter::add_rows(Operator op) {
@@ -282,6 +298,18 @@ void Splitter::add_latent_heads(Operator op) {
   push(std::move(op));
 }
 
+// Heads and groups are divided, and every weight with them.
+void Splitter::add_scan(Operator op) {
+  divide(op.scan.heads, ranks_, "heads of the state-space mixer");
+  divide(op.scan.groups, ranks_, "groups of the state-space mixer");
+  for (const std::int32_t index : op.weights) {
+    Weight& weight = result_.weights[static_cast<std::size_t>(index)];
+    weight.shape.front() /= ranks_;
+  }
+  place(op.outputs[0], Placement::features);
+  push(std::move(op));
+}
+
 // Over split features (a norm of all queries) the weight is split like them.
 void Splitter::add_norm(Operator op) {
   const TensorRef in = op.inputs[0];
@@ -289,6 +317,7 @@ void Splitter::add_norm(Operator op) {
   place(op.outputs[0], placement(in));
   if (placement(in) == Placement::features && shape(in).back() != before) {
     for (std::int32_t weight : op.weights) split_weight(weight, before, shape(in).back());
+    if (op.groups > 1) op.groups = ceil_divide(op.groups, ranks_);
   }
   push(std::move(op));
 }
@@ -336,6 +365,8 @@ void Splitter::add(const Operator& op) {
     case OperatorKind::linear: add_linear(op); break;
     case OperatorKind::attention: add_attention(op); break;
     case OperatorKind::latent_heads: add_latent_heads(op); break;
+    case OperatorKind::state_scan:
+    case OperatorKind::selective_scan: add_scan(op); break;
     case OperatorKind::bias_activation: add_bias_activation(op); break;
     case OperatorKind::layer_norm:
     case OperatorKind::rms_norm: add_norm(op); break;

@@ -107,6 +107,44 @@ TEST(MegatronGpt, KnowsWindowsAndSinks) {
   EXPECT_EQ(windows, (std::vector<std::int64_t>{129, 0}));
 }
 
+// A mixer of 16 heads of 64 channels, 8 groups of 128 states: the projection in is 2 x 1024 + 2 x
+// 1024 + 16 = 4112 wide, the convolution has 4 taps and a bias for 3072 channels; dt's bias, A and
+// D of 16 heads, the gated norm's weight, the projection out 1024 x 512, and the norm before.
+constexpr std::int64_t kMamba = 4112 * 512 + 5 * 3072 + 3 * 16 + 1024 + 1024 * 512 + 1024;
+constexpr std::int64_t kAttentionHalf = 4 * 512 * 512 + 1536 + 512 + 1024;
+
+TEST(MegatronGpt, BuildsHybridsByTheirPattern) {
+  const std::int64_t ends = parameters_of({}) - 2 * kLayer;
+  EXPECT_EQ(parameters_of({{"hybrid-layer-pattern", "MM"}}), ends + 2 * kMamba);
+  EXPECT_EQ(parameters_of({{"hybrid-layer-pattern", "M-|*M"}}), ends + 2 * kMamba + kLayer);
+  // Twice as many groups: 2 x 1024 more columns and channels.
+  EXPECT_EQ(parameters_of({{"hybrid-layer-pattern", "M"}, {"mamba-num-groups", 16}}),
+            ends + kMamba + 2048 * 512 + 5 * 2048);
+  // Experts in a width of 128: two matrices of 128 x 2048 each, the router, two projections.
+  EXPECT_EQ(parameters_of({{"hybrid-layer-pattern", "*E"},
+                           {"num-experts", 4},
+                           {"moe-latent-size", 128},
+                           {"add-bias-linear", false}}),
+            ends + 4 * 512 * 512 + 1024 + 1024 + 4 * 2 * 128 * 2048 + 4 * 512 + 2 * 128 * 512);
+}
+
+// Norms of the embedding, of the states and behind the layer, and a projection of both; the table
+// and the output are shared with the model's own. Behind / the same in a hybrid.
+TEST(MegatronGpt, PredictsFurtherTokens) {
+  const facts::Object rope = {{"position-embedding-type", "rope"}};
+  const std::int64_t extra = 3 * 1024 + 1024 * 512;
+  facts::Object two = rope;
+  two.emplace_back("mtp-num-layers", 2);
+  EXPECT_EQ(parameters_of(two), parameters_of(rope) + 2 * (extra + kLayer));
+  two.emplace_back("mtp-use-repeated-layer", true);
+  EXPECT_EQ(parameters_of(two), parameters_of(rope) + extra + kLayer);
+  facts::Object hybrid = rope;
+  hybrid.emplace_back("hybrid-layer-pattern", "M-");
+  const std::int64_t plain = parameters_of(hybrid);
+  hybrid.back().second = "M-/*/*";
+  EXPECT_EQ(parameters_of(hybrid), plain + 2 * (extra + kAttentionHalf));
+}
+
 TEST(MegatronGpt, SaysWhatIsMissingOrNotBuilt) {
   const auto subject = [](const char* key, facts::Value value) {
     facts::Value config{small()};
@@ -120,7 +158,9 @@ TEST(MegatronGpt, SaysWhatIsMissingOrNotBuilt) {
   EXPECT_EQ(subject("window-size", "(-1, 0)"), "test: window-size");
   EXPECT_EQ(subject("softmax-type", "hard"), "test: softmax-type");
   EXPECT_EQ(subject("moe-layer-freq", "([0]*3)"), "");  // no experts: not read
-  EXPECT_EQ(subject("is-hybrid-model", true), "test: is-hybrid-model");
+  EXPECT_EQ(subject("is-hybrid-model", true), "test: hybrid-layer-pattern");
+  EXPECT_EQ(subject("hybrid-layer-pattern", "MG"), "test: hybrid-layer-pattern");
+  EXPECT_EQ(subject("mtp-num-layers", 1), "test: mtp-num-layers");  // learned positions
   EXPECT_EQ(subject("max-position-embeddings", 64), "test: max-position-embeddings");
 }
 

@@ -64,6 +64,8 @@ TEST(PublishedParameters, OfWellKnownModels) {
       {"pythia-12b", 11'846'072'320},
       {"opt-6.7b", 6'658'473'984},
       {"falcon-7b", 6'921'720'704},
+      {"mamba-2.8b", 2'768'345'600},
+      {"nemotron-h-8b", 8'100'852'736},
   };
   for (const auto& [id, parameters] : known) {
     const auto graph = build_from(read(kModels / (id + ".json")), {});

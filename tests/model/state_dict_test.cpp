@@ -60,7 +60,8 @@ std::map<std::string, Shape> outputs_of(const Graph& graph) {
       // What is no module of its own, or one that computes something else.
       const bool other = op.kind == OperatorKind::class_token ||
                          op.kind == OperatorKind::add_weight || op.kind == OperatorKind::router ||
-                         op.kind == OperatorKind::experts;
+                         op.kind == OperatorKind::experts || op.kind == OperatorKind::state_scan ||
+                         op.kind == OperatorKind::selective_scan;
       if (op.weights.empty() || other) continue;
       const TensorRef out = op.outputs.front();
       const auto& tensors = out.shared ? graph.shared : block.tensors;
@@ -89,6 +90,10 @@ Flops linear_flops(const Graph& graph) {
   for_each_block(graph, [&](const Block& block, const std::string&) {
     for (const Operator& op : block.operators) {
       if (op.kind != OperatorKind::attention) sum += forward_flops(op, block, graph);
+      if (op.scan.state == 0) continue;  // the recurrence is no linear
+      const Shape& in = block.tensors.at(static_cast<std::size_t>(op.inputs[0].index)).shape;
+      const std::int64_t tokens = elements(in) / in.back();
+      sum -= Flops(7.0 * static_cast<double>(tokens * op.scan.channels() * op.scan.state));
     }
   });
   return sum;
@@ -155,7 +160,7 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
                "DiTTransformer2DModel", "FluxTransformer2DModel", "HunyuanVideoTransformer3DModel",
                "LTXVideoTransformer3DModel", "PixArtTransformer2DModel", "SD3Transformer2DModel",
                "T5EncoderModel", "WanTransformer3DModel", "UNet2DConditionModel", "dlrm", "layers",
-               "megatron_gpt", "timm_resnet", "timm_vision_transformer", "torchvision_resnet",
+               "megatron_gpt", "nemotron_h", "timm_resnet", "timm_vision_transformer", "torchvision_resnet",
                "transfo-xl"});
   const std::vector<std::string> known = known_model_types();
   EXPECT_EQ(seen, std::set<std::string>(known.begin(), known.end()));
