@@ -123,6 +123,7 @@ Tensor add_parts(Tape& tape, const OperatorCall& call) {
     numels.push_back(input.numel);
     tracks = tracks || tape.tracks({&input});
     if (facts::bytes_of(input.dtype) > facts::bytes_of(widest)) widest = input.dtype;
+  }
   tape.begin_operation(OperationKind::pointwise, {&x});
   Tensor y = tape.allocate(x.numel, widest, "add");
   tape.pointwise("add", 2 * bytes_of(x) + bytes_of(y));
