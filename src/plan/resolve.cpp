@@ -126,9 +126,9 @@ Result<void> resolve_sharding(Job& job) {
   return {};
 }
 
-// Batches filled to a number of tokens: as many samples of the job's length (the model's longest
-// where none is given: the batch that sets the peak) as fit, at least one.
-Result<void> resolve_tokens_per_batch(Job& job, const facts::ModelSource& model) {
+// Batches filled to a number of tokens: as many samples of the job's length as fit, at least one.
+// The model's longest sample says nothing of a corpus of sentences, so the job has to.
+Result<void> resolve_tokens_per_batch(Job& job) {
   facts::TrainKeys& train = job.train;
   if (!train.tokens_per_batch) return {};
   const auto said = job.origins.find("train.micro_batch");
@@ -138,11 +138,13 @@ Result<void> resolve_tokens_per_batch(Job& job, const facts::ModelSource& model)
                            "one of train.micro_batch and train.tokens_per_batch",
                            "samples or tokens say how large a batch is, not both"));
   }
-  STEELYARD_TRY(graph, model::build(model, sample_shape(job, 1)));
-  const double length = train.sequence_length_mean.value_or(static_cast<double>(graph.sequence));
-  const double samples = static_cast<double>(*train.tokens_per_batch) / length;
-  train.micro_batch = std::max<std::int64_t>(1, static_cast<std::int64_t>(samples));
-  job.origins["train.micro_batch"] = {Origin::model, {}};
+  if (!train.sequence_length) {
+    return fail(impossible("train.tokens_per_batch", std::to_string(*train.tokens_per_batch),
+                           "train.sequence_length beside it",
+                           "say how long the samples are that fill a batch"));
+  }
+  train.micro_batch = std::max<std::int64_t>(1, *train.tokens_per_batch / *train.sequence_length);
+  job.origins["train.micro_batch"] = {Origin::fallback, {}};
   return {};
 }
 
@@ -348,7 +350,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
                     const facts::FrameworkProfile& framework) {
   STEELYARD_CHECK(resolve_ranks(job, machine));
   STEELYARD_CHECK(resolve_sharding(job));
-  STEELYARD_CHECK(resolve_tokens_per_batch(job, model));
+  STEELYARD_CHECK(resolve_tokens_per_batch(job));
   STEELYARD_CHECK(resolve_batch(job));
   resolve_adapters(job, framework);
   resolve_kernels(job, framework);
