@@ -37,7 +37,7 @@ struct AdapterHabits {
 
 // Errors: a word that nobody knows.
 [[nodiscard]] Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile,
-                                                     std::string_view library = {});
+                                                      std::string_view library = {});
 
 // The graph as the method trains it; the model's own for `full`.
 // Errors: targets or trainable modules that the model does not have, naming those that it has.
