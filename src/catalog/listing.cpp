@@ -87,7 +87,9 @@ Entry model_line(const std::string& id, const facts::Value& content) {
   std::vector<std::string> parts;
   const facts::Value* found = content.find("config");
   const facts::Value config = found == nullptr ? facts::Value() : *found;
-  parts.push_back(text(config, "model_type"));
+  // An entry that extends another has that one's type; its own name says more.
+  const std::string type = text(config, "model_type");
+  parts.push_back(type.empty() ? text(content, "name") : type);
   const auto count = first_whole(content, {"published_parameters", "parameters"});
   if (count) parts.push_back(to_text(Parameters(*count)) + " parameters");
   if (const auto layers =

@@ -179,7 +179,7 @@ class BlockBuilder {
   TensorRef pad(const std::string& name, TensorRef in, Shape shape);
   // -> [1,heads,length,length]; weight NAME_table [rows,heads].
   TensorRef window_bias(const std::string& name, std::int64_t rows, std::int64_t length,
-                          std::int64_t heads);
+                        std::int64_t heads);
   TensorRef timestep_embedding(const std::string& name, TensorRef steps, std::int64_t channels);
   // Convolution with a window of any shape: the weight's, bias included, and the result's.
   TensorRef conv_as(const std::string& name, TensorRef in, Shape of_weight, Shape out);

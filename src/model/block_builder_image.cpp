@@ -183,8 +183,8 @@ TensorRef BlockBuilder::pad(const std::string& name, TensorRef in, Shape out) {
   return op.outputs.front();
 }
 
-TensorRef BlockBuilder::window_bias(const std::string& name, std::int64_t rows,
-                                      std::int64_t length, std::int64_t heads) {
+TensorRef BlockBuilder::window_bias(const std::string& name, std::int64_t rows, std::int64_t length,
+                                    std::int64_t heads) {
   Operator& op = append(OperatorKind::window_bias, name, {});
   op.weights = {weight(name + "_table", {rows, heads}, WeightRole::other)};
   op.outputs = {tensor(name, {1, heads, length, length})};

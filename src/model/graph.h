@@ -294,8 +294,8 @@ struct Operator {
   bool scales_wide = false;      // rms_norm: multiplies by the weight in fp32, then casts back
   // rms_norm: the input in its own type times the fp32 root, then the weight's type (T5).
   bool keeps_narrow = false;
-  bool wide_tables = false;      // rotary, rotary_table: fp32 tables, what turned is cast back
-  bool joins_rest = false;       // rotary: joined with what does not turn, though nothing is left
+  bool wide_tables = false;  // rotary, rotary_table: fp32 tables, what turned is cast back
+  bool joins_rest = false;   // rotary: joined with what does not turn, though nothing is left
   // rotary: neighbours turn, computed in fp32, cast back (diffusers: apply_rotary_emb).
   bool turns_pairs = false;
   bool scales_input = false;  // rms_norm: the input, not its fp32 copy, is divided (diffusers)
@@ -317,8 +317,8 @@ struct Operator {
   std::int64_t adapter_rank = 0;     // 0: none
   std::int64_t adapter_outputs = 0;  // columns
   double adapter_dropout = 0.0;
-  MixtureShape mixture;                    // router, expert_assignment, experts
-  ScanShape scan;                          // state_scan, selective_scan
+  MixtureShape mixture;  // router, expert_assignment, experts
+  ScanShape scan;        // state_scan, selective_scan
   // conv, group_norm; rms_norm: normed apart from each other; pairwise_products: vectors
   std::int64_t groups = 1;
   std::vector<std::int64_t> pooling = {};  // embedding_tables: ids of each table and sample

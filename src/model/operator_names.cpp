@@ -1,83 +1,101 @@
 #include "model/operator_names.h"
 
+#include <iterator>
+#include <utility>
+
 namespace steelyard::model {
 
-std::string_view name_of(OperatorKind kind) {
-  switch (kind) {
-    case OperatorKind::embedding: return "embedding";
-    case OperatorKind::position_embedding: return "position_embedding";
-    case OperatorKind::linear: return "linear";
-    case OperatorKind::layer_norm: return "layer_norm";
-    case OperatorKind::rms_norm: return "rms_norm";
-    case OperatorKind::rotary_table: return "rotary_table";
-    case OperatorKind::rotary: return "rotary";
-    case OperatorKind::split: return "split";
-    case OperatorKind::heads: return "heads";
-    case OperatorKind::latent_heads: return "latent_heads";
-    case OperatorKind::attention: return "attention";
-    case OperatorKind::activation: return "activation";
-    case OperatorKind::gated_activation: return "gated_activation";
-    case OperatorKind::add: return "add";
-    case OperatorKind::widen: return "widen";
-    case OperatorKind::narrow: return "narrow";
-    case OperatorKind::scale: return "scale";
-    case OperatorKind::dropout: return "dropout";
-    case OperatorKind::softcap: return "softcap";
-    case OperatorKind::bias_activation: return "bias_activation";
-    case OperatorKind::bias_dropout_add: return "bias_dropout_add";
-    case OperatorKind::causal_lm_loss: return "causal_lm_loss";
-    case OperatorKind::copy_to_ranks: return "copy_to_ranks";
-    case OperatorKind::sum_over_ranks: return "sum_over_ranks";
-    case OperatorKind::gather_sequence: return "gather_sequence";
-    case OperatorKind::scatter_sequence: return "scatter_sequence";
-    case OperatorKind::padding_mask: return "padding_mask";
-    case OperatorKind::view: return "view";
-    case OperatorKind::contiguous: return "contiguous";
-    case OperatorKind::first_token: return "first_token";
-    case OperatorKind::class_token: return "class_token";
-    case OperatorKind::add_weight: return "add_weight";
-    case OperatorKind::conv: return "conv";
-    case OperatorKind::batch_norm: return "batch_norm";
-    case OperatorKind::group_norm: return "group_norm";
-    case OperatorKind::max_pool: return "max_pool";
-    case OperatorKind::average_pool: return "average_pool";
-    case OperatorKind::global_average_pool: return "global_average_pool";
-    case OperatorKind::upsample: return "upsample";
-    case OperatorKind::concatenate: return "concatenate";
-    case OperatorKind::timestep_embedding: return "timestep_embedding";
-    case OperatorKind::multiply: return "multiply";
-    case OperatorKind::multiply_weight: return "multiply_weight";
-    case OperatorKind::drop_path: return "drop_path";
-    case OperatorKind::roll: return "roll";
-    case OperatorKind::pad: return "pad";
-    case OperatorKind::window_bias: return "window_bias";
-    case OperatorKind::relative_bias: return "relative_bias";
-    case OperatorKind::add_buffer: return "add_buffer";
-    case OperatorKind::recurrent_attention: return "recurrent_attention";
-    case OperatorKind::modulate: return "modulate";
-    case OperatorKind::add_parts: return "add_parts";
-    case OperatorKind::router: return "router";
-    case OperatorKind::expert_assignment: return "expert_assignment";
-    case OperatorKind::experts: return "experts";
-    case OperatorKind::state_scan: return "state_scan";
-    case OperatorKind::selective_scan: return "selective_scan";
-    case OperatorKind::join: return "join";
-    case OperatorKind::gather_features: return "gather_features";
-    case OperatorKind::attach_loss: return "attach_loss";
-    case OperatorKind::adapted_linears: return "adapted_linears";
-    case OperatorKind::adapted_mlp: return "adapted_mlp";
-    case OperatorKind::embedding_tables: return "embedding_tables";
-    case OperatorKind::exchange_tables: return "exchange_tables";
-    case OperatorKind::join_features: return "join_features";
-    case OperatorKind::pairwise_products: return "pairwise_products";
-    case OperatorKind::classification_loss: return "classification_loss";
-    case OperatorKind::binary_loss: return "binary_loss";
-    case OperatorKind::masked_lm_loss: return "masked_lm_loss";
-    case OperatorKind::span_loss: return "span_loss";
-    case OperatorKind::squared_loss: return "squared_loss";
-    case OperatorKind::multibox_loss: return "multibox_loss";
+namespace {
+
+// In the order of the enumeration.
+constexpr std::pair<OperatorKind, std::string_view> kNames[] = {
+    {OperatorKind::embedding, "embedding"},
+    {OperatorKind::position_embedding, "position_embedding"},
+    {OperatorKind::linear, "linear"},
+    {OperatorKind::layer_norm, "layer_norm"},
+    {OperatorKind::rms_norm, "rms_norm"},
+    {OperatorKind::rotary_table, "rotary_table"},
+    {OperatorKind::rotary, "rotary"},
+    {OperatorKind::split, "split"},
+    {OperatorKind::heads, "heads"},
+    {OperatorKind::latent_heads, "latent_heads"},
+    {OperatorKind::attention, "attention"},
+    {OperatorKind::activation, "activation"},
+    {OperatorKind::gated_activation, "gated_activation"},
+    {OperatorKind::add, "add"},
+    {OperatorKind::widen, "widen"},
+    {OperatorKind::narrow, "narrow"},
+    {OperatorKind::scale, "scale"},
+    {OperatorKind::dropout, "dropout"},
+    {OperatorKind::softcap, "softcap"},
+    {OperatorKind::bias_activation, "bias_activation"},
+    {OperatorKind::bias_dropout_add, "bias_dropout_add"},
+    {OperatorKind::causal_lm_loss, "causal_lm_loss"},
+    {OperatorKind::copy_to_ranks, "copy_to_ranks"},
+    {OperatorKind::sum_over_ranks, "sum_over_ranks"},
+    {OperatorKind::gather_sequence, "gather_sequence"},
+    {OperatorKind::scatter_sequence, "scatter_sequence"},
+    {OperatorKind::padding_mask, "padding_mask"},
+    {OperatorKind::view, "view"},
+    {OperatorKind::contiguous, "contiguous"},
+    {OperatorKind::first_token, "first_token"},
+    {OperatorKind::class_token, "class_token"},
+    {OperatorKind::add_weight, "add_weight"},
+    {OperatorKind::conv, "conv"},
+    {OperatorKind::batch_norm, "batch_norm"},
+    {OperatorKind::group_norm, "group_norm"},
+    {OperatorKind::max_pool, "max_pool"},
+    {OperatorKind::average_pool, "average_pool"},
+    {OperatorKind::global_average_pool, "global_average_pool"},
+    {OperatorKind::upsample, "upsample"},
+    {OperatorKind::concatenate, "concatenate"},
+    {OperatorKind::timestep_embedding, "timestep_embedding"},
+    {OperatorKind::multiply, "multiply"},
+    {OperatorKind::multiply_weight, "multiply_weight"},
+    {OperatorKind::drop_path, "drop_path"},
+    {OperatorKind::roll, "roll"},
+    {OperatorKind::pad, "pad"},
+    {OperatorKind::window_bias, "window_bias"},
+    {OperatorKind::relative_bias, "relative_bias"},
+    {OperatorKind::add_buffer, "add_buffer"},
+    {OperatorKind::recurrent_attention, "recurrent_attention"},
+    {OperatorKind::modulate, "modulate"},
+    {OperatorKind::add_parts, "add_parts"},
+    {OperatorKind::router, "router"},
+    {OperatorKind::expert_assignment, "expert_assignment"},
+    {OperatorKind::experts, "experts"},
+    {OperatorKind::state_scan, "state_scan"},
+    {OperatorKind::selective_scan, "selective_scan"},
+    {OperatorKind::join, "join"},
+    {OperatorKind::gather_features, "gather_features"},
+    {OperatorKind::attach_loss, "attach_loss"},
+    {OperatorKind::adapted_linears, "adapted_linears"},
+    {OperatorKind::adapted_mlp, "adapted_mlp"},
+    {OperatorKind::embedding_tables, "embedding_tables"},
+    {OperatorKind::exchange_tables, "exchange_tables"},
+    {OperatorKind::join_features, "join_features"},
+    {OperatorKind::pairwise_products, "pairwise_products"},
+    {OperatorKind::classification_loss, "classification_loss"},
+    {OperatorKind::binary_loss, "binary_loss"},
+    {OperatorKind::masked_lm_loss, "masked_lm_loss"},
+    {OperatorKind::span_loss, "span_loss"},
+    {OperatorKind::squared_loss, "squared_loss"},
+    {OperatorKind::multibox_loss, "multibox_loss"},
+};
+
+constexpr bool in_order() {
+  for (std::size_t i = 0; i < std::size(kNames); ++i) {
+    if (static_cast<std::size_t>(kNames[i].first) != i) return false;
   }
-  return "";
+  return true;
+}
+static_assert(in_order());
+
+}  // namespace
+
+std::string_view name_of(OperatorKind kind) {
+  const auto index = static_cast<std::size_t>(kind);
+  return index < std::size(kNames) ? kNames[index].second : std::string_view();
 }
 
 }  // namespace steelyard::model

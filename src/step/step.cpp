@@ -303,6 +303,9 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
                                              const facts::Gpu& gpu,
                                              std::vector<Companion> companions) {
   STEELYARD_CHECK(check(graph, given_job, given_profile));
+  if (given_job.model.companions.size() > companions.size()) {
+    return fail(not_yet("model.companions", "models that were not read", "each with its graph"));
+  }
   facts::Job job = given_job;
   job.train.compile |= given_profile.always_compiled;
   const facts::FrameworkProfile profile = with_words(given_profile, job);

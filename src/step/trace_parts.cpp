@@ -188,8 +188,6 @@ std::vector<Root> share_made(Tape& tape, SharedTensors& shared) {
     }
     const std::int32_t slot = tape.disown(tensor);
     tensor.storage->shared = true;
-    tensor.node = nullptr;  // the blocks that read it have tapes of their own
-    tensor.requires_grad = false;
     tape.program().slots[static_cast<std::size_t>(slot)].shared = true;
     shared.slots.push_back(slot);
     auto outside = std::make_shared<Storage>();
