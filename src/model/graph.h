@@ -110,11 +110,36 @@ enum class OperatorKind {
   adapted_linears,  // in: x; out: one of each
   adapted_mlp,      // in: x; gate, up, down; out: down(act(gate(x)) * up(x))
 
+  // Operators of graphs from files (ONNX), which no module gives a further meaning.
+  parameter,     // no input; weights, several lie one behind the other; out: their values
+  constant,      // no input; out: values that do not train, made anew in every forward pass
+  unary,         // in: x; out: as many elements; `saves`
+  binary,        // in: a, b; out: their broadcast; `arithmetic`
+  select,        // in: condition, a, b; out: their broadcast
+  reduce,        // in: x; out: one element for each row; `saves`
+  softmax,       // in, out: rows of any dimension
+  matmul,        // in: a [n,M,K], b [n,K,N]; out: [n,M,N]; n of several dimensions
+  slice,         // in: x; out: a part, a view
+  expand,        // in: x; out: x repeated along dimensions of 1, a view
+  pad,           // in: x; out: x in a larger tensor
+  average_pool,  // in: [B,C,...]; out: [B,C,...]
+  gather,        // in: x, perhaps indices; out: elements of x
+  scatter,       // in: x, updates, perhaps indices; out: alike x
+  top,           // in: x; out: values, indices
+  recurrent,     // in: x [S,B,I]; weights; out: all states, then the last ones; `groups`: gates
+  outputs_loss,  // in: the model's outputs, perhaps labels [N] of the first; out: scalar
+
   classification_loss,  // in: logits [N,C], labels [N]; out: scalar
   masked_lm_loss,       // in: logits [B,S,V], labels [B,S]; out: scalar
   span_loss,            // in: logits [B,S,2], first and last positions [B]; out: scalar
   squared_loss,         // in: prediction, target; out: scalar
 };
+
+// What an operator's derivative reads (unary, reduce).
+enum class Saves { nothing, input, output, both };
+
+// Of two operands (binary). `choose`: the larger or smaller one; `compare`: has no derivative.
+enum class ArithmeticKind { add, multiply, divide, power, choose, compare };
 
 enum class ActivationKind {
   gelu,
@@ -199,7 +224,12 @@ struct Operator {
   MixtureShape mixture;     // router, expert_assignment, experts
   std::int64_t groups = 1;  // conv, group_norm
   bool in_place = false;    // activation, add: into the first input
-  bool transposed = false;  // view: the result is not contiguous
+  // The result is not contiguous: view, unary, binary. conv: the transposed one, whose weights are
+  // [C,O/groups,...].
+  bool transposed = false;
+  Saves saves = Saves::nothing;
+  ArithmeticKind arithmetic = ArithmeticKind::add;
+  bool wide = false;  // unary, binary, reduce: autocast runs it in fp32
 };
 
 struct Block {

@@ -153,7 +153,10 @@ OperatorCall BlockRun::call_of(const model::Operator& op) {
     call.inputs.push_back(tensor_of(ref));
     call.input_shapes.push_back(info_of(ref).shape);
   }
-  for (model::TensorRef ref : op.outputs) call.output_shapes.push_back(info_of(ref).shape);
+  for (model::TensorRef ref : op.outputs) {
+    call.output_shapes.push_back(info_of(ref).shape);
+    call.output_kinds.push_back(info_of(ref).kind);
+  }
   for (std::int32_t weight : op.weights) {
     call.weights.push_back(weight < 0 ? Tensor() : weights_[static_cast<std::size_t>(weight)]);
   }

@@ -240,6 +240,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::classification_loss:
     case OperatorKind::masked_lm_loss:
     case OperatorKind::span_loss:
+    case OperatorKind::outputs_loss:
     case OperatorKind::squared_loss: return {run_loss(tape, call), call.inputs[0]};
     case OperatorKind::router:
     case OperatorKind::expert_assignment:

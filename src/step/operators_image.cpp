@@ -2,7 +2,9 @@
 
 #include <utility>
 
+#include "step/operators_generic.h"
 #include "step/primitives.h"
+#include "step/primitives_generic.h"
 #include "step/primitives_image.h"
 
 namespace steelyard::step {
@@ -22,9 +24,13 @@ Tensor run_conv(Tape& tape, const OperatorCall& call) {
   dims.samples = out.at(0);
   dims.inputs = in.at(1);
   dims.outputs = out.at(1);
-  dims.pixels = out.at(2) * out.at(3);
+  // One, two or three dimensions. A transposed convolution multiplies at its input's pixels.
+  const bool transposed = call.op->transposed;
+  dims.pixels = model::elements(out) / (out.at(0) * out.at(1));
+  if (transposed) dims.input_pixels = model::elements(in) / (in.at(0) * in.at(1));
   dims.groups = call.op->groups;
-  dims.window = call.weights[0].numel / (dims.outputs * (dims.inputs / dims.groups));
+  const std::int64_t pairs = dims.outputs * dims.inputs / dims.groups;
+  dims.window = call.weights[0].numel / pairs;
   const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
   return conv(tape, call.inputs[0], call.weights[0], bias, dims);
 }
@@ -88,9 +94,11 @@ std::vector<Tensor> run_image_operator(Tape& tape, const OperatorCall& call) {
     case OperatorKind::max_pool: return {max_pool(tape, x, numel())};
     case OperatorKind::global_average_pool: return {mean(tape, x, x.numel / numel())};
     case OperatorKind::upsample: return {upsample_nearest(tape, x, numel())};
-    case OperatorKind::concatenate: return {cat(tape, x, call.inputs[1])};
+    case OperatorKind::concatenate:
+      if (call.inputs.size() != 2) return {cat_all(tape, call.inputs)};
+      return {cat(tape, x, call.inputs[1])};
     case OperatorKind::timestep_embedding: return {timestep_embedding(tape, call)};
-    default: return {};
+    default: return run_generic_operator(tape, call);
   }
 }
 
@@ -129,6 +137,7 @@ Tensor run_loss(Tape& tape, const OperatorCall& call) {
   switch (call.op->kind) {
     case OperatorKind::masked_lm_loss: return masked_lm_loss(tape, call);
     case OperatorKind::span_loss: return span_loss(tape, call);
+    case OperatorKind::outputs_loss: return outputs_loss(tape, call);
     case OperatorKind::squared_loss: {
       // F.mse_loss(prediction.float(), target.float())
       Tensor prediction = to(tape, call.inputs[0], DType::fp32);

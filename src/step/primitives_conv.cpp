@@ -50,10 +50,13 @@ Tensor conv(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bia
   const Tensor b = bias ? product_weight(tape, bias) : Tensor();  // dies with the call if a cast
   tape.begin_operation(OperationKind::other, {&a, &w, &b});
   const Tensor copy = copied_if_strided(tape, a);
-  const std::int64_t rows = checked_multiply(dims.samples, dims.pixels);
-  Tensor y = tape.allocate(checked_multiply(rows, dims.outputs), a.dtype, "convolution");
-  const std::int64_t columns = dims.outputs / dims.groups;
-  const std::int64_t depth = dims.inputs / dims.groups * dims.window;
+  const bool transposed = dims.input_pixels > 0;
+  const std::int64_t per_pixel = checked_multiply(dims.samples, dims.outputs);
+  Tensor y = tape.allocate(checked_multiply(per_pixel, dims.pixels), a.dtype, "convolution");
+  const std::int64_t rows =
+      checked_multiply(dims.samples, transposed ? dims.input_pixels : dims.pixels);
+  const std::int64_t columns = dims.outputs / dims.groups * (transposed ? dims.window : 1);
+  const std::int64_t depth = dims.inputs / dims.groups * (transposed ? 1 : dims.window);
   const Bytes traffic = bytes_of(a) + bytes_of(w) + bytes_of(y);
   tape.gemm("convolution", a.dtype, rows, columns, depth, dims.groups, traffic);
   if (!tape.tracks({&a, &w}) && !(b && tape.tracks({&b}))) return y;

@@ -17,6 +17,7 @@ struct ConvDims {
   std::int64_t samples = 1;              // B
   std::int64_t inputs = 1, outputs = 1;  // channels
   std::int64_t pixels = 1;               // h' * w' of the result
+  std::int64_t input_pixels = 0;         // of a transposed convolution: h * w; else 0
   std::int64_t window = 1;               // kh * kw
   std::int64_t groups = 1;
 };
