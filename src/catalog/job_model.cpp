@@ -47,6 +47,10 @@ Result<void> is_configuration(const std::string& name) {
   return {};
 }
 
+bool is_weights(const std::string& name) {
+  return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
+}
+
 // Headers say how large each weight is, not what is computed: the configuration beside them does.
 Result<facts::ModelSource> from_weights(const std::string& name, const fs::path& path) {
   const bool index = name.ends_with(".index.json");
@@ -87,9 +91,7 @@ Result<facts::ModelSource> from_file(const std::string& name, const fs::path& pa
   std::error_code trouble;
   const bool is_folder = fs::is_directory(path, trouble);
   if (!is_folder && name.ends_with(".onnx")) return from_onnx(name, path);
-  if (!is_folder && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"))) {
-    return from_weights(name, path);
-  }
+  if (!is_folder && is_weights(name)) return from_weights(name, path);
   const fs::path file = is_folder ? path / "config.json" : path;
   if (is_folder && !fs::exists(file, trouble)) {
     return fail(Error{.code = ErrorCode::unreadable,
@@ -276,6 +278,7 @@ Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
       // A damaged catalogue file is reported; a name that is no id may still be a file.
       if (known || known.error().code != ErrorCode::unknown_name) return known;
       if (!exists) {
+        if (name->ends_with(".onnx") || is_weights(*name)) return from_file(*name, path);
         STEELYARD_CHECK(is_configuration(*name));
         known.error().accepted += ", or the path of a config.json";
         return known;

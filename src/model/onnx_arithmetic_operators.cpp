@@ -194,20 +194,20 @@ struct BinaryForm {
 
 using Folded = std::optional<std::int64_t>;
 
-Folded checked(bool overflows, std::int64_t value) {
-  return overflows ? Folded() : Folded(value);
-}
 Folded whole_add(std::int64_t a, std::int64_t b) {
   std::int64_t r = 0;
-  return checked(__builtin_add_overflow(a, b, &r), r);
+  if (__builtin_add_overflow(a, b, &r)) return std::nullopt;
+  return r;
 }
 Folded whole_sub(std::int64_t a, std::int64_t b) {
   std::int64_t r = 0;
-  return checked(__builtin_sub_overflow(a, b, &r), r);
+  if (__builtin_sub_overflow(a, b, &r)) return std::nullopt;
+  return r;
 }
 Folded whole_mul(std::int64_t a, std::int64_t b) {
   std::int64_t r = 0;
-  return checked(__builtin_mul_overflow(a, b, &r), r);
+  if (__builtin_mul_overflow(a, b, &r)) return std::nullopt;
+  return r;
 }
 bool divides(std::int64_t a, std::int64_t b) {
   return b != 0 && !(a == std::numeric_limits<std::int64_t>::min() && b == -1);
@@ -477,8 +477,15 @@ void lower_arg(OnnxCall& call) {
   call.out[0] = call.lowering.emit(OperatorKind::reduce, call, {&x}, shape, ElementKind::index);
 }
 
+// torch's exporter stores equal tensors once and names the others by an Identity
+// (jit/passes/onnx/deduplicate_initializers.cpp). Vectors are equal because they are fresh norms
+// and biases, each a parameter of its own; an equal matrix is a tied one.
 void lower_identity(OnnxCall& call) {
-  call.out[0] = call.at(0);
+  const OnnxValue& x = call.at(0);
+  call.out[0] = x;
+  if (!x.is_weight() || x.initializers.size() != 1 || x.rank() != 1) return;
+  call.out[0].initializers = {
+      call.lowering.renamed(*x.initializers.front(), call.node.outputs.front())};
 }
 
 void lower_dropout(OnnxCall& call) {

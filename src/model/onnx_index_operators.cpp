@@ -101,8 +101,9 @@ void lower_slice(OnnxCall& call) {
   const auto cuts = cuts_of(call);
   if (!cuts) return;
   Shape shape = x.shape;
-  Shape strides = x.strides;
-  Cut last;
+  Shape strides = x.is_tensor() ? x.strides : contiguous_strides(x.shape);
+  const Shape before = strides;
+  std::int64_t offset = 0;
   bool backwards = false;
   for (std::size_t i = 0; i < cuts->axes.size(); ++i) {
     const auto axis = static_cast<std::size_t>(call.axis(cuts->axes[i], x.rank()));
@@ -110,20 +111,15 @@ void lower_slice(OnnxCall& call) {
     if (cuts->steps[i] == 0 || cuts->steps[i] == std::numeric_limits<std::int64_t>::min()) {
       return call.refuse(fmt::format("a step of {}", cuts->steps[i]), "any other step");
     }
-    last = cut_of(x.shape[axis], cuts->starts[i], cuts->ends[i], cuts->steps[i]);
-    shape[axis] = last.count;
-    backwards = backwards || cuts->steps[i] < 0;
-    if (x.is_tensor() && last.count > 1) {
-      strides[axis] = checked_multiply(strides[axis], std::max<std::int64_t>(cuts->steps[i], 1));
-    }
+    const Cut cut = cut_of(x.shape[axis], cuts->starts[i], cuts->ends[i], cuts->steps[i]);
+    shape[axis] = cut.count;
+    backwards = backwards || cut.step < 0;
+    if (cut.count > 0) offset += cut.from * before[axis];
+    if (cut.count > 1) strides[axis] = checked_multiply(before[axis], cut.step);
   }
-  if (x.wholes && x.rank() == 1) {
+  if (x.wholes) {
     call.out[0] = constant(shape, x.kind);
-    call.out[0].wholes.emplace();
-    for (std::int64_t i = 0; i < last.count; ++i) {
-      call.out[0].wholes->push_back(
-          (*x.wholes)[static_cast<std::size_t>(last.from + i * last.step)]);
-    }
+    call.out[0].wholes = rearranged(*x.wholes, shape, strides, offset);
     return;
   }
   if (shape == x.shape && !backwards) {
@@ -192,7 +188,8 @@ void lower_concat(OnnxCall& call) {
   if (!call.well()) return;
   Shape shape = first.shape;
   shape[axis] = 0;
-  bool constants = true, weights = true, known = first.rank() == 1;
+  bool constants = true, weights = true;
+  bool known = first.rank() == 1, known_reals = first.rank() == 1;
   std::vector<const OnnxValue*> parts;
   for (std::size_t i = 0; i < call.in.size(); ++i) {
     if (!call.has(i)) return call.refuse("an operand that is not there", "tensors");
@@ -206,6 +203,7 @@ void lower_concat(OnnxCall& call) {
     constants = constants && part.is_constant();
     weights = weights && part.is_weight();
     known = known && part.wholes.has_value();
+    known_reals = known_reals && part.reals.has_value();
     if (part.numel() > 0) parts.push_back(&part);
   }
   if (known && shape[axis] <= kMostFolded) {
@@ -217,6 +215,11 @@ void lower_concat(OnnxCall& call) {
     }
   } else if (constants || parts.empty()) {
     call.out[0] = constant(shape, first.kind);
+    if (!known_reals || shape[axis] > kMostFolded) return;
+    call.out[0].reals.emplace();
+    for (const OnnxValue* part : parts) {
+      call.out[0].reals->insert(call.out[0].reals->end(), part->reals->begin(), part->reals->end());
+    }
   } else if (weights) {
     call.out[0] = of_weights(shape, parts);
   } else if (parts.size() == 1) {

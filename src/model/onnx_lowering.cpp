@@ -218,6 +218,12 @@ void OnnxLowering::add_buffer(const OnnxValue& value) {
   block_.buffers.push_back({value.initializers.front()->name, value.shape, value.kind});
 }
 
+const OnnxTensor* OnnxLowering::renamed(const OnnxTensor& tensor, const std::string& name) {
+  renamed_.push_back(tensor);
+  renamed_.back().name = name;
+  return &renamed_.back();
+}
+
 OnnxValue OnnxLowering::ordered(const OnnxCall& call, const OnnxValue& value) {
   if (!value.is_tensor() || lies_in_order(value.shape, value.strides)) return value;
   OnnxValue copy = emit(OperatorKind::contiguous, call, {&value}, value.shape, value.kind);

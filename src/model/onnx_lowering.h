@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <deque>
 #include <map>
 #include <optional>
 #include <string>
@@ -93,6 +93,9 @@ class OnnxLowering {
   // The weight that an initializer is, for a weight's place in an operator.
   [[nodiscard]] std::int32_t weight(const OnnxValue& value, WeightRole role);
   void add_buffer(const OnnxValue& value);
+  // The same tensor under a name of its own.
+  [[nodiscard]] const facts::OnnxTensor* renamed(const facts::OnnxTensor& tensor,
+                                                 const std::string& name);
   // The same elements under another shape; copied first where their order does not allow it.
   [[nodiscard]] OnnxValue viewed(const OnnxCall& call, const OnnxValue& value, const Shape& shape);
   [[nodiscard]] OnnxValue ordered(const OnnxCall& call, const OnnxValue& value);
@@ -132,6 +135,7 @@ class OnnxLowering {
   Block block_;
   std::optional<Error> error_;
   std::unordered_map<const facts::OnnxTensor*, std::int32_t> weights_;
+  std::deque<facts::OnnxTensor> renamed_;
   std::unordered_map<std::string, std::int64_t> uses_;
   const Scope* scope_ = nullptr;  // of the node being lowered
   std::int64_t depth_ = 0;

@@ -184,15 +184,17 @@ void lower_transpose(OnnxCall& call) {
     if (sorted[i] == static_cast<std::int64_t>(i) && std::ssize(order) == x.rank()) continue;
     return call.refuse(fmt::format("the order {}", text_of(order)), "each dimension once");
   }
+  const Shape lies = x.is_tensor() ? x.strides : contiguous_strides(x.shape);
   Shape shape, strides;
   for (const std::int64_t i : order) {
     shape.push_back(x.shape[static_cast<std::size_t>(i)]);
-    if (x.is_tensor()) strides.push_back(x.strides[static_cast<std::size_t>(i)]);
+    strides.push_back(lies[static_cast<std::size_t>(i)]);
   }
   if (!x.is_tensor()) {
     call.out[0] = x;
     call.out[0].shape = shape;
-    if (x.rank() > 1) call.out[0].wholes.reset(), call.out[0].reals.reset();
+    if (x.rank() > 1) call.out[0].reals.reset();
+    if (x.wholes) call.out[0].wholes = rearranged(*x.wholes, shape, strides, 0);
     return;
   }
   call.out[0] = call.lowering.emit(OperatorKind::view, call, {&x}, shape, x.kind);

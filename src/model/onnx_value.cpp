@@ -80,6 +80,19 @@ std::optional<Shape> broadcast_of(const Shape& a, const Shape& b) {
   return out;
 }
 
+std::vector<std::int64_t> rearranged(const std::vector<std::int64_t>& values, const Shape& shape,
+                                     const Shape& strides, std::int64_t offset) {
+  std::vector<std::int64_t> result;
+  const std::int64_t count = elements(shape);
+  for (std::int64_t i = 0; i < count; ++i) {
+    std::int64_t left = i, at = offset;
+    for (std::size_t d = shape.size(); d-- > 0; left /= shape[d])
+      at += left % shape[d] * strides[d];
+    result.push_back(values.at(static_cast<std::size_t>(at)));
+  }
+  return result;
+}
+
 std::string text_of(const Shape& shape) {
   return fmt::format("[{}]", fmt::join(shape, ","));
 }

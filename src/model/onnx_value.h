@@ -48,6 +48,11 @@ constexpr std::int64_t kMostFolded = 4096;
                                                    const Shape& other);
 // numpy's rule; nothing where they do not meet.
 [[nodiscard]] std::optional<Shape> broadcast_of(const Shape& a, const Shape& b);
+// Known values of another arrangement of the same tensor: from `offset`, a step along each
+// dimension.
+[[nodiscard]] std::vector<std::int64_t> rearranged(const std::vector<std::int64_t>& values,
+                                                   const Shape& shape, const Shape& strides,
+                                                   std::int64_t offset);
 // "[2,3,64]".
 [[nodiscard]] std::string text_of(const Shape& shape);
 

@@ -33,8 +33,8 @@ Outcome outcome_of(const Tape& tape, const OperatorCall& call, DType operands) {
   Outcome outcome;
   outcome.numel = model::elements(call.output_shapes[0]);
   outcome.dense = !call.op->transposed;
-  outcome.differentiable = call.output_kinds[0] == ElementKind::real;
-  switch (call.output_kinds[0]) {
+  outcome.differentiable = call.outputs.at(0)->kind == ElementKind::real;
+  switch (call.outputs.at(0)->kind) {
     case ElementKind::boolean: outcome.dtype = DType::boolean; break;
     case ElementKind::index:
     case ElementKind::token_ids: outcome.dtype = DType::int64; break;

@@ -160,7 +160,7 @@ TEST(Onnx, NamesUsedTwiceAreRefused) {
   model.graph.initializers.push_back(floats("w", {1}));
   EXPECT_THAT(refusal(model), HasSubstr("initializer w"));
   model = small_model();
-  model.graph.nodes[0].outputs = {"w"};
+  model.graph.nodes.push_back(node("Relu", {"x"}, {"w"}));
   EXPECT_THAT(refusal(model), HasSubstr("something else bears"));
 }
 

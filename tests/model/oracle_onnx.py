@@ -4,7 +4,8 @@
 Each file holds
   proto       the ModelProto in base64; a weight's data is said to lie in a file that is not there
               (external data), so what is left is names, shapes, nodes and small constants
-  parameters  elements of the model's own parameters, as torch counts them
+  parameters  elements of the model's own parameters, as torch counts them; of an export for
+              inference (training: false) those of its real initializers
   shapes      value -> its dimensions as onnx.shape_inference finds them for the exported sizes
 
     /path/to/venv/bin/python tests/model/oracle_onnx.py [NAME ...]
@@ -234,6 +235,24 @@ def tensors(graph):
                 yield from tensors(attribute.g)
 
 
+def stored_parameters(graph):
+    """Of an inference export, which folds batch norms and transposes and stores equal vectors once."""
+    real = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    read = {i for n in graph.node for i in n.input}
+    held = {t.name: t for t in graph.initializer}
+    def numel(tensor):
+        count = 1
+        for size in tensor.dims:
+            count *= size
+        return count
+    total = sum(numel(t) for t in held.values() if t.data_type in real and t.dims and t.name in read)
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in held:
+            tensor = held[node.input[0]]
+            total += numel(tensor) if len(tensor.dims) == 1 else 0
+    return total
+
+
 def without_weights(proto):
     at = 0
     for tensor in tensors(proto.graph):
@@ -314,11 +333,13 @@ def main():
         proto.graph.ClearField("value_info")
         without_weights(proto)
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        if not options.get("train", True):
+            parameters = stored_parameters(proto.graph)
         record = {"name": name,
                   "made_by": f"torch {torch.__version__}, opset {options.get('opset', 17)}",
                   "training": options.get("train", True),
                   "batch": sample[0].shape[0],
-                  "sequence": sample[0].shape[1] if sample[0].dim() == 2 else 0,
+                  "sequence": 0 if sample[0].is_floating_point() else sample[0].shape[1],
                   "parameters": parameters,
                   "proto": base64.b64encode(proto.SerializeToString()).decode(),
                   "shapes": shapes}
