@@ -6,6 +6,7 @@ Each file holds
               (external data), so what is left is names, shapes, nodes and small constants
   parameters  elements of the model's own parameters, as torch counts them; of an export for
               inference (training: false) those of its real initializers
+  saved_bytes what autograd keeps of a call and its loss in fp32; 0: not recorded
   shapes      value -> its dimensions as onnx.shape_inference finds them for the exported sizes
 
     /path/to/venv/bin/python tests/model/oracle_onnx.py [NAME ...]
@@ -19,6 +20,10 @@ from onnx import shape_inference
 warnings.filterwarnings("ignore")
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "onnx")
 KEPT = 64  # elements of a tensor whose values stay in the file
+
+# Models whose kernels keep the same on a CPU.
+KEPT_BYTES = {"resnet18", "densenet", "regnet", "unet", "detector", "convnext", "ranker", "bert",
+              "gpt2", "llama", "t5_encoder"}
 
 torch.manual_seed(0)
 L = torch.nn
@@ -152,6 +157,8 @@ def timm_model(name, **keys):
 SMALL = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
              vocab_size=200, max_position_embeddings=64)
 GPT = dict(n_embd=64, n_layer=2, n_head=4, vocab_size=200, n_positions=64)
+NO_DROPOUT = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+NO_GPT_DROPOUT = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
 TEXT = {"x": {0: "batch", 1: "sequence"}}
 PICTURE = {"x": {0: "batch"}}
 
@@ -186,11 +193,11 @@ def models():
         "ranker": (Ranker, lambda: (torch.randn(2, 13), torch.randint(0, 200, (2, 3))),
                    {"dense": {0: "batch"}, "sparse": {0: "batch"}}),
         "decoder": (Decoder, lambda: ids(200), {"x": {0: "batch"}}),
-        "bert": (lambda: hf("BertForMaskedLM", "BertConfig", **SMALL), lambda: ids(200), TEXT),
+        "bert": (lambda: hf("BertForMaskedLM", "BertConfig", **SMALL, **NO_DROPOUT), lambda: ids(200), TEXT),
         "distilbert": (lambda: hf("DistilBertModel", "DistilBertConfig", dim=64, n_layers=2,
                                   n_heads=4, hidden_dim=128, vocab_size=200,
                                   max_position_embeddings=64), lambda: ids(200), TEXT),
-        "gpt2": (lambda: hf("GPT2LMHeadModel", "GPT2Config", **GPT), lambda: ids(200), TEXT),
+        "gpt2": (lambda: hf("GPT2LMHeadModel", "GPT2Config", **GPT, **NO_GPT_DROPOUT), lambda: ids(200), TEXT),
         "gpt2_sdpa": (lambda: hf("GPT2LMHeadModel", "GPT2Config", attn_implementation="sdpa", **GPT),
                       lambda: ids(200), TEXT),
         "llama": (lambda: hf("LlamaForCausalLM", "LlamaConfig", num_key_value_heads=2, **SMALL),
@@ -233,6 +240,36 @@ def tensors(graph):
                 yield attribute.t
             if attribute.HasField("g"):
                 yield from tensors(attribute.g)
+
+
+def saved_bytes(model, sample):
+    """What autograd keeps of one call with its loss, each storage once; neither parameters, buffers
+    nor what the batch holds. 0: random masks, which CUDA and CPU keep differently."""
+    if any(isinstance(m, L.Dropout) and m.p > 0 for m in model.modules()):
+        return 0
+    labels = []
+    known = {t.untyped_storage().data_ptr() for t in model.state_dict().values()}
+    known |= {t.untyped_storage().data_ptr() for t in sample}
+    saved, held = {}, []
+    def pack(tensor):
+        held.append(tensor)
+        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        out = model(*sample)
+        outputs = list(out) if isinstance(out, (tuple, list)) else [out]
+        first = outputs[0]
+        if first.dim() in (2, 3) and first.shape[-1] > 1:
+            rows = first.reshape(-1, first.shape[-1])
+            labels.append(torch.zeros(rows.shape[0], dtype=torch.long))
+            known.add(labels[0].untyped_storage().data_ptr())
+            loss = L.functional.cross_entropy(rows, labels[0])
+        else:
+            loss = first.sum()
+        for other in outputs[1:]:
+            loss = loss + other.sum()
+    loss.backward()
+    return sum(size for key, size in saved.items() if key not in known)
 
 
 def stored_parameters(graph):
@@ -335,12 +372,15 @@ def main():
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         if not options.get("train", True):
             parameters = stored_parameters(proto.graph)
+        torch.manual_seed(0)
+        kept = saved_bytes(model, sample) if name in KEPT_BYTES else 0
         record = {"name": name,
                   "made_by": f"torch {torch.__version__}, opset {options.get('opset', 17)}",
                   "training": options.get("train", True),
                   "batch": sample[0].shape[0],
                   "sequence": 0 if sample[0].is_floating_point() else sample[0].shape[1],
                   "parameters": parameters,
+                  "saved_bytes": kept,
                   "proto": base64.b64encode(proto.SerializeToString()).decode(),
                   "shapes": shapes}
         with open(os.path.join(HERE, name + ".json"), "w") as out:
