@@ -41,8 +41,7 @@ Flops attention_flops(const Operator& op, const Block& block, const Graph& graph
 // Every element of the result is a sum over the channels of its group and the kernel's window; of a
 // transposed convolution every element of the input goes into as many.
 Flops conv_flops(const Operator& op, const Block& block, const Graph& graph) {
-  const Shape& out =
-      shape_of(op.transposed ? op.inputs.front() : op.outputs.front(), block, graph);
+  const Shape& out = shape_of(op.transposed ? op.inputs.front() : op.outputs.front(), block, graph);
   const Shape& kernel = block.weights.at(static_cast<std::size_t>(op.weights.front())).shape;
   return Flops(2.0 * static_cast<double>(elements(out)) *
                static_cast<double>(elements(kernel) / kernel.front()));

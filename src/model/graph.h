@@ -127,7 +127,8 @@ enum class OperatorKind {
   scatter,       // in: x, updates, perhaps indices; out: alike x
   top,           // in: x; out: values, indices
   recurrent,     // in: x [S,B,I]; weights; out: all states, then the last ones; `groups`: gates
-  outputs_loss,  // in: the model's outputs, perhaps labels [N] of the first; out: scalar
+  // in: the outputs, labels [N] of the first behind them where `groups` is 2; out: scalar
+  outputs_loss,
 
   classification_loss,  // in: logits [N,C], labels [N]; out: scalar
   masked_lm_loss,       // in: logits [B,S,V], labels [B,S]; out: scalar
