@@ -12,6 +12,8 @@
 #include "catalog/merge.h"
 #include "catalog/unknown.h"
 #include "codec/codec.h"
+#include "codec/onnx.h"
+#include "codec/safetensors.h"
 
 namespace steelyard::catalog {
 namespace {
@@ -26,9 +28,7 @@ struct Kind {
   const char* name;
 };
 // Files that hold a model but are not its configuration.
-constexpr std::array<Kind, 9> kOtherKinds = {{{".safetensors", "a safetensors file"},
-                                              {".index.json", "an index of weights"},
-                                              {".onnx", "an ONNX model"},
+constexpr std::array<Kind, 7> kOtherKinds = {{{".bin.index.json", "an index of weights"},
                                               {".gguf", "a GGUF file"},
                                               {".bin", "a file of weights"},
                                               {".pt", "a file of weights"},
@@ -42,7 +42,8 @@ Result<void> is_configuration(const std::string& name) {
     return fail(Error{.code = ErrorCode::not_supported,
                       .subject = "model.config",
                       .found = fmt::format("{} ({})", name, kind.name),
-                      .accepted = "a config.json, a folder that holds one, or a catalogue id",
+                      .accepted = "a config.json, a folder that holds one, an .onnx or "
+                                  ".safetensors file, or a catalogue id",
                       .hint = "the config.json that lies beside the weights works"});
   }
   return {};
@@ -68,6 +69,45 @@ Result<facts::ModelSource> from_pipeline(const std::string& name, const fs::path
             .file = (folder / "model_index.json").string()});
 }
 
+bool is_weights(const std::string& name) {
+  return name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
+}
+
+// Headers say how large each weight is, not what is computed: the configuration beside them does.
+Result<facts::ModelSource> from_weights(const std::string& name, const fs::path& path) {
+  const bool index = name.ends_with(".index.json");
+  STEELYARD_TRY(stored,
+                index ? codec::read_safetensors_index(path) : codec::read_safetensors(path));
+  const fs::path file = path.parent_path() / "config.json";
+  std::error_code trouble;
+  if (!fs::exists(file, trouble)) {
+    return fail(Error{.code = ErrorCode::missing_value,
+                      .subject = "model.config",
+                      .found = fmt::format("{} with {} tensors, and no config.json beside it", name,
+                                           stored->tensors.size()),
+                      .accepted = "a file of weights that lies beside its config.json",
+                      .hint =
+                          "weights alone do not say what is computed with them: put the model's "
+                          "config.json there, or name an ONNX export",
+                      .file = path.string()});
+  }
+  STEELYARD_TRY(config, codec::read_value(file));
+  if (config.as_object() == nullptr) {
+    return fail(Error{.code = ErrorCode::bad_input,
+                      .subject = "the model's configuration",
+                      .found = config.kind_name(),
+                      .accepted = "an object of keys, as in a Hugging Face config.json",
+                      .file = file.string()});
+  }
+  return facts::ModelSource{.name = name, .config = std::move(config), .stored = std::move(stored)};
+}
+
+Result<facts::ModelSource> from_onnx(const std::string& name, const fs::path& path) {
+  STEELYARD_TRY(onnx, codec::read_onnx(path));
+  return facts::ModelSource{
+      .name = name, .config = facts::Value(facts::Object()), .onnx = std::move(onnx)};
+}
+
 Result<facts::ModelSource> from_file(const std::string& name, const fs::path& path) {
   STEELYARD_CHECK(is_configuration(name));
   std::error_code trouble;
@@ -75,6 +115,8 @@ Result<facts::ModelSource> from_file(const std::string& name, const fs::path& pa
   if (is_folder && fs::exists(path / "model_index.json", trouble)) {
     return from_pipeline(name, path);
   }
+  if (!is_folder && name.ends_with(".onnx")) return from_onnx(name, path);
+  if (!is_folder && is_weights(name)) return from_weights(name, path);
   const fs::path file = is_folder ? path / "config.json" : path;
   if (is_folder && !fs::exists(file, trouble)) {
     return fail(Error{.code = ErrorCode::unreadable,
@@ -266,6 +308,7 @@ Result<facts::ModelSource> Catalog::named_model(const std::string& name,
     // A damaged catalogue file is reported; a name that is no id may still be a file.
     if (known || known.error().code != ErrorCode::unknown_name) return known;
     if (!exists) {
+      if (name.ends_with(".onnx") || is_weights(name)) return from_file(name, path);
       STEELYARD_CHECK(is_configuration(name));
       known.error().accepted += ", or the path of a config.json";
       return known;
@@ -307,6 +350,13 @@ Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
     return named_model(*name, folder);
   };
   STEELYARD_TRY(source, found());
+  if (source.onnx != nullptr && !job.model.set.is_null()) {
+    return fail(Error{.code = ErrorCode::impossible_combination,
+                      .subject = "model.set",
+                      .found = "a value beside " + source.name,
+                      .accepted = "no value",
+                      .hint = "an ONNX file has no configuration to change: export it again"});
+  }
   STEELYARD_CHECK(overrides_known_keys(source, job.model.set));
   STEELYARD_CHECK(override_keys(source.config, job.model.set));
   STEELYARD_CHECK(is_unquantized(source));

@@ -39,7 +39,7 @@ Flops attention_flops(const Operator& op, const Block& block, const Graph& graph
 }
 
 // Keys and values are of the memory too, the distances' keys of one sample, and scores come twice.
-Flops recurrent_flops(const Operator& op, const Block& block, const Graph& graph) {
+Flops recurrent_attention_flops(const Operator& op, const Block& block, const Graph& graph) {
   const Shape& stream = shape_of(op.inputs.front(), block, graph);
   const Shape& out = shape_of(op.outputs.front(), block, graph);
   const auto batch = static_cast<double>(stream.at(0));
@@ -58,6 +58,18 @@ Flops conv_flops(const Operator& op, const Block& block, const Graph& graph) {
   const Shape& kernel = block.weights.at(static_cast<std::size_t>(op.weights.front())).shape;
   return Flops(2.0 * static_cast<double>(elements(out)) *
                static_cast<double>(elements(kernel) / kernel.front()));
+}
+
+// Each gate of each step: the input and the state before times a matrix each.
+Flops recurrent_flops(const Operator& op, const Block& block, const Graph& graph) {
+  const Shape& in = shape_of(op.inputs.front(), block, graph);
+  double elements_of_matrices = 0.0;
+  for (const std::int32_t index : op.weights) {
+    const Weight& weight = block.weights.at(static_cast<std::size_t>(index));
+    if (weight.shape.size() < 2) continue;
+    elements_of_matrices += static_cast<double>(elements(weight.shape));
+  }
+  return Flops(2.0 * static_cast<double>(in.at(0) * in.at(1)) * elements_of_matrices);
 }
 
 // The router is a matrix product with all experts, the experts are two or three with the chosen
@@ -136,14 +148,16 @@ bool is_loss(OperatorKind kind) {
   return kind == OperatorKind::causal_lm_loss || kind == OperatorKind::classification_loss ||
          kind == OperatorKind::binary_loss || kind == OperatorKind::masked_lm_loss ||
          kind == OperatorKind::span_loss || kind == OperatorKind::squared_loss ||
-         kind == OperatorKind::multibox_loss;
+         kind == OperatorKind::multibox_loss || kind == OperatorKind::outputs_loss;
 }
 
 Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) {
   switch (op.kind) {
-    case OperatorKind::linear: return linear_flops(op, block, graph);
+    case OperatorKind::linear:
+    case OperatorKind::matmul: return linear_flops(op, block, graph);
+    case OperatorKind::recurrent: return recurrent_flops(op, block, graph);
     case OperatorKind::attention: return attention_flops(op, block, graph);
-    case OperatorKind::recurrent_attention: return recurrent_flops(op, block, graph);
+    case OperatorKind::recurrent_attention: return recurrent_attention_flops(op, block, graph);
     case OperatorKind::conv: return conv_flops(op, block, graph);
     case OperatorKind::pairwise_products: {  // every vector with every one, as one product of
                                              // matrices

@@ -168,6 +168,24 @@ enum class OperatorKind {
   join_features,      // in: [B,a], [B,b], ...; out: [B,a+b+...]
   pairwise_products,  // in: n vectors side by side [B,n*D]; out: of each pair [B,n(n-1)/2]
 
+  // Operators of graphs from files (ONNX), which no module gives a further meaning.
+  parameter,  // no input; weights, several lie one behind the other; out: their values
+  constant,   // no input; out: values that do not train, made anew in every forward pass
+  unary,      // in: x; out: as many elements; `saves`
+  binary,     // in: a, b; out: their broadcast; `arithmetic`
+  select,     // in: condition, a, b; out: their broadcast
+  reduce,     // in: x; out: one element for each row; `saves`
+  softmax,    // in, out: rows of any dimension
+  matmul,     // in: a [n,M,K], b [n,K,N]; out: [n,M,N]; n of several dimensions
+  slice,      // in: x; out: a part, a view
+  expand,     // in: x; out: x repeated along dimensions of 1, a view
+  gather,     // in: x, perhaps indices; out: elements of x
+  scatter,    // in: x, updates, perhaps indices; out: alike x
+  top,        // in: x; out: values, indices
+  recurrent,  // in: x [S,B,I]; weights; out: all states, then the last ones; `groups`: gates
+  // in: the outputs, labels [N] of the first behind them where `groups` is 2; out: scalar
+  outputs_loss,
+
   classification_loss,  // in: logits [N,C], labels [N]; out: scalar
   binary_loss,          // in: logits [N,1], labels [N]; out: scalar
   masked_lm_loss,       // in: logits [B,S,V], labels [B,S]; out: scalar
@@ -176,6 +194,12 @@ enum class OperatorKind {
   // Boxes of fixed places: in: offsets [B,4,N], logits [B,C,N], boxes and classes; out: scalar
   multibox_loss,
 };
+
+// What an operator's derivative reads (unary, reduce).
+enum class Saves { nothing, input, output, both };
+
+// Of two operands (binary). `choose`: the larger or smaller one; `compare`: has no derivative.
+enum class ArithmeticKind { add, multiply, divide, power, choose, compare };
 
 enum class ActivationKind {
   gelu,
@@ -325,8 +349,12 @@ struct Operator {
   bool sparse_gradients = false;           // embedding_tables: of the rows that were read
   bool sums_parts = false;                 // exchange_tables: each rank holds a part of the rows
   bool in_place = false;                   // activation, add: into the first input
-  // view: the result is not contiguous; conv: a transposed one, weights [C,O/groups,kh,kw]
+  // view, unary, binary: the result is not contiguous; conv: a transposed one, whose weights are
+  // [C,O/groups,...]
   bool transposed = false;
+  Saves saves = Saves::nothing;
+  ArithmeticKind arithmetic = ArithmeticKind::add;
+  bool wide = false;  // unary, binary, reduce: autocast runs it in fp32
 
   friend bool operator==(const Operator&, const Operator&) = default;
 };

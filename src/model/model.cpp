@@ -7,6 +7,8 @@
 #include "base/suggest.h"
 #include "model/diffusion_family.h"
 #include "model/family.h"
+#include "model/onnx.h"
+#include "model/stored_weights.h"
 
 namespace steelyard::model {
 
@@ -195,12 +197,18 @@ std::vector<std::string> known_model_types() {
 
 Result<Graph> build(const facts::ModelSource& source, SampleShape shape) {
   STEELYARD_CHECK(check_sample(shape));
+  if (source.onnx != nullptr) {
+    STEELYARD_TRY(read, build_onnx(*source.onnx, source.name, shape));
+    STEELYARD_CHECK(check_countable(read));
+    return std::move(read);
+  }
   STEELYARD_TRY(family, family_of(source));
   ConfigReader config(source.config, source.name);
   Graph graph = family->build(config, shape);
   if (config.first_error()) return fail(*config.first_error());
   graph.model_type = family->model_type;
   STEELYARD_CHECK(check_countable(graph));
+  if (source.stored != nullptr) STEELYARD_CHECK(check_stored(graph, *source.stored));
   return graph;
 }
 

@@ -33,7 +33,6 @@ class BlockRun {
     last_use_ = last_uses(block, options.tape.compiled ? Frames::none : options.frames,
                           options.variants.loss_in_model);
   }
-
   BlockRun(const BlockRun&) = delete;
   BlockRun& operator=(const BlockRun&) = delete;
   // An overflow may have ended the trace half-way: tensors then die without a program, and those
@@ -154,7 +153,8 @@ OperatorCall BlockRun::call_of(const model::Operator& op) {
     call.inputs.push_back(tensor_of(ref));
     call.input_shapes.push_back(info_of(ref).shape);
   }
-  for (model::TensorRef ref : op.outputs) call.output_shapes.push_back(info_of(ref).shape);
+  for (model::TensorRef ref : op.outputs) call.outputs.push_back(&info_of(ref));
+  for (const model::TensorInfo* info : call.outputs) call.output_shapes.push_back(info->shape);
   for (std::int32_t weight : op.weights) {
     call.weights.push_back(weight < 0 ? Tensor() : weights_[static_cast<std::size_t>(weight)]);
   }

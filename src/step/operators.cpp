@@ -300,10 +300,8 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::scale: return {mul_constant(tape, call.inputs[0])};
     case OperatorKind::dropout:
       return {dropout(tape, call.inputs[0], call.variants->dropout ? op.probability : 0.0)};
-    case OperatorKind::softcap: {
-      Tensor capped = tanh(tape, mul_constant(tape, call.inputs[0]));
-      return {mul_constant(tape, std::move(capped))};
-    }
+    case OperatorKind::softcap:
+      return {mul_constant(tape, tanh(tape, mul_constant(tape, call.inputs[0])))};
     case OperatorKind::causal_lm_loss: return causal_lm_loss(tape, call);
     case OperatorKind::copy_to_ranks: return {copy_to_ranks(tape, call.inputs[0])};
     case OperatorKind::sum_over_ranks: return {sum_over_ranks(tape, call.inputs[0])};
@@ -313,6 +311,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::masked_lm_loss:
     case OperatorKind::span_loss:
     case OperatorKind::squared_loss:
+    case OperatorKind::outputs_loss:
     case OperatorKind::multibox_loss: return {run_loss(tape, call), call.inputs[0]};
     case OperatorKind::router:
     case OperatorKind::expert_assignment:

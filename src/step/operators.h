@@ -20,7 +20,8 @@ struct OperatorCall {
   std::vector<Tensor> inputs;
   std::vector<model::Shape> input_shapes;
   std::vector<model::Shape> output_shapes;
-  std::vector<Tensor> weights;  // empty handles where the operator has none
+  std::vector<const model::TensorInfo*> outputs;  // the same, whole; where the graph has them
+  std::vector<Tensor> weights;                    // empty handles where the operator has none
   std::vector<model::Shape> weight_shapes;
   // How the matrix of a linear is held.
   Quantized quantization;

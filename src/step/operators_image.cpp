@@ -2,7 +2,9 @@
 
 #include <utility>
 
+#include "step/operators_generic.h"
 #include "step/primitives.h"
+#include "step/primitives_generic.h"
 #include "step/primitives_image.h"
 
 namespace steelyard::step {
@@ -22,12 +24,13 @@ Tensor run_conv(Tape& tape, const OperatorCall& call) {
   dims.samples = out.at(0);
   dims.inputs = in.at(1);
   dims.outputs = out.at(1);
-  dims.pixels = out.at(2) * out.at(3);
+  // One, two or three dimensions. A transposed convolution multiplies at its input's pixels.
+  dims.pixels = model::elements(out) / (out.at(0) * out.at(1));
   dims.groups = call.op->groups;
   dims.window = call.weights[0].numel / (dims.outputs * (dims.inputs / dims.groups));
   if (call.op->transposed) {
     dims.window = call.weights[0].numel / (dims.inputs * (dims.outputs / dims.groups));
-    dims.spread = in.at(2) * in.at(3);
+    dims.spread = model::elements(in) / (in.at(0) * in.at(1));
   }
   const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
   return conv(tape, call.inputs[0], call.weights[0], bias, dims);
@@ -176,7 +179,7 @@ std::vector<Tensor> run_image_operator(Tape& tape, const OperatorCall& call) {
     case OperatorKind::timestep_embedding: return {timestep_embedding(tape, call)};
     case OperatorKind::modulate: return {modulate(tape, call)};
     case OperatorKind::add_parts: return {add_parts(tape, call)};
-    default: return {};
+    default: return run_generic_operator(tape, call);
   }
 }
 
@@ -249,6 +252,7 @@ Tensor run_loss(Tape& tape, const OperatorCall& call) {
     case OperatorKind::masked_lm_loss: return masked_lm_loss(tape, call);
     case OperatorKind::span_loss: return span_loss(tape, call);
     case OperatorKind::multibox_loss: return multibox_loss(tape, call);
+    case OperatorKind::outputs_loss: return outputs_loss(tape, call);
     case OperatorKind::squared_loss: {
       // F.mse_loss(prediction.float(), target.float())
       Tensor prediction = to(tape, call.inputs[0], DType::fp32);

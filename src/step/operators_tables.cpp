@@ -43,37 +43,6 @@ Tensor embedding_bag(Tape& tape, const Tensor& ids, const Tensor& table, std::in
   return y;
 }
 
-// torch.cat of any number of tensors along the last dimension; gradients are views of its own.
-Tensor join(Tape& tape, const std::vector<Tensor>& parts) {
-  if (parts.size() == 1) return parts.front();
-  tape.begin_operation(OperationKind::pointwise, {&parts.front()});
-  std::int64_t numel = 0;
-  DType dtype = parts.front().dtype;
-  bool tracks = false;
-  std::vector<Edge> edges;
-  std::vector<std::int64_t> sizes;
-  for (const Tensor& part : parts) {
-    numel = checked_add(numel, part.numel);
-    if (part.dtype == DType::fp32) dtype = DType::fp32;
-    tracks |= tape.tracks({&part});
-    edges.push_back(Tape::edge_of(part));
-    sizes.push_back(part.numel);
-  }
-  Tensor y = tape.allocate(numel, dtype, "cat");
-  tape.pointwise("cat", 2 * bytes_of(y));
-  if (!tracks) return y;
-  tape.track(y, "cat", std::move(edges), {}, [sizes](Tape&, const Gradients& gradients) {
-    Gradients views;
-    for (const std::int64_t size : sizes) {
-      Tensor part = view(gradients[0], false);
-      part.numel = size;
-      views.push_back(std::move(part));
-    }
-    return views;
-  });
-  return y;
-}
-
 std::vector<Tensor> embedding_tables(Tape& tape, const OperatorCall& call) {
   std::vector<Tensor> vectors;
   for (std::size_t i = 0; i < call.output_shapes.size(); ++i) {
@@ -88,7 +57,7 @@ std::vector<Tensor> embedding_tables(Tape& tape, const OperatorCall& call) {
 // own samples, of all tables (torchrec/distributed/dist_data.py, PooledEmbeddingsAllToAll;
 // row-wise: PooledEmbeddingsReduceScatter).
 Tensor exchange_tables(Tape& tape, const OperatorCall& call) {
-  Tensor sent = join(tape, call.inputs);
+  Tensor sent = cat(tape, call.inputs);
   const std::int64_t numel = model::elements(call.output_shapes[0]);
   const Collective kind = call.op->sums_parts ? Collective::reduce_scatter : Collective::all_to_all;
   const std::string_view name =
@@ -153,7 +122,7 @@ std::vector<Tensor> run_table_operator(Tape& tape, const OperatorCall& call) {
   switch (call.op->kind) {
     case OperatorKind::embedding_tables: return embedding_tables(tape, call);
     case OperatorKind::exchange_tables: return {exchange_tables(tape, call)};
-    case OperatorKind::join_features: return {join(tape, call.inputs)};
+    case OperatorKind::join_features: return {cat(tape, call.inputs)};
     case OperatorKind::pairwise_products: return {pairwise_products(tape, call)};
     case OperatorKind::binary_loss: return {binary_loss(tape, call), call.inputs[0]};
     default: return {};

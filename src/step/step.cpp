@@ -201,7 +201,9 @@ bool beyond_decoders(model::OperatorKind kind) {
     case OperatorKind::timestep_embedding:
     case OperatorKind::modulate:
     case OperatorKind::add_parts: return true;
-    default: return model::is_loss(kind) && kind != OperatorKind::causal_lm_loss;
+    default:
+      if (kind >= OperatorKind::parameter && kind <= OperatorKind::outputs_loss) return true;
+      return model::is_loss(kind) && kind != OperatorKind::causal_lm_loss;
   }
 }
 

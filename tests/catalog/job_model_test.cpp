@@ -106,13 +106,42 @@ TEST_F(JobModel, AMisspeltIdSuggests) {
   }
 }
 
-TEST_F(JobModel, WeightsAreNotAConfiguration) {
-  jobs_.write("model.safetensors", "x");
-  for (const char* name : {"model.safetensors", "missing.onnx", "model.safetensors.index.json"}) {
+TEST_F(JobModel, OtherWeightsAreNotAConfiguration) {
+  jobs_.write("model.gguf", "x");
+  for (const char* name : {"model.gguf", "missing.pt", "pytorch_model.bin.index.json"}) {
     const Error error = error_of(of(name));
     EXPECT_EQ(error.code, ErrorCode::not_supported) << name;
     EXPECT_NE(error.hint.find("config.json"), std::string::npos);
   }
+}
+
+TEST_F(JobModel, MissingFilesAreSaidToBeMissing) {
+  for (const char* name : {"missing.onnx", "missing.safetensors"}) {
+    EXPECT_EQ(error_of(of(name)).code, ErrorCode::unreadable) << name;
+  }
+}
+
+// One tensor of four bytes.
+const std::string kWeights = std::string("\x38\0\0\0\0\0\0\0", 8) +
+                             R"({"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  )" + "wwww";
+
+TEST_F(JobModel, WeightsNeedTheirConfigurationBeside) {
+  jobs_.write("model.safetensors", kWeights);
+  const Error error = error_of(of("model.safetensors"));
+  EXPECT_EQ(error.code, ErrorCode::missing_value) << to_text(error);
+  EXPECT_NE(error.found.find("1 tensors, and no config.json"), std::string::npos);
+  jobs_.write("config.json",
+              R"({"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "vocab_size": 9})");
+  const facts::ModelSource source = value_of(of("model.safetensors"));
+  EXPECT_NE(source.stored, nullptr);
+  EXPECT_EQ(whole(source.config, "n_embd"), 8);
+}
+
+TEST_F(JobModel, AnOnnxFileTakesNoOverrides) {
+  jobs_.write("model.onnx", std::string("\x08\x08\x3a\x00", 4));
+  EXPECT_NE(value_of(of("model.onnx")).onnx, nullptr);
+  set_ = facts::Value(facts::Object{{"layers", 3}});
+  EXPECT_EQ(error_of(of("model.onnx")).code, ErrorCode::impossible_combination);
 }
 
 TEST_F(JobModel, AListIsNoConfiguration) {

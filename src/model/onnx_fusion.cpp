@@ -1,0 +1,240 @@
+// Exporters write out what older operator sets have no operator for. Training runs the one kernel
+// that the model's code called, which saves less; so what is surely one of them becomes one again.
+// Sources: torch/onnx/symbolic_opset9.py (gelu, silu, group_norm, layer_norm of PyTorch 2.6).
+#include <cmath>
+#include <unordered_map>
+#include <utility>
+
+#include "model/onnx_lowering.h"
+
+namespace steelyard::model {
+
+namespace {
+
+using facts::OnnxNode;
+using facts::OnnxTensor;
+
+class Fusion {
+ public:
+  Fusion(std::vector<OnnxNode>& nodes, const facts::OnnxGraph& graph);
+  void run();
+
+ private:
+  [[nodiscard]] OnnxNode* maker(const std::string& value, std::string_view type);
+  // The only reader of a value, when it is of that type.
+  [[nodiscard]] OnnxNode* only_reader(const OnnxNode& node, std::string_view type);
+  [[nodiscard]] std::optional<double> number(const std::string& value) const;
+  // The other operand of a node with two.
+  [[nodiscard]] static const std::string* other(const OnnxNode& node, const std::string& value);
+  [[nodiscard]] bool scales(const OnnxNode& node, const std::string& value, double factor) const;
+  void replace(const std::vector<OnnxNode*>& parts, OnnxNode& last, const char* type,
+               std::vector<std::string> inputs);
+  void gelu(OnnxNode& erf);
+  void silu(OnnxNode& sigmoid);
+  void layer_norm(OnnxNode& mean);
+  void group_norm(OnnxNode& instance);
+
+  std::vector<OnnxNode>& nodes_;
+  std::unordered_map<std::string, std::size_t> made_by_;
+  std::unordered_map<std::string, std::vector<std::size_t>> read_by_;
+  std::unordered_map<std::string, double> numbers_;  // values of a single element
+  std::vector<bool> gone_;
+};
+
+Fusion::Fusion(std::vector<OnnxNode>& nodes, const facts::OnnxGraph& graph)
+    : nodes_(nodes), gone_(nodes.size(), false) {
+  const auto note = [this](const std::string& name, const OnnxTensor& tensor) {
+    if (tensor.reals && tensor.reals->size() == 1) numbers_[name] = tensor.reals->front();
+    if (tensor.wholes && tensor.wholes->size() == 1) {
+      numbers_[name] = static_cast<double>(tensor.wholes->front());
+    }
+  };
+  for (const OnnxTensor& tensor : graph.initializers) note(tensor.name, tensor);
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    for (const std::string& input : nodes[i].inputs) read_by_[input].push_back(i);
+    for (const std::string& output : nodes[i].outputs) made_by_[output] = i;
+    if (nodes[i].op_type != "Constant" || nodes[i].outputs.empty()) continue;
+    for (const facts::OnnxAttribute& attribute : nodes[i].attributes) {
+      if (attribute.tensor != nullptr) note(nodes[i].outputs[0], *attribute.tensor);
+      if (attribute.real) numbers_[nodes[i].outputs[0]] = *attribute.real;
+    }
+  }
+  // A graph's output is read from outside.
+  for (const facts::OnnxValueInfo& output : graph.outputs)
+    read_by_[output.name].push_back(nodes.size());
+}
+
+OnnxNode* Fusion::maker(const std::string& value, std::string_view type) {
+  const auto found = made_by_.find(value);
+  if (found == made_by_.end() || gone_[found->second]) return nullptr;
+  OnnxNode& node = nodes_[found->second];
+  return node.op_type == type ? &node : nullptr;
+}
+
+OnnxNode* Fusion::only_reader(const OnnxNode& node, std::string_view type) {
+  if (node.outputs.empty()) return nullptr;
+  const auto found = read_by_.find(node.outputs[0]);
+  if (found == read_by_.end()) return nullptr;
+  for (const std::size_t reader : found->second) {  // it may read the value twice
+    if (reader != found->second.front()) return nullptr;
+  }
+  const std::size_t index = found->second.front();
+  if (index >= nodes_.size() || gone_[index]) return nullptr;
+  return nodes_[index].op_type == type ? &nodes_[index] : nullptr;
+}
+
+std::optional<double> Fusion::number(const std::string& value) const {
+  const auto found = numbers_.find(value);
+  return found == numbers_.end() ? std::nullopt : std::optional(found->second);
+}
+
+const std::string* Fusion::other(const OnnxNode& node, const std::string& value) {
+  if (node.inputs.size() != 2) return nullptr;
+  if (node.inputs[0] == value) return &node.inputs[1];
+  return node.inputs[1] == value ? &node.inputs[0] : nullptr;
+}
+
+// value * factor, or value / (1 / factor).
+bool Fusion::scales(const OnnxNode& node, const std::string& value, double factor) const {
+  const std::string* constant = other(node, value);
+  const auto by = constant != nullptr ? number(*constant) : std::nullopt;
+  if (!by) return false;
+  const double found = node.op_type == "Mul" ? *by : node.op_type == "Div" ? 1.0 / *by : 0.0;
+  constexpr double kSlack = 1e-3;  // constants of 16-bit models
+  return std::abs(found - factor) < kSlack;
+}
+
+void Fusion::replace(const std::vector<OnnxNode*>& parts, OnnxNode& last, const char* type,
+                     std::vector<std::string> inputs) {
+  for (const OnnxNode* part : parts) {
+    if (part != nullptr) gone_[static_cast<std::size_t>(part - nodes_.data())] = true;
+  }
+  last.op_type = type;
+  last.inputs = std::move(inputs);
+  last.attributes.clear();
+}
+
+// x * 0.5 * (1 + erf(x / sqrt(2))), the half in any place.
+void Fusion::gelu(OnnxNode& erf) {
+  OnnxNode* scaled = maker(erf.inputs[0], "Div");
+  if (scaled == nullptr) scaled = maker(erf.inputs[0], "Mul");
+  if (scaled == nullptr || scaled->inputs.size() != 2) return;
+  const std::string x = number(scaled->inputs[1]) ? scaled->inputs[0] : scaled->inputs[1];
+  if (!scales(*scaled, x, std::sqrt(0.5))) return;
+  OnnxNode* sum = only_reader(erf, "Add");
+  if (sum == nullptr) return;
+  const std::string* one = other(*sum, erf.outputs[0]);
+  if (one == nullptr || number(*one).value_or(0.0) != 1.0) return;
+  OnnxNode* product = only_reader(*sum, "Mul");
+  if (product == nullptr) return;
+  const std::string* factor = other(*product, sum->outputs[0]);
+  if (factor == nullptr) return;
+  if (*factor == x) {
+    OnnxNode* half = only_reader(*product, "Mul");
+    if (half == nullptr || !scales(*half, product->outputs[0], 0.5)) return;
+    return replace({scaled, &erf, sum, product}, *half, "Gelu", {x});
+  }
+  OnnxNode* half = maker(*factor, "Mul");
+  if (half == nullptr || !scales(*half, x, 0.5) || only_reader(*half, "Mul") != product) return;
+  replace({scaled, &erf, sum, half}, *product, "Gelu", {x});
+}
+
+void Fusion::silu(OnnxNode& sigmoid) {
+  OnnxNode* product = only_reader(sigmoid, "Mul");
+  if (product == nullptr) return;
+  const std::string* x = other(*product, sigmoid.outputs[0]);
+  if (x == nullptr || *x != sigmoid.inputs[0]) return;
+  replace({&sigmoid}, *product, "Swish", {std::string(*x)});
+}
+
+// d = x - mean(x); d / sqrt(mean(d ** 2) + eps) * weight + bias
+void Fusion::layer_norm(OnnxNode& mean) {
+  OnnxNode* centred = only_reader(mean, "Sub");
+  if (centred == nullptr || centred->inputs[0] != mean.inputs[0]) return;
+  const auto readers = read_by_.find(centred->outputs[0]);
+  if (readers == read_by_.end() || readers->second.size() != 2) return;
+  OnnxNode* square = nullptr;
+  OnnxNode* quotient = nullptr;
+  for (const std::size_t reader : readers->second) {
+    if (reader >= nodes_.size()) return;
+    if (nodes_[reader].op_type == "Pow") square = &nodes_[reader];
+    if (nodes_[reader].op_type == "Div") quotient = &nodes_[reader];
+  }
+  if (square == nullptr || quotient == nullptr || square->inputs.size() != 2) return;
+  if (number(square->inputs[1]).value_or(0.0) != 2.0) return;
+  OnnxNode* variance = only_reader(*square, "ReduceMean");
+  OnnxNode* sum = variance != nullptr ? only_reader(*variance, "Add") : nullptr;
+  OnnxNode* root = sum != nullptr ? only_reader(*sum, "Sqrt") : nullptr;
+  if (root == nullptr || only_reader(*root, "Div") != quotient) return;
+  if (quotient->inputs[0] != centred->outputs[0]) return;
+  OnnxNode* scaled = only_reader(*quotient, "Mul");
+  OnnxNode* shifted = scaled != nullptr ? only_reader(*scaled, "Add") : nullptr;
+  if (shifted == nullptr) return;
+  const std::string* weight = other(*scaled, quotient->outputs[0]);
+  const std::string* bias = other(*shifted, scaled->outputs[0]);
+  const bool last_axis = [&] {
+    for (const facts::OnnxAttribute& attribute : mean.attributes) {
+      if (attribute.name == "axes") return attribute.wholes == std::vector<std::int64_t>{-1};
+    }
+    return mean.inputs.size() == 2 && number(mean.inputs[1]).value_or(0.0) == -1.0;
+  }();
+  if (weight == nullptr || bias == nullptr || !last_axis) return;
+  if (made_by_.contains(*weight) || made_by_.contains(*bias)) return;  // stored ones alone
+  replace({&mean, centred, square, variance, sum, root, quotient, scaled}, *shifted,
+          "LayerNormalization", {mean.inputs[0], std::string(*weight), std::string(*bias)});
+}
+
+// [B,groups,-1], normalised there, back to [B,C,h,w], then a weight and a bias for each channel.
+void Fusion::group_norm(OnnxNode& instance) {
+  OnnxNode* apart = maker(instance.inputs[0], "Reshape");
+  OnnxNode* back = only_reader(instance, "Reshape");
+  if (apart == nullptr || back == nullptr || apart->inputs.size() != 2) return;
+  OnnxNode* scaled = only_reader(*back, "Mul");
+  OnnxNode* shifted = scaled != nullptr ? only_reader(*scaled, "Add") : nullptr;
+  if (shifted == nullptr) return;
+  const OnnxNode* target = maker(apart->inputs[1], "Constant");
+  if (target == nullptr || target->attributes.empty()) return;
+  const auto& sizes = target->attributes.front().tensor;
+  if (sizes == nullptr || !sizes->wholes || sizes->wholes->size() != 3) return;
+  const std::int64_t groups = (*sizes->wholes)[1];
+  // [C,1,1], from [C] by an Unsqueeze.
+  const auto stored = [&](const std::string* value) -> std::string {
+    if (value == nullptr) return "";
+    const OnnxNode* raised = maker(*value, "Unsqueeze");
+    const std::string& name = raised != nullptr ? raised->inputs[0] : *value;
+    return made_by_.contains(name) ? "" : name;
+  };
+  const std::string weight = stored(other(*scaled, back->outputs[0]));
+  const std::string bias = stored(other(*shifted, scaled->outputs[0]));
+  if (weight.empty() || bias.empty() || groups < 1) return;
+  replace({apart, &instance, back, scaled}, *shifted, "GroupNormalization",
+          {apart->inputs[0], weight, bias});
+  facts::OnnxAttribute count;
+  count.name = "num_groups";
+  count.whole = groups;
+  shifted->attributes.push_back(std::move(count));
+}
+
+void Fusion::run() {
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    OnnxNode& node = nodes_[i];
+    if (gone_[i] || !node.domain.empty() || node.inputs.empty() || node.outputs.empty()) continue;
+    if (node.op_type == "Erf") gelu(node);
+    if (node.op_type == "Sigmoid") silu(node);
+    if (node.op_type == "ReduceMean") layer_norm(node);
+    if (node.op_type == "InstanceNormalization") group_norm(node);
+  }
+  std::vector<OnnxNode> kept;
+  for (std::size_t i = 0; i < nodes_.size(); ++i) {
+    if (!gone_[i]) kept.push_back(std::move(nodes_[i]));
+  }
+  nodes_ = std::move(kept);
+}
+
+}  // namespace
+
+void fuse_onnx_nodes(std::vector<OnnxNode>& nodes, const facts::OnnxGraph& graph) {
+  Fusion(nodes, graph).run();
+}
+
+}  // namespace steelyard::model

@@ -1,0 +1,377 @@
+// Operators that take parts of tensors and put parts together.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <limits>
+
+#include "model/onnx_lowering.h"
+
+namespace steelyard::model {
+
+namespace {
+
+using Wholes = std::vector<std::int64_t>;
+
+OnnxValue constant(Shape shape, ElementKind kind) {
+  (void)elements(shape);
+  OnnxValue value;
+  value.shape = std::move(shape);
+  value.kind = kind;
+  return value;
+}
+
+// Parts and joins of weights alone stay weights until an operator reads them.
+OnnxValue of_weights(Shape shape, const std::vector<const OnnxValue*>& parts) {
+  OnnxValue value = constant(std::move(shape), ElementKind::real);
+  for (const OnnxValue* part : parts) {
+    for (const facts::OnnxTensor* tensor : part->initializers) {
+      const auto& held = value.initializers;
+      if (std::find(held.begin(), held.end(), tensor) == held.end()) {
+        value.initializers.push_back(tensor);
+      }
+    }
+  }
+  return value;
+}
+
+// A part of a tensor is a view of its storage, a step of 1 along every dimension but those cut.
+OnnxValue part_of(OnnxCall& call, const OnnxValue& x, const Shape& shape, const Shape& strides) {
+  if (x.is_weight()) return of_weights(shape, {&x});
+  if (x.is_constant()) return constant(shape, x.kind);
+  OnnxValue part = call.lowering.emit(OperatorKind::slice, call, {&x}, shape, x.kind);
+  part.strides = strides;
+  call.lowering.last().transposed = !lies_in_order(shape, strides);
+  return part;
+}
+
+// --- Slice ---
+
+struct Cuts {
+  Wholes starts, ends, axes, steps;
+};
+
+std::optional<Cuts> cuts_of(OnnxCall& call) {
+  Cuts cuts;
+  if (call.has(1)) {
+    cuts.starts = call.known(1, "starts");
+    cuts.ends = call.known(2, "ends");
+    if (call.has(3)) cuts.axes = call.known(3, "axes");
+    if (call.has(4)) cuts.steps = call.known(4, "steps");
+  } else {
+    cuts.starts = call.wholes("starts");
+    cuts.ends = call.wholes("ends");
+    cuts.axes = call.wholes("axes");
+  }
+  if (!call.well()) return std::nullopt;
+  if (cuts.axes.empty()) {
+    for (std::int64_t i = 0; i < std::ssize(cuts.starts); ++i) cuts.axes.push_back(i);
+  }
+  cuts.steps.resize(cuts.steps.empty() ? cuts.axes.size() : cuts.steps.size(), 1);
+  const std::size_t count = cuts.axes.size();
+  if (cuts.starts.size() == count && cuts.ends.size() == count && cuts.steps.size() == count) {
+    return cuts;
+  }
+  call.refuse("starts, ends, axes and steps of different numbers", "as many of each");
+  return std::nullopt;
+}
+
+struct Cut {
+  std::int64_t from = 0, count = 0, step = 1;
+};
+
+// numpy's x[start:end:step].
+Cut cut_of(std::int64_t size, std::int64_t start, std::int64_t end, std::int64_t step) {
+  const auto placed = [size](std::int64_t at) { return at < 0 ? at + size : at; };
+  Cut cut;
+  cut.step = step;
+  if (step > 0) {
+    cut.from = std::clamp<std::int64_t>(placed(start), 0, size);
+    const std::int64_t to = std::clamp<std::int64_t>(placed(end), 0, size);
+    cut.count = to > cut.from ? (to - cut.from - 1) / step + 1 : 0;
+  } else {
+    cut.from = std::clamp<std::int64_t>(placed(start), -1, size - 1);
+    const std::int64_t to = end < -size ? -1 : std::clamp<std::int64_t>(placed(end), -1, size - 1);
+    cut.count = cut.from > to ? (cut.from - to - 1) / -std::max(step, -size - 1) + 1 : 0;
+  }
+  return cut;
+}
+
+void lower_slice(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const auto cuts = cuts_of(call);
+  if (!cuts) return;
+  Shape shape = x.shape;
+  Shape strides = x.is_tensor() ? x.strides : contiguous_strides(x.shape);
+  const Shape before = strides;
+  std::int64_t offset = 0;
+  bool backwards = false;
+  for (std::size_t i = 0; i < cuts->axes.size(); ++i) {
+    const auto axis = static_cast<std::size_t>(call.axis(cuts->axes[i], x.rank()));
+    if (!call.well()) return;
+    if (cuts->steps[i] == 0 || cuts->steps[i] == std::numeric_limits<std::int64_t>::min()) {
+      return call.refuse(fmt::format("a step of {}", cuts->steps[i]), "any other step");
+    }
+    const Cut cut = cut_of(x.shape[axis], cuts->starts[i], cuts->ends[i], cuts->steps[i]);
+    shape[axis] = cut.count;
+    backwards = backwards || cut.step < 0;
+    if (cut.count > 0) offset += cut.from * before[axis];
+    if (cut.count > 1) strides[axis] = checked_multiply(before[axis], cut.step);
+  }
+  if (x.wholes) {
+    call.out[0] = constant(shape, x.kind);
+    call.out[0].wholes = rearranged(*x.wholes, shape, strides, offset);
+    return;
+  }
+  if (shape == x.shape && !backwards) {
+    call.out[0] = x;
+    return;
+  }
+  if (backwards && x.is_tensor()) {  // torch.flip copies
+    call.out[0] = call.lowering.emit(OperatorKind::unary, call, {&x}, shape, x.kind);
+    return;
+  }
+  call.out[0] = part_of(call, x, shape, strides);
+}
+
+void lower_split(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const auto axis = static_cast<std::size_t>(call.axis(call.whole("axis", 0), x.rank()));
+  if (!call.well()) return;
+  Wholes sizes = call.has(1) ? call.known(1, "sizes") : call.wholes("split");
+  if (!call.well()) return;
+  const auto parts = static_cast<std::int64_t>(call.out.size());
+  std::int64_t left = x.shape[axis];
+  if (sizes.empty()) {  // equal parts, the last one smaller
+    const std::int64_t each = (left + parts - 1) / parts;
+    for (std::int64_t i = 0; i < parts; ++i) {
+      sizes.push_back(std::min(each, left));
+      left -= sizes.back();
+    }
+  } else {
+    for (const std::int64_t size : sizes) {
+      if (size < 0 || size > left) left = -1;
+      if (left >= 0) left -= size;
+    }
+  }
+  if (left != 0 || std::ssize(sizes) != parts) {
+    return call.refuse(fmt::format("parts {}", text_of(sizes)), "parts whose sum is the size");
+  }
+  if (!x.is_tensor()) {
+    for (std::size_t i = 0; i < call.out.size(); ++i) {
+      Shape shape = x.shape;
+      shape[axis] = sizes[i];
+      call.out[i] = part_of(call, x, shape, {});
+    }
+    if (x.wholes && x.rank() == 1) {
+      auto from = x.wholes->begin();
+      for (std::size_t i = 0; i < call.out.size(); ++i) {
+        call.out[i].wholes = Wholes(from, from + sizes[i]);
+        from += sizes[i];
+      }
+    }
+    return;
+  }
+  call.lowering.append(OperatorKind::split, call, {x.ref});
+  for (std::size_t i = 0; i < call.out.size(); ++i) {
+    Shape shape = x.shape;
+    shape[axis] = sizes[i];
+    call.out[i] = call.lowering.result(call, shape, x.kind);
+    call.out[i].strides = x.strides;
+    call.out[i].differentiable = x.differentiable;
+    call.out[i].of_data = x.of_data;
+  }
+}
+
+void lower_concat(OnnxCall& call) {
+  const OnnxValue& first = call.at(0);
+  const auto axis = static_cast<std::size_t>(call.axis(call.whole("axis", 0), first.rank()));
+  if (!call.well()) return;
+  Shape shape = first.shape;
+  shape[axis] = 0;
+  bool constants = true, weights = true;
+  bool known = first.rank() == 1, known_reals = first.rank() == 1;
+  std::vector<const OnnxValue*> parts;
+  for (std::size_t i = 0; i < call.in.size(); ++i) {
+    if (!call.has(i)) return call.refuse("an operand that is not there", "tensors");
+    const OnnxValue& part = call.at(i);
+    Shape rest = part.shape;
+    if (rest.size() == shape.size()) {
+      shape[axis] = checked_add(shape[axis], rest[axis]);
+      rest[axis] = shape[axis];
+    }
+    if (rest != shape) return call.refuse("shapes that do not meet", "equal but for the axis");
+    constants = constants && part.is_constant();
+    weights = weights && part.is_weight();
+    known = known && part.wholes.has_value();
+    known_reals = known_reals && part.reals.has_value();
+    if (part.numel() > 0) parts.push_back(&part);
+  }
+  if (known && shape[axis] <= kMostFolded) {
+    call.out[0] = constant(shape, first.kind);
+    call.out[0].wholes.emplace();
+    for (const OnnxValue* part : parts) {
+      call.out[0].wholes->insert(call.out[0].wholes->end(), part->wholes->begin(),
+                                 part->wholes->end());
+    }
+  } else if (constants || parts.empty()) {
+    call.out[0] = constant(shape, first.kind);
+    if (!known_reals || shape[axis] > kMostFolded) return;
+    call.out[0].reals.emplace();
+    for (const OnnxValue* part : parts) {
+      call.out[0].reals->insert(call.out[0].reals->end(), part->reals->begin(), part->reals->end());
+    }
+  } else if (weights) {
+    call.out[0] = of_weights(shape, parts);
+  } else if (parts.size() == 1) {
+    call.out[0] = *parts.front();
+  } else {
+    call.out[0] = call.lowering.emit(OperatorKind::concatenate, call, parts, shape, first.kind);
+  }
+}
+
+// --- By index ---
+
+// Of a shape's sizes: the indices are known too.
+bool folds_gather(OnnxCall& call, const Shape& shape) {
+  const OnnxValue& x = call.at(0);
+  const OnnxValue& indices = call.at(1);
+  if (!x.wholes || !indices.wholes || x.rank() != 1) return false;
+  OnnxValue out = constant(shape, x.kind);
+  out.wholes.emplace();
+  for (const std::int64_t index : *indices.wholes) {
+    const std::int64_t at = call.axis(index, x.shape.front());
+    if (!call.well()) return true;
+    out.wholes->push_back((*x.wholes)[static_cast<std::size_t>(at)]);
+  }
+  call.out[0] = std::move(out);
+  return true;
+}
+
+void lower_gather(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const OnnxValue& indices = call.at(1);
+  const auto axis = static_cast<std::size_t>(call.axis(call.whole("axis", 0), x.rank()));
+  if (!call.well()) return;
+  Shape shape(x.shape.begin(), x.shape.begin() + static_cast<std::ptrdiff_t>(axis));
+  shape.insert(shape.end(), indices.shape.begin(), indices.shape.end());
+  shape.insert(shape.end(), x.shape.begin() + static_cast<std::ptrdiff_t>(axis) + 1, x.shape.end());
+  if (folds_gather(call, shape)) return;
+  if (x.is_constant() && !indices.is_tensor()) {
+    call.out[0] = constant(shape, x.kind);
+    return;
+  }
+  const bool table = x.is_weight() && x.initializers.size() == 1 && x.rank() == 2 && axis == 0 &&
+                     x.shape == x.initializers.front()->dims;
+  if (table && (indices.is_tensor() || indices.rank() == 2)) {
+    std::vector<TensorRef> ids;
+    if (indices.is_tensor()) ids.push_back(indices.ref);
+    call.lowering.append(ids.empty() ? OperatorKind::position_embedding : OperatorKind::embedding,
+                         call, ids);
+    call.lowering.last().weights = {call.lowering.weight(x, WeightRole::embedding)};
+    call.out[0] = call.lowering.result(call, shape);
+    return;
+  }
+  if (x.is_tensor() && indices.is_constant() && indices.rank() == 0) {  // x.select(): a view
+    Shape strides = x.strides;
+    strides.erase(strides.begin() + static_cast<std::ptrdiff_t>(axis));
+    call.out[0] = part_of(call, x, shape, strides);
+    return;
+  }
+  std::vector<const OnnxValue*> operands = {&x};
+  if (indices.is_tensor()) operands.push_back(&indices);
+  call.out[0] = call.lowering.emit(OperatorKind::gather, call, operands, shape, x.kind);
+}
+
+void lower_gather_elements(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const OnnxValue& indices = call.at(1);
+  Shape shape = indices.shape;
+  if (call.node.op_type == "GatherND") {
+    const std::int64_t beside = call.whole("batch_dims", 0);
+    if (shape.empty() || beside < 0 || shape.back() < 0 || shape.back() > x.rank() ||
+        beside + shape.back() > x.rank()) {
+      return call.refuse("indices longer than the dimensions", "at most as many as there are");
+    }
+    const std::int64_t depth = beside + shape.back();
+    shape.pop_back();
+    shape.insert(shape.end(), x.shape.begin() + depth, x.shape.end());
+  }
+  if (!x.is_tensor() && !x.is_weight() && !indices.is_tensor()) {
+    call.out[0] = constant(shape, x.kind);
+    return;
+  }
+  std::vector<const OnnxValue*> operands = {&x};
+  if (indices.is_tensor()) operands.push_back(&indices);
+  call.out[0] = call.lowering.emit(OperatorKind::gather, call, operands, shape, x.kind);
+}
+
+void lower_scatter(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const OnnxValue& indices = call.at(1);
+  const OnnxValue& updates = call.at(2);
+  if (x.is_constant() && updates.is_constant()) {
+    call.out[0] = constant(x.shape, x.kind);
+    return;
+  }
+  std::vector<const OnnxValue*> operands = {&x, &updates};
+  if (indices.is_tensor()) operands.push_back(&indices);
+  call.out[0] = call.lowering.emit(OperatorKind::scatter, call, operands, x.shape, x.kind);
+}
+
+void lower_top_k(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const Wholes k = call.has(1) ? call.known(1, "numbers of elements") : Wholes{call.whole("k", -1)};
+  if (!call.well()) return;
+  const auto axis = static_cast<std::size_t>(call.axis(call.whole("axis", -1), x.rank()));
+  if (!call.well()) return;
+  if (k.size() != 1 || k.front() < 0 || k.front() > x.shape[axis]) {
+    return call.refuse(fmt::format("the {} largest", text_of(k)), "at most as many as there are");
+  }
+  Shape shape = x.shape;
+  shape[axis] = k.front();
+  if (!x.is_tensor()) {
+    call.out[0] = constant(shape, x.kind);
+    if (call.out.size() > 1) call.out[1] = constant(shape, ElementKind::index);
+    return;
+  }
+  call.out[0] = call.lowering.emit(OperatorKind::top, call, {&x}, shape, x.kind);
+  OnnxValue places = call.lowering.result(call, shape, ElementKind::index);
+  if (call.out.size() > 1) call.out[1] = std::move(places);
+}
+
+// What has no size of its own before it runs.
+void refuse_data_dependent(OnnxCall& call) {
+  call.refuse(call.node.op_type + ", whose result's size depends on data",
+              "operators whose shapes the inputs' shapes decide",
+              "post-processing of a detector can be left out of the export");
+}
+
+void refuse_loop(OnnxCall& call) {
+  call.refuse("a loop", "a graph without loops", "torch.onnx.export traces loops out by default");
+}
+
+}  // namespace
+
+const OnnxOperators& onnx_index_operators() {
+  static const OnnxOperators kOperators = {
+      {"Compress", {refuse_data_dependent, 0, false}},
+      {"Concat", {lower_concat}},
+      {"Gather", {lower_gather, 2}},
+      {"GatherElements", {lower_gather_elements, 2}},
+      {"GatherND", {lower_gather_elements, 2}},
+      {"Loop", {refuse_loop, 0, false}},
+      {"NonMaxSuppression", {refuse_data_dependent, 0, false}},
+      {"NonZero", {refuse_data_dependent, 0, false}},
+      {"Scan", {refuse_loop, 0, false}},
+      {"Scatter", {lower_scatter, 3}},
+      {"ScatterElements", {lower_scatter, 3}},
+      {"ScatterND", {lower_scatter, 3}},
+      {"Slice", {lower_slice}},
+      {"Split", {lower_split}},
+      {"TopK", {lower_top_k}},
+      {"Unique", {refuse_data_dependent, 0, false}},
+  };
+  return kOperators;
+}
+
+}  // namespace steelyard::model

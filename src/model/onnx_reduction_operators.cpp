@@ -1,0 +1,104 @@
+// Operators that make one element of a row: sums, means, extremes and where they are.
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/onnx_lowering.h"
+
+namespace steelyard::model {
+
+namespace {
+
+using Wholes = std::vector<std::int64_t>;
+
+std::vector<std::int64_t> axes_of(OnnxCall& call) {
+  std::vector<std::int64_t> axes = call.wholes("axes");
+  if (call.has(1)) axes = call.known(1, "axes");
+  for (std::int64_t& axis : axes) axis = call.axis(axis, call.at(0).rank());
+  if (axes.empty() && call.whole("noop_with_empty_axes", 0) == 0) {
+    for (std::int64_t i = 0; i < call.at(0).rank(); ++i) axes.push_back(i);
+  }
+  return axes;
+}
+
+Shape reduced(const OnnxCall& call, const std::vector<std::int64_t>& axes) {
+  const Shape& in = call.at(0).shape;
+  const bool keeps = call.whole("keepdims", 1) != 0;
+  Shape out;
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    const bool goes = std::count(axes.begin(), axes.end(), static_cast<std::int64_t>(i)) > 0;
+    if (!goes) out.push_back(in[i]);
+    if (goes && keeps) out.push_back(1);
+  }
+  return out;
+}
+
+// All of a list of sizes: their product, largest, smallest or sum; nothing beyond 64 bits.
+std::optional<std::int64_t> fold_reduction(const std::string& kind, const Wholes& values) {
+  if (values.empty()) return std::nullopt;
+  if (kind == "ReduceMax") return *std::max_element(values.begin(), values.end());
+  if (kind == "ReduceMin") return *std::min_element(values.begin(), values.end());
+  std::int64_t all = values.front();
+  for (std::size_t i = 1; i < values.size(); ++i) {
+    const bool beyond = kind == "ReduceProd" ? __builtin_mul_overflow(all, values[i], &all)
+                                             : __builtin_add_overflow(all, values[i], &all);
+    if (beyond) return std::nullopt;
+  }
+  return all;
+}
+
+void lower_reduction(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const std::string& type = call.node.op_type;
+  const std::vector<std::int64_t> axes = axes_of(call);
+  if (!call.well()) return;
+  const Shape shape = reduced(call, axes);
+  if (x.is_constant()) {
+    call.out[0] = constant_like(shape, x.kind);
+    const bool folds =
+        type == "ReduceProd" || type == "ReduceMax" || type == "ReduceMin" || type == "ReduceSum";
+    if (!x.wholes || !folds || call.out[0].numel() != 1) return;
+    const auto all = fold_reduction(type, *x.wholes);
+    if (all) call.out[0].wholes = Wholes{*all};
+    return;
+  }
+  call.out[0] = call.lowering.emit(OperatorKind::reduce, call, {&x}, shape, x.kind);
+  Operator& op = call.lowering.last();
+  const bool plain = type == "ReduceMean" || type == "ReduceSum";
+  op.saves = plain ? Saves::nothing
+             : type == "ReduceL1" || type == "ReduceSumSquare" || type == "ReduceLogSum"
+                 ? Saves::input
+                 : Saves::both;
+  op.wide = type == "ReduceProd" || type == "ReduceSum" || type == "ReduceL2";
+}
+
+void lower_arg(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const std::int64_t axis = call.axis(call.whole("axis", 0), x.rank());
+  if (!call.well()) return;
+  const Shape shape = reduced(call, {axis});
+  if (!x.is_tensor()) {
+    call.out[0] = constant_like(shape, ElementKind::index);
+    return;
+  }
+  call.out[0] = call.lowering.emit(OperatorKind::reduce, call, {&x}, shape, ElementKind::index);
+}
+
+}  // namespace
+
+const OnnxOperators& onnx_reduction_operators() {
+  static const OnnxOperators kOperators = [] {
+    OnnxOperators all;
+    for (const char* name :
+         {"ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2",
+          "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp"}) {
+      all[name] = {lower_reduction};
+    }
+    all["ArgMax"] = all["ArgMin"] = {lower_arg};
+    return all;
+  }();
+  return kOperators;
+}
+
+}  // namespace steelyard::model

@@ -1,0 +1,142 @@
+#include "model/stored_weights.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <string_view>
+#include <vector>
+
+#include "model/onnx_value.h"
+
+namespace steelyard::model {
+
+namespace {
+
+using facts::StoredTensor;
+using facts::StoredTensors;
+
+constexpr std::size_t kNamed = 3;  // tensors in a message
+// Heads that a configuration's class does not have are small (BERT's next-sentence pair).
+constexpr double kSmallShare = 0.01;
+
+Error differs(const Graph& graph, const StoredTensors& stored, std::string found,
+              std::string accepted, std::string hint) {
+  return {.code = ErrorCode::impossible_combination,
+          .subject = fmt::format("{} and {}'s config.json", stored.file, graph.model_type),
+          .found = std::move(found),
+          .accepted = std::move(accepted),
+          .hint = std::move(hint)};
+}
+
+// "a, b, c and 17 more".
+std::string first_of(const std::vector<std::string>& names) {
+  std::string text;
+  for (std::size_t i = 0; i < std::min(names.size(), kNamed); ++i) {
+    text += (i > 0 ? ", " : "") + names[i];
+  }
+  if (names.size() > kNamed) text += fmt::format(" and {} more", names.size() - kNamed);
+  return text;
+}
+
+// transformers loads files of the model without its head too: their names lack the first part.
+std::string without_base(const std::string& name) {
+  const std::size_t dot = name.find('.');
+  return dot == std::string::npos ? name : name.substr(dot + 1);
+}
+
+// "cls.predictions.decoder.bias" -> "cls.predictions.bias": a parameter that two modules have is
+// stored once, under the name of the outer one.
+std::string of_outer_module(const std::string& name) {
+  const std::size_t last = name.rfind('.');
+  if (last == std::string::npos || last == 0) return name;
+  const std::size_t before = name.rfind('.', last - 1);
+  return before == std::string::npos ? name : name.substr(0, before) + name.substr(last);
+}
+
+bool is_mask(const StoredTensor& tensor) {  // GPT-2's attn.bias: [1,1,n,n]
+  return tensor.shape.size() == 4 && tensor.shape[0] == 1 && tensor.shape[1] == 1;
+}
+
+bool trains(const StoredTensor& tensor) {
+  static constexpr std::array<std::string_view, 4> kTrained = {"F32", "F16", "BF16", "F64"};
+  return std::find(kTrained.begin(), kTrained.end(), tensor.dtype) != kTrained.end();
+}
+
+}  // namespace
+
+std::map<std::string, Shape> state_dict_of(const Graph& graph) {
+  std::map<std::string, Shape> weights;
+  std::map<std::string, std::int64_t> layers;  // of a stage, where there are several
+  for (const Segment& segment : graph.segments) {
+    for (std::int64_t i = 0; i < segment.repeat; ++i) {
+      for (const Block& block : segment.blocks) {
+        const bool end = block.name == "embed" || block.name == "head";
+        const std::string prefix =
+            end ? "" : fmt::format("{}.{}.", block.name, layers[block.name]++);
+        for (const Weight& weight : block.weights) {
+          if (weight.tied_to.empty()) weights.emplace(prefix + weight.name, weight.shape);
+        }
+      }
+    }
+  }
+  return weights;
+}
+
+Result<void> check_stored(const Graph& graph, const StoredTensors& stored) {
+  std::map<std::string, const StoredTensor*> held;
+  for (const StoredTensor& tensor : stored.tensors) held.emplace(tensor.name, &tensor);
+  const std::map<std::string, Shape> wanted = state_dict_of(graph);
+  const bool whole = std::any_of(wanted.begin(), wanted.end(),
+                                 [&](const auto& weight) { return held.contains(weight.first); });
+  std::vector<std::string> missing, shaped, typed;
+  std::set<std::string, std::less<>> used;
+  std::int64_t parameters = 0;
+  for (const auto& [name, shape] : wanted) {
+    parameters = checked_add(parameters, elements(shape));
+    auto found = held.find(whole ? name : without_base(name));
+    if (found == held.end()) found = held.find(of_outer_module(name));
+    if (found == held.end()) {
+      missing.push_back(name);
+      continue;
+    }
+    const StoredTensor& tensor = *found->second;
+    used.insert(tensor.name);
+    if (tensor.shape != shape) {
+      shaped.push_back(
+          fmt::format("{} {} (file: {})", name, text_of(shape), text_of(tensor.shape)));
+    }
+    if (!trains(tensor)) typed.push_back(fmt::format("{} {}", tensor.name, tensor.dtype));
+  }
+  if (!typed.empty()) {
+    return fail(differs(graph, stored, "weights of a type that does not train: " + first_of(typed),
+                        "F32, F16, BF16 or F64", "name the checkpoint before its quantization"));
+  }
+  if (!shaped.empty()) {
+    return fail(differs(graph, stored, "other shapes: " + first_of(shaped), "the same shapes",
+                        "the configuration is not the one these weights were made with"));
+  }
+  if (!missing.empty()) {
+    return fail(differs(graph, stored, "weights that the file lacks: " + first_of(missing),
+                        "a tensor for every weight of the configuration's model",
+                        "do \"architectures\" and the sizes in config.json fit the file?"));
+  }
+  std::vector<std::string> extra;
+  std::int64_t elements_of_extra = 0;
+  for (const StoredTensor& tensor : stored.tensors) {
+    if (used.contains(tensor.name) || !trains(tensor) || is_mask(tensor)) continue;
+    // A tied head may lie in the file once more.
+    const bool copy = graph.vocabulary > 0 && tensor.shape == Shape{graph.vocabulary, graph.hidden};
+    if (copy) continue;
+    extra.push_back(fmt::format("{} {}", tensor.name, text_of(tensor.shape)));
+    elements_of_extra = checked_add(elements_of_extra, elements(tensor.shape));
+  }
+  const double share = static_cast<double>(elements_of_extra) / static_cast<double>(parameters);
+  if (share <= kSmallShare) return {};
+  return fail(differs(graph, stored, "tensors that the model does not have: " + first_of(extra),
+                      "no more than small heads and buffers",
+                      "are num_hidden_layers and \"architectures\" those of the file?"));
+}
+
+}  // namespace steelyard::model
