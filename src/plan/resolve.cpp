@@ -171,7 +171,8 @@ Result<void> resolve_batch(Job& job) {
 void resolve_adapters(Job& job, const facts::FrameworkProfile& framework) {
   const auto habit = framework.operators.find("lora_dropout");
   const bool given = job.origins.contains("train.lora.dropout");
-  if (given || habit == framework.operators.end()) return;
+  if (given || habit == framework.operators.end() || job.train.method == facts::Method::full)
+    return;
   double value = 0.0;
   const std::string& word = habit->second;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
@@ -200,6 +201,16 @@ void resolve_checkpoint(Job& job) {
   if (zero && !job.origins.contains("checkpoint.method")) {
     job.checkpoint.method = facts::CheckpointMethod::sharded_sync;
   }
+}
+
+// A framework that shards by FSDP may read the model on one rank of a node and broadcast it.
+void resolve_loading(Job& job, const facts::FrameworkProfile& framework) {
+  const auto habit = framework.operators.find("sharded_loading");
+  if (habit == framework.operators.end() || habit->second != "rank0") return;
+  const Sharding sharding = job.parallel.sharding;
+  if (sharding == Sharding::none || is_zero(sharding)) return;
+  if (job.origins.contains("checkpoint.load")) return;
+  job.checkpoint.load = facts::CheckpointLoad::rank0;
 }
 
 Result<void> resolve_optimizer(Job& job, const facts::FrameworkProfile& framework) {
@@ -308,6 +319,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   resolve_adapters(job, framework);
   resolve_kernels(job, framework);
   resolve_checkpoint(job);
+  resolve_loading(job, framework);
   STEELYARD_CHECK(resolve_optimizer(job, framework));
   STEELYARD_TRY(graph, model::build(model, sample_shape(job, 1)));
   STEELYARD_CHECK(resolve_sample(job, graph));
