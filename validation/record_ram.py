@@ -13,7 +13,8 @@ run) and cases.json (schema steelyard.cases/1). Photographs are *.jpg from which
 What is read, and how (docs/model/host-memory.md, "Measured here"):
   job      anonymous pages of all processes, those that fork shares counted once (Pss_Anon of smaps_rollup), and what
            /dev/shm holds, and the files of programs and libraries once (RssFile of the process that maps most)
-  process  anonymous and shared pages of the fullest process, and its mapped programs and libraries
+  process  anonymous and shared pages of the fullest process, and its mapped programs and libraries (those that ranks
+           share in equal parts)
 Mapped data and checkpoints are page cache, which the kernel takes back, and stay out. Peaks are those of samples every thirty
 milliseconds; what they missed of the fullest process (VmHWM says) is added. Times are not recorded: the machine is shared.
 
@@ -237,9 +238,10 @@ def read_runs(file):
 
 
 def case_of(run, row):
-    phase = row["phase"]
+    phase, ranks = row["phase"], run["job"]["machine"]["gpus"]
+    process = row["process"] - row["libraries"] + row["libraries"] // ranks  # shared by the ranks: in equal parts
     return {"id": f"recorded-ram/{run['id']}/{phase}", "job": run["job"],
-            "measured": {"ram_peak": row["job"], "ram_process_peak": row["process"], "ram_scope": "job",
+            "measured": {"ram_peak": row["job"], "ram_process_peak": process, "ram_scope": "job",
                          "ram_phase": phase},
             "confidence": "high", "assumptions": run["more"].get("assumptions", [])}
 

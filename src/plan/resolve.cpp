@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "facts/host.h"
 #include "model/model.h"
 
 namespace steelyard::plan {
@@ -213,7 +214,8 @@ void resolve_loading(Job& job, const facts::FrameworkProfile& framework) {
   job.checkpoint.load = facts::CheckpointLoad::rank0;
 }
 
-Result<void> resolve_optimizer(Job& job, const facts::FrameworkProfile& framework) {
+Result<void> resolve_optimizer(Job& job, const facts::Machine& machine,
+                               const facts::FrameworkProfile& framework) {
   facts::OptimizerKeys& optimizer = job.train.optimizer;
   if (optimizer.fused.value_or(false) && optimizer.foreach.value_or(false)) {
     return fail(impossible("train.optimizer", "fused and foreach both true", "one of them", ""));
@@ -224,7 +226,10 @@ Result<void> resolve_optimizer(Job& job, const facts::FrameworkProfile& framewor
   const bool zero = is_zero(job.parallel.sharding);
   const bool fused =
       (zero || (known && habit->second == "fused")) && !optimizer.foreach.value_or(false);
-  const bool loop = known && habit->second == "loop" && !zero;
+  // Tensors of the host are stepped one by one (torch/optim/optimizer.py: foreach is the default
+  // for tensors of accelerators only).
+  const bool on_host = facts::computes_on_host(machine.gpu);
+  const bool loop = on_host || (known && habit->second == "loop" && !zero);
   fill(job, optimizer.fused, "train.optimizer.fused", fused, Origin::fallback);
   fill(job, optimizer.foreach, "train.optimizer.foreach", !*optimizer.fused && !loop,
        Origin::fallback);
@@ -320,7 +325,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   resolve_kernels(job, framework);
   resolve_checkpoint(job);
   resolve_loading(job, framework);
-  STEELYARD_CHECK(resolve_optimizer(job, framework));
+  STEELYARD_CHECK(resolve_optimizer(job, machine, framework));
   STEELYARD_TRY(graph, model::build(model, sample_shape(job, 1)));
   STEELYARD_CHECK(resolve_sample(job, graph));
   STEELYARD_CHECK(resolve_data(job, graph, machine));

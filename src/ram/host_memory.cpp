@@ -108,6 +108,11 @@ Result<facts::RamPlan> host_memory(const Request& request) {
   STEELYARD_CHECK(add_data_path(node, request.sample_bytes, steady, plan.notes));
 
   facts::RamBytes& checkpoint = phase(RamPhase::checkpoint) = steady;
+  // Temporaries are gone between steps; smaller blocks than these stay with malloc.
+  if (node.tensors) {
+    const Bytes gone = (*node.tensors)[facts::VramCategory::temporaries] * node.ranks;
+    checkpoint[RamCategory::activations] -= gone;
+  }
   checkpoint[RamCategory::checkpoint_staging] = checkpoint_staging(node, plan.notes);
 
   find_peak(plan);

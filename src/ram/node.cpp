@@ -41,6 +41,11 @@ Bytes mebibytes_of(const Request& request, std::string_view composite, Bytes oth
 void read_process(const Request& request, Node& node) {
   node.loading = word_of(request, "loading");
   node.worker = mebibytes_of(request, "loader_worker_mib", node.constants.loader_worker);
+  const facts::DataKeys& data = node.job.data;
+  const bool pictures = data.kind == facts::DataKind::jpeg || data.kind == facts::DataKind::png;
+  if (pictures && data.cache != facts::DataCache::ram) {
+    node.worker += mebibytes_of(request, "loader_decoder_mib", Bytes());
+  }
   node.process = node.constants.process;
   node.tensors = request.tensors;
   if (!node.tensors) return;
