@@ -15,12 +15,15 @@ using facts::RamCategory;
 // A slot of a list (8 B) and an integer (28 B, taken as 32: CPython 3.11 object sizes).
 constexpr std::int64_t kOrderPerSample = 40;
 
+// Decoded samples that are in memory already are not copied before they become a batch.
+bool hands_over_views(const Node& node) {
+  return node.job.data.cache == facts::DataCache::ram;
+}
+
 // W loader processes per rank, each with the samples of a batch that it is putting together.
 void add_workers(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const std::int64_t processes = checked_multiply(node.ranks, node.workers);
-  // Decoded samples in memory are handed over as views of it.
-  const bool views = node.job.data.cache == facts::DataCache::ram;
-  const Bytes samples = views ? Bytes() : node.batch;
+  const Bytes samples = hands_over_views(node) ? Bytes() : node.batch;
   bytes[RamCategory::loader_workers] += (node.worker + samples) * processes;
   if (processes > 0) {
     notes.push_back(fmt::format(
@@ -64,7 +67,7 @@ void add_index(const Node& node, facts::RamBytes& bytes, Notes& notes) {
 void add_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const std::int64_t ahead =
       node.workers == 0
-          ? 2
+          ? (hands_over_views(node) ? 1 : 2)
           : checked_multiply(node.workers, std::max<std::int64_t>(1, node.job.data.prefetch));
   bytes[RamCategory::prefetch] += node.batch * ahead * node.ranks;
   notes.push_back(
