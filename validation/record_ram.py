@@ -240,9 +240,10 @@ def read_runs(file):
 def case_of(run, row):
     phase, ranks = row["phase"], run["job"]["machine"]["gpus"]
     process = row["process"] - row["libraries"] + row["libraries"] // ranks  # shared by the ranks: in equal parts
-    return {"id": f"recorded-ram/{run['id']}/{phase}", "job": run["job"],
-            "measured": {"ram_peak": row["job"], "ram_process_peak": process, "ram_scope": "job",
-                         "ram_phase": phase},
+    measured = {"ram_peak": row["job"], "ram_process_peak": process, "ram_scope": "job", "ram_phase": phase}
+    if run["more"].get("process_only"):
+        del measured["ram_peak"]
+    return {"id": f"recorded-ram/{run['id']}/{phase}", "job": run["job"], "measured": measured,
             "confidence": "high", "assumptions": run["more"].get("assumptions", [])}
 
 
