@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records what real training processes take of a host's memory, as cases that `steelyard validate` compares with its plans.
+"""Records what training processes take of a host's memory, as cases that `steelyard validate` compares with its plans.
 
     record_ram.py --list                       the runs, without torch
     record_ram.py --out FOLDER --photographs FOLDER
@@ -7,16 +7,16 @@
     record_ram.py --out FOLDER --only GLOB     those whose id fits
 
 Runs stand in record_ram_jobs.toml; record_ram_steps.py is what a process does. --python NAME=PROGRAM gives the
-interpreter of a set of runs (NAME: the `python` of a run). FOLDER receives jobs/ID.json, rows.json (every phase of every
-run) and cases.json (schema steelyard.cases/1). Photographs are *.jpg from which the pictures of JPEG folders are cut.
+interpreter of a set of runs (NAME: the `python` of a run). FOLDER receives jobs/ID.json, rows.json (every phase of
+every run) and cases.json (schema steelyard.cases/1). Photographs are *.jpg from which the pictures of JPEG folders are cut.
 
 What is read, and how (docs/model/host-memory.md, "Measured here"):
   job      anonymous pages of all processes, those that fork shares counted once (Pss_Anon of smaps_rollup), and what
            /dev/shm holds, and the files of programs and libraries once (RssFile of the process that maps most)
   process  anonymous and shared pages of the fullest process, and its mapped programs and libraries (those that ranks
            share in equal parts)
-Mapped data and checkpoints are page cache, which the kernel takes back, and stay out. Peaks are those of samples every thirty
-milliseconds; what they missed of the fullest process (VmHWM says) is added. Times are not recorded: the machine is shared.
+Mapped data and checkpoints are page cache, which the kernel takes back, and stay out. Peaks are those of samples every
+thirty milliseconds; what they missed of the fullest process (VmHWM says) is added. Times are not recorded.
 
 Exit status: 0 all that ran was recorded; 1 a run failed; 2 bad arguments.
 Needs Python 3.11 here; the interpreters that run jobs need what record_ram_steps.py names.
@@ -127,7 +127,8 @@ class Watch(threading.Thread):
     def mapped_data(self, process):
         """Resident bytes of mapped files of the run: data and checkpoints."""
         total, inside = 0, False
-        for line in pathlib.Path(f"/proc/{process}/smaps").read_text(encoding="ascii", errors="replace").splitlines():
+        maps = pathlib.Path(f"/proc/{process}/smaps").read_text(encoding="ascii", errors="replace")
+        for line in maps.splitlines():
             words = line.split()
             if "-" in words[0] and not words[0].endswith(":"):
                 inside = str(self.data) in line
@@ -279,10 +280,11 @@ def record_all(runs, arguments):
         write(job_file, run["job"])
         rows.append({"id": run["id"], "job": run["job"], "rows": result["rows"]})
         for row in result["rows"]:
-            print(f"{run['id']} {row['phase']}: job {row['job'] / 2**20:.0f} MiB, process "
-                  f"{row['process'] / 2**20:.0f}, missed {row['missed'] / 2**20:.0f}, end "
-                  f"{json.dumps({k: round(v / 2**20) if isinstance(v, int) and k != 'processes' else v for k, v in row['at_the_end'].items() if not k.endswith('each')})} "
-                  f"each {[round(v / 2**20) for v in row['at_the_end']['private_of_each']]}", flush=True)
+            now = row["at_the_end"]
+            print(f"{run['id']} {row['phase']}: job {row['job'] >> 20} MiB, process {row['process'] >> 20}, "
+                  f"missed {row['missed'] >> 20}; at its end {now['anonymous'] >> 20} anonymous, "
+                  f"{now['shared_memory'] >> 20} shared, {now['processes']} processes with "
+                  f"{[own >> 20 for own in now['private_of_each']]} of their own", flush=True)
             if row["phase"] in run["phases"]:
                 cases.append(case_of(run, row))
         write(out / "rows.json", {"schema": "steelyard.recorded-ram/1", "software": software, "runs": rows})
