@@ -62,7 +62,8 @@ def amended(case, amendments):
     for amendment in amendments:
         if any(fnmatch.fnmatchcase(case["id"], pattern) for pattern in amendment["cases"]):
             job = merged(case["job"], amendment.get("job", {}), corrects=False)
-            case = dict(case, job=merged(job, amendment.get("correct", {}), corrects=True))
+            case = dict(case, job=merged(job, amendment.get("correct", {}), corrects=True),
+                        measured=merged(case["measured"], amendment.get("measured", {}), corrects=True))
             case["assumptions"] = [*case.get("assumptions", []), amendment["assumption"]]
     return case
 
@@ -84,7 +85,9 @@ def lacking():
             if not any(fnmatch.fnmatchcase(case["id"], pattern) for pattern in amendment["cases"]):
                 continue
             corrected = merged(case["job"], amendment.get("correct", {}), corrects=True)
-            if merged(corrected, amendment.get("job", {}), corrects=False) != case["job"]:
+            measured = merged(case["measured"], amendment.get("measured", {}), corrects=True)
+            jobs_differ = merged(corrected, amendment.get("job", {}), corrects=False) != case["job"]
+            if jobs_differ or measured != case["measured"]:
                 found.append(f"{case['id']}: import it again: {amendment['assumption']}")
     return found
 

@@ -10,6 +10,7 @@
 #include "codec/codec.h"
 #include "codec/leaf.h"
 #include "codec/rule.h"
+#include "facts/process_memory.h"
 
 namespace steelyard::codec {
 
@@ -108,6 +109,10 @@ inline constexpr auto ram_fields = [](auto& v, auto& plan) {
   v.key("peak", plan.ram.peak, about("bytes of a node"));
   v.key("peak_phase", plan.ram.peak_phase, about("when the peak is"));
   v.table("phases", plan.ram.phases, phases_fields, about("of a node"));
+  const facts::ProcessMemory process = facts::fullest_process(plan);
+  v.key("process_peak", process.peak, about("bytes of the fullest process"));
+  v.key("process_peak_phase", process.peak_phase, about("when that peak is"));
+  v.table("process_phases", process.phases, phases_fields, about("of the fullest process"));
   v.key("page_cache_wanted", plan.ram.page_cache_wanted,
         about("bytes the page cache could use, beyond the peak"));
   v.key("notes", plan.ram.notes, about("rules and assumptions used"));

@@ -27,8 +27,9 @@ enum class FlopsConvention {
 STEELYARD_ENUM_NAMES(FlopsConvention, "6n", "6n+attention", "6n+causal-attention", "8n", "megatron",
                      "unstated")
 
-enum class RamScope { node, process };
-STEELYARD_ENUM_NAMES(RamScope, "node", "process")
+// job: all processes of the job on a node, without the kernel and what else runs there.
+enum class RamScope { node, process, job };
+STEELYARD_ENUM_NAMES(RamScope, "node", "process", "job")
 
 enum class CaseRamPhase { startup, load, steady, checkpoint };
 STEELYARD_ENUM_NAMES(CaseRamPhase, "startup", "load", "steady", "checkpoint")

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/format.h"
+#include "facts/host.h"
 #include "feed/feed.h"
 #include "model/model.h"
 #include "pace/pace.h"
@@ -84,7 +85,7 @@ void measure_vram(const Request& request, const Programs& programs, bool only_if
   if (!caveat.empty()) plan.warnings.push_back(caveat);
   if (plan.vram.capacity) {
     plan.fits_vram = !stops && plan.vram.fullest.peak_device_used <= *plan.vram.capacity;
-  } else {
+  } else if (!facts::computes_on_host(plan.machine.gpu)) {
     plan.warnings.push_back(
         fmt::format("the memory of {} is unknown: set machine.vram_gib to learn whether it fits",
                     plan.machine.gpu.id));
@@ -113,6 +114,12 @@ Result<void> measure_ram(const Request& request, const step::Program& program, B
   wanted.sample_bytes = sample;
   wanted.offloaded_activations = program.offloaded_activations;
   wanted.paged_states = plan.vram.fullest.paged_out;
+  wanted.words = &request.constants.framework.operators;
+  if (facts::computes_on_host(plan.machine.gpu)) {
+    wanted.tensors = plan.vram.fullest.by_category;
+    plan.vram = {};
+    plan.fits_vram = true;
+  }
   STEELYARD_TRY(host, ram::host_memory(wanted));
   plan.ram = std::move(host);
   if (plan.ram.capacity) {
@@ -236,7 +243,7 @@ void warn(const Request& request, Plan& plan) {
                     "train.attention to efficient or math",
                     gpu.name));
   }
-  if (gpu.vendor != "nvidia") {
+  if (gpu.vendor != "nvidia" && !facts::computes_on_host(gpu)) {
     say(fmt::format("the memory rules are those of PyTorch on CUDA; on {} they are unchecked",
                     gpu.name));
   }
@@ -278,7 +285,7 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
     STEELYARD_CHECK(measure_the_rest(request, program, graph, sketch));
     if (!shortcuts.is_promising(sketch)) return sketch;
   }
-  if (shortcuts.alike != nullptr) {
+  if (shortcuts.alike != nullptr && !facts::computes_on_host(plan.machine.gpu)) {
     plan.vram = shortcuts.alike->vram;
     plan.fits_vram = shortcuts.alike->fits_vram;
   } else {

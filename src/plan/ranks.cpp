@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "facts/host.h"
 #include "model/model.h"
 #include "plan/resolve.h"
 
@@ -51,6 +52,7 @@ std::vector<const step::Program*> programs_only(const std::vector<step::RankProg
 // Workspaces of products: of the library, and of an engine that brings its own.
 facts::DeviceMemoryConstants device_of(const Request& request) {
   const facts::Gpu& gpu = request.machine.gpu;
+  if (facts::computes_on_host(gpu)) return {};  // neither a context nor workspaces
   facts::DeviceMemoryConstants device =
       request.constants.device_memory.on(gpu.architecture).over(gpu.link.value, gpu.peer_access);
   std::map<std::string, std::string, std::less<>> words = request.constants.framework.operators;

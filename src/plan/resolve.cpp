@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "facts/host.h"
 #include "model/model.h"
 
 namespace steelyard::plan {
@@ -193,7 +194,8 @@ Result<void> resolve_batch(Job& job) {
 void resolve_adapters(Job& job, const facts::FrameworkProfile& framework) {
   const auto habit = framework.operators.find("lora_dropout");
   const bool given = job.origins.contains("train.lora.dropout");
-  if (given || habit == framework.operators.end()) return;
+  if (given || habit == framework.operators.end() || job.train.method == facts::Method::full)
+    return;
   double value = 0.0;
   const std::string& word = habit->second;
   const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
@@ -224,7 +226,18 @@ void resolve_checkpoint(Job& job) {
   }
 }
 
-Result<void> resolve_optimizer(Job& job, const facts::FrameworkProfile& framework) {
+// A framework that shards by FSDP may read the model on one rank of a node and broadcast it.
+void resolve_loading(Job& job, const facts::FrameworkProfile& framework) {
+  const auto habit = framework.operators.find("sharded_loading");
+  if (habit == framework.operators.end() || habit->second != "rank0") return;
+  const Sharding sharding = job.parallel.sharding;
+  if (sharding == Sharding::none || is_zero(sharding)) return;
+  if (job.origins.contains("checkpoint.load")) return;
+  job.checkpoint.load = facts::CheckpointLoad::rank0;
+}
+
+Result<void> resolve_optimizer(Job& job, const facts::Machine& machine,
+                               const facts::FrameworkProfile& framework) {
   facts::OptimizerKeys& optimizer = job.train.optimizer;
   if (optimizer.fused.value_or(false) && optimizer.foreach.value_or(false)) {
     return fail(impossible("train.optimizer", "fused and foreach both true", "one of them", ""));
@@ -235,7 +248,10 @@ Result<void> resolve_optimizer(Job& job, const facts::FrameworkProfile& framewor
   const bool zero = is_zero(job.parallel.sharding);
   const bool fused =
       (zero || (known && habit->second == "fused")) && !optimizer.foreach.value_or(false);
-  const bool loop = known && habit->second == "loop" && !zero;
+  // Tensors of the host are stepped one by one (torch/optim/optimizer.py: foreach is the default
+  // for tensors of accelerators only).
+  const bool on_host = facts::computes_on_host(machine.gpu);
+  const bool loop = on_host || (known && habit->second == "loop" && !zero);
   fill(job, optimizer.fused, "train.optimizer.fused", fused, Origin::fallback);
   fill(job, optimizer.foreach, "train.optimizer.foreach", !*optimizer.fused && !loop,
        Origin::fallback);
@@ -355,7 +371,8 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   resolve_adapters(job, framework);
   resolve_kernels(job, framework);
   resolve_checkpoint(job);
-  STEELYARD_CHECK(resolve_optimizer(job, framework));
+  resolve_loading(job, framework);
+  STEELYARD_CHECK(resolve_optimizer(job, machine, framework));
   STEELYARD_TRY(graph, model::build(model, sample_shape(job, 1)));
   STEELYARD_CHECK(resolve_sample(job, graph));
   STEELYARD_CHECK(resolve_data(job, graph, machine));

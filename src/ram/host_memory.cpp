@@ -17,9 +17,14 @@ using facts::RamPhase;
 facts::RamBytes startup(const Node& node, Notes& notes) {
   facts::RamBytes bytes;
   bytes[RamCategory::system] = node.constants.system;
-  bytes[RamCategory::framework] = node.constants.process * node.ranks;
-  notes.push_back(fmt::format("framework: {} x {} (interpreter, framework, CUDA host side).",
-                              ranks_text(node.ranks), to_text(node.constants.process)));
+  bytes[RamCategory::framework] = node.process * node.ranks + node.libraries;
+  notes.push_back(fmt::format("framework: {} x {} (interpreter, framework{}).",
+                              ranks_text(node.ranks), to_text(node.process),
+                              node.tensors ? "" : ", CUDA host side"));
+  if (node.libraries > Bytes()) {
+    notes.push_back(fmt::format("framework: programs and libraries, mapped once, {}.",
+                                to_text(node.libraries)));
+  }
   return bytes;
 }
 
@@ -41,6 +46,23 @@ Bytes page_cache_wanted(const Node& node, Notes& notes) {
         "the page cache could hold of it is left out.");
   }
   return wanted;
+}
+
+// Tensors of ranks that compute on the host's processors.
+void add_tensors(const Node& node, facts::RamBytes& bytes, Notes& notes) {
+  if (!node.tensors) return;
+  const auto add = [&](RamCategory to, facts::VramCategory from) {
+    bytes[to] += (*node.tensors)[from] * node.ranks;
+  };
+  add(RamCategory::parameters, facts::VramCategory::parameters);
+  add(RamCategory::gradients, facts::VramCategory::gradients);
+  add(RamCategory::optimizer, facts::VramCategory::optimizer);
+  add(RamCategory::activations, facts::VramCategory::activations);
+  add(RamCategory::activations, facts::VramCategory::temporaries);
+  add(RamCategory::communication, facts::VramCategory::communication);
+  add(RamCategory::prefetch, facts::VramCategory::batch);
+  notes.push_back(
+      "No accelerator: what would lie on a card at the peak of a step lies in the ranks' memory.");
 }
 
 void find_peak(facts::RamPlan& plan) {
@@ -70,6 +92,7 @@ Result<facts::RamPlan> host_memory(const Request& request) {
   load[RamCategory::parameters] = offloaded.parameters;
   load[RamCategory::embedding_tables] = request.states->embedding_host_bytes * node.ranks;
   load[RamCategory::model_load] = load_transient(node, plan.notes);
+  if (node.tensors) load[RamCategory::parameters] += node.states.parameter_bytes * node.ranks;
 
   facts::RamBytes& steady = phase(RamPhase::steady) = phase(RamPhase::startup);
   steady[RamCategory::parameters] = offloaded.parameters;
@@ -82,9 +105,16 @@ Result<facts::RamPlan> host_memory(const Request& request) {
                     to_text(request.paged_states)));
   }
   steady[RamCategory::activations] = request.offloaded_activations * node.ranks;
+  steady[RamCategory::framework] += node.steps * node.ranks;
+  add_tensors(node, steady, plan.notes);
   STEELYARD_CHECK(add_data_path(node, request.sample_bytes, steady, plan.notes));
 
   facts::RamBytes& checkpoint = phase(RamPhase::checkpoint) = steady;
+  // Temporaries are gone between steps; smaller blocks than these stay with malloc.
+  if (node.tensors) {
+    const Bytes gone = (*node.tensors)[facts::VramCategory::temporaries] * node.ranks;
+    checkpoint[RamCategory::activations] -= gone;
+  }
   checkpoint[RamCategory::checkpoint_staging] = checkpoint_staging(node, plan.notes);
 
   find_peak(plan);

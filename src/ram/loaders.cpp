@@ -12,36 +12,62 @@ namespace {
 
 using facts::RamCategory;
 
-// W loader processes per rank; each, and the rank itself, ends up with its own copy of the Python
-// objects of a file list, because reading them writes their reference counts (copy-on-write).
+// A slot of a list (8 B) and an integer (28 B, taken as 32: CPython 3.11 object sizes).
+constexpr std::int64_t kOrderPerSample = 40;
+
+// Decoded samples that are in memory already are not copied before they become a batch.
+bool hands_over_views(const Node& node) {
+  return node.job.data.cache == facts::DataCache::ram;
+}
+
+// W loader processes per rank, each with the samples of a batch that it is putting together.
 void add_workers(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const std::int64_t processes = checked_multiply(node.ranks, node.workers);
-  bytes[RamCategory::loader_workers] += node.constants.loader_worker * processes;
+  const Bytes samples = hands_over_views(node) ? Bytes() : node.batch;
+  bytes[RamCategory::loader_workers] += (node.worker + samples) * processes;
   if (processes > 0) {
-    notes.push_back(fmt::format("loader_workers: {} x {} worker processes x {}.",
-                                ranks_text(node.ranks), node.workers,
-                                to_text(node.constants.loader_worker)));
+    notes.push_back(fmt::format(
+        "loader_workers: {} x {} worker processes x {} and the samples of one batch ({}).",
+        ranks_text(node.ranks), node.workers, to_text(node.worker), to_text(samples)));
   }
+}
+
+// Python objects that stand for the samples: a folder's list of files, and the order of an epoch as
+// RandomSampler draws it (torch.randperm(n).tolist(), torch/utils/data/sampler.py). Each worker
+// ends up with its own copy of the list, because reading it writes reference counts
+// (copy-on-write).
+void add_index(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const facts::DataKeys& data = node.job.data;
-  const bool file_list = data.layout == facts::DataLayout::files &&
-                         data.kind != facts::DataKind::synthetic &&
-                         data.kind != facts::DataKind::tokens;
-  if (!file_list || !data.samples) return;
-  const std::int64_t holders = checked_multiply(node.ranks, checked_add(node.workers, 1));
+  if (!data.samples) return;
+  if (data.shuffle == facts::Shuffle::sample) {
+    const Bytes order = Bytes(kOrderPerSample) * *data.samples;
+    bytes[RamCategory::framework] += order * node.ranks;
+    notes.push_back(
+        fmt::format("framework: an epoch's order of {} samples is {} of Python "
+                    "integers in each of {}.",
+                    grouped(*data.samples), to_text(order), ranks_text(node.ranks)));
+  }
+  const bool file_list =
+      data.layout == facts::DataLayout::files && data.kind != facts::DataKind::tokens &&
+      data.cache != facts::DataCache::ram && data.cache != facts::DataCache::ram_encoded;
+  if (!file_list) return;
   const Bytes index = node.constants.index_per_sample * *data.samples;
-  bytes[RamCategory::loader_workers] += index * holders;
+  bytes[RamCategory::framework] += index * node.ranks;
+  bytes[RamCategory::loader_workers] += index * checked_multiply(node.ranks, node.workers);
   notes.push_back(
-      fmt::format("loader_workers: the list of {} files is {} of Python objects, and each of {} "
-                  "processes ends up with its own copy.",
-                  grouped(*data.samples), to_text(index), holders));
+      fmt::format("framework, loader_workers: the list of {} files is {} of Python objects, and "
+                  "each of {} processes ends up with its own copy.",
+                  grouped(*data.samples), to_text(index),
+                  checked_multiply(node.ranks, checked_add(node.workers, 1))));
 }
 
 // In flight: ranks x W x f x batch, in /dev/shm when workers return tensors; without workers the
-// rank assembles one batch itself (PyTorch DataLoader, num_workers and prefetch_factor).
+// rank has the samples and the batch that they become (PyTorch DataLoader, num_workers and
+// prefetch_factor).
 void add_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const std::int64_t ahead =
       node.workers == 0
-          ? 1
+          ? (hands_over_views(node) ? 1 : 2)
           : checked_multiply(node.workers, std::max<std::int64_t>(1, node.job.data.prefetch));
   bytes[RamCategory::prefetch] += node.batch * ahead * node.ranks;
   notes.push_back(
@@ -112,6 +138,7 @@ Result<void> add_data_path(const Node& node, Bytes sample_bytes, facts::RamBytes
     return {};
   }
   add_workers(node, bytes, notes);
+  add_index(node, bytes, notes);
   add_batches(node, bytes, notes);
   return add_dataset_cache(node, sample_bytes, bytes, notes);
 }

@@ -1,6 +1,7 @@
 #include "ram/node.h"
 
 #include <algorithm>
+#include <charconv>
 
 namespace steelyard::ram {
 namespace {
@@ -19,6 +20,38 @@ std::int64_t sharding_ranks(const facts::Job& job) {
   if (job.parallel.sharding == facts::Sharding::none) return 1;
   return std::max<std::int64_t>(1,
                                 job.parallel.shard_group.value_or(job.parallel.data.value_or(1)));
+}
+
+std::string_view word_of(const Request& request, std::string_view composite) {
+  if (request.words == nullptr) return {};
+  const auto found = request.words->find(composite);
+  return found == request.words->end() ? std::string_view() : std::string_view(found->second);
+}
+
+// A size in MiB that a profile gives as a word.
+Bytes mebibytes_of(const Request& request, std::string_view composite, Bytes otherwise) {
+  const std::string_view word = word_of(request, composite);
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+  if (word.empty() || error != std::errc() || value < 0) return otherwise;
+  return Bytes(checked_multiply(value, std::int64_t{1} << 20));
+}
+
+// Without a card there is no CUDA, whose host side is most of a training process.
+void read_process(const Request& request, Node& node) {
+  node.loading = word_of(request, "loading");
+  node.worker = mebibytes_of(request, "loader_worker_mib", node.constants.loader_worker);
+  const facts::DataKeys& data = node.job.data;
+  const bool pictures = data.kind == facts::DataKind::jpeg || data.kind == facts::DataKind::png;
+  if (pictures && data.cache != facts::DataCache::ram) {
+    node.worker += mebibytes_of(request, "loader_decoder_mib", Bytes());
+  }
+  node.process = node.constants.process;
+  node.tensors = request.tensors;
+  if (!node.tensors) return;
+  node.process = mebibytes_of(request, "host_process_mib", node.constants.process);
+  node.libraries = mebibytes_of(request, "host_libraries_mib", Bytes());
+  node.steps = mebibytes_of(request, "host_steps_mib", Bytes());
 }
 
 }  // namespace
@@ -49,6 +82,7 @@ Result<Node> node_of(const Request& request) {
   const bool synthetic = job.data.kind == facts::DataKind::synthetic;
   node.workers = synthetic ? 0 : std::max<std::int64_t>(0, job.data.workers.value_or(0));
   node.batch = request.sample_bytes * std::max<std::int64_t>(1, *job.train.micro_batch);
+  read_process(request, node);
   return node;
 }
 

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -24,6 +26,14 @@ struct Node {
   std::int64_t shards = 1;          // data-parallel ranks that split the sharded states
   std::int64_t workers = 0;         // loader processes per rank
   Bytes batch = Bytes();            // one micro-batch in host memory, ready for the GPU
+
+  // Of the framework's profile; "" or nothing where it does not say.
+  std::string_view loading{};  // "whole": each rank makes the whole model in host memory
+  Bytes process{};             // a rank's own pages: interpreter, framework, CUDA host side
+  Bytes libraries{};           // mapped programs and libraries, which the ranks share
+  Bytes steps{};               // what the first steps add to a rank: kernels, threads
+  Bytes worker{};              // a loader process's own pages, without its samples
+  std::optional<facts::VramBytes> tensors{};  // of a rank, where they lie in host memory
 };
 
 // Errors: missing_value when a key that plan/resolve.h fills is absent.

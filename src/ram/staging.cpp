@@ -28,11 +28,47 @@ Bytes streamed(const Node& node, Bytes state) {
   return std::min(state, node.constants.largest_checkpoint_shard);
 }
 
+// The model itself as its constructor makes it, where that is in host memory: a plain loop and
+// from_pretrained without device_map build all of it on the CPU before it moves to the card
+// (transformers 4.49, modeling_utils.py: only device_map, quantizers, FSDP and ZeRO-3 start from
+// meta tensors). Ranks that split the model fill in their parts.
+bool builds_whole_model(const Node& node) {
+  const bool quantized = node.job.train.base_quantization != facts::BaseQuantization::none;
+  return node.loading == "whole" && !is_split(node) && !quantized;
+}
+
+// Where the model stays in host memory, what reading needs beside it: a mapped file is copied from
+// directly, torch.load makes a second copy (of one file).
+Bytes load_beside_model(const Node& node, Notes& notes) {
+  const Bytes full = node.states.parameter_bytes;
+  const Bytes file = std::min(full, node.constants.largest_checkpoint_shard);
+  Bytes held;
+  switch (node.job.checkpoint.load) {
+    case facts::CheckpointLoad::per_rank: held = file * node.ranks; break;
+    case facts::CheckpointLoad::rank0: held = file; break;
+    case facts::CheckpointLoad::mmap:
+    case facts::CheckpointLoad::meta: break;
+  }
+  notes.push_back(
+      fmt::format("model_load: beside the model, which stays in host memory, {} of the "
+                  "checkpoint's tensors.",
+                  to_text(held)));
+  return held;
+}
+
 }  // namespace
 
 Bytes load_transient(const Node& node, Notes& notes) {
+  if (node.tensors) return load_beside_model(node, notes);
   switch (node.job.checkpoint.load) {
     case facts::CheckpointLoad::mmap: {
+      if (builds_whole_model(node)) {
+        notes.push_back(fmt::format(
+            "model_load: each of {} makes the whole model ({}) in host memory and copies mapped "
+            "files into it before it moves to the GPU.",
+            ranks_text(node.ranks), to_text(node.states.parameter_bytes)));
+        return node.states.parameter_bytes * node.ranks;
+      }
       const Bytes held = node.states.largest_block_bytes * node.ranks;
       notes.push_back(fmt::format(
           "model_load: files are mapped, so their pages are reclaimable cache; each of {} "
@@ -69,6 +105,21 @@ Bytes checkpoint_size(const Node& node) {
   return parameters + states.optimizer_bytes;
 }
 
+// torch.save writes tensors in host memory from where they are (storage after storage, no copy);
+// a snapshot is a copy in ordinary memory: nothing is pinned without a card.
+Bytes staging_beside_model(const Node& node, Bytes full, Bytes part, Notes& notes) {
+  Bytes held;
+  switch (node.job.checkpoint.method) {
+    case facts::CheckpointMethod::sync: held = is_split(node) ? full : Bytes(); break;
+    case facts::CheckpointMethod::async: held = full; break;
+    case facts::CheckpointMethod::sharded_sync: break;
+    case facts::CheckpointMethod::sharded_async: held = part * node.ranks; break;
+  }
+  notes.push_back(fmt::format("checkpoint: {} beside the states, which are in host memory already.",
+                              to_text(held)));
+  return held;
+}
+
 Bytes checkpoint_staging(const Node& node, Notes& notes) {
   if (node.job.checkpoint.every_steps.value_or(0) <= 0) {
     notes.push_back("checkpoint: none while training, so that phase equals the steady state.");
@@ -77,6 +128,7 @@ Bytes checkpoint_staging(const Node& node, Notes& notes) {
   const Bytes full = checkpoint_size(node);
   const std::int64_t all_ranks = checked_multiply(node.ranks, node.nodes);
   const Bytes part = ceil_divide(full, all_ranks);
+  if (node.tensors) return staging_beside_model(node, full, part, notes);
   switch (node.job.checkpoint.method) {
     case facts::CheckpointMethod::sync:
       if (!is_split(node)) {

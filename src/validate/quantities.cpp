@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 
+#include "facts/process_memory.h"
 #include "validate/flops_convention.h"
 
 namespace steelyard::validate {
@@ -48,9 +49,7 @@ class CaseReader {
 
   [[nodiscard]] const facts::RankMemory& rank() const;
   [[nodiscard]] Bytes counter(facts::VramMeter meter) const;
-  [[nodiscard]] Comparable<double> node_ram() const;
-  [[nodiscard]] Comparable<double> process_ram() const;
-  [[nodiscard]] Comparable<double> ram_peak_of(bool process) const;
+  [[nodiscard]] Comparable<double> ram_of(facts::RamScope scope) const;
   [[nodiscard]] Comparable<double> tera_flops() const;
   [[nodiscard]] Comparable<double> utilization(const std::optional<Ratio>& own) const;
 
@@ -120,53 +119,37 @@ void CaseReader::vram() {
 // --- RAM
 // -------------------------------------------------------------------------------------------
 
-// What other processes than the trainer hold, or what is counted once for all of them.
-constexpr facts::RamCategory kOutsideOfTrainer[] = {
-    facts::RamCategory::system, facts::RamCategory::loader_workers, facts::RamCategory::prefetch,
-    facts::RamCategory::dataset_cache, facts::RamCategory::shared_memory};
-
-Comparable<double> CaseReader::ram_peak_of(bool process) const {
-  const auto total = [&](const facts::RamBytes& phase) {
-    Bytes sum = phase.total();
-    if (process) {
-      for (const facts::RamCategory category : kOutsideOfTrainer) sum -= phase[category];
+Comparable<double> CaseReader::ram_of(facts::RamScope scope) const {
+  const auto total = [&](std::size_t phase) {
+    const facts::RamBytes& node = plan_.ram.phases[phase];
+    switch (scope) {
+      case facts::RamScope::process: return facts::fullest_process(plan_).phases[phase].total();
+      case facts::RamScope::job: return node.total() - node[facts::RamCategory::system];
+      case facts::RamScope::node: break;
     }
-    return sum;
+    return node.total();
   };
   if (case_.measured.ram_phase) {
-    const auto phase = static_cast<std::size_t>(*case_.measured.ram_phase);
-    return total(plan_.ram.phases[phase]).real();
+    return total(static_cast<std::size_t>(*case_.measured.ram_phase)).real();
   }
   Bytes peak;
-  for (const facts::RamBytes& phase : plan_.ram.phases) peak = std::max(peak, total(phase));
+  for (std::size_t i = 0; i < facts::kRamPhases; ++i) peak = std::max(peak, total(i));
   return peak.real();
-}
-
-Comparable<double> CaseReader::node_ram() const {
-  return ram_peak_of(false);
-}
-
-Comparable<double> CaseReader::process_ram() const {
-  if (plan_.job.machine.gpus.value_or(0) != 1) {
-    return std::unexpected(
-        "the plan gives host memory of a node, not of the fullest of its processes");
-  }
-  return ram_peak_of(true);
 }
 
 void CaseReader::ram() {
   const Measured& measured = case_.measured;
+  const bool job = measured.ram_scope == facts::RamScope::job;
   if (measured.ram_peak) {
     compare(QuantityGroup::ram, "ram_peak", Interval::exactly(measured.ram_peak->real()),
-            node_ram());
+            ram_of(job ? facts::RamScope::job : facts::RamScope::node));
   }
   if (measured.ram_process_peak) {
     compare(QuantityGroup::ram, "ram_process_peak",
-            Interval::exactly(measured.ram_process_peak->real()), process_ram());
+            Interval::exactly(measured.ram_process_peak->real()), ram_of(facts::RamScope::process));
   }
   if (measured.ram_low || measured.ram_high) {
-    const bool process = measured.ram_scope == facts::RamScope::process;
-    const Comparable<double> predicted = process ? process_ram() : node_ram();
+    const Comparable<double> predicted = ram_of(measured.ram_scope.value_or(facts::RamScope::node));
     const double low = measured.ram_low.value_or(Bytes()).real();
     const double high =
         measured.ram_high ? measured.ram_high->real() : std::max(low, predicted.value_or(low));

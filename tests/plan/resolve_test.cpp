@@ -66,6 +66,40 @@ TEST(Resolve, WhatTheJobSaysKeepsItsOrigin) {
   EXPECT_EQ(job.origins.find("train.micro_batch")->second.line, 12);
 }
 
+// A recipe's dropout is of adapters; a framework's way to load under FSDP is a default, no more.
+TEST(Resolve, AFrameworksHabitsAreDefaultsWhereTheyApply) {
+  facts::FrameworkProfile framework;
+  framework.operators = {{"lora_dropout", "0.05"}, {"sharded_loading", "rank0"}};
+  const auto with = [&](const Job& job) {
+    return value_of(resolve(job, value_of(own_catalog().model_of(job, {})),
+                            value_of(own_catalog().machine_of(small_job(), {})), framework));
+  };
+  Job job = small_job();
+  EXPECT_EQ(with(job).train.lora.dropout, 0.0);
+  job.train.method = facts::Method::lora;
+  EXPECT_EQ(with(job).train.lora.dropout, 0.05);
+  EXPECT_EQ(with(job).checkpoint.load, facts::CheckpointLoad::mmap);
+  job.parallel.sharding = Sharding::fsdp;
+  EXPECT_EQ(with(job).checkpoint.load, facts::CheckpointLoad::rank0);
+  job.parallel.sharding = Sharding::zero3;
+  EXPECT_EQ(with(job).checkpoint.load, facts::CheckpointLoad::mmap);
+  job.parallel.sharding = Sharding::fsdp;
+  job.checkpoint.load = facts::CheckpointLoad::meta;
+  job.origins["checkpoint.load"] = {Origin::job, 3};
+  EXPECT_EQ(with(job).checkpoint.load, facts::CheckpointLoad::meta);
+}
+
+// foreach kernels are the default for tensors of accelerators only.
+TEST(Resolve, OptimizersOnTheHostStepOneByOne) {
+  Job job = small_job();
+  job.machine = {};
+  job.machine.gpu = "cpu";
+  job.machine.gpus = 2;
+  const Job on_host = value_of(resolve(job, value_of(own_catalog().model_of(job, {})),
+                                       value_of(own_catalog().machine_of(job, {})), {}));
+  EXPECT_EQ(on_host.train.optimizer.foreach, false);
+}
+
 TEST(Resolve, OneOfGlobalBatchAndAccumulationFollowsFromTheOther) {
   Job job = small_job();  // 8 ranks
   job.train.micro_batch = 2;

@@ -13,6 +13,8 @@ struct Example {
   facts::HostConstants constants;
   Bytes sample_bytes = Bytes(1 << 20);
   Bytes offloaded_activations;
+  std::map<std::string, std::string, std::less<>> words;
+  std::optional<facts::VramBytes> tensors;
 
   Example() {
     job.machine.gpus = 8;
@@ -53,7 +55,10 @@ struct Example {
                         .states = &states,
                         .constants = &constants,
                         .sample_bytes = sample_bytes,
-                        .offloaded_activations = offloaded_activations});
+                        .offloaded_activations = offloaded_activations,
+                        .paged_states = Bytes(),
+                        .words = &words,
+                        .tensors = tensors});
   }
 
   void set_parameters(std::int64_t parameters, std::int64_t width, bool short_with_master) {

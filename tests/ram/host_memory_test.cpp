@@ -5,6 +5,7 @@
 #include <numeric>
 #include <random>
 
+#include "facts/process_memory.h"
 #include "ram/example.h"
 
 namespace steelyard::ram {
@@ -49,15 +50,15 @@ TEST(HostMemory, workedExampleOfTheDocumentation) {
   EXPECT_EQ(phase(plan, RamPhase::startup).total(), Bytes(30'064'771'072));
   // + 8 ranks convert the largest block, the head and its norm: 8 * 128,257 * 4,096 * 4
   EXPECT_EQ(phase(plan, RamPhase::load).total(), Bytes(46'875'672'576));
-  // startup + workers 8 * 2 * 314,572,800 + in flight 8 * (2 * 2) * 131,072 + pinned 8 * 2 *
-  // 131,072
-  EXPECT_EQ(phase(plan, RamPhase::steady)[RamCategory::loader_workers], Bytes(5'033'164'800));
+  // startup + workers 8 * 2 * (314,572,800 + samples 131,072) + in flight 8 * (2 * 2) * 131,072 +
+  // pinned 8 * 2 * 131,072
+  EXPECT_EQ(phase(plan, RamPhase::steady)[RamCategory::loader_workers], Bytes(5'035'261'952));
   EXPECT_EQ(phase(plan, RamPhase::steady)[RamCategory::prefetch], Bytes(4'194'304));
   EXPECT_EQ(phase(plan, RamPhase::steady)[RamCategory::pinned], Bytes(2'097'152));
-  EXPECT_EQ(phase(plan, RamPhase::steady).total(), Bytes(35'104'227'328));
+  EXPECT_EQ(phase(plan, RamPhase::steady).total(), Bytes(35'106'324'480));
   // + parameters 32,121,044,992 and two Adam moments 64,242,089,984 gathered on rank 0
-  EXPECT_EQ(phase(plan, RamPhase::checkpoint).total(), Bytes(131'467'362'304));
-  EXPECT_EQ(plan.peak, Bytes(131'467'362'304));
+  EXPECT_EQ(phase(plan, RamPhase::checkpoint).total(), Bytes(131'469'459'456));
+  EXPECT_EQ(plan.peak, Bytes(131'469'459'456));
   EXPECT_EQ(plan.peak_phase, RamPhase::checkpoint);
   EXPECT_EQ(plan.page_cache_wanted, Bytes(16'060'522'496));  // the bf16 file
   EXPECT_THAT(plan.notes, Contains(HasSubstr("data.samples")));
@@ -84,14 +85,21 @@ TEST(HostMemory, readersOfUnet3d) {
   EXPECT_EQ(in_flight, Bytes(8 * 8'209'635'168));
 }
 
-// 1,281,167 files of 174 B each in 8 * (4 + 1) processes.
+// 1,281,167 files of 174 B each in 8 * (4 + 1) processes; the order of an epoch, 40 B per sample,
+// in the 8 that draw it.
 TEST(HostMemory, everyProcessEndsUpWithItsCopyOfTheFileList) {
   Example example;
   example.job.data.layout = facts::DataLayout::files;
-  const Bytes without = phase(planned(example), RamPhase::steady)[RamCategory::loader_workers];
+  const facts::RamBytes without = phase(planned(example), RamPhase::steady);
   example.job.data.samples = 1'281'167;
-  const Bytes with = phase(planned(example), RamPhase::steady)[RamCategory::loader_workers];
-  EXPECT_EQ(with - without, Bytes(1'281'167LL * 174 * 40));
+  const facts::RamBytes with = phase(planned(example), RamPhase::steady);
+  const auto more = [&](RamCategory category) { return with[category] - without[category]; };
+  EXPECT_EQ(more(RamCategory::loader_workers), Bytes(1'281'167LL * 174 * 32));
+  EXPECT_EQ(more(RamCategory::framework), Bytes(1'281'167LL * (174 + 40) * 8));
+  example.job.data.shuffle = facts::Shuffle::none;
+  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::framework] -
+                without[RamCategory::framework],
+            Bytes(1'281'167LL * 174 * 8));
 }
 
 TEST(HostMemory, datasetCachesHoldTheDatasetDecodedOrAsStored) {
@@ -143,6 +151,81 @@ TEST(HostMemory, sharedMemorySegmentsOnlyWithoutALink) {
             Bytes(32 * 9'637'888));
   example.job.machine.gpus = 1;
   EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::shared_memory], Bytes());
+}
+
+// Without workers a rank has the samples and the batch they become; with cache = "ram" workers
+// hand over views.
+TEST(HostMemory, samplesBesideTheBatchThatTheyBecome) {
+  Example example;
+  example.job.data.workers = 0;
+  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::prefetch], 16_MiB * 2 * 8);
+  example.job.data.workers = 4;
+  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::loader_workers],
+            (300_MB + 16_MiB) * 32);
+  example.job.data.cache = facts::DataCache::ram;
+  example.job.data.samples = 1'000;
+  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::loader_workers], 300_MB * 32);
+}
+
+// A machine without accelerators: tensors lie in the ranks, the process is the framework's words.
+TEST(HostMemory, tensorsLieInHostMemoryWithoutACard) {
+  Example example;
+  example.job.machine.gpus = 2;
+  example.job.data.kind = facts::DataKind::synthetic;
+  example.job.checkpoint.load = facts::CheckpointLoad::per_rank;
+  example.words = {
+      {"host_process_mib", "300"}, {"host_libraries_mib", "200"}, {"host_steps_mib", "50"}};
+  example.tensors.emplace();
+  (*example.tensors)[facts::VramCategory::parameters] = 4_GB;
+  (*example.tensors)[facts::VramCategory::activations] = 1_GB;
+  (*example.tensors)[facts::VramCategory::temporaries] = 2_GB;
+  (*example.tensors)[facts::VramCategory::runtime] = 9_GB;  // of a card
+  const facts::RamPlan plan = planned(example);
+  EXPECT_EQ(phase(plan, RamPhase::startup)[RamCategory::framework], 300_MiB * 2 + 200_MiB);
+  EXPECT_EQ(phase(plan, RamPhase::load)[RamCategory::parameters], 4_GB * 2);
+  EXPECT_EQ(phase(plan, RamPhase::load)[RamCategory::model_load], 4_GB * 2);
+  const facts::RamBytes& steady = phase(plan, RamPhase::steady);
+  EXPECT_EQ(steady[RamCategory::framework], 350_MiB * 2 + 200_MiB);
+  EXPECT_EQ(steady[RamCategory::parameters], 4_GB * 2);
+  EXPECT_EQ(steady[RamCategory::activations], 3_GB * 2);
+  // torch.save writes tensors from where they are.
+  EXPECT_EQ(phase(plan, RamPhase::checkpoint)[RamCategory::checkpoint_staging], Bytes());
+}
+
+// Plain loops and from_pretrained build the whole model on the CPU; ranks that split it do not.
+TEST(HostMemory, theWholeModelPassesThroughEveryRankUnlessItIsSplit) {
+  Example example;
+  example.words = {{"loading", "whole"}};
+  const auto loads = [&] {
+    return phase(planned(example), RamPhase::load)[RamCategory::model_load];
+  };
+  EXPECT_EQ(loads(), 4_GB * 8);
+  example.job.train.base_quantization = facts::BaseQuantization::nf4;
+  EXPECT_EQ(loads(), 100_MB * 8);
+  example.job.train.base_quantization = facts::BaseQuantization::none;
+  example.job.parallel.sharding = facts::Sharding::fsdp;
+  EXPECT_EQ(loads(), 100_MB * 8);
+}
+
+// One rank of two: its share of what is alike, all of what rank 0 alone holds, nothing of loaders.
+TEST(HostMemory, theFullestProcess) {
+  facts::Plan plan;
+  plan.job.machine.gpus = 2;
+  plan.job.data.workers = 3;
+  plan.job.data.prefetch = 2;
+  plan.job.checkpoint.load = facts::CheckpointLoad::rank0;
+  facts::RamBytes& load = plan.ram.phases[static_cast<std::size_t>(RamPhase::load)];
+  load[RamCategory::system] = 4_GB;
+  load[RamCategory::framework] = 2_GB;
+  load[RamCategory::model_load] = 10_GB;
+  facts::RamBytes& steady = plan.ram.phases[static_cast<std::size_t>(RamPhase::steady)];
+  steady[RamCategory::framework] = 2_GB;
+  steady[RamCategory::loader_workers] = 50_GB;
+  steady[RamCategory::prefetch] = 14_GB;
+  const facts::ProcessMemory process = facts::fullest_process(plan);
+  EXPECT_EQ(process.peak, 11_GB);
+  EXPECT_EQ(process.peak_phase, RamPhase::load);
+  EXPECT_EQ(process.phases[static_cast<std::size_t>(RamPhase::steady)].total(), 2_GB);
 }
 
 TEST(HostMemory, absentResolvedKeysAreNamed) {

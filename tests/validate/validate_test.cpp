@@ -203,12 +203,23 @@ TEST(Validate, TheOnlyTrainerOfANodeIsItsFullestProcess) {
   EXPECT_DOUBLE_EQ(only_comparison(one).error.value(), 20.0 / 12.0 - 1.0);
 }
 
-TEST(Validate, OneOfSeveralProcessesIsListedBecauseThePlanIsOfANode) {
+// A share of what ranks hold alike; what rank 0 alone reads is all its own.
+TEST(Validate, TheFullestOfSeveralProcesses) {
   Plan plan = example_plan();
   plan.job.machine.gpus = 8;
   Case one = example_case();
   one.measured.ram_process_peak = 13_GB;
-  EXPECT_THAT(only_reason(one, plan), HasSubstr("ram_process_peak: the plan gives host memory of"));
+  EXPECT_DOUBLE_EQ(only_comparison(one, plan).predicted, 13e9 / 8.0);
+  plan.job.checkpoint.load = facts::CheckpointLoad::rank0;
+  EXPECT_DOUBLE_EQ(only_comparison(one, plan).predicted, 3e9 / 8.0 + 10e9);
+}
+
+TEST(Validate, AJobIsItsNodeWithoutTheSystem) {
+  Case one = example_case();
+  one.measured.ram_peak = 13_GB;
+  one.measured.ram_scope = facts::RamScope::job;
+  one.measured.ram_phase = facts::CaseRamPhase::load;
+  EXPECT_DOUBLE_EQ(only_comparison(one).predicted, 13e9);
 }
 
 // --- Pace
