@@ -93,7 +93,9 @@ TEST(GpuEntry, EveryEntryLoadsAndNullNeverBecomesZero) {
     const facts::Gpu gpu = value_of(own_catalog().gpu(id));
     EXPECT_EQ(gpu.id, id);
     EXPECT_EQ(gpu.memory.value.has_value(), gpu.vendor != "host");  // no card, no memory of one
-    if (gpu.memory) EXPECT_GT(gpu.memory->value(), 0);
+    if (gpu.memory) {
+      EXPECT_GT(gpu.memory->value(), 0);
+    }
     EXPECT_FALSE(gpu.sources.empty());
     EXPECT_TRUE(gpu.confidence == "high" || gpu.confidence == "medium" || gpu.confidence == "low");
     const facts::Value& tflops = *entry.find("dense_tflops");

@@ -66,7 +66,7 @@ TEST(EnumNames, OfThePlanAndTheCasesAreCompleteAndUnique) {
   check_names(Tier::large);
   check_names(VramMeter::unknown);
   check_names(FlopsConvention::unstated);
-  check_names(RamScope::process);
+  check_names(RamScope::job);
   check_names(CaseRamPhase::checkpoint);
   check_names(QuantityGroup::pace);
 }

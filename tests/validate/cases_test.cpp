@@ -62,8 +62,13 @@ TEST(Cases, EachNamesItsSourceAndQuotesNothing) {
     for (const facts::Value& one : *cases->as_array()) {
       const facts::Value* id = one.find("id");
       ASSERT_TRUE(id != nullptr && id->as_text() != nullptr) << file;
+      // Recorded cases have one source for all: a script and the machine it ran on.
       const facts::Value* source = one.find("source");
-      ASSERT_TRUE(source != nullptr) << *id->as_text();
+      if (source == nullptr) {
+        ASSERT_TRUE(id->as_text()->starts_with("recorded-")) << *id->as_text();
+        EXPECT_TRUE(value->find("source")->find("title") != nullptr) << file;
+        continue;
+      }
       const facts::Value* url = source->find("url");
       EXPECT_TRUE(url != nullptr && url->as_text()->starts_with("https://")) << *id->as_text();
       EXPECT_TRUE(one.find("quote") == nullptr) << *id->as_text();
