@@ -104,6 +104,12 @@ struct Block {
   bool mapped = true;
 };
 
+// Of what some blocks side by side become.
+struct Part {
+  std::int64_t size = 0;
+  bool used = false;
+};
+
 // Blocks in one array; a released block's slot is used again.
 class BlockStore {
  public:

@@ -1,8 +1,10 @@
 // Plays a program's allocations through the caching allocator and keeps the fullest moment.
 #include <algorithm>
+#include <array>
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -14,10 +16,12 @@
 #include "step/expand.h"
 #include "vram/bfc_allocator.h"
 #include "vram/caching_allocator.h"
+#include "vram/experience.h"
 #include "vram/homes.h"
 #include "vram/live.h"
 #include "vram/peak_tensors.h"
 #include "vram/pool.h"
+#include "vram/rehearsal.h"
 #include "vram/standing.h"
 #include "vram/vram.h"
 
@@ -49,7 +53,7 @@ std::unique_ptr<Allocator> allocator_of(const Request& request) {
 
 class Replay {
  public:
-  explicit Replay(const Request& request)
+  Replay(const Request& request, Experience& experience)
       : program_(*request.program),
         device_(*request.device),
         request_(request),
@@ -59,13 +63,18 @@ class Replay {
         homes_(homes_of(program_)),
         tracks_(tracks_of(program_, homes_)),
         lives_(allocations_in(program_, homes_)),
-        standing_(program_, homes_) {
+        standing_(program_, homes_),
+        experience_(experience) {
     const bool own = request.habits.kind == facts::AllocatorKind::caching;  // PyTorch's alone
     workspaces_.resize(own ? static_cast<std::size_t>(device_.gemm_handles) : 0);
+    if (!own || timeline_ || expand_all_) return;
+    auto* caching = static_cast<CachingAllocator*>(allocator_.get());
+    if (caching->implementation().has_plain_blocks()) blocks_ = &caching->implementation();
   }
 
   // Also follows every tensor, and remembers those alive when so many have been allocated.
   void watch(PeakTensors& tensors, std::int64_t births) {
+    blocks_ = nullptr;
     tensors_ = &tensors;
     remembered_at_ = births;
   }
@@ -97,7 +106,11 @@ class Replay {
     return track(slot).first + static_cast<std::size_t>(instance.of(track(slot).naming));
   }
   void follow(const step::Event& event, std::size_t at);
-  [[nodiscard]] const std::vector<step::Event>& allocations_of(const step::Body& body);
+  struct Known;
+  [[nodiscard]] Known& known(const step::Body& body);
+  [[nodiscard]] bool recalls(const step::Phase& phase, const step::Body& body,
+                             const step::Instance& instance);
+  void note_outcome(const Outcome& outcome, std::int32_t name);
   [[nodiscard]] bool stopped() const {
     return request_.stops != nullptr && request_.stops->load(std::memory_order_relaxed);
   }
@@ -117,7 +130,16 @@ class Replay {
   const std::vector<Track> tracks_;  // by slot
   std::vector<Live> lives_;
   Standing standing_;
-  std::unordered_map<const step::Body*, std::vector<step::Event>> allocations_;
+  Experience& experience_;
+  CachingAllocator::Implementation* blocks_ = nullptr;  // none: everything is played
+  std::vector<Index> anchors_;
+  struct Known {                     // of a body
+    std::vector<step::Event> events;  // that concern memory
+    bool multiplies = false;
+    std::array<Script, 2> scripts;  // of the first layer, of the others
+    std::array<Tree*, 2> trees{};   // none: to be played
+  };
+  std::unordered_map<const step::Body*, Known> known_;
   Live carried_;
   std::map<step::Stream, std::deque<BlockId>> waiting_;
   VramBytes live_;
@@ -315,7 +337,8 @@ void Replay::play(const step::Phase& phase, const step::Body& body,
   moment_peak_ = allocator_->allocated();
   moment_name_ = -1;
   if (timeline_) moment_ = on_the_device(live_);
-  for (const step::Event& event : tensors_ != nullptr ? body.events : allocations_of(body)) {
+  if (recalls(phase, body, instance)) return;
+  for (const step::Event& event : tensors_ != nullptr ? body.events : known(body).events) {
     if (event.kind == EventKind::communicate) continue;
     if (event.kind == EventKind::keep_gradient) {
       keep_gradient(program_.gradients[static_cast<std::size_t>(event.index)], instance);
@@ -344,21 +367,86 @@ void Replay::play(const std::vector<step::Pass>& passes, step::Progress& progres
 }
 
 // The events that concern memory, and of the work between them the first matrix product.
-const std::vector<step::Event>& Replay::allocations_of(const step::Body& body) {
-  const auto [entry, fresh] = allocations_.try_emplace(&body);
-  if (fresh) {
-    bool multiplied = false;
-    for (const step::Event& event : body.events) {
-      if (event.kind == EventKind::communicate) continue;
-      if (event.kind == EventKind::work) {
-        const step::Work& work = program_.work[static_cast<std::size_t>(event.index)];
-        if (multiplied || work.kind != step::WorkKind::gemm) continue;
-        multiplied = true;
-      }
-      entry->second.push_back(event);
+Replay::Known& Replay::known(const step::Body& body) {
+  const auto [entry, fresh] = known_.try_emplace(&body);
+  Known& its = entry->second;
+  if (!fresh) return its;
+  for (const step::Event& event : body.events) {
+    if (event.kind == EventKind::communicate) continue;
+    if (event.kind == EventKind::work) {
+      const step::Work& work = program_.work[static_cast<std::size_t>(event.index)];
+      if (its.multiplies || work.kind != step::WorkKind::gemm) continue;
+      its.multiplies = true;
+    }
+    its.events.push_back(event);
+  }
+  if (blocks_ == nullptr) return its;
+  for (const std::size_t which : {0, 1}) {
+    its.scripts[which] = script_of(program_, tracks_, its.events, which == 0);
+    if (its.scripts[which].rehearsable) {
+      its.trees[which] = &experience_.tree_of(its.scripts[which]);
     }
   }
-  return entry->second;
+  return its;
+}
+
+// True where the layer need not be played: it goes as one that was.
+bool Replay::recalls(const step::Phase& phase, const step::Body& body,
+                     const step::Instance& instance) {
+  if (blocks_ == nullptr) return false;
+  const Known& its = known(body);
+  const std::size_t which = instance.layer() == 0 ? 0 : 1;
+  if (its.trees[which] == nullptr) return false;
+  Tree& tree = *its.trees[which];
+  if (its.multiplies && !workspaces_.empty()) {
+    const std::size_t handle = phase.kind == step::PhaseKind::backward ? 1 : 0;
+    if (!workspaces_[std::min(handle, workspaces_.size() - 1)]) return false;
+  }
+  const Script& script = its.scripts[which];
+  const Players players(lives_, carried_, tracks_, script.slots, instance);
+  Recalled recalled;
+  {
+    Witness witness(*blocks_, players, anchors_);
+    recalled = recall(tree, witness);
+  }
+  if (recalled.unknown && !tree.full()) {
+    {
+      Witness witness(*blocks_, players, anchors_);
+      Rehearsal(tree, witness, *blocks_).run();
+    }
+    Witness witness(*blocks_, players, anchors_);
+    recalled = recall(tree, witness);
+  }
+  if (recalled.outcome == nullptr) return false;
+  const Outcome& outcome = *recalled.outcome;
+  const auto fullest = static_cast<std::size_t>(outcome.variable_at_peak);
+  if (outcome.births > 0) note_outcome(outcome, track(script.slots[fullest]).name);
+  for (std::size_t i = 0; i < live_.bytes.size(); ++i) {
+    live_.bytes[i] += outcome.by_category.bytes[i];
+  }
+  apply(outcome, anchors_, players, *blocks_);
+  return true;
+}
+
+// As note_peak with every birth of the outcome; it takes nothing from the device.
+void Replay::note_outcome(const Outcome& outcome, std::int32_t name) {
+  reserved_peak_ = std::max(reserved_peak_, allocator_->reserved());
+  const Bytes allocated = allocator_->allocated() + Bytes(outcome.allocated_at_peak);
+  const std::int64_t births = births_ + outcome.births_at_peak;
+  births_ += outcome.births;
+  peak_ = std::max(peak_, allocated);
+  if (allocated + managed_ < fullest_) return;
+  fullest_ = allocated + managed_;
+  allocated_then_ = allocated;
+  managed_then_ = managed_;
+  held_then_ = held_;
+  at_peak_ = live_;
+  for (std::size_t i = 0; i < live_.bytes.size(); ++i) {
+    at_peak_.bytes[i] += outcome.at_peak.bytes[i];
+  }
+  fullest_at_ = now_;
+  fullest_at_.name = name;
+  births_at_peak_ = births;
 }
 
 // What lies where, and which blocks wait for a stream.
@@ -444,14 +532,12 @@ Answer Replay::run() {
   return answer;
 }
 
-}  // namespace
-
-Answer replay(const Request& request) {
-  Replay once(request);
+Answer replay_with(const Request& request, Experience& experience) {
+  Replay once(request, experience);
   Answer answer = once.run();
   if (request.tensors) {
     PeakTensors tensors(*request.program);
-    Replay again(request);
+    Replay again(request, experience);
     again.watch(tensors, once.births_at_peak());
     again.run();
     answer.tensors = tensors.groups();
@@ -459,13 +545,43 @@ Answer replay(const Request& request) {
   return answer;
 }
 
+// One for each replay that runs at the same time.
+class Experiences {
+ public:
+  [[nodiscard]] std::unique_ptr<Experience> borrow() {
+    const std::scoped_lock lock(mutex_);
+    if (idle_.empty()) return std::make_unique<Experience>();
+    std::unique_ptr<Experience> one = std::move(idle_.back());
+    idle_.pop_back();
+    return one;
+  }
+  void give_back(std::unique_ptr<Experience> one) {
+    const std::scoped_lock lock(mutex_);
+    idle_.push_back(std::move(one));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Experience>> idle_;
+};
+
+}  // namespace
+
+Answer replay(const Request& request) {
+  Experience experience;
+  return replay_with(request, experience);
+}
+
 std::vector<Answer> replay_all(const Request& request,
                                const std::vector<const step::Program*>& programs) {
   std::vector<Answer> answers(programs.size());
+  Experiences experiences;
   for_each_side_by_side(programs.size(), [&](std::size_t i) {
     Request own = request;
     own.program = programs[i];
-    answers[i] = replay(own);
+    std::unique_ptr<Experience> experience = experiences.borrow();
+    answers[i] = replay_with(own, *experience);
+    experiences.give_back(std::move(experience));
   });
   return answers;
 }

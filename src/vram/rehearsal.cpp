@@ -1,0 +1,366 @@
+#include "vram/rehearsal.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+namespace steelyard::vram {
+
+Rehearsal::Rehearsal(Tree& tree, Witness& witness,
+                     const CachingAllocator::Implementation& allocator)
+    : tree_(tree), witness_(witness), allocator_(allocator) {
+  std::int32_t most = 0;
+  for (const Act& act : tree.acts) most = std::max({most, act.variable, act.kept});
+  values_.resize(static_cast<std::size_t>(most) + 1);
+  for (std::size_t i = 0; i < values_.size(); ++i) values_[i].of = static_cast<std::int32_t>(i);
+}
+
+void Rehearsal::run() {
+  for (const Act& act : tree_.acts) {
+    if (!play(act)) return end(QuestionKind::unfit);
+  }
+  end(QuestionKind::outcome);
+}
+
+// --- The tree
+Reply Rehearsal::ask(const Question& question) {
+  Question& here = tree_.nodes[static_cast<std::size_t>(at_)].question;
+  assert(here.kind == QuestionKind::unknown || here.kind == question.kind);
+  here = question;
+  const Reply answer = witness_.answer(question);
+  std::int32_t next = tree_.after(at_, answer);
+  if (next < 0) {
+    next = static_cast<std::int32_t>(tree_.nodes.size());
+    tree_.nodes.emplace_back();
+    tree_.nodes[static_cast<std::size_t>(at_)].next.emplace_back(answer, next);
+  }
+  at_ = next;
+  return answer;
+}
+
+void Rehearsal::end(QuestionKind how) {
+  Question& here = tree_.nodes[static_cast<std::size_t>(at_)].question;
+  assert(here.kind == QuestionKind::unknown || here.kind == how);
+  here.kind = how;
+  if (how != QuestionKind::outcome) return;
+  here.variable = static_cast<std::int32_t>(tree_.outcomes.size());
+  tree_.outcomes.push_back(outcome());
+}
+
+// --- Acts
+bool Rehearsal::play(const Act& act) {
+  switch (act.kind) {
+    case ActKind::allocate: return allocate(act);
+    case ActKind::free: return free(act.variable);
+    case ActKind::adopt:
+      value(act.variable) = std::exchange(value(Script::kCarried), {ValueKind::nothing});
+      return true;
+    case ActKind::carry:
+      value(Script::kCarried) = std::exchange(value(act.variable), {ValueKind::nothing});
+      return true;
+    case ActKind::ensure: return is_alive(act.variable) || allocate(act);
+    case ActKind::keep_gradient: return keep(act);
+  }
+  return false;
+}
+
+bool Rehearsal::is_alive(std::int32_t variable) {
+  Value& its = value(variable);
+  if (its.kind != ValueKind::before || its.alive) return its.kind != ValueKind::nothing;
+  Question question;
+  question.kind = QuestionKind::alive;
+  question.variable = its.of;
+  its.alive = ask(question).first != 0;
+  if (!its.alive) its.kind = ValueKind::nothing;
+  return its.alive;
+}
+
+bool Rehearsal::keep(const Act& act) {
+  if (is_alive(act.kept)) return free(act.variable);
+  const Value fresh = std::exchange(value(act.variable), {ValueKind::nothing});
+  if (fresh.kind != ValueKind::piece) return false;
+  const Bytes bytes(piece(fresh.of).size);
+  result_.by_category[fresh.category] -= bytes;
+  result_.by_category[act.category] += bytes;
+  value(act.kept) = fresh;
+  value(act.kept).category = act.category;
+  return true;
+}
+
+bool Rehearsal::allocate(const Act& act) {
+  Value& its = value(act.variable);
+  if (act.bytes == 0) {
+    its = {ValueKind::empty, act.category};
+    note_birth(act, 0);
+    return true;
+  }
+  const std::int64_t size = allocator_.rounded(act.bytes);
+  const PoolKind pool = CachingAllocator::Implementation::pool_for(size);
+  const std::int32_t found = piece_for(pool, static_cast<int>(act.stream), size);
+  if (found < 0) return false;
+  take(found, size);
+  its = {ValueKind::piece, act.category, found};
+  note_birth(act, piece(found).size);
+  return true;
+}
+
+bool Rehearsal::free(std::int32_t variable) {
+  const Value its = std::exchange(value(variable), {ValueKind::nothing});
+  if (its.kind == ValueKind::before) return release(variable, its.of);
+  if (its.kind != ValueKind::piece) return true;
+  lose(its.category, piece(its.of).size);
+  give_back(its.of);
+  return true;
+}
+
+// A block of before the script.
+bool Rehearsal::release(std::int32_t variable, std::int32_t source) {
+  Question question;
+  question.kind = QuestionKind::freed;
+  question.variable = source;
+  const Reply answer = ask(question);
+  value(variable) = {ValueKind::nothing};
+  if (answer.first == Reply::kForeign) return false;
+  if (answer.first == Reply::kNoBlock) return true;
+  Piece freed;
+  freed.size = answer.first;
+  freed.at = {anchors_++, 0};
+  freed.pool = static_cast<PoolKind>(answer.second & 0xff);
+  freed.stream = static_cast<int>((answer.second >> 8) & 0xff);
+  freed.used = true;
+  freed.area = static_cast<std::int32_t>(areas_.size());
+  areas_.push_back({{freed.at.anchor}, false});
+  area_of_.push_back(freed.area);
+  lose(static_cast<facts::VramCategory>(answer.second >> 16), freed.size);
+  const std::int32_t index = new_piece(freed);
+  const std::int32_t before = beside(answer.before, true, freed);
+  const std::int32_t behind = beside(answer.behind, false, freed);
+  if (before >= 0) join(before, index);
+  if (behind >= 0) join(index, behind);
+  give_back(index);
+  return true;
+}
+
+// The piece at that end of the freed block.
+std::int32_t Rehearsal::beside(std::int64_t answer, bool before, const Piece& freed) {
+  if (answer == Reply::kSolid) return -1;
+  if (answer > 0) {
+    Piece block;
+    block.size = answer;
+    block.at = {anchors_++, 0};
+    block.pool = freed.pool;
+    block.stream = freed.stream;
+    block.area = static_cast<std::int32_t>(areas_.size());
+    areas_.push_back({{block.at.anchor}, true});
+    area_of_.push_back(block.area);
+    const std::int32_t index = new_piece(block);
+    free_.push_back(index);
+    return index;
+  }
+  const std::int32_t area = area_of_[static_cast<std::size_t>(-1 - answer)];
+  for (std::size_t i = 0; i < pieces_.size(); ++i) {
+    const Piece& each = pieces_[i];
+    if (!each.gone && each.area == area && (before ? each.next : each.previous) < 0) {
+      return static_cast<std::int32_t>(i);
+    }
+  }
+  assert(false);
+  return -1;
+}
+
+// --- Pieces
+std::int32_t Rehearsal::new_piece(const Piece& piece) {
+  pieces_.push_back(piece);
+  return static_cast<std::int32_t>(pieces_.size()) - 1;
+}
+
+// Two areas become one; what lies side by side is not merged yet.
+void Rehearsal::join(std::int32_t lower, std::int32_t upper) {
+  piece(lower).next = upper;
+  piece(upper).previous = lower;
+  const std::int32_t into = piece(lower).area;
+  const std::int32_t from = piece(upper).area;
+  Area& area = areas_[static_cast<std::size_t>(into)];
+  Area& other = areas_[static_cast<std::size_t>(from)];
+  area.anchors.insert(area.anchors.end(), other.anchors.begin(), other.anchors.end());
+  area.whole = false;
+  for (const std::int32_t anchor : other.anchors) area_of_[static_cast<std::size_t>(anchor)] = into;
+  other.anchors.clear();
+  for (Piece& each : pieces_) {
+    if (each.area == from) each.area = into;
+  }
+}
+
+// The best fit among the free pieces; of equal ones the lowest.
+std::int32_t Rehearsal::best_piece(PoolKind pool, int stream, std::int64_t size) {
+  std::int32_t best = -1;
+  for (const std::int32_t index : free_) {
+    const Piece& each = piece(index);
+    if (each.pool != pool || each.stream != stream || each.size < size) continue;
+    if (best < 0 || each.size < piece(best).size) {
+      best = index;
+    } else if (each.size == piece(best).size) {
+      bool lower = witness_.address_of(each.at) < witness_.address_of(piece(best).at);
+      if (each.area != piece(best).area) {  // else it is so on every course
+        Question question;
+        question.kind = QuestionKind::lower;
+        question.piece = each.at;
+        question.other = piece(best).at;
+        lower = ask(question).first != 0;
+      }
+      if (lower) best = index;
+    }
+  }
+  return best;
+}
+
+std::int32_t Rehearsal::piece_for(PoolKind pool, int stream, std::int64_t size) {
+  const std::int32_t best = best_piece(pool, stream, size);
+  if (best >= 0 && known_empty(pool, stream, size, piece(best).size)) return best;
+  Question question;
+  question.kind = QuestionKind::fits;
+  question.pool = pool;
+  question.stream = stream;
+  question.size = size;
+  if (best >= 0) {
+    question.piece_size = piece(best).size;
+    question.piece = piece(best).at;
+  }
+  const Reply answer = ask(question);
+  if (answer.first == Reply::kNothing) return -1;
+  if (answer.first != Reply::kBlock) {
+    const bool equal = answer.first == Reply::kPieceOfEqual;
+    learn_empty(pool, stream, size, piece(best).size - (equal ? 1 : 0));
+    return best;
+  }
+  learn_empty(pool, stream, size, answer.second - 1);
+  Piece block;
+  block.size = answer.second;
+  block.at = {anchors_++, 0};
+  block.pool = pool;
+  block.stream = stream;
+  block.area = static_cast<std::int32_t>(areas_.size());
+  areas_.push_back({{block.at.anchor}, true});
+  area_of_.push_back(block.area);
+  const std::int32_t index = new_piece(block);
+  free_.push_back(index);
+  return index;
+}
+
+// The low end of a free piece is used; what it has more may stay free.
+void Rehearsal::take(std::int32_t index, std::int64_t size) {
+  std::erase(free_, index);
+  piece(index).used = true;
+  if (!allocator_.leaves_rest(piece(index).pool, piece(index).size, size)) return;
+  Piece rest = piece(index);
+  rest.used = false;
+  rest.size -= size;
+  rest.at.offset += size;
+  rest.previous = index;
+  const std::int32_t upper = new_piece(rest);
+  if (rest.next >= 0) piece(rest.next).previous = upper;
+  piece(index).next = upper;
+  piece(index).size = size;
+  free_.push_back(upper);
+}
+
+void Rehearsal::give_back(std::int32_t index) {
+  piece(index).used = false;
+  free_.push_back(index);
+  const std::int32_t behind = piece(index).next;
+  if (behind >= 0 && !piece(behind).used) merge(index, behind);
+  const std::int32_t before = piece(index).previous;
+  if (before >= 0 && !piece(before).used) merge(before, index);
+}
+
+void Rehearsal::merge(std::int32_t lower, std::int32_t upper) {
+  piece(lower).size += piece(upper).size;
+  piece(lower).next = piece(upper).next;
+  if (piece(upper).next >= 0) piece(piece(upper).next).previous = lower;
+  piece(upper).gone = true;
+  std::erase(free_, upper);
+}
+
+// --- Sizes that no untouched free block has; blocks are touched, but none becomes free.
+bool Rehearsal::known_empty(PoolKind pool, int stream, std::int64_t from, std::int64_t to) const {
+  std::int64_t reached = from;
+  for (bool further = true; further && reached <= to;) {
+    further = false;
+    for (const Range& range : empty_) {
+      if (range.pool != pool || range.stream != stream) continue;
+      if (range.from > reached || range.to < reached) continue;
+      reached = range.to + 1;
+      further = true;
+    }
+  }
+  return reached > to;
+}
+
+void Rehearsal::learn_empty(PoolKind pool, int stream, std::int64_t from, std::int64_t to) {
+  if (from <= to) empty_.push_back({pool, stream, from, to});
+}
+
+// --- What comes of it
+void Rehearsal::note_birth(const Act& act, std::int64_t size) {
+  allocated_ += size;
+  result_.by_category[act.category] += Bytes(size);
+  ++result_.births;
+  if (result_.births > 1 && allocated_ < result_.allocated_at_peak) return;
+  result_.allocated_at_peak = allocated_;
+  result_.births_at_peak = result_.births;
+  result_.variable_at_peak = act.variable;
+  result_.at_peak = result_.by_category;
+}
+
+void Rehearsal::lose(facts::VramCategory category, std::int64_t size) {
+  allocated_ -= size;
+  result_.by_category[category] -= Bytes(size);
+}
+
+void Rehearsal::add_areas(Outcome& result, std::vector<std::int32_t>& part_of) {
+  for (std::size_t i = 0; i < pieces_.size(); ++i) {
+    const Piece& first = pieces_[i];
+    if (first.gone || first.previous >= 0) continue;
+    const Area& area = areas_[static_cast<std::size_t>(first.area)];
+    if (area.whole && first.next < 0 && !first.used) continue;  // as it was
+    Outcome::Area made;
+    made.first_anchor = static_cast<std::uint32_t>(result.anchors.size());
+    made.anchors = static_cast<std::uint32_t>(area.anchors.size());
+    made.first_part = static_cast<std::uint32_t>(result.parts.size());
+    result.anchors.insert(result.anchors.end(), area.anchors.begin(), area.anchors.end());
+    for (auto at = static_cast<std::int32_t>(i); at >= 0; at = piece(at).next) {
+      part_of[static_cast<std::size_t>(at)] = static_cast<std::int32_t>(result.parts.size());
+      result.parts.push_back({piece(at).size, piece(at).used});
+    }
+    made.parts = static_cast<std::uint32_t>(result.parts.size()) - made.first_part;
+    result.areas.push_back(made);
+  }
+}
+
+Outcome Rehearsal::outcome() {
+  using Becomes = Outcome::Becomes;
+  std::vector<std::int32_t> part_of(pieces_.size(), -1);
+  add_areas(result_, part_of);
+  for (std::size_t i = 0; i < values_.size(); ++i) {
+    const Value& its = values_[i];
+    Outcome::Change change;
+    change.variable = static_cast<std::int32_t>(i);
+    change.category = its.category;
+    change.from = its.of;
+    switch (its.kind) {
+      case ValueKind::before:
+        if (its.of == change.variable) continue;
+        change.becomes = Becomes::another;
+        break;
+      case ValueKind::nothing: change.becomes = Becomes::nothing; break;
+      case ValueKind::empty: change.becomes = Becomes::empty; break;
+      case ValueKind::piece:
+        change.becomes = Becomes::part;
+        change.from = part_of[static_cast<std::size_t>(its.of)];
+    }
+    result_.changes.push_back(change);
+  }
+  return std::move(result_);
+}
+
+}  // namespace steelyard::vram
