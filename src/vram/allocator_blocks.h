@@ -123,6 +123,7 @@ class BlockStore {
     (*this)[index] = block;
     return index;
   }
+  [[nodiscard]] std::size_t size() const { return blocks_.size(); }
   void remove(Index index) { vacant_.push_back(index); }
   Block& operator[](Index index) { return blocks_[static_cast<std::size_t>(index)]; }
   const Block& operator[](Index index) const { return blocks_[static_cast<std::size_t>(index)]; }

@@ -60,6 +60,7 @@ class CachingAllocator::Implementation {
   [[nodiscard]] bool has_plain_blocks() const {
     return !settings_.expandable_segments && !settings_.max_split_size;
   }
+  [[nodiscard]] std::size_t block_count() const { return blocks_.size(); }
   [[nodiscard]] const Block& block(Index index) const { return blocks_[index]; }
   [[nodiscard]] const FreeSet& free_blocks(PoolKind kind) const {
     return kind == PoolKind::small ? small_.free : large_.free;

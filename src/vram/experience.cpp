@@ -14,11 +14,6 @@ Tree& Experience::tree_of(const Script& script) {
   return *alike.back();
 }
 
-std::int32_t Witness::anchor_of(Index block) const {
-  const auto found = std::find(anchors_.begin(), anchors_.end(), block);
-  return found == anchors_.end() ? -1 : static_cast<std::int32_t>(found - anchors_.begin());
-}
-
 Reply Witness::answer(const Question& question) {
   switch (question.kind) {
     case QuestionKind::fits: return fits(question);
@@ -36,7 +31,7 @@ Reply Witness::answer(const Question& question) {
 Reply Witness::fits(const Question& question) {
   const blocks::FreeSet& free = allocator_.free_blocks(question.pool);
   auto best = free.lower_bound({question.stream, question.size, 0, kNone});
-  while (best != free.end() && anchor_of(best->block) >= 0) ++best;
+  while (best != free.end() && anchors_.of(best->block) >= 0) ++best;
   const bool block = best != free.end() && best->stream() == question.stream;
   if (question.piece_size > 0) {
     if (!block || best->size() > question.piece_size) return {Reply::kPiece};
@@ -44,7 +39,7 @@ Reply Witness::fits(const Question& question) {
     if (equal && address_of(question.piece) < best->address) return {Reply::kPieceOfEqual};
   }
   if (!block) return {Reply::kNothing};
-  anchors_.push_back(best->block);
+  anchors_.add(best->block);
   return {Reply::kBlock, best->size()};
 }
 
@@ -54,7 +49,7 @@ Reply Witness::freed(const Live& live) {
   const auto index = static_cast<Index>(live.block - 1);
   const Block& block = allocator_.block(index);
   if (live.bytes.value() != block.size) return {Reply::kForeign};
-  anchors_.push_back(index);
+  anchors_.add(index);
   const std::int64_t kind = static_cast<std::int64_t>(block.pool) +
                             (std::int64_t{block.stream} << 8) +
                             (static_cast<std::int64_t>(live.category) << 16);
@@ -64,9 +59,9 @@ Reply Witness::freed(const Live& live) {
 
 std::int64_t Witness::neighbour(Index block) {
   if (block == kNone) return Reply::kSolid;
-  if (const std::int32_t anchor = anchor_of(block); anchor >= 0) return -1 - anchor;
+  if (const std::int32_t anchor = anchors_.of(block); anchor >= 0) return -1 - anchor;
   if (allocator_.block(block).used) return Reply::kSolid;
-  anchors_.push_back(block);
+  anchors_.add(block);
   return allocator_.block(block).size;
 }
 
@@ -85,14 +80,14 @@ Recalled recall(const Tree& tree, Witness& witness) {
   return {nullptr, true};
 }
 
-void apply(const Outcome& outcome, const std::vector<Index>& anchors, const Players& players,
+void apply(const Outcome& outcome, const Anchors& anchors, const Players& players,
            CachingAllocator::Implementation& allocator) {
   std::vector<Index> made(outcome.parts.size(), kNone);
   std::vector<Index> old;
   for (const Outcome::Area& area : outcome.areas) {
     old.clear();
     for (std::uint32_t i = 0; i < area.anchors; ++i) {
-      old.push_back(anchors[static_cast<std::size_t>(outcome.anchors[area.first_anchor + i])]);
+      old.push_back(anchors.block(outcome.anchors[area.first_anchor + i]));
     }
     allocator.rewrite(old, outcome.parts.data() + area.first_part, area.parts,
                       made.data() + area.first_part);

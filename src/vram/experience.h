@@ -138,29 +138,58 @@ class Players {
   const step::Instance& instance_;
 };
 
+// The blocks that a course has touched, by anchor and the other way round.
+class Anchors {
+ public:
+  void clear(std::size_t blocks) {
+    blocks_.clear();
+    if (marks_.size() < blocks) marks_.resize(blocks);
+    ++course_;
+  }
+  void add(Index block) {
+    marks_[static_cast<std::size_t>(block)] = {course_, static_cast<std::int32_t>(blocks_.size())};
+    blocks_.push_back(block);
+  }
+  [[nodiscard]] Index block(std::int32_t anchor) const {
+    return blocks_[static_cast<std::size_t>(anchor)];
+  }
+  [[nodiscard]] std::int32_t of(Index block) const {  // -1: not touched
+    const Mark& mark = marks_[static_cast<std::size_t>(block)];
+    return mark.course == course_ ? mark.anchor : -1;
+  }
+
+ private:
+  struct Mark {
+    std::uint32_t course = 0;
+    std::int32_t anchor = -1;
+  };
+  std::vector<Index> blocks_;
+  std::vector<Mark> marks_;  // by block
+  std::uint32_t course_ = 0;
+};
+
 // Answers questions about an allocator that stays as it is meanwhile, and touches its blocks.
 class Witness {
  public:
   Witness(const CachingAllocator::Implementation& allocator, const Players& players,
-          std::vector<Index>& anchors)
+          Anchors& anchors)
       : allocator_(allocator), players_(players), anchors_(anchors) {
-    anchors_.clear();
+    anchors_.clear(allocator.block_count());
   }
 
   [[nodiscard]] Reply answer(const Question& question);
   [[nodiscard]] std::int64_t address_of(const Location& at) const {
-    return allocator_.address_of(anchors_[static_cast<std::size_t>(at.anchor)]) + at.offset;
+    return allocator_.address_of(anchors_.block(at.anchor)) + at.offset;
   }
 
  private:
-  [[nodiscard]] std::int32_t anchor_of(Index block) const;
   [[nodiscard]] Reply fits(const Question& question);
   [[nodiscard]] Reply freed(const Live& live);
   [[nodiscard]] std::int64_t neighbour(Index block);
 
   const CachingAllocator::Implementation& allocator_;
   const Players& players_;
-  std::vector<Index>& anchors_;
+  Anchors& anchors_;
 };
 
 // The outcome of the course that the tree knows, and its anchors; null where that is to be played:
@@ -172,7 +201,7 @@ struct Recalled {
 [[nodiscard]] Recalled recall(const Tree& tree, Witness& witness);
 
 // Brings the outcome about.
-void apply(const Outcome& outcome, const std::vector<Index>& anchors, const Players& players,
+void apply(const Outcome& outcome, const Anchors& anchors, const Players& players,
            CachingAllocator::Implementation& allocator);
 
 }  // namespace steelyard::vram

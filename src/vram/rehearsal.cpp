@@ -193,30 +193,44 @@ void Rehearsal::join(std::int32_t lower, std::int32_t upper) {
 
 // The best fit among the free pieces; of equal ones the lowest.
 std::int32_t Rehearsal::best_piece(PoolKind pool, int stream, std::int64_t size) {
-  std::int32_t best = -1;
+  std::int64_t best_size = 0;
   for (const std::int32_t index : free_) {
     const Piece& each = piece(index);
     if (each.pool != pool || each.stream != stream || each.size < size) continue;
-    if (best < 0 || each.size < piece(best).size) {
-      best = index;
-    } else if (each.size == piece(best).size) {
-      bool lower = witness_.address_of(each.at) < witness_.address_of(piece(best).at);
-      if (each.area != piece(best).area) {  // else it is so on every course
-        Question question;
-        question.kind = QuestionKind::lower;
-        question.piece = each.at;
-        question.other = piece(best).at;
-        lower = ask(question).first != 0;
-      }
-      if (lower) best = index;
-    }
+    if (best_size == 0 || each.size < best_size) best_size = each.size;
+  }
+  if (best_size == 0) return -1;
+  std::int32_t best = -1;
+  for (const std::int32_t index : free_) {
+    const Piece& each = piece(index);
+    if (each.pool != pool || each.stream != stream || each.size != best_size) continue;
+    if (best < 0 || lies_lower(each, piece(best))) best = index;
   }
   return best;
 }
 
+// Inside of an area it is so on every course.
+bool Rehearsal::lies_lower(const Piece& one, const Piece& other) {
+  if (one.area == other.area) return witness_.address_of(one.at) < witness_.address_of(other.at);
+  for (const auto& [lower, upper] : ascending_) {
+    const std::int32_t below = area_of_[static_cast<std::size_t>(lower)];
+    const std::int32_t above = area_of_[static_cast<std::size_t>(upper)];
+    if (below == one.area && above == other.area) return true;
+    if (below == other.area && above == one.area) return false;
+  }
+  Question question;
+  question.kind = QuestionKind::lower;
+  question.piece = one.at;
+  question.other = other.at;
+  const bool lower = ask(question).first != 0;
+  ascending_.emplace_back(one.at.anchor, other.at.anchor);
+  if (!lower) std::swap(ascending_.back().first, ascending_.back().second);
+  return lower;
+}
+
 std::int32_t Rehearsal::piece_for(PoolKind pool, int stream, std::int64_t size) {
   const std::int32_t best = best_piece(pool, stream, size);
-  if (best >= 0 && known_empty(pool, stream, size, piece(best).size)) return best;
+  if (best >= 0 && known_best(piece(best), size)) return best;
   Question question;
   question.kind = QuestionKind::fits;
   question.pool = pool;
@@ -231,6 +245,7 @@ std::int32_t Rehearsal::piece_for(PoolKind pool, int stream, std::int64_t size) 
   if (answer.first != Reply::kBlock) {
     const bool equal = answer.first == Reply::kPieceOfEqual;
     learn_empty(pool, stream, size, piece(best).size - (equal ? 1 : 0));
+    if (equal) learn_lowest(piece(best));
     return best;
   }
   learn_empty(pool, stream, size, answer.second - 1);
@@ -242,6 +257,12 @@ std::int32_t Rehearsal::piece_for(PoolKind pool, int stream, std::int64_t size) 
   block.area = static_cast<std::int32_t>(areas_.size());
   areas_.push_back({{block.at.anchor}, true});
   area_of_.push_back(block.area);
+  for (const Range& range : empty_) {  // all that have this size lie above one that had it
+    const bool alike = range.pool == pool && range.stream == stream && range.from == block.size;
+    if (!alike || range.below.anchor < 0) continue;
+    ascending_.emplace_back(range.below.anchor, block.at.anchor);
+  }
+  learn_lowest(block);  // PyTorch takes the lowest of equal ones
   const std::int32_t index = new_piece(block);
   free_.push_back(index);
   return index;
@@ -282,22 +303,27 @@ void Rehearsal::merge(std::int32_t lower, std::int32_t upper) {
 }
 
 // --- Sizes that no untouched free block has; blocks are touched, but none becomes free.
-bool Rehearsal::known_empty(PoolKind pool, int stream, std::int64_t from, std::int64_t to) const {
-  std::int64_t reached = from;
-  for (bool further = true; further && reached <= to;) {
+bool Rehearsal::known_best(const Piece& piece, std::int64_t wanted) const {
+  std::int64_t reached = wanted;
+  for (bool further = true; further && reached <= piece.size;) {
     further = false;
     for (const Range& range : empty_) {
-      if (range.pool != pool || range.stream != stream) continue;
+      if (range.pool != piece.pool || range.stream != piece.stream) continue;
       if (range.from > reached || range.to < reached) continue;
+      if (range.below.anchor >= 0 && (reached != piece.size || range.below != piece.at)) continue;
       reached = range.to + 1;
       further = true;
     }
   }
-  return reached > to;
+  return reached > piece.size;
 }
 
 void Rehearsal::learn_empty(PoolKind pool, int stream, std::int64_t from, std::int64_t to) {
-  if (from <= to) empty_.push_back({pool, stream, from, to});
+  if (from <= to) empty_.push_back({pool, stream, from, to, {}});
+}
+
+void Rehearsal::learn_lowest(const Piece& piece) {
+  empty_.push_back({piece.pool, piece.stream, piece.size, piece.size, piece.at});
 }
 
 // --- What comes of it

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "vram/experience.h"
@@ -39,6 +40,7 @@ class Rehearsal {
     PoolKind pool = PoolKind::large;
     int stream = 0;
     std::int64_t from = 0, to = 0;
+    Location below{};  // if any: none with a lower address than that has; then `from` is `to`
   };
 
   [[nodiscard]] bool play(const Act& act);  // false: this course cannot be rehearsed
@@ -48,6 +50,7 @@ class Rehearsal {
   [[nodiscard]] bool is_alive(std::int32_t variable);
   [[nodiscard]] bool release(std::int32_t variable, std::int32_t source);
   [[nodiscard]] std::int32_t best_piece(PoolKind pool, int stream, std::int64_t size);
+  [[nodiscard]] bool lies_lower(const Piece& one, const Piece& other);
   [[nodiscard]] std::int32_t piece_for(PoolKind pool, int stream, std::int64_t size);
   [[nodiscard]] std::int32_t new_piece(const Piece& piece);
   void take(std::int32_t index, std::int64_t size);
@@ -57,9 +60,9 @@ class Rehearsal {
   [[nodiscard]] std::int32_t beside(std::int64_t answer, bool before, const Piece& freed);
   void note_birth(const Act& act, std::int64_t size);
   void lose(facts::VramCategory category, std::int64_t size);
-  [[nodiscard]] bool known_empty(PoolKind pool, int stream, std::int64_t from,
-                                 std::int64_t to) const;
+  [[nodiscard]] bool known_best(const Piece& piece, std::int64_t wanted) const;
   void learn_empty(PoolKind pool, int stream, std::int64_t from, std::int64_t to);
+  void learn_lowest(const Piece& piece);
   [[nodiscard]] Reply ask(const Question& question);
   void end(QuestionKind how);
   [[nodiscard]] Outcome outcome();
@@ -81,6 +84,7 @@ class Rehearsal {
   std::int32_t anchors_ = 0;
   std::vector<std::int32_t> area_of_;  // by anchor
   std::vector<Range> empty_;
+  std::vector<std::pair<std::int32_t, std::int32_t>> ascending_;  // anchors whose order is known
   std::vector<Value> values_;
   std::int64_t allocated_ = 0;
   Outcome result_;

@@ -132,7 +132,7 @@ class Replay {
   Standing standing_;
   Experience& experience_;
   CachingAllocator::Implementation* blocks_ = nullptr;  // none: everything is played
-  std::vector<Index> anchors_;
+  Anchors anchors_;
   struct Known {                     // of a body
     std::vector<step::Event> events;  // that concern memory
     bool multiplies = false;
