@@ -30,7 +30,7 @@ Reply Witness::answer(const Question& question) {
 
 Reply Witness::fits(const Question& question) {
   const blocks::FreeSet& free = allocator_.free_blocks(question.pool);
-  auto best = free.lower_bound({question.stream, question.size, 0, kNone});
+  auto best = free.from(question.stream, question.size);
   while (best != free.end() && anchors_.of(best->block) >= 0) ++best;
   const bool block = best != free.end() && best->stream() == question.stream;
   if (question.piece_size > 0) {
@@ -80,21 +80,20 @@ Recalled recall(const Tree& tree, Witness& witness) {
   return {nullptr, true};
 }
 
-void apply(const Outcome& outcome, const Anchors& anchors, const Players& players,
-           CachingAllocator::Implementation& allocator) {
-  std::vector<Index> made(outcome.parts.size(), kNone);
-  std::vector<Index> old;
+void Stagehand::apply(const Outcome& outcome, const Anchors& anchors, const Players& players,
+                      CachingAllocator::Implementation& allocator) {
+  made_.resize(outcome.parts.size());
   for (const Outcome::Area& area : outcome.areas) {
-    old.clear();
+    old_.clear();
     for (std::uint32_t i = 0; i < area.anchors; ++i) {
-      old.push_back(anchors.block(outcome.anchors[area.first_anchor + i]));
+      old_.push_back(anchors.block(outcome.anchors[area.first_anchor + i]));
     }
-    allocator.rewrite(old, outcome.parts.data() + area.first_part, area.parts,
-                      made.data() + area.first_part);
+    allocator.rewrite(old_, outcome.parts.data() + area.first_part, area.parts,
+                      made_.data() + area.first_part);
   }
-  std::vector<Live> others;
+  others_.clear();
   for (const Outcome::Change& change : outcome.changes) {
-    if (change.becomes == Outcome::Becomes::another) others.push_back(players.of(change.from));
+    if (change.becomes == Outcome::Becomes::another) others_.push_back(players.of(change.from));
   }
   std::size_t next = 0;
   for (const Outcome::Change& change : outcome.changes) {
@@ -102,10 +101,10 @@ void apply(const Outcome& outcome, const Anchors& anchors, const Players& player
     switch (change.becomes) {
       case Outcome::Becomes::nothing: live = Live(); break;
       case Outcome::Becomes::empty: live = {true, change.category, 0, Bytes()}; break;
-      case Outcome::Becomes::another: live = others[next++]; break;
+      case Outcome::Becomes::another: live = others_[next++]; break;
       case Outcome::Becomes::part: {
         const auto part = static_cast<std::size_t>(change.from);
-        live = {true, change.category, BlockId{made[part]} + 1, Bytes(outcome.parts[part].size)};
+        live = {true, change.category, BlockId{made_[part]} + 1, Bytes(outcome.parts[part].size)};
       }
     }
   }

@@ -200,8 +200,15 @@ struct Recalled {
 };
 [[nodiscard]] Recalled recall(const Tree& tree, Witness& witness);
 
-// Brings the outcome about.
-void apply(const Outcome& outcome, const Anchors& anchors, const Players& players,
-           CachingAllocator::Implementation& allocator);
+// Brings outcomes about.
+class Stagehand {
+ public:
+  void apply(const Outcome& outcome, const Anchors& anchors, const Players& players,
+             CachingAllocator::Implementation& allocator);
+
+ private:
+  std::vector<Index> made_, old_;  // kept for their memory
+  std::vector<Live> others_;
+};
 
 }  // namespace steelyard::vram

@@ -48,15 +48,31 @@ void Rehearsal::end(QuestionKind how) {
 }
 
 // --- Acts
+Rehearsal::Value Rehearsal::take(std::int32_t variable) {
+  Value& its = value(variable);
+  Value taken = its;
+  its = {ValueKind::nothing};
+  its.left = taken.left || taken.kind == ValueKind::before;
+  taken.left = false;
+  return taken;
+}
+
+void Rehearsal::give(std::int32_t variable, const Value& given) {
+  Value& its = value(variable);
+  const bool left = its.left;
+  its = given;
+  its.left = left;
+}
+
 bool Rehearsal::play(const Act& act) {
   switch (act.kind) {
     case ActKind::allocate: return allocate(act);
     case ActKind::free: return free(act.variable);
     case ActKind::adopt:
-      value(act.variable) = std::exchange(value(Script::kCarried), {ValueKind::nothing});
+      give(act.variable, take(Script::kCarried));
       return true;
     case ActKind::carry:
-      value(Script::kCarried) = std::exchange(value(act.variable), {ValueKind::nothing});
+      give(Script::kCarried, take(act.variable));
       return true;
     case ActKind::ensure: return is_alive(act.variable) || allocate(act);
     case ActKind::keep_gradient: return keep(act);
@@ -77,20 +93,19 @@ bool Rehearsal::is_alive(std::int32_t variable) {
 
 bool Rehearsal::keep(const Act& act) {
   if (is_alive(act.kept)) return free(act.variable);
-  const Value fresh = std::exchange(value(act.variable), {ValueKind::nothing});
+  Value fresh = take(act.variable);
   if (fresh.kind != ValueKind::piece) return false;
   const Bytes bytes(piece(fresh.of).size);
   result_.by_category[fresh.category] -= bytes;
   result_.by_category[act.category] += bytes;
-  value(act.kept) = fresh;
-  value(act.kept).category = act.category;
+  fresh.category = act.category;
+  give(act.kept, fresh);
   return true;
 }
 
 bool Rehearsal::allocate(const Act& act) {
-  Value& its = value(act.variable);
   if (act.bytes == 0) {
-    its = {ValueKind::empty, act.category};
+    give(act.variable, {ValueKind::empty, act.category});
     note_birth(act, 0);
     return true;
   }
@@ -98,15 +113,15 @@ bool Rehearsal::allocate(const Act& act) {
   const PoolKind pool = CachingAllocator::Implementation::pool_for(size);
   const std::int32_t found = piece_for(pool, static_cast<int>(act.stream), size);
   if (found < 0) return false;
-  take(found, size);
-  its = {ValueKind::piece, act.category, found};
+  use(found, size);
+  give(act.variable, {ValueKind::piece, act.category, found});
   note_birth(act, piece(found).size);
   return true;
 }
 
 bool Rehearsal::free(std::int32_t variable) {
-  const Value its = std::exchange(value(variable), {ValueKind::nothing});
-  if (its.kind == ValueKind::before) return release(variable, its.of);
+  const Value its = take(variable);
+  if (its.kind == ValueKind::before) return release(its.of);
   if (its.kind != ValueKind::piece) return true;
   lose(its.category, piece(its.of).size);
   give_back(its.of);
@@ -114,12 +129,11 @@ bool Rehearsal::free(std::int32_t variable) {
 }
 
 // A block of before the script.
-bool Rehearsal::release(std::int32_t variable, std::int32_t source) {
+bool Rehearsal::release(std::int32_t source) {
   Question question;
   question.kind = QuestionKind::freed;
   question.variable = source;
   const Reply answer = ask(question);
-  value(variable) = {ValueKind::nothing};
   if (answer.first == Reply::kForeign) return false;
   if (answer.first == Reply::kNoBlock) return true;
   Piece freed;
@@ -269,7 +283,7 @@ std::int32_t Rehearsal::piece_for(PoolKind pool, int stream, std::int64_t size) 
 }
 
 // The low end of a free piece is used; what it has more may stay free.
-void Rehearsal::take(std::int32_t index, std::int64_t size) {
+void Rehearsal::use(std::int32_t index, std::int64_t size) {
   std::erase(free_, index);
   piece(index).used = true;
   if (!allocator_.leaves_rest(piece(index).pool, piece(index).size, size)) return;
@@ -378,7 +392,10 @@ Outcome Rehearsal::outcome() {
         if (its.of == change.variable) continue;
         change.becomes = Becomes::another;
         break;
-      case ValueKind::nothing: change.becomes = Becomes::nothing; break;
+      case ValueKind::nothing:
+        if (!its.left) continue;
+        change.becomes = Becomes::nothing;
+        break;
       case ValueKind::empty: change.becomes = Becomes::empty; break;
       case ValueKind::piece:
         change.becomes = Becomes::part;

@@ -35,6 +35,7 @@ class Rehearsal {
     facts::VramCategory category = facts::VramCategory::temporaries;
     std::int32_t of = 0;    // the piece; the variable whose value of before the script it has
     bool alive = false;     // of before: known to be
+    bool left = false;      // what it was before has gone elsewhere
   };
   struct Range {  // of sizes, that no untouched free block has
     PoolKind pool = PoolKind::large;
@@ -48,12 +49,12 @@ class Rehearsal {
   [[nodiscard]] bool free(std::int32_t variable);
   [[nodiscard]] bool keep(const Act& act);
   [[nodiscard]] bool is_alive(std::int32_t variable);
-  [[nodiscard]] bool release(std::int32_t variable, std::int32_t source);
+  [[nodiscard]] bool release(std::int32_t source);
   [[nodiscard]] std::int32_t best_piece(PoolKind pool, int stream, std::int64_t size);
   [[nodiscard]] bool lies_lower(const Piece& one, const Piece& other);
   [[nodiscard]] std::int32_t piece_for(PoolKind pool, int stream, std::int64_t size);
   [[nodiscard]] std::int32_t new_piece(const Piece& piece);
-  void take(std::int32_t index, std::int64_t size);
+  void use(std::int32_t index, std::int64_t size);
   void give_back(std::int32_t index);
   void merge(std::int32_t lower, std::int32_t upper);
   void join(std::int32_t lower, std::int32_t upper);
@@ -67,6 +68,8 @@ class Rehearsal {
   void end(QuestionKind how);
   [[nodiscard]] Outcome outcome();
   void add_areas(Outcome& result, std::vector<std::int32_t>& part_of);
+  [[nodiscard]] Value take(std::int32_t variable);
+  void give(std::int32_t variable, const Value& value);
   [[nodiscard]] Value& value(std::int32_t variable) {
     return values_[static_cast<std::size_t>(variable)];
   }

@@ -133,6 +133,7 @@ class Replay {
   Experience& experience_;
   CachingAllocator::Implementation* blocks_ = nullptr;  // none: everything is played
   Anchors anchors_;
+  Stagehand stagehand_;
   struct Known {                     // of a body
     std::vector<step::Event> events;  // that concern memory
     bool multiplies = false;
@@ -424,7 +425,7 @@ bool Replay::recalls(const step::Phase& phase, const step::Body& body,
   for (std::size_t i = 0; i < live_.bytes.size(); ++i) {
     live_.bytes[i] += outcome.by_category.bytes[i];
   }
-  apply(outcome, anchors_, players, *blocks_);
+  stagehand_.apply(outcome, anchors_, players, *blocks_);
   return true;
 }
 
