@@ -90,10 +90,14 @@ class Tree {
     Question question;
     std::vector<std::pair<Reply, std::int32_t>> next;
   };
-  static constexpr std::size_t kMostNodes = 1U << 15U;
 
   explicit Tree(const std::vector<Act>& of) : acts(of), nodes(1) {}
-  [[nodiscard]] bool full() const { return nodes.size() >= kMostNodes; }
+  // Scripts whose courses seldom repeat are played: to rehearse costs some times as much.
+  [[nodiscard]] bool worthwhile() const {
+    constexpr std::size_t kShort = 24;
+    constexpr std::int64_t kTrials = 32;
+    return acts.size() >= kShort && misses <= kTrials + hits;
+  }
   // Where the answer leads; -1: nobody has been there.
   [[nodiscard]] std::int32_t after(std::int32_t node, const Reply& answer) const {
     for (const auto& [given, next] : nodes[static_cast<std::size_t>(node)].next) {
@@ -105,6 +109,7 @@ class Tree {
   std::vector<Act> acts;
   std::vector<Node> nodes;  // the first one is the root
   std::vector<Outcome> outcomes;
+  std::int64_t hits = 0, misses = 0;
 };
 
 // The trees of scripts, for replays on devices that are set alike, one after the other.

@@ -397,7 +397,7 @@ bool Replay::recalls(const step::Phase& phase, const step::Body& body,
   if (blocks_ == nullptr) return false;
   const Known& its = known(body);
   const std::size_t which = instance.layer() == 0 ? 0 : 1;
-  if (its.trees[which] == nullptr) return false;
+  if (its.trees[which] == nullptr || !its.trees[which]->worthwhile()) return false;
   Tree& tree = *its.trees[which];
   if (its.multiplies && !workspaces_.empty()) {
     const std::size_t handle = phase.kind == step::PhaseKind::backward ? 1 : 0;
@@ -410,7 +410,8 @@ bool Replay::recalls(const step::Phase& phase, const step::Body& body,
     Witness witness(*blocks_, players, anchors_);
     recalled = recall(tree, witness);
   }
-  if (recalled.unknown && !tree.full()) {
+  ++(recalled.unknown ? tree.misses : tree.hits);
+  if (recalled.unknown) {
     {
       Witness witness(*blocks_, players, anchors_);
       Rehearsal(tree, witness, *blocks_).run();
