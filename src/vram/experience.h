@@ -94,9 +94,8 @@ class Tree {
   explicit Tree(const std::vector<Act>& of) : acts(of), nodes(1) {}
   // Scripts whose courses seldom repeat are played: to rehearse costs some times as much.
   [[nodiscard]] bool worthwhile() const {
-    constexpr std::size_t kShort = 24;
     constexpr std::int64_t kTrials = 32;
-    return acts.size() >= kShort && misses <= kTrials + hits;
+    return misses <= kTrials + hits;
   }
   // Where the answer leads; -1: nobody has been there.
   [[nodiscard]] std::int32_t after(std::int32_t node, const Reply& answer) const {

@@ -64,7 +64,8 @@ class Replay {
         tracks_(tracks_of(program_, homes_)),
         lives_(allocations_in(program_, homes_)),
         standing_(program_, homes_),
-        experience_(experience) {
+        experience_(experience),
+        script_writer_(program_, tracks_) {
     const bool own = request.habits.kind == facts::AllocatorKind::caching;  // PyTorch's alone
     workspaces_.resize(own ? static_cast<std::size_t>(device_.gemm_handles) : 0);
     if (!own || timeline_ || expand_all_) return;
@@ -134,12 +135,17 @@ class Replay {
   CachingAllocator::Implementation* blocks_ = nullptr;  // none: everything is played
   Anchors anchors_;
   Stagehand stagehand_;
-  struct Known {                     // of a body
+  struct Rehearsed {
+    Script script;
+    Tree* tree = nullptr;  // none: to be played
+  };
+  struct Known {                      // of a body
     std::vector<step::Event> events;  // that concern memory
     bool multiplies = false;
-    std::array<Script, 2> scripts;  // of the first layer, of the others
-    std::array<Tree*, 2> trees{};   // none: to be played
+    bool shares = false;           // its first layer differs
+    Rehearsed first, others;       // layers; where none differs: `others`
   };
+  ScriptWriter script_writer_;
   std::unordered_map<const step::Body*, Known> known_;
   Live carried_;
   std::map<step::Stream, std::deque<BlockId>> waiting_;
@@ -381,12 +387,17 @@ Replay::Known& Replay::known(const step::Body& body) {
     }
     its.events.push_back(event);
   }
-  if (blocks_ == nullptr) return its;
-  for (const std::size_t which : {0, 1}) {
-    its.scripts[which] = script_of(program_, tracks_, its.events, which == 0);
-    if (its.scripts[which].rehearsable) {
-      its.trees[which] = &experience_.tree_of(its.scripts[which]);
-    }
+  // A few events cost no more to play than to recall.
+  constexpr std::size_t kFewEvents = 24;
+  if (blocks_ == nullptr || its.events.size() < kFewEvents) return its;
+  its.shares = std::any_of(its.events.begin(), its.events.end(), [](const step::Event& event) {
+    return event.kind == EventKind::release_shared;
+  });
+  for (const bool first : {true, false}) {
+    if (first && !its.shares) continue;
+    Rehearsed& layers = first ? its.first : its.others;
+    layers.script = script_writer_.script_of(its.events, first);
+    if (layers.script.rehearsable) layers.tree = &experience_.tree_of(layers.script);
   }
   return its;
 }
@@ -396,14 +407,14 @@ bool Replay::recalls(const step::Phase& phase, const step::Body& body,
                      const step::Instance& instance) {
   if (blocks_ == nullptr) return false;
   const Known& its = known(body);
-  const std::size_t which = instance.layer() == 0 ? 0 : 1;
-  if (its.trees[which] == nullptr || !its.trees[which]->worthwhile()) return false;
-  Tree& tree = *its.trees[which];
+  const Rehearsed& layer = its.shares && instance.layer() == 0 ? its.first : its.others;
+  if (layer.tree == nullptr || !layer.tree->worthwhile()) return false;
+  Tree& tree = *layer.tree;
   if (its.multiplies && !workspaces_.empty()) {
     const std::size_t handle = phase.kind == step::PhaseKind::backward ? 1 : 0;
     if (!workspaces_[std::min(handle, workspaces_.size() - 1)]) return false;
   }
-  const Script& script = its.scripts[which];
+  const Script& script = layer.script;
   const Players players(lives_, carried_, tracks_, script.slots, instance);
   Recalled recalled;
   {

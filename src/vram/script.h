@@ -35,8 +35,26 @@ struct Script {
   [[nodiscard]] std::uint64_t fingerprint() const;
 };
 
-// Of the first layer, or of the others: these leave what all layers share.
-[[nodiscard]] Script script_of(const step::Program& program, const std::vector<Track>& tracks,
-                               const std::vector<step::Event>& events, bool first_layer);
+class ScriptWriter {
+ public:
+  ScriptWriter(const step::Program& program, const std::vector<Track>& tracks)
+      : program_(program), tracks_(tracks), variables_(tracks.size(), 0) {}
+
+  // Of the first layer, or of the others: these leave what all layers share.
+  [[nodiscard]] Script script_of(const std::vector<step::Event>& events, bool first_layer);
+
+ private:
+  void write(const step::Event& event);
+  void add(ActKind kind, std::int32_t slot);
+  [[nodiscard]] std::int32_t variable(std::int32_t slot);
+  [[nodiscard]] const Track& track(std::int32_t slot) const {
+    return tracks_[static_cast<std::size_t>(slot)];
+  }
+
+  const step::Program& program_;
+  const std::vector<Track>& tracks_;
+  std::vector<std::int32_t> variables_;  // by slot; 0: has none
+  Script script_;
+};
 
 }  // namespace steelyard::vram

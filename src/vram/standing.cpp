@@ -13,61 +13,54 @@ void add(Fingerprint& print, const Live& live, std::int64_t name, const Allocato
   print.add(allocator.address_of(live.block));
 }
 
-// Slots that may be alive when a body ends: the others are never seen between turns.
-std::vector<bool> outliving_bodies(const step::Program& program) {
-  using step::EventKind;
-  std::vector<bool> outlives(program.slots.size(), false);
-  std::vector<bool> alive = outlives;
+using step::EventKind;
+
+std::size_t slot_of(const step::Program& program, const step::Event& event) {
+  const bool gradient = event.kind == EventKind::keep_gradient;
+  return static_cast<std::size_t>(
+      gradient ? program.gradients[static_cast<std::size_t>(event.index)].kept : event.index);
+}
+
+bool names_slot(const step::Event& event) {
+  return event.kind != EventKind::work && event.kind != EventKind::communicate;
+}
+
+// Of the slots of passes that repeat, those that may be alive when a body ends: nothing else
+// changes from turn to turn.
+std::vector<bool> between_turns(const step::Program& program) {
+  std::vector<bool> between(program.slots.size(), false);
+  std::vector<bool> alive = between;
   const auto look_at = [&](const step::Body& body) {
-    const auto set = [&](std::int32_t slot, bool now) {
-      alive[static_cast<std::size_t>(slot)] = now;
-    };
     for (const step::Event& event : body.events) {
-      switch (event.kind) {
-        case EventKind::allocate:
-        case EventKind::ensure:
-        case EventKind::adopt: set(event.index, true); break;
-        case EventKind::free:
-        case EventKind::carry: set(event.index, false); break;
-        case EventKind::keep_gradient: {
-          const auto& gradient = program.gradients[static_cast<std::size_t>(event.index)];
-          set(gradient.fresh, false);
-          set(gradient.kept, true);
-          break;
-        }
-        case EventKind::release_shared:  // by one of the layers only
-        case EventKind::work:
-        case EventKind::communicate: break;
-      }
+      if (!names_slot(event)) continue;
+      const bool ends = event.kind == EventKind::free || event.kind == EventKind::carry;
+      alive[slot_of(program, event)] = !ends;  // release_shared: by one of the layers only
     }
     for (const step::Event& event : body.events) {
-      if (event.kind == EventKind::work || event.kind == EventKind::communicate) continue;
-      const bool gradient = event.kind == EventKind::keep_gradient;
-      const auto slot = static_cast<std::size_t>(
-          gradient ? program.gradients[static_cast<std::size_t>(event.index)].kept : event.index);
-      if (alive[slot]) outlives[slot] = true;
+      if (names_slot(event) && alive[slot_of(program, event)]) {
+        between[slot_of(program, event)] = true;
+      }
     }
   };
-  for (const auto* passes : {&program.setup, &program.first_optimizer, &program.step}) {
-    for (const step::Pass& pass : *passes) {
-      for (const step::Phase& phase : pass.phases) {
-        for (const step::Body& body : phase.bodies) look_at(body);
-      }
+  for (const step::Pass& pass : program.step) {
+    if (pass.repeat == 1) continue;
+    for (const step::Phase& phase : pass.phases) {
+      for (const step::Body& body : phase.bodies) look_at(body);
     }
   }
-  return outlives;
+  return between;
 }
 
 }  // namespace
 
 Standing::Standing(const step::Program& program, const std::vector<Home>& homes)
     : in_flight_(static_cast<std::size_t>(program.in_flight)), touched_(in_flight_, true) {
-  const std::vector<bool> outlives = outliving_bodies(program);
+  const std::vector<bool> between = between_turns(program);
   for (std::size_t slot = 0; slot < homes.size(); ++slot) {
     const Row row{homes[slot].first, static_cast<std::size_t>(homes[slot].layers),
                   static_cast<std::size_t>(homes[slot].chunk)};
     chunks_ = std::max(chunks_, row.chunk + 1);
-    if (!outlives[slot]) continue;
+    if (!between[slot]) continue;
     (program.slots[slot].outlives_micro_batch ? kept_ : passing_).push_back(row);
   }
   prints_.resize(in_flight_ * chunks_);
