@@ -60,7 +60,8 @@ Standing::Standing(const step::Program& program, const std::vector<Home>& homes)
     const Row row{homes[slot].first, static_cast<std::size_t>(homes[slot].layers),
                   static_cast<std::size_t>(homes[slot].chunk)};
     chunks_ = std::max(chunks_, row.chunk + 1);
-    if (!between[slot]) continue;
+    // What stays for the step grows from turn to turn, and with it what the device has given.
+    if (!between[slot] || program.slots[slot].stays_for_the_step()) continue;
     (program.slots[slot].outlives_micro_batch ? kept_ : passing_).push_back(row);
   }
   prints_.resize(in_flight_ * chunks_);
