@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -30,13 +31,13 @@ struct Location {
 };
 
 enum class QuestionKind : std::uint8_t {
-  unknown,   // not come to yet
-  fits,      // does an untouched free block fit better than the best piece?
-  lower,     // has `piece` a lower address than `other`?
-  freed,     // what does the block of `variable` merge with?
-  alive,     // is `variable`?
-  outcome,   // none: the course ends
-  unfit,     // none: the course is to be played
+  unknown,  // not come to yet
+  fits,     // does an untouched free block fit better than the best piece?
+  lower,    // has `piece` a lower address than `other`?
+  freed,    // what does the block of `variable` merge with?
+  alive,    // is `variable`?
+  outcome,  // none: the course ends
+  unfit,    // none: the course is to be played
 };
 
 struct Question {
@@ -118,6 +119,26 @@ class Experience {
 
  private:
   std::unordered_map<std::uint64_t, std::vector<std::unique_ptr<Tree>>> trees_;
+};
+
+// One for each replay that runs at the same time.
+class Experiences {
+ public:
+  [[nodiscard]] std::unique_ptr<Experience> borrow() {
+    const std::scoped_lock lock(mutex_);
+    if (idle_.empty()) return std::make_unique<Experience>();
+    std::unique_ptr<Experience> one = std::move(idle_.back());
+    idle_.pop_back();
+    return one;
+  }
+  void give_back(std::unique_ptr<Experience> one) {
+    const std::scoped_lock lock(mutex_);
+    idle_.push_back(std::move(one));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Experience>> idle_;
 };
 
 // Who plays a script's variables: the allocations of one layer and micro-batch.

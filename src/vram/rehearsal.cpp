@@ -68,12 +68,8 @@ bool Rehearsal::play(const Act& act) {
   switch (act.kind) {
     case ActKind::allocate: return allocate(act);
     case ActKind::free: return free(act.variable);
-    case ActKind::adopt:
-      give(act.variable, take(Script::kCarried));
-      return true;
-    case ActKind::carry:
-      give(Script::kCarried, take(act.variable));
-      return true;
+    case ActKind::adopt: give(act.variable, take(Script::kCarried)); return true;
+    case ActKind::carry: give(Script::kCarried, take(act.variable)); return true;
     case ActKind::ensure: return is_alive(act.variable) || allocate(act);
     case ActKind::keep_gradient: return keep(act);
   }

@@ -25,7 +25,7 @@ class Rehearsal {
     int stream = 0;
     bool used = false, gone = false;
   };
-  struct Area {  // pieces side by side; solid at both ends
+  struct Area {                         // pieces side by side; solid at both ends
     std::vector<std::int32_t> anchors;  // by address
     bool whole = false;                 // was one free block
   };
@@ -33,9 +33,9 @@ class Rehearsal {
   struct Value {  // of a variable
     ValueKind kind = ValueKind::before;
     facts::VramCategory category = facts::VramCategory::temporaries;
-    std::int32_t of = 0;    // the piece; the variable whose value of before the script it has
-    bool alive = false;     // of before: known to be
-    bool left = false;      // what it was before has gone elsewhere
+    std::int32_t of = 0;  // the piece; the variable whose value of before the script it has
+    bool alive = false;   // of before: known to be
+    bool left = false;    // what it was before has gone elsewhere
   };
   struct Range {  // of sizes, that no untouched free block has
     PoolKind pool = PoolKind::large;

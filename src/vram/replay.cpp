@@ -1,10 +1,8 @@
 // Plays a program's allocations through the caching allocator and keeps the fullest moment.
 #include <algorithm>
-#include <array>
 #include <deque>
 #include <map>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
@@ -14,14 +12,13 @@
 #include "base/fingerprint.h"
 #include "base/parallel.h"
 #include "step/expand.h"
-#include "vram/bfc_allocator.h"
-#include "vram/caching_allocator.h"
+#include "vram/allocators.h"
 #include "vram/experience.h"
 #include "vram/homes.h"
 #include "vram/live.h"
 #include "vram/peak_tensors.h"
 #include "vram/pool.h"
-#include "vram/rehearsal.h"
+#include "vram/prompter.h"
 #include "vram/standing.h"
 #include "vram/vram.h"
 
@@ -37,18 +34,9 @@ using step::EventKind;
 // same.
 constexpr int kSteps = 2;
 
-// What the framework takes at once; without `capacity` the pool is as large as the job needs.
-std::unique_ptr<Allocator> allocator_of(const Request& request) {
-  const facts::DeviceMemoryConstants& device = *request.device;
-  const Bytes outside = device.context + device.collectives(request.program->communicators);
-  if (request.habits.kind == facts::AllocatorKind::bfc) {
-    BfcSettings pool;
-    if (request.capacity) pool.limit = pool_on(*request.capacity, request.habits, device);
-    return std::make_unique<BfcAllocator>(pool);
-  }
-  AllocatorSettings settings;
-  if (request.capacity) settings.device_bytes = std::max(Bytes(), *request.capacity - outside);
-  return std::make_unique<CachingAllocator>(settings);
+VramBytes sum_of(VramBytes one, const VramBytes& other) {
+  for (std::size_t i = 0; i < one.bytes.size(); ++i) one.bytes[i] += other.bytes[i];
+  return one;
 }
 
 class Replay {
@@ -64,18 +52,14 @@ class Replay {
         tracks_(tracks_of(program_, homes_)),
         lives_(allocations_in(program_, homes_)),
         standing_(program_, homes_),
-        experience_(experience),
-        script_writer_(program_, tracks_) {
+        prompter_(program_, tracks_, experience, blocks_of(request, *allocator_)) {
     const bool own = request.habits.kind == facts::AllocatorKind::caching;  // PyTorch's alone
     workspaces_.resize(own ? static_cast<std::size_t>(device_.gemm_handles) : 0);
-    if (!own || timeline_ || expand_all_) return;
-    auto* caching = static_cast<CachingAllocator*>(allocator_.get());
-    if (caching->implementation().has_plain_blocks()) blocks_ = &caching->implementation();
   }
 
   // Also follows every tensor, and remembers those alive when so many have been allocated.
   void watch(PeakTensors& tensors, std::int64_t births) {
-    blocks_ = nullptr;
+    prompter_.forget();
     tensors_ = &tensors;
     remembered_at_ = births;
   }
@@ -97,7 +81,14 @@ class Replay {
   void note_peak(std::int32_t name);
   void retire(BlockId block, step::Stream stream);
   void hold(Bytes bytes);
-  void hold_workspace(std::size_t handle);
+  void hold_workspace(const step::Phase& phase);
+  [[nodiscard]] std::size_t handle_of(const step::Phase& phase) const {
+    const std::size_t thread = phase.kind == step::PhaseKind::backward ? 1 : 0;
+    return std::min(thread, workspaces_.size() - 1);
+  }
+  [[nodiscard]] bool makes_workspace(const step::Phase& phase) const {
+    return !workspaces_.empty() && !workspaces_[handle_of(phase)];
+  }
   void finish_streams();
   void remember();
   [[nodiscard]] const Track& track(std::int32_t slot) const {
@@ -107,9 +98,7 @@ class Replay {
     return track(slot).first + static_cast<std::size_t>(instance.of(track(slot).naming));
   }
   void follow(const step::Event& event, std::size_t at);
-  struct Known;
-  [[nodiscard]] Known& known(const step::Body& body);
-  [[nodiscard]] bool recalls(const step::Phase& phase, const step::Body& body,
+  [[nodiscard]] bool recalls(const step::Phase& phase, const Prompter::Known& body,
                              const step::Instance& instance);
   void note_outcome(const Outcome& outcome, std::int32_t name);
   [[nodiscard]] bool stopped() const {
@@ -131,22 +120,7 @@ class Replay {
   const std::vector<Track> tracks_;  // by slot
   std::vector<Live> lives_;
   Standing standing_;
-  Experience& experience_;
-  CachingAllocator::Implementation* blocks_ = nullptr;  // none: everything is played
-  Anchors anchors_;
-  Stagehand stagehand_;
-  struct Rehearsed {
-    Script script;
-    Tree* tree = nullptr;  // none: to be played
-  };
-  struct Known {                      // of a body
-    std::vector<step::Event> events;  // that concern memory
-    bool multiplies = false;
-    bool shares = false;           // its first layer differs
-    Rehearsed first, others;       // layers; where none differs: `others`
-  };
-  ScriptWriter script_writer_;
-  std::unordered_map<const step::Body*, Known> known_;
+  Prompter prompter_;
   Live carried_;
   std::map<step::Stream, std::deque<BlockId>> waiting_;
   VramBytes live_;
@@ -305,11 +279,9 @@ void Replay::hold(Bytes bytes) {
 
 // cuBLAS's workspace is made at the first product of its thread, among what lies in the allocator
 // then, and kept for ever: forward and optimizer run in one thread, backward in autograd's.
-void Replay::hold_workspace(std::size_t handle) {
-  if (workspaces_.empty()) return;
-  handle = std::min(handle, workspaces_.size() - 1);
-  if (workspaces_[handle]) return;
-  workspaces_[handle] = true;
+void Replay::hold_workspace(const step::Phase& phase) {
+  if (!makes_workspace(phase)) return;
+  workspaces_[handle_of(phase)] = true;
   hold(device_.gemm_workspace);
 }
 
@@ -344,8 +316,9 @@ void Replay::play(const step::Phase& phase, const step::Body& body,
   moment_peak_ = allocator_->allocated();
   moment_name_ = -1;
   if (timeline_) moment_ = on_the_device(live_);
-  if (recalls(phase, body, instance)) return;
-  for (const step::Event& event : tensors_ != nullptr ? body.events : known(body).events) {
+  const Prompter::Known& known = prompter_.known(body);
+  if (recalls(phase, known, instance)) return;
+  for (const step::Event& event : tensors_ != nullptr ? body.events : known.events) {
     if (event.kind == EventKind::communicate) continue;
     if (event.kind == EventKind::keep_gradient) {
       keep_gradient(program_.gradients[static_cast<std::size_t>(event.index)], instance);
@@ -356,7 +329,7 @@ void Replay::play(const step::Phase& phase, const step::Body& body,
       const step::Work& work = program_.work[static_cast<std::size_t>(event.index)];
       now_.name = work.name;
       if (work.kind != step::WorkKind::gemm) continue;
-      hold_workspace(phase.kind == step::PhaseKind::backward ? 1 : 0);
+      hold_workspace(phase);
       continue;
     }
     play(event, instance);
@@ -373,71 +346,18 @@ void Replay::play(const std::vector<step::Pass>& passes, step::Progress& progres
   for (const step::Pass& pass : passes) play(pass, progress);
 }
 
-// The events that concern memory, and of the work between them the first matrix product.
-Replay::Known& Replay::known(const step::Body& body) {
-  const auto [entry, fresh] = known_.try_emplace(&body);
-  Known& its = entry->second;
-  if (!fresh) return its;
-  for (const step::Event& event : body.events) {
-    if (event.kind == EventKind::communicate) continue;
-    if (event.kind == EventKind::work) {
-      const step::Work& work = program_.work[static_cast<std::size_t>(event.index)];
-      if (its.multiplies || work.kind != step::WorkKind::gemm) continue;
-      its.multiplies = true;
-    }
-    its.events.push_back(event);
-  }
-  // A few events cost no more to play than to recall.
-  constexpr std::size_t kFewEvents = 24;
-  if (blocks_ == nullptr || its.events.size() < kFewEvents) return its;
-  its.shares = std::any_of(its.events.begin(), its.events.end(), [](const step::Event& event) {
-    return event.kind == EventKind::release_shared;
-  });
-  for (const bool first : {true, false}) {
-    if (first && !its.shares) continue;
-    Rehearsed& layers = first ? its.first : its.others;
-    layers.script = script_writer_.script_of(its.events, first);
-    if (layers.script.rehearsable) layers.tree = &experience_.tree_of(layers.script);
-  }
-  return its;
-}
-
 // True where the layer need not be played: it goes as one that was.
-bool Replay::recalls(const step::Phase& phase, const step::Body& body,
+bool Replay::recalls(const step::Phase& phase, const Prompter::Known& body,
                      const step::Instance& instance) {
-  if (blocks_ == nullptr) return false;
-  const Known& its = known(body);
-  const Rehearsed& layer = its.shares && instance.layer() == 0 ? its.first : its.others;
-  if (layer.tree == nullptr || !layer.tree->worthwhile()) return false;
-  Tree& tree = *layer.tree;
-  if (its.multiplies && !workspaces_.empty()) {
-    const std::size_t handle = phase.kind == step::PhaseKind::backward ? 1 : 0;
-    if (!workspaces_[std::min(handle, workspaces_.size() - 1)]) return false;
-  }
-  const Script& script = layer.script;
-  const Players players(lives_, carried_, tracks_, script.slots, instance);
-  Recalled recalled;
-  {
-    Witness witness(*blocks_, players, anchors_);
-    recalled = recall(tree, witness);
-  }
-  ++(recalled.unknown ? tree.misses : tree.hits);
-  if (recalled.unknown) {
-    {
-      Witness witness(*blocks_, players, anchors_);
-      Rehearsal(tree, witness, *blocks_).run();
-    }
-    Witness witness(*blocks_, players, anchors_);
-    recalled = recall(tree, witness);
-  }
-  if (recalled.outcome == nullptr) return false;
-  const Outcome& outcome = *recalled.outcome;
-  const auto fullest = static_cast<std::size_t>(outcome.variable_at_peak);
-  if (outcome.births > 0) note_outcome(outcome, track(script.slots[fullest]).name);
-  for (std::size_t i = 0; i < live_.bytes.size(); ++i) {
-    live_.bytes[i] += outcome.by_category.bytes[i];
-  }
-  stagehand_.apply(outcome, anchors_, players, *blocks_);
+  const Prompter::Layer& layer = body.layer(instance);
+  if (layer.tree == nullptr || (body.multiplies && makes_workspace(phase))) return false;
+  const Players players(lives_, carried_, tracks_, layer.script.slots, instance);
+  const Outcome* outcome = prompter_.outcome(layer, players);
+  if (outcome == nullptr) return false;
+  const auto fullest = static_cast<std::size_t>(outcome->variable_at_peak);
+  if (outcome->births > 0) note_outcome(*outcome, track(layer.script.slots[fullest]).name);
+  live_ = sum_of(live_, outcome->by_category);
+  prompter_.apply(*outcome, players);
   return true;
 }
 
@@ -453,10 +373,7 @@ void Replay::note_outcome(const Outcome& outcome, std::int32_t name) {
   allocated_then_ = allocated;
   managed_then_ = managed_;
   held_then_ = held_;
-  at_peak_ = live_;
-  for (std::size_t i = 0; i < live_.bytes.size(); ++i) {
-    at_peak_.bytes[i] += outcome.at_peak.bytes[i];
-  }
+  at_peak_ = sum_of(live_, outcome.at_peak);
   fullest_at_ = now_;
   fullest_at_.name = name;
   births_at_peak_ = births;
@@ -557,26 +474,6 @@ Answer replay_with(const Request& request, Experience& experience) {
   }
   return answer;
 }
-
-// One for each replay that runs at the same time.
-class Experiences {
- public:
-  [[nodiscard]] std::unique_ptr<Experience> borrow() {
-    const std::scoped_lock lock(mutex_);
-    if (idle_.empty()) return std::make_unique<Experience>();
-    std::unique_ptr<Experience> one = std::move(idle_.back());
-    idle_.pop_back();
-    return one;
-  }
-  void give_back(std::unique_ptr<Experience> one) {
-    const std::scoped_lock lock(mutex_);
-    idle_.push_back(std::move(one));
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Experience>> idle_;
-};
 
 }  // namespace
 

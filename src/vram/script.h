@@ -30,7 +30,7 @@ struct Script {
 
   std::vector<Act> acts;
   std::vector<std::int32_t> slots;  // by variable; of kCarried: -1
-  bool rehearsable = true;          // no memory outside of the allocator, none that waits for streams
+  bool rehearsable = true;  // no memory outside of the allocator, none that waits for streams
 
   [[nodiscard]] std::uint64_t fingerprint() const;
 };
