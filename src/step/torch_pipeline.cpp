@@ -27,8 +27,14 @@ void Assembler::keep_for_the_step(Chunk& chunk) {
   }
   if (profile_.pipeline_keeps_outputs && chunk.sent >= 0) stay(chunk, chunk.sent);
   if (!profile_.pipeline_returns_logits || !chunk.has_loss) return;
+  const auto bytes = [this](std::int32_t index) {
+    return program_.slots[static_cast<std::size_t>(index)].bytes;
+  };
+  // Logits and loss: the stage's output is the larger of them.
   for (const Event& event : chunk.chains.back().units.back().trace.end_of_step) {
-    if (event.kind == EventKind::free) stay(chunk, event.index);
+    if (event.kind != EventKind::free) continue;
+    stay(chunk, event.index);
+    if (chunk.logits < 0 || bytes(event.index) > bytes(chunk.logits)) chunk.logits = event.index;
   }
 }
 
@@ -55,19 +61,17 @@ void Assembler::stay(Chunk& chunk, std::int32_t index) {
 
 // schedules.py, _merge_outputs: what step() returns is joined once more.
 void Assembler::merge_logits(const Chunk& chunk) {
-  if (!chunk.has_loss) return;
+  if (chunk.logits < 0) return;
   Phase phase{PhaseKind::reduction, {}};
-  for (const std::int32_t index : chunk.for_the_step) {
-    const Bytes one = program_.slots[static_cast<std::size_t>(index)].bytes;
-    Body body;
-    body.layer = "outputs";
-    const std::int32_t merged =
-        slot(one * micro_batches(), VramCategory::activations, "outputs merged");
-    allocate(body.events, merged);
-    free(body.events, merged);
-    phase.bodies.push_back(std::move(body));
-  }
-  if (!phase.bodies.empty()) program_.step.push_back({1, {std::move(phase)}});
+  const Bytes one = program_.slots[static_cast<std::size_t>(chunk.logits)].bytes;
+  Body body;
+  body.layer = "outputs";
+  const std::int32_t merged =
+      slot(one * micro_batches(), VramCategory::activations, "outputs merged");
+  allocate(body.events, merged);
+  free(body.events, merged);
+  phase.bodies.push_back(std::move(body));
+  program_.step.push_back({1, {std::move(phase)}});
 }
 
 // clear_runtime_states, when the next step() begins.
