@@ -49,6 +49,10 @@ Result<facts::FrameworkProfile> profile_from(const facts::Value& table, std::str
   profile.ddp_gradient_as_bucket_view = settings.flag("ddp_gradient_as_bucket_view");
   profile.pipeline_releases_outputs = settings.flag("pipeline_releases_outputs");
   profile.pipeline_holds_inputs = settings.flag("pipeline_holds_inputs");
+  profile.pipeline_keeps_buffers = settings.flag("pipeline_keeps_buffers");
+  profile.pipeline_keeps_outputs = settings.flag("pipeline_keeps_outputs");
+  profile.pipeline_keeps_gradients = settings.flag("pipeline_keeps_gradients");
+  profile.pipeline_returns_logits = settings.flag("pipeline_returns_logits");
   profile.ddp_bucket = settings.bytes("ddp_bucket");
   profile.dropout = settings.flag("dropout");
   profile.always_compiled = settings.flag("always_compiled");

@@ -50,6 +50,13 @@ struct FrameworkProfile {
   bool pipeline_releases_outputs = false;
   // A model chunk keeps its last input and that input's gradient until it receives the next one.
   bool pipeline_holds_inputs = false;
+  // Of every micro-batch of a step, as torch.distributed.pipelining: a buffer for what a stage
+  // receives, made once; until the next step begins the outputs, the inputs' gradients, and the
+  // logits, which the last stage returns in one piece.
+  bool pipeline_keeps_buffers = false;
+  bool pipeline_keeps_outputs = false;
+  bool pipeline_keeps_gradients = false;
+  bool pipeline_returns_logits = false;
   // The dropout probabilities of the model's configuration apply (train mode); some recipes set 0.
   bool dropout = true;
   // What runs is compiled as a whole, whatever train.compile says.

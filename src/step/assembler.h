@@ -65,6 +65,9 @@ class Assembler {
     // DeepSpeed: the rank's part of what was sent; the whole of it gathered, and again for
     // backward.
     std::int32_t sent_part = -1, gathered = -1, rebuilt = -1;
+    Bytes received_bytes, received_gradient_bytes;
+    std::vector<std::int32_t> for_the_step;  // slots that stay until the next step begins
+    std::int32_t logits = -1;  // of those, what the schedule returns; -1: nothing
     std::int32_t held_input = -1, held_gradient = -1;  // of its last micro-batch, until the next
     std::vector<std::int32_t> deferred;  // gradients of logits that wait for the pipeline to drain
     bool has_loss = false;
@@ -123,6 +126,12 @@ class Assembler {
   [[nodiscard]] Phase backward_phase(Chunk& chunk, const Turn& turn);
   void add_forward(Chunk& chunk, Phase& phase, bool first);
   void hold_inputs(Chunk& chunk);
+  void keep_for_the_step(Chunk& chunk);
+  void add_receive_buffer(std::int32_t& received, std::string_view what);
+  void stay(Chunk& chunk, std::int32_t index);
+  void merge_logits(const Chunk& chunk);
+  void end_schedule(Phase& phase) const;
+  [[nodiscard]] bool torch_pipeline() const;
   void defer_head_gradients(Chunk& chunk);
   void end_forward(Chunk& chunk, Phase& phase);
   void end_micro_batch(Chunk& chunk, Phase& phase, bool last);
@@ -133,7 +142,7 @@ class Assembler {
   void split_output(Chunk& chunk);
   void send_output(Chunk& chunk, Phase& phase);
   void rebuild_output(Chunk& chunk, Phase& phase);
-  void receive(Phase& phase, std::int32_t index, std::string_view what);
+  void receive(Phase& phase, std::int32_t index, Bytes bytes, std::string_view what);
   void send(Phase& phase, std::int32_t index, std::string_view what, bool release);
   void add_turns();
   [[nodiscard]] Pass pass_of(std::int64_t repeat, const std::vector<Turn>& turns);

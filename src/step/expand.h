@@ -36,20 +36,22 @@ class Progress {
 };
 
 // What tells the allocations of one slot apart.
-enum class Naming : std::uint8_t { layer_of_micro_batch, layer, micro_batch };
+enum class Naming : std::uint8_t { layer_of_micro_batch, layer, micro_batch, of_the_step };
 
 [[nodiscard]] inline Naming naming_of(const Slot& slot) {
+  if (slot.stays_for_the_step()) return Naming::of_the_step;
   if (slot.shared) return Naming::micro_batch;
   return slot.outlives_micro_batch ? Naming::layer : Naming::layer_of_micro_batch;
 }
 
 // The number of an event's allocation among those of its slot: layers of the first micro-batch in
-// flight, then those of the second, ...
+// flight, then those of the second, ... What stays for the step goes by the step's micro-batches:
+// it is made outside of layers; a body behind the step frees all, one with each iteration.
 class Instance {
  public:
   Instance(const Program& program, const Body& body, std::int64_t layer, std::int64_t micro_batch)
       : numbers_{micro_batch % program.in_flight * body.repeat + layer, layer,
-                 micro_batch % program.in_flight} {}
+                 micro_batch % program.in_flight, micro_batch + layer} {}
 
   [[nodiscard]] std::int64_t of(Naming naming) const {
     return numbers_[static_cast<std::size_t>(naming)];
@@ -59,7 +61,7 @@ class Instance {
   [[nodiscard]] std::int64_t micro_batch() const { return of(Naming::micro_batch); }  // in flight
 
  private:
-  std::array<std::int64_t, 3> numbers_;  // by Naming
+  std::array<std::int64_t, 4> numbers_;  // by Naming
 };
 
 // Calls visit(phase, body, instance) for every body and layer of one run of the pass.

@@ -224,7 +224,7 @@ void Assembler::add_forward(Chunk& chunk, Phase& phase, bool first) {
       masked = true;
     }
     if (receiving && chain.units.front().block->input.index >= 0) {
-      receive(phase, chunk.received, "receive activations");
+      receive(phase, chunk.received, chunk.received_bytes, "receive activations");
       receiving = false;
       if (first && chunk.held_input >= 0) {
         free(phase.bodies.back().events, chunk.held_input);
@@ -277,7 +277,7 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
   }
   rebuild_output(chunk, phase);
   if (chunk.received_gradient >= 0) {
-    receive(phase, chunk.received_gradient, "receive gradients");
+    receive(phase, chunk.received_gradient, chunk.received_gradient_bytes, "receive gradients");
   }
   for (auto chain = chunk.chains.rbegin(); chain != chunk.chains.rend(); ++chain) {
     Body body;
@@ -301,7 +301,8 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
     const bool sends = chunk.sent_gradient >= 0 && chain->units.front().block->input.index >= 0;
     const bool lowest = std::next(chain) == chunk.chains.rend() ||
                         std::next(chain)->units.front().block->input.index < 0;
-    if (sends && lowest) send(phase, chunk.sent_gradient, "send gradients", true);
+    const bool leaves = !(torch_pipeline() && profile_.pipeline_keeps_gradients);
+    if (sends && lowest) send(phase, chunk.sent_gradient, "send gradients", leaves);
   }
   if (bucket_per_backward) join_bucket(phase.bodies.back().events, turn.first);
   if (has_bucket && !bucket_per_backward && last) {
@@ -333,12 +334,15 @@ void Assembler::end_micro_batch(Chunk& chunk, Phase& phase, bool last) {
   Body body;
   body.layer = "end of micro-batch";
   release_held(chunk, phase, &BlockTrace::after_backward);
-  if (!last || !held_to_the_end()) release_held(chunk, phase, &BlockTrace::end_of_step);
+  const bool returns = torch_pipeline() && profile_.pipeline_returns_logits;
+  if (!returns && (!last || !held_to_the_end())) {
+    release_held(chunk, phase, &BlockTrace::end_of_step);
+  }
   if (chunk.live_window >= 0) free(body.events, chunk.live_window);
   if (chunk.sent_part >= 0) {
     free(body.events, chunk.rebuilt);
     free(body.events, chunk.sent_part);
-  } else if (keeps_output(chunk)) {
+  } else if (keeps_output(chunk) && !(torch_pipeline() && profile_.pipeline_keeps_outputs)) {
     free(body.events, chunk.sent);
   }
   if (last && chunk.held_input >= 0) {

@@ -244,6 +244,7 @@ void Assembler::add_zero_grad() {
   }
   if (gradient_partition_ >= 0 && !gradients_stepped())
     free(phase.bodies.back().events, gradient_partition_);
+  end_schedule(phase);
   for (Body& body : released_by_zero_grad_) phase.bodies.push_back(std::move(body));
   if (held_to_the_end()) {
     for (const Chunk& chunk : chunks_) release_held(chunk, phase, &BlockTrace::end_of_step);

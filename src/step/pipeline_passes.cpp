@@ -46,6 +46,7 @@ void Assembler::find_borders(Chunk& chunk) {
     chunk.received = slot(in, VramCategory::activations, "received activations");
     chunk.sent_gradient =
         slot(carried_bytes(program_, first.backward), VramCategory::temporaries, "sent gradient");
+    chunk.received_bytes = in;
     if (profile_.pipeline_holds_inputs) hold_inputs(chunk);
   }
   defer_head_gradients(chunk);
@@ -53,10 +54,12 @@ void Assembler::find_borders(Chunk& chunk) {
     const BlockTrace& last = chunk.chains.back().units.back().trace;
     const Bytes out = carried_bytes(program_, last.forward);
     chunk.sent = slot(out, VramCategory::activations, "sent activations");
-    chunk.received_gradient = slot(adopted_bytes(program_, last.backward),
-                                   VramCategory::temporaries, "received gradient");
+    chunk.received_gradient_bytes = adopted_bytes(program_, last.backward);
+    chunk.received_gradient =
+        slot(chunk.received_gradient_bytes, VramCategory::temporaries, "received gradient");
     if (engine_pipeline()) split_output(chunk);
   }
+  if (torch_pipeline()) keep_for_the_step(chunk);
 }
 
 // DeepSpeed's PipelineEngine, which goes with its ZeRO stage 1, passes the rank's part of a border
@@ -137,12 +140,11 @@ void Assembler::defer_head_gradients(Chunk& chunk) {
   }
 }
 
-void Assembler::receive(Phase& phase, std::int32_t index, std::string_view what) {
+void Assembler::receive(Phase& phase, std::int32_t index, Bytes bytes, std::string_view what) {
   Body body;
   body.layer = "stage border";
   allocate(body.events, index);
-  communicate(body.events, Collective::send, program_.slots[static_cast<std::size_t>(index)].bytes,
-              false, what, groups_.neighbours);
+  communicate(body.events, Collective::send, bytes, false, what, groups_.neighbours);
   body.events.push_back({EventKind::carry, index});
   phase.bodies.push_back(std::move(body));
 }
@@ -173,6 +175,9 @@ void Assembler::add_turns() {
     const auto first = turns.begin() + static_cast<std::ptrdiff_t>(run.first);
     program_.step.push_back(
         pass_of(run.repeat, {first, first + static_cast<std::ptrdiff_t>(run.count)}));
+  }
+  if (torch_pipeline() && profile_.pipeline_returns_logits) {
+    for (const Chunk& chunk : chunks_) merge_logits(chunk);
   }
 }
 

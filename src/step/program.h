@@ -5,7 +5,8 @@
 // in iteration i of a forward body is freed in the iteration of a later body that works on the same
 // layer (backward bodies run their iterations in reverse). Several micro-batches may be in flight
 // (pipelines), so (slot, layer, micro-batch) names one allocation; slots that outlive a micro-batch
-// (gradients) are named by (slot, layer). `expand.h` turns these names into numbers.
+// (gradients) are named by (slot, layer), and what stays for the step by (slot, micro-batch of the
+// step). `expand.h` turns these names into numbers.
 #pragma once
 
 #include <array>
@@ -55,6 +56,8 @@ struct Slot {
   bool managed = false;   // cudaMallocManaged: on the GPU, but not of the caching allocator
   bool outlives_micro_batch = false;  // one per layer, whatever the number of micro-batches
   bool shared = false;                // one per micro-batch, whatever the number of layers
+  // Both: one per micro-batch of the step, until the next one begins.
+  [[nodiscard]] bool stays_for_the_step() const { return outlives_micro_batch && shared; }
   // Used on a stream that is not its own (record_stream): once freed, the block waits for that
   // stream. The host runs ahead of the GPU by as much as FSDP's rate limiter lets it.
   bool recorded = false;

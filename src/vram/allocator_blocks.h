@@ -50,6 +50,18 @@ class FreeSet {
   [[nodiscard]] iterator lower_bound(const FreeKey& key) const {
     return std::lower_bound(keys_.begin(), keys_.end(), key);
   }
+  // The first one of at least that size, of that stream or a later one.
+  [[nodiscard]] iterator from(int stream, std::int64_t size) const {
+    const std::uint64_t wanted = FreeKey(stream, size, 0, kNone).order;
+    const FreeKey* first = keys_.data();
+    std::size_t count = keys_.size();
+    while (count > 0) {
+      const std::size_t half = count / 2;
+      first += first[half].order < wanted ? count - half : 0;
+      count = half;
+    }
+    return keys_.begin() + (first - keys_.data());
+  }
   [[nodiscard]] Place place_of(const FreeKey& key) const { return lower_bound(key) - begin(); }
   void insert(const FreeKey& key) { keys_.insert(lower_bound(key), key); }
   void erase(Place place) { keys_.erase(keys_.begin() + place); }
@@ -104,6 +116,12 @@ struct Block {
   bool mapped = true;
 };
 
+// Of what some blocks side by side become.
+struct Part {
+  std::int64_t size = 0;
+  bool used = false;
+};
+
 // Blocks in one array; a released block's slot is used again.
 class BlockStore {
  public:
@@ -117,6 +135,7 @@ class BlockStore {
     (*this)[index] = block;
     return index;
   }
+  [[nodiscard]] std::size_t size() const { return blocks_.size(); }
   void remove(Index index) { vacant_.push_back(index); }
   Block& operator[](Index index) { return blocks_[static_cast<std::size_t>(index)]; }
   const Block& operator[](Index index) const { return blocks_[static_cast<std::size_t>(index)]; }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
+#include <vector>
 
 #include "vram/allocator_blocks.h"
 #include "vram/caching_allocator.h"
@@ -18,6 +19,7 @@ using blocks::FreeKey;
 using blocks::FreeSet;
 using blocks::Index;
 using blocks::kNone;
+using blocks::Part;
 using blocks::Pool;
 using blocks::PoolKind;
 
@@ -54,8 +56,22 @@ class CachingAllocator::Implementation {
   [[nodiscard]] std::int64_t address_of(Index index) const { return blocks_[index].address; }
   [[nodiscard]] std::uint64_t fingerprint() const;
 
- private:
+  // For who reads it as it is (experience.h); where `has_plain_blocks`.
+  [[nodiscard]] bool has_plain_blocks() const {
+    return !settings_.expandable_segments && !settings_.max_split_size;
+  }
+  [[nodiscard]] std::size_t block_count() const { return blocks_.size(); }
+  [[nodiscard]] const Block& block(Index index) const { return blocks_[index]; }
+  [[nodiscard]] const FreeSet& free_blocks(PoolKind kind) const {
+    return kind == PoolKind::small ? small_.free : large_.free;
+  }
   [[nodiscard]] std::int64_t rounded(std::int64_t requested) const;
+  [[nodiscard]] static PoolKind pool_for(std::int64_t size);
+  [[nodiscard]] bool leaves_rest(PoolKind kind, std::int64_t block, std::int64_t size) const;
+  // Blocks side by side, by address, become others of the same size together; `made` are those.
+  void rewrite(const std::vector<Index>& old, const Part* parts, std::size_t count, Index* made);
+
+ private:
   Pool& pool_of(const Block& block) { return pool(block.pool); }
   Pool& pool(PoolKind kind) { return kind == PoolKind::small ? small_ : large_; }
 
@@ -67,7 +83,9 @@ class CachingAllocator::Implementation {
   [[nodiscard]] bool may_merge(const Block& block, Index from) const;
   void merge(Index into, Index from);
   void join(Index into, Index from);
-  [[nodiscard]] bool may_split(const Block& block, std::int64_t size) const;
+  [[nodiscard]] bool may_split(const Block& block, std::int64_t size) const {
+    return leaves_rest(block.pool, block.size, size);
+  }
 
   void insert_free(Index index);
   void remove_free(Index index) { pool_of(blocks_[index]).free.erase(key_of(index)); }

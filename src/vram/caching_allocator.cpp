@@ -57,7 +57,7 @@ Index CachingAllocator::Implementation::allocate(std::int64_t requested, int str
     return kNone;
   }
   const std::int64_t size = rounded(requested);
-  const PoolKind kind = size <= kSmallSize ? PoolKind::small : PoolKind::large;
+  const PoolKind kind = pool_for(size);
   if (const auto place = find_free(kind, size, stream)) return take_free(kind, *place, size);
   Index index = new_block(kind, size, stream);
   if (index == kNone && release_oversize(kind, size, stream)) index = new_block(kind, size, stream);
@@ -139,9 +139,14 @@ Index CachingAllocator::Implementation::use(Index index) {
   return index;
 }
 
-bool CachingAllocator::Implementation::may_split(const Block& block, std::int64_t size) const {
-  const std::int64_t rest = block.size - size;
-  if (block.pool == PoolKind::small || settings_.expandable_segments) return rest >= kMinBlockSize;
+PoolKind CachingAllocator::Implementation::pool_for(std::int64_t size) {
+  return size <= kSmallSize ? PoolKind::small : PoolKind::large;
+}
+
+bool CachingAllocator::Implementation::leaves_rest(PoolKind kind, std::int64_t block,
+                                                   std::int64_t size) const {
+  const std::int64_t rest = block - size;
+  if (kind == PoolKind::small || settings_.expandable_segments) return rest >= kMinBlockSize;
   return size < max_split_size_ && rest > kSmallSize;
 }
 
@@ -209,6 +214,43 @@ void CachingAllocator::Implementation::insert_unmapped(Index index) {
 void CachingAllocator::Implementation::remove_unmapped(Index index) {
   const Block& at = blocks_[index];
   pool_of(at).unmapped.erase({at.stream, at.address, index});
+}
+
+void CachingAllocator::Implementation::rewrite(const std::vector<Index>& old, const Part* parts,
+                                               std::size_t count, Index* made) {
+  const Block first = blocks_[old.front()];
+  const Index behind = blocks_[old.back()].next;
+  FreeSet& free = pool(first.pool).free;
+  for (const Index index : old) {
+    if (blocks_[index].used) {
+      totals_.allocated -= blocks_[index].size;
+    } else {
+      remove_free(index);
+    }
+  }
+  Block block = first;
+  for (std::size_t i = 0; i < count; ++i) {
+    block.size = parts[i].size;
+    block.used = parts[i].used;
+    block.next = behind;
+    Index index = kNone;
+    if (i < old.size()) {
+      index = old[i];
+      blocks_[index] = block;
+    } else {
+      index = blocks_.add(block);
+    }
+    if (block.previous != kNone) blocks_[block.previous].next = index;
+    if (block.used) {
+      totals_.allocated += block.size;
+    } else {
+      free.insert(key_of(index));
+    }
+    block.address += block.size;
+    block.previous = made[i] = index;
+  }
+  if (behind != kNone) blocks_[behind].previous = made[count - 1];
+  for (std::size_t i = count; i < old.size(); ++i) blocks_.remove(old[i]);
 }
 
 // --- Segments of cudaMalloc

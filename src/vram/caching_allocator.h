@@ -47,8 +47,10 @@ class CachingAllocator final : public Allocator {
   [[nodiscard]] std::uint64_t fingerprint() const override;
   [[nodiscard]] std::int64_t address_of(BlockId block) const override;
 
- private:
   class Implementation;
+  [[nodiscard]] Implementation& implementation() { return *implementation_; }
+
+ private:
   std::unique_ptr<Implementation> implementation_;
 };
 

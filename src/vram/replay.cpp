@@ -12,12 +12,13 @@
 #include "base/fingerprint.h"
 #include "base/parallel.h"
 #include "step/expand.h"
-#include "vram/bfc_allocator.h"
-#include "vram/caching_allocator.h"
+#include "vram/allocators.h"
+#include "vram/experience.h"
 #include "vram/homes.h"
 #include "vram/live.h"
 #include "vram/peak_tensors.h"
 #include "vram/pool.h"
+#include "vram/prompter.h"
 #include "vram/standing.h"
 #include "vram/vram.h"
 
@@ -33,23 +34,14 @@ using step::EventKind;
 // same.
 constexpr int kSteps = 2;
 
-// What the framework takes at once; without `capacity` the pool is as large as the job needs.
-std::unique_ptr<Allocator> allocator_of(const Request& request) {
-  const facts::DeviceMemoryConstants& device = *request.device;
-  const Bytes outside = device.context + device.collectives(request.program->communicators);
-  if (request.habits.kind == facts::AllocatorKind::bfc) {
-    BfcSettings pool;
-    if (request.capacity) pool.limit = pool_on(*request.capacity, request.habits, device);
-    return std::make_unique<BfcAllocator>(pool);
-  }
-  AllocatorSettings settings;
-  if (request.capacity) settings.device_bytes = std::max(Bytes(), *request.capacity - outside);
-  return std::make_unique<CachingAllocator>(settings);
+VramBytes sum_of(VramBytes one, const VramBytes& other) {
+  for (std::size_t i = 0; i < one.bytes.size(); ++i) one.bytes[i] += other.bytes[i];
+  return one;
 }
 
 class Replay {
  public:
-  explicit Replay(const Request& request)
+  Replay(const Request& request, Experience& experience)
       : program_(*request.program),
         device_(*request.device),
         request_(request),
@@ -59,13 +51,15 @@ class Replay {
         homes_(homes_of(program_)),
         tracks_(tracks_of(program_, homes_)),
         lives_(allocations_in(program_, homes_)),
-        standing_(program_, homes_) {
+        standing_(program_, homes_),
+        prompter_(program_, tracks_, experience, blocks_of(request, *allocator_)) {
     const bool own = request.habits.kind == facts::AllocatorKind::caching;  // PyTorch's alone
     workspaces_.resize(own ? static_cast<std::size_t>(device_.gemm_handles) : 0);
   }
 
   // Also follows every tensor, and remembers those alive when so many have been allocated.
   void watch(PeakTensors& tensors, std::int64_t births) {
+    prompter_.forget();
     tensors_ = &tensors;
     remembered_at_ = births;
   }
@@ -87,7 +81,14 @@ class Replay {
   void note_peak(std::int32_t name);
   void retire(BlockId block, step::Stream stream);
   void hold(Bytes bytes);
-  void hold_workspace(std::size_t handle);
+  void hold_workspace(const step::Phase& phase);
+  [[nodiscard]] std::size_t handle_of(const step::Phase& phase) const {
+    const std::size_t thread = phase.kind == step::PhaseKind::backward ? 1 : 0;
+    return std::min(thread, workspaces_.size() - 1);
+  }
+  [[nodiscard]] bool makes_workspace(const step::Phase& phase) const {
+    return !workspaces_.empty() && !workspaces_[handle_of(phase)];
+  }
   void finish_streams();
   void remember();
   [[nodiscard]] const Track& track(std::int32_t slot) const {
@@ -97,7 +98,9 @@ class Replay {
     return track(slot).first + static_cast<std::size_t>(instance.of(track(slot).naming));
   }
   void follow(const step::Event& event, std::size_t at);
-  [[nodiscard]] const std::vector<step::Event>& allocations_of(const step::Body& body);
+  [[nodiscard]] bool recalls(const step::Phase& phase, const Prompter::Known& body,
+                             const step::Instance& instance);
+  void note_outcome(const Outcome& outcome, std::int32_t name);
   [[nodiscard]] bool stopped() const {
     return request_.stops != nullptr && request_.stops->load(std::memory_order_relaxed);
   }
@@ -117,7 +120,7 @@ class Replay {
   const std::vector<Track> tracks_;  // by slot
   std::vector<Live> lives_;
   Standing standing_;
-  std::unordered_map<const step::Body*, std::vector<step::Event>> allocations_;
+  Prompter prompter_;
   Live carried_;
   std::map<step::Stream, std::deque<BlockId>> waiting_;
   VramBytes live_;
@@ -276,11 +279,9 @@ void Replay::hold(Bytes bytes) {
 
 // cuBLAS's workspace is made at the first product of its thread, among what lies in the allocator
 // then, and kept for ever: forward and optimizer run in one thread, backward in autograd's.
-void Replay::hold_workspace(std::size_t handle) {
-  if (workspaces_.empty()) return;
-  handle = std::min(handle, workspaces_.size() - 1);
-  if (workspaces_[handle]) return;
-  workspaces_[handle] = true;
+void Replay::hold_workspace(const step::Phase& phase) {
+  if (!makes_workspace(phase)) return;
+  workspaces_[handle_of(phase)] = true;
   hold(device_.gemm_workspace);
 }
 
@@ -316,7 +317,9 @@ void Replay::play(const step::Phase& phase, const step::Body& body,
   moment_peak_ = allocator_->allocated();
   moment_name_ = -1;
   if (timeline_) moment_ = on_the_device(live_);
-  for (const step::Event& event : tensors_ != nullptr ? body.events : allocations_of(body)) {
+  const Prompter::Known& known = prompter_.known(body);
+  if (recalls(phase, known, instance)) return;
+  for (const step::Event& event : tensors_ != nullptr ? body.events : known.events) {
     if (event.kind == EventKind::communicate) continue;
     if (event.kind == EventKind::keep_gradient) {
       keep_gradient(program_.gradients[static_cast<std::size_t>(event.index)], instance);
@@ -327,7 +330,7 @@ void Replay::play(const step::Phase& phase, const step::Body& body,
       const step::Work& work = program_.work[static_cast<std::size_t>(event.index)];
       now_.name = work.name;
       if (work.kind != step::WorkKind::gemm) continue;
-      hold_workspace(phase.kind == step::PhaseKind::backward ? 1 : 0);
+      hold_workspace(phase);
       continue;
     }
     play(event, instance);
@@ -344,22 +347,37 @@ void Replay::play(const std::vector<step::Pass>& passes, step::Progress& progres
   for (const step::Pass& pass : passes) play(pass, progress);
 }
 
-// The events that concern memory, and of the work between them the first matrix product.
-const std::vector<step::Event>& Replay::allocations_of(const step::Body& body) {
-  const auto [entry, fresh] = allocations_.try_emplace(&body);
-  if (fresh) {
-    bool multiplied = false;
-    for (const step::Event& event : body.events) {
-      if (event.kind == EventKind::communicate) continue;
-      if (event.kind == EventKind::work) {
-        const step::Work& work = program_.work[static_cast<std::size_t>(event.index)];
-        if (multiplied || work.kind != step::WorkKind::gemm) continue;
-        multiplied = true;
-      }
-      entry->second.push_back(event);
-    }
-  }
-  return entry->second;
+// True where the layer need not be played: it goes as one that was.
+bool Replay::recalls(const step::Phase& phase, const Prompter::Known& body,
+                     const step::Instance& instance) {
+  const Prompter::Layer& layer = body.layer(instance);
+  if (layer.tree == nullptr || (body.multiplies && makes_workspace(phase))) return false;
+  const Players players(lives_, carried_, tracks_, layer.script.slots, instance);
+  const Outcome* outcome = prompter_.outcome(layer, players);
+  if (outcome == nullptr) return false;
+  const auto fullest = static_cast<std::size_t>(outcome->variable_at_peak);
+  if (outcome->births > 0) note_outcome(*outcome, track(layer.script.slots[fullest]).name);
+  live_ = sum_of(live_, outcome->by_category);
+  prompter_.apply(*outcome, players);
+  return true;
+}
+
+// As note_peak with every birth of the outcome; it takes nothing from the device.
+void Replay::note_outcome(const Outcome& outcome, std::int32_t name) {
+  reserved_peak_ = std::max(reserved_peak_, allocator_->reserved());
+  const Bytes allocated = allocator_->allocated() + Bytes(outcome.allocated_at_peak);
+  const std::int64_t births = births_ + outcome.births_at_peak;
+  births_ += outcome.births;
+  peak_ = std::max(peak_, allocated);
+  if (allocated + managed_ < fullest_) return;
+  fullest_ = allocated + managed_;
+  allocated_then_ = allocated;
+  managed_then_ = managed_;
+  held_then_ = held_;
+  at_peak_ = sum_of(live_, outcome.at_peak);
+  fullest_at_ = now_;
+  fullest_at_.name = name;
+  births_at_peak_ = births;
 }
 
 // What lies where, and which blocks wait for a stream.
@@ -445,14 +463,12 @@ Answer Replay::run() {
   return answer;
 }
 
-}  // namespace
-
-Answer replay(const Request& request) {
-  Replay once(request);
+Answer replay_with(const Request& request, Experience& experience) {
+  Replay once(request, experience);
   Answer answer = once.run();
   if (request.tensors) {
     PeakTensors tensors(*request.program);
-    Replay again(request);
+    Replay again(request, experience);
     again.watch(tensors, once.births_at_peak());
     again.run();
     answer.tensors = tensors.groups();
@@ -460,13 +476,23 @@ Answer replay(const Request& request) {
   return answer;
 }
 
+}  // namespace
+
+Answer replay(const Request& request) {
+  Experience experience;
+  return replay_with(request, experience);
+}
+
 std::vector<Answer> replay_all(const Request& request,
                                const std::vector<const step::Program*>& programs) {
   std::vector<Answer> answers(programs.size());
+  Experiences experiences;
   for_each_side_by_side(programs.size(), [&](std::size_t i) {
     Request own = request;
     own.program = programs[i];
-    answers[i] = replay(own);
+    std::unique_ptr<Experience> experience = experiences.borrow();
+    answers[i] = replay_with(own, *experience);
+    experiences.give_back(std::move(experience));
   });
   return answers;
 }

@@ -13,15 +13,56 @@ void add(Fingerprint& print, const Live& live, std::int64_t name, const Allocato
   print.add(allocator.address_of(live.block));
 }
 
+using step::EventKind;
+
+std::size_t slot_of(const step::Program& program, const step::Event& event) {
+  const bool gradient = event.kind == EventKind::keep_gradient;
+  return static_cast<std::size_t>(
+      gradient ? program.gradients[static_cast<std::size_t>(event.index)].kept : event.index);
+}
+
+bool names_slot(const step::Event& event) {
+  return event.kind != EventKind::work && event.kind != EventKind::communicate;
+}
+
+// Of the slots of passes that repeat, those that may be alive when a body ends: nothing else
+// changes from turn to turn.
+std::vector<bool> between_turns(const step::Program& program) {
+  std::vector<bool> between(program.slots.size(), false);
+  std::vector<bool> alive = between;
+  const auto look_at = [&](const step::Body& body) {
+    for (const step::Event& event : body.events) {
+      if (!names_slot(event)) continue;
+      const bool ends = event.kind == EventKind::free || event.kind == EventKind::carry;
+      alive[slot_of(program, event)] = !ends;  // release_shared: by one of the layers only
+    }
+    for (const step::Event& event : body.events) {
+      if (names_slot(event) && alive[slot_of(program, event)]) {
+        between[slot_of(program, event)] = true;
+      }
+    }
+  };
+  for (const step::Pass& pass : program.step) {
+    if (pass.repeat == 1) continue;
+    for (const step::Phase& phase : pass.phases) {
+      for (const step::Body& body : phase.bodies) look_at(body);
+    }
+  }
+  return between;
+}
+
 }  // namespace
 
 Standing::Standing(const step::Program& program, const std::vector<Home>& homes)
     : in_flight_(static_cast<std::size_t>(program.in_flight)), touched_(in_flight_, true) {
+  const std::vector<bool> between = between_turns(program);
   for (std::size_t slot = 0; slot < homes.size(); ++slot) {
     const Row row{homes[slot].first, static_cast<std::size_t>(homes[slot].layers),
                   static_cast<std::size_t>(homes[slot].chunk)};
-    (program.slots[slot].outlives_micro_batch ? kept_ : passing_).push_back(row);
     chunks_ = std::max(chunks_, row.chunk + 1);
+    // What stays for the step grows from turn to turn, and with it what the device has given.
+    if (!between[slot] || program.slots[slot].stays_for_the_step()) continue;
+    (program.slots[slot].outlives_micro_batch ? kept_ : passing_).push_back(row);
   }
   prints_.resize(in_flight_ * chunks_);
 }

@@ -41,6 +41,16 @@ class Layouts {
     const bool gathers = sharding != facts::Sharding::none && sharding != facts::Sharding::zero1;
     if (job.parallel.pipeline > 1 && gathers) job.parallel.sharding = facts::Sharding::fsdp;
   }
+  // Stages that keep what crosses their borders for the step, as torch.distributed.pipelining, and
+  // stages that do not.
+  void set(facts::FrameworkProfile& profile) {
+    const auto either = [&] { return one_of({0, 1}) == 1; };
+    profile.pipeline_keeps_buffers = either();
+    const bool keeps = either();
+    profile.pipeline_keeps_outputs = keeps && either();
+    profile.pipeline_keeps_gradients = keeps && either();
+    profile.pipeline_returns_logits = keeps && either();
+  }
 
  private:
   static std::int64_t layers_of(const facts::Job& job) {
@@ -56,12 +66,20 @@ class Layouts {
   std::mt19937_64 generator_;
 };
 
+bool keeps_for_the_step(const facts::FrameworkProfile& profile) {
+  return profile.pipeline_keeps_outputs || profile.pipeline_keeps_gradients ||
+         profile.pipeline_returns_logits;
+}
+
 void expect_same(const facts::RankMemory& a, const facts::RankMemory& b) {
   EXPECT_EQ(a.peak_allocated, b.peak_allocated);
   EXPECT_EQ(a.peak_reserved, b.peak_reserved);
   EXPECT_EQ(a.peak_device_used, b.peak_device_used);
   EXPECT_EQ(a.steady_allocated, b.steady_allocated);
   EXPECT_EQ(a.by_category.bytes, b.by_category.bytes);
+  EXPECT_EQ(a.peak_at.phase, b.peak_at.phase);
+  EXPECT_EQ(a.peak_at.layer, b.peak_at.layer);
+  EXPECT_EQ(a.peak_at.operation, b.peak_at.operation);
 }
 
 // Of pipelines with many more micro-batches than stages, by whether they interleave.
@@ -85,7 +103,9 @@ TEST(CompactReplay, IsThePlainExpansion) {
     facts::Job job = jobs.next();
     layouts.set(job);
     SCOPED_TRACE(words(job));
-    const Request request = request_for(job);
+    Request request = request_for(job);
+    layouts.set(request.constants.framework);
+    const bool stays = keeps_for_the_step(request.constants.framework);
     const auto resolved = resolve(request.job, request.model, request.machine);
     ASSERT_TRUE(resolved) << to_text(resolved.error());
     const auto graph = model::build(
@@ -102,7 +122,7 @@ TEST(CompactReplay, IsThePlainExpansion) {
       wanted.expand_all = true;
       const vram::Answer plain = vram::replay(wanted);
       expect_same(compact.memory, plain.memory);
-      played.count(job, compact, plain);
+      if (!stays) played.count(job, compact, plain);
     }
   }
   // 40 micro-batches are ten times the stages or more. Under 1F1B most of a steady state is left

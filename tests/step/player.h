@@ -63,6 +63,7 @@ class Player {
         if (!carrying_) {
           complain("nothing to adopt", event.index);
         } else if (bytes(event.index) != Bytes() &&  // a variable of 0 bytes takes any tensor
+                   bytes(*carrying_) != Bytes() &&   // what lies in a buffer has none of its own
                    bytes(*carrying_) != bytes(event.index)) {
           complain("adopted another size", event.index);
         }

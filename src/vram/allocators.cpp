@@ -1,0 +1,31 @@
+#include "vram/allocators.h"
+
+#include <algorithm>
+
+#include "vram/allocator_implementation.h"
+#include "vram/bfc_allocator.h"
+#include "vram/pool.h"
+
+namespace steelyard::vram {
+
+std::unique_ptr<Allocator> allocator_of(const Request& request) {
+  const facts::DeviceMemoryConstants& device = *request.device;
+  const Bytes outside = device.context + device.collectives(request.program->communicators);
+  if (request.habits.kind == facts::AllocatorKind::bfc) {
+    BfcSettings pool;
+    if (request.capacity) pool.limit = pool_on(*request.capacity, request.habits, device);
+    return std::make_unique<BfcAllocator>(pool);
+  }
+  AllocatorSettings settings;
+  if (request.capacity) settings.device_bytes = std::max(Bytes(), *request.capacity - outside);
+  return std::make_unique<CachingAllocator>(settings);
+}
+
+CachingAllocator::Implementation* blocks_of(const Request& request, Allocator& allocator) {
+  if (request.habits.kind != facts::AllocatorKind::caching) return nullptr;
+  if (request.timeline || request.expand_all) return nullptr;
+  auto& blocks = static_cast<CachingAllocator&>(allocator).implementation();
+  return blocks.has_plain_blocks() ? &blocks : nullptr;
+}
+
+}  // namespace steelyard::vram
