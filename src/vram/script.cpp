@@ -33,6 +33,7 @@ void ScriptWriter::write(const step::Event& event) {
       script_.acts.back().kept = variable(gradient.kept);
       break;
     }
+    case EventKind::release_cached: script_.rehearsable = false; break;  // changes every free block
     case EventKind::work:
     case EventKind::communicate: break;
   }
