@@ -66,8 +66,8 @@ Bytes load_transient(const Node& node, Notes& notes) {
         notes.push_back(fmt::format(
             "model_load: each of {} makes the whole model ({}) in host memory and copies mapped "
             "files into it before it moves to the GPU.",
-            ranks_text(node.ranks), to_text(node.states.parameter_bytes)));
-        return node.states.parameter_bytes * node.ranks;
+            ranks_text(node.ranks), to_text(node.states.made_bytes)));
+        return node.states.made_bytes * node.ranks;
       }
       const Bytes held = node.states.largest_block_bytes * node.ranks;
       notes.push_back(fmt::format(

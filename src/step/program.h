@@ -154,12 +154,13 @@ void for_each_phase(const Pass& pass, Visit&& visit) {
 // What the ranks hold of the model's states, summed over the whole job; for host memory.
 struct StateSizes {
   Parameters parameters, trainable;
-  Bytes parameter_bytes;       // one full copy as held (fp32 when mixed, quantized when frozen so)
-  Bytes trainable_bytes;       // of those that train
-  Bytes gradient_bytes;        // one full copy
-  Bytes optimizer_bytes;       // one full copy, master weights included
-  Bytes batch_bytes;           // one micro-batch on the GPU
-  Bytes largest_block_bytes;   // parameters of the largest block, as trained
+  Bytes parameter_bytes;  // one full copy as held (fp32 when mixed, quantized when frozen so)
+  Bytes trainable_bytes;  // of those that train
+  Bytes gradient_bytes;   // one full copy
+  Bytes optimizer_bytes;  // one full copy, master weights included
+  Bytes batch_bytes;      // one micro-batch on the GPU
+  Bytes made_bytes;  // parameters that a rank makes: one full copy, its own part of placed tables
+  Bytes largest_block_bytes;   // parameters of a rank's largest block, as trained, tables as placed
   Bytes embedding_host_bytes;  // embedding tables in host memory, of the fullest rank alone
 };
 

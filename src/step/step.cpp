@@ -313,8 +313,8 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   const facts::FrameworkProfile profile = with_words(given_profile, job);
   STEELYARD_TRY(habits, adapter_habits_of(profile, graph.library));
   STEELYARD_TRY(joined, with_companions(graph, job, companions));
-  STEELYARD_TRY(own, with_own_projections(joined, profile));
-  STEELYARD_TRY(trained, with_method(own, job, habits));
+  STEELYARD_TRY(projected, with_own_projections(joined, profile));
+  STEELYARD_TRY(trained, with_method(projected, job, habits));
   STEELYARD_TRY(fp8, fp8_of(job, profile, gpu));
   STEELYARD_TRY(layout, layout_of(job, habits, fp8));
   if (gpu.memory) layout.card = *gpu.memory;
@@ -331,6 +331,11 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   const Stage whole{0, with_fp8(trained, fp8), {0}, true};
   StateSizes states = Assembler(whole, job, profile, variants, layout, habits).states();
   states.embedding_host_bytes = host_tables(placed, layout);
+  // A rank makes and loads the tables that it holds, not those of the others.
+  const Stage held{0, with_fp8(placed, fp8), {0}, true};
+  const StateSizes own = Assembler(held, job, profile, variants, layout, habits).states();
+  states.made_bytes = own.parameter_bytes;
+  states.largest_block_bytes = own.largest_block_bytes;
   std::vector<RankProgram> programs;
   for (const Stage& stage : stages) {
     Assembler assembler(stage, job, profile, variants, layout, habits);

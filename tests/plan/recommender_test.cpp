@@ -44,6 +44,16 @@ TEST(Recommender, SpreadTablesNeedLessOnEachGpu) {
   }
 }
 
+// NVIDIA's 113-billion-parameter DLRM is made by eight ranks in a host with 2 TiB: each its own
+// share.
+TEST(Recommender, RanksMakeOnlyTheTablesThatTheyHold) {
+  facts::Job job = recommender(8);
+  job.parallel.embeddings = facts::EmbeddingPlacement::column_wise;
+  const facts::Plan plan = planned(job);
+  const auto& load = plan.ram.phases[static_cast<std::size_t>(facts::RamPhase::load)];
+  EXPECT_LE(load[facts::RamCategory::model_load], Bytes(kTables + 8 * (16 << 20)));
+}
+
 TEST(Recommender, TablesOnTheHostAreCountedThere) {
   facts::Job job = recommender(1);
   job.offload.embeddings = facts::EmbeddingOffload::uvm;

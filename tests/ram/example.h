@@ -29,7 +29,7 @@ struct Example {
 
     states.parameters = Parameters(1'000'000'000);
     states.trainable = states.parameters;
-    states.parameter_bytes = states.trainable_bytes = Bytes(4'000'000'000);
+    states.parameter_bytes = states.made_bytes = states.trainable_bytes = Bytes(4'000'000'000);
     states.gradient_bytes = Bytes(4'000'000'000);
     states.optimizer_bytes = Bytes(8'000'000'000);
     states.largest_block_bytes = Bytes(100'000'000);
@@ -63,7 +63,7 @@ struct Example {
 
   void set_parameters(std::int64_t parameters, std::int64_t width, bool short_with_master) {
     states.parameters = states.trainable = Parameters(parameters);
-    states.parameter_bytes = states.trainable_bytes = Bytes(parameters * width);
+    states.parameter_bytes = states.made_bytes = states.trainable_bytes = Bytes(parameters * width);
     states.gradient_bytes = states.parameter_bytes;
     states.optimizer_bytes = Bytes(parameters * (short_with_master ? 12 : 8));
     job.train.optimizer.master_weights = short_with_master;
