@@ -67,7 +67,7 @@ class Assembler {
     std::int32_t sent_part = -1, gathered = -1, rebuilt = -1;
     Bytes received_bytes, received_gradient_bytes;
     std::vector<std::int32_t> for_the_step;  // slots that stay until the next step begins
-    std::int32_t logits = -1;  // of those, what the schedule returns; -1: nothing
+    std::int32_t logits = -1;                // of those, what the schedule returns; -1: nothing
     std::int32_t held_input = -1, held_gradient = -1;  // of its last micro-batch, until the next
     std::vector<std::int32_t> deferred;  // gradients of logits that wait for the pipeline to drain
     bool has_loss = false;
@@ -176,8 +176,13 @@ class Assembler {
                       std::int64_t chunks, DType type);
   void add_optimizer_step();
   [[nodiscard]] Bytes main_gradient(const model::Weight& weight) const;
+  [[nodiscard]] std::int32_t stepped_gradient(const model::Weight& weight);
+  [[nodiscard]] std::vector<Body> widen_gradients(Phase& phase);
+  void replace_stepped(std::vector<Event>& events, const model::Weight& weight);
+  void step_functionally(Phase& phase);
   [[nodiscard]] std::vector<std::int32_t> step_weight(std::vector<Event>& events,
-                                                      const model::Weight& weight);
+                                                      const model::Weight& weight,
+                                                      bool with_gradient = true);
   void step_and_free(std::vector<Event>& events, const model::Weight& weight, std::int32_t kept);
   void step_in_backward(Unit& unit);
   void step_tied_in_backward(Chunk& chunk);
@@ -219,6 +224,8 @@ class Assembler {
   std::map<std::string, std::int32_t, std::less<>> tied_gradients_;  // by owner: kept for it
   std::vector<Body> released_by_zero_grad_;  // what the optimizer leaves until the next step
   std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1;  // DeepSpeed's
+  // What a step writes of each weight: what it updates first, then its averages.
+  std::map<const model::Weight*, std::vector<std::int32_t>> stepped_;
   std::int32_t next_partition_ = -1;  // ZeRO-2: of a further micro-batch, until it is added
 };
 

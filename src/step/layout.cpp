@@ -251,4 +251,9 @@ Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits, con
   return layout;
 }
 
+void make_functional(const facts::OptimizerKeys& keys, OptimizerLayout& optimizer) {
+  if (keys.name != OptimizerName::lamb || optimizer.fused) return;
+  optimizer.loop = optimizer.functional = true;
+}
+
 }  // namespace steelyard::step

@@ -28,7 +28,8 @@ struct OptimizerLayout {
   // the square root of the second moment (torch/optim/adamw.py), loops one of the largest
   // parameter.
   std::int64_t step_copies = 0;
-  bool loop = false;  // parameter by parameter: temporaries of one at a time
+  bool loop = false;        // parameter by parameter: temporaries of one at a time
+  bool functional = false;  // a loop that replaces what it steps by new tensors
   bool fused = false;
   bool counts_on_device = true;  // a fused step keeps its count per parameter on the GPU
   double passes = 7.0;           // reads and writes of the parameters during the step
@@ -70,5 +71,9 @@ struct Layout {
 // Errors: a precision or optimizer whose rules are not built yet.
 [[nodiscard]] Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits = {},
                                        const Fp8& fp8 = {});
+
+// A LAMB that makes new tensors of the parameter, both averages and the update, parameter by
+// parameter, and then lets the old ones go (JITLamb of NVIDIA's Transformer-XL); nothing else.
+void make_functional(const facts::OptimizerKeys& keys, OptimizerLayout& optimizer);
 
 }  // namespace steelyard::step

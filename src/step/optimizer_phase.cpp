@@ -19,23 +19,31 @@ Bytes Assembler::main_gradient(const model::Weight& weight) const {
   return bytes_of(ceil_divide(model::elements(weight.shape), shards), stepped_as);
 }
 
+// The stepped type's gradient, when it is not the gradient's own: DeepSpeed casts its partition to
+// fp32 (stage_1_and_2.py:2361), apex's O2 what it unscales. -1: none.
+std::int32_t Assembler::stepped_gradient(const model::Weight& weight) {
+  const DType stepped_as = stepped_type(layout_, weight);
+  if (stepped_as == gradient_type(layout_, weight) || layout_.gradient_buffer) return -1;
+  const std::int64_t shard = ceil_divide(model::elements(weight.shape),
+                                         shards_of(layout_, weight, layout_.optimizer_shards));
+  const std::int64_t graded = weight.touched > 0 ? weight.touched : shard;
+  return typed(slot(bytes_of(graded, stepped_as), VramCategory::temporaries, "gradient in fp32"),
+               stepped_as, weight.shape);
+}
+
 // One weight's step; what it holds until it, or a step of all weights at once, is done.
 std::vector<std::int32_t> Assembler::step_weight(std::vector<Event>& events,
-                                                 const model::Weight& weight) {
+                                                 const model::Weight& weight, bool with_gradient) {
   const OptimizerLayout& optimizer = layout_.optimizer;
   const std::int64_t shard = ceil_divide(model::elements(weight.shape),
                                          shards_of(layout_, weight, layout_.optimizer_shards));
   const DType stepped_as = stepped_type(layout_, weight);
-  const DType graded_as = gradient_type(layout_, weight);
   // Of a sparse gradient only the rows that were read are stepped.
   const std::int64_t graded = weight.touched > 0 ? weight.touched : shard;
   const Bytes stepped = bytes_of(graded, stepped_as);
   std::vector<std::int32_t> held;
-  // The stepped type's gradient, when it is not the gradient's own: DeepSpeed casts its
-  // partition to fp32 (stage_1_and_2.py:2361).
-  if (stepped_as != graded_as && !layout_.gradient_buffer) {
-    held.push_back(typed(slot(stepped, VramCategory::temporaries, "gradient in fp32"), stepped_as,
-                         weight.shape));
+  if (const std::int32_t gradient = with_gradient ? stepped_gradient(weight) : -1; gradient >= 0) {
+    held.push_back(gradient);
   }
   for (std::int64_t i = 0; i < optimizer.step_copies; ++i) {
     held.push_back(typed(slot(stepped, VramCategory::temporaries, "optimizer temporary"),
@@ -135,12 +143,36 @@ void Assembler::step_together(Phase& phase) {
   for (Body& body : release) phase.bodies.push_back(std::move(body));
 }
 
+// What a Python loop steps with: gradients of the stepped type, all before the first parameter
+// steps and until zero_grad (apex, amp/_process_optimizer.py, post_backward_with_master_weights).
+std::vector<Body> Assembler::widen_gradients(Phase& phase) {
+  std::vector<Body> release;
+  for (const model::Segment& segment : graph_.segments) {
+    Body body, after;
+    body.layer = after.layer = segment.blocks.front().name;
+    body.repeat = after.repeat = segment.repeat;
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        const std::int32_t gradient = steps(weight) ? stepped_gradient(weight) : -1;
+        if (gradient < 0) continue;
+        allocate(body.events, gradient);
+        free(after.events, gradient);
+      }
+    }
+    if (body.events.empty()) continue;
+    phase.bodies.push_back(std::move(body));
+    release.push_back(std::move(after));
+  }
+  return release;
+}
+
 // A Python loop: its last temporary (Adam's denom = sqrt / correction) is a variable, which the
 // next parameter's replaces.
 void Assembler::step_one_by_one(Phase& phase) {
   const auto variable = [this](Bytes bytes) {
     return slot(bytes, VramCategory::temporaries, "optimizer temporary");
   };
+  std::vector<Body> release = widen_gradients(phase);
   Body start;
   start.layer = "optimizer";
   const std::int32_t unbound = variable(Bytes());
@@ -156,7 +188,7 @@ void Assembler::step_one_by_one(Phase& phase) {
     for (const model::Block& block : segment.blocks) {
       for (const model::Weight& weight : block.weights) {
         if (!steps(weight)) continue;
-        std::vector<std::int32_t> held = step_weight(body.events, weight);
+        std::vector<std::int32_t> held = step_weight(body.events, weight, false);
         if (held.empty()) continue;
         const std::int32_t before = std::exchange(bound, held.back());
         held.pop_back();
@@ -173,6 +205,50 @@ void Assembler::step_one_by_one(Phase& phase) {
   end.events.push_back({EventKind::adopt, last});
   free(end.events, last);
   phase.bodies.push_back(std::move(end));
+  for (Body& body : release) phase.bodies.push_back(std::move(body));
+}
+
+// A kernel without side effects: what it steps and its averages are new tensors, and so is the
+// update; the old ones go when all are there, and where they lay the next step's activations lie.
+void Assembler::replace_stepped(std::vector<Event>& events, const model::Weight& weight) {
+  const std::vector<std::int32_t>& held = stepped_[&weight];
+  std::vector<std::int32_t> fresh;
+  for (const std::int32_t old : held) {
+    const Slot like = program_.slots[static_cast<std::size_t>(old)];
+    fresh.push_back(slot(like.bytes, like.category, "what the optimizer returns"));
+    program_.slots.back().dtype = like.dtype;
+    program_.slots.back().extent = like.extent;
+  }
+  const Bytes stepped = bytes_of(model::elements(weight.shape), stepped_type(layout_, weight));
+  const std::int32_t update = slot(stepped, VramCategory::temporaries, "optimizer temporary");
+  // The averages, the update, then the parameter, which held begins with.
+  for (std::size_t i = 1; i < fresh.size(); ++i) allocate(events, fresh[i]);
+  allocate(events, update);
+  allocate(events, fresh.front());
+  work(events, WorkKind::optimizer, stepped * Ratio(layout_.optimizer.passes), "optimizer");
+  free(events, update);
+  for (std::size_t i = 0; i < fresh.size(); ++i) {
+    free(events, held[i]);
+    program_.gradients.push_back({fresh[i], held[i]});
+    events.push_back(
+        {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1});
+  }
+}
+
+void Assembler::step_functionally(Phase& phase) {
+  std::vector<Body> release = widen_gradients(phase);
+  for (const model::Segment& segment : graph_.segments) {
+    Body body;
+    body.layer = segment.blocks.front().name;
+    body.repeat = segment.repeat;
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        if (steps(weight)) replace_stepped(body.events, weight);
+      }
+    }
+    phase.bodies.push_back(std::move(body));
+  }
+  for (Body& body : release) phase.bodies.push_back(std::move(body));
 }
 
 void Assembler::add_optimizer_step() {
@@ -185,6 +261,8 @@ void Assembler::add_optimizer_step() {
     step_on_host(phase);
   } else if (flat_states()) {
     step_partition(phase);
+  } else if (layout_.optimizer.functional) {
+    step_functionally(phase);
   } else if (layout_.optimizer.loop && layout_.optimizer.step_copies > 0) {
     step_one_by_one(phase);
   } else {

@@ -184,6 +184,7 @@ void Assembler::hold_parameters(std::vector<Event>& events, const model::Block& 
       const Bytes bytes = bytes_of(ceil_divide(piece.numel, shards), piece.dtype);
       allocate(events, typed(slot(bytes, VramCategory::parameters, weight.name), piece.dtype,
                              weight.shape));
+      if (!layout_.master && steps(weight)) stepped_[&weight].push_back(events.back().index);
     }
   }
 }
@@ -212,6 +213,7 @@ void Assembler::add_optimizer_states() {
         const auto like_weight = [&](DType dtype, std::string_view what) {
           add(bytes_of(shard, dtype), what);
           typed(body.events.back().index, dtype, weight.shape);
+          stepped_[&weight].push_back(body.events.back().index);
         };
         if (layout_.master) like_weight(DType::fp32, "master weights");
         // capturable and fused steps count on the GPU: one scalar per parameter.

@@ -319,6 +319,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   STEELYARD_TRY(layout, layout_of(job, habits, fp8));
   if (gpu.memory) layout.card = *gpu.memory;
   STEELYARD_TRY(variants, variants_of(profile, job.train, job.parallel));
+  if (variants.functional_lamb) make_functional(job.train.optimizer, layout.optimizer);
   const facts::ParallelKeys& parallel = job.parallel;
   STEELYARD_TRY(placed, place_tables(trained, job));
   STEELYARD_TRY(spread, spread_experts(placed, parallel));

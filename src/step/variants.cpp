@@ -123,6 +123,9 @@ Result<void> read_kept(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(outlive, read<bool>(profile, "scripts", v.scripts_outlive_backward,
                                     {{"outlive_backward", true}, {"released", false}}));
   v.scripts_outlive_backward = outlive;
+  STEELYARD_TRY(lamb, read<bool>(profile, "lamb", v.functional_lamb,
+                                 {{"functional", true}, {"in_place", false}}));
+  v.functional_lamb = lamb;
   v.mean_saves_input = mean;
   v.softmax_saves_input = softmax;
   return {};
@@ -214,8 +217,8 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
   v.checkpoint = checkpoint;
   v.compiles = compiles;
   v.dropout = profile.dropout;
-  v.keeps_logits = profile.keeps_logits ||
-                   (profile.pipeline_returns_logits && parallel.pipeline > 1);
+  v.keeps_logits =
+      profile.keeps_logits || (profile.pipeline_returns_logits && parallel.pipeline > 1);
   STEELYARD_CHECK(read_outputs(profile, v));
   STEELYARD_CHECK(read_sharding(profile, v));
   STEELYARD_CHECK(read_context(profile, parallel, v));

@@ -99,6 +99,7 @@ struct Variants {
   // are new tensors.
   bool fake_tensors = false;
   bool composite_silu_backward = false;  // TapeOptions
+  bool functional_lamb = false;          // the step returns parameter and averages as new tensors
 };
 
 // The profile's words, and what the job's own keys put in their place: train.attention, train.loss,

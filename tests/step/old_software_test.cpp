@@ -97,5 +97,59 @@ TEST(OldSoftware, UntilTorch16ItKeepsThoseOfTheStepBeforeToo) {
             3 * (kLayers * kInnerBytes + kHeadBytes));
 }
 
+struct Stepped {
+  std::int64_t kept = 0, left = 0, peak = 0;  // moves, bytes more than before it, bytes at most
+};
+
+// The optimizer's phase of BERT under LAMB.
+Stepped stepped_with(const facts::Value& versions, facts::Precision precision) {
+  facts::Job job = small_job();
+  job.train.precision = precision;
+  job.train.optimizer.name = facts::OptimizerName::lamb;
+  job.train.optimizer.master_weights = precision != facts::Precision::fp32;
+  const auto catalog =
+      catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
+  const auto constants = catalog.constants(facts::Framework::pytorch, versions);
+  EXPECT_TRUE(constants) << (constants ? "" : to_text(constants.error()));
+  if (!constants) return {};
+  const Program program = program_for(graph_of(small_bert()), job, constants->framework);
+  Stepped stepped;
+  const auto each = [&](const Event& event, std::int64_t) {
+    if (event.kind != EventKind::allocate && event.kind != EventKind::free) return;
+    const std::int64_t bytes = program.slots[static_cast<std::size_t>(event.index)].bytes.value();
+    stepped.left += event.kind == EventKind::allocate ? bytes : -bytes;
+    stepped.peak = std::max(stepped.peak, stepped.left);
+  };
+  for (const Pass& pass : program.step) {
+    for (const Phase& phase : pass.phases) {
+      if (phase.kind != PhaseKind::optimizer) continue;
+      play(program, {Pass{1, {phase}}}, each);
+      for (const Body& body : phase.bodies) {
+        for (const Event& event : body.events) {
+          if (event.kind == EventKind::keep_gradient) ++stepped.kept;
+        }
+      }
+    }
+  }
+  return stepped;
+}
+
+// JITLamb: parameter and averages are new tensors in each step, with the update beside them.
+TEST(OldSoftware, AFunctionalLambReplacesWhatItSteps) {
+  const facts::Value versions = facts::Object{{"torch", "1.4"}, {"transformer-xl", "2020.02"}};
+  const Stepped wide = stepped_with(versions, facts::Precision::fp32);
+  EXPECT_EQ(wide.left, 0);
+  EXPECT_EQ(wide.kept % 3, 0);
+  EXPECT_GT(wide.kept, 0);
+  const std::int64_t largest = std::int64_t{500} * kHidden * 4;  // the embedding's bytes in fp32
+  EXPECT_EQ(wide.peak, 4 * largest);
+  // In fp16 the copies in fp32 are stepped, and their gradients are all there meanwhile.
+  const Stepped narrow = stepped_with(versions, facts::Precision::fp16);
+  EXPECT_EQ(narrow.left, 0);
+  EXPECT_EQ(narrow.kept, wide.kept);
+  EXPECT_GT(narrow.peak, wide.peak + 2 * largest);
+  EXPECT_EQ(stepped_with(facts::Object{{"torch", "1.4"}}, facts::Precision::fp32).kept, 0);
+}
+
 }  // namespace
 }  // namespace steelyard::step
