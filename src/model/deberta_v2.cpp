@@ -137,7 +137,8 @@ void start_batch(Graph& graph, const Deberta& model) {
       break;
   }
   const std::int64_t distances = std::max<std::int64_t>(1, 2 * model.span);
-  graph.shared = {graph.batch_tensors[0], graph.batch_tensors[1],
+  graph.shared = {graph.batch_tensors[0],
+                  graph.batch_tensors[1],
                   {"rel_embeddings", {1, distances, model.sizes.hidden}, ElementKind::real}};
   graph.shared.insert(graph.shared.end(), graph.batch_tensors.begin() + 2,
                       graph.batch_tensors.end());
@@ -146,11 +147,11 @@ void start_batch(Graph& graph, const Deberta& model) {
 Block embed(const Graph& graph, const Deberta& model) {
   const std::string root = "deberta.embeddings.";
   BlockBuilder block(graph, "embed");
-  TensorRef x = block.embedding(root + "word_embeddings", kTokenIds, model.sizes.vocabulary,
-                                model.embedding);
+  TensorRef x =
+      block.embedding(root + "word_embeddings", kTokenIds, model.sizes.vocabulary, model.embedding);
   if (model.absolute) {
-    const TensorRef positions = block.position_embedding(
-        root + "position_embeddings", model.sizes.max_sequence, model.embedding);
+    const TensorRef positions = block.position_embedding(root + "position_embeddings",
+                                                         model.sizes.max_sequence, model.embedding);
     x = block.add(root + "add_positions", x, positions);
   }
   if (model.types > 0) {
@@ -166,9 +167,9 @@ Block embed(const Graph& graph, const Deberta& model) {
   x = block.scale(root + "mask", x, 1.0);  // times the mask of padded tokens, which does not train
   x = block.dropout(root + "dropout", x, model.hidden_dropout);
   if (model.span > 0) {
-    const TensorRef rows = block.parameter("deberta.encoder.rel_embeddings.weight",
-                                           {2 * model.span, model.sizes.hidden},
-                                           WeightRole::embedding);
+    const TensorRef rows =
+        block.parameter("deberta.encoder.rel_embeddings.weight",
+                        {2 * model.span, model.sizes.hidden}, WeightRole::embedding);
     if (model.norms_distances) {
       (void)block.layer_norm("deberta.encoder.LayerNorm", rows);
     } else {
@@ -252,8 +253,7 @@ TensorRef masked_lm(BlockBuilder& block, const Deberta& model, TensorRef x, Tens
   x = block.linear("cls.predictions.transform.dense", x, model.embedding, {.bias = true});
   x = block.activation("cls.predictions.transform.act", x, model.activation);
   x = block.layer_norm("cls.predictions.transform.LayerNorm", x);
-  const std::string tied =
-      model.sizes.tied ? "deberta.embeddings.word_embeddings.weight" : "";
+  const std::string tied = model.sizes.tied ? "deberta.embeddings.word_embeddings.weight" : "";
   x = block.linear("cls.predictions.decoder", x, model.sizes.vocabulary,
                    {.bias = true, .tied_to = tied});
   return block.loss(OperatorKind::masked_lm_loss, {x, labels}, "loss");
@@ -269,8 +269,7 @@ Block head(const Graph& graph, const Deberta& model) {
     x = block.linear("qa_outputs", x, 2, biased);
     return block.finish(block.loss(
         OperatorKind::span_loss,
-        {x, shared_named(graph, "start_positions"), shared_named(graph, "end_positions")},
-        "loss"));
+        {x, shared_named(graph, "start_positions"), shared_named(graph, "end_positions")}, "loss"));
   }
   if (model.head == Head::sequence_classification) {  // ContextPooler
     x = block.first_token("first_token", x);

@@ -123,8 +123,8 @@ Model read_common(ConfigReader& config, const Defaults& defaults) {
   part.shape.groups = config.whole({"n_group"}, defaults.groups, kExpertLimits);
   part.shape.weight_scale =
       config.real({"routed_scaling_factor"}, defaults.scale, -kLargestScale, kLargestScale);
-  model.shared = part.shape.intermediate *
-                 config.whole({"n_shared_experts"}, defaults.shared, kExpertLimits);
+  model.shared =
+      part.shape.intermediate * config.whole({"n_shared_experts"}, defaults.shared, kExpertLimits);
   if (part.shape.chosen > part.shape.experts) {
     config.reject("num_experts_per_tok", std::to_string(part.shape.chosen),
                   "at most the " + std::to_string(part.shape.experts) + " of n_routed_experts");

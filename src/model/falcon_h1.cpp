@@ -100,17 +100,16 @@ Graph build_falcon_h1(ConfigReader& config, const SampleShape& sample) {
                                     .tied = false});
   model.attention = attention_part(model.sizes);
   model.attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);
-  model.attention.key_scale =
-      config.real({"key_multiplier"}, 1.0, -kLargestScale, kLargestScale);
+  model.attention.key_scale = config.real({"key_multiplier"}, 1.0, -kLargestScale, kLargestScale);
   model.inner = config.whole({"intermediate_size"}, 14336, kWideLimits);
   model.activation = config.activation({"hidden_act"}, "silu");
   read_mamba(config, model);
   Graph graph = start_graph(config, model.sizes, sample);
-  add_embed(graph, {.name = "model.embed_tokens",
-                    .scale = config.real({"embedding_multiplier"}, 1.0, -kLargestScale,
-                                         kLargestScale),
-                    .rotary_dims = model.sizes.head_dim,
-                    .rotary_name = "model.rotary_emb"});
+  add_embed(graph,
+            {.name = "model.embed_tokens",
+             .scale = config.real({"embedding_multiplier"}, 1.0, -kLargestScale, kLargestScale),
+             .rotary_dims = model.sizes.head_dim,
+             .rotary_name = "model.rotary_emb"});
   graph.segments.push_back({model.sizes.layers, {falcon_h1_layer(graph, model)}});
   add_head(graph, model.sizes,
            {.norm = HeadOptions::Norm::rms,

@@ -100,7 +100,8 @@ Flops mixture_flops(const Operator& op, const Block& block, const Graph& graph) 
     return Flops(2.0 * values * static_cast<double>(mixture.experts));
   }
   // Gate and up may lie in one matrix of twice the width.
-  const bool plain = !mixture.stacked() && !op.fused_gate_up && std::ssize(op.weights) * mixture.ranks == 2 * mixture.experts;
+  const bool plain = !mixture.stacked() && !op.fused_gate_up &&
+                     std::ssize(op.weights) * mixture.ranks == 2 * mixture.experts;
   return Flops((plain ? 4.0 : 6.0) * values * static_cast<double>(mixture.chosen) *
                static_cast<double>(mixture.intermediate));
 }

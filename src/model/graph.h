@@ -77,7 +77,7 @@ enum class OperatorKind {
   heads,               // in: [B,S,n*d]; out: [B,n,S,d] (a view)
   // Multi-latent attention, c dimensions of a head without position and r with it, values of v.
   // in: q [B,S,n*(c+r)], keys and values [B,S,n*(c+v)], key positions [B,S,r] of all heads, cos;
-  // out: q, k [B,n,S,c+r], v [B,n,S,v]. With cos and sin: the tables of the model, read as they are.
+  // out: q, k [B,n,S,c+r], v [B,n,S,v]. With cos and sin: the model's own tables.
   latent_heads,
   attention,         // in: q [B,nh,S,d], k, v [B,nkv,S,d]; out: [B,S,nh*d]; perhaps weight [nh]
   activation,        // in, out: [..., F]

@@ -119,8 +119,7 @@ Block layer_of(const Graph& graph, const ModernBert& model, int kind) {
   TensorRef q = block.heads("attn.q_heads", parts[0], sizes.heads);
   TensorRef k = block.heads("attn.k_heads", parts[1], sizes.heads);
   const TensorRef v = block.heads("attn.v_heads", parts[2], sizes.heads);
-  const auto turned =
-      block.rotary("attn.rotary", q, k, kTurningCos, kTurningSin, sizes.head_dim);
+  const auto turned = block.rotary("attn.rotary", q, k, kTurningCos, kTurningSin, sizes.head_dim);
   const AttentionShape shape{.heads = sizes.heads,
                              .kv_heads = sizes.heads,
                              .head_dim = sizes.head_dim,
@@ -176,7 +175,8 @@ Graph build_modernbert(ConfigReader& config, const SampleShape& sample) {
   // The first layer is a kind of its own; the cycle of the others begins behind it.
   graph.segments.push_back({1, {layer_of(graph, model, kFirst)}});
   std::vector<int> kinds;
-  for (std::int64_t i = 1; i < model.sizes.layers; ++i) kinds.push_back(i % every != 0 ? kLocal : 0);
+  for (std::int64_t i = 1; i < model.sizes.layers; ++i)
+    kinds.push_back(i % every != 0 ? kLocal : 0);
   if (!kinds.empty()) {
     add_layers(graph, kinds, [&](int kind) { return layer_of(graph, model, kind); });
   }

@@ -206,7 +206,8 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   // Nor has it a mask (sdp_utils.cpp, check_for_attn_mask).
   const bool biased = call.op->attention.bias;
   const bool uneven = dims.values() != dims.head_dim && call.op->attention.one_width;
-  const bool efficient = wide || biased || uneven || call.variants->attention == AttentionKernel::efficient;
+  const bool efficient =
+      wide || biased || uneven || call.variants->attention == AttentionKernel::efficient;
   // mha_fwd's result is empty_like(q): where q was joined of two parts it lies in memory head by
   // head, and so does the result, which is copied before its heads are put side by side.
   const bool by_head = !efficient && kernel.context == 1 && call.inputs[0].dense;

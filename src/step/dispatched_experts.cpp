@@ -118,8 +118,8 @@ Tensor grouped_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& we
                }
                if (wants_weights) {
                  for (std::int64_t i = 0; i < held; ++i) {
-                   result[static_cast<std::size_t>(i) + 1] =
-                       t.allocate(inputs * outputs * (count / held), dtype, "grouped_mm_weight_gradient");
+                   result[static_cast<std::size_t>(i) + 1] = t.allocate(
+                       inputs * outputs * (count / held), dtype, "grouped_mm_weight_gradient");
                  }
                  t.gemm("grouped_mm_weight_gradient", dtype, outputs, inputs, each, count, traffic);
                }

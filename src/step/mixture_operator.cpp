@@ -92,8 +92,8 @@ std::vector<Tensor> router_of_chosen(Tape& tape, const OperatorCall& call, Tenso
   TopK best = topk(tape, std::move(logits), mixture.experts, mixture.chosen);
   const bool wide = widens || tape.arithmetic().autocast;
   Tensor gates = softmax(tape, std::move(best.values), wide ? DType::fp32 : own);
-  if (spreads) return {spread(tape, to(tape, std::move(gates), own), best.indices, numel),
-                       best.indices};
+  if (spreads)
+    return {spread(tape, to(tape, std::move(gates), own), best.indices, numel), best.indices};
   return {to(tape, std::move(gates), before), best.indices};
 }
 

@@ -138,8 +138,7 @@ Tensor normed_selective_scan(Tape& tape, const OperatorCall& call) {
       split(tape, to_compute(tape, call.inputs[0]), {rows * inner, rows * inner});
   const Tensor x = causal_conv(tape, halves[0], w);
   const Tensor small = linear(tape, x, w.x_proj, Tensor(), inner, rank + 2 * state);
-  const std::vector<Tensor> parts =
-      split(tape, small, {rows * rank, rows * state, rows * state});
+  const std::vector<Tensor> parts = split(tape, small, {rows * rank, rows * state, rows * state});
   const Tensor steps = normed(tape, parts[0], w.dt_norm);
   ScanInputs in;
   in.b = by_channel(tape, normed(tape, parts[1], w.b_norm));

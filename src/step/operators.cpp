@@ -137,6 +137,14 @@ Tensor gated_activation(Tape& tape, const OperatorCall& call) {
   return mul(tape, activation(tape, call.op->activation, std::move(gate)), up);
 }
 
+std::vector<Tensor> both_rotated(Tape& tape, OperatorCall& call) {
+  const Tensor& cosine = call.inputs[2];
+  const Tensor& sine = call.inputs[3];
+  Tensor query = rotated(tape, call, call.inputs[0], cosine, sine);
+  call.inputs[0] = Tensor();  // q is bound again before k is
+  return {std::move(query), rotated(tape, call, call.inputs[1], cosine, sine)};
+}
+
 // [S,H] beside [1,S,H]: as many elements, but the gradient is summed over the missing dimension.
 Tensor broadcast_operand(Tape& tape, const OperatorCall& call) {
   const Tensor& a = call.inputs[0];
@@ -306,13 +314,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::layer_norm: return {run_layer_norm(tape, call)};
     case OperatorKind::rms_norm: return {rms_norm(tape, call)};
     case OperatorKind::rotary_table: return rotary_tables(tape, call);
-    case OperatorKind::rotary: {
-      const Tensor& cosine = call.inputs[2];
-      const Tensor& sine = call.inputs[3];
-      Tensor query = rotated(tape, call, call.inputs[0], cosine, sine);
-      call.inputs[0] = Tensor();  // q is bound again before k is
-      return {std::move(query), rotated(tape, call, call.inputs[1], cosine, sine)};
-    }
+    case OperatorKind::rotary: return both_rotated(tape, call);
     case OperatorKind::split: return split_parts(tape, call);
     case OperatorKind::heads: return {split_heads(tape, call.inputs[0], call.output_shapes[0][1])};
     case OperatorKind::latent_heads: return latent_heads(tape, call);

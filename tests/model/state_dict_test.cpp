@@ -93,8 +93,8 @@ Flops linear_flops(const Graph& graph) {
   Flops sum;
   for_each_block(graph, [&](const Block& block, const std::string&) {
     for (const Operator& op : block.operators) {
-      const bool scores = op.kind == OperatorKind::attention ||
-                          op.kind == OperatorKind::disentangled_attention;
+      const bool scores =
+          op.kind == OperatorKind::attention || op.kind == OperatorKind::disentangled_attention;
       if (!scores) sum += forward_flops(op, block, graph);
       if (op.scan.state == 0) continue;  // the recurrence is no linear
       const Shape& in = block.tensors.at(static_cast<std::size_t>(op.inputs[0].index)).shape;
