@@ -115,6 +115,10 @@ TensorRef BlockBuilder::rms_norm(const std::string& name, TensorRef in, bool uni
   return op.outputs.front();
 }
 
+TensorRef BlockBuilder::unit_rms_norm(const std::string& name, TensorRef in) {
+  return append_alike(OperatorKind::rms_norm, name, {in}).outputs.front();
+}
+
 TensorRef BlockBuilder::narrow_rms_norm(const std::string& name, TensorRef in) {
   const TensorRef out = rms_norm(name, in);
   block_.operators.back().keeps_narrow = true;
@@ -131,6 +135,16 @@ TensorRef BlockBuilder::layer_norm(const std::string& name, TensorRef in,
   if (options.bias) {
     op.weights.push_back(weight(name + ".bias", {features}, WeightRole::bias));
   }
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::written_layer_norm(const std::string& name, TensorRef in,
+                                           std::int64_t heads) {
+  const std::int64_t features = width(in);
+  Operator& op = append_alike(OperatorKind::layer_norm, name, {in});
+  op.written_out = true;
+  op.weights = {weight(name + ".weight", heads > 0 ? Shape{heads, features} : Shape{features},
+                       WeightRole::norm)};
   return op.outputs.front();
 }
 
@@ -194,6 +208,17 @@ std::vector<TensorRef> BlockBuilder::latent_heads(const std::string& name, Tenso
   op.outputs = {tensor(name + ".q", alike), tensor(name + ".k", alike),
                 tensor(name + ".v", std::move(value))};
   return op.outputs;
+}
+
+std::vector<TensorRef> BlockBuilder::latent_heads(const std::string& name, TensorRef q,
+                                                  TensorRef key_value, TensorRef positions,
+                                                  TensorRef cos, TensorRef sin,
+                                                  const AttentionShape& of_attention,
+                                                  bool complex) {
+  auto heads = latent_heads(name, q, key_value, positions, cos, of_attention);
+  last().inputs.push_back(sin);
+  last().turns_complex = complex;
+  return heads;
 }
 
 TensorRef BlockBuilder::attention(const std::string& name, TensorRef q, TensorRef k, TensorRef v,

@@ -57,6 +57,13 @@ struct ExpertNames {
   std::string gate = "w1", down = "w2", up = "w3";
 };
 
+// A weight that holds a matrix, or a bias, of all experts.
+struct StackedWeight {
+  std::string name;  // full
+  Shape shape;
+  WeightRole role = WeightRole::matrix;
+};
+
 class BlockBuilder {
  public:
   // `graph` holds the shared tensors and outlives the builder.
@@ -81,7 +88,11 @@ class BlockBuilder {
   TensorRef rms_norm(const std::string& name, TensorRef in, bool unit_offset = false);
   // T5LayerNorm (Operator::keeps_narrow).
   TensorRef narrow_rms_norm(const std::string& name, TensorRef in);
+  // Without a weight.
+  TensorRef unit_rms_norm(const std::string& name, TensorRef in);
   TensorRef layer_norm(const std::string& name, TensorRef in, LayerNormOptions options = {});
+  // CohereLayerNorm (Operator::written_out): a weight, [heads,d] over heads [B,n,S,d].
+  TensorRef written_layer_norm(const std::string& name, TensorRef in, std::int64_t heads = 0);
   // As layer_norm over the last dimension, with weights of their own for each of the heads:
   // NAME.norms.I.weight [d].
   TensorRef layer_norm_per_head(const std::string& name, TensorRef in);
@@ -95,12 +106,23 @@ class BlockBuilder {
   std::vector<TensorRef> split(const std::string& name, TensorRef in,
                                const std::vector<std::pair<std::string, std::int64_t>>& parts,
                                bool gathers_parts = false);
+  // OperatorKind::clamp, jitter.
+  TensorRef clamp(const std::string& name, TensorRef in);
+  TensorRef jitter(const std::string& name, TensorRef in);
+  // The weight itself, whose name is full.
+  TensorRef parameter(const std::string& name, Shape shape, WeightRole role);
+  // The operator just written.
+  [[nodiscard]] Operator& last() { return block_.operators.back(); }
   // [B,S,n*d] -> [B,n,S,d], a view.
   TensorRef heads(const std::string& name, TensorRef in, std::int64_t count);
   // Queries, keys and values of multi-latent attention (OperatorKind::latent_heads).
   std::vector<TensorRef> latent_heads(const std::string& name, TensorRef q, TensorRef key_value,
                                       TensorRef positions, TensorRef table,
                                       const AttentionShape& shape);
+  // The same with the model's own tables; `complex` as Operator::turns_complex.
+  std::vector<TensorRef> latent_heads(const std::string& name, TensorRef q, TensorRef key_value,
+                                      TensorRef positions, TensorRef cos, TensorRef sin,
+                                      const AttentionShape& shape, bool complex);
   // The norm just written is a part of the linear behind it.
   void inside_next() { block_.operators.back().inside_next = true; }
   // q [B,n,S,d], k, v [B,kv,S,d] -> [B,S,n*d]. `sink`: full name of a weight [n] in each row's sum.
@@ -219,6 +241,10 @@ class BlockBuilder {
   // -> [1,n,queries,keys]; weight NAME.weight [buckets,n], with 0 buckets none.
   TensorRef relative_bias(const std::string& name, std::int64_t buckets, std::int64_t heads,
                           std::int64_t queries, std::int64_t keys);
+  // OperatorKind::disentangled_attention; of the distances' keys and queries one may lack.
+  TensorRef disentangled_attention(const std::string& name, TensorRef q, TensorRef k, TensorRef v,
+                                   TensorRef key_distances, TensorRef query_distances,
+                                   const AttentionShape& shape);
   // OperatorKind::recurrent_attention; weights MODULE.qkv_net.weight, MODULE.r_net.weight and the
   // given ones [n,d], of full names, that all layers share.
   TensorRef recurrent_attention(const std::string& name, TensorRef in, TensorRef memory,
@@ -228,7 +254,7 @@ class BlockBuilder {
   void own_weight(const std::string& name, Shape shape);
   TensorRef add_buffer(const std::string& name, TensorRef in);  // buffer NAME [1,width]
 
-  // Weights NAME.weight [E,H]; -> weights [T,k], experts [T,k].
+  // Weights NAME.weight [E,H], perhaps NAME.bias; -> weights [T,k], experts [T,k].
   std::pair<TensorRef, TensorRef> router(const std::string& name, TensorRef in,
                                          const MixtureShape& mixture);
   // -> for each expert the slots, then the tokens that chose it.
@@ -247,6 +273,12 @@ class BlockBuilder {
   // NAME.output_linear.weight [E,H,intermediate]; `chosen` as the router gives it.
   TensorRef parallel_experts(const std::string& name, TensorRef in, TensorRef weights,
                              TensorRef chosen, const MixtureShape& mixture, ActivationKind kind);
+
+  // Experts whose weights MixtureShape::stacked() says lie together; `read` is what their code
+  // reads beside the tokens and weights: the choice, or what expert_assignment gave.
+  TensorRef stacked_experts(const std::string& name, TensorRef in, TensorRef weights,
+                            const std::vector<TensorRef>& read, const MixtureShape& mixture,
+                            ActivationKind kind, const std::vector<StackedWeight>& held);
 
   // --- block_builder_tables.cpp: recommendation ---
 

@@ -240,6 +240,36 @@ TensorRef BlockBuilder::recurrent_attention(const std::string& name, TensorRef i
   return op.outputs.front();
 }
 
+TensorRef BlockBuilder::disentangled_attention(const std::string& name, TensorRef q, TensorRef k,
+                                               TensorRef v, TensorRef key_distances,
+                                               TensorRef query_distances,
+                                               const AttentionShape& of_attention) {
+  const Shape query = shape(q);
+  std::vector<TensorRef> inputs = {q, k, v};
+  for (const TensorRef distances : {key_distances, query_distances}) {
+    if (distances.index >= 0) inputs.push_back(distances);
+  }
+  Operator& op = append(OperatorKind::disentangled_attention, name, std::move(inputs));
+  op.attention = of_attention;
+  op.outputs = {tensor(name, {query.at(0), query.at(2), query.at(1) * query.at(3)})};
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::clamp(const std::string& name, TensorRef in) {
+  return append_alike(OperatorKind::clamp, name, {in}).outputs.front();
+}
+
+TensorRef BlockBuilder::jitter(const std::string& name, TensorRef in) {
+  return append_alike(OperatorKind::jitter, name, {in}).outputs.front();
+}
+
+TensorRef BlockBuilder::parameter(const std::string& name, Shape of_weight, WeightRole role) {
+  Operator& op = append(OperatorKind::parameter, name, {});
+  op.weights = {weight(name, of_weight, role)};
+  op.outputs = {tensor(name, std::move(of_weight))};
+  return op.outputs.front();
+}
+
 void BlockBuilder::own_weight(const std::string& name, Shape of_weight) {
   weight(name, std::move(of_weight), WeightRole::other);
 }
@@ -256,7 +286,16 @@ std::pair<TensorRef, TensorRef> BlockBuilder::router(const std::string& name, Te
   Operator& op = append(OperatorKind::router, name, {in});
   op.mixture = mixture;
   op.weights = {weight(name + ".weight", {mixture.experts, hidden}, WeightRole::matrix)};
-  op.outputs = {tensor(name + ".weights", {tokens, mixture.chosen}),
+  if (mixture.router_bias) {
+    op.weights.push_back(weight(name + ".bias", {mixture.experts}, WeightRole::bias));
+  }
+  if (mixture.routing == Routing::sigmoid || mixture.routing == Routing::sigmoid_normalised) {
+    block_.buffers.push_back(
+        {name + ".e_score_correction_bias", {mixture.experts}, ElementKind::real});
+  }
+  // Some codes spread the weights of the chosen over all experts.
+  const bool spread = mixture.code == ExpertCode::selected || mixture.code == ExpertCode::dense;
+  op.outputs = {tensor(name + ".weights", {tokens, spread ? mixture.experts : mixture.chosen}),
                 tensor(name + ".experts", {tokens, mixture.chosen}, ElementKind::index)};
   return {op.outputs[0], op.outputs[1]};
 }
@@ -295,6 +334,23 @@ TensorRef BlockBuilder::experts(const std::string& name, TensorRef in, TensorRef
     add(names.gate, {mixture.intermediate, hidden});
     add(names.down, {hidden, mixture.intermediate});
     add(names.up, {mixture.intermediate, hidden});
+  }
+  return op.outputs.front();
+}
+
+TensorRef BlockBuilder::stacked_experts(const std::string& name, TensorRef in, TensorRef weights,
+                                        const std::vector<TensorRef>& read,
+                                        const MixtureShape& mixture, ActivationKind kind,
+                                        const std::vector<StackedWeight>& held) {
+  std::vector<TensorRef> inputs = {in, weights};
+  inputs.insert(inputs.end(), read.begin(), read.end());
+  Operator& op = append_alike(OperatorKind::experts, name, std::move(inputs));
+  op.mixture = mixture;
+  op.activation = kind;
+  op.fused_gate_up = mixture.code != ExpertCode::chunked;
+  for (const StackedWeight& one : held) {
+    op.weights.push_back(weight(one.name, one.shape, one.role));
+    block_.weights.back().expert = true;
   }
   return op.outputs.front();
 }

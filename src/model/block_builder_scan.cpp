@@ -59,6 +59,14 @@ TensorRef BlockBuilder::selective_scan(const std::string& module, TensorRef in,
   if (options.project_bias) {
     op.weights.push_back(weight(options.project + ".bias", {options.width}, WeightRole::bias));
   }
+  if (scan.apart) {
+    const auto norm = [&](const char* part, std::int64_t features) {
+      op.weights.push_back(weight(module + part + ".weight", {features}, WeightRole::norm));
+    };
+    norm(".dt_layernorm", scan.time_rank);
+    norm(".b_layernorm", scan.state);
+    norm(".c_layernorm", scan.state);
+  }
   op.outputs = {tensor(op.name, std::move(out))};
   return op.outputs.front();
 }

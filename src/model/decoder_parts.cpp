@@ -7,10 +7,13 @@ namespace {
 TensorRef normed(BlockBuilder& block, const std::string& name, TensorRef in, QkNorm kind) {
   switch (kind) {
     case QkNorm::none:
-    case QkNorm::rms_whole: return in;
+    case QkNorm::rms_whole:
+    case QkNorm::rms_unit_turned: return in;
     case QkNorm::rms_per_head: return block.rms_norm(name, in);
     case QkNorm::rms_per_head_offset: return block.rms_norm(name, in, true);
     case QkNorm::layer_per_head: return block.layer_norm(name, in);
+    case QkNorm::layer_written_out:
+      return block.written_layer_norm(name, in, block.shape(in).at(1));
     case QkNorm::layer_each_head: return block.layer_norm_per_head(name, in);
   }
   return in;
@@ -37,10 +40,18 @@ TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, Tens
   if (part.rotary_dims > 0) {
     const auto turned = block.rotary(module + "rotary", q, k, part.cos, part.sin, part.rotary_dims,
                                      part.rotary_joins_rest);
+    block.last().turns_pairs = part.turns_pairs;
+    block.last().turns_complex = part.turns_complex;
+    block.last().turns_halves = part.turns_halves;
     q = turned.first;
     k = turned.second;
   }
-  const TensorRef mixed = block.attention(part.module, q, k, v, part.shape);
+  if (part.qk_norm == QkNorm::rms_unit_turned) {
+    q = block.unit_rms_norm(module + part.q_norm, q);
+    k = block.unit_rms_norm(module + part.k_norm, k);
+  }
+  if (part.scales_queries) q = block.scale(module + "temperature", q, 1.0);
+  const TensorRef mixed = block.attention(part.module, q, k, v, part.shape, part.sink);
   return block.linear(module + part.out, mixed, part.hidden, {.bias = part.out_bias});
 }
 
@@ -61,6 +72,7 @@ TensorRef add_attention(BlockBuilder& block, TensorRef x, const AttentionPart& p
   };
   TensorRef q = projected("q", shape.heads, part.q_norm);
   TensorRef k = projected("k", shape.kv_heads, part.k_norm);
+  if (part.key_scale != 0.0) k = block.scale(module + "key_multiplier", k, part.key_scale);
   TensorRef v = projected("v", shape.kv_heads, "");
   if (normed_whole) {
     q = heads("q", q, shape.heads);

@@ -18,6 +18,8 @@ enum class QkNorm {
   rms_whole,            // over all heads at once, before they are told apart (OLMo 2)
   layer_per_head,       // LayerNorm with weight and bias [d] for all heads (Phi)
   layer_each_head,      // LayerNorm without bias, a weight [d] for each head (StableLM 2)
+  layer_written_out,    // LayerNorm in fp32 with one weight [n,d] (Cohere)
+  rms_unit_turned,      // without weight, behind the turn (Llama 4)
 };
 
 // Module names are relative to the block; the defaults are those of LLaMA.
@@ -26,6 +28,7 @@ struct AttentionPart {
   std::int64_t hidden = 0;       // width of the output projection's result
   std::int64_t rotary_dims = 0;  // 0: not rotary
   bool rotary_joins_rest = false;
+  bool turns_pairs = false, turns_complex = false, turns_halves = false;  // as in Operator
   bool qkv_bias = false;
   bool out_bias = false;
   QkNorm qk_norm = QkNorm::none;
@@ -33,6 +36,9 @@ struct AttentionPart {
   std::string out = "o_proj";
   std::string q_norm = "q_norm";
   std::string k_norm = "k_norm";
+  std::string sink;                  // full name of a weight in each row's sum; empty: none
+  double key_scale = 0.0;            // of the keys (Falcon-H1); 0: none
+  bool scales_queries = false;       // by their position, where nothing turns (Llama 4)
   TensorRef cos = kCos, sin = kSin;  // the rotary table
 };
 
@@ -66,7 +72,8 @@ struct MixturePart {
   ActivationKind activation = ActivationKind::silu;
   std::string module = "block_sparse_moe";
   std::string router = "gate";
-  ExpertNames names = {};  // of a loop's experts
+  ExpertNames names = {};                // of experts that are modules of their own
+  std::vector<StackedWeight> held = {};  // of the others
 };
 
 // Router, assignment of tokens to experts, experts (mixtral.cpp).

@@ -145,6 +145,11 @@ void add_head(Graph& graph, const Sizes& sizes, const HeadOptions& options) {
     case Norm::none: break;
     case Norm::rms: x = block.rms_norm(options.norm_name, x); break;
     case Norm::rms_unit_offset: x = block.rms_norm(options.norm_name, x, true); break;
+    case Norm::rms_scaled_wide:
+      x = block.rms_norm(options.norm_name, x);
+      block.last().scales_wide = true;
+      break;
+    case Norm::layer_written_out: x = block.written_layer_norm(options.norm_name, x); break;
     case Norm::layer: x = block.layer_norm(options.norm_name, x); break;
     case Norm::layer_without_bias:
       x = block.layer_norm(options.norm_name, x, {.weight = true, .bias = false});

@@ -81,7 +81,16 @@ void add_rotary_table(Graph& graph, BlockBuilder& block, const std::string& name
 
 // The last block: final norm, lm_head, loss.
 struct HeadOptions {
-  enum class Norm { none, rms, rms_unit_offset, layer, layer_without_bias, layer_without_weights };
+  enum class Norm {
+    none,
+    rms,
+    rms_unit_offset,
+    rms_scaled_wide,  // Operator::scales_wide
+    layer,
+    layer_without_bias,
+    layer_without_weights,
+    layer_written_out,  // Operator::written_out
+  };
   Norm norm = Norm::rms;
   std::string norm_name = {};       // full: "model.norm"
   std::string embedding_name = {};  // full, without ".weight": what a tied head shares
@@ -116,23 +125,34 @@ Graph build_blenderbot(ConfigReader& config, const SampleShape& sample);
 Graph build_bloom(ConfigReader& config, const SampleShape& sample);
 Graph build_clip_text(ConfigReader& config, const SampleShape& sample);
 Graph build_cogvideox(ConfigReader& config, const SampleShape& sample);
+Graph build_cohere(ConfigReader& config, const SampleShape& sample);
+Graph build_cohere2(ConfigReader& config, const SampleShape& sample);
+Graph build_dbrx(ConfigReader& config, const SampleShape& sample);
+Graph build_deberta_v2(ConfigReader& config, const SampleShape& sample);
+Graph build_deepseek_v2(ConfigReader& config, const SampleShape& sample);
+Graph build_deepseek_v3(ConfigReader& config, const SampleShape& sample);
 Graph build_deit(ConfigReader& config, const SampleShape& sample);
 Graph build_distilbert(ConfigReader& config, const SampleShape& sample);
 Graph build_dlrm(ConfigReader& config, const SampleShape& sample);
 Graph build_electra(ConfigReader& config, const SampleShape& sample);
 Graph build_falcon(ConfigReader& config, const SampleShape& sample);
+Graph build_falcon_h1(ConfigReader& config, const SampleShape& sample);
 Graph build_flux(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma2(ConfigReader& config, const SampleShape& sample);
 Graph build_gemma3_text(ConfigReader& config, const SampleShape& sample);
+Graph build_glm4_moe(ConfigReader& config, const SampleShape& sample);
 Graph build_gpt2(ConfigReader& config, const SampleShape& sample);
 Graph build_gpt_bigcode(ConfigReader& config, const SampleShape& sample);
 Graph build_gpt_neox(ConfigReader& config, const SampleShape& sample);
+Graph build_gpt_oss(ConfigReader& config, const SampleShape& sample);
 Graph build_gptj(ConfigReader& config, const SampleShape& sample);
 Graph build_granite(ConfigReader& config, const SampleShape& sample);
 Graph build_granitemoe(ConfigReader& config, const SampleShape& sample);
+Graph build_jamba(ConfigReader& config, const SampleShape& sample);
 Graph build_layered(ConfigReader& config, const SampleShape& sample);
 Graph build_llama(ConfigReader& config, const SampleShape& sample);
+Graph build_llama4_text(ConfigReader& config, const SampleShape& sample);
 Graph build_marian(ConfigReader& config, const SampleShape& sample);
 Graph build_mbart(ConfigReader& config, const SampleShape& sample);
 Graph build_ltx_video(ConfigReader& config, const SampleShape& sample);
@@ -141,6 +161,7 @@ Graph build_mamba2(ConfigReader& config, const SampleShape& sample);
 Graph build_megatron_gpt(ConfigReader& config, const SampleShape& sample);
 Graph build_mistral(ConfigReader& config, const SampleShape& sample);
 Graph build_mixtral(ConfigReader& config, const SampleShape& sample);
+Graph build_modernbert(ConfigReader& config, const SampleShape& sample);
 Graph build_mpt(ConfigReader& config, const SampleShape& sample);
 Graph build_mt5(ConfigReader& config, const SampleShape& sample);
 Graph build_nemotron_h(ConfigReader& config, const SampleShape& sample);

@@ -1,6 +1,7 @@
 #include "model/graph.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace steelyard::model {
 
@@ -22,6 +23,13 @@ Flops linear_flops(const Operator& op, const Block& block, const Graph& graph) {
 // tokens the triangle of the tokens further back than W is missing: S*S/2 - (S-W)*(S-W)/2.
 double score_pairs(const AttentionShape& attention, double sequence, double keys) {
   if (!attention.causal) return sequence * keys;
+  // Each chunk by itself, the last one perhaps shorter.
+  if (attention.chunk > 0 && static_cast<double>(attention.chunk) < sequence) {
+    const auto chunk = static_cast<double>(attention.chunk);
+    const double whole = std::floor(sequence / chunk);
+    const double rest = sequence - whole * chunk;
+    return (whole * chunk * chunk + rest * rest) / 2.0;
+  }
   const double window = static_cast<double>(attention.window);
   const double beyond = attention.window > 0 ? std::max(0.0, sequence - window) : 0.0;
   return (sequence * sequence - beyond * beyond) / 2.0;
@@ -36,6 +44,17 @@ Flops attention_flops(const Operator& op, const Block& block, const Graph& graph
   const double rows = static_cast<double>(query.at(0)) * static_cast<double>(query.at(1));
   const std::int64_t value = op.attention.value_dim > 0 ? op.attention.value_dim : query.at(3);
   return Flops(2.0 * rows * static_cast<double>(query.at(3) + value) * pairs);
+}
+
+// Contents with contents, and each side with the distances that there are.
+Flops disentangled_flops(const Operator& op, const Block& block, const Graph& graph) {
+  const Shape& query = shape_of(op.inputs.front(), block, graph);  // [B,n,S,d]
+  const auto tokens = static_cast<double>(query.at(2));
+  double columns = 2.0 * tokens;
+  for (std::size_t i = 3; i < op.inputs.size(); ++i) {
+    columns += static_cast<double>(shape_of(op.inputs[i], block, graph).at(2));
+  }
+  return Flops(2.0 * static_cast<double>(elements(query)) * columns);
 }
 
 // Keys and values are of the memory too, the distances' keys of one sample, and scores come twice.
@@ -81,8 +100,8 @@ Flops mixture_flops(const Operator& op, const Block& block, const Graph& graph) 
     return Flops(2.0 * values * static_cast<double>(mixture.experts));
   }
   // Gate and up may lie in one matrix of twice the width.
-  const bool plain =
-      !op.fused_gate_up && std::ssize(op.weights) * mixture.ranks == 2 * mixture.experts;
+  const bool plain = !mixture.stacked() && !op.fused_gate_up &&
+                     std::ssize(op.weights) * mixture.ranks == 2 * mixture.experts;
   return Flops((plain ? 4.0 : 6.0) * values * static_cast<double>(mixture.chosen) *
                static_cast<double>(mixture.intermediate));
 }
@@ -165,6 +184,7 @@ Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) 
       const Shape& in = shape_of(op.inputs.front(), block, graph);
       return Flops(2.0 * vectors * static_cast<double>(elements(in)));
     }
+    case OperatorKind::disentangled_attention: return disentangled_flops(op, block, graph);
     case OperatorKind::router:
     case OperatorKind::experts: return mixture_flops(op, block, graph);
     case OperatorKind::state_scan:

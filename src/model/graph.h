@@ -77,7 +77,7 @@ enum class OperatorKind {
   heads,               // in: [B,S,n*d]; out: [B,n,S,d] (a view)
   // Multi-latent attention, c dimensions of a head without position and r with it, values of v.
   // in: q [B,S,n*(c+r)], keys and values [B,S,n*(c+v)], key positions [B,S,r] of all heads, cos;
-  // out: q, k [B,n,S,c+r], v [B,n,S,v]
+  // out: q, k [B,n,S,c+r], v [B,n,S,v]. With cos and sin: the model's own tables.
   latent_heads,
   attention,         // in: q [B,nh,S,d], k, v [B,nkv,S,d]; out: [B,S,nh*d]; perhaps weight [nh]
   activation,        // in, out: [..., F]
@@ -88,6 +88,8 @@ enum class OperatorKind {
   scale,             // in * constant
   dropout,
   softcap,  // c * tanh(in / c)
+  clamp,    // cut off at both ends
+  jitter,   // x times random factors near 1, where it lies
   // Where a projection leaves its bias to the operator behind it (Megatron's skip_bias_add):
   bias_activation,   // in: [..., F]; weight: bias or none; out: act(in + bias), gated: [..., F/2]
   bias_dropout_add,  // in: x, residual; weight: bias or none; out: residual + dropout(x + bias)
@@ -130,6 +132,9 @@ enum class OperatorKind {
   // weights: of q, k and v together [3*n*d,H], of the distances [n*d,H], two biases [n,d];
   // out: [B,S,n*d]
   recurrent_attention,
+  // DeBERTa-v2. in: q, k, v [B,n,S,d], then keys and perhaps queries of the distances [1,n,2A,d];
+  // out: [B,S,n*d]
+  disentangled_attention,
 
   // Diffusion transformers. A stream that the model's code holds as two tensors, text and picture,
   // is one here: [B,S,H], the tokens of both.
@@ -226,6 +231,7 @@ struct AttentionShape {
   std::int64_t value_dim = 0;  // of a value's head; 0: head_dim
   bool causal = true;
   std::int64_t window = 0;  // sliding window in tokens; 0: all of the past
+  std::int64_t chunk = 0;   // tokens see those of their own chunk of so many (Llama 4); 0: all
   bool alibi = false;       // adds a bias per head and distance
   double softcap = 0.0;     // 0: none
   double dropout = 0.0;
@@ -252,6 +258,9 @@ struct AttentionShape {
   bool drops_cache_recomputing = false;
   // The model's own code has no fused kernel, whatever the job asks for (Swin).
   bool always_eager = false;
+  // Its kernel is PyTorch's: the flash one wants values as wide as keys (sdp_utils_cpp.h,
+  // check_head_dim_size_flash), the memory-efficient one does not.
+  bool one_width = false;
   // The fourth input is a learned bias of the scores; a padding_mask then comes on top of it.
   bool bias = false;
 
@@ -263,13 +272,19 @@ enum class Routing {
   softmax_normalised,  // softmax over all, the chosen ones divided by their sum (Mixtral)
   softmax,             // softmax over all, as they are (OLMoE, DeepSeek-V2)
   softmax_of_chosen,   // the chosen logits, then their softmax (Granite, gpt-oss)
-  sigmoid_normalised   // sigmoid of all, chosen with a correction and by groups (DeepSeek-V3)
+  sigmoid_normalised,  // sigmoid of all, chosen with a correction and by groups (DeepSeek-V3)
+  sigmoid,             // the same, as they are
+  sigmoid_of_chosen,   // the chosen logits, then the sigmoid of each (Llama 4)
 };
 
 // The model's own code of the experts.
 enum class ExpertCode {
   loop,      // each expert gathers its tokens and adds its results back by index
   parallel,  // tokens sorted by expert, split, multiplied, joined (Granite's ParallelExperts)
+  sorted,    // the same with modules of their own, results put back by index (DeepSeek-V2)
+  selected,  // a loop; each expert's matrices and biases are parts of one weight (gpt-oss)
+  chunked,   // a loop; the weights of all are cut apart before it (DBRX)
+  dense,     // every expert sees every token, in batched products (Llama 4)
 };
 
 // Experts of a layer. Tokens are taken as spread evenly: n of an expert is T*k/E.
@@ -281,10 +296,16 @@ struct MixtureShape {
   ExpertCode code = ExpertCode::loop;
   double weight_scale = 0.0;  // the weights times this (DeepSeek's routed_scaling_factor); 0: none
   bool wide_router = false;   // logits in fp32: input and matrix are widened (DeepSeek)
+  std::int64_t groups = 0;    // of experts, between which the choice is made first; 0: none
+  bool router_bias = false;
   // Set by `step` (expert_parallel.h): ranks that the experts are spread over, and ranks that split
   // each expert's features. The block then holds 1/ranks of the experts.
   std::int64_t ranks = 1, feature_ranks = 1;
 
+  // One weight holds a matrix of all experts.
+  [[nodiscard]] bool stacked() const {
+    return code != ExpertCode::loop && code != ExpertCode::sorted;
+  }
   friend bool operator==(const MixtureShape&, const MixtureShape&) = default;
 };
 
@@ -298,6 +319,8 @@ struct ScanShape {
   std::int64_t time_rank = 0;  // R of Mamba-1
   // Its tokens lie [S,B,...]: copied where there are several samples (Megatron-LM).
   bool tokens_first = false;
+  // Mamba-1 with norms of dt, B and C: its kernels run one by one (Jamba).
+  bool apart = false;
 
   [[nodiscard]] std::int64_t channels() const { return heads * head_dim; }
   friend bool operator==(const ScanShape&, const ScanShape&) = default;
@@ -322,6 +345,10 @@ struct Operator {
   bool joins_rest = false;   // rotary: joined with what does not turn, though nothing is left
   // rotary: neighbours turn, computed in fp32, cast back (diffusers: apply_rotary_emb).
   bool turns_pairs = false;
+  // rotary, latent_heads: neighbours turn as complex numbers in fp32 (DeepSeek-V2, Llama 4).
+  bool turns_complex = false;
+  bool turns_halves = false;  // rotary: the halves apart, by tables of half a head (gpt-oss)
+  bool written_out = false;   // layer_norm: in fp32, operator by operator (Cohere)
   bool scales_input = false;  // rms_norm: the input, not its fp32 copy, is divided (diffusers)
   // split: parts that the model's code holds as tensors of their own.
   bool own_parts = false;

@@ -10,10 +10,17 @@ TensorRef add_mixture(BlockBuilder& block, TensorRef x, const MixturePart& part)
   if (part.shape.code == ExpertCode::parallel) {
     return block.parallel_experts(part.module, x, weights, chosen, part.shape, part.activation);
   }
-  const std::vector<TensorRef> assignment =
-      block.expert_assignment(part.module + ".assignment", chosen, part.shape);
-  return block.experts(part.module + ".experts", x, weights, assignment, part.shape,
-                       part.activation, part.names);
+  const std::string module = part.module + ".experts";
+  const ExpertCode code = part.shape.code;
+  // What the code reads beside tokens and weights: the choice, or each expert's tokens.
+  std::vector<TensorRef> read = {chosen};
+  if (code != ExpertCode::sorted && code != ExpertCode::dense) {
+    read = block.expert_assignment(part.module + ".assignment", chosen, part.shape);
+  }
+  if (part.shape.stacked()) {
+    return block.stacked_experts(module, x, weights, read, part.shape, part.activation, part.held);
+  }
+  return block.experts(module, x, weights, read, part.shape, part.activation, part.names);
 }
 
 namespace {

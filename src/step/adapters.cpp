@@ -99,11 +99,17 @@ void LowRank::quantize(model::Block& block, const Place& place) const {
   if (job_.train.base_quantization == facts::BaseQuantization::none) return;
   if (place.embeds || (place.heads && !habits_.quantizes_head)) return;
   for (const model::Operator& op : block.operators) {
+    // bitsandbytes replaces nn.Linear alone: routers and experts that hold parameters of their own
+    // stay as they are.
+    if (op.kind == OperatorKind::router && (op.mixture.wide_router || op.mixture.router_bias)) {
+      continue;
+    }
     if (op.kind == OperatorKind::linear || op.kind == OperatorKind::router) {
       model::Weight& matrix = block.weights[static_cast<std::size_t>(op.weights.front())];
       if (matrix.tied_to.empty()) matrix.quantized = true;
     }
     if (op.kind != OperatorKind::experts) continue;
+    if (op.mixture.stacked() && op.mixture.code != model::ExpertCode::parallel) continue;
     for (const std::int32_t weight : op.weights) {
       block.weights[static_cast<std::size_t>(weight)].quantized = true;
     }

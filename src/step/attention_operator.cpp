@@ -29,7 +29,9 @@ AttentionDims dims_of(const OperatorCall& call) {
     // A causal kernel skips half of the scores; a window of w keeps about w of each row.
     const double window = shape.window > 0 ? static_cast<double>(shape.window) : 1e300;
     const double keys = static_cast<double>(dims.keys);
+    const double chunk = static_cast<double>(shape.chunk);
     dims.computed_share = window >= keys ? 0.5 : (window / keys) * (1.0 - 0.5 * window / keys);
+    if (shape.chunk > 0 && chunk < keys) dims.computed_share = 0.5 * chunk / keys;
   }
   return dims;
 }
@@ -77,6 +79,28 @@ Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, std::i
   return dropout(tape, std::move(weights), p);
 }
 
+// modeling_gpt_oss.py: the sinks as one more column of the masked scores, from which each row's
+// largest is taken; the softmax in the scores' own type, then its other columns as a view.
+Tensor sunk_probabilities(Tape& tape, const OperatorCall& call, Tensor scores, std::int64_t keys) {
+  scores = add(tape, std::move(scores), call.mask);
+  const std::int64_t numel = scores.numel;
+  const std::int64_t rows = numel / keys;
+  Tensor sinks = expand(tape, call.weights[0], rows / call.weights[0].numel);
+  sinks.dense = true;
+  Tensor columns = cat(tape, std::move(scores), std::move(sinks));
+  {
+    const Tensor largest = tape.allocate(rows, columns.dtype, "max");
+    const Tensor at = tape.allocate(rows, DType::int64, "max");
+    tape.pointwise("max", bytes_of(columns));
+    columns = add_constant(tape, std::move(columns));
+  }
+  const DType type = tape.arithmetic().autocast ? DType::fp32 : columns.dtype;
+  Tensor weights = slice(tape, softmax(tape, std::move(columns), type, keys + 1), numel);
+  weights.dense = true;  // rows of keys + 1 elements, which the product reads as they lie
+  const double p = call.variants->dropout ? call.op->attention.dropout : 0.0;
+  return dropout(tape, std::move(weights), p);
+}
+
 Tensor eager_attention(Tape& tape, const OperatorCall& call, const AttentionDims& dims,
                        Heads heads) {
   const std::int64_t batch = dims.samples * dims.heads;
@@ -90,7 +114,10 @@ Tensor eager_attention(Tape& tape, const OperatorCall& call, const AttentionDims
   if (!shape.scales_queries && !shape.learned_bias) {
     scores = mul_constant(tape, std::move(scores));  // / sqrt(d)
   }
-  Tensor weights = probabilities(tape, call, std::move(scores), dims.keys, query_type, value_type);
+  Tensor weights =
+      call.weights.empty()
+          ? probabilities(tape, call, std::move(scores), dims.keys, query_type, value_type)
+          : sunk_probabilities(tape, call, std::move(scores), dims.keys);
   Tensor y = matmul(tape, std::move(weights), heads.v, batch, dims.queries, dims.values(),
                     dims.keys, {.result_transposed = true, .one_sample = one});
   return contiguous(tape, view(std::move(y), false));  // transpose(1, 2).reshape
@@ -178,7 +205,9 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   const bool wide = tape.arithmetic().compute == DType::fp32;
   // Nor has it a mask (sdp_utils.cpp, check_for_attn_mask).
   const bool biased = call.op->attention.bias;
-  const bool efficient = wide || biased || call.variants->attention == AttentionKernel::efficient;
+  const bool uneven = dims.values() != dims.head_dim && call.op->attention.one_width;
+  const bool efficient =
+      wide || biased || uneven || call.variants->attention == AttentionKernel::efficient;
   // mha_fwd's result is empty_like(q): where q was joined of two parts it lies in memory head by
   // head, and so does the result, which is copied before its heads are put side by side.
   const bool by_head = !efficient && kernel.context == 1 && call.inputs[0].dense;

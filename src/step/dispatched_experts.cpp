@@ -79,15 +79,17 @@ Tensor exchange_features(Tape& tape, Tensor argument, bool gather) {
 }
 
 // Rows grouped by expert times each expert's matrix: one input, one result, a weight gradient each.
+// `experts` of them in one weight, where that is less than one for each.
 Tensor grouped_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& weights,
-                      std::int64_t inputs, std::int64_t outputs) {
+                      std::int64_t inputs, std::int64_t outputs, std::int64_t experts = 0) {
   const Fp8Library library = tape.arithmetic().fp8.library;
-  if (library == Fp8Library::transformer_engine && fits_fp8(inputs, outputs)) {
+  if (library == Fp8Library::transformer_engine && fits_fp8(inputs, outputs) && experts == 0) {
     return fp8_grouped_linear(tape, x, weights, inputs, outputs);
   }
   const Tensor a = to_compute(tape, x);
   const std::int64_t rows = a.numel / inputs;
-  const auto count = static_cast<std::int64_t>(weights.size());
+  const auto held = static_cast<std::int64_t>(weights.size());
+  const std::int64_t count = experts > 0 ? experts : held;
   const std::int64_t each = ceil_divide(rows, count);
   std::vector<Tensor> used;
   std::vector<Edge> edges = {Tape::edge_of(a)};
@@ -109,15 +111,15 @@ Tensor grouped_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& we
   tape.track(y, "grouped_mm", std::move(edges), std::move(saved),
              [=](Tape& t, const Gradients& gradients) {
                const DType dtype = gradients[0].dtype;
-               Gradients result(static_cast<std::size_t>(count) + 1);
+               Gradients result(static_cast<std::size_t>(held) + 1);
                if (wants_x) {
                  result[0] = t.allocate(rows * inputs, dtype, "grouped_mm_input_gradient");
                  t.gemm("grouped_mm_input_gradient", dtype, each, inputs, outputs, count, traffic);
                }
                if (wants_weights) {
-                 for (std::int64_t i = 0; i < count; ++i) {
-                   result[static_cast<std::size_t>(i) + 1] =
-                       t.allocate(inputs * outputs, dtype, "grouped_mm_weight_gradient");
+                 for (std::int64_t i = 0; i < held; ++i) {
+                   result[static_cast<std::size_t>(i) + 1] = t.allocate(
+                       inputs * outputs * (count / held), dtype, "grouped_mm_weight_gradient");
                  }
                  t.gemm("grouped_mm_weight_gradient", dtype, outputs, inputs, each, count, traffic);
                }
@@ -179,9 +181,37 @@ Tensor inner_activation(Tape& tape, const OperatorCall& call, Tensor h, bool gat
   return h;
 }
 
+// The same with weights that hold the matrices of all experts, perhaps biases behind each.
+Tensor stacked_feed_forward(Tape& tape, const OperatorCall& call, Tensor rows,
+                            std::int64_t hidden) {
+  const model::MixtureShape& mixture = call.op->mixture;
+  const std::int64_t held = mixture.experts / mixture.ranks;
+  const std::int64_t wide = mixture.intermediate / mixture.feature_ranks;
+  const auto product = [&](const Tensor& x, std::size_t weight, std::int64_t inputs,
+                           std::int64_t outputs) {
+    return grouped_linear(tape, x, {call.weights[weight]}, inputs, outputs, held);
+  };
+  if (mixture.code == model::ExpertCode::chunked) {  // gate, up, down
+    Tensor gate = product(rows, 0, hidden, wide);
+    gate = activation(tape, call.op->activation, std::move(gate));
+    const Tensor up = product(rows, 1, hidden, wide);
+    rows = Tensor();
+    return product(mul(tape, std::move(gate), up), 2, wide, hidden);
+  }
+  const bool biased = call.weights.size() > 2;
+  const std::int64_t tokens = rows.numel / hidden;
+  Tensor h = product(rows, 0, hidden, 2 * wide);
+  rows = Tensor();
+  if (biased) h = add(tape, std::move(h), call.weights[1]);
+  h = inner_activation(tape, call, std::move(h), true, tokens, 2 * wide);
+  h = product(h, biased ? 2 : 1, wide, hidden);
+  return biased ? add(tape, std::move(h), call.weights[3]) : h;
+}
+
 // Rows through the experts of this rank: gate and up (apart or in one matrix), or one matrix alone.
 Tensor feed_forward(Tape& tape, const OperatorCall& call, Tensor rows, std::int64_t hidden) {
   const model::MixtureShape& mixture = call.op->mixture;
+  if (mixture.stacked()) return stacked_feed_forward(tape, call, std::move(rows), hidden);
   const auto held = static_cast<std::size_t>(mixture.experts / mixture.ranks);
   const std::size_t per_expert = call.weights.size() / held;
   const std::int64_t wide = mixture.intermediate / mixture.feature_ranks;

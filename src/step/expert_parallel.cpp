@@ -28,6 +28,7 @@ Error impossible(std::string subject, std::int64_t ranks, std::string accepted) 
 
 // The experts that this rank holds: the first of each kind stand for any.
 std::vector<std::int32_t> own_experts(const Operator& op) {
+  if (op.mixture.stacked()) return op.weights;
   const std::size_t count = op.weights.size() / static_cast<std::size_t>(op.mixture.ranks);
   return {op.weights.begin(), op.weights.begin() + static_cast<std::ptrdiff_t>(count)};
 }
@@ -41,6 +42,11 @@ void keep_own(Block& block) {
     for (std::int32_t index : op.weights) {
       const bool kept = std::find(own.begin(), own.end(), index) != own.end();
       gone[static_cast<std::size_t>(index)] = !kept;
+    }
+    if (op.mixture.stacked()) {  // a part of each weight, whose first dimension counts experts
+      for (const std::int32_t index : op.weights) {
+        block.weights[static_cast<std::size_t>(index)].shape.front() /= op.mixture.ranks;
+      }
     }
     op.weights = own;
   }
@@ -72,6 +78,24 @@ void split_features(Block& block, std::int64_t wide, std::int64_t ranks) {
   }
 }
 
+// Weights of all experts: matrices, perhaps each with a bias behind it. That of the last matrix is
+// whole on every rank.
+void split_stacked_features(Block& block, const Operator& op) {
+  const std::int64_t ranks = op.mixture.feature_ranks;
+  bool first_bias = true;
+  for (const std::int32_t index : op.weights) {
+    Weight& weight = block.weights[static_cast<std::size_t>(index)];
+    if (weight.role == model::WeightRole::bias) {
+      if (std::exchange(first_bias, false)) weight.shape.back() /= ranks;
+      continue;
+    }
+    const bool below = weight.shape.size() == 2;  // experts below one another
+    std::int64_t& last = weight.shape.back();
+    const bool wide = last == op.mixture.intermediate || last == 2 * op.mixture.intermediate;
+    (below ? weight.shape.front() : wide ? last : weight.shape[1]) /= ranks;
+  }
+}
+
 // The ranks of a stage are divided among the experts: those that are over hold copies.
 Result<void> check_ranks(const facts::ParallelKeys& parallel) {
   const std::int64_t stage =
@@ -99,6 +123,7 @@ Result<Graph> spread_experts(const Graph& graph, const facts::ParallelKeys& para
   for (model::Segment& segment : result.segments) {
     for (Block& block : segment.blocks) {
       std::int64_t wide = 0;
+      bool stacked = false;
       for (Operator& op : block.operators) {
         if (op.mixture.experts == 0) continue;
         if (op.mixture.experts % parallel.expert != 0) {
@@ -106,6 +131,7 @@ Result<Graph> spread_experts(const Graph& graph, const facts::ParallelKeys& para
                                  fmt::format("a divisor of the {} experts", op.mixture.experts)));
         }
         wide = op.mixture.intermediate;
+        stacked = op.mixture.stacked();
         if (wide % parallel.expert_tensor != 0) {
           return fail(impossible("parallel.expert_tensor", parallel.expert_tensor,
                                  fmt::format("a divisor of an expert's {} features", wide)));
@@ -116,7 +142,13 @@ Result<Graph> spread_experts(const Graph& graph, const facts::ParallelKeys& para
       }
       if (wide == 0) continue;
       keep_own(block);
-      split_features(block, wide, parallel.expert_tensor);
+      if (!stacked) {
+        split_features(block, wide, parallel.expert_tensor);
+        continue;
+      }
+      for (const Operator& op : block.operators) {
+        if (op.kind == OperatorKind::experts) split_stacked_features(block, op);
+      }
     }
   }
   if (!found) {

@@ -24,6 +24,23 @@ Tensor turned(Tape& tape, const Tensor& x, std::int64_t table) {
   return contiguous(tape, view(std::move(sum), false));  // cat with the rest, which is empty
 }
 
+// modeling_deepseek_v3.py, apply_rotary_pos_emb_interleave: neighbours set apart by a copy, then as
+// LLaMA turns; modeling_deepseek_v2.py, apply_rotary_emb: as complex numbers in fp32.
+Tensor turned_by_tables(Tape& tape, const OperatorCall& call, const Tensor& x) {
+  const Tensor& cosine = call.inputs[3];
+  if (call.op->turns_complex) {
+    const Tensor wide = to(tape, x, DType::fp32);
+    return to(tape, mul(tape, wide, cosine), x.dtype);
+  }
+  const Tensor pairs = contiguous(tape, view(x, false));
+  Tensor along = mul(tape, pairs, cosine);
+  Tensor first = slice(tape, pairs, x.numel / 2);
+  Tensor second = slice(tape, pairs, x.numel / 2);
+  Tensor quarter_turn = cat(tape, mul_constant(tape, std::move(second)), std::move(first));
+  Tensor across = mul(tape, std::move(quarter_turn), call.inputs[4]);
+  return add(tape, std::move(along), std::move(across));
+}
+
 // [B,S,1,r] seen as [B,S,n,r]; the gradients of all heads are summed.
 Tensor of_all_heads(Tape& tape, Tensor argument, std::int64_t heads) {
   const Tensor x = std::move(argument);
@@ -45,6 +62,18 @@ struct Sizes {
   std::int64_t table = 0;
   std::int64_t heads = 1;
 };
+
+// DeepseekV3Attention.forward: the values stay a view of what holds the keys too.
+std::vector<Tensor> by_tables(Tape& tape, const OperatorCall& call, const Sizes& sizes) {
+  std::vector<Tensor> query = split(tape, call.inputs[0], {sizes.plain, sizes.turning});
+  std::vector<Tensor> rest = split(tape, call.inputs[1], {sizes.plain, sizes.value});
+  query[1] = turned_by_tables(tape, call, query[1]);
+  Tensor positions = turned_by_tables(tape, call, call.inputs[2]);
+  positions = of_all_heads(tape, std::move(positions), sizes.heads);
+  Tensor q = cat(tape, std::move(query[0]), std::move(query[1]));
+  Tensor k = cat(tape, std::move(rest[0]), std::move(positions));
+  return {std::move(q), std::move(k), view(std::move(rest[1]), false)};
+}
 
 std::vector<Tensor> separate(Tape& tape, const OperatorCall& call, const Sizes& sizes) {
   std::vector<Tensor> query = split(tape, call.inputs[0], {sizes.plain, sizes.turning});
@@ -102,6 +131,7 @@ std::vector<Tensor> latent_heads(Tape& tape, const OperatorCall& call) {
   sizes.plain = rows * (shape.head_dim - call.op->rotary_dims);
   sizes.value = rows * shape.value_dim;
   sizes.table = call.inputs[2].numel / call.graph->batch;
+  if (call.inputs.size() > 4) return by_tables(tape, call, sizes);
   std::vector<Tensor> heads =
       call.variants->fused_latent_rotary ? fused(tape, call, sizes) : separate(tape, call, sizes);
   return heads;

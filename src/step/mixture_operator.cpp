@@ -4,6 +4,7 @@
 
 #include "step/dispatched_experts.h"
 #include "step/operators_image.h"
+#include "step/own_experts.h"
 #include "step/primitives.h"
 #include "step/primitives_fp8.h"
 #include "step/primitives_image.h"
@@ -28,34 +29,101 @@ Tensor part(Tape& tape, const OperatorCall& call, const Tensor& x, std::size_t w
   return quantized_linear(tape, x, Tensor(), inputs, outputs, call.quantization);
 }
 
-std::vector<Tensor> router(Tape& tape, const OperatorCall& call) {
+bool dispatches(const OperatorCall& call) {
+  if (call.op->mixture.code == model::ExpertCode::parallel) return false;
+  return call.variants->experts == Experts::dispatched || call.op->mixture.ranks > 1 ||
+         call.op->mixture.feature_ranks > 1;
+}
+
+Tensor router_logits(Tape& tape, const OperatorCall& call) {
   const Tensor& x = call.inputs[0];
   const model::MixtureShape& mixture = call.op->mixture;
   const std::int64_t hidden = call.input_shapes[0].back();
-  Tensor logits = part(tape, call, x, 0, hidden, mixture.experts);
-  if (mixture.routing == model::Routing::softmax_of_chosen) {
-    // GraniteMoeTopKGating.forward: the chosen logits in fp32, then their softmax.
-    logits = to(tape, std::move(logits), DType::fp32);
+  if (!mixture.wide_router && !mixture.router_bias) {
+    return part(tape, call, x, 0, hidden, mixture.experts);
+  }
+  const Tensor bias = mixture.router_bias ? call.weights[1] : Tensor();
+  if (!mixture.wide_router) return linear(tape, x, call.weights[0], bias, hidden, mixture.experts);
+  // F.linear(hidden_states.type(torch.float32), self.weight.type(torch.float32))
+  const Tensor wide = to(tape, x, DType::fp32);
+  const Tensor weight = to(tape, call.weights[0], DType::fp32);
+  return linear(tape, wide, weight, bias, hidden, mixture.experts);
+}
+
+// DeepseekV3TopkRouter.forward: the choice is made by corrected scores outside of autograd, in
+// groups of experts; the weights are gathered from the scores themselves.
+std::vector<Tensor> sigmoid_router(Tape& tape, const model::MixtureShape& mixture, Tensor logits) {
+  const Tensor scores = sigmoid(tape, std::move(logits));
+  const std::int64_t tokens = scores.numel / mixture.experts;
+  Tensor indices;
+  {
+    const Tensor corrected = tape.allocate(scores.numel, scores.dtype, "add");
+    const Tensor allowed = tape.allocate(scores.numel, scores.dtype, "clone");
+    const Tensor masked = tape.allocate(scores.numel, scores.dtype, "masked_fill");
+    indices = tape.allocate(tokens * mixture.chosen, DType::int64, "topk");
+    tape.pointwise("topk", 6 * bytes_of(scores));
+  }
+  Tensor best = gather(tape, scores, indices, indices.numel);
+  if (mixture.routing == model::Routing::sigmoid_normalised) {
+    const Tensor sum = add_constant(tape, sum_last(tape, best, mixture.chosen));
+    best = mul(tape, std::exchange(best, Tensor()), sum);
+  }
+  return {mul_constant(tape, std::move(best)), std::move(indices)};
+}
+
+// GraniteMoeTopKGating: the chosen logits in fp32, then their softmax; GptOssTopKRouter: in their
+// own type, spread over all experts; Llama4Router: spread, then the sigmoid of all.
+std::vector<Tensor> router_of_chosen(Tape& tape, const OperatorCall& call, Tensor logits) {
+  const model::MixtureShape& mixture = call.op->mixture;
+  const DType before = call.inputs[0].dtype;
+  const DType own = logits.dtype;
+  const std::int64_t numel = logits.numel;
+  const bool spreads = !dispatches(call) && (mixture.code == model::ExpertCode::selected ||
+                                             mixture.code == model::ExpertCode::dense);
+  if (mixture.routing == model::Routing::sigmoid_of_chosen) {
     TopK best = topk(tape, std::move(logits), mixture.experts, mixture.chosen);
-    Tensor gates = softmax(tape, std::move(best.values), DType::fp32);
-    return {to(tape, std::move(gates), x.dtype), best.indices};
+    Tensor gates = std::move(best.values);
+    if (spreads) gates = spread(tape, std::move(gates), best.indices, numel);
+    gates = sigmoid(tape, to(tape, std::move(gates), DType::fp32));
+    return {to(tape, std::move(gates), own), best.indices};
+  }
+  const bool widens = mixture.code != model::ExpertCode::selected;
+  if (widens) logits = to(tape, std::move(logits), DType::fp32);
+  TopK best = topk(tape, std::move(logits), mixture.experts, mixture.chosen);
+  const bool wide = widens || tape.arithmetic().autocast;
+  Tensor gates = softmax(tape, std::move(best.values), wide ? DType::fp32 : own);
+  if (spreads)
+    return {spread(tape, to(tape, std::move(gates), own), best.indices, numel), best.indices};
+  return {to(tape, std::move(gates), before), best.indices};
+}
+
+std::vector<Tensor> router(Tape& tape, const OperatorCall& call) {
+  using model::Routing;
+  const model::MixtureShape& mixture = call.op->mixture;
+  const DType before = call.inputs[0].dtype;
+  Tensor logits = router_logits(tape, call);
+  if (mixture.routing == Routing::sigmoid || mixture.routing == Routing::sigmoid_normalised) {
+    return sigmoid_router(tape, mixture, std::move(logits));
+  }
+  if (mixture.routing == Routing::softmax_of_chosen ||
+      mixture.routing == Routing::sigmoid_of_chosen) {
+    return router_of_chosen(tape, call, std::move(logits));
   }
   Tensor probabilities = softmax(tape, std::move(logits), DType::fp32);
+  if (mixture.groups > 1) {  // masked_fill of what lies outside of the chosen groups
+    const Tensor mask = tape.allocate(probabilities.numel, DType::boolean, "bitwise_not");
+    probabilities = where(tape, mask, std::move(probabilities));
+  }
   TopK best = topk(tape, std::move(probabilities), mixture.experts, mixture.chosen);
-  if (mixture.routing == model::Routing::softmax) {  // norm_topk_prob = false
-    return {to(tape, std::move(best.values), x.dtype), best.indices};
+  if (mixture.routing == Routing::softmax) {  // norm_topk_prob = false
+    if (mixture.wide_router) return {mul_constant(tape, std::move(best.values)), best.indices};
+    return {to(tape, std::move(best.values), before), best.indices};
   }
   // routing_weights /= routing_weights.sum(dim=-1, keepdim=True). A division saves both operands,
   // as a product does.
   const Tensor sum = sum_last(tape, best.values, mixture.chosen);
   Tensor weights = mul(tape, std::exchange(best.values, Tensor()), sum);
-  return {to(tape, std::move(weights), x.dtype), best.indices};
-}
-
-bool dispatches(const OperatorCall& call) {
-  if (call.op->mixture.code == model::ExpertCode::parallel) return false;
-  return call.variants->experts == Experts::dispatched || call.op->mixture.ranks > 1 ||
-         call.op->mixture.feature_ranks > 1;
+  return {to(tape, std::move(weights), before), best.indices};
 }
 
 // one_hot, then torch.where for each expert.
@@ -80,8 +148,10 @@ Tensor experts(Tape& tape, const OperatorCall& call) {
   const model::MixtureShape& mixture = call.op->mixture;
   const std::int64_t hidden = call.input_shapes[0].back();
   const std::int64_t wide = mixture.intermediate;
+  // Weights that stay in fp32 (DeepSeek-V3) make the sum and what is added to it fp32.
+  const DType sums = mixture.wide_router ? routing.dtype : x.dtype;
   tape.begin_operation(OperationKind::other);
-  Tensor out = tape.allocate(x.numel, x.dtype, "zeros");
+  Tensor out = tape.allocate(x.numel, sums, "zeros");
   tape.pointwise("zeros", bytes_of(out));
   for (std::int64_t e = 0; e < mixture.experts; ++e) {
     const auto at = static_cast<std::size_t>(e);
@@ -94,36 +164,9 @@ Tensor experts(Tape& tape, const OperatorCall& call) {
     Tensor h = mul(tape, std::move(gate), std::move(up));
     h = part(tape, call, h, w1 + 1, wide, hidden);
     h = mul(tape, std::move(h), index(tape, routing, {tokens, slots}, tokens.numel));
-    out = index_add_in_place(tape, std::move(out), tokens, to(tape, std::move(h), x.dtype));
+    out = index_add_in_place(tape, std::move(out), tokens, to(tape, std::move(h), sums));
   }
-  return out;
-}
-
-// torch.cat of tensors of rows: gradients are views of its own.
-Tensor joined(Tape& tape, const std::vector<Tensor>& parts) {
-  tape.begin_operation(OperationKind::pointwise);
-  std::int64_t numel = 0;
-  std::vector<Edge> edges;
-  std::vector<std::int64_t> numels;
-  bool tracked = false;
-  for (const Tensor& each : parts) {
-    numel += each.numel;
-    numels.push_back(each.numel);
-    edges.push_back(Tape::edge_of(each));
-    tracked = tracked || tape.tracks({&each});
-  }
-  Tensor y = tape.allocate(numel, parts.front().dtype, "cat");
-  tape.pointwise("cat", 2 * bytes_of(y));
-  if (!tracked) return y;
-  tape.track(y, "cat", std::move(edges), {}, [numels](Tape&, const std::vector<Tensor>& gradients) {
-    std::vector<Tensor> views;
-    for (const std::int64_t own : numels) {
-      views.push_back(view(gradients[0], true));
-      views.back().numel = own;
-    }
-    return views;
-  });
-  return y;
+  return to(tape, std::move(out), x.dtype);
 }
 
 // GraniteMoeParallelExperts.forward: inputs.split(sizes), F.linear with weight[i] of each, cat. The
@@ -132,10 +175,7 @@ Tensor parallel_linear(Tape& tape, const OperatorCall& call, const Tensor& rows,
                        std::int64_t inputs, std::int64_t outputs) {
   const std::int64_t experts = call.op->mixture.experts;
   const std::int64_t count = rows.numel / inputs;
-  std::vector<std::int64_t> numels;
-  for (std::int64_t e = 0; e < experts; ++e) {
-    numels.push_back((count / experts + (e < count % experts ? 1 : 0)) * inputs);
-  }
+  const std::vector<std::int64_t> numels = even_parts(count, experts, inputs);
   std::vector<Tensor> results;
   for (Tensor& own : split(tape, rows, numels)) {
     own.dense = true;
@@ -144,7 +184,7 @@ Tensor parallel_linear(Tape& tape, const OperatorCall& call, const Tensor& rows,
     matrix.dense = true;
     results.push_back(linear(tape, own, matrix, Tensor(), inputs, outputs));
   }
-  return joined(tape, results);
+  return joined_rows(tape, results);
 }
 
 // GraniteMoeMoE.forward: choices sorted by expert, each with its token's row.
@@ -182,7 +222,9 @@ std::vector<Tensor> run_mixture_operator(Tape& tape, const OperatorCall& call) {
       if (call.op->mixture.code == model::ExpertCode::parallel) {
         return {parallel_experts(tape, call)};
       }
-      return {dispatches(call) ? dispatched_experts(tape, call) : experts(tape, call)};
+      if (dispatches(call)) return {dispatched_experts(tape, call)};
+      return {call.op->mixture.code == model::ExpertCode::loop ? experts(tape, call)
+                                                               : own_experts(tape, call)};
   }
 }
 

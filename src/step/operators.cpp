@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/attention_operator.h"
+#include "step/disentangled_attention.h"
 #include "step/fused_adapters.h"
 #include "step/fused_operators.h"
 #include "step/latent_attention.h"
@@ -40,6 +41,11 @@ Tensor rms_norm(Tape& tape, const OperatorCall& call) {
   const Tensor& x = call.inputs[0];
   const std::int64_t last = call.input_shapes[0].back();
   if (call.op->scales_input) return rms_norm_of_input(tape, call);
+  if (call.weights.empty()) {  // Llama4TextL2Norm.forward
+    Tensor wide = to(tape, x, DType::fp32);
+    Tensor root = rsqrt(tape, add_constant(tape, mean(tape, pow(tape, wide), last)));
+    return to(tape, mul(tape, std::move(wide), std::move(root)), x.dtype);
+  }
   const Tensor& weight = call.weights[0];
   if (call.op->groups > 1) return grouped_rms_norm(tape, x, weight, call.op->groups);
   if (call.variants->rms_norm == RmsNorm::in_place) return in_place_rms_norm(tape, x, weight, last);
@@ -78,6 +84,14 @@ Tensor turned_pairs(Tape& tape, const Tensor& x, const Tensor& cosine, const Ten
   return to(tape, std::move(sum), x.dtype);
 }
 
+// modeling_gpt_oss.py, _apply_rotary_emb: both halves by tables of half a head, then joined.
+Tensor turned_halves(Tape& tape, const Tensor& x, const Tensor& cosine, const Tensor& sine) {
+  const std::vector<Tensor> halves = split(tape, x, {x.numel / 2, x.numel / 2});
+  Tensor first = add(tape, mul(tape, halves[0], cosine), mul(tape, halves[1], sine));
+  Tensor second = add(tape, mul(tape, halves[1], cosine), mul(tape, halves[0], sine));
+  return cat(tape, std::move(first), std::move(second));
+}
+
 // apply_rotary_pos_emb for one of q and k.
 Tensor rotated(Tape& tape, const OperatorCall& call, const Tensor& x, const Tensor& cosine,
                const Tensor& sine) {
@@ -87,11 +101,12 @@ Tensor rotated(Tape& tape, const OperatorCall& call, const Tensor& x, const Tens
   if (call.op->turns_pairs) return turned_pairs(tape, x, cosine, sine);
   if (call.variants->rotary == Rotary::in_place) return in_place_rotary(tape, x, cosine, sine);
   if (call.variants->rotary == Rotary::fused) return fused_rotary(tape, x, cosine);
-  if (call.variants->rotary == Rotary::complex) {
+  if (call.variants->rotary == Rotary::complex || call.op->turns_complex) {
     // view_as_complex on an fp32 copy, times the table, back: torchtitan's apply_rotary_emb.
     const Tensor wide = to(tape, x, DType::fp32);
     return to(tape, mul(tape, wide, cosine), x.dtype);
   }
+  if (call.op->turns_halves) return turned_halves(tape, x, cosine, sine);
   const Tensor turned = head == turning ? x : slice(tape, x, part);
   Tensor along = mul(tape, turned, cosine);
   Tensor half = slice(tape, turned, part / 2);
@@ -122,6 +137,14 @@ Tensor gated_activation(Tape& tape, const OperatorCall& call) {
   return mul(tape, activation(tape, call.op->activation, std::move(gate)), up);
 }
 
+std::vector<Tensor> both_rotated(Tape& tape, OperatorCall& call) {
+  const Tensor& cosine = call.inputs[2];
+  const Tensor& sine = call.inputs[3];
+  Tensor query = rotated(tape, call, call.inputs[0], cosine, sine);
+  call.inputs[0] = Tensor();  // q is bound again before k is
+  return {std::move(query), rotated(tape, call, call.inputs[1], cosine, sine)};
+}
+
 // [S,H] beside [1,S,H]: as many elements, but the gradient is summed over the missing dimension.
 Tensor broadcast_operand(Tape& tape, const OperatorCall& call) {
   const Tensor& a = call.inputs[0];
@@ -149,6 +172,13 @@ Tensor sum_of(Tape& tape, const OperatorCall& call) {
 
 DType type_of_weights(const Tape& tape) {
   return tape.arithmetic().autocast ? tape.arithmetic().ambient : tape.arithmetic().compute;
+}
+
+// x *= torch.empty_like(x).uniform_(1 - eps, 1 + eps): x itself is not needed again.
+Tensor jittered(Tape& tape, Tensor x) {
+  const Tensor factors = tape.allocate(x.numel, x.dtype, "uniform_");
+  tape.pointwise("uniform_", bytes_of(factors));
+  return mul(tape, std::move(x), factors);
 }
 
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
@@ -183,7 +213,21 @@ Tensor weight_of(const OperatorCall& call, std::size_t index) {
   return index < call.weights.size() ? call.weights[index] : Tensor();
 }
 
+// CohereLayerNorm.forward: the difference from the mean is made twice.
+Tensor written_layer_norm(Tape& tape, const OperatorCall& call) {
+  const Tensor& x = call.inputs[0];
+  const std::int64_t last = call.input_shapes[0].back();
+  Tensor wide = to(tape, x, DType::fp32);
+  const Tensor centre = mean(tape, wide, last);
+  Tensor variance = mean(tape, pow(tape, add(tape, wide, centre)), last);
+  wide = mul(tape, add(tape, std::move(wide), centre),
+             rsqrt(tape, add_constant(tape, std::move(variance))));
+  wide = mul(tape, to(tape, call.weights[0], DType::fp32), std::move(wide));
+  return to(tape, std::move(wide), x.dtype);
+}
+
 Tensor run_layer_norm(Tape& tape, const OperatorCall& call) {
+  if (call.op->written_out) return written_layer_norm(tape, call);
   const Tensor weight = !call.weights.empty() ? call.weights[0] : Tensor();
   const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
   return layer_norm(tape, call.inputs[0], weight, bias, call.input_shapes[0].back());
@@ -270,13 +314,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::layer_norm: return {run_layer_norm(tape, call)};
     case OperatorKind::rms_norm: return {rms_norm(tape, call)};
     case OperatorKind::rotary_table: return rotary_tables(tape, call);
-    case OperatorKind::rotary: {
-      const Tensor& cosine = call.inputs[2];
-      const Tensor& sine = call.inputs[3];
-      Tensor query = rotated(tape, call, call.inputs[0], cosine, sine);
-      call.inputs[0] = Tensor();  // q is bound again before k is
-      return {std::move(query), rotated(tape, call, call.inputs[1], cosine, sine)};
-    }
+    case OperatorKind::rotary: return both_rotated(tape, call);
     case OperatorKind::split: return split_parts(tape, call);
     case OperatorKind::heads: return {split_heads(tape, call.inputs[0], call.output_shapes[0][1])};
     case OperatorKind::latent_heads: return latent_heads(tape, call);
@@ -302,6 +340,9 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
       return {dropout(tape, call.inputs[0], call.variants->dropout ? op.probability : 0.0)};
     case OperatorKind::softcap:
       return {mul_constant(tape, tanh(tape, mul_constant(tape, call.inputs[0])))};
+    case OperatorKind::clamp: return {saving_input(tape, "clamp", call.inputs[0])};
+    case OperatorKind::jitter: return {jittered(tape, call.inputs[0])};
+    case OperatorKind::disentangled_attention: return {disentangled_attention(tape, call)};
     case OperatorKind::causal_lm_loss: return causal_lm_loss(tape, call);
     case OperatorKind::copy_to_ranks: return {copy_to_ranks(tape, call.inputs[0])};
     case OperatorKind::sum_over_ranks: return {sum_over_ranks(tape, call.inputs[0])};
@@ -317,7 +358,8 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::expert_assignment:
     case OperatorKind::experts: return run_mixture_operator(tape, call);
     case OperatorKind::state_scan: return {state_scan(tape, call)};
-    case OperatorKind::selective_scan: return {selective_scan(tape, call)};
+    case OperatorKind::selective_scan:
+      return {op.scan.apart ? normed_selective_scan(tape, call) : selective_scan(tape, call)};
     case OperatorKind::join:
     case OperatorKind::gather_features:
     case OperatorKind::attach_loss: return {run_prediction_operator(tape, call)};

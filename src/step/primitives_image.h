@@ -70,6 +70,8 @@ TopK topk(Tape& tape, Tensor x, std::int64_t last, std::int64_t k);  // saves th
 // x[a, b, ...]: saves the indices; the gradient is put into zeros of x's shape.
 [[nodiscard]] Tensor index(Tape& tape, const Tensor& x, const std::vector<Tensor>& indices,
                            std::int64_t numel);
+// torch.gather along the last dimension: saves the indices, and x for its sizes.
+[[nodiscard]] Tensor gather(Tape& tape, const Tensor& x, const Tensor& indices, std::int64_t numel);
 // into.index_add_(0, rows, source): saves the rows and the whole source.
 [[nodiscard]] Tensor index_add_in_place(Tape& tape, Tensor into, const Tensor& rows, Tensor source);
 

@@ -77,6 +77,21 @@ Tensor index(Tape& tape, const Tensor& x, const std::vector<Tensor>& indices, st
   return y;
 }
 
+Tensor gather(Tape& tape, const Tensor& x, const Tensor& indices, std::int64_t numel) {
+  tape.begin_operation(OperationKind::other, {&x, &indices});
+  Tensor y = tape.allocate(numel, x.dtype, "gather");
+  tape.pointwise("gather", 2 * bytes_of(y));
+  if (!tape.tracks({&x})) return y;
+  const std::int64_t whole = x.numel;
+  tape.track(y, "gather", {Tape::edge_of(x)}, {x.storage, indices.storage},
+             [whole](Tape& t, const Gradients& gradients) {
+               Tensor dx = t.allocate(whole, gradients[0].dtype, "scatter_add");
+               t.pointwise("scatter_add", bytes_of(dx) + 2 * bytes_of(gradients[0]));
+               return Gradients{dx};
+             });
+  return y;
+}
+
 Tensor index_add_in_place(Tape& tape, Tensor first, const Tensor& rows, Tensor second) {
   const Tensor into = std::move(first);
   const Tensor source = std::move(second);

@@ -19,6 +19,9 @@ namespace steelyard::step {
 // of 2048 tokens.
 [[nodiscard]] Tensor selective_scan(Tape& tape, const OperatorCall& call);
 
+// The same kernel by kernel, with norms between them (ScanShape::apart; normed_scan.cpp).
+[[nodiscard]] Tensor normed_selective_scan(Tape& tape, const OperatorCall& call);
+
 // rms_norm in `groups` parts (RMSNorm of layernorm_gated.py): a statistic per row and part.
 [[nodiscard]] Tensor grouped_rms_norm(Tape& tape, Tensor x, const Tensor& weight,
                                       std::int64_t groups);

@@ -198,6 +198,7 @@ bool beyond_decoders(model::OperatorKind kind) {
     case OperatorKind::relative_bias:
     case OperatorKind::add_buffer:
     case OperatorKind::recurrent_attention:
+    case OperatorKind::disentangled_attention:
     case OperatorKind::timestep_embedding:
     case OperatorKind::modulate:
     case OperatorKind::add_parts: return true;

@@ -87,6 +87,24 @@ def catalogue():
     (HERE / "published_parameters.json").write_text(f'{{"rows": [\n{text}\n]}}\n')
 
 
+# Modules that multiply by parameters of their own; a choice is as wide as the configuration says.
+ROUTERS = ("DeepseekV2MoEGate", "DeepseekV3TopkRouter", "Glm4MoeTopkRouter", "GptOssTopKRouter",
+           "Llama4Router")
+EXPERTS = ("GptOssExperts", "Llama4TextExperts")
+
+
+def own_flops(module, inputs, config):
+    kind = type(module).__name__
+    if kind in ROUTERS:
+        return 2 * inputs[0].numel() * module.weight.shape[0]
+    if kind == "DbrxExpertGLU":  # called for each expert with its tokens
+        return 6 * inputs[0].numel() * module.ffn_hidden_size
+    if kind in EXPERTS:  # MFU counts the experts of the choice alone
+        tokens = BATCH * SEQUENCE * config.get("num_experts_per_tok", 1)
+        return 6 * tokens * module.hidden_size * module.expert_dim
+    return 0
+
+
 def observed(config):
     """One eager forward: weights, outputs of the modules that hold parameters, matrix products."""
     model = build(config, attn_implementation="eager").eval()
@@ -95,6 +113,9 @@ def observed(config):
 
     def watch(name):
         def hook(module, inputs, output):
+            flops[0] += own_flops(module, inputs, config)
+            if not isinstance(output, torch.Tensor):
+                return  # attention with a parameter of its own, a router
             outputs.setdefault(name.replace(old, new) if old else name, list(output.shape))
             if type(module).__name__ in ("Linear", "Conv1D", "FalconLinear",
                                          "GraniteMoeParallelExperts"):

@@ -61,8 +61,12 @@ std::map<std::string, Shape> outputs_of(const Graph& graph) {
       const bool other = op.kind == OperatorKind::class_token ||
                          op.kind == OperatorKind::add_weight || op.kind == OperatorKind::router ||
                          op.kind == OperatorKind::experts || op.kind == OperatorKind::state_scan ||
-                         op.kind == OperatorKind::selective_scan;
+                         op.kind == OperatorKind::selective_scan ||
+                         op.kind == OperatorKind::attention || op.kind == OperatorKind::parameter;
       if (op.weights.empty() || other) continue;
+      // A second pass through a module that stands elsewhere (DeBERTa's distances).
+      const Weight& first = block.weights.at(static_cast<std::size_t>(op.weights.front()));
+      if (!first.name.starts_with(op.name)) continue;
       const TensorRef out = op.outputs.front();
       const auto& tensors = out.shared ? graph.shared : block.tensors;
       outputs[prefix + op.name] = tensors.at(static_cast<std::size_t>(out.index)).shape;
@@ -89,7 +93,9 @@ Flops linear_flops(const Graph& graph) {
   Flops sum;
   for_each_block(graph, [&](const Block& block, const std::string&) {
     for (const Operator& op : block.operators) {
-      if (op.kind != OperatorKind::attention) sum += forward_flops(op, block, graph);
+      const bool scores =
+          op.kind == OperatorKind::attention || op.kind == OperatorKind::disentangled_attention;
+      if (!scores) sum += forward_flops(op, block, graph);
       if (op.scan.state == 0) continue;  // the recurrence is no linear
       const Shape& in = block.tensors.at(static_cast<std::size_t>(op.inputs[0].index)).shape;
       const std::int64_t tokens = elements(in) / in.back();
