@@ -34,6 +34,7 @@ struct AttentionPart {
   std::string q_norm = "q_norm";
   std::string k_norm = "k_norm";
   TensorRef cos = kCos, sin = kSin;  // the rotary table
+  bool sections = false;             // of three positions: each layer joins its own
 };
 
 // Causal attention of the sizes, all of each head turning.

@@ -21,7 +21,8 @@ Flops linear_flops(const Operator& op, const Block& block, const Graph& graph) {
 // Pairs of query and key of one head and sample. Causal: half of the square; with a window of W < S
 // tokens the triangle of the tokens further back than W is missing: S*S/2 - (S-W)*(S-W)/2.
 double score_pairs(const AttentionShape& attention, double sequence, double keys) {
-  if (!attention.causal) return sequence * keys;
+  const double packed = static_cast<double>(std::max<std::int64_t>(1, attention.packed));
+  if (!attention.causal) return sequence * keys / packed;
   const double window = static_cast<double>(attention.window);
   const double beyond = attention.window > 0 ? std::max(0.0, sequence - window) : 0.0;
   return (sequence * sequence - beyond * beyond) / 2.0;
@@ -148,7 +149,8 @@ bool is_loss(OperatorKind kind) {
   return kind == OperatorKind::causal_lm_loss || kind == OperatorKind::classification_loss ||
          kind == OperatorKind::binary_loss || kind == OperatorKind::masked_lm_loss ||
          kind == OperatorKind::span_loss || kind == OperatorKind::squared_loss ||
-         kind == OperatorKind::multibox_loss || kind == OperatorKind::outputs_loss;
+         kind == OperatorKind::multibox_loss || kind == OperatorKind::outputs_loss ||
+         kind == OperatorKind::contrastive_loss;
 }
 
 Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) {
