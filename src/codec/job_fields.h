@@ -61,12 +61,15 @@ inline constexpr auto train_size_fields = [](auto& v, auto& t) {
   v.key("packed", t.packed, about("several samples per row"));
   v.key("image_size", t.image_size,
         items(2, 2, between(1, kMostPixels, "[height, width], pixels")));
+  v.key("images", t.images, between(1, kMostFrames, "pictures per sample, beside its text"));
   v.key("frames", t.frames, between(1, kMostFrames, "frames per video"));
 };
 
 inline constexpr auto train_fields = [](auto& v, auto& t) {
   v.key("method", t.method, about("what is trained"));
   v.table("lora", t.lora, lora_fields, about("adapters of lora and qlora"));
+  v.key("trainable", t.trainable, about("parts of the model that train, the others are frozen"));
+  v.key("frozen", t.frozen, about("parts of the model that are frozen"));
   v.key("base_quantization", t.base_quantization, about("qlora: how the frozen base is held"));
   v.key("unquantized", t.unquantized, about("qlora: type of the frozen rest"));
   train_size_fields(v, t);

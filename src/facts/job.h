@@ -65,6 +65,8 @@ struct Fp8Keys {
 struct TrainKeys {
   Method method = Method::full;
   LoraKeys lora;
+  // Parts of names of weights: those that train, the others being frozen, and those that are.
+  std::vector<std::string> trainable, frozen;
   BaseQuantization base_quantization = BaseQuantization::none;
   std::optional<ShortPrecision> unquantized;          // qlora: the frozen rest
   std::optional<std::int64_t> micro_batch;            // samples; resolved
@@ -76,6 +78,7 @@ struct TrainKeys {
   std::optional<std::int64_t> tokens_per_batch;
   bool packed = false;
   std::vector<std::int64_t> image_size;  // [height, width]
+  std::optional<std::int64_t> images;    // per sample, beside its text; resolved for such models
   std::optional<std::int64_t> frames;
   Precision precision = Precision::bf16_mixed;
   OptimizerKeys optimizer;

@@ -67,6 +67,16 @@ DecodeCost from_tables(const Path& path, facts::DataKind kind) {
           fmt::format("no decode cost is known for {}: set data.decode_seconds", name)};
 }
 
+// Costs that are known of a picture; a sample with text may hold several. By its bytes all are
+// counted already.
+DecodeCost each_picture(const Path& path, DecodeCost cost) {
+  const std::int64_t pictures = path.job.train.images.value_or(1);
+  if (!cost.seconds || path.stored || pictures == 1) return cost;
+  cost.seconds = *cost.seconds * static_cast<double>(pictures);
+  cost.note += fmt::format("; {} pictures a sample", pictures);
+  return cost;
+}
+
 }  // namespace
 
 DecodeCost decode_cost(const Path& path) {
@@ -74,7 +84,8 @@ DecodeCost decode_cost(const Path& path) {
   if (data.decode_seconds) return {Seconds(*data.decode_seconds), "data.decode_seconds"};
   if (!data.kind) return {std::nullopt, "set data.kind or data.decode_seconds"};
   switch (*data.kind) {
-    case facts::DataKind::jpeg: return jpeg(path);
+    case facts::DataKind::jpeg: return each_picture(path, jpeg(path));
+    case facts::DataKind::png: return each_picture(path, from_tables(path, *data.kind));
     case facts::DataKind::video: return video(path);
     default: return from_tables(path, *data.kind);
   }

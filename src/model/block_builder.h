@@ -171,9 +171,9 @@ class BlockBuilder {
   TensorRef contiguous(const std::string& name, TensorRef in);
   // [B,S,H] -> [B,H].
   TensorRef first_token(const std::string& name, TensorRef in);
-  // [B,P,H] -> [B,P+n,H]; weights [1,1,H] of the given full names, one token each.
+  // [B,P,H] -> [B,P+n,H]; weights [1,1,H] of the given full names, one token each; `flat`: [H].
   TensorRef class_tokens(const std::string& name, TensorRef in,
-                         const std::vector<std::string>& tokens);
+                         const std::vector<std::string>& tokens, bool flat = false);
   // in + weight; the weight has the name as it stands.
   TensorRef add_weight(const std::string& name, TensorRef in, Shape shape);
   // [B,C,h,w] -> [B,channels,h',w'], h' = (h + 2 padding - kernel) / stride + 1.
@@ -279,6 +279,36 @@ class BlockBuilder {
   TensorRef stacked_experts(const std::string& name, TensorRef in, TensorRef weights,
                             const std::vector<TensorRef>& read, const MixtureShape& mixture,
                             ActivationKind kind, const std::vector<StackedWeight>& held);
+
+  // --- block_builder_pictures.cpp: pictures beside text ---
+
+  // text [B,S,H] with the features, of as many elements, where ids say so.
+  TensorRef merge_pictures(const std::string& name, TensorRef text, TensorRef features,
+                           TensorRef ids);
+  // The tables of one layer, [B,S,R], of pieces of [3,B,S,R].
+  std::pair<TensorRef, TensorRef> rotary_sections(const std::string& name, TensorRef cos,
+                                                  TensorRef sin);
+  // q, k -> q, k by fp32 tables (Operator::wide_tables).
+  std::pair<TensorRef, TensorRef> wide_rotary(const std::string& name, TensorRef q, TensorRef k,
+                                              TensorRef cos, TensorRef sin);
+  TensorRef unit_length(const std::string& name, TensorRef in);
+  // [B,P,H] -> [B,1,H]; weights NAME.in_proj_weight, .in_proj_bias, .out_proj.weight, .bias and
+  // `probe`, of a full name.
+  TensorRef probe_attention(const std::string& name, TensorRef in, std::int64_t heads,
+                            const std::string& probe);
+  // Weights `scale` [] and, unless empty, `bias` [].
+  TensorRef contrastive_loss(TensorRef text, TensorRef pictures, const std::string& scale,
+                             Shape of_weights, const std::string& bias = {});
+  // Tokens of [B,S,H] by an index that the model computes: [B,H], or of the shape given.
+  TensorRef gather_tokens(const std::string& name, TensorRef in, Shape out);
+  // Tokens from `first` on, a view.
+  TensorRef tokens_from(const std::string& name, TensorRef in, std::int64_t first);
+  // Convolution whose window is its step, without a bias unless asked for, of any rank.
+  TensorRef patches_of(const std::string& name, TensorRef in, Shape of_weight, Shape out,
+                       bool bias);
+  // Nothing reads what the weights written since `from` give: they never get a gradient.
+  void leave_unread(std::size_t from);
+  [[nodiscard]] std::size_t weight_count() const { return block_.weights.size(); }
 
   // --- block_builder_tables.cpp: recommendation ---
 

@@ -54,11 +54,12 @@ TensorRef BlockBuilder::first_token(const std::string& name, TensorRef in) {
 }
 
 TensorRef BlockBuilder::class_tokens(const std::string& name, TensorRef in,
-                                     const std::vector<std::string>& tokens) {
+                                     const std::vector<std::string>& tokens, bool flat) {
   Shape out = shape(in);
   Operator& op = append(OperatorKind::class_token, name, {in});
   for (const std::string& token : tokens) {
-    op.weights.push_back(weight(token, {1, 1, out.back()}, WeightRole::other));
+    const Shape of_weight = flat ? Shape{out.back()} : Shape{1, 1, out.back()};
+    op.weights.push_back(weight(token, of_weight, WeightRole::other));
   }
   out.at(1) += static_cast<std::int64_t>(tokens.size());
   op.outputs = {tensor(name, std::move(out))};

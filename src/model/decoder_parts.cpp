@@ -38,7 +38,10 @@ TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, Tens
   q = normed(block, module + part.q_norm, q, part.qk_norm);
   k = normed(block, module + part.k_norm, k, part.qk_norm);
   if (part.rotary_dims > 0) {
-    const auto turned = block.rotary(module + "rotary", q, k, part.cos, part.sin, part.rotary_dims,
+    const auto [cos, sin] =
+        part.sections ? block.rotary_sections(module + "rotary_sections", part.cos, part.sin)
+                      : std::pair(part.cos, part.sin);
+    const auto turned = block.rotary(module + "rotary", q, k, cos, sin, part.rotary_dims,
                                      part.rotary_joins_rest);
     block.last().turns_pairs = part.turns_pairs;
     block.last().turns_complex = part.turns_complex;

@@ -40,6 +40,7 @@ struct AttentionPart {
   double key_scale = 0.0;            // of the keys (Falcon-H1); 0: none
   bool scales_queries = false;       // by their position, where nothing turns (Llama 4)
   TensorRef cos = kCos, sin = kSin;  // the rotary table
+  bool sections = false;             // of three positions: each layer joins its own
 };
 
 // Causal attention of the sizes, all of each head turning.

@@ -7,6 +7,7 @@
 
 #include "model/decoder_parts.h"
 #include "model/family.h"
+#include "model/text_stack.h"
 
 namespace steelyard::model {
 
@@ -21,6 +22,7 @@ struct Gemma {
   std::int64_t window = 0;
   double final_softcap = 0.0;
   bool local_tables = false;
+  std::string root = "model";  // of the names of all weights
 };
 
 constexpr TensorRef kLocalCos{true, 3};
@@ -38,7 +40,7 @@ Gemma read_gemma(ConfigReader& config, const SizeDefaults& defaults,
 }
 
 Block gemma_layer(const Graph& graph, const Gemma& gemma) {
-  BlockBuilder block(graph, "model.layers");
+  BlockBuilder block(graph, gemma.root + ".layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, gemma.sizes.hidden});
   TensorRef h = block.rms_norm("input_layernorm", x, true);
   h = add_attention(block, h, gemma.attention);
@@ -55,7 +57,7 @@ Block gemma2_layer(const Graph& graph, const Gemma& gemma, int kind) {
     attention.cos = kLocalCos;
     attention.sin = kLocalSin;
   }
-  BlockBuilder block(graph, "model.layers");
+  BlockBuilder block(graph, gemma.root + ".layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, gemma.sizes.hidden});
   TensorRef h = block.rms_norm("input_layernorm", x, true);
   h = add_attention(block, h, attention);
@@ -94,9 +96,7 @@ Graph gemma_ends(ConfigReader& config, const SampleShape& sample, const Gemma& g
   return graph;
 }
 
-}  // namespace
-
-Graph build_gemma(ConfigReader& config, const SampleShape& sample) {
+Gemma read_first(ConfigReader& config) {
   Gemma gemma = read_gemma(config,
                            {.vocabulary = 256000,
                             .hidden = 3072,
@@ -113,12 +113,10 @@ Graph build_gemma(ConfigReader& config, const SampleShape& sample) {
   if (gemma.mlp.activation == ActivationKind::gelu) {
     gemma.mlp.activation = ActivationKind::gelu_tanh;
   }
-  return gemma_ends(config, sample, gemma, [&](Graph& graph) {
-    graph.segments.push_back({gemma.sizes.layers, {gemma_layer(graph, gemma)}});
-  });
+  return gemma;
 }
 
-Graph build_gemma2(ConfigReader& config, const SampleShape& sample) {
+Gemma read_second(ConfigReader& config) {
   Gemma gemma = read_gemma(config,
                            {.vocabulary = 256000,
                             .hidden = 2304,
@@ -139,8 +137,25 @@ Graph build_gemma2(ConfigReader& config, const SampleShape& sample) {
   const bool logits_capped = !config.is_null("final_logit_softcapping");
   gemma.final_softcap =
       config.real({"final_logit_softcapping"}, logits_capped ? 30.0 : 0.0, 0.0, kLargestCap);
-  const std::vector<int> kinds =
-      window_kinds(config, gemma.sizes.layers, [](std::int64_t layer) { return layer % 2 == 0; });
+  return gemma;
+}
+
+std::vector<int> alternating(ConfigReader& config, const Gemma& gemma) {
+  return window_kinds(config, gemma.sizes.layers, [](std::int64_t layer) { return layer % 2 == 0; });
+}
+
+}  // namespace
+
+Graph build_gemma(ConfigReader& config, const SampleShape& sample) {
+  const Gemma gemma = read_first(config);
+  return gemma_ends(config, sample, gemma, [&](Graph& graph) {
+    graph.segments.push_back({gemma.sizes.layers, {gemma_layer(graph, gemma)}});
+  });
+}
+
+Graph build_gemma2(ConfigReader& config, const SampleShape& sample) {
+  const Gemma gemma = read_second(config);
+  const std::vector<int> kinds = alternating(config, gemma);
   return gemma_ends(config, sample, gemma, [&](Graph& graph) {
     add_layers(graph, kinds, [&](int kind) { return gemma2_layer(graph, gemma, kind); });
   });
@@ -170,6 +185,27 @@ Graph build_gemma3_text(ConfigReader& config, const SampleShape& sample) {
   return gemma_ends(config, sample, gemma, [&](Graph& graph) {
     add_layers(graph, kinds, [&](int kind) { return gemma2_layer(graph, gemma, kind); });
   });
+}
+
+TextStack read_gemma_stack(ConfigReader& text, const TextNames& names, bool second) {
+  Gemma gemma = second ? read_second(text) : read_first(text);
+  gemma.root = names.root;
+  TextStack stack;
+  stack.sizes = gemma.sizes;
+  stack.names = names;
+  stack.embedding_scale = std::sqrt(static_cast<double>(gemma.sizes.hidden));
+  stack.rotary_dims = gemma.sizes.head_dim;
+  stack.head = {.norm = HeadOptions::Norm::rms_unit_offset,
+                .norm_name = names.root + ".norm",
+                .embedding_name = names.root + ".embed_tokens",
+                .head_name = names.head,
+                .softcap = gemma.final_softcap};
+  stack.kinds = second ? alternating(text, gemma)
+                       : std::vector<int>(static_cast<std::size_t>(gemma.sizes.layers), 0);
+  stack.layer = [gemma, second](const Graph& graph, int kind) {
+    return second ? gemma2_layer(graph, gemma, kind) : gemma_layer(graph, gemma);
+  };
+  return stack;
 }
 
 }  // namespace steelyard::model

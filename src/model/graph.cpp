@@ -22,7 +22,8 @@ Flops linear_flops(const Operator& op, const Block& block, const Graph& graph) {
 // Pairs of query and key of one head and sample. Causal: half of the square; with a window of W < S
 // tokens the triangle of the tokens further back than W is missing: S*S/2 - (S-W)*(S-W)/2.
 double score_pairs(const AttentionShape& attention, double sequence, double keys) {
-  if (!attention.causal) return sequence * keys;
+  const double packed = static_cast<double>(std::max<std::int64_t>(1, attention.packed));
+  if (!attention.causal) return sequence * keys / packed;
   // Each chunk by itself, the last one perhaps shorter.
   if (attention.chunk > 0 && static_cast<double>(attention.chunk) < sequence) {
     const auto chunk = static_cast<double>(attention.chunk);
@@ -167,7 +168,8 @@ bool is_loss(OperatorKind kind) {
   return kind == OperatorKind::causal_lm_loss || kind == OperatorKind::classification_loss ||
          kind == OperatorKind::binary_loss || kind == OperatorKind::masked_lm_loss ||
          kind == OperatorKind::span_loss || kind == OperatorKind::squared_loss ||
-         kind == OperatorKind::multibox_loss || kind == OperatorKind::outputs_loss;
+         kind == OperatorKind::multibox_loss || kind == OperatorKind::outputs_loss ||
+         kind == OperatorKind::contrastive_loss;
 }
 
 Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) {

@@ -61,6 +61,8 @@ struct Weight {
   // memory, `shape` is then what the GPU holds.
   bool placed = false;
   std::int64_t host_elements = 0;
+  // Of a part whose result nothing reads: it counts as trained, and never gets a gradient.
+  bool unread = false;
 
   friend bool operator==(const Weight&, const Weight&) = default;
 };
@@ -141,6 +143,14 @@ enum class OperatorKind {
   modulate,   // in: x [B,S,H], scale and shift [B,H]; out: x * (1 + scale) + shift
   add_parts,  // in: x [B,S,H], its parts by tokens; out: x + the parts, side by side
 
+  // Pictures beside text. Of n pictures with P tokens each:
+  merge_pictures,   // in: text [B,S,H], features of n*P tokens, ids [B,S]; out: [B,S,H]
+  rotary_sections,  // in: cos, sin [3,B,S,R]; out: cos, sin [B,S,R], pieces of the three
+  unit_length,      // in: x [B,D]; out: x / |x|
+  // A query of its own reads all tokens (torch.nn.MultiheadAttention). in: x [B,P,H]; weights:
+  // query [1,1,H], of q, k and v together [3H,H] and its bias, of the result [H,H] and its bias
+  probe_attention,  // out: [B,1,H]
+
   // Mixture of experts: T tokens choose k of E experts.
   router,             // in: [B,S,H]; weight [E,H]; out: weights [T,k], experts [T,k] (index)
   expert_assignment,  // in: experts [T,k]; out: for each expert its slots and tokens [n] (index)
@@ -196,6 +206,9 @@ enum class OperatorKind {
   masked_lm_loss,       // in: logits [B,S,V], labels [B,S]; out: scalar
   span_loss,            // in: logits [B,S,2], first and last positions [B]; out: scalar
   squared_loss,         // in: prediction, target; out: scalar
+  // in: text and picture features [B,D]; weights: logarithm of a scale [], perhaps a bias [];
+  // out: scalar. With a bias each pair is a sigmoid of its own (SigLIP).
+  contrastive_loss,
   // Boxes of fixed places: in: offsets [B,4,N], logits [B,C,N], boxes and classes; out: scalar
   multibox_loss,
 };
@@ -263,6 +276,9 @@ struct AttentionShape {
   bool one_width = false;
   // The fourth input is a learned bias of the scores; a padding_mask then comes on top of it.
   bool bias = false;
+  // The row holds so many sequences, one behind the other, each of which reads itself alone
+  // (Qwen2-VL's pictures); eager code computes the whole square and masks it. 0: no such row.
+  std::int64_t packed = 0;
 
   friend bool operator==(const AttentionShape&, const AttentionShape&) = default;
 };
@@ -418,6 +434,9 @@ struct Graph {
   // Pictures instead of text: their size in pixels as the data set holds them; 0 for text, whose
   // samples have `sequence` tokens. A picture counts as a sequence of 1.
   std::int64_t image_height = 0, image_width = 0;
+  // Pictures of a sample beside its text, which then has `sequence` tokens; 0: text or pictures
+  // alone. Of these tokens are `visual_tokens` the pictures' own, where they stand in the text.
+  std::int64_t images = 0, visual_tokens = 0;
   // Rows of a table instead of both: bytes of one as stored, 4 per feature; 0 for the others.
   std::int64_t row_bytes = 0;
   std::int64_t frames = 0;  // of a video, as the data set holds them; 0: no video

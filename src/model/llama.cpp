@@ -29,11 +29,13 @@ TensorRef add_experts(BlockBuilder& block, TensorRef x, const LlamaLike& llama) 
   return block.add(mixture.module + ".add_shared", routed, h);
 }
 
+}  // namespace
+
 Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
   AttentionPart attention = llama.attention;
   attention.shape.window = (kind & kWindowed) != 0 ? llama.window : 0;
   const std::optional<double>& scale = llama.residual_multiplier;
-  BlockBuilder block(graph, "model.layers");
+  BlockBuilder block(graph, llama.root + ".layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, llama.sizes.hidden});
   TensorRef h = block.rms_norm("input_layernorm", x);
   h = add_attention(block, h, attention);
@@ -45,8 +47,6 @@ Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
   if (scale) h = block.scale("residual_multiplier_mlp", h, *scale);
   return block.finish(block.add("residual_mlp", middle, h));
 }
-
-}  // namespace
 
 Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaLike& llama,
                    const std::vector<int>& kinds) {
@@ -92,7 +92,7 @@ std::vector<int> qwen_windows(ConfigReader& config, LlamaLike& llama) {
                       [&](std::int64_t layer) { return used && layer >= first; });
 }
 
-Graph build_llama(ConfigReader& config, const SampleShape& sample) {
+LlamaPlan plan_llama(ConfigReader& config) {
   LlamaLike llama = read_llama(config,
                                {.vocabulary = 32000,
                                 .hidden = 4096,
@@ -107,10 +107,15 @@ Graph build_llama(ConfigReader& config, const SampleShape& sample) {
   llama.attention.qkv_bias = bias;
   llama.attention.out_bias = bias;
   llama.mlp.bias = config.flag({"mlp_bias"}, false);
-  return finish_llama(config, sample, llama, all_of(0, llama.sizes.layers));
+  return {llama, all_of(0, llama.sizes.layers)};
 }
 
-Graph build_mistral(ConfigReader& config, const SampleShape& sample) {
+Graph build_llama(ConfigReader& config, const SampleShape& sample) {
+  const LlamaPlan plan = plan_llama(config);
+  return finish_llama(config, sample, plan.llama, plan.kinds);
+}
+
+LlamaPlan plan_mistral(ConfigReader& config) {
   LlamaLike llama = read_llama(config,
                                {.vocabulary = 32000,
                                 .hidden = 4096,
@@ -125,10 +130,15 @@ Graph build_mistral(ConfigReader& config, const SampleShape& sample) {
   // Absent takes the class's 4096, null (from v0.2 on) means none.
   const bool windowed = !config.is_null("sliding_window");
   llama.window = config.whole({"sliding_window"}, 4096, kWindowLimits);
-  return finish_llama(config, sample, llama, all_of(windowed ? 1 : 0, llama.sizes.layers));
+  return {llama, all_of(windowed ? 1 : 0, llama.sizes.layers)};
 }
 
-Graph build_qwen2(ConfigReader& config, const SampleShape& sample) {
+Graph build_mistral(ConfigReader& config, const SampleShape& sample) {
+  const LlamaPlan plan = plan_mistral(config);
+  return finish_llama(config, sample, plan.llama, plan.kinds);
+}
+
+LlamaPlan plan_qwen2(ConfigReader& config) {
   LlamaLike llama = read_llama(config,
                                {.vocabulary = 151936,
                                 .hidden = 4096,
@@ -142,10 +152,15 @@ Graph build_qwen2(ConfigReader& config, const SampleShape& sample) {
   llama.attention.qkv_bias = true;
   llama.attention.shape.repeats_for_flash = true;
   const std::vector<int> kinds = qwen_windows(config, llama);
-  return finish_llama(config, sample, llama, kinds);
+  return {llama, kinds};
 }
 
-Graph build_qwen3(ConfigReader& config, const SampleShape& sample) {
+Graph build_qwen2(ConfigReader& config, const SampleShape& sample) {
+  const LlamaPlan plan = plan_qwen2(config);
+  return finish_llama(config, sample, plan.llama, plan.kinds);
+}
+
+LlamaPlan plan_qwen3(ConfigReader& config) {
   LlamaLike llama = read_llama(config,
                                {.vocabulary = 151936,
                                 .hidden = 4096,
@@ -161,10 +176,15 @@ Graph build_qwen3(ConfigReader& config, const SampleShape& sample) {
   llama.attention.out_bias = bias;
   llama.attention.qk_norm = QkNorm::rms_per_head;
   const std::vector<int> kinds = qwen_windows(config, llama);
-  return finish_llama(config, sample, llama, kinds);
+  return {llama, kinds};
 }
 
-Graph build_granite(ConfigReader& config, const SampleShape& sample) {
+Graph build_qwen3(ConfigReader& config, const SampleShape& sample) {
+  const LlamaPlan plan = plan_qwen3(config);
+  return finish_llama(config, sample, plan.llama, plan.kinds);
+}
+
+static LlamaPlan plan_granite(ConfigReader& config) {
   LlamaLike llama = read_llama(config,
                                {.vocabulary = 32000,
                                 .hidden = 4096,
@@ -183,7 +203,31 @@ Graph build_granite(ConfigReader& config, const SampleShape& sample) {
   llama.residual_multiplier = config.real({"residual_multiplier"}, 1.0, -kAnyReal, kAnyReal);
   constexpr double kSmallestDivisor = 1e-12;
   llama.logits_multiplier = 1.0 / config.real({"logits_scaling"}, 1.0, kSmallestDivisor, kAnyReal);
-  return finish_llama(config, sample, llama, all_of(0, llama.sizes.layers));
+  return {llama, all_of(0, llama.sizes.layers)};
+}
+
+Graph build_granite(ConfigReader& config, const SampleShape& sample) {
+  const LlamaPlan plan = plan_granite(config);
+  return finish_llama(config, sample, plan.llama, plan.kinds);
+}
+
+TextStack text_stack_of(LlamaPlan plan, const TextNames& names) {
+  plan.llama.root = names.root;
+  TextStack stack;
+  stack.sizes = plan.llama.sizes;
+  stack.names = names;
+  stack.embedding_scale = plan.llama.embedding_multiplier;
+  stack.rotary_dims = plan.llama.sizes.head_dim;
+  stack.head = {.norm = HeadOptions::Norm::rms,
+                .norm_name = names.root + ".norm",
+                .embedding_name = names.root + ".embed_tokens",
+                .head_name = names.head,
+                .scale = plan.llama.logits_multiplier};
+  stack.kinds = plan.kinds;
+  stack.layer = [llama = plan.llama](const Graph& graph, int kind) {
+    return llama_layer(graph, llama, kind);
+  };
+  return stack;
 }
 
 }  // namespace steelyard::model

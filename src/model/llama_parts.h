@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "model/decoder_parts.h"
 #include "model/family.h"
+#include "model/text_stack.h"
 
 namespace steelyard::model {
 
@@ -20,6 +22,13 @@ struct LlamaLike {
   std::optional<double> logits_multiplier;
   std::optional<MixturePart> mixture;    // instead of the feed-forward network; not with kDense
   std::int64_t shared_intermediate = 0;  // an expert of all tokens beside them; 0: none
+  std::string root = "model";            // of the names of all weights but the head's
+};
+
+// A family's configuration, read, and the kind of each of its layers.
+struct LlamaPlan {
+  LlamaLike llama;
+  std::vector<int> kinds;
 };
 
 // What sets layers apart, as bits of add_layers' kind.
@@ -31,6 +40,12 @@ constexpr int kDense = 2;
                                    std::int64_t default_intermediate);
 // Qwen: with use_sliding_window the layers from max_window_layers on have a window.
 [[nodiscard]] std::vector<int> qwen_windows(ConfigReader& config, LlamaLike& llama);
+[[nodiscard]] LlamaPlan plan_llama(ConfigReader& config);
+[[nodiscard]] LlamaPlan plan_mistral(ConfigReader& config);
+[[nodiscard]] LlamaPlan plan_qwen2(ConfigReader& config);
+[[nodiscard]] LlamaPlan plan_qwen3(ConfigReader& config);
+[[nodiscard]] Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind);
+[[nodiscard]] TextStack text_stack_of(LlamaPlan plan, const TextNames& names);
 [[nodiscard]] Graph finish_llama(ConfigReader& config, const SampleShape& sample,
                                  const LlamaLike& llama, const std::vector<int>& kinds);
 

@@ -64,6 +64,10 @@ constexpr std::pair<OperatorKind, std::string_view> kNames[] = {
     {OperatorKind::disentangled_attention, "disentangled_attention"},
     {OperatorKind::modulate, "modulate"},
     {OperatorKind::add_parts, "add_parts"},
+    {OperatorKind::merge_pictures, "merge_pictures"},
+    {OperatorKind::rotary_sections, "rotary_sections"},
+    {OperatorKind::unit_length, "unit_length"},
+    {OperatorKind::probe_attention, "probe_attention"},
     {OperatorKind::router, "router"},
     {OperatorKind::expert_assignment, "expert_assignment"},
     {OperatorKind::experts, "experts"},
@@ -98,6 +102,7 @@ constexpr std::pair<OperatorKind, std::string_view> kNames[] = {
     {OperatorKind::masked_lm_loss, "masked_lm_loss"},
     {OperatorKind::span_loss, "span_loss"},
     {OperatorKind::squared_loss, "squared_loss"},
+    {OperatorKind::contrastive_loss, "contrastive_loss"},
     {OperatorKind::multibox_loss, "multibox_loss"},
 };
 

@@ -15,6 +15,7 @@
 #include "plan/ranks.h"
 #include "plan/resolve.h"
 #include "ram/ram.h"
+#include "step/frozen_parts.h"
 #include "step/step.h"
 #include "vram/vram.h"
 
@@ -53,6 +54,11 @@ void describe_model(const Request& request, const model::Graph& graph,
   // Frozen weights get no gradient: their inputs' gradients are all, and attention's two.
   if (request.job.train.method != facts::Method::full) {
     plan.model.backward_flops_per_sample = plan.model.forward_flops_per_sample + attention;
+  } else if (!request.job.train.trainable.empty() || !request.job.train.frozen.empty()) {
+    const auto trained = step::with_frozen_parts(graph, request.job);
+    if (!trained) return;  // refused before
+    plan.model.backward_flops_per_sample =
+        step::backward_flops(*trained) / static_cast<double>(graph.batch);
   }
 }
 

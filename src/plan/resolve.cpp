@@ -281,7 +281,12 @@ Result<void> resolve_sample(Job& job, const model::Graph& graph) {
                            "no value: " + name + " reads rows of a table",
                            "train.micro_batch says how many"));
   }
-  if (pictures && train.sequence_length) {
+  if (train.images && graph.images == 0) {
+    return fail(impossible("train.images", std::to_string(*train.images),
+                           "no value: " + name + " does not read pictures beside text",
+                           "train.micro_batch says how many samples"));
+  }
+  if (pictures && graph.images == 0 && train.sequence_length) {
     return fail(impossible("train.sequence_length", std::to_string(*train.sequence_length),
                            "no value: " + name + " reads pictures",
                            "train.image_size says how large a sample is"));
@@ -298,7 +303,9 @@ Result<void> resolve_sample(Job& job, const model::Graph& graph) {
     train.image_size = {graph.image_height, graph.image_width};
     job.origins["train.image_size"] = {Origin::model, {}};
   }
-  return {};
+  if (graph.images == 0) return {};
+  fill(job, train.images, "train.images", graph.images, Origin::model);
+  return resolve_tokens(job, graph.sequence);
 }
 
 Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Machine& machine) {
@@ -361,6 +368,7 @@ model::SampleShape sample_shape(const Job& job, std::int64_t batch) {
     shape.width = job.train.image_size[1];
   }
   shape.frames = job.train.frames.value_or(0);
+  shape.images = job.train.images.value_or(0);
   return shape;
 }
 

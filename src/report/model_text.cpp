@@ -29,6 +29,10 @@ std::string parameters_words(Parameters parameters) {
 
 std::string sample_words(const ModelTable& model) {
   std::string words = model.batch == 1 ? "1 sample" : grouped(model.batch) + " samples";
+  if (model.image_height > 0 && model.sequence > 1) {
+    return words + fmt::format(" of {} tokens, pictures of {} x {} pixels", grouped(model.sequence),
+                               model.image_height, model.image_width);
+  }
   if (model.image_height > 0) {
     return words + fmt::format(" of {} x {} pixels", model.image_height, model.image_width);
   }

@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "step/assembler.h"
+#include "step/frozen_parts.h"
 #include "step/fused_adapters.h"
 
 namespace steelyard::step {
@@ -36,6 +38,8 @@ constexpr std::string_view kAllLinear = "all-linear";
 // PEFT: the whole name or its end behind a dot.
 bool names_module(std::string_view target, std::string_view module) {
   if (module == target) return true;
+  // PEFT reads a text with wildcards as a pattern of the whole name; here of whole parts of it.
+  if (target.find('*') != std::string_view::npos) return names_part(target, module);
   return module.size() > target.size() && module.ends_with(target) &&
          module[module.size() - target.size() - 1] == '.';
 }
@@ -73,7 +77,7 @@ class LowRank {
   };
 
   [[nodiscard]] const std::vector<std::string>& targets() const { return job_.train.lora.targets; }
-  void freeze(model::Block& block) const;
+  void freeze(model::Block& block);
   void quantize(model::Block& block, const Place& place) const;
   void adapt(model::Block& block, const Place& place);
   void adapt_parts(model::Block& block, model::Operator& op);
@@ -91,8 +95,19 @@ class LowRank {
   bool any_ = false;  // an adapter or a trained module
 };
 
-void LowRank::freeze(model::Block& block) const {
-  for (model::Weight& weight : block.weights) weight.trains = false;
+// The base, but for what the job lets train beside the adapters.
+void LowRank::freeze(model::Block& block) {
+  for (model::Weight& weight : block.weights) {
+    if (weight.adapter) continue;
+    const std::string full = is_layer(block) ? block.name + ".#." + weight.name : weight.name;
+    const auto& open = job_.train.trainable;
+    const bool named = std::any_of(open.begin(), open.end(), [&](const std::string& pattern) {
+      return names_part(pattern, full);
+    });
+    weight.trains = weight.trains && named;
+    if (weight.trains) weight.quantized = false;
+    any_ |= weight.trains;
+  }
 }
 
 void LowRank::quantize(model::Block& block, const Place& place) const {
@@ -127,6 +142,7 @@ void LowRank::add_adapter(model::Block& block, model::Operator& op, std::int64_t
     weight.name = op.name + suffix;
     weight.shape = std::move(shape);
     weight.adapter = true;
+    weight.unread = block.weights[static_cast<std::size_t>(op.weights.front())].unread;
     block.weights.push_back(std::move(weight));
     return static_cast<std::int32_t>(block.weights.size()) - 1;
   };
@@ -196,9 +212,14 @@ void LowRank::adapt_parts(model::Block& block, model::Operator& op) {
   if (enabled > 0) add_adapter(block, op, enabled * job_.train.lora.rank, outputs);
 }
 
+// Of no part that the job freezes as a whole (PEFT's exclude_modules).
+bool is_open(const model::Block& block, const model::Operator& op) {
+  return block.weights[static_cast<std::size_t>(op.weights.front())].trains;
+}
+
 void LowRank::adapt(model::Block& block, const Place& place) {
   for (model::Operator& op : block.operators) {
-    if (op.kind != OperatorKind::linear) continue;
+    if (op.kind != OperatorKind::linear || !is_open(block, op)) continue;
     if (targeted(op, place)) {
       add_adapter(block, op, job_.train.lora.rank, outputs_of(block, op));
     } else if (habits_.adapts_fused_parts) {
@@ -288,9 +309,9 @@ Result<model::Graph> LowRank::apply() {
   for (std::size_t s = 0; s <= last; ++s) {
     const Place place{s, s == 0, s == last};
     for (model::Block& block : graph_.segments[s].blocks) {
-      freeze(block);
       quantize(block, place);
       adapt(block, place);
+      freeze(block);
       train_modules(block);
       if (fuses()) fuse_adapted_linears(block);
     }

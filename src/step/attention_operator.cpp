@@ -13,6 +13,16 @@ namespace steelyard::step {
 
 namespace {
 
+// The model's own code writes products and softmax out, whatever the job asks for.
+bool has_no_kernel(const OperatorCall& call) {
+  return call.op->attention.learned_bias || call.op->attention.always_eager;
+}
+
+// The products and the softmax written out, not a kernel.
+bool runs_own_code(const OperatorCall& call) {
+  return call.variants->attention == AttentionKernel::math || has_no_kernel(call);
+}
+
 AttentionDims dims_of(const OperatorCall& call) {
   const model::AttentionShape& shape = call.op->attention;
   AttentionDims dims;
@@ -25,6 +35,12 @@ AttentionDims dims_of(const OperatorCall& call) {
   dims.queries = call.inputs[0].numel / (dims.samples * dims.heads * dims.head_dim);
   dims.context = shape.context;
   dims.keys = call.inputs[1].numel / (dims.samples * dims.kv_heads * dims.head_dim) * dims.context;
+  if (shape.packed > 0 && !runs_own_code(call)) {
+    // flash_attn_varlen_func: each sequence of the row by itself.
+    dims.samples *= shape.packed;
+    dims.queries /= shape.packed;
+    dims.keys /= shape.packed;
+  }
   if (shape.causal) {
     // A causal kernel skips half of the scores; a window of w keeps about w of each row.
     const double window = shape.window > 0 ? static_cast<double>(shape.window) : 1e300;
@@ -58,6 +74,10 @@ Tensor probabilities(Tape& tape, const OperatorCall& call, Tensor scores, std::i
     scores = where(tape, call.mask, std::move(scores));
   } else if (shape.causal) {
     scores = add(tape, std::move(scores), call.mask);
+  } else if (shape.packed > 0) {
+    // torch.full([1, S, S], min), zeros where a sequence reads itself; in each layer anew
+    const Tensor mask = tape.allocate(scores.numel / shape.heads, scores.dtype, "full");
+    scores = add(tape, std::move(scores), mask);
   } else if (shape.bias) {
     scores = add(tape, std::move(scores), call.inputs[3]);
     // The mask of shifted windows, a buffer of the module.
@@ -138,16 +158,6 @@ Tensor math_attention(Tape& tape, const AttentionDims& dims, Heads heads) {
                     dims.keys, {.result_transposed = true, .one_sample = one});
   y = to(tape, std::move(y), before);
   return contiguous(tape, view(std::move(y), false));
-}
-
-// The model's own code writes products and softmax out, whatever the job asks for.
-bool has_no_kernel(const OperatorCall& call) {
-  return call.op->attention.learned_bias || call.op->attention.always_eager;
-}
-
-// The products and the softmax written out, not a kernel.
-bool runs_own_code(const OperatorCall& call) {
-  return call.variants->attention == AttentionKernel::math || has_no_kernel(call);
 }
 
 bool repeats_keys(const OperatorCall& call) {

@@ -432,6 +432,9 @@ BlockTrace BlockRun::run(bool first, bool last) {
   if (has_output) tape_.materialise(output);
   const bool tracked = again_ || !has_output ? trains(input) : output.requires_grad;
   trace_.output_requires_grad = tracked || options_.output_made_leaf;
+  // A checkpoint around what nobody wants a gradient of keeps nothing.
+  const bool kept = again_ && trace_.output_requires_grad;
+  if (again_ && !kept) tape_.clear_cache();
   if (!again_) trace_.saved = saved_storages(nodes_behind(output, shared_), borrowed_);
   if (last) {
     held_.push_back(output);  // `loss` lives until the step ends
@@ -441,7 +444,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   Tensor root = output;
   root.storage.reset();
   output = Tensor();
-  if (again_) {
+  if (kept) {
     for (const StorageRef& result : tape_.cached()) {
       trace_.saved.push_back({result->bytes, false, false});
     }

@@ -50,6 +50,25 @@ std::set<std::string, std::less<>> graded_before(const model::Graph& graph,
   return graded;
 }
 
+// What model.get_input_embeddings() belongs to: the first block that embeds tokens, else the first.
+const model::Block* embedding_block(const model::Graph& graph) {
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.kind == model::OperatorKind::embedding) return &block;
+      }
+    }
+  }
+  return &graph.segments.front().blocks.front();
+}
+
+bool reads_mask(const model::Block& block) {
+  return std::any_of(block.operators.begin(), block.operators.end(), [](const auto& op) {
+    return op.kind == model::OperatorKind::attention && op.attention.causal &&
+           !op.attention.learned_bias;
+  });
+}
+
 // Embedding, head and loss, which are no layers.
 bool compiles_ends(const Variants& variants) {
   return variants.compiles == CompileScope::everything ||
@@ -110,7 +129,8 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     options.recompute = part.recompute;
     options.tape.arithmetic.fp8 = is_fp8_block(block) ? layout_.arithmetic.fp8 : Fp8();
     options.tape.compiled = job_.train.compile && (unit.layer || compiles_ends(variants_));
-    options.output_made_leaf = first && inputs_require_grad(job_, habits_);
+    options.output_made_leaf =
+        &block == embedding_block(graph_) && inputs_require_grad(job_, habits_);
     options.recomputed_modules = unit.layer && job_.megatron ? job_.megatron->recomputed_modules
                                                              : std::vector<std::string>();
     options.keeps_input = unit.layer && keeps_boundaries(job_, habits_, block);
@@ -219,7 +239,9 @@ void Assembler::add_forward(Chunk& chunk, Phase& phase, bool first) {
   bool receiving = chunk.received >= 0;
   bool masked = chunk.mask < 0;
   for (Chain& chain : chunk.chains) {
-    if (!masked && chain.units.front().block->input.index >= 0) {  // behind the embeddings
+    const bool reads = std::any_of(chain.units.begin(), chain.units.end(),
+                                   [](const Unit& unit) { return reads_mask(*unit.block); });
+    if (!masked && (reads || &chain == &chunk.chains.back())) {  // behind the embeddings
       add_mask(chunk, phase);
       masked = true;
     }
@@ -285,9 +307,10 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
     body.repeat = chain->repeat;
     body.reversed = true;
     for (auto unit = chain->units.rbegin(); unit != chain->units.rend(); ++unit) {
-      open_layer(body.events, *unit, true, !sums_whole);
+      const bool works = unit->trace.output_requires_grad;  // frozen, and all before it: no
+      if (works) open_layer(body.events, *unit, true, !sums_whole);
       append(body.events, unit->trace.backward);
-      close_layer(body.events, *unit, true, last);
+      if (works) close_layer(body.events, *unit, true, last);
       if (!layout_.gathers) {
         reduce_replicated(body.events, *unit, reduces);
       } else if (unit->layer) {

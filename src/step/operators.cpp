@@ -11,6 +11,7 @@
 #include "step/loss_operator.h"
 #include "step/operators_image.h"
 #include "step/operators_tables.h"
+#include "step/picture_text_operators.h"
 #include "step/prediction_operators.h"
 #include "step/primitives.h"
 #include "step/primitives_fused.h"
@@ -370,6 +371,11 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::join_features:
     case OperatorKind::pairwise_products:
     case OperatorKind::binary_loss: return run_table_operator(tape, call);
+    case OperatorKind::merge_pictures:
+    case OperatorKind::rotary_sections:
+    case OperatorKind::unit_length:
+    case OperatorKind::probe_attention:
+    case OperatorKind::contrastive_loss: return run_picture_text_operator(tape, call);
     default: return run_image_operator(tape, call);
   }
 }

@@ -325,6 +325,8 @@ StateSizes Assembler::states() const {
         held += own;
         if (!weight.trains) continue;
         const std::int64_t elements = model::elements(weight.shape);
+        if (weight.unread) states.trainable += Parameters(segment.repeat * elements);
+        if (!steps(weight)) continue;
         const DType state = state_type(layout_, weight);
         Bytes stepped = optimizer.factored ? factored_bytes(weight, state) : Bytes();
         stepped +=

@@ -9,6 +9,7 @@
 #include "step/companions.h"
 #include "step/embedding_placement.h"
 #include "step/expert_parallel.h"
+#include "step/frozen_parts.h"
 #include "step/fused_projection.h"
 #include "step/offload_rules.h"
 #include "step/tensor_parallel.h"
@@ -200,6 +201,10 @@ bool beyond_decoders(model::OperatorKind kind) {
     case OperatorKind::recurrent_attention:
     case OperatorKind::disentangled_attention:
     case OperatorKind::timestep_embedding:
+    case OperatorKind::merge_pictures:
+    case OperatorKind::rotary_sections:
+    case OperatorKind::unit_length:
+    case OperatorKind::probe_attention:
     case OperatorKind::modulate:
     case OperatorKind::add_parts: return true;
     default:
@@ -315,7 +320,8 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   STEELYARD_TRY(habits, adapter_habits_of(profile, graph.library));
   STEELYARD_TRY(joined, with_companions(graph, job, companions));
   STEELYARD_TRY(projected, with_own_projections(joined, profile));
-  STEELYARD_TRY(trained, with_method(projected, job, habits));
+  STEELYARD_TRY(open, with_frozen_parts(projected, job));
+  STEELYARD_TRY(trained, with_method(open, job, habits));
   STEELYARD_TRY(fp8, fp8_of(job, profile, gpu));
   STEELYARD_TRY(layout, layout_of(job, habits, fp8));
   if (gpu.memory) layout.card = *gpu.memory;

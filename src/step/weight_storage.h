@@ -50,9 +50,9 @@ struct Piece {
   return weight.expert ? std::min(shards, layout.expert_replicas) : shards;
 }
 
-// Has storage of its own and is trained.
+// Has storage of its own and is trained; what never gets a gradient is passed over.
 [[nodiscard]] inline bool steps(const model::Weight& weight) {
-  return weight.trains && weight.tied_to.empty();
+  return weight.trains && !weight.unread && weight.tied_to.empty();
 }
 // Without embedding tables of one rank alone: nobody else sums or shards their gradients.
 [[nodiscard]] std::int64_t trained_elements(const model::Block& block);

@@ -1,0 +1,36 @@
+// The decoder of a model that reads more than text: what stands between its embeddings and its loss,
+// under names that say where in the larger model it lies.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/family.h"
+
+namespace steelyard::model {
+
+struct TextNames {
+  std::string root = "model";    // "language_model.model"
+  std::string head = "lm_head";  // "language_model.lm_head"
+};
+
+struct TextStack {
+  Sizes sizes;
+  TextNames names;
+  std::optional<double> embedding_scale = {};  // of text and pictures alike: Gemma
+  std::int64_t rotary_dims = 0;
+  bool sections = false;  // rotary tables of three positions of each token (Qwen2-VL)
+  HeadOptions head;
+  std::vector<int> kinds;
+  std::function<Block(const Graph&, int kind)> layer;
+};
+
+// By the model_type that the configuration of the text names, `fallback` where it names none.
+[[nodiscard]] TextStack read_text_stack(ConfigReader& text, const TextNames& names,
+                                        const std::string& fallback);
+[[nodiscard]] TextStack read_gemma_stack(ConfigReader& text, const TextNames& names, bool second);
+
+}  // namespace steelyard::model
