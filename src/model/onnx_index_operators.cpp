@@ -35,12 +35,14 @@ OnnxValue of_weights(Shape shape, const std::vector<const OnnxValue*>& parts) {
 }
 
 // A part of a tensor is a view of its storage, a step of 1 along every dimension but those cut.
-OnnxValue part_of(OnnxCall& call, const OnnxValue& x, const Shape& shape, const Shape& strides) {
+OnnxValue part_of(OnnxCall& call, const OnnxValue& x, const Shape& shape, const Shape& strides,
+                  const BatchPlaces& places = {}) {
   if (x.is_weight()) return of_weights(shape, {&x});
   if (x.is_constant()) return constant(shape, x.kind);
   OnnxValue part = call.lowering.emit(OperatorKind::slice, call, {&x}, shape, x.kind);
+  call.lowering.place(part, places);
   part.strides = strides;
-  call.lowering.last().transposed = !lies_in_order(shape, strides);
+  call.lowering.last().transposed = !lies_in_order(call.lowering.sized(shape, places), strides);
   return part;
 }
 
@@ -96,6 +98,20 @@ Cut cut_of(std::int64_t size, std::int64_t start, std::int64_t end, std::int64_t
   return cut;
 }
 
+// Of a dimension of the batch only whole batches can be taken.
+bool cut_place(OnnxCall& call, BatchPlace& place, std::int64_t size, const Cut& cut) {
+  if (!place.there() || cut.count == size) return true;
+  const auto part = cut.step == 1
+                        ? place_of_part(place, cut.from, cut.count, call.lowering.fixed_batch)
+                        : std::nullopt;
+  if (part) {
+    place = *part;
+  } else {
+    call.lowering.refuse_batch(call, fmt::format("cut to {} of {}", cut.count, size));
+  }
+  return part.has_value();
+}
+
 void lower_slice(OnnxCall& call) {
   const OnnxValue& x = call.at(0);
   const auto cuts = cuts_of(call);
@@ -105,6 +121,7 @@ void lower_slice(OnnxCall& call) {
   const Shape before = strides;
   std::int64_t offset = 0;
   bool backwards = false;
+  BatchPlaces places = x.places;
   for (std::size_t i = 0; i < cuts->axes.size(); ++i) {
     const auto axis = static_cast<std::size_t>(call.axis(cuts->axes[i], x.rank()));
     if (!call.well()) return;
@@ -114,6 +131,7 @@ void lower_slice(OnnxCall& call) {
     const Cut cut = cut_of(x.shape[axis], cuts->starts[i], cuts->ends[i], cuts->steps[i]);
     shape[axis] = cut.count;
     backwards = backwards || cut.step < 0;
+    if (!places.empty() && !cut_place(call, places[axis], x.shape[axis], cut)) return;
     if (cut.count > 0) offset += cut.from * before[axis];
     if (cut.count > 1) strides[axis] = checked_multiply(before[axis], cut.step);
   }
@@ -130,7 +148,7 @@ void lower_slice(OnnxCall& call) {
     call.out[0] = call.lowering.emit(OperatorKind::unary, call, {&x}, shape, x.kind);
     return;
   }
-  call.out[0] = part_of(call, x, shape, strides);
+  call.out[0] = part_of(call, x, shape, strides, places);
 }
 
 void lower_split(OnnxCall& call) {
@@ -172,14 +190,54 @@ void lower_split(OnnxCall& call) {
     return;
   }
   call.lowering.append(OperatorKind::split, call, {x.ref});
+  std::int64_t from = 0;
   for (std::size_t i = 0; i < call.out.size(); ++i) {
     Shape shape = x.shape;
     shape[axis] = sizes[i];
+    BatchPlaces places = x.places;
+    const Cut cut{from, sizes[i], 1};
+    if (!places.empty() && !cut_place(call, places[axis], x.shape[axis], cut)) return;
+    from += sizes[i];
     call.out[i] = call.lowering.result(call, shape, x.kind);
+    call.lowering.place(call.out[i], std::move(places));
     call.out[i].strides = x.strides;
     call.out[i].differentiable = x.differentiable;
     call.out[i].of_data = x.of_data;
   }
+}
+
+// Along a dimension of the batch: as many batches as in all parts, if they are alike.
+BatchPlace joined_place(OnnxCall& call, const std::vector<OnnxValue>& parts, std::size_t axis) {
+  BatchPlace whole;
+  for (const OnnxValue& part : parts) {
+    const BatchPlace own = part.places.empty() ? BatchPlace() : part.places[axis];
+    if (&part == &parts.front()) {
+      whole = own;
+    } else if (own.there() != whole.there() || own.inner != whole.inner) {
+      call.lowering.refuse_batch(call, "joined with what has none");
+    } else {
+      whole.outer += own.outer;
+    }
+  }
+  return whole;
+}
+
+void join(OnnxCall& call, const std::vector<const OnnxValue*>& parts, const Shape& shape,
+          std::size_t axis) {
+  std::vector<OnnxValue> operands;
+  for (const OnnxValue* part : parts) operands.push_back(*part);
+  call.lowering.meet(call, operands, false, axis);
+  std::vector<const OnnxValue*> refs;
+  for (const OnnxValue& operand : operands) refs.push_back(&operand);
+  OnnxValue out =
+      call.lowering.emit(OperatorKind::concatenate, call, refs, shape, call.at(0).kind);
+  if (!out.places.empty() || call.lowering.moves_batch()) {
+    BatchPlaces places = out.places;
+    places.resize(shape.size());
+    places[axis] = joined_place(call, operands, axis);
+    call.lowering.place(out, std::move(places));
+  }
+  call.out[0] = std::move(out);
 }
 
 void lower_concat(OnnxCall& call) {
@@ -225,7 +283,7 @@ void lower_concat(OnnxCall& call) {
   } else if (parts.size() == 1) {
     call.out[0] = *parts.front();
   } else {
-    call.out[0] = call.lowering.emit(OperatorKind::concatenate, call, parts, shape, first.kind);
+    join(call, parts, shape, axis);
   }
 }
 
@@ -245,6 +303,20 @@ bool folds_gather(OnnxCall& call, const Shape& shape) {
   }
   call.out[0] = std::move(out);
   return true;
+}
+
+// The indices' dimensions stand where the one was that they choose from.
+void place_gathered(OnnxCall& call, std::size_t axis) {
+  const OnnxValue& x = call.at(0);
+  const OnnxValue& indices = call.at(1);
+  if (!call.lowering.moves_batch()) return;
+  BatchPlaces own = x.places, chosen = indices.places;
+  own.resize(x.shape.size());
+  chosen.resize(indices.shape.size());
+  if (own[axis].there()) return call.lowering.refuse_batch(call, "chosen from by index");
+  own.erase(own.begin() + static_cast<std::ptrdiff_t>(axis));
+  own.insert(own.begin() + static_cast<std::ptrdiff_t>(axis), chosen.begin(), chosen.end());
+  call.lowering.place(call.out[0], std::move(own));
 }
 
 void lower_gather(OnnxCall& call) {
@@ -269,17 +341,21 @@ void lower_gather(OnnxCall& call) {
                          call, ids);
     call.lowering.last().weights = {call.lowering.weight(x, WeightRole::embedding)};
     call.out[0] = call.lowering.result(call, shape);
+    place_gathered(call, axis);
     return;
   }
   if (x.is_tensor() && indices.is_constant() && indices.rank() == 0) {  // x.select(): a view
     Shape strides = x.strides;
     strides.erase(strides.begin() + static_cast<std::ptrdiff_t>(axis));
-    call.out[0] = part_of(call, x, shape, strides);
+    BatchPlaces places = x.places;
+    if (!places.empty()) places.erase(places.begin() + static_cast<std::ptrdiff_t>(axis));
+    call.out[0] = part_of(call, x, shape, strides, places);
     return;
   }
   std::vector<const OnnxValue*> operands = {&x};
   if (indices.is_tensor()) operands.push_back(&indices);
   call.out[0] = call.lowering.emit(OperatorKind::gather, call, operands, shape, x.kind);
+  place_gathered(call, axis);
 }
 
 void lower_gather_elements(OnnxCall& call) {
@@ -303,6 +379,16 @@ void lower_gather_elements(OnnxCall& call) {
   std::vector<const OnnxValue*> operands = {&x};
   if (indices.is_tensor()) operands.push_back(&indices);
   call.out[0] = call.lowering.emit(OperatorKind::gather, call, operands, shape, x.kind);
+  if (!call.lowering.moves_batch()) return;
+  BatchPlaces places = indices.places;
+  places.resize(shape.size());
+  if (call.node.op_type == "GatherND" && !x.places.empty()) {
+    const std::size_t kept = shape.size() - std::min(shape.size(), indices.shape.size() - 1);
+    const std::size_t from = x.places.size() - std::min(x.places.size(), kept);
+    std::copy(x.places.begin() + static_cast<std::ptrdiff_t>(from), x.places.end(),
+              places.end() - static_cast<std::ptrdiff_t>(x.places.size() - from));
+  }
+  call.lowering.place(call.out[0], std::move(places));
 }
 
 void lower_scatter(OnnxCall& call) {
@@ -336,6 +422,7 @@ void lower_top_k(OnnxCall& call) {
   }
   call.out[0] = call.lowering.emit(OperatorKind::top, call, {&x}, shape, x.kind);
   OnnxValue places = call.lowering.result(call, shape, ElementKind::index);
+  call.lowering.place(places, call.out[0].places);
   if (call.out.size() > 1) call.out[1] = std::move(places);
 }
 

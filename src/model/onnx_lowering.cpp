@@ -127,6 +127,13 @@ OnnxValue OnnxLowering::emit(OperatorKind kind, const OnnxCall& call,
   }
   append(kind, call, std::move(refs));
   OnnxValue value = result(call, std::move(shape), of);
+  if (moves_batch()) {
+    BatchPlaces places;
+    for (const OnnxValue* input : inputs) {
+      if (input->is_tensor()) add_aligned(places, value.shape, input->shape, input->places);
+    }
+    place(value, std::move(places));
+  }
   value.differentiable = value.differentiable && differentiable;
   value.of_data = of_data || value.differentiable;
   return value;
@@ -165,23 +172,33 @@ const OnnxTensor* OnnxLowering::renamed(const OnnxTensor& tensor, const std::str
 }
 
 OnnxValue OnnxLowering::ordered(const OnnxCall& call, const OnnxValue& value) {
-  if (!value.is_tensor() || lies_in_order(value.shape, value.strides)) return value;
+  if (!value.is_tensor() || lies_in_order(sized(value.shape, value.places), value.strides)) {
+    return value;
+  }
   OnnxValue copy = emit(OperatorKind::contiguous, call, {&value}, value.shape, value.kind);
   return copy;
 }
 
-OnnxValue OnnxLowering::viewed(const OnnxCall& call, const OnnxValue& value, const Shape& shape) {
+OnnxValue OnnxLowering::viewed(const OnnxCall& call, const OnnxValue& value, const Shape& shape,
+                               std::optional<BatchPlaces> places) {
   if (!value.is_tensor()) {
     OnnxValue same = value;
     same.shape = shape;
     return same;
   }
   if (shape == value.shape) return value;
-  const auto strides = strides_of_view(value.shape, value.strides, shape);
+  if (!places) places = places_of_view(value.shape, value.places, shape, fixed_batch);
+  if (!places) {
+    refuse_batch(call, fmt::format("cut apart by the shape {}", text_of(shape)));
+    return value;
+  }
+  const Shape to = sized(shape, *places);
+  const auto strides = strides_of_view(sized(value.shape, value.places), value.strides, to);
   const OnnxValue source = strides ? value : ordered(call, value);
   OnnxValue view = emit(OperatorKind::view, call, {&source}, shape, value.kind);
-  view.strides = strides ? *strides : contiguous_strides(shape);
-  last().transposed = !lies_in_order(shape, view.strides);
+  place(view, std::move(*places));
+  view.strides = strides ? *strides : contiguous_strides(to);
+  last().transposed = !lies_in_order(to, view.strides);
   return view;
 }
 
@@ -312,6 +329,7 @@ void OnnxLowering::lower_node(const OnnxNode& node, Scope& scope) {
     lower_function(*function, call);
   }
   if (!well()) return;
+  if (known != nullptr && moves_batch()) check_batch(call);
   for (std::size_t i = 0; i < node.outputs.size(); ++i) {
     if (node.outputs[i].empty()) continue;
     OnnxValue& value = call.out[i];
@@ -383,6 +401,7 @@ void OnnxLowering::start(Scope& scope) {
   if (!well()) return;
   for (OnnxValue& value : onnx_inputs(*this, model_.graph, sample_)) {
     if (shapes_ != nullptr) shapes_->by_value[value.name] = value.shape;
+    shared_places_.push_back(value.places);
     std::string name = value.name;
     if (scope.values.emplace(name, std::move(value)).second) continue;
     refuse({.code = ErrorCode::bad_input,
@@ -416,6 +435,9 @@ void OnnxLowering::finish(const Scope& scope) {
                    .accepted = "a model that can be trained"});
   }
   const OnnxValue& first = *outputs.front();
+  if (moves_batch() && first.places.empty()) {
+    return refuse_batch(call, fmt::format("lost on the way to output {}", first.name));
+  }
   std::vector<TensorRef> refs;
   for (const OnnxValue* value : outputs) refs.push_back(value->ref);
   const bool rows = (first.rank() == 2 || first.rank() == 3) && first.shape.back() > 1;
@@ -424,9 +446,13 @@ void OnnxLowering::finish(const Scope& scope) {
     graph.shared.push_back(labels);
     graph.batch_tensors.push_back(labels);
     refs.push_back({true, static_cast<std::int32_t>(graph.shared.size()) - 1});
+    const auto places = places_of_view(first.shape, first.places,
+                                       {labels.shape[0], first.shape.back()}, fixed_batch);
+    shared_places_.push_back(places.value_or(BatchPlaces()));
   }
   append(OperatorKind::outputs_loss, call, std::move(refs)).groups = rows ? 2 : 1;
   block_.output = result(call, {}).ref;
+  if (moves_batch()) move_batch();
 }
 
 Result<Graph> OnnxLowering::run() {

@@ -106,8 +106,26 @@ class OnnxLowering {
   [[nodiscard]] const facts::OnnxTensor* renamed(const facts::OnnxTensor& tensor,
                                                  const std::string& name);
   // The same elements under another shape; copied first where their order does not allow it.
-  [[nodiscard]] OnnxValue viewed(const OnnxCall& call, const OnnxValue& value, const Shape& shape);
+  [[nodiscard]] OnnxValue viewed(const OnnxCall& call, const OnnxValue& value, const Shape& shape,
+                                 std::optional<BatchPlaces> places = std::nullopt);
   [[nodiscard]] OnnxValue ordered(const OnnxCall& call, const OnnxValue& value);
+
+  // --- A batch that is a number in the file ---
+
+  // Whether the job wants another batch than the one that the file fixes.
+  [[nodiscard]] bool moves_batch() const { return fixed_batch > 0 && fixed_batch != graph.batch; }
+  // The shape with the job's batch; strides are always of that.
+  [[nodiscard]] Shape sized(const Shape& shape, const BatchPlaces& places) const {
+    return moves_batch() ? with_batch(shape, places, graph.batch) : shape;
+  }
+  // Says where the batch lies in a fresh result, which lies in order.
+  void place(OnnxValue& value, BatchPlaces places);
+  // Operands that have to have the same sizes: what is as large as the batch beside a dimension
+  // of the batch is made of it too, though a number in the file hides that.
+  void meet(const OnnxCall& call, std::vector<OnnxValue>& operands, bool broadcasts,
+            std::size_t but_for = SIZE_MAX);
+  void refuse_batch(const OnnxCall& call, const std::string& what);
+
   // Whether this is the only reader of the value.
   [[nodiscard]] bool read_once(const OnnxValue& value) const;
   // Inlines the branch of an If, or a function; outputs in order.
@@ -115,6 +133,7 @@ class OnnxLowering {
 
   Graph graph;
   std::int64_t fixed_batch = 0;  // what the file says where its batch is no symbol; 0: a symbol
+  std::string batch_input;       // the input that says so
 
  private:
   using Values = std::unordered_map<std::string, OnnxValue>;
@@ -135,6 +154,10 @@ class OnnxLowering {
   [[nodiscard]] const facts::OnnxFunction* function_of(const facts::OnnxNode& node) const;
   [[nodiscard]] std::int64_t version_of(const std::string& domain) const;
   void count_uses(const std::vector<facts::OnnxNode>& nodes);
+  [[nodiscard]] OnnxValue with_place(const OnnxCall& call, const OnnxValue& value,
+                                     const BatchPlaces& places);
+  void check_batch(const OnnxCall& call);
+  void move_batch();
   void finish(const Scope& scope);
 
   const facts::OnnxModel& model_;
@@ -142,6 +165,7 @@ class OnnxLowering {
   SampleShape sample_;
   OnnxShapes* shapes_;
   Block block_;
+  std::vector<BatchPlaces> places_, shared_places_;  // of the block's and the shared tensors
   std::optional<Error> error_;
   std::unordered_map<const facts::OnnxTensor*, std::int32_t> weights_;
   std::deque<facts::OnnxTensor> renamed_;

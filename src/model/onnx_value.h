@@ -8,6 +8,7 @@
 
 #include "facts/onnx.h"
 #include "model/graph.h"
+#include "model/onnx_batch.h"
 
 namespace steelyard::model {
 
@@ -28,6 +29,8 @@ struct OnnxValue {
   std::string name;
   bool differentiable = false;  // a gradient could pass to a weight
   bool of_data = false;         // made of the batch's real numbers, or of weights
+  // Of a tensor, where the file's batch is a number and the job wants another one.
+  BatchPlaces places;
 
   [[nodiscard]] bool is_tensor() const { return ref.index >= 0; }
   [[nodiscard]] bool is_weight() const { return !is_tensor() && !initializers.empty(); }
