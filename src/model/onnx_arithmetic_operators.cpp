@@ -352,7 +352,7 @@ OnnxValue two_operands(OnnxCall& call, const BinaryForm& form, const OnnxValue& 
     return out;
   }
   std::vector<OnnxValue> both = {std::move(a), std::move(b)};
-  call.lowering.meet(call, both, true);
+  call.lowering.meet(call, both, {.broadcasts = true});
   OnnxValue out = call.lowering.emit(OperatorKind::binary, call, {&both[0], &both[1]}, *shape,
                                      kind);
   call.lowering.last().arithmetic = form.arithmetic;
@@ -398,7 +398,7 @@ void lower_where(OnnxCall& call) {
     return;
   }
   std::vector<OnnxValue> all = {condition, a, b};
-  call.lowering.meet(call, all, true);
+  call.lowering.meet(call, all, {.broadcasts = true});
   call.out[0] = call.lowering.emit(OperatorKind::select, call, {&all[0], &all[1], &all[2]}, *shape,
                                    a.kind);
   lie_as(call, call.out[0], {&all[1], &all[2]});

@@ -72,8 +72,8 @@ OnnxValue OnnxLowering::with_place(const OnnxCall& call, const OnnxValue& value,
   return placed;
 }
 
-void OnnxLowering::meet(const OnnxCall& call, std::vector<OnnxValue>& operands, bool broadcasts,
-                        std::size_t but_for) {
+void OnnxLowering::meet(const OnnxCall& call, std::vector<OnnxValue>& operands,
+                        const OnnxMeeting& meeting) {
   if (!moves_batch()) return;
   std::size_t rank = 0;
   for (const OnnxValue& operand : operands) rank = std::max(rank, operand.shape.size());
@@ -83,7 +83,8 @@ void OnnxLowering::meet(const OnnxCall& call, std::vector<OnnxValue>& operands, 
     for (std::size_t i = 0; i < operand.places.size(); ++i) {
       const BatchPlace place = operand.places[i];
       const std::size_t back = operand.shape.size() - 1 - i;
-      if (place.there() && rank - 1 - back != but_for) met[back] = {operand.shape[i], place};
+      const bool differs = back < meeting.but_for_last || rank - 1 - back == meeting.but_for;
+      if (place.there() && !differs) met[back] = {operand.shape[i], place};
     }
   }
   for (OnnxValue& operand : operands) {
@@ -93,7 +94,7 @@ void OnnxLowering::meet(const OnnxCall& call, std::vector<OnnxValue>& operands, 
     for (std::size_t i = 0; i < places.size(); ++i) {
       const auto& [size, place] = met[operand.shape.size() - 1 - i];
       // What is repeated once beside a batch of 1 is repeated for every other one too.
-      const bool repeats = broadcasts && size == 1;
+      const bool repeats = meeting.broadcasts && size == 1;
       if (!place.there() || places[i].there() || operand.shape[i] != size || repeats) continue;
       places[i] = place;
       hidden = true;

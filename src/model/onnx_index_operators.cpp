@@ -151,59 +151,99 @@ void lower_slice(OnnxCall& call) {
   call.out[0] = part_of(call, x, shape, strides, places);
 }
 
+// Parts of these sizes along the axis, whose sum is the size.
+std::vector<OnnxValue> parts_of(OnnxCall& call, const OnnxValue& x, std::size_t axis,
+                                const Wholes& sizes) {
+  std::vector<OnnxValue> parts;
+  if (x.is_tensor()) call.lowering.append(OperatorKind::split, call, {x.ref});
+  std::int64_t from = 0;
+  for (const std::int64_t size : sizes) {
+    Shape shape = x.shape;
+    shape[axis] = size;
+    const Cut cut{from, size, 1};
+    from += size;
+    if (!x.is_tensor()) {
+      parts.push_back(part_of(call, x, shape, {}));
+      if (!x.wholes || x.rank() != 1) continue;
+      parts.back().wholes = Wholes(x.wholes->begin() + cut.from, x.wholes->begin() + from);
+      continue;
+    }
+    BatchPlaces places = x.places;
+    if (!places.empty() && !cut_place(call, places[axis], x.shape[axis], cut)) return {};
+    OnnxValue& part = parts.emplace_back(call.lowering.result(call, shape, x.kind));
+    call.lowering.place(part, std::move(places));
+    part.strides = x.strides;
+    part.differentiable = x.differentiable;
+    part.of_data = x.of_data;
+  }
+  return parts;
+}
+
+// Sizes that are given, or `parts` equal ones, or ones of `each`, the last one smaller.
+std::optional<Wholes> sizes_of_parts(OnnxCall& call, std::int64_t whole, Wholes sizes,
+                                     std::int64_t each) {
+  std::int64_t left = whole;
+  for (const std::int64_t size : sizes) left = size < 0 || size > left ? -1 : left - size;
+  constexpr std::int64_t kMostParts = 65'536;
+  for (; sizes.empty() && each > 0 && whole / each < kMostParts && left > 0;) {
+    Wholes equal;
+    for (; left > 0; left -= equal.back()) equal.push_back(std::min(each, left));
+    sizes = std::move(equal);
+  }
+  if (left == 0 && !sizes.empty()) return sizes;
+  call.refuse(fmt::format("parts {}", text_of(sizes)), "parts whose sum is the size");
+  return std::nullopt;
+}
+
 void lower_split(OnnxCall& call) {
   const OnnxValue& x = call.at(0);
   const auto axis = static_cast<std::size_t>(call.axis(call.whole("axis", 0), x.rank()));
   if (!call.well()) return;
-  Wholes sizes = call.has(1) ? call.known(1, "sizes") : call.wholes("split");
+  const Wholes given = call.has(1) ? call.known(1, "sizes") : call.wholes("split");
   if (!call.well()) return;
   const auto parts = static_cast<std::int64_t>(call.out.size());
-  std::int64_t left = x.shape[axis];
-  if (sizes.empty()) {  // equal parts, the last one smaller
-    const std::int64_t each = (left + parts - 1) / parts;
-    for (std::int64_t i = 0; i < parts; ++i) {
-      sizes.push_back(std::min(each, left));
-      left -= sizes.back();
-    }
-  } else {
-    for (const std::int64_t size : sizes) {
-      if (size < 0 || size > left) left = -1;
-      if (left >= 0) left -= size;
-    }
+  const auto sizes =
+      sizes_of_parts(call, x.shape[axis], given, (x.shape[axis] + parts - 1) / parts);
+  if (!sizes) return;
+  if (std::ssize(*sizes) != parts) {
+    return call.refuse(fmt::format("parts {}", text_of(*sizes)), "one for each output");
   }
-  if (left != 0 || std::ssize(sizes) != parts) {
-    return call.refuse(fmt::format("parts {}", text_of(sizes)), "parts whose sum is the size");
+  std::vector<OnnxValue> made = parts_of(call, x, axis, *sizes);
+  if (call.well()) call.out = std::move(made);
+}
+
+// torch.split in dynamo's exports: all parts as one value, of which SequenceAt takes one.
+void lower_split_to_sequence(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const auto axis = static_cast<std::size_t>(call.axis(call.whole("axis", 0), x.rank()));
+  if (!call.well()) return;
+  Wholes given = call.has(1) ? call.known(1, "sizes") : Wholes{1};
+  if (!call.well()) return;
+  if (!call.has(1) && call.whole("keepdims", 1) == 0) {
+    return call.refuse("parts without their dimension", "keepdims = 1");
   }
-  if (!x.is_tensor()) {
-    for (std::size_t i = 0; i < call.out.size(); ++i) {
-      Shape shape = x.shape;
-      shape[axis] = sizes[i];
-      call.out[i] = part_of(call, x, shape, {});
-    }
-    if (x.wholes && x.rank() == 1) {
-      auto from = x.wholes->begin();
-      for (std::size_t i = 0; i < call.out.size(); ++i) {
-        call.out[i].wholes = Wholes(from, from + sizes[i]);
-        from += sizes[i];
-      }
-    }
-    return;
+  std::int64_t each = 0;
+  if ((!call.has(1) || call.at(1).rank() == 0) && given.size() == 1) {
+    each = given.front();
+    given.clear();
   }
-  call.lowering.append(OperatorKind::split, call, {x.ref});
-  std::int64_t from = 0;
-  for (std::size_t i = 0; i < call.out.size(); ++i) {
-    Shape shape = x.shape;
-    shape[axis] = sizes[i];
-    BatchPlaces places = x.places;
-    const Cut cut{from, sizes[i], 1};
-    if (!places.empty() && !cut_place(call, places[axis], x.shape[axis], cut)) return;
-    from += sizes[i];
-    call.out[i] = call.lowering.result(call, shape, x.kind);
-    call.lowering.place(call.out[i], std::move(places));
-    call.out[i].strides = x.strides;
-    call.out[i].differentiable = x.differentiable;
-    call.out[i].of_data = x.of_data;
+  const auto sizes = sizes_of_parts(call, x.shape[axis], given, each);
+  if (!sizes) return;
+  std::vector<OnnxValue> made = parts_of(call, x, axis, *sizes);
+  if (!call.well()) return;
+  call.out[0] = OnnxValue();
+  call.out[0].sequence = std::make_shared<const std::vector<OnnxValue>>(std::move(made));
+}
+
+void lower_sequence_at(OnnxCall& call) {
+  const Wholes place = call.known(1, "places");
+  if (!call.well()) return;
+  const auto& sequence = call.at(0).sequence;
+  if (sequence == nullptr || place.size() != 1) {
+    return call.refuse("no sequence", "one that SplitToSequence made");
   }
+  const std::int64_t at = call.axis(place.front(), std::ssize(*sequence));
+  if (call.well()) call.out[0] = (*sequence)[static_cast<std::size_t>(at)];
 }
 
 // Along a dimension of the batch: as many batches as in all parts, if they are alike.
@@ -226,7 +266,7 @@ void join(OnnxCall& call, const std::vector<const OnnxValue*>& parts, const Shap
           std::size_t axis) {
   std::vector<OnnxValue> operands;
   for (const OnnxValue* part : parts) operands.push_back(*part);
-  call.lowering.meet(call, operands, false, axis);
+  call.lowering.meet(call, operands, {.but_for = axis});
   std::vector<const OnnxValue*> refs;
   for (const OnnxValue& operand : operands) refs.push_back(&operand);
   OnnxValue out =
@@ -313,7 +353,11 @@ void place_gathered(OnnxCall& call, std::size_t axis) {
   BatchPlaces own = x.places, chosen = indices.places;
   own.resize(x.shape.size());
   chosen.resize(indices.shape.size());
-  if (own[axis].there()) return call.lowering.refuse_batch(call, "chosen from by index");
+  // x[arange(B) * S + last]: one index for each sample.
+  const bool of_batch = !indices.places.empty();
+  if (own[axis].there() && !of_batch) {
+    return call.lowering.refuse_batch(call, "chosen from by index");
+  }
   own.erase(own.begin() + static_cast<std::ptrdiff_t>(axis));
   own.insert(own.begin() + static_cast<std::ptrdiff_t>(axis), chosen.begin(), chosen.end());
   call.lowering.place(call.out[0], std::move(own));
@@ -426,37 +470,28 @@ void lower_top_k(OnnxCall& call) {
   if (call.out.size() > 1) call.out[1] = std::move(places);
 }
 
-// What has no size of its own before it runs.
-void refuse_data_dependent(OnnxCall& call) {
-  call.refuse(call.node.op_type + ", whose result's size depends on data",
-              "operators whose shapes the inputs' shapes decide",
-              "post-processing of a detector can be left out of the export");
-}
-
-void refuse_loop(OnnxCall& call) {
-  call.refuse("a loop", "a graph without loops", "torch.onnx.export traces loops out by default");
-}
-
 }  // namespace
 
 const OnnxOperators& onnx_index_operators() {
   static const OnnxOperators kOperators = {
-      {"Compress", {refuse_data_dependent, 0, false}},
+      {"Compress", {nullptr, 0}},
       {"Concat", {lower_concat}},
       {"Gather", {lower_gather, 2}},
       {"GatherElements", {lower_gather_elements, 2}},
       {"GatherND", {lower_gather_elements, 2}},
-      {"Loop", {refuse_loop, 0, false}},
-      {"NonMaxSuppression", {refuse_data_dependent, 0, false}},
-      {"NonZero", {refuse_data_dependent, 0, false}},
-      {"Scan", {refuse_loop, 0, false}},
+      {"Loop", {nullptr, 0}},
+      {"NonMaxSuppression", {nullptr, 0}},
+      {"NonZero", {nullptr, 0}},
+      {"Scan", {nullptr, 0}},
       {"Scatter", {lower_scatter, 3}},
       {"ScatterElements", {lower_scatter, 3}},
       {"ScatterND", {lower_scatter, 3}},
+      {"SequenceAt", {lower_sequence_at, 2}},
       {"Slice", {lower_slice}},
       {"Split", {lower_split}},
+      {"SplitToSequence", {lower_split_to_sequence}},
       {"TopK", {lower_top_k}},
-      {"Unique", {refuse_data_dependent, 0, false}},
+      {"Unique", {nullptr, 0}},
   };
   return kOperators;
 }

@@ -57,9 +57,8 @@ struct OnnxCall {
 }
 
 struct OnnxOperator {
-  void (*lower)(OnnxCall&);
-  std::size_t inputs = 1;  // at least, all of them given
-  bool supported = true;   // false: known, and refused with a reason
+  void (*lower)(OnnxCall&);  // null: the result's size depends on data (OnnxLowering::cut)
+  std::size_t inputs = 1;    // at least, all of them given
 };
 using OnnxOperators = std::map<std::string_view, OnnxOperator>;
 [[nodiscard]] const OnnxOperators& onnx_arithmetic_operators();
@@ -68,6 +67,13 @@ using OnnxOperators = std::map<std::string_view, OnnxOperator>;
 [[nodiscard]] const OnnxOperators& onnx_index_operators();
 [[nodiscard]] const OnnxOperators& onnx_network_operators();
 [[nodiscard]] const OnnxOperators& onnx_matrix_operators();
+
+// Which dimensions of operands have to be alike.
+struct OnnxMeeting {
+  bool broadcasts = false;           // or 1
+  std::optional<std::size_t> but_for = std::nullopt;  // one
+  std::size_t but_for_last = 0;      // the last ones
+};
 
 class OnnxLowering {
  public:
@@ -101,6 +107,10 @@ class OnnxLowering {
   [[nodiscard]] TensorRef operand(const OnnxCall& call, const OnnxValue& value);
   // The weight that an initializer is, for a weight's place in an operator.
   [[nodiscard]] std::int32_t weight(const OnnxValue& value, WeightRole role);
+  // Whether weights lie in nodes (Constant, ConstantOfShape): the file stores none apart.
+  [[nodiscard]] bool weights_in_nodes() const { return weights_in_nodes_; }
+  // Such a weight: its place in the file bears no name of a tensor.
+  void add_weight(OnnxValue& value, const std::string& name);
   void add_buffer(const OnnxValue& value);
   // The same tensor under a name of its own.
   [[nodiscard]] const facts::OnnxTensor* renamed(const facts::OnnxTensor& tensor,
@@ -122,8 +132,7 @@ class OnnxLowering {
   void place(OnnxValue& value, BatchPlaces places);
   // Operands that have to have the same sizes: what is as large as the batch beside a dimension
   // of the batch is made of it too, though a number in the file hides that.
-  void meet(const OnnxCall& call, std::vector<OnnxValue>& operands, bool broadcasts,
-            std::size_t but_for = SIZE_MAX);
+  void meet(const OnnxCall& call, std::vector<OnnxValue>& operands, const OnnxMeeting& meeting);
   void refuse_batch(const OnnxCall& call, const std::string& what);
 
   // Whether this is the only reader of the value.
@@ -150,12 +159,18 @@ class OnnxLowering {
   void lower_nodes(const std::vector<facts::OnnxNode>& nodes, Scope& scope);
   void lower_node(const facts::OnnxNode& node, Scope& scope);
   void lower_function(const facts::OnnxFunction& function, OnnxCall& call);
+  void adopt_weights(OnnxCall& call);
+  void cut(OnnxCall& call, const Scope& scope);
+  void cut_at(const OnnxCall& call, const OnnxValue& value);
+  void cut_inside(const OnnxCall& call, const facts::OnnxGraph& inner, const Scope& scope);
   [[nodiscard]] const OnnxValue* find(const std::string& name, const Scope& scope) const;
   [[nodiscard]] const facts::OnnxFunction* function_of(const facts::OnnxNode& node) const;
   [[nodiscard]] std::int64_t version_of(const std::string& domain) const;
   void count_uses(const std::vector<facts::OnnxNode>& nodes);
   [[nodiscard]] OnnxValue with_place(const OnnxCall& call, const OnnxValue& value,
                                      const BatchPlaces& places);
+  // The tensor of equal values, perhaps transposed, that was met before; else itself.
+  [[nodiscard]] const facts::OnnxTensor* first_of(const facts::OnnxTensor& tensor);
   void check_batch(const OnnxCall& call);
   void move_batch();
   void finish(const Scope& scope);
@@ -168,8 +183,13 @@ class OnnxLowering {
   std::vector<BatchPlaces> places_, shared_places_;  // of the block's and the shared tensors
   std::optional<Error> error_;
   std::unordered_map<const facts::OnnxTensor*, std::int32_t> weights_;
+  bool weights_in_nodes_ = false;
   std::deque<facts::OnnxTensor> renamed_;
+  std::map<std::string, OnnxValue> adopted_;  // weights that lie in nodes, by the value's name
+  std::map<std::vector<std::uint64_t>, const facts::OnnxTensor*> matrices_;  // by diagonal
   std::unordered_map<std::string, std::int64_t> uses_;
+  std::string cut_behind_;           // the first node whose result has no size of its own
+  std::vector<OnnxValue> cut_here_;  // what a gradient comes from that such nodes read
   const Scope* scope_ = nullptr;  // of the node being lowered
   std::int64_t depth_ = 0;
   std::int64_t lowered_ = 0;

@@ -67,18 +67,6 @@ OnnxValue batched(OnnxCall& call, const OnnxValue& value, const Shape& batch) {
   return call.lowering.ordered(call, wide);
 }
 
-// Batches of matrices are as many on both sides.
-void meet_batches(OnnxCall& call, std::vector<OnnxValue>& matrices) {
-  const BatchPlaces& a = matrices[0].places;
-  const BatchPlaces& b = matrices[1].places;
-  for (std::size_t i = 0; i + 2 < std::max(a.size(), b.size()); ++i) {
-    const bool differ = (i < a.size() && a[i].there()) != (i < b.size() && b[i].there());
-    if (!differ || matrices[0].shape[i] != matrices[1].shape[i]) continue;
-    if (matrices[0].shape[i] == 1) continue;  // repeats
-    return call.lowering.refuse_batch(call, "on one side of a product only");
-  }
-}
-
 // Batches come from both matrices, rows from the first, columns from the second.
 BatchPlaces places_of_product(const OnnxValue& a, const OnnxValue& b, std::size_t rank) {
   BatchPlaces places(rank);
@@ -120,7 +108,8 @@ void general_product(OnnxCall& call, const OnnxValue& first, const OnnxValue& se
   Shape product = a.shape;
   product.back() = b.shape.back();
   std::vector<OnnxValue> matrices = {a, b};
-  if (!folds) meet_batches(call, matrices);
+  constexpr std::size_t kMatrix = 2;  // rows and columns differ
+  if (!folds) call.lowering.meet(call, matrices, {.broadcasts = true, .but_for_last = kMatrix});
   OnnxValue result = call.lowering.emit(OperatorKind::matmul, call, {&matrices[0], &matrices[1]},
                                         product, a.kind);
   if (call.lowering.moves_batch()) {
@@ -132,6 +121,16 @@ void general_product(OnnxCall& call, const OnnxValue& first, const OnnxValue& se
 void lower_matmul(OnnxCall& call) {
   const OnnxValue& a = call.at(0);
   const OnnxValue& b = call.at(1);
+  // Rotary frequencies times positions: what is stored meets nothing of the data.
+  const auto stands_alone = [](const OnnxValue& value, const OnnxValue& other) {
+    return value.is_weight() && !other.of_data && !other.is_weight();
+  };
+  if (stands_alone(a, b) || stands_alone(b, a)) {
+    OnnxValue left = a, right = b;
+    left.initializers.clear();
+    right.initializers.clear();
+    return general_product(call, left, right);
+  }
   if (a.rank() == 0 || b.rank() == 0) return call.refuse("a single number", "matrices");
   const bool meets = b.rank() == 2 && a.shape.back() == b.shape[0];
   if (meets && is_matrix(b) && !a.is_constant() && a.rank() >= 2) {

@@ -29,6 +29,7 @@ void lower_constant(OnnxCall& call) {
       const facts::OnnxTensor& tensor = *attribute.tensor;
       out = constant(tensor.dims, kind_of_onnx(tensor.element), tensor.wholes);
       out.reals = tensor.reals;
+      if (call.lowering.weights_in_nodes()) call.lowering.add_weight(out, call.node.outputs[0]);
       return;
     }
     const auto count = [](const auto& values) { return static_cast<std::int64_t>(values.size()); };
@@ -271,6 +272,7 @@ void lower_constant_of_shape(OnnxCall& call) {
     }
   }
   call.out[0] = constant(asked, kind, std::move(wholes));
+  if (call.lowering.weights_in_nodes()) call.lowering.add_weight(call.out[0], call.node.outputs[0]);
 }
 
 void lower_range(OnnxCall& call) {
@@ -403,10 +405,7 @@ void lower_reverse(OnnxCall& call) {
 // --- Branches ---
 
 void lower_if(OnnxCall& call) {
-  const OnnxValue& condition = call.at(0);
-  if (!condition.wholes || condition.wholes->empty()) {
-    return call.refuse("a branch that depends on data", "a condition that the shapes decide");
-  }
+  const OnnxValue& condition = call.at(0);  // known: OnnxLowering::cut took the others
   const facts::OnnxAttribute* branch =
       call.attribute(condition.wholes->front() != 0 ? "then_branch" : "else_branch");
   if (branch == nullptr || branch->graph == nullptr) {
