@@ -44,6 +44,7 @@ class Reader {
   OnnxValueInfo value_info(const WireField& message);
   void type(const WireField& message, OnnxValueInfo& value);
   facts::OnnxDimension dimension(const WireField& message);
+  void add_buffers(const WireField& message, OnnxGraph& graph);
   OnnxFunction function(const WireField& message);
   facts::OnnxOperatorSet operator_set(const WireField& message);
   void count(std::int64_t& counter, std::int64_t limit, const WireField& at, const char* what);
@@ -216,10 +217,36 @@ OnnxGraph Reader::graph(const WireField& message, std::int64_t depth) {
       case 11: graph.inputs.push_back(value_info(*field)); break;
       case 12: graph.outputs.push_back(value_info(*field)); break;
       case 15: graph.sparse = true; break;
+      case 16: add_buffers(*field, graph); break;
       default: break;
     }
   }
   return graph;
+}
+
+// torch's dynamo exporter tells what its program takes in (torch.export's ExportGraphSignature, as
+// text): "InputSpec(kind=<InputKind.BUFFER: 3>, arg=..., target='rotary.inv_freq', ...)".
+void Reader::add_buffers(const WireField& message, OnnxGraph& graph) {
+  std::string key, value;
+  WireCursor cursor(state_, message);
+  while (const auto field = cursor.next()) {
+    if (field->type != 2) continue;
+    if (field->number == 1) key = text(*field);
+    if (field->number != 2 || key != "pkg.torch.export.ExportedProgram.graph_signature") continue;
+    if (field->length() > limits_.signature) return;  // then nobody says
+    if (!state_.file.read(field->begin, field->length(), value)) return;
+    state_.read += field->length();
+  }
+  constexpr std::string_view kBuffer = "InputKind.BUFFER", kTarget = "target='";
+  for (std::size_t at = value.find(kBuffer); at != std::string::npos;
+       at = value.find(kBuffer, at + 1)) {
+    const std::size_t target = value.find(kTarget, at);
+    if (target == std::string::npos) return;
+    const std::size_t begin = target + kTarget.size();
+    const std::size_t end = value.find('\'', begin);
+    if (end == std::string::npos) return;
+    graph.buffers.insert(value.substr(begin, end - begin));
+  }
 }
 
 OnnxFunction Reader::function(const WireField& message) {

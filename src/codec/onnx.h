@@ -17,6 +17,7 @@ struct OnnxLimits {
   std::int64_t tensors = 500'000;       // initializers and constants
   std::int64_t names = 5'000'000;       // inputs and outputs of nodes, attributes, values
   std::uint64_t text = 65'536;          // bytes of a name
+  std::uint64_t signature = 16ULL << 20;  // bytes of what torch.export says of its inputs
   std::uint64_t header = 512ULL << 20;  // bytes that are no weights
   std::int64_t depth = 16;              // graphs inside attributes of nodes
   std::int64_t dims = 64;               // of a tensor

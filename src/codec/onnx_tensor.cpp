@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <bit>
 #include <charconv>
 #include <limits>
@@ -227,6 +228,24 @@ void OnnxTensorReader::keep_values(OnnxTensor& tensor, const Content& content) {
   }
 }
 
+void OnnxTensorReader::keep_diagonal(OnnxTensor& tensor, const WireField& raw) {
+  constexpr std::int64_t kElements = 16;
+  if (tensor.dims.size() != 2 || !is_plain_real(tensor.element) || tensor.reals) return;
+  const auto each = static_cast<std::uint64_t>(bytes_of_element(tensor.element));
+  std::vector<std::uint64_t> bits;
+  for (std::int64_t i = 0; i < kElements; ++i) {
+    const auto along = [i](std::int64_t size) {
+      return (size - 1) / (kElements - 1) * i + (size - 1) % (kElements - 1) * i / (kElements - 1);
+    };
+    const std::int64_t at = along(tensor.dims[0]) * tensor.dims[1] + along(tensor.dims[1]);
+    WireCursor cursor(state_, raw.begin + static_cast<std::uint64_t>(at) * each, raw.end);
+    bits.push_back(cursor.fixed(static_cast<int>(each)));
+  }
+  const bool alike = std::all_of(bits.begin(), bits.end(),
+                                 [&](std::uint64_t value) { return value == bits.front(); });
+  if (state_.well() && !alike) tensor.diagonal = std::move(bits);
+}
+
 OnnxTensor OnnxTensorReader::tensor(const WireField& message) {
   OnnxTensor tensor;
   Content content;
@@ -266,6 +285,7 @@ OnnxTensor OnnxTensorReader::tensor(const WireField& message) {
     external_.push_back(std::move(content.data));
   }
   keep_values(tensor, content);
+  if (content.raw && *count > limits_.reals) keep_diagonal(tensor, *content.raw);
   return tensor;
 }
 

@@ -30,6 +30,7 @@ class OnnxTensorReader {
   void add_dim(const WireField& at, std::int64_t size, facts::OnnxTensor& tensor);
   void read_external(const WireField& message, ExternalData& data);
   void keep_values(facts::OnnxTensor& tensor, const Content& content);
+  void keep_diagonal(facts::OnnxTensor& tensor, const WireField& raw);
   void keep_raw(facts::OnnxTensor& tensor, const WireField& raw, std::int64_t count);
 
   WireState& state_;

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,9 @@ struct OnnxTensor {
   // Values of small tensors alone: whole numbers and booleans | real numbers.
   std::optional<std::vector<std::int64_t>> wholes;
   std::optional<std::vector<double>> reals;
+  // Bits of some elements on the diagonal of a large matrix: its transpose has the same. Empty where
+  // they are all alike.
+  std::vector<std::uint64_t> diagonal;
   std::string external;  // file beside the model that holds the data; empty: in the model
 };
 
@@ -61,6 +65,8 @@ struct OnnxGraph {
   std::vector<OnnxNode> nodes;
   std::vector<OnnxTensor> initializers;
   std::vector<OnnxValueInfo> inputs, outputs;
+  // Stored tensors that do not train, where the exporter says so.
+  std::set<std::string, std::less<>> buffers;
   bool sparse = false;  // holds sparse initializers, which nobody here reads
 };
 

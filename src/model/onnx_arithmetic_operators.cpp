@@ -25,9 +25,11 @@ std::optional<Reals> reals_of(const OnnxValue& value) {
 void lie_as(OnnxCall& call, OnnxValue& value, std::initializer_list<const OnnxValue*> operands) {
   for (const OnnxValue* operand : operands) {
     if (!operand->is_tensor() || operand->shape != value.shape) continue;
-    if (!lies_densely(operand->shape, operand->strides)) continue;
+    const Shape sized = call.lowering.sized(operand->shape, operand->places);
+    if (!lies_densely(sized, operand->strides)) continue;
     value.strides = operand->strides;
-    call.lowering.last().transposed = !lies_in_order(value.shape, value.strides);
+    call.lowering.last().transposed =
+        !lies_in_order(call.lowering.sized(value.shape, value.places), value.strides);
     return;
   }
 }
@@ -349,10 +351,13 @@ OnnxValue two_operands(OnnxCall& call, const BinaryForm& form, const OnnxValue& 
     lie_as(call, out, {&x});
     return out;
   }
-  OnnxValue out = call.lowering.emit(OperatorKind::binary, call, {&a, &b}, *shape, kind);
+  std::vector<OnnxValue> both = {std::move(a), std::move(b)};
+  call.lowering.meet(call, both, {.broadcasts = true});
+  OnnxValue out = call.lowering.emit(OperatorKind::binary, call, {&both[0], &both[1]}, *shape,
+                                     kind);
   call.lowering.last().arithmetic = form.arithmetic;
   call.lowering.last().wide = form.arithmetic == ArithmeticKind::power;
-  lie_as(call, out, {&a, &b});
+  lie_as(call, out, {&both[0], &both[1]});
   return out;
 }
 
@@ -392,9 +397,11 @@ void lower_where(OnnxCall& call) {
     call.out[0] = std::move(out);
     return;
   }
-  call.out[0] =
-      call.lowering.emit(OperatorKind::select, call, {&condition, &a, &b}, *shape, a.kind);
-  lie_as(call, call.out[0], {&a, &b});
+  std::vector<OnnxValue> all = {condition, a, b};
+  call.lowering.meet(call, all, {.broadcasts = true});
+  call.out[0] = call.lowering.emit(OperatorKind::select, call, {&all[0], &all[1], &all[2]}, *shape,
+                                   a.kind);
+  lie_as(call, call.out[0], {&all[1], &all[2]});
 }
 
 // torch's exporter stores equal tensors once and names the others by an Identity

@@ -134,6 +134,12 @@ void Fusion::gelu(OnnxNode& erf) {
     if (half == nullptr || !scales(*half, product->outputs[0], 0.5)) return;
     return replace({scaled, &erf, sum, product}, *half, "Gelu", {x});
   }
+  if (scales(*product, sum->outputs[0], 0.5)) {  // x * (0.5 * (1 + erf))
+    OnnxNode* last = only_reader(*product, "Mul");
+    const std::string* by = last != nullptr ? other(*last, product->outputs[0]) : nullptr;
+    if (by == nullptr || *by != x) return;
+    return replace({scaled, &erf, sum, product}, *last, "Gelu", {x});
+  }
   OnnxNode* half = maker(*factor, "Mul");
   if (half == nullptr || !scales(*half, x, 0.5) || only_reader(*half, "Mul") != product) return;
   replace({scaled, &erf, sum, half}, *product, "Gelu", {x});

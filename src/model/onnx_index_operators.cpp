@@ -35,12 +35,14 @@ OnnxValue of_weights(Shape shape, const std::vector<const OnnxValue*>& parts) {
 }
 
 // A part of a tensor is a view of its storage, a step of 1 along every dimension but those cut.
-OnnxValue part_of(OnnxCall& call, const OnnxValue& x, const Shape& shape, const Shape& strides) {
+OnnxValue part_of(OnnxCall& call, const OnnxValue& x, const Shape& shape, const Shape& strides,
+                  const BatchPlaces& places = {}) {
   if (x.is_weight()) return of_weights(shape, {&x});
   if (x.is_constant()) return constant(shape, x.kind);
   OnnxValue part = call.lowering.emit(OperatorKind::slice, call, {&x}, shape, x.kind);
+  call.lowering.place(part, places);
   part.strides = strides;
-  call.lowering.last().transposed = !lies_in_order(shape, strides);
+  call.lowering.last().transposed = !lies_in_order(call.lowering.sized(shape, places), strides);
   return part;
 }
 
@@ -96,6 +98,20 @@ Cut cut_of(std::int64_t size, std::int64_t start, std::int64_t end, std::int64_t
   return cut;
 }
 
+// Of a dimension of the batch only whole batches can be taken.
+bool cut_place(OnnxCall& call, BatchPlace& place, std::int64_t size, const Cut& cut) {
+  if (!place.there() || cut.count == size) return true;
+  const auto part = cut.step == 1
+                        ? place_of_part(place, cut.from, cut.count, call.lowering.fixed_batch)
+                        : std::nullopt;
+  if (part) {
+    place = *part;
+  } else {
+    call.lowering.refuse_batch(call, fmt::format("cut to {} of {}", cut.count, size));
+  }
+  return part.has_value();
+}
+
 void lower_slice(OnnxCall& call) {
   const OnnxValue& x = call.at(0);
   const auto cuts = cuts_of(call);
@@ -105,6 +121,7 @@ void lower_slice(OnnxCall& call) {
   const Shape before = strides;
   std::int64_t offset = 0;
   bool backwards = false;
+  BatchPlaces places = x.places;
   for (std::size_t i = 0; i < cuts->axes.size(); ++i) {
     const auto axis = static_cast<std::size_t>(call.axis(cuts->axes[i], x.rank()));
     if (!call.well()) return;
@@ -114,6 +131,7 @@ void lower_slice(OnnxCall& call) {
     const Cut cut = cut_of(x.shape[axis], cuts->starts[i], cuts->ends[i], cuts->steps[i]);
     shape[axis] = cut.count;
     backwards = backwards || cut.step < 0;
+    if (!places.empty() && !cut_place(call, places[axis], x.shape[axis], cut)) return;
     if (cut.count > 0) offset += cut.from * before[axis];
     if (cut.count > 1) strides[axis] = checked_multiply(before[axis], cut.step);
   }
@@ -130,56 +148,136 @@ void lower_slice(OnnxCall& call) {
     call.out[0] = call.lowering.emit(OperatorKind::unary, call, {&x}, shape, x.kind);
     return;
   }
-  call.out[0] = part_of(call, x, shape, strides);
+  call.out[0] = part_of(call, x, shape, strides, places);
+}
+
+// Parts of these sizes along the axis, whose sum is the size.
+std::vector<OnnxValue> parts_of(OnnxCall& call, const OnnxValue& x, std::size_t axis,
+                                const Wholes& sizes) {
+  std::vector<OnnxValue> parts;
+  if (x.is_tensor()) call.lowering.append(OperatorKind::split, call, {x.ref});
+  std::int64_t from = 0;
+  for (const std::int64_t size : sizes) {
+    Shape shape = x.shape;
+    shape[axis] = size;
+    const Cut cut{from, size, 1};
+    from += size;
+    if (!x.is_tensor()) {
+      parts.push_back(part_of(call, x, shape, {}));
+      if (!x.wholes || x.rank() != 1) continue;
+      parts.back().wholes = Wholes(x.wholes->begin() + cut.from, x.wholes->begin() + from);
+      continue;
+    }
+    BatchPlaces places = x.places;
+    if (!places.empty() && !cut_place(call, places[axis], x.shape[axis], cut)) return {};
+    OnnxValue& part = parts.emplace_back(call.lowering.result(call, shape, x.kind));
+    call.lowering.place(part, std::move(places));
+    part.strides = x.strides;
+    part.differentiable = x.differentiable;
+    part.of_data = x.of_data;
+  }
+  return parts;
+}
+
+// Sizes that are given, or `parts` equal ones, or ones of `each`, the last one smaller.
+std::optional<Wholes> sizes_of_parts(OnnxCall& call, std::int64_t whole, Wholes sizes,
+                                     std::int64_t each) {
+  std::int64_t left = whole;
+  for (const std::int64_t size : sizes) left = size < 0 || size > left ? -1 : left - size;
+  constexpr std::int64_t kMostParts = 65'536;
+  for (; sizes.empty() && each > 0 && whole / each < kMostParts && left > 0;) {
+    Wholes equal;
+    for (; left > 0; left -= equal.back()) equal.push_back(std::min(each, left));
+    sizes = std::move(equal);
+  }
+  if (left == 0 && !sizes.empty()) return sizes;
+  call.refuse(fmt::format("parts {}", text_of(sizes)), "parts whose sum is the size");
+  return std::nullopt;
 }
 
 void lower_split(OnnxCall& call) {
   const OnnxValue& x = call.at(0);
   const auto axis = static_cast<std::size_t>(call.axis(call.whole("axis", 0), x.rank()));
   if (!call.well()) return;
-  Wholes sizes = call.has(1) ? call.known(1, "sizes") : call.wholes("split");
+  const Wholes given = call.has(1) ? call.known(1, "sizes") : call.wholes("split");
   if (!call.well()) return;
   const auto parts = static_cast<std::int64_t>(call.out.size());
-  std::int64_t left = x.shape[axis];
-  if (sizes.empty()) {  // equal parts, the last one smaller
-    const std::int64_t each = (left + parts - 1) / parts;
-    for (std::int64_t i = 0; i < parts; ++i) {
-      sizes.push_back(std::min(each, left));
-      left -= sizes.back();
-    }
-  } else {
-    for (const std::int64_t size : sizes) {
-      if (size < 0 || size > left) left = -1;
-      if (left >= 0) left -= size;
+  const auto sizes =
+      sizes_of_parts(call, x.shape[axis], given, (x.shape[axis] + parts - 1) / parts);
+  if (!sizes) return;
+  if (std::ssize(*sizes) != parts) {
+    return call.refuse(fmt::format("parts {}", text_of(*sizes)), "one for each output");
+  }
+  std::vector<OnnxValue> made = parts_of(call, x, axis, *sizes);
+  if (call.well()) call.out = std::move(made);
+}
+
+// torch.split in dynamo's exports: all parts as one value, of which SequenceAt takes one.
+void lower_split_to_sequence(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const auto axis = static_cast<std::size_t>(call.axis(call.whole("axis", 0), x.rank()));
+  if (!call.well()) return;
+  Wholes given = call.has(1) ? call.known(1, "sizes") : Wholes{1};
+  if (!call.well()) return;
+  if (!call.has(1) && call.whole("keepdims", 1) == 0) {
+    return call.refuse("parts without their dimension", "keepdims = 1");
+  }
+  std::int64_t each = 0;
+  if ((!call.has(1) || call.at(1).rank() == 0) && given.size() == 1) {
+    each = given.front();
+    given.clear();
+  }
+  const auto sizes = sizes_of_parts(call, x.shape[axis], given, each);
+  if (!sizes) return;
+  std::vector<OnnxValue> made = parts_of(call, x, axis, *sizes);
+  if (!call.well()) return;
+  call.out[0] = OnnxValue();
+  call.out[0].sequence = std::make_shared<const std::vector<OnnxValue>>(std::move(made));
+}
+
+void lower_sequence_at(OnnxCall& call) {
+  const Wholes place = call.known(1, "places");
+  if (!call.well()) return;
+  const auto& sequence = call.at(0).sequence;
+  if (sequence == nullptr || place.size() != 1) {
+    return call.refuse("no sequence", "one that SplitToSequence made");
+  }
+  const std::int64_t at = call.axis(place.front(), std::ssize(*sequence));
+  if (call.well()) call.out[0] = (*sequence)[static_cast<std::size_t>(at)];
+}
+
+// Along a dimension of the batch: as many batches as in all parts, if they are alike.
+BatchPlace joined_place(OnnxCall& call, const std::vector<OnnxValue>& parts, std::size_t axis) {
+  BatchPlace whole;
+  for (const OnnxValue& part : parts) {
+    const BatchPlace own = part.places.empty() ? BatchPlace() : part.places[axis];
+    if (&part == &parts.front()) {
+      whole = own;
+    } else if (own.there() != whole.there() || own.inner != whole.inner) {
+      call.lowering.refuse_batch(call, "joined with what has none");
+    } else {
+      whole.outer += own.outer;
     }
   }
-  if (left != 0 || std::ssize(sizes) != parts) {
-    return call.refuse(fmt::format("parts {}", text_of(sizes)), "parts whose sum is the size");
+  return whole;
+}
+
+void join(OnnxCall& call, const std::vector<const OnnxValue*>& parts, const Shape& shape,
+          std::size_t axis) {
+  std::vector<OnnxValue> operands;
+  for (const OnnxValue* part : parts) operands.push_back(*part);
+  call.lowering.meet(call, operands, {.but_for = axis});
+  std::vector<const OnnxValue*> refs;
+  for (const OnnxValue& operand : operands) refs.push_back(&operand);
+  OnnxValue out =
+      call.lowering.emit(OperatorKind::concatenate, call, refs, shape, call.at(0).kind);
+  if (!out.places.empty() || call.lowering.moves_batch()) {
+    BatchPlaces places = out.places;
+    places.resize(shape.size());
+    places[axis] = joined_place(call, operands, axis);
+    call.lowering.place(out, std::move(places));
   }
-  if (!x.is_tensor()) {
-    for (std::size_t i = 0; i < call.out.size(); ++i) {
-      Shape shape = x.shape;
-      shape[axis] = sizes[i];
-      call.out[i] = part_of(call, x, shape, {});
-    }
-    if (x.wholes && x.rank() == 1) {
-      auto from = x.wholes->begin();
-      for (std::size_t i = 0; i < call.out.size(); ++i) {
-        call.out[i].wholes = Wholes(from, from + sizes[i]);
-        from += sizes[i];
-      }
-    }
-    return;
-  }
-  call.lowering.append(OperatorKind::split, call, {x.ref});
-  for (std::size_t i = 0; i < call.out.size(); ++i) {
-    Shape shape = x.shape;
-    shape[axis] = sizes[i];
-    call.out[i] = call.lowering.result(call, shape, x.kind);
-    call.out[i].strides = x.strides;
-    call.out[i].differentiable = x.differentiable;
-    call.out[i].of_data = x.of_data;
-  }
+  call.out[0] = std::move(out);
 }
 
 void lower_concat(OnnxCall& call) {
@@ -225,7 +323,7 @@ void lower_concat(OnnxCall& call) {
   } else if (parts.size() == 1) {
     call.out[0] = *parts.front();
   } else {
-    call.out[0] = call.lowering.emit(OperatorKind::concatenate, call, parts, shape, first.kind);
+    join(call, parts, shape, axis);
   }
 }
 
@@ -245,6 +343,24 @@ bool folds_gather(OnnxCall& call, const Shape& shape) {
   }
   call.out[0] = std::move(out);
   return true;
+}
+
+// The indices' dimensions stand where the one was that they choose from.
+void place_gathered(OnnxCall& call, std::size_t axis) {
+  const OnnxValue& x = call.at(0);
+  const OnnxValue& indices = call.at(1);
+  if (!call.lowering.moves_batch()) return;
+  BatchPlaces own = x.places, chosen = indices.places;
+  own.resize(x.shape.size());
+  chosen.resize(indices.shape.size());
+  // x[arange(B) * S + last]: one index for each sample.
+  const bool of_batch = !indices.places.empty();
+  if (own[axis].there() && !of_batch) {
+    return call.lowering.refuse_batch(call, "chosen from by index");
+  }
+  own.erase(own.begin() + static_cast<std::ptrdiff_t>(axis));
+  own.insert(own.begin() + static_cast<std::ptrdiff_t>(axis), chosen.begin(), chosen.end());
+  call.lowering.place(call.out[0], std::move(own));
 }
 
 void lower_gather(OnnxCall& call) {
@@ -269,17 +385,21 @@ void lower_gather(OnnxCall& call) {
                          call, ids);
     call.lowering.last().weights = {call.lowering.weight(x, WeightRole::embedding)};
     call.out[0] = call.lowering.result(call, shape);
+    place_gathered(call, axis);
     return;
   }
   if (x.is_tensor() && indices.is_constant() && indices.rank() == 0) {  // x.select(): a view
     Shape strides = x.strides;
     strides.erase(strides.begin() + static_cast<std::ptrdiff_t>(axis));
-    call.out[0] = part_of(call, x, shape, strides);
+    BatchPlaces places = x.places;
+    if (!places.empty()) places.erase(places.begin() + static_cast<std::ptrdiff_t>(axis));
+    call.out[0] = part_of(call, x, shape, strides, places);
     return;
   }
   std::vector<const OnnxValue*> operands = {&x};
   if (indices.is_tensor()) operands.push_back(&indices);
   call.out[0] = call.lowering.emit(OperatorKind::gather, call, operands, shape, x.kind);
+  place_gathered(call, axis);
 }
 
 void lower_gather_elements(OnnxCall& call) {
@@ -303,6 +423,16 @@ void lower_gather_elements(OnnxCall& call) {
   std::vector<const OnnxValue*> operands = {&x};
   if (indices.is_tensor()) operands.push_back(&indices);
   call.out[0] = call.lowering.emit(OperatorKind::gather, call, operands, shape, x.kind);
+  if (!call.lowering.moves_batch()) return;
+  BatchPlaces places = indices.places;
+  places.resize(shape.size());
+  if (call.node.op_type == "GatherND" && !x.places.empty()) {
+    const std::size_t kept = shape.size() - std::min(shape.size(), indices.shape.size() - 1);
+    const std::size_t from = x.places.size() - std::min(x.places.size(), kept);
+    std::copy(x.places.begin() + static_cast<std::ptrdiff_t>(from), x.places.end(),
+              places.end() - static_cast<std::ptrdiff_t>(x.places.size() - from));
+  }
+  call.lowering.place(call.out[0], std::move(places));
 }
 
 void lower_scatter(OnnxCall& call) {
@@ -336,40 +466,32 @@ void lower_top_k(OnnxCall& call) {
   }
   call.out[0] = call.lowering.emit(OperatorKind::top, call, {&x}, shape, x.kind);
   OnnxValue places = call.lowering.result(call, shape, ElementKind::index);
+  call.lowering.place(places, call.out[0].places);
   if (call.out.size() > 1) call.out[1] = std::move(places);
-}
-
-// What has no size of its own before it runs.
-void refuse_data_dependent(OnnxCall& call) {
-  call.refuse(call.node.op_type + ", whose result's size depends on data",
-              "operators whose shapes the inputs' shapes decide",
-              "post-processing of a detector can be left out of the export");
-}
-
-void refuse_loop(OnnxCall& call) {
-  call.refuse("a loop", "a graph without loops", "torch.onnx.export traces loops out by default");
 }
 
 }  // namespace
 
 const OnnxOperators& onnx_index_operators() {
   static const OnnxOperators kOperators = {
-      {"Compress", {refuse_data_dependent, 0, false}},
+      {"Compress", {nullptr, 0}},
       {"Concat", {lower_concat}},
       {"Gather", {lower_gather, 2}},
       {"GatherElements", {lower_gather_elements, 2}},
       {"GatherND", {lower_gather_elements, 2}},
-      {"Loop", {refuse_loop, 0, false}},
-      {"NonMaxSuppression", {refuse_data_dependent, 0, false}},
-      {"NonZero", {refuse_data_dependent, 0, false}},
-      {"Scan", {refuse_loop, 0, false}},
+      {"Loop", {nullptr, 0}},
+      {"NonMaxSuppression", {nullptr, 0}},
+      {"NonZero", {nullptr, 0}},
+      {"Scan", {nullptr, 0}},
       {"Scatter", {lower_scatter, 3}},
       {"ScatterElements", {lower_scatter, 3}},
       {"ScatterND", {lower_scatter, 3}},
+      {"SequenceAt", {lower_sequence_at, 2}},
       {"Slice", {lower_slice}},
       {"Split", {lower_split}},
+      {"SplitToSequence", {lower_split_to_sequence}},
       {"TopK", {lower_top_k}},
-      {"Unique", {refuse_data_dependent, 0, false}},
+      {"Unique", {nullptr, 0}},
   };
   return kOperators;
 }

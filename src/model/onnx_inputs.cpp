@@ -19,6 +19,7 @@ using facts::OnnxValueInfo;
 // Where neither the file nor the job says one.
 constexpr std::int64_t kUsualSequence = 128;
 constexpr std::int64_t kUsualSide = 224;  // pixels
+constexpr std::int64_t kUsualSound = 16'000;  // samples: a second of speech
 constexpr std::size_t kPictureRank = 4;
 
 class Inputs {
@@ -50,13 +51,21 @@ void Inputs::refuse(const OnnxValueInfo& input, std::string found, std::string a
                     .hint = std::move(hint)});
 }
 
-// A first dimension that is the same number in all inputs is a batch that the exporter wrote down.
+// A first dimension that is a number in every input is a batch that the exporter wrote down; where
+// they differ, the first input says which.
 void Inputs::find_fixed_batch(const std::vector<const OnnxValueInfo*>& inputs) {
-  std::set<std::int64_t> first;
   for (const OnnxValueInfo* input : inputs) {
-    if (!input->dims.empty()) first.insert(input->dims.front().value.value_or(0));
+    if (input->dims.empty()) continue;
+    const OnnxDimension& first = input->dims.front();
+    if (!first.value) {
+      lowering_.fixed_batch = 0;
+      if (!first.symbol.empty()) symbols_[first.symbol] = sample_.batch;
+      return;
+    }
+    if (lowering_.fixed_batch > 0) continue;
+    lowering_.fixed_batch = *first.value;
+    lowering_.batch_input = input->name;
   }
-  if (first.size() == 1) lowering_.fixed_batch = *first.begin();
 }
 
 std::int64_t Inputs::by_position(const OnnxValueInfo& input, std::size_t axis) {
@@ -68,6 +77,8 @@ std::int64_t Inputs::by_position(const OnnxValueInfo& input, std::size_t axis) {
   }
   const bool features = real && (input.dims.size() == 2 || input.dims.size() == kPictureRank);
   if (!features) return sample_.sequence > 0 ? sample_.sequence : kUsualSequence;
+  // Of real numbers, a sample with one open dimension is a sound.
+  if (input.dims.size() == 2) return sample_.sequence > 0 ? sample_.sequence : kUsualSound;
   refuse(input, fmt::format("a dimension {} without a number", axis),
          "numbers for all but the batch, the sequence and the picture's sides",
          "export with that dimension fixed");
@@ -94,7 +105,6 @@ void Inputs::check_fixed(const OnnxValueInfo& input, std::size_t axis, std::int6
 std::int64_t Inputs::size_of(const OnnxValueInfo& input, std::size_t axis) {
   const OnnxDimension& dim = input.dims[axis];
   if (dim.value) {
-    if (axis == 0 && lowering_.fixed_batch > 0) return sample_.batch;
     check_fixed(input, axis, *dim.value);
     return *dim.value;
   }
@@ -136,7 +146,12 @@ std::vector<OnnxValue> onnx_inputs(OnnxLowering& lowering, const OnnxGraph& onnx
     value.kind = kind_of_onnx(input->element);
     value.shape = inputs.shape_of(*input);
     if (!lowering.well()) return {};
-    value.strides = contiguous_strides(value.shape);
+    const std::int64_t first = value.shape.empty() ? 0 : value.shape.front();
+    if (lowering.moves_batch() && first == lowering.fixed_batch) {
+      value.places.resize(value.shape.size());
+      value.places.front() = {1, 1};
+    }
+    value.strides = contiguous_strides(lowering.sized(value.shape, value.places));
     const bool real = value.kind == ElementKind::real;
     value.of_data = real;
     value.ref = {true, static_cast<std::int32_t>(graph.shared.size())};

@@ -39,6 +39,12 @@ std::string title(const OnnxNode& node) {
   return node.name.empty() ? node.op_type : fmt::format("{} ({})", node.name, node.op_type);
 }
 
+// An If whose condition the shapes do not decide.
+bool branches_on_data(const OnnxCall& call) {
+  return call.node.op_type == "If" && call.has(0) &&
+         (!call.at(0).wholes || call.at(0).wholes->empty());
+}
+
 // A linear's module is what its weight belongs to: "encoder.layer.0.query.weight".
 std::string module_of(const OnnxNode& node) {
   std::string name = node.name.empty() ? node.op_type : node.name;
@@ -53,7 +59,7 @@ std::vector<std::string> known_onnx_operators() {
   std::vector<std::string> names;
   for (const OnnxOperators* table : tables()) {
     for (const auto& [name, of] : *table) {
-      if (of.supported) names.emplace_back(name);
+      if (of.lower != nullptr) names.emplace_back(name);
     }
   }
   std::sort(names.begin(), names.end());
@@ -127,6 +133,13 @@ OnnxValue OnnxLowering::emit(OperatorKind kind, const OnnxCall& call,
   }
   append(kind, call, std::move(refs));
   OnnxValue value = result(call, std::move(shape), of);
+  if (moves_batch()) {
+    BatchPlaces places;
+    for (const OnnxValue* input : inputs) {
+      if (input->is_tensor()) add_aligned(places, value.shape, input->shape, input->places);
+    }
+    place(value, std::move(places));
+  }
   value.differentiable = value.differentiable && differentiable;
   value.of_data = of_data || value.differentiable;
   return value;
@@ -146,16 +159,36 @@ TensorRef OnnxLowering::operand(const OnnxCall& call, const OnnxValue& value) {
 }
 
 std::int32_t OnnxLowering::weight(const OnnxValue& value, WeightRole role) {
-  const OnnxTensor* tensor = value.initializers.front();
+  const OnnxTensor* tensor = first_of(*value.initializers.front());
   const auto [entry, fresh] =
       weights_.emplace(tensor, static_cast<std::int32_t>(block_.weights.size()));
   if (fresh) block_.weights.push_back({tensor->name, tensor->dims, role, {}});
   return entry->second;
 }
 
+// An export for inference turns a linear's matrix round, and so stores a tied one twice.
+const OnnxTensor* OnnxLowering::first_of(const OnnxTensor& tensor) {
+  if (tensor.diagonal.empty()) return &tensor;
+  const auto [entry, fresh] = matrices_.emplace(tensor.diagonal, &tensor);
+  const OnnxTensor& first = *entry->second;
+  const bool turned = first.dims.size() == 2 && first.dims[0] == tensor.dims[1] &&
+                      first.dims[1] == tensor.dims[0];
+  const bool same = turned || first.dims == tensor.dims;
+  return same && first.element == tensor.element ? &first : &tensor;
+}
+
+void OnnxLowering::add_weight(OnnxValue& value, const std::string& name) {
+  if (value.kind != ElementKind::real || value.rank() == 0 || value.numel() < 2) return;
+  OnnxTensor& tensor = renamed_.emplace_back();
+  tensor.name = name;
+  tensor.element = 1;
+  tensor.dims = value.shape;
+  value.initializers = {&tensor};
+}
+
 void OnnxLowering::add_buffer(const OnnxValue& value) {
-  if (!value.is_weight()) return;
-  block_.buffers.push_back({value.initializers.front()->name, value.shape, value.kind});
+  if (value.is_tensor()) return;
+  block_.buffers.push_back({value.name, value.shape, value.kind});
 }
 
 const OnnxTensor* OnnxLowering::renamed(const OnnxTensor& tensor, const std::string& name) {
@@ -165,23 +198,33 @@ const OnnxTensor* OnnxLowering::renamed(const OnnxTensor& tensor, const std::str
 }
 
 OnnxValue OnnxLowering::ordered(const OnnxCall& call, const OnnxValue& value) {
-  if (!value.is_tensor() || lies_in_order(value.shape, value.strides)) return value;
+  if (!value.is_tensor() || lies_in_order(sized(value.shape, value.places), value.strides)) {
+    return value;
+  }
   OnnxValue copy = emit(OperatorKind::contiguous, call, {&value}, value.shape, value.kind);
   return copy;
 }
 
-OnnxValue OnnxLowering::viewed(const OnnxCall& call, const OnnxValue& value, const Shape& shape) {
+OnnxValue OnnxLowering::viewed(const OnnxCall& call, const OnnxValue& value, const Shape& shape,
+                               std::optional<BatchPlaces> places) {
   if (!value.is_tensor()) {
     OnnxValue same = value;
     same.shape = shape;
     return same;
   }
   if (shape == value.shape) return value;
-  const auto strides = strides_of_view(value.shape, value.strides, shape);
+  if (!places) places = places_of_view(value.shape, value.places, shape, fixed_batch);
+  if (!places) {
+    refuse_batch(call, fmt::format("cut apart by the shape {}", text_of(shape)));
+    return value;
+  }
+  const Shape to = sized(shape, *places);
+  const auto strides = strides_of_view(sized(value.shape, value.places), value.strides, to);
   const OnnxValue source = strides ? value : ordered(call, value);
   OnnxValue view = emit(OperatorKind::view, call, {&source}, shape, value.kind);
-  view.strides = strides ? *strides : contiguous_strides(shape);
-  last().transposed = !lies_in_order(shape, view.strides);
+  place(view, std::move(*places));
+  view.strides = strides ? *strides : contiguous_strides(to);
+  last().transposed = !lies_in_order(to, view.strides);
   return view;
 }
 
@@ -234,7 +277,10 @@ void OnnxLowering::add_initializers(const std::vector<OnnxTensor>& tensors, Scop
     }
     // A single number is a constant that an exporter put here; numbers that are not real do not
     // train.
-    if (value.kind == ElementKind::real && !tensor.dims.empty()) value.initializers = {&tensor};
+    const bool trains = !model_.graph.buffers.contains(tensor.name);
+    if (value.kind == ElementKind::real && !tensor.dims.empty() && trains) {
+      value.initializers = {&tensor};
+    }
     if (scope.values.emplace(tensor.name, std::move(value)).second) continue;
     refuse({.code = ErrorCode::bad_input,
             .subject = fmt::format("{}: initializer {}", name_, tensor.name),
@@ -299,7 +345,12 @@ void OnnxLowering::lower_node(const OnnxNode& node, Scope& scope) {
         .hint = nearest && *nearest != node.op_type ? "did you mean " + *nearest + "?" : ""};
     return refuse(std::move(error));
   }
-  if (known != nullptr) {
+  const bool open = std::any_of(call.in.begin(), call.in.end(), [](const OnnxValue* value) {
+    return value != nullptr && value->unknown;
+  });
+  if (open || (known != nullptr && known->lower == nullptr) || branches_on_data(call)) {
+    cut(call, scope);
+  } else if (known != nullptr) {
     for (std::size_t i = 0; i < known->inputs; ++i) {
       if (!call.has(i)) {
         return call.refuse(fmt::format("no input {}", i + 1),
@@ -307,21 +358,36 @@ void OnnxLowering::lower_node(const OnnxNode& node, Scope& scope) {
       }
     }
     if (call.out.empty()) return;  // nobody can read it
+    adopt_weights(call);
     known->lower(call);
   } else {
     lower_function(*function, call);
   }
   if (!well()) return;
+  if (known != nullptr && !open && moves_batch()) check_batch(call);
   for (std::size_t i = 0; i < node.outputs.size(); ++i) {
     if (node.outputs[i].empty()) continue;
     OnnxValue& value = call.out[i];
     value.name = node.outputs[i];
     // Of a graph that is computed anyhow: real numbers alone have values worth a name.
-    if (shapes_ != nullptr) shapes_->by_value[value.name] = value.shape;
+    if (shapes_ != nullptr && !value.unknown) shapes_->by_value[value.name] = value.shape;
     if (!scope.values.emplace(value.name, std::move(value)).second) {
       return call.refuse(fmt::format("output \"{}\", which something else bears", node.outputs[i]),
                          "a name of its own for every value");
     }
+  }
+}
+
+// What stands in a weight's place is one, though a node makes it.
+void OnnxLowering::adopt_weights(OnnxCall& call) {
+  const std::string& type = call.node.op_type;
+  const bool holds = type == "Conv" || type == "ConvTranspose" || type == "Gemm" ||
+                     type == "BatchNormalization";
+  for (std::size_t i = 1; holds && i <= 2; ++i) {
+    if (!call.has(i) || !call.at(i).is_constant() || call.at(i).name.empty()) continue;
+    const auto [entry, fresh] = adopted_.emplace(call.at(i).name, call.at(i));
+    if (fresh) add_weight(entry->second, call.at(i).name);
+    call.in[i] = &entry->second;
   }
 }
 
@@ -379,10 +445,15 @@ void OnnxLowering::count_uses(const std::vector<OnnxNode>& nodes) {
 }
 
 void OnnxLowering::start(Scope& scope) {
+  const auto& stored = model_.graph.initializers;
+  weights_in_nodes_ = std::none_of(stored.begin(), stored.end(), [](const OnnxTensor& tensor) {
+    return kind_of_onnx(tensor.element) == ElementKind::real && tensor.dims.size() > 1;
+  });
   add_initializers(model_.graph.initializers, scope);
   if (!well()) return;
   for (OnnxValue& value : onnx_inputs(*this, model_.graph, sample_)) {
     if (shapes_ != nullptr) shapes_->by_value[value.name] = value.shape;
+    shared_places_.push_back(value.places);
     std::string name = value.name;
     if (scope.values.emplace(name, std::move(value)).second) continue;
     refuse({.code = ErrorCode::bad_input,
@@ -409,6 +480,12 @@ void OnnxLowering::finish(const Scope& scope) {
     }
     if (value->is_tensor() && value->differentiable && value->numel() > 0) outputs.push_back(value);
   }
+  for (const OnnxValue& value : cut_here_) {
+    const bool known = std::any_of(outputs.begin(), outputs.end(), [&](const OnnxValue* output) {
+      return output->ref.index == value.ref.index;
+    });
+    if (!known) outputs.push_back(&value);
+  }
   if (outputs.empty()) {
     return refuse({.code = ErrorCode::bad_input,
                    .subject = name_,
@@ -416,6 +493,9 @@ void OnnxLowering::finish(const Scope& scope) {
                    .accepted = "a model that can be trained"});
   }
   const OnnxValue& first = *outputs.front();
+  if (moves_batch() && first.places.empty()) {
+    return refuse_batch(call, fmt::format("lost on the way to output {}", first.name));
+  }
   std::vector<TensorRef> refs;
   for (const OnnxValue* value : outputs) refs.push_back(value->ref);
   const bool rows = (first.rank() == 2 || first.rank() == 3) && first.shape.back() > 1;
@@ -424,9 +504,13 @@ void OnnxLowering::finish(const Scope& scope) {
     graph.shared.push_back(labels);
     graph.batch_tensors.push_back(labels);
     refs.push_back({true, static_cast<std::int32_t>(graph.shared.size()) - 1});
+    const auto places = places_of_view(first.shape, first.places,
+                                       {labels.shape[0], first.shape.back()}, fixed_batch);
+    shared_places_.push_back(places.value_or(BatchPlaces()));
   }
   append(OperatorKind::outputs_loss, call, std::move(refs)).groups = rows ? 2 : 1;
   block_.output = result(call, {}).ref;
+  if (moves_batch()) move_batch();
 }
 
 Result<Graph> OnnxLowering::run() {
@@ -467,7 +551,16 @@ Result<Graph> OnnxLowering::run() {
 Result<Graph> build_onnx(const facts::OnnxModel& model, const std::string& name,
                          const SampleShape& sample, OnnxShapes* shapes) {
   try {
-    return OnnxLowering(model, name, sample, shapes).run();
+    auto graph = OnnxLowering(model, name, sample, shapes).run();
+    // Where nobody says how long a text is, a table of positions may be shorter than the usual.
+    SampleShape shorter = sample;
+    for (const std::int64_t sequence : {64, 32, 16, 8}) {
+      if (graph || sample.sequence > 0) break;
+      shorter.sequence = sequence;
+      auto again = OnnxLowering(model, name, shorter, shapes).run();
+      if (again) graph = std::move(again);
+    }
+    return graph;
   } catch (const QuantityOverflow&) {
     return fail(Error{.code = ErrorCode::bad_input,
                       .subject = name,

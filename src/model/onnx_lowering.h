@@ -57,9 +57,8 @@ struct OnnxCall {
 }
 
 struct OnnxOperator {
-  void (*lower)(OnnxCall&);
-  std::size_t inputs = 1;  // at least, all of them given
-  bool supported = true;   // false: known, and refused with a reason
+  void (*lower)(OnnxCall&);  // null: the result's size depends on data (OnnxLowering::cut)
+  std::size_t inputs = 1;    // at least, all of them given
 };
 using OnnxOperators = std::map<std::string_view, OnnxOperator>;
 [[nodiscard]] const OnnxOperators& onnx_arithmetic_operators();
@@ -68,6 +67,13 @@ using OnnxOperators = std::map<std::string_view, OnnxOperator>;
 [[nodiscard]] const OnnxOperators& onnx_index_operators();
 [[nodiscard]] const OnnxOperators& onnx_network_operators();
 [[nodiscard]] const OnnxOperators& onnx_matrix_operators();
+
+// Which dimensions of operands have to be alike.
+struct OnnxMeeting {
+  bool broadcasts = false;           // or 1
+  std::optional<std::size_t> but_for = std::nullopt;  // one
+  std::size_t but_for_last = 0;      // the last ones
+};
 
 class OnnxLowering {
  public:
@@ -101,13 +107,34 @@ class OnnxLowering {
   [[nodiscard]] TensorRef operand(const OnnxCall& call, const OnnxValue& value);
   // The weight that an initializer is, for a weight's place in an operator.
   [[nodiscard]] std::int32_t weight(const OnnxValue& value, WeightRole role);
+  // Whether weights lie in nodes (Constant, ConstantOfShape): the file stores none apart.
+  [[nodiscard]] bool weights_in_nodes() const { return weights_in_nodes_; }
+  // Such a weight: its place in the file bears no name of a tensor.
+  void add_weight(OnnxValue& value, const std::string& name);
   void add_buffer(const OnnxValue& value);
   // The same tensor under a name of its own.
   [[nodiscard]] const facts::OnnxTensor* renamed(const facts::OnnxTensor& tensor,
                                                  const std::string& name);
   // The same elements under another shape; copied first where their order does not allow it.
-  [[nodiscard]] OnnxValue viewed(const OnnxCall& call, const OnnxValue& value, const Shape& shape);
+  [[nodiscard]] OnnxValue viewed(const OnnxCall& call, const OnnxValue& value, const Shape& shape,
+                                 std::optional<BatchPlaces> places = std::nullopt);
   [[nodiscard]] OnnxValue ordered(const OnnxCall& call, const OnnxValue& value);
+
+  // --- A batch that is a number in the file ---
+
+  // Whether the job wants another batch than the one that the file fixes.
+  [[nodiscard]] bool moves_batch() const { return fixed_batch > 0 && fixed_batch != graph.batch; }
+  // The shape with the job's batch; strides are always of that.
+  [[nodiscard]] Shape sized(const Shape& shape, const BatchPlaces& places) const {
+    return moves_batch() ? with_batch(shape, places, graph.batch) : shape;
+  }
+  // Says where the batch lies in a fresh result, which lies in order.
+  void place(OnnxValue& value, BatchPlaces places);
+  // Operands that have to have the same sizes: what is as large as the batch beside a dimension
+  // of the batch is made of it too, though a number in the file hides that.
+  void meet(const OnnxCall& call, std::vector<OnnxValue>& operands, const OnnxMeeting& meeting);
+  void refuse_batch(const OnnxCall& call, const std::string& what);
+
   // Whether this is the only reader of the value.
   [[nodiscard]] bool read_once(const OnnxValue& value) const;
   // Inlines the branch of an If, or a function; outputs in order.
@@ -115,6 +142,7 @@ class OnnxLowering {
 
   Graph graph;
   std::int64_t fixed_batch = 0;  // what the file says where its batch is no symbol; 0: a symbol
+  std::string batch_input;       // the input that says so
 
  private:
   using Values = std::unordered_map<std::string, OnnxValue>;
@@ -131,10 +159,20 @@ class OnnxLowering {
   void lower_nodes(const std::vector<facts::OnnxNode>& nodes, Scope& scope);
   void lower_node(const facts::OnnxNode& node, Scope& scope);
   void lower_function(const facts::OnnxFunction& function, OnnxCall& call);
+  void adopt_weights(OnnxCall& call);
+  void cut(OnnxCall& call, const Scope& scope);
+  void cut_at(const OnnxCall& call, const OnnxValue& value);
+  void cut_inside(const OnnxCall& call, const facts::OnnxGraph& inner, const Scope& scope);
   [[nodiscard]] const OnnxValue* find(const std::string& name, const Scope& scope) const;
   [[nodiscard]] const facts::OnnxFunction* function_of(const facts::OnnxNode& node) const;
   [[nodiscard]] std::int64_t version_of(const std::string& domain) const;
   void count_uses(const std::vector<facts::OnnxNode>& nodes);
+  [[nodiscard]] OnnxValue with_place(const OnnxCall& call, const OnnxValue& value,
+                                     const BatchPlaces& places);
+  // The tensor of equal values, perhaps transposed, that was met before; else itself.
+  [[nodiscard]] const facts::OnnxTensor* first_of(const facts::OnnxTensor& tensor);
+  void check_batch(const OnnxCall& call);
+  void move_batch();
   void finish(const Scope& scope);
 
   const facts::OnnxModel& model_;
@@ -142,10 +180,16 @@ class OnnxLowering {
   SampleShape sample_;
   OnnxShapes* shapes_;
   Block block_;
+  std::vector<BatchPlaces> places_, shared_places_;  // of the block's and the shared tensors
   std::optional<Error> error_;
   std::unordered_map<const facts::OnnxTensor*, std::int32_t> weights_;
+  bool weights_in_nodes_ = false;
   std::deque<facts::OnnxTensor> renamed_;
+  std::map<std::string, OnnxValue> adopted_;  // weights that lie in nodes, by the value's name
+  std::map<std::vector<std::uint64_t>, const facts::OnnxTensor*> matrices_;  // by diagonal
   std::unordered_map<std::string, std::int64_t> uses_;
+  std::string cut_behind_;           // the first node whose result has no size of its own
+  std::vector<OnnxValue> cut_here_;  // what a gradient comes from that such nodes read
   const Scope* scope_ = nullptr;  // of the node being lowered
   std::int64_t depth_ = 0;
   std::int64_t lowered_ = 0;

@@ -42,8 +42,11 @@ OnnxValue batched(OnnxCall& call, const OnnxValue& value, const Shape& batch) {
   OnnxValue wide = value;
   if (shape.size() != value.shape.size() || elements(shape) != value.numel()) {
     Shape padded(shape.size() - value.shape.size(), 1);
+    BatchPlaces places(padded.size());
     padded.insert(padded.end(), value.shape.begin(), value.shape.end());
-    wide = call.lowering.viewed(call, value, padded);
+    places.insert(places.end(), value.places.begin(), value.places.end());
+    places.resize(padded.size());
+    wide = call.lowering.viewed(call, value, padded, std::move(places));
     if (elements(shape) != value.numel()) {
       const Shape before = wide.shape;
       Shape strides = wide.is_tensor() ? wide.strides : contiguous_strides(before);
@@ -56,8 +59,23 @@ OnnxValue batched(OnnxCall& call, const OnnxValue& value, const Shape& batch) {
   }
   if (!wide.is_tensor()) return wide;
   const Shape three = {elements(batch), shape[shape.size() - 2], shape.back()};
-  if (strides_of_view(wide.shape, wide.strides, three)) return wide;
+  const auto folded = places_of_view(wide.shape, wide.places, three, call.lowering.fixed_batch);
+  if (folded && strides_of_view(call.lowering.sized(wide.shape, wide.places), wide.strides,
+                                call.lowering.sized(three, *folded))) {
+    return wide;
+  }
   return call.lowering.ordered(call, wide);
+}
+
+// Batches come from both matrices, rows from the first, columns from the second.
+BatchPlaces places_of_product(const OnnxValue& a, const OnnxValue& b, std::size_t rank) {
+  BatchPlaces places(rank);
+  for (std::size_t i = 0; i + 1 < rank && i < a.places.size(); ++i) places[i] = a.places[i];
+  for (std::size_t i = 0; i + 2 < rank && i < b.places.size(); ++i) {
+    if (!places[i].there()) places[i] = b.places[i];
+  }
+  if (!b.places.empty()) places.back() = b.places.back();
+  return places;
 }
 
 void general_product(OnnxCall& call, const OnnxValue& first, const OnnxValue& second) {
@@ -89,14 +107,30 @@ void general_product(OnnxCall& call, const OnnxValue& first, const OnnxValue& se
   }
   Shape product = a.shape;
   product.back() = b.shape.back();
-  const OnnxValue result =
-      call.lowering.emit(OperatorKind::matmul, call, {&a, &b}, product, a.kind);
+  std::vector<OnnxValue> matrices = {a, b};
+  constexpr std::size_t kMatrix = 2;  // rows and columns differ
+  if (!folds) call.lowering.meet(call, matrices, {.broadcasts = true, .but_for_last = kMatrix});
+  OnnxValue result = call.lowering.emit(OperatorKind::matmul, call, {&matrices[0], &matrices[1]},
+                                        product, a.kind);
+  if (call.lowering.moves_batch()) {
+    call.lowering.place(result, places_of_product(matrices[0], matrices[1], product.size()));
+  }
   call.out[0] = call.lowering.viewed(call, result, out);
 }
 
 void lower_matmul(OnnxCall& call) {
   const OnnxValue& a = call.at(0);
   const OnnxValue& b = call.at(1);
+  // Rotary frequencies times positions: what is stored meets nothing of the data.
+  const auto stands_alone = [](const OnnxValue& value, const OnnxValue& other) {
+    return value.is_weight() && !other.of_data && !other.is_weight();
+  };
+  if (stands_alone(a, b) || stands_alone(b, a)) {
+    OnnxValue left = a, right = b;
+    left.initializers.clear();
+    right.initializers.clear();
+    return general_product(call, left, right);
+  }
   if (a.rank() == 0 || b.rank() == 0) return call.refuse("a single number", "matrices");
   const bool meets = b.rank() == 2 && a.shape.back() == b.shape[0];
   if (meets && is_matrix(b) && !a.is_constant() && a.rank() >= 2) {
@@ -135,6 +169,7 @@ void lower_gemm(OnnxCall& call) {
     OnnxValue result = value;
     result.shape = shape;
     if (value.is_tensor()) std::reverse(result.strides.begin(), result.strides.end());
+    std::reverse(result.places.begin(), result.places.end());
     return result;
   };
   general_product(call, turns_a ? turned(a, left) : a, turns_b ? turned(b, right) : b);
@@ -166,6 +201,26 @@ std::vector<std::string> terms_of(std::string equation) {
   return terms;
 }
 
+using LetterPlaces = std::map<char, BatchPlace>;
+
+LetterPlaces letter_places(const OnnxCall& call, const std::vector<std::string>& terms) {
+  LetterPlaces letters;
+  for (std::size_t i = 0; i < call.in.size(); ++i) {
+    const BatchPlaces& places = call.at(i).places;
+    for (std::size_t at = 0; at < places.size(); ++at) {
+      if (places[at].there()) letters[terms[i][at]] = places[at];
+    }
+  }
+  return letters;
+}
+
+// n: of both operands and the result, k: summed over, m and c: of one operand.
+char group_of(char letter, const std::vector<std::string>& terms) {
+  const auto in = [&](std::size_t i) { return terms[i].find(letter) != std::string::npos; };
+  if (in(0) && in(1)) return in(2) ? 'n' : 'k';
+  return in(0) ? 'm' : 'c';
+}
+
 void lower_einsum(OnnxCall& call) {
   const std::vector<std::string> terms = terms_of(call.text("equation", ""));
   const std::size_t operands = call.in.size();
@@ -194,24 +249,47 @@ void lower_einsum(OnnxCall& call) {
     const bool sums = elements(out) < x.numel();
     call.out[0] =
         call.lowering.emit(sums ? OperatorKind::reduce : OperatorKind::unary, call, {&x}, out);
+    BatchPlaces kept;
+    const LetterPlaces of_x = letter_places(call, terms);
+    for (const char letter : terms.back()) {
+      const auto found = of_x.find(letter);
+      kept.push_back(found != of_x.end() ? found->second : BatchPlace());
+    }
+    if (call.lowering.moves_batch()) call.lowering.place(call.out[0], std::move(kept));
     return;
   }
   // torch.einsum permutes both to [n,M,K] and [n,K,N] and multiplies once (Linear.cpp, sumproduct).
   std::int64_t batch = 1, rows = 1, columns = 1, shared = 1;
   for (const auto& [letter, size] : sizes) {
-    const bool in_a = terms[0].find(letter) != std::string::npos;
-    const bool in_b = terms[1].find(letter) != std::string::npos;
-    const bool kept = terms[2].find(letter) != std::string::npos;
-    std::int64_t& group = in_a && in_b ? (kept ? batch : shared) : in_a ? rows : columns;
+    const char of = group_of(letter, terms);
+    std::int64_t& group = of == 'n' ? batch : of == 'k' ? shared : of == 'm' ? rows : columns;
     group = checked_multiply(group, size);
   }
   const OnnxValue a = call.lowering.ordered(call, call.at(0));
   const OnnxValue b = call.lowering.ordered(call, call.at(1));
-  const OnnxValue left = call.lowering.viewed(call, a, {batch, rows, shared});
-  const OnnxValue right = call.lowering.viewed(call, b, {batch, shared, columns});
-  const OnnxValue product =
-      call.lowering.emit(OperatorKind::matmul, call, {&left, &right}, {batch, rows, columns});
-  call.out[0] = call.lowering.viewed(call, product, out);
+  const Shape first = {batch, rows, shared}, second = {batch, shared, columns};
+  const Shape third = {batch, rows, columns};
+  const LetterPlaces letters = letter_places(call, terms);
+  const std::int64_t fixed = std::max<std::int64_t>(call.lowering.fixed_batch, 1);
+  // Its letters are one dimension of three: only how often the batch is in it counts.
+  const auto grouped = [&](const Shape& sizes_of, std::string_view groups) {
+    BatchPlaces places(sizes_of.size());
+    for (const auto& [letter, place] : letters) {
+      const std::size_t at = groups.find(group_of(letter, terms));
+      if (at < places.size()) places[at] = {sizes_of[at] / fixed, 1};
+    }
+    return places;
+  };
+  const OnnxValue left = call.lowering.viewed(call, a, first, grouped(first, "nmk"));
+  const OnnxValue right = call.lowering.viewed(call, b, second, grouped(second, "nkc"));
+  OnnxValue product = call.lowering.emit(OperatorKind::matmul, call, {&left, &right}, third);
+  if (call.lowering.moves_batch()) call.lowering.place(product, grouped(third, "nmc"));
+  BatchPlaces places;
+  for (const char letter : terms[2]) {
+    const auto found = letters.find(letter);
+    places.push_back(found != letters.end() ? found->second : BatchPlace());
+  }
+  call.out[0] = call.lowering.viewed(call, product, out, std::move(places));
 }
 
 // --- Recurrent ---
@@ -248,6 +326,12 @@ void lower_recurrent(OnnxCall& call) {
   const OnnxValue in = call.lowering.ordered(call, x);
   const Shape states = {in.shape[0], directions, in.shape[1], hidden};
   OnnxValue all = call.lowering.emit(OperatorKind::recurrent, call, {&in}, states);
+  BatchPlaces steps(states.size());
+  if (!in.places.empty()) {
+    steps[0] = in.places[0];
+    steps[2] = in.places[1];
+  }
+  call.lowering.place(all, steps);
   call.lowering.last().weights = std::move(weights);
   call.lowering.last().groups = gates;
   all.differentiable = all.of_data = true;
@@ -255,6 +339,7 @@ void lower_recurrent(OnnxCall& call) {
   std::vector<OnnxValue> outputs = {all};
   for (int i = 0; i < (type == "LSTM" ? 2 : 1); ++i) {
     outputs.push_back(call.lowering.result(call, state));
+    call.lowering.place(outputs.back(), {steps[1], steps[2], steps[3]});
   }
   if (call.out.size() > outputs.size()) return call.refuse("too many outputs", "Y, Y_h, Y_c");
   for (std::size_t i = 0; i < call.out.size(); ++i) call.out[i] = outputs[i];

@@ -191,8 +191,8 @@ void lower_layer_norm(OnnxCall& call) {
       return call.refuse("a scale that does not fit", "a number for each element of a row");
     }
   }
-  if (x.is_constant() || (rms && !(call.has(1) && call.at(1).is_weight()))) {
-    return call.refuse("no data or no weight", "a tensor and a stored scale");
+  if (rms && !(call.has(1) && call.at(1).is_weight())) {
+    return call.refuse("no weight", "a stored scale");
   }
   const OnnxValue in = call.lowering.viewed(call, x, rows);
   std::vector<std::int32_t> weights = weights_of(call, WeightRole::norm);
@@ -216,7 +216,9 @@ void lower_group_norm(OnnxCall& call) {
     return call.refuse(fmt::format("{} groups", groups), "a divisor of the channels");
   }
   const auto whole = [&](std::size_t i) {
-    return call.has(i) && call.at(i).is_weight() && call.at(i).shape == Shape{x.shape[1]};
+    // One for each channel ([C], [C,1,1]), or for each group (set 18).
+    const std::int64_t count = call.has(i) && call.at(i).is_weight() ? call.at(i).numel() : 0;
+    return count > 0 && (count == x.shape[1] || count == groups);
   };
   const OnnxValue in = call.lowering.ordered(call, x);
   std::vector<std::int32_t> weights;

@@ -34,6 +34,19 @@ Shape reduced(const OnnxCall& call, const std::vector<std::int64_t>& axes) {
   return out;
 }
 
+// The batch stays where its dimension does.
+void place_reduced(OnnxCall& call, const std::vector<std::int64_t>& axes) {
+  const BatchPlaces& in = call.at(0).places;
+  if (in.empty()) return;
+  const bool keeps = call.whole("keepdims", 1) != 0;
+  BatchPlaces out;
+  for (std::size_t i = 0; i < in.size(); ++i) {
+    const bool goes = std::count(axes.begin(), axes.end(), static_cast<std::int64_t>(i)) > 0;
+    if (!goes || keeps) out.push_back(goes ? BatchPlace() : in[i]);
+  }
+  call.lowering.place(call.out[0], std::move(out));
+}
+
 // All of a list of sizes: their product, largest, smallest or sum; nothing beyond 64 bits.
 std::optional<std::int64_t> fold_reduction(const std::string& kind, const Wholes& values) {
   if (values.empty()) return std::nullopt;
@@ -64,6 +77,7 @@ void lower_reduction(OnnxCall& call) {
     return;
   }
   call.out[0] = call.lowering.emit(OperatorKind::reduce, call, {&x}, shape, x.kind);
+  place_reduced(call, axes);
   Operator& op = call.lowering.last();
   const bool plain = type == "ReduceMean" || type == "ReduceSum";
   op.saves = plain ? Saves::nothing
@@ -83,6 +97,7 @@ void lower_arg(OnnxCall& call) {
     return;
   }
   call.out[0] = call.lowering.emit(OperatorKind::reduce, call, {&x}, shape, ElementKind::index);
+  place_reduced(call, {axis});
 }
 
 }  // namespace

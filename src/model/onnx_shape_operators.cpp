@@ -29,6 +29,7 @@ void lower_constant(OnnxCall& call) {
       const facts::OnnxTensor& tensor = *attribute.tensor;
       out = constant(tensor.dims, kind_of_onnx(tensor.element), tensor.wholes);
       out.reals = tensor.reals;
+      if (call.lowering.weights_in_nodes()) call.lowering.add_weight(out, call.node.outputs[0]);
       return;
     }
     const auto count = [](const auto& values) { return static_cast<std::int64_t>(values.size()); };
@@ -71,15 +72,9 @@ void lower_size(OnnxCall& call) {
   call.out[0] = constant({}, ElementKind::index, Wholes{call.at(0).numel()});
 }
 
-// The target of a Reshape: 0 copies a size, -1 takes what is left. A batch that the exporter wrote
-// down is the job's.
+// The target of a Reshape: 0 copies a size, -1 takes what is left.
 std::optional<Shape> target_of(OnnxCall& call, const OnnxValue& x, Shape target) {
   const bool keeps_zero = call.whole("allowzero", 0) != 0;
-  const std::int64_t fixed = call.lowering.fixed_batch;
-  const std::int64_t batch = call.lowering.graph.batch;
-  const bool written = fixed > 0 && fixed != batch && !target.empty() && target.front() == fixed &&
-                       x.is_tensor() && !x.shape.empty() && x.shape.front() == batch;
-  if (written) target.front() = batch;
   std::int64_t known = 1;
   std::ptrdiff_t open = -1;
   for (std::size_t i = 0; i < target.size(); ++i) {
@@ -109,6 +104,11 @@ void reshape_to(OnnxCall& call, const Shape& shape) {
   call.out[0] = call.lowering.viewed(call, call.at(0), shape);
 }
 
+// The same with every dimension's place known: a batch of 1 is then not mistaken for another one.
+void reshape_to(OnnxCall& call, const Shape& shape, BatchPlaces places) {
+  call.out[0] = call.lowering.viewed(call, call.at(0), shape, std::move(places));
+}
+
 void lower_reshape(OnnxCall& call) {
   const Wholes asked = call.known(1, "sizes");
   if (!call.well()) return;
@@ -116,7 +116,8 @@ void lower_reshape(OnnxCall& call) {
   if (!target) {
     return call.refuse(fmt::format("the target {}", text_of(asked)),
                        "as many elements as the input has",
-                       "a batch or sequence that the exporter fixed? Export with dynamic_axes");
+                       "a batch or sequence that the exporter fixed? Export it with dynamic_axes "
+                       "(dynamo: dynamic_shapes) and without Python numbers made of shapes");
   }
   reshape_to(call, *target);
 }
@@ -143,13 +144,19 @@ void lower_squeeze(OnnxCall& call) {
   if (!call.well()) return;
   for (std::int64_t& axis : axes) axis = call.axis(axis, call.at(0).rank());
   if (!call.well()) return;
+  const BatchPlaces& places = call.at(0).places;
   Shape out;
+  BatchPlaces kept;
   for (std::size_t i = 0; i < in.size(); ++i) {
     const bool named = std::count(axes.begin(), axes.end(), static_cast<std::int64_t>(i)) > 0;
+    const bool of_batch = i < places.size() && places[i].there();
     if (named && in[i] != 1) return call.refuse("a size that is not 1", "sizes of 1");
-    if (!named && (in[i] != 1 || !axes.empty())) out.push_back(in[i]);
+    if (named && of_batch) return call.lowering.refuse_batch(call, "squeezed away");
+    if (named || (in[i] == 1 && axes.empty() && !of_batch)) continue;
+    out.push_back(in[i]);
+    kept.push_back(of_batch ? places[i] : BatchPlace());
   }
-  reshape_to(call, out);
+  reshape_to(call, out, std::move(kept));
 }
 
 void lower_unsqueeze(OnnxCall& call) {
@@ -159,17 +166,20 @@ void lower_unsqueeze(OnnxCall& call) {
   for (std::int64_t& axis : axes) axis = call.axis(axis, rank);
   if (!call.well()) return;
   Shape out;
+  BatchPlaces places;
   std::size_t next = 0;
-  const Shape& in = call.at(0).shape;
+  const OnnxValue& x = call.at(0);
   for (std::int64_t i = 0; i < rank; ++i) {
     if (std::count(axes.begin(), axes.end(), i) > 0) {
       out.push_back(1);
-    } else if (next < in.size()) {
-      out.push_back(in[next++]);
+      places.emplace_back();
+    } else if (next < x.shape.size()) {
+      places.push_back(x.places.empty() ? BatchPlace() : x.places[next]);
+      out.push_back(x.shape[next++]);
     }
   }
   if (std::ssize(out) != rank) return call.refuse("an axis named twice", "different axes");
-  reshape_to(call, out);
+  reshape_to(call, out, std::move(places));
 }
 
 void lower_transpose(OnnxCall& call) {
@@ -186,7 +196,9 @@ void lower_transpose(OnnxCall& call) {
   }
   const Shape lies = x.is_tensor() ? x.strides : contiguous_strides(x.shape);
   Shape shape, strides;
+  BatchPlaces places;
   for (const std::int64_t i : order) {
+    if (!x.places.empty()) places.push_back(x.places[static_cast<std::size_t>(i)]);
     shape.push_back(x.shape[static_cast<std::size_t>(i)]);
     strides.push_back(lies[static_cast<std::size_t>(i)]);
   }
@@ -198,8 +210,9 @@ void lower_transpose(OnnxCall& call) {
     return;
   }
   call.out[0] = call.lowering.emit(OperatorKind::view, call, {&x}, shape, x.kind);
+  call.lowering.place(call.out[0], places);
   call.out[0].strides = strides;
-  call.lowering.last().transposed = !lies_in_order(shape, strides);
+  call.lowering.last().transposed = !lies_in_order(call.lowering.sized(shape, places), strides);
 }
 
 void lower_expand(OnnxCall& call) {
@@ -259,6 +272,7 @@ void lower_constant_of_shape(OnnxCall& call) {
     }
   }
   call.out[0] = constant(asked, kind, std::move(wholes));
+  if (call.lowering.weights_in_nodes()) call.lowering.add_weight(call.out[0], call.node.outputs[0]);
 }
 
 void lower_range(OnnxCall& call) {
@@ -303,6 +317,10 @@ void lower_one_hot(OnnxCall& call) {
   const ElementKind kind = call.at(2).kind;
   call.out[0] = x.is_tensor() ? call.lowering.emit(OperatorKind::unary, call, {&x}, shape, kind)
                               : constant(shape, kind);
+  if (x.places.empty()) return;
+  BatchPlaces places = x.places;
+  places.insert(places.begin() + axis, BatchPlace());
+  call.lowering.place(call.out[0], std::move(places));
 }
 
 void lower_pad(OnnxCall& call) {
@@ -360,6 +378,10 @@ void lower_tile(OnnxCall& call) {
     return;
   }
   emit_copy(call, shape);
+  if (x.places.empty()) return;
+  BatchPlaces places = x.places;
+  for (std::size_t i = 0; i < places.size(); ++i) places[i].outer *= times[i];
+  call.lowering.place(call.out[0], std::move(places));
 }
 
 void lower_depth_to_space(OnnxCall& call) {
@@ -383,10 +405,7 @@ void lower_reverse(OnnxCall& call) {
 // --- Branches ---
 
 void lower_if(OnnxCall& call) {
-  const OnnxValue& condition = call.at(0);
-  if (!condition.wholes || condition.wholes->empty()) {
-    return call.refuse("a branch that depends on data", "a condition that the shapes decide");
-  }
+  const OnnxValue& condition = call.at(0);  // known: OnnxLowering::cut took the others
   const facts::OnnxAttribute* branch =
       call.attribute(condition.wholes->front() != 0 ? "then_branch" : "else_branch");
   if (branch == nullptr || branch->graph == nullptr) {

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "facts/onnx.h"
 #include "model/graph.h"
+#include "model/onnx_batch.h"
 
 namespace steelyard::model {
 
@@ -27,7 +29,11 @@ struct OnnxValue {
   std::int64_t producer = -1;
   std::string name;
   bool differentiable = false;  // a gradient could pass to a weight
+  bool unknown = false;  // its size depends on data, or is made of what does
   bool of_data = false;         // made of the batch's real numbers, or of weights
+  std::shared_ptr<const std::vector<OnnxValue>> sequence;  // the parts, of SplitToSequence
+  // Of a tensor, where the file's batch is a number and the job wants another one.
+  BatchPlaces places;
 
   [[nodiscard]] bool is_tensor() const { return ref.index >= 0; }
   [[nodiscard]] bool is_weight() const { return !is_tensor() && !initializers.empty(); }

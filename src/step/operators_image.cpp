@@ -38,8 +38,9 @@ Tensor run_conv(Tape& tape, const OperatorCall& call) {
 
 Tensor run_group_norm(Tape& tape, const OperatorCall& call) {
   const model::Shape& in = call.input_shapes[0];
-  return group_norm(tape, call.inputs[0], call.weights[0], call.weights[1], in.at(0), in.at(1),
-                    call.op->groups);
+  const Tensor weight = call.weights.empty() ? Tensor() : call.weights[0];
+  const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
+  return group_norm(tape, call.inputs[0], weight, bias, in.at(0), in.at(1), call.op->groups);
 }
 
 // (1.0 - mask.to(dtype)) * min, of [B,1,1,S] or with a row per query: no part of the autograd

@@ -163,11 +163,13 @@ Tensor group_norm(Tape& tape, Tensor argument, const Tensor& weight, const Tenso
         temporaries ? tape.allocate(samples * channels, DType::fp32, "group_norm") : Tensor();
     tape.pointwise("group_norm", 2 * bytes_of(x) + bytes_of(y));
   }
-  if (!tape.tracks({&x, &weight})) return y;
+  if (!tape.tracks({&x}) && !(weight && tape.tracks({&weight}))) return y;
   const Affine affine = affine_of(weight, bias, channels);
   const bool wants_x = x.requires_grad;
   const std::int64_t sums = samples * channels;
-  tape.track(y, "group_norm", {Tape::edge_of(x), Tape::edge_of(weight), Tape::edge_of(bias)},
+  const Edge of_weight = weight ? Tape::edge_of(weight) : Edge();
+  tape.track(y, "group_norm",
+             {Tape::edge_of(x), of_weight, bias ? Tape::edge_of(bias) : Edge()},
              {x.storage, mean.storage, deviation.storage},
              [=](Tape& t, const Gradients& gradients) {
                Gradients held;
