@@ -243,6 +243,10 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.load_copies = std::move(load_copies);
   constants.decode_seconds = std::move(decode_seconds);
   constants.decode_seconds_per_byte = std::move(per_byte);
+  STEELYARD_TRY(spread, numbers_of(settings.table("sample_spread"), file));
+  constants.sample_spread = std::move(spread);
+  STEELYARD_TRY(latency, numbers_of(settings.table("storage_latency_seconds"), file));
+  constants.storage_latency = std::move(latency);
   STEELYARD_CHECK(settings.finish());
   return constants;
 }
