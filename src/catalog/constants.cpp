@@ -234,6 +234,7 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.thread_copy = settings.rate("thread_copy");
   constants.host_memory_bandwidth = settings.rate("host_memory_bandwidth");
   constants.storage_read = settings.rate("storage_read");
+  constants.batch_hand_over = settings.seconds("batch_hand_over");
   constants.pcie_copy = settings.rate("pcie_copy");
   constants.host_link_share = settings.ratio("host_link_share");
   constants.source = settings.text("source");

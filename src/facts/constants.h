@@ -195,6 +195,7 @@ struct HostConstants {
   std::map<std::string, double, std::less<>> sample_spread;  // by data kind: deviation over mean
   std::map<std::string, double, std::less<>> storage_latency;  // seconds, by name of the storage
   Seconds assemble_per_byte;   // collate and pin, one thread
+  Seconds batch_hand_over{};   // of a batch, whatever its size, in the worker and in the rank
   Seconds file_read;           // opening, reading and closing a cached file, beyond its bytes
   BytesPerSecond thread_copy;  // one thread copying memory
   BytesPerSecond host_memory_bandwidth;  // one socket, when the machine does not say

@@ -84,14 +84,20 @@ std::optional<Seconds> read_seconds(const Path& path) {
 
 Seconds worker_seconds(const Path& path) {
   if (is_synthetic(path)) return Seconds();
-  const Seconds reading = read_seconds(path).value_or(Seconds());
-  if (gpu_decodes(path) || is_decoded(path)) return reading;
-  return reading + decode_cost(path).seconds.value_or(Seconds());
+  // A worker also puts its batch together, in shared memory (torch/utils/data/_utils/fetch.py and
+  // collate.py); without workers the rank does, and `assemble` counts it.
+  Seconds seconds = read_seconds(path).value_or(Seconds());
+  if (path.workers > 0) seconds += assemble_seconds(path);
+  if (gpu_decodes(path) || is_decoded(path)) return seconds;
+  return seconds + decode_cost(path).seconds.value_or(Seconds());
 }
 
 Seconds assemble_seconds(const Path& path) {
   if (is_synthetic(path)) return Seconds();
-  return path.constants.assemble_per_byte * path.handed_over.real();
+  const Seconds bytes = path.constants.assemble_per_byte * path.handed_over.real();
+  if (path.workers == 0) return bytes;
+  const auto batch = static_cast<double>(std::max<std::int64_t>(1, *path.job.train.micro_batch));
+  return bytes + path.constants.batch_hand_over / batch;
 }
 
 Seconds copy_seconds(const Path& path) {
@@ -120,14 +126,14 @@ Station decode(const Path& path) {
   const DecodeCost cost = decode_cost(path);
   const Bytes ram = loaders_memory(path);
   if (!cost.seconds) return unknown("decode", "unknown: " + cost.note, ram);
-  const double work = cost.seconds->value() + read_seconds(path).value_or(Seconds()).value();
+  const double work = worker_seconds(path).value();
   if (work <= 0.0) return unused("decode", "no work");
   const double rate = static_cast<double>(path.ranks) *
                       rank_rate(path.running_workers, work, assemble_seconds(path).value()) /
                       static_cast<double>(path.loads);
   return station("decode", SamplesPerSecond(rate), ram,
-                 fmt::format("{} on one core ({}), read included; {}", to_text(Seconds(work)),
-                             cost.note, workers_text(path)));
+                 fmt::format("{} on one core ({}), reading and collating included; {}",
+                             to_text(Seconds(work)), cost.note, workers_text(path)));
 }
 
 Station assemble(const Path& path) {
