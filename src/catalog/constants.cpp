@@ -234,6 +234,7 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.thread_copy = settings.rate("thread_copy");
   constants.host_memory_bandwidth = settings.rate("host_memory_bandwidth");
   constants.storage_read = settings.rate("storage_read");
+  constants.batch_hand_over = settings.seconds("batch_hand_over");
   constants.pcie_copy = settings.rate("pcie_copy");
   constants.host_link_share = settings.ratio("host_link_share");
   constants.source = settings.text("source");
@@ -243,6 +244,10 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.load_copies = std::move(load_copies);
   constants.decode_seconds = std::move(decode_seconds);
   constants.decode_seconds_per_byte = std::move(per_byte);
+  STEELYARD_TRY(spread, numbers_of(settings.table("sample_spread"), file));
+  constants.sample_spread = std::move(spread);
+  STEELYARD_TRY(latency, numbers_of(settings.table("storage_latency_seconds"), file));
+  constants.storage_latency = std::move(latency);
   STEELYARD_CHECK(settings.finish());
   return constants;
 }

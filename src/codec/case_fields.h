@@ -52,6 +52,7 @@ inline constexpr auto measured_fields = [](auto& v, auto& m) {
   v.key("step_seconds", m.step_seconds, between(kLeastRate, kMostSeconds, "one optimizer step"));
   v.key("tokens_per_second_per_gpu", m.tokens_per_second_per_gpu, kPositive);
   v.key("samples_per_second", m.samples_per_second, kPositive);
+  v.key("loader_samples_per_second", m.loader_samples_per_second, kPositive);
   v.key("tflops_per_gpu", m.tflops_per_gpu, between(0, kMostFlopsPerSecond, "10^12 per second"));
   v.key("hfu_tflops_per_gpu", m.hfu_tflops_per_gpu,
         between(0, kMostFlopsPerSecond, "10^12 per second, recomputation counted"));

@@ -150,19 +150,29 @@ inline constexpr auto pace_fields = [](auto& v, auto& p) {
 
 inline constexpr auto stage_fields = [](auto& v, auto& s) {
   v.key("name", s.name, about("storage, read, decode, assemble or host-to-device"));
-  v.key("can", s.can, about("samples per second that it can do"));
+  v.key("can", s.can, about("samples per second that it can do, after the first epoch"));
+  v.key("can_at_first", s.can_at_first, about("the same while caches fill"));
   v.key("needed", s.needed, about("samples per second that the GPUs ask for"));
   v.key("ram", s.ram, about("bytes it holds, per node"));
   v.key("note", s.note, about("how `can` is known"));
 };
 
-inline constexpr auto feed_fields = [](auto& v, auto& f) {
-  v.list("stages", f.stages, stage_fields, about("the data path in its order"));
+inline constexpr auto flow_fields = [](auto& v, auto& f) {
+  v.key("supply", f.supply, about("samples per second for GPUs that take all, per node"));
   v.key("gpu_wait_fraction", f.gpu_wait_fraction, about("of a step"));
   v.key("accelerator_utilization", f.accelerator_utilization, about("as MLPerf Storage has it"));
   std::optional<std::string> limit;
   if (!f.limited_by.empty()) limit = f.limited_by;
   v.key("limited_by", limit, about("the slowest stage; null when the GPUs never wait"));
+};
+
+inline constexpr auto feed_fields = [](auto& v, auto& f) {
+  v.list("stages", f.stages, stage_fields, about("the data path in its order"));
+  flow_fields(v, f);
+  v.table("first_epoch", f.first_epoch, flow_fields, about("the same while caches fill"));
+  v.key("workers_enough", f.workers_enough, about("fewest per rank; null when no number is"));
+  v.key("prefetch_enough", f.prefetch_enough, about("least batches ahead that lose nothing"));
+  v.key("spread_loss", f.spread_loss, about("of the supply, because samples differ"));
 };
 
 inline constexpr auto thumb_fields = [](auto& v, auto& b) {

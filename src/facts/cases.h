@@ -46,6 +46,8 @@ struct Measured {
   std::optional<Seconds> step_seconds;
   std::optional<TokensPerSecond> tokens_per_second_per_gpu;
   std::optional<SamplesPerSecond> samples_per_second;        // of the whole job
+  // What a loop that only takes batches got, after the first epoch: the data path alone.
+  std::optional<SamplesPerSecond> loader_samples_per_second;
   std::optional<double> tflops_per_gpu, hfu_tflops_per_gpu;  // 10^12 per second
   std::optional<Ratio> mfu, hfu;
   std::optional<FlopsConvention> flops_convention;
@@ -68,8 +70,8 @@ struct CaseFile {
   std::vector<Case> cases;
 };
 
-enum class QuantityGroup { vram, ram, pace };
-STEELYARD_ENUM_NAMES(QuantityGroup, "vram", "ram", "pace")
+enum class QuantityGroup { vram, ram, pace, feed };
+STEELYARD_ENUM_NAMES(QuantityGroup, "vram", "ram", "pace", "feed")
 
 struct Comparison {
   std::string id, source, confidence;

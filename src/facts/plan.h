@@ -168,16 +168,26 @@ struct PacePlan {
 struct FeedStage {
   std::string name;                     // storage | read | decode | assemble | host-to-device
   std::optional<SamplesPerSecond> can;  // unknown when the machine does not say
+  std::optional<SamplesPerSecond> can_at_first;  // in the first epoch, when no cache holds anything
   std::optional<SamplesPerSecond> needed;
   Bytes ram;         // per node
   std::string note;  // how `can` is known
 };
 
-struct FeedPlan {
-  std::vector<FeedStage> stages;
+// What reaches the GPUs in the first epoch, or in those that follow.
+struct FeedFlow {
+  std::optional<SamplesPerSecond> supply;  // of GPUs that take all that comes, per node
   std::optional<Ratio> gpu_wait_fraction;
-  std::optional<Ratio> accelerator_utilization;
+  std::optional<Ratio> accelerator_utilization;  // MLPerf Storage's: without the first step
   std::string limited_by;  // a stage's name; empty when the GPUs are never short
+};
+
+struct FeedPlan : FeedFlow {  // once the first epoch is over
+  std::vector<FeedStage> stages;
+  FeedFlow first_epoch;
+  std::optional<std::int64_t> workers_enough;   // fewest per rank with which the GPUs never starve
+  std::optional<std::int64_t> prefetch_enough;  // least batches ahead that lose nothing
+  std::optional<Ratio> spread_loss;  // of the supply, because samples differ in size
 };
 
 enum class BalanceVerdict {

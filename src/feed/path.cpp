@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 namespace steelyard::feed {
 namespace {
@@ -32,7 +31,10 @@ Cores cores_of(const facts::Host& host) {
   return {std::nullopt, "the host's cores are unknown: each worker is assumed to have one"};
 }
 
-// Each rank keeps a core busy launching kernels; at least half of the cores are left to decode.
+// The rank's own process keeps a core busy while the GPU computes (it launches kernels and spins in
+// cudaStreamSynchronize) and while it hands a sample over, and rests while it waits for data. With
+// t seconds of a worker per sample, s of hand-over and c of the GPU, X samples per second take
+// X (t + s + c) cores. What the ranks leave is for the workers.
 void share_cores(Path& path) {
   const Cores cores = cores_of(path.machine.host);
   path.cores_note = cores.note;
@@ -45,8 +47,20 @@ void share_cores(Path& path) {
     path.running_workers = path.running_parents;
     return;
   }
-  const double left = std::max(*cores.count - ranks, *cores.count / 2.0);
-  path.running_workers = std::min(workers, left / ranks);
+  const double work = worker_seconds(path).value();
+  const double hand_over = assemble_seconds(path).value();
+  const double needed = path.needed ? path.needed->value() * static_cast<double>(path.loads) : 0.0;
+  const double on_gpu = needed > 0.0 ? ranks / needed : 0.0;
+  const double all = work + hand_over + on_gpu;
+  double left = *cores.count;
+  if (all > 0.0) {
+    double rate = *cores.count / all;
+    if (needed > 0.0) rate = std::min(rate, needed);
+    if (work > 0.0) rate = std::min(rate, ranks * workers / work);
+    left -= std::min(ranks, rate * (hand_over + on_gpu));
+  }
+  path.cores = std::max(left, std::min(1.0, *cores.count));
+  path.running_workers = std::min(workers, *path.cores / ranks);
 }
 
 void count_loads(Path& path) {
@@ -85,7 +99,6 @@ Result<Path> path_of(const Request& request) {
   path.ranks = std::max<std::int64_t>(1, *job.machine.gpus);
   path.workers = std::max<std::int64_t>(0, job.data.workers.value_or(0));
   count_loads(path);
-  share_cores(path);
   if (job.data.bytes_per_sample && *job.data.bytes_per_sample > 0.0) {
     path.stored = Bytes(std::max<std::int64_t>(1, checked_round(*job.data.bytes_per_sample)));
     if (job.data.samples) {
@@ -95,6 +108,21 @@ Result<Path> path_of(const Request& request) {
   }
   const bool gpu_decodes = job.data.decode == facts::DecodeOn::gpu;
   path.handed_over = gpu_decodes && path.stored ? *path.stored : path.sample;
+  path.needed = request.needed_per_node;
+  share_cores(path);
+  return path;
+}
+
+Path with_loaders(Path path, std::int64_t workers) {
+  path.workers = workers;
+  path.cores.reset();
+  share_cores(path);
+  return path;
+}
+
+Path in_first_epoch(Path path) {
+  path.first_epoch = true;
+  share_cores(path);
   return path;
 }
 

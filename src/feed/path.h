@@ -25,31 +25,46 @@ struct Path {
   std::int64_t storage_reads = 1;
   // Loader processes per rank that find a core; real, because ranks share cores.
   double running_workers = 0.0;
-  double running_parents = 1.0;  // 1, less when there are fewer cores than ranks
+  double running_parents = 1.0;   // 1, less when there are fewer cores than ranks
+  std::optional<double> cores{};  // that the workers of the node share
   std::string cores_note;
+  bool first_epoch = false;      // no cache holds anything yet
   std::optional<Bytes> stored;   // one sample on storage
   Bytes sample;                  // one sample in host memory, ready for the GPU
   Bytes handed_over;             // what goes to the GPU: `sample`, or `stored` when the GPU decodes
   std::optional<Bytes> dataset;  // on storage
   Bytes free_for_page_cache;
+  // Of the GPUs of the node, in samples that the job consumes; nothing: as many as come.
+  std::optional<SamplesPerSecond> needed{};
 };
 
 // Errors: missing_value when a key that plan/resolve.h fills is absent.
 [[nodiscard]] Result<Path> path_of(const Request& request);
+// The same path with other loaders, or in its first epoch.
+[[nodiscard]] Path with_loaders(Path path, std::int64_t workers);
+[[nodiscard]] Path in_first_epoch(Path path);
 
 // A stage, and whether samples pass through it at all: `stage.can` without a value means "unknown"
 // when used, "not on the path" otherwise.
 struct Station {
   facts::FeedStage stage;
   bool used = true;
+  double seconds = 0.0;  // storage: of one sample that the job consumes, on the node's storage
+  double latency = 0.0;  // storage: that a worker waits for a sample besides
 };
 
-// Rates are of samples that the job consumes, per node, once the first epoch is over.
+// Rates are of samples that the job consumes, per node.
 [[nodiscard]] Station storage(const Path& path);
 [[nodiscard]] Station read(const Path& path);
 [[nodiscard]] Station decode(const Path& path);
 [[nodiscard]] Station assemble(const Path& path);
 [[nodiscard]] Station host_to_device(const Path& path);
+
+// What a worker computes for one sample, what the rank's own process does with it, and its copy to
+// the GPU; a part that is unknown or not on the path takes no time.
+[[nodiscard]] Seconds worker_seconds(const Path& path);
+[[nodiscard]] Seconds assemble_seconds(const Path& path);
+[[nodiscard]] Seconds copy_seconds(const Path& path);
 
 // One sample read from the page cache by one worker: the copy, and the calls when it is a file.
 [[nodiscard]] std::optional<Seconds> read_seconds(const Path& path);

@@ -16,10 +16,11 @@ struct ReadRate {
   std::optional<BytesPerSecond> rate;
   std::optional<double> operations;  // per second
   std::string note;
+  double latency = 0.0;  // seconds
 };
 
 // A storage named "network" has no sensible constant: it may be a file server or a flash array.
-ReadRate rate_of_location(const Path& path) {
+ReadRate rate_and_note(const Path& path) {
   const std::string location = path.job.data.location.value_or("nvme");
   const auto& all = path.machine.storage;
   const auto found =
@@ -41,6 +42,14 @@ ReadRate rate_of_location(const Path& path) {
                       location, to_text(path.constants.storage_read))};
 }
 
+ReadRate rate_of_location(const Path& path) {
+  ReadRate found = rate_and_note(path);
+  const auto& latencies = path.constants.storage_latency;
+  const auto latency = latencies.find(path.job.data.location.value_or("nvme"));
+  if (latency != latencies.end()) found.latency = latency->second;
+  return found;
+}
+
 BytesPerSecond memory_rate(const Path& path) {
   const std::int64_t sockets =
       path.machine.host.sockets ? std::max<std::int64_t>(1, *path.machine.host.sockets) : 1;
@@ -53,35 +62,41 @@ bool is_random(const facts::DataKeys& data) {
          (data.layout == facts::DataLayout::memmap && data.shuffle == facts::Shuffle::sample);
 }
 
-// DS-Analyzer's formula per sample: hits at memory rate, misses at storage rate.
+// DS-Analyzer's formula per sample: hits at memory rate, misses at storage rate. Each worker asks
+// for one sample at a time, so no more than all workers together wait for the storage.
 Station mixed(const Path& path, const ReadRate& from, Ratio hits, std::string note, Bytes ram) {
   const double miss = 1.0 - hits.value();
   const double bytes = path.stored->real();
+  Station station;
+  station.stage = {
+      .name = "storage", .can = {}, .can_at_first = {}, .needed = {}, .ram = ram, .note = {}};
+  station.stage.note = std::move(note);
   double seconds = bytes * hits.value() / memory_rate(path).value();
   if (miss > 0.0) {
-    if (!from.rate || from.rate->value() <= 0.0) {
-      return {{.name = "storage",
-               .can = std::nullopt,
-               .needed = {},
-               .ram = ram,
-               .note = std::move(note)}};
-    }
+    if (!from.rate || from.rate->value() <= 0.0) return station;
     double from_storage = bytes / from.rate->value();
-    if (from.operations && *from.operations > 0.0 && is_random(path.job.data)) {
-      from_storage = std::max(from_storage, 1.0 / *from.operations);
+    if (is_random(path.job.data)) {
+      if (from.operations && *from.operations > 0.0) {
+        from_storage = std::max(from_storage, 1.0 / *from.operations);
+      }
+      station.latency = miss * from.latency;
     }
     seconds += miss * from_storage;
   }
   const double reads = static_cast<double>(path.storage_reads);
-  return {{.name = "storage",
-           .can = SamplesPerSecond(1.0 / (seconds * reads)),
-           .needed = {},
-           .ram = ram,
-           .note = std::move(note)}};
+  station.seconds = seconds * reads;
+  const auto waiting = static_cast<double>(path.ranks * std::max<std::int64_t>(1, path.workers));
+  const double one = station.latency * static_cast<double>(path.loads) + station.seconds;
+  station.stage.can = SamplesPerSecond(std::min(1.0 / station.seconds, waiting / one));
+  return station;
 }
 
 Station not_needed(const char* why) {
-  return {{.name = "storage", .can = std::nullopt, .needed = {}, .ram = {}, .note = why}, false};
+  Station station;
+  station.stage.name = "storage";
+  station.stage.note = why;
+  station.used = false;
+  return station;
 }
 
 }  // namespace
@@ -89,18 +104,17 @@ Station not_needed(const char* why) {
 Station storage(const Path& path) {
   const DataCache cache = path.job.data.cache;
   if (is_synthetic(path)) return not_needed("not on the path: synthetic data");
-  if (cache == DataCache::ram || cache == DataCache::ram_encoded) {
+  const bool kept = cache == DataCache::ram || cache == DataCache::ram_encoded;
+  if (kept && !path.first_epoch) {
     return not_needed("not on the path after the first epoch: the dataset is kept in memory");
   }
   if (!path.stored) {
-    return {{.name = "storage",
-             .can = std::nullopt,
-             .needed = {},
-             .ram = {},
-             .note = "unknown: set data.bytes_per_sample"}};
+    Station station = not_needed("unknown: set data.bytes_per_sample");
+    station.used = true;
+    return station;
   }
   const ReadRate from = rate_of_location(path);
-  if (cache == DataCache::none) {
+  if (cache == DataCache::none || path.first_epoch) {
     return mixed(path, from, Ratio(0.0), from.note + "; nothing cached", Bytes());
   }
   if (!path.dataset) {

@@ -5,6 +5,7 @@
 
 #include "base/format.h"
 #include "base/power_of_two.h"
+#include "facts/host.h"
 #include "feed/decode_cost.h"
 #include "feed/path.h"
 
@@ -13,21 +14,28 @@ namespace {
 
 using facts::DataCache;
 
+Station station(const char* name, std::optional<SamplesPerSecond> can, Bytes ram,
+                std::string note) {
+  Station made;
+  made.stage.name = name;
+  made.stage.can = can;
+  made.stage.ram = ram;
+  made.stage.note = std::move(note);
+  return made;
+}
+
 Station unused(const char* name, const char* why) {
-  return {{.name = name, .can = std::nullopt, .needed = {}, .ram = {}, .note = why}, false};
+  Station made = station(name, std::nullopt, Bytes(), why);
+  made.used = false;
+  return made;
 }
 
 Station unknown(const char* name, std::string why, Bytes ram) {
-  return {{.name = name, .can = std::nullopt, .needed = {}, .ram = ram, .note = std::move(why)}};
+  return station(name, std::nullopt, ram, std::move(why));
 }
 
 Bytes loaders_memory(const Path& path) {
   return path.constants.loader_worker * checked_multiply(path.ranks, path.workers);
-}
-
-// What the rank's own process spends on a sample that a worker hands over.
-Seconds assemble_seconds(const Path& path) {
-  return path.constants.assemble_per_byte * path.handed_over.real();
 }
 
 // W workers of one rank. Their hand-overs pass one process, one after the other: with t seconds of
@@ -50,17 +58,51 @@ bool gpu_decodes(const Path& path) {
   return path.job.data.decode == facts::DecodeOn::gpu;
 }
 
+// Kept decoded in memory, once the first epoch is over.
+bool is_decoded(const Path& path) {
+  return path.job.data.cache == DataCache::ram && !path.first_epoch;
+}
+
+BytesPerSecond copy_rate(const Path& path) {
+  const auto& link = path.machine.gpu.host_link;
+  return link ? scaled(*link, path.constants.host_link_share) : path.constants.pcie_copy;
+}
+
 }  // namespace
 
 std::optional<Seconds> read_seconds(const Path& path) {
   const facts::HostConstants& constants = path.constants;
-  if (path.job.data.cache == DataCache::ram) return path.sample / constants.thread_copy;
+  if (is_decoded(path)) return path.sample / constants.thread_copy;
   if (!path.stored) return std::nullopt;
   Seconds seconds = *path.stored / constants.thread_copy;
   const bool files =
       path.job.data.layout.value_or(facts::DataLayout::files) == facts::DataLayout::files;
-  if (files && path.job.data.cache != DataCache::ram_encoded) seconds += constants.file_read;
+  const bool in_memory = path.job.data.cache == DataCache::ram_encoded && !path.first_epoch;
+  if (files && !in_memory) seconds += constants.file_read;
   return seconds;
+}
+
+Seconds worker_seconds(const Path& path) {
+  if (is_synthetic(path)) return Seconds();
+  // A worker also puts its batch together, in shared memory (torch/utils/data/_utils/fetch.py and
+  // collate.py); without workers the rank does, and `assemble` counts it.
+  Seconds seconds = read_seconds(path).value_or(Seconds());
+  if (path.workers > 0) seconds += assemble_seconds(path);
+  if (gpu_decodes(path) || is_decoded(path)) return seconds;
+  return seconds + decode_cost(path).seconds.value_or(Seconds());
+}
+
+Seconds assemble_seconds(const Path& path) {
+  if (is_synthetic(path)) return Seconds();
+  const Seconds bytes = path.constants.assemble_per_byte * path.handed_over.real();
+  if (path.workers == 0) return bytes;
+  const auto batch = static_cast<double>(std::max<std::int64_t>(1, *path.job.train.micro_batch));
+  return bytes + path.constants.batch_hand_over / batch;
+}
+
+Seconds copy_seconds(const Path& path) {
+  if (is_synthetic(path) || facts::computes_on_host(path.machine.gpu)) return Seconds();
+  return path.handed_over / copy_rate(path);
 }
 
 Station read(const Path& path) {
@@ -70,34 +112,28 @@ Station read(const Path& path) {
   if (seconds->value() <= 0.0) return unused("read", "no bytes to copy");
   const double rate = static_cast<double>(path.ranks) * path.running_workers / seconds->value() /
                       static_cast<double>(path.loads);
-  return {{.name = "read",
-           .can = SamplesPerSecond(rate),
-           .needed = {},
-           .ram = {},
-           .note = fmt::format("{} per sample and worker: system calls and one copy at {}",
-                               to_text(*seconds), to_text(path.constants.thread_copy))}};
+  return station("read", SamplesPerSecond(rate), Bytes(),
+                 fmt::format("{} per sample and worker: system calls and one copy at {}",
+                             to_text(*seconds), to_text(path.constants.thread_copy)));
 }
 
 Station decode(const Path& path) {
   if (is_synthetic(path)) return unused("decode", "not on the path: synthetic data");
   if (gpu_decodes(path)) return unused("decode", "done by the GPUs, whose rate is not modelled");
-  if (path.job.data.cache == DataCache::ram) {
+  if (is_decoded(path)) {
     return unused("decode", "not on the path after the first epoch: kept decoded in memory");
   }
   const DecodeCost cost = decode_cost(path);
   const Bytes ram = loaders_memory(path);
   if (!cost.seconds) return unknown("decode", "unknown: " + cost.note, ram);
-  const double work = cost.seconds->value() + read_seconds(path).value_or(Seconds()).value();
+  const double work = worker_seconds(path).value();
   if (work <= 0.0) return unused("decode", "no work");
   const double rate = static_cast<double>(path.ranks) *
                       rank_rate(path.running_workers, work, assemble_seconds(path).value()) /
                       static_cast<double>(path.loads);
-  return {{.name = "decode",
-           .can = SamplesPerSecond(rate),
-           .needed = {},
-           .ram = ram,
-           .note = fmt::format("{} on one core ({}), read included; {}", to_text(Seconds(work)),
-                               cost.note, workers_text(path))}};
+  return station("decode", SamplesPerSecond(rate), ram,
+                 fmt::format("{} on one core ({}), reading and collating included; {}",
+                             to_text(Seconds(work)), cost.note, workers_text(path)));
 }
 
 Station assemble(const Path& path) {
@@ -114,16 +150,16 @@ Station assemble(const Path& path) {
   }
   const double rate = static_cast<double>(path.ranks) * path.running_parents / seconds /
                       static_cast<double>(path.loads);
-  return {{.name = "assemble",
-           .can = SamplesPerSecond(rate),
-           .needed = {},
-           .ram = ram,
-           .note = fmt::format("collating and pinning {} per sample in each rank's own process",
-                               to_text(path.handed_over))}};
+  return station("assemble", SamplesPerSecond(rate), ram,
+                 fmt::format("collating and pinning {} per sample in each rank's own process",
+                             to_text(path.handed_over)));
 }
 
 Station host_to_device(const Path& path) {
   if (is_synthetic(path)) return unused("host-to-device", "not on the path: synthetic data");
+  if (facts::computes_on_host(path.machine.gpu)) {
+    return unused("host-to-device", "not on the path: the job computes on the host");
+  }
   const bool pin = path.job.data.pin_memory;
   const Bytes batch = path.sample * std::max<std::int64_t>(1, *path.job.train.micro_batch);
   const Bytes ram = pin ? next_power_of_two(batch) * 2 * path.ranks : Bytes();
@@ -131,19 +167,15 @@ Station host_to_device(const Path& path) {
     return unknown("host-to-device", "unknown: the size of a sample in host memory is not known",
                    ram);
   }
-  const auto& link = path.machine.gpu.host_link;
-  const BytesPerSecond copy =
-      link ? scaled(*link, path.constants.host_link_share) : path.constants.pcie_copy;
-  const double rate = copy.value() * static_cast<double>(path.ranks) / path.handed_over.real() /
+  const BytesPerSecond copy = copy_rate(path);
+  const double rate = static_cast<double>(path.ranks) / copy_seconds(path).value() /
                       static_cast<double>(path.loads);
-  return {{.name = "host-to-device",
-           .can = SamplesPerSecond(rate),
-           .needed = {},
-           .ram = ram,
-           .note = link ? fmt::format("{} x {} ({} of the link)", counted(path.ranks, "GPU"),
-                                      to_text(copy), percent(path.constants.host_link_share))
-                        : fmt::format("{} x {} (PCIe 4 x16 assumed, the link is unknown)",
-                                      counted(path.ranks, "GPU"), to_text(copy))}};
+  const std::string note = path.machine.gpu.host_link
+                               ? fmt::format("{} x {} ({} of the link)", counted(path.ranks, "GPU"),
+                                             to_text(copy), percent(path.constants.host_link_share))
+                               : fmt::format("{} x {} (PCIe 4 x16 assumed, the link is unknown)",
+                                             counted(path.ranks, "GPU"), to_text(copy));
+  return station("host-to-device", SamplesPerSecond(rate), ram, note);
 }
 
 }  // namespace steelyard::feed

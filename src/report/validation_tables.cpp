@@ -24,12 +24,13 @@ std::string signed_percent(Ratio error) {
 
 // A measured or predicted figure in the unit its name says.
 std::string figure(const std::string& quantity, facts::QuantityGroup group, double value) {
-  if (group != facts::QuantityGroup::pace && std::abs(value) < 9e18) {
+  const bool size = group == facts::QuantityGroup::vram || group == facts::QuantityGroup::ram;
+  if (size && std::abs(value) < 9e18) {
     return to_text(Bytes(checked_round(value)));
   }
   if (quantity == "step_seconds") return to_text(Seconds(value));
   if (quantity == "tokens_per_second_per_gpu") return to_text(TokensPerSecond(value));
-  if (quantity == "samples_per_second") return to_text(SamplesPerSecond(value));
+  if (quantity.ends_with("samples_per_second")) return to_text(SamplesPerSecond(value));
   if (quantity.ends_with("tflops_per_gpu")) return fmt::format("{:.4g} TFLOP/s", value);
   if (quantity.ends_with("fu")) return percent(Ratio(value));
   return fmt::format("{:.4g}", value);

@@ -36,6 +36,7 @@ class CaseReader {
   void vram();
   void ram();
   void pace();
+  void feed();
 
   CaseComparison result;
 
@@ -213,6 +214,20 @@ void CaseReader::pace() {
   }
 }
 
+// --- Feed
+// ------------------------------------------------------------------------------------------
+
+void CaseReader::feed() {
+  const auto& measured = case_.measured.loader_samples_per_second;
+  if (!measured) return;
+  Comparable<double> predicted = std::unexpected("the rate of a stage of the data path is unknown");
+  if (const auto& supply = plan_.feed.supply) {
+    predicted = supply->value() * static_cast<double>(plan_.job.machine.nodes);
+  }
+  compare(QuantityGroup::feed, "loader_samples_per_second", Interval::exactly(measured->value()),
+          predicted);
+}
+
 }  // namespace
 
 bool measures(const Measured& m, QuantityGroup group) {
@@ -224,6 +239,7 @@ bool measures(const Measured& m, QuantityGroup group) {
     case QuantityGroup::pace:
       return m.step_seconds || m.tokens_per_second_per_gpu || m.samples_per_second ||
              m.tflops_per_gpu || m.mfu || m.hfu_tflops_per_gpu || m.hfu;
+    case QuantityGroup::feed: return m.loader_samples_per_second.has_value();
   }
   return false;
 }
@@ -235,6 +251,7 @@ CaseComparison compare_quantities(const facts::Case& measured_case, const Plan& 
   if (selected(QuantityGroup::vram)) reader.vram();
   if (selected(QuantityGroup::ram)) reader.ram();
   if (selected(QuantityGroup::pace)) reader.pace();
+  if (selected(QuantityGroup::feed)) reader.feed();
   return std::move(reader.result);
 }
 

@@ -71,7 +71,8 @@ void compare_verdicts(const facts::Case& one, const facts::Plan& plan, const Sel
 
 bool measures_nothing(const facts::Measured& measured) {
   return !measured.fits && !measured.fits_ram && !measures(measured, QuantityGroup::vram) &&
-         !measures(measured, QuantityGroup::ram) && !measures(measured, QuantityGroup::pace);
+         !measures(measured, QuantityGroup::ram) && !measures(measured, QuantityGroup::pace) &&
+         !measures(measured, QuantityGroup::feed);
 }
 
 void compare_case(const facts::Case& one, const Selection& selection, const Planner& planner,
