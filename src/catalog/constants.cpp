@@ -138,29 +138,90 @@ Result<facts::DeviceMemoryConstants> device_memory_from(const facts::Value& tabl
 
 namespace {
 
-Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table,
-                                                       const std::filesystem::path& file) {
+using Named = std::map<std::string, double, std::less<>>;
+
+// A table of numbers by name: [decode_seconds], [load_copies].
+Result<Named> numbers_of(const facts::Value& table, const std::filesystem::path& file) {
   Settings settings(table, file);
-  facts::EfficiencyConstants constants;
+  Named numbers;
+  for (const auto& [key, value] : *table.as_object()) numbers.emplace(key, settings.real(key));
+  STEELYARD_CHECK(settings.finish());
+  return numbers;
+}
+
+void read_products(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.gemm = settings.ratio("gemm");
+  constants.gemm_peak = settings.ratio("gemm_peak");
+  constants.gemm_tf32 = settings.ratio("gemm_tf32");
+  constants.gemm_vector = settings.ratio("gemm_vector");
+  constants.gemm_unaligned = settings.ratio("gemm_unaligned");
+  constants.gemm_feed = settings.real("gemm_feed");
+  constants.gemm_vector_feed = settings.real("gemm_vector_feed");
+  constants.gemm_start = settings.real("gemm_start");
+  constants.gemm_quantisation = settings.real("gemm_quantisation");
   constants.attention_forward = settings.ratio("attention_forward");
   constants.attention_backward = settings.ratio("attention_backward");
   constants.cudnn_attention_forward = settings.ratio("cudnn_attention_forward");
   constants.cudnn_attention_backward = settings.ratio("cudnn_attention_backward");
+  constants.attention_half_intensity = settings.real("attention_half_intensity");
+}
+
+void read_movement(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.memory = settings.ratio("memory");
+  constants.convolution_layout = settings.real("convolution_layout");
   constants.link = settings.ratio("link");
   constants.network = settings.ratio("network");
   constants.host_link = settings.ratio("host_link");
-  constants.kernel_launch = settings.seconds("kernel_launch");
-  constants.collective_latency = settings.seconds("collective_latency");
-  constants.gemm_half_rows = settings.tokens("gemm_half_rows");
-  constants.gemm_unaligned = settings.ratio("gemm_unaligned");
-  constants.gemm_half_elements = settings.whole("gemm_half_elements");
   constants.host_peer = settings.ratio("host_peer");
+  constants.kernel_launch = settings.seconds("kernel_launch");
+  constants.kernel_launch_forward = settings.seconds("kernel_launch_forward");
   constants.kernel_floor = settings.seconds("kernel_floor");
+  constants.collective_latency = settings.seconds("collective_latency");
   constants.network_latency = settings.seconds("network_latency");
   constants.overlap_slowdown = settings.ratio("overlap_slowdown");
+  constants.step_overhead = settings.ratio("step_overhead");
+}
+
+Result<facts::KernelGroup> kernel_group_from(const facts::Value& table,
+                                             const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::KernelGroup group;
+  group.traffic = settings.real("traffic");
+  group.operations = settings.texts("operations");
+  STEELYARD_CHECK(settings.finish());
+  return group;
+}
+
+Result<facts::AttentionRates> attention_rates_from(const facts::Value& table,
+                                                   const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::AttentionRates rates;
+  rates.forward = settings.ratio("forward");
+  rates.backward = settings.ratio("backward");
+  STEELYARD_CHECK(settings.finish());
+  return rates;
+}
+
+Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table,
+                                                       const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::EfficiencyConstants constants;
+  read_products(settings, constants);
+  read_movement(settings, constants);
+  constants.multiprocessors_else = settings.real("multiprocessors_else");
   constants.source = settings.text("source");
+  STEELYARD_TRY(processors, numbers_of(settings.table("multiprocessors"), file));
+  STEELYARD_TRY(matrix, numbers_of(settings.table("matrix_over_vector"), file));
+  constants.multiprocessors = std::move(processors);
+  constants.matrix_over_vector = std::move(matrix);
+  for (const auto& [name, group] : *settings.table("kernels").as_object()) {
+    STEELYARD_TRY(kernels, kernel_group_from(group, file));
+    constants.kernels.emplace(name, std::move(kernels));
+  }
+  for (const auto& [framework, rates] : *settings.table("attention_of").as_object()) {
+    STEELYARD_TRY(read, attention_rates_from(rates, file));
+    constants.attention_of.emplace(framework, read);
+  }
   STEELYARD_CHECK(settings.finish());
   return constants;
 }
@@ -194,17 +255,6 @@ Result<facts::EfficiencyConstants> efficiency_from(const facts::Value& table,
 }
 
 namespace {
-
-using Named = std::map<std::string, double, std::less<>>;
-
-// A table of numbers by name: [decode_seconds], [load_copies].
-Result<Named> numbers_of(const facts::Value& table, const std::filesystem::path& file) {
-  Settings settings(table, file);
-  Named numbers;
-  for (const auto& [key, value] : *table.as_object()) numbers.emplace(key, settings.real(key));
-  STEELYARD_CHECK(settings.finish());
-  return numbers;
-}
 
 void read_decoding(Settings& settings, facts::HostConstants& constants) {
   constants.jpeg_seconds_per_byte = settings.real("jpeg_seconds_per_byte");

@@ -2,8 +2,16 @@
 #include "catalog/constants.h"
 #include "catalog/files.h"
 #include "catalog/framework_file.h"
+#include "catalog/merge.h"
 
 namespace steelyard::catalog {
+
+Result<facts::EfficiencyConstants> unfitted_efficiency(const std::filesystem::path& folder) {
+  Files files(folder);
+  STEELYARD_TRY(pace, files.read("calibration/pace.toml"));
+  return efficiency_from(*pace, folder / "calibration" / "pace.toml");
+}
+
 Result<facts::Constants> Catalog::constants(facts::Framework framework,
                                             const facts::Value& versions) const {
   facts::Constants constants;
@@ -17,7 +25,12 @@ Result<facts::Constants> Catalog::constants(facts::Framework framework,
   STEELYARD_TRY(device_memory, device_memory_from(*device, folder / "device_memory.toml"));
   constants.device_memory = std::move(device_memory);
   STEELYARD_TRY(pace, files_->read("calibration/pace.toml"));
-  STEELYARD_TRY(efficiency, efficiency_from(*pace, folder / "pace.toml"));
+  facts::Value laid = *pace;
+  if (std::filesystem::exists(folder / "pace_fitted.toml")) {
+    STEELYARD_TRY(fitted, files_->read("calibration/pace_fitted.toml"));
+    merge(laid, *fitted);
+  }
+  STEELYARD_TRY(efficiency, efficiency_from(laid, folder / "pace.toml"));
   constants.efficiency = std::move(efficiency);
   STEELYARD_TRY(host, files_->read("calibration/host.toml"));
   STEELYARD_TRY(host_constants, host_from(*host, folder / "host.toml"));

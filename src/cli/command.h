@@ -37,6 +37,7 @@ void add_list(CLI::App& tree, Session& session);
 void add_show(CLI::App& tree, Session& session);
 void add_schema(CLI::App& tree, Session& session);
 void add_validate(CLI::App& tree, Session& session);
+void add_calibrate(CLI::App& tree, Session& session);
 void add_completion(CLI::App& tree, Session& session);
 
 // A subcommand with the options every command has, and its examples below the help.

@@ -1,9 +1,9 @@
 #include <algorithm>
-#include <fstream>
 #include <memory>
 #include <ostream>
 
 #include "base/suggest.h"
+#include "cli/case_files.h"
 #include "cli/command.h"
 #include "cli/planning.h"
 #include "codec/codec.h"
@@ -24,31 +24,6 @@ struct ValidateOptions {
   bool json = false;
 };
 
-// A folder stands for the *.json files in it, by name.
-Result<std::vector<fs::path>> case_files(const std::vector<std::string>& paths) {
-  std::vector<fs::path> files;
-  for (const std::string& path : paths) {
-    std::error_code failed;
-    if (!fs::is_directory(path, failed)) {
-      files.emplace_back(path);
-      continue;
-    }
-    std::vector<fs::path> inside;
-    for (const auto& entry : fs::directory_iterator(path, failed)) {
-      if (entry.path().extension() == ".json") inside.push_back(entry.path());
-    }
-    if (failed || inside.empty()) {
-      return fail({.code = ErrorCode::unreadable,
-                   .subject = path,
-                   .found = failed ? failed.message() : "no *.json file in it",
-                   .accepted = "a folder of case files (steelyard schema cases)"});
-    }
-    std::sort(inside.begin(), inside.end());
-    files.insert(files.end(), inside.begin(), inside.end());
-  }
-  return files;
-}
-
 // Paths inside of a case's job are relative to the case file.
 std::map<std::string, fs::path, std::less<>> folders_of(const std::vector<facts::CaseFile>& files) {
   std::map<std::string, fs::path, std::less<>> folders;
@@ -56,17 +31,6 @@ std::map<std::string, fs::path, std::less<>> folders_of(const std::vector<facts:
     folders[file.source] = fs::path(file.path).parent_path();
   }
   return folders;
-}
-
-Result<void> write_file(const std::string& path, const std::string& text) {
-  std::ofstream file(path, std::ios::binary);
-  file << text;
-  file.close();
-  if (file) return {};
-  return fail({.code = ErrorCode::unreadable,
-               .subject = path,
-               .found = "a file that cannot be written",
-               .accepted = "a path in a folder that exists and may be written to"});
 }
 
 // A misspelt --source would compare nothing and look like success.
@@ -101,6 +65,7 @@ Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& o
         request, request_of({std::move(job), folder == folders.end() ? fs::path() : folder->second},
                             catalog));
     request.advice = false;
+    request.vram = options.only != "pace";
     return plan::plan(request);
   };
   const validate::Selection selection{.only = facts::from_name<facts::QuantityGroup>(options.only),

@@ -140,24 +140,51 @@ struct DeviceMemoryConstants {
   }
 };
 
+// Kernels that move more bytes than they read and write at best, or move them slower: what they do
+// over their traffic at the usual share of the bandwidth.
+struct KernelGroup {
+  double traffic = 1.0;
+  std::vector<std::string> operations;
+};
+
+// The attention kernels of a framework's time over those the constants hold for.
+struct AttentionRates {
+  Ratio forward{1.0}, backward{1.0};
+};
+
 // What a processor reaches of its peaks, by kind of work. catalog/calibration/pace.toml
 struct EfficiencyConstants {
-  Ratio gemm;  // of the dense peak of the precision, large matrices
+  Ratio gemm;                 // of the rate of the matrix units, large matrices
+  Ratio gemm_peak{1.0};       // at most, of the dense peak of the precision
+  Ratio gemm_tf32{1.0};       // of that, when fp32 is multiplied as tf32
+  Ratio gemm_vector{1.0};     // of the peak, where no matrix unit is used
+  Ratio gemm_unaligned{1.0};  // of that, when a side is no multiple of 16 bytes
+  // Tiles (pace/tiles.h): what loading costs on matrix and on vector units, start and waves.
+  double gemm_feed = 0.0, gemm_vector_feed = 0.0, gemm_start = 0.0, gemm_quantisation = 0.0;
   Ratio attention_forward, attention_backward;
   Ratio cudnn_attention_forward{}, cudnn_attention_backward{};  // train.attention = "cudnn"
-  Ratio memory;  // of the HBM bandwidth, pointwise kernels
-  Ratio link;    // of the GPU link, large messages
+  double attention_half_intensity = 0.0;  // flop per byte at which attention reaches half of it
+  Ratio memory;                           // of the HBM bandwidth, pointwise kernels
+  double convolution_layout = 0.0;        // tensors whose channels come first are copied, so often
+  Ratio link;                             // of the GPU link, large messages
   Ratio network;
   Ratio host_link;
-  Seconds kernel_launch;                // host time to launch one kernel, eager
-  Seconds collective_latency;           // per step of a ring
-  Tokens gemm_half_rows;                // rows at which a GEMM reaches half of its efficiency
-  Ratio gemm_unaligned{1.0};            // of that, when a side is no multiple of 16 bytes
-  std::int64_t gemm_half_elements = 0;  // of the result, at which half of the processor is filled
-  Ratio host_peer{1.0};                 // of the host link, GPU to GPU where no GPU link exists
-  Seconds kernel_floor{};     // on the GPU, of every kernel besides its work: start and drain
-  Seconds network_latency{};  // per step of a ring that crosses to another node
-  Ratio overlap_slowdown{};   // longer computation while communication runs beside it, 0.2: 1.2 x
+  Ratio host_peer{1.0};           // of the host link, GPU to GPU where no GPU link exists
+  Seconds kernel_launch;          // host time to launch one kernel, eager
+  Seconds kernel_launch_forward;  // the same in the forward pass, where Python drives
+  Seconds kernel_floor{};         // on the GPU, of every kernel besides its work
+  Seconds collective_latency;     // per step of a ring
+  Seconds network_latency{};      // per step of a ring that crosses to another node
+  Ratio overlap_slowdown{};  // longer computation while communication runs beside it, 0.2: 1.2 x
+  Ratio step_overhead{};     // of a step over all that: jitter, stragglers, logging
+  std::map<std::string, KernelGroup, std::less<>> kernels{};
+  // By framework, as built in its profile's version.
+  std::map<std::string, AttentionRates, std::less<>> attention_of{};
+  // Rate of the matrix units over the vector units' fp32 peak, by compute capability ("8.6").
+  std::map<std::string, double, std::less<>> matrix_over_vector{};
+  // Multiprocessors by GPU (catalogue id); `multiprocessors_else` where nobody says.
+  std::map<std::string, double, std::less<>> multiprocessors{};
+  double multiprocessors_else = 1.0;
   std::string source;
   // The same for processors of one architecture (Gpu::architecture), complete; empty inside.
   std::string architecture{};
@@ -205,11 +232,24 @@ struct HostConstants {
   std::string source;
 };
 
+// A measured step that the pace was held against; what a plan's confidence rests on.
+// catalog/calibration/measured_pace.toml
+struct MeasuredPace {
+  std::string family;        // of the model: "llama"
+  std::string architecture;  // of the GPU: "hopper"
+  std::string framework;
+  std::string precision;
+  std::int64_t gpus = 1;
+  Parameters parameters;
+  Ratio error;  // of the predicted step: +0.1 is 10 % too slow
+};
+
 struct Constants {
   FrameworkProfile framework;
   DeviceMemoryConstants device_memory;
   EfficiencyConstants efficiency;
   HostConstants host;
+  std::vector<MeasuredPace> measured_pace{};
 };
 
 }  // namespace steelyard::facts

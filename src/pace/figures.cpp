@@ -14,11 +14,6 @@ std::string gpu_name(const Gpu& gpu) {
   return gpu.id.empty() ? std::string("the GPU") : gpu.id;
 }
 
-// Compute capability 8.0 is Ampere, the first with tf32 and bf16.
-bool before_ampere(const Gpu& gpu) {
-  return gpu.compute_capability.has_value() && *gpu.compute_capability < 8.0;
-}
-
 const char* name_of(DType type, bool tf32) {
   switch (type) {
     case DType::fp32: return tf32 ? "tf32" : "fp32";
@@ -54,6 +49,10 @@ std::optional<Rate> positive(const facts::Known<Rate>& figure) {
 }
 
 }  // namespace
+
+bool before_ampere(const Gpu& gpu) {
+  return gpu.compute_capability.has_value() && *gpu.compute_capability < 8.0;
+}
 
 void Missing::add(std::string what) {
   if (std::find(names_.begin(), names_.end(), what) == names_.end()) {

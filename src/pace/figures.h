@@ -23,6 +23,9 @@ class Missing {
   std::vector<std::string> names_;
 };
 
+// Compute capability 8.0 is Ampere, the first with tf32 and bf16.
+[[nodiscard]] bool before_ampere(const facts::Gpu& gpu);
+
 // The dense peak rate of arithmetic in `type`. `tf32`: fp32 operands multiplied as tf32, which
 // processors before Ampere carry out as plain fp32. Unknown: nothing, and `missing` names it.
 [[nodiscard]] std::optional<FlopsPerSecond> peak_rate(const facts::Gpu& gpu, facts::DType type,

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -19,6 +21,8 @@ using facts::PacePlan;
 using step::EventKind;
 using step::Program;
 
+constexpr std::string_view kConvolutions = "convolution";  // of EfficiencyConstants::kernels
+
 Error our_bug(std::string subject, std::string found, std::string accepted) {
   Error error;
   error.code = ErrorCode::internal;
@@ -31,6 +35,9 @@ Error our_bug(std::string subject, std::string found, std::string accepted) {
 Result<void> check(const EfficiencyConstants& constants) {
   const std::pair<const char*, Ratio> ratios[] = {
       {"gemm", constants.gemm},
+      {"gemm_peak", constants.gemm_peak},
+      {"gemm_tf32", constants.gemm_tf32},
+      {"gemm_vector", constants.gemm_vector},
       {"attention_forward", constants.attention_forward},
       {"attention_backward", constants.attention_backward},
       {"cudnn_attention_forward", constants.cudnn_attention_forward},
@@ -60,6 +67,13 @@ EfficiencyConstants constants_for(const Request& request) {
   if (request.job->train.attention == facts::Attention::cudnn) {
     constants.attention_forward = constants.cudnn_attention_forward;
     constants.attention_backward = constants.cudnn_attention_backward;
+  }
+  const auto own = constants.attention_of.find(facts::name_of(request.job->framework));
+  if (own != constants.attention_of.end()) {
+    constants.attention_forward =
+        Ratio(constants.attention_forward.value() * own->second.forward.value());
+    constants.attention_backward =
+        Ratio(constants.attention_backward.value() * own->second.backward.value());
   }
   return constants;
 }
@@ -96,6 +110,32 @@ Result<Used> used_by_step(const Program& program) {
   return used;
 }
 
+// By the program's names ("model.layers: layer_norm"): what the operation says of its kernels.
+std::vector<Nature> natures_of(const Program& program, const Request& request,
+                               const EfficiencyConstants& constants) {
+  const bool channels_first = request.job->train.memory_format == facts::MemoryFormat::contiguous;
+  std::map<std::string_view, Nature> by_operation;
+  for (const auto& [name, group] : constants.kernels) {
+    const Nature nature{.traffic = group.traffic,
+                        .copies_channels = channels_first && name == kConvolutions};
+    for (const std::string& operation : group.operations) by_operation[operation] = nature;
+  }
+  std::vector<Nature> natures;
+  for (const std::string& name : program.names) {
+    const std::size_t colon = name.rfind(": ");
+    const std::string_view operation =
+        std::string_view(name).substr(colon == std::string::npos ? 0 : colon + 2);
+    const auto known = by_operation.find(operation);
+    natures.push_back(known == by_operation.end() ? Nature{} : known->second);
+  }
+  return natures;
+}
+
+Nature nature_of(const step::Work& work, const std::vector<Nature>& natures) {
+  const auto name = static_cast<std::size_t>(work.name);
+  return name < natures.size() ? natures[name] : Nature{};
+}
+
 Prices price(const Program& program, const Used& used, const Request& request,
              const EfficiencyConstants& constants, Missing& missing) {
   const facts::Machine& machine = *request.machine;
@@ -104,8 +144,10 @@ Prices price(const Program& program, const Used& used, const Request& request,
       request.host_memory * (1.0 / static_cast<double>(std::max<std::int64_t>(gpus, 1)));
   Prices prices;
   prices.kernel_launch = constants.kernel_launch;
+  prices.kernel_launch_forward = constants.kernel_launch_forward;
   prices.overlap_slowdown = constants.overlap_slowdown;
   prices.work.resize(program.work.size());
+  const std::vector<Nature> natures = natures_of(program, request, constants);
   prices.communication.resize(program.communication.size());
   for (std::size_t i = 0; i < program.work.size(); ++i) {
     if (!used.work[i]) continue;
@@ -115,7 +157,9 @@ Prices price(const Program& program, const Used& used, const Request& request,
       prices.work[i].seconds = seconds.value_or(Seconds());
       continue;
     }
-    prices.work[i] = time_of(program.work[i], machine.gpu, constants, missing).value_or(WorkTime());
+    prices.work[i] = time_of(program.work[i], machine.gpu, constants, missing,
+                             nature_of(program.work[i], natures))
+                         .value_or(WorkTime());
   }
   for (std::size_t i = 0; i < program.communication.size(); ++i) {
     if (!used.communication[i]) continue;
@@ -138,6 +182,16 @@ bool communicates(const Program& program, const Used& used) {
     if (used.communication[i] && program.communication[i].ranks > 1) return true;
   }
   return false;
+}
+
+// Jitter, stragglers and logging stretch the whole step, whatever it is doing.
+facts::PaceBreakdown lengthened(facts::PaceBreakdown parts, Ratio overhead) {
+  const double times = 1.0 + overhead.value();
+  for (Seconds* part : {&parts.compute, &parts.memory_bound, &parts.optimizer,
+                        &parts.exposed_communication, &parts.bubble, &parts.offload}) {
+    *part = *part * times;
+  }
+  return parts;
 }
 
 void note_assumptions(PacePlan& plan, const Request& request, const Used& used,
@@ -210,7 +264,7 @@ Result<PacePlan> step_time(const Request& request) {
     return plan;
   }
   const Walked walked = walk(program, prices);
-  plan.breakdown = walked.breakdown;
+  plan.breakdown = lengthened(walked.breakdown, constants.step_overhead);
   const Seconds step = plan.breakdown.total();
   if (!(step > Seconds())) return fail(our_bug("program: step", "no work", "at least one kernel"));
   plan.step = step;

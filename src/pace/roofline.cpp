@@ -1,7 +1,11 @@
 #include "pace/roofline.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdint>
+
+#include "pace/tiles.h"
 
 namespace steelyard::pace {
 namespace {
@@ -15,35 +19,71 @@ using step::WorkKind;
 // kernels (NVIDIA, Deep Learning Performance Guide, "Requirements to use Tensor Cores").
 constexpr std::int64_t kAlignmentBytes = 16;
 
-bool on_tensor_cores(const Work& work) {
-  return work.dtype != facts::DType::fp32 || work.tf32;
+// Processors before compute capability 8.0 multiply tf32 as fp32, on the vector units.
+bool on_matrix_units(const Work& work, const Gpu& gpu) {
+  if (work.dtype != facts::DType::fp32) return true;
+  return work.tf32 && !before_ampere(gpu);
 }
 
 bool aligned(const Work& work) {
-  if (!on_tensor_cores(work)) return true;
   const std::int64_t multiple = kAlignmentBytes / facts::bytes_of(work.dtype);
   return multiple <= 1 ||
          (work.m % multiple == 0 && work.n % multiple == 0 && work.k % multiple == 0);
 }
 
-// x / (x + half): the saturation that a fixed cost beside a proportional one gives.
-double saturation(double x, double half) {
-  return x <= 0.0 ? 1.0 : x / (x + half);
+double multiprocessors_of(const Gpu& gpu, const EfficiencyConstants& efficiency) {
+  const auto known = efficiency.multiprocessors.find(gpu.id);
+  return known == efficiency.multiprocessors.end() ? efficiency.multiprocessors_else
+                                                   : known->second;
 }
 
-// The catalogue's best measured rate bounds what the general efficiency promises.
-double gemm_efficiency(const Gpu& gpu, const EfficiencyConstants& efficiency) {
-  const double general = efficiency.gemm.value();
-  if (!gpu.measured_bf16 || !gpu.peak.bf16 || gpu.peak.bf16->value() <= 0.0) return general;
-  return std::min(general, (*gpu.measured_bf16 / *gpu.peak.bf16).value());
-}
-
-Ratio arithmetic_efficiency(const Work& work, const Gpu& gpu,
-                            const EfficiencyConstants& efficiency) {
-  if (work.kind == WorkKind::attention) {
-    return work.backward ? efficiency.attention_backward : efficiency.attention_forward;
+// What the matrix units could do if the data sheet's rate were not halved: GeForce cards add up
+// 16-bit products in fp32 at half of the rate of the same chip's other cards (NVIDIA Ampere GA102
+// whitepaper, table 3), so that feeding the units is no limit for them.
+double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
+                     const EfficiencyConstants& efficiency) {
+  if (work.dtype == facts::DType::fp8 || !gpu.compute_capability || !gpu.peak.fp32) {
+    return peak.value();
   }
-  return Ratio(gemm_efficiency(gpu, efficiency) * shape_efficiency(work, efficiency).value());
+  const auto multiple =
+      efficiency.matrix_over_vector.find(fmt::format("{:.1f}", *gpu.compute_capability));
+  if (multiple == efficiency.matrix_over_vector.end()) return peak.value();
+  const double full = multiple->second * gpu.peak.fp32->value();
+  return std::max(peak.value(), work.dtype == facts::DType::fp32 ? full / 2.0 : full);
+}
+
+// The catalogue's best measured rate bounds what is promised of 16-bit products.
+double bound_of(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
+                const EfficiencyConstants& efficiency) {
+  const double bound = peak.value() * efficiency.gemm_peak.value();
+  const bool half = work.dtype == facts::DType::bf16 || work.dtype == facts::DType::fp16;
+  return half && gpu.measured_bf16 ? std::min(bound, gpu.measured_bf16->value()) : bound;
+}
+
+double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
+                 const EfficiencyConstants& efficiency) {
+  const double shape = shape_efficiency(work, gpu, efficiency).value();
+  if (!on_matrix_units(work, gpu)) return peak.value() * efficiency.gemm_vector.value() * shape;
+  const double tf32 = work.dtype == facts::DType::fp32 ? efficiency.gemm_tf32.value() : 1.0;
+  const double fed = rate_of_units(gpu, work, peak, efficiency) * efficiency.gemm.value() * shape;
+  return tf32 * std::min(bound_of(gpu, work, peak, efficiency), fed);
+}
+
+// Short sequences give a kernel little arithmetic for what it loads.
+double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
+                      const EfficiencyConstants& efficiency) {
+  // Backward: five products for twice the traffic of forward's two.
+  constexpr double kBackwardOverForward = 5.0 / 4.0;
+  const double share =
+      (work.backward ? efficiency.attention_backward : efficiency.attention_forward).value();
+  double long_enough = 1.0;
+  if (work.traffic > Bytes(0)) {
+    const double intensity =
+        work.flops.value() / work.traffic.real() / (work.backward ? kBackwardOverForward : 1.0);
+    long_enough = intensity / (intensity + efficiency.attention_half_intensity);
+  }
+  return std::min(bound_of(gpu, work, peak, efficiency),
+                  rate_of_units(gpu, work, peak, efficiency) * share * long_enough);
 }
 
 // Pointwise kernels do a few operations per byte, an order below what the vector units could do in
@@ -55,17 +95,15 @@ bool has_arithmetic(const Work& work) {
 
 }  // namespace
 
-Ratio shape_efficiency(const Work& gemm, const EfficiencyConstants& efficiency) {
-  const double half_side = efficiency.gemm_half_rows.real();
-  const double results =
-      static_cast<double>(gemm.m) * static_cast<double>(gemm.n) * static_cast<double>(gemm.batch);
-  // Edges of tiles and too few tiles are losses of the same kind: the larger one counts.
-  const double tiles = saturation(static_cast<double>(gemm.m), half_side) *
-                       saturation(static_cast<double>(gemm.n), half_side);
-  const double filled = saturation(results, static_cast<double>(efficiency.gemm_half_elements));
-  double share = std::min(tiles, filled) * saturation(static_cast<double>(gemm.k), half_side);
-  if (!aligned(gemm)) share *= efficiency.gemm_unaligned.value();
-  return Ratio(share);
+Ratio shape_efficiency(const Work& gemm, const Gpu& gpu, const EfficiencyConstants& efficiency) {
+  const bool matrix = on_matrix_units(gemm, gpu);
+  const TileCosts costs{.multiprocessors = multiprocessors_of(gpu, efficiency),
+                        .feed = matrix ? efficiency.gemm_feed : efficiency.gemm_vector_feed,
+                        .start = efficiency.gemm_start,
+                        .quantisation = efficiency.gemm_quantisation};
+  const Ratio share = share_of_tiles(gemm.m, gemm.n, gemm.k, gemm.batch, costs);
+  if (!matrix || aligned(gemm)) return share;
+  return Ratio(share.value() * efficiency.gemm_unaligned.value());
 }
 
 bool on_the_host(WorkKind kind) {
@@ -84,12 +122,15 @@ std::optional<Seconds> host_time_of(const Work& work, const Gpu& gpu,
 }
 
 std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
-                                const EfficiencyConstants& efficiency, Missing& missing) {
-  Seconds arithmetic, memory;
+                                const EfficiencyConstants& efficiency, Missing& missing,
+                                const Nature& nature) {
+  Seconds arithmetic, memory, copies;
   bool known = true;
   if (has_arithmetic(work)) {
     if (const auto peak = peak_rate(gpu, work.dtype, work.tf32, missing)) {
-      arithmetic = work.flops / scaled(*peak, arithmetic_efficiency(work, gpu, efficiency));
+      arithmetic = Seconds(work.flops.value() / (work.kind == WorkKind::attention
+                                                     ? attention_rate(work, gpu, *peak, efficiency)
+                                                     : gemm_rate(work, gpu, *peak, efficiency)));
     } else {
       known = false;
     }
@@ -97,12 +138,17 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   if (work.traffic > Bytes(0)) {
     if (const auto bandwidth = memory_bandwidth(gpu, missing)) {
       memory = work.traffic / scaled(*bandwidth, efficiency.memory);
+      // Matrix units want channels last: cuDNN reads and writes the tensors once more.
+      if (nature.copies_channels && has_arithmetic(work) && on_matrix_units(work, gpu)) {
+        copies = 2.0 * efficiency.convolution_layout * memory;
+      }
+      if (!has_arithmetic(work)) memory = memory * nature.traffic;
     } else {
       known = false;
     }
   }
   if (!known) return std::nullopt;
-  return WorkTime{std::max(arithmetic, memory) + efficiency.kernel_floor,
+  return WorkTime{std::max(arithmetic, memory) + copies + efficiency.kernel_floor,
                   arithmetic > memory && arithmetic >= efficiency.kernel_floor};
 }
 

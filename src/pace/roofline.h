@@ -18,7 +18,17 @@ struct WorkTime {
   bool arithmetic_bound = false;  // limited by the rate of multiplication, not by memory
 };
 
+// What the name of its operation says of a kernel (EfficiencyConstants::kernels).
+struct Nature {
+  double traffic = 1.0;          // time over that of moving its bytes
+  bool copies_channels = false;  // a convolution whose tensors are brought into another order first
+};
+
 // Nothing when the GPU lacks a figure that this work needs; `missing` then names it.
+[[nodiscard]] std::optional<WorkTime> time_of(const step::Work& work, const facts::Gpu& gpu,
+                                              const facts::EfficiencyConstants& efficiency,
+                                              Missing& missing, const Nature& nature = {});
+
 // What offloading costs: a transfer at the share of the host link that pinned copies reach, work of
 // the host's processors at this rank's share of their memory's bandwidth.
 [[nodiscard]] bool on_the_host(step::WorkKind kind);
@@ -27,13 +37,9 @@ struct WorkTime {
                                                   BytesPerSecond host_memory_of_rank,
                                                   Missing& missing);
 
-[[nodiscard]] std::optional<WorkTime> time_of(const step::Work& work, const facts::Gpu& gpu,
-                                              const facts::EfficiencyConstants& efficiency,
-                                              Missing& missing);
-
 // What a GEMM of m x n x k, `batch` times, reaches of the rate for large aligned matrices, in (0,
 // 1].
-[[nodiscard]] Ratio shape_efficiency(const step::Work& gemm,
+[[nodiscard]] Ratio shape_efficiency(const step::Work& gemm, const facts::Gpu& gpu,
                                      const facts::EfficiencyConstants& efficiency);
 
 }  // namespace steelyard::pace

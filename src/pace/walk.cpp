@@ -91,7 +91,9 @@ PhaseTime time_of(const Phase& phase, const Program& program, const Prices& pric
     add(time.once, one_iteration(body, phase.kind, program, prices), body.repeat);
   }
   Part& once = time.once;
-  const Seconds launching = prices.kernel_launch * static_cast<double>(once.kernels);
+  const Seconds launch =
+      phase.kind == PhaseKind::forward ? prices.kernel_launch_forward : prices.kernel_launch;
+  const Seconds launching = launch * static_cast<double>(once.kernels);
   time.waiting = std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
   (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += time.waiting;
   return time;

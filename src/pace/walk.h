@@ -15,7 +15,8 @@ namespace steelyard::pace {
 struct Prices {
   std::vector<WorkTime> work;
   std::vector<Seconds> communication;
-  Seconds kernel_launch;  // host time per kernel
+  Seconds kernel_launch;          // host time per kernel
+  Seconds kernel_launch_forward;  // in forward phases
   Ratio overlap_slowdown;
 };
 

@@ -137,17 +137,29 @@ Result<void> measure_ram(const Request& request, const step::Program& program, B
   return {};
 }
 
+BytesPerSecond host_memory_of(const Request& request, const Plan& plan) {
+  const std::int64_t sockets =
+      std::max<std::int64_t>(plan.machine.host.sockets.value.value_or(1), 1);
+  return request.constants.host.host_memory_bandwidth * static_cast<double>(sockets);
+}
+
+PaceQuestion question_of(const Request& request, const step::Program& program, const Plan& plan) {
+  return {.job = plan.job,
+          .machine = plan.machine,
+          .program = program,
+          .host_memory = host_memory_of(request, plan),
+          .model_flops_per_sample =
+              plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample,
+          .tokens_per_sample = plan.job.train.sequence_length.value_or(0)};  // 0: pictures
+}
+
 Result<void> measure_pace(const Request& request, const step::Program& program, Plan& plan) {
-  const facts::EfficiencyConstants efficiency =
-      request.constants.efficiency.on(plan.machine.gpu.architecture);
   pace::Request wanted;
   wanted.program = &program;
   wanted.job = &plan.job;
   wanted.machine = &plan.machine;
-  wanted.efficiency = &efficiency;
-  const std::int64_t sockets =
-      std::max<std::int64_t>(plan.machine.host.sockets.value.value_or(1), 1);
-  wanted.host_memory = request.constants.host.host_memory_bandwidth * static_cast<double>(sockets);
+  wanted.efficiency = &request.constants.efficiency;
+  wanted.host_memory = host_memory_of(request, plan);
   wanted.model_flops_per_sample =
       plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample;
   wanted.tokens_per_sample = plan.job.train.sequence_length.value_or(0);  // 0: pictures
@@ -276,6 +288,30 @@ Result<void> measure_the_rest(const Request& request, const step::Program& progr
 
 }  // namespace
 
+pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) const {
+  pace::Request request;
+  request.program = &program;
+  request.job = &job;
+  request.machine = &machine;
+  request.efficiency = &efficiency;
+  request.host_memory = host_memory;
+  request.model_flops_per_sample = model_flops_per_sample;
+  request.tokens_per_sample = tokens_per_sample;
+  return request;
+}
+
+Result<PaceQuestion> pace_question(const Request& request) {
+  Plan plan;
+  STEELYARD_TRY(ranks, ranks_of(request));
+  plan.job = std::move(ranks.job);
+  plan.machine = request.machine;
+  STEELYARD_TRY(graph,
+                model::build(request.model, sample_shape(plan.job, *plan.job.train.micro_batch)));
+  const step::Program& program = busiest(ranks.programs);
+  describe_model(request, graph, program.states, plan);
+  return question_of(request, program, plan);
+}
+
 Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   Plan plan;
   STEELYARD_TRY(ranks, ranks_of(request));
@@ -294,7 +330,7 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   if (shortcuts.alike != nullptr && !facts::computes_on_host(plan.machine.gpu)) {
     plan.vram = shortcuts.alike->vram;
     plan.fits_vram = shortcuts.alike->fits_vram;
-  } else {
+  } else if (request.vram) {
     measure_vram(request, programs, shortcuts.only_if_fits, plan);
   }
   STEELYARD_CHECK(measure_the_rest(request, program, graph, plan));

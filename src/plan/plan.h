@@ -13,6 +13,8 @@
 #include "facts/model_source.h"
 #include "facts/model_table.h"
 #include "facts/plan.h"
+#include "pace/pace.h"
+#include "step/program.h"
 
 namespace steelyard::plan {
 
@@ -24,9 +26,24 @@ struct Request {
   facts::Constants constants;
   bool timeline = false;
   bool advice = true;  // false: only the figures (validation, search)
+  bool vram = true;    // false: the GPUs' memory stays unknown (validation of the pace alone)
 };
 
 [[nodiscard]] Result<facts::Plan> plan(const Request& request);
+
+// All that the pace of a job needs, for who times the same step with several constants.
+struct PaceQuestion {
+  facts::Job job;  // resolved
+  facts::Machine machine;
+  step::Program program;  // of the busiest rank
+  BytesPerSecond host_memory{};
+  Flops model_flops_per_sample;
+  std::int64_t tokens_per_sample = 0;
+
+  // Valid as long as this object and the constants are.
+  [[nodiscard]] pace::Request ask(const facts::EfficiencyConstants& efficiency) const;
+};
+[[nodiscard]] Result<PaceQuestion> pace_question(const Request& request);
 
 // What fills one kind of rank at its peak; none given: the fullest, as in the plan.
 // Errors: those of `plan`; a kind that the job does not have.

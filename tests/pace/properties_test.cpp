@@ -91,8 +91,15 @@ facts::EfficiencyConstants usual() {
   constants.collective_latency = Seconds(4e-6);
   constants.network_latency = Seconds(15e-6);
   constants.overlap_slowdown = Ratio(0.2);
-  constants.gemm_half_rows = Tokens(128);
-  constants.gemm_half_elements = 1'000'000;
+  constants.kernel_launch_forward = Seconds(8e-6);
+  constants.gemm_feed = 32.0;
+  constants.gemm_vector_feed = 4.0;
+  constants.gemm_start = 64.0;
+  constants.gemm_quantisation = 0.7;
+  constants.attention_half_intensity = 60.0;
+  constants.multiprocessors_else = 100.0;
+  constants.matrix_over_vector = {{"9.0", 15.0}};
+  constants.step_overhead = Ratio(0.03);
   return constants;
 }
 

@@ -36,34 +36,84 @@ TEST(Roofline, AThinGemmIsBoundByReadingItsWeights) {
   EXPECT_FALSE(time.arithmetic_bound);
 }
 
-TEST(Roofline, EachSideOfAGemmSaturates) {
+double shape(const step::Work& work, const facts::EfficiencyConstants& constants) {
+  return shape_efficiency(work, round_machine().gpu, constants).value();
+}
+
+TEST(Roofline, ATileThatSticksOutCostsAWholeOne) {
+  // No costs but the tiles' edges: 384 rows are three tiles of 128, 8 rows half of one of 16.
+  EXPECT_DOUBLE_EQ(shape(gemm(384, 384, 384), halves()), 1.0);
+  EXPECT_DOUBLE_EQ(shape(gemm(8, 1024, 1024), halves()), 0.5);
+}
+
+TEST(Roofline, SmallTilesAreFedMoreSlowly) {
   facts::EfficiencyConstants constants = halves();
-  constants.gemm_half_rows = Tokens(128);
-  // 384 / (384 + 128) = 3/4 on each of three sides: 27/64.
-  EXPECT_DOUBLE_EQ(shape_efficiency(gemm(384, 384, 384), constants).value(), 27.0 / 64.0);
-  // At the half side, half.
-  constants.gemm_half_rows = Tokens(4096);
-  EXPECT_DOUBLE_EQ(shape_efficiency(gemm(4096, 4096, 4096), constants).value(), 1.0 / 8.0);
+  constants.gemm_feed = 32.0;
+  // 64 columns: the best tile is 256 x 64, 1 / (1 + 32 (1/256 + 1/64)) over that of 256 x 128.
+  EXPECT_NEAR(shape(gemm(65536, 64, 4096), constants), (1.0 / 1.625) / (1.0 / 1.375), 1e-9);
+  // Vector units are fed by gemm_vector_feed, 0 here.
+  EXPECT_DOUBLE_EQ(shape(gemm(65536, 64, 4096, facts::DType::fp32), constants), 1.0);
 }
 
 TEST(Roofline, AFewTilesDoNotFillTheProcessor) {
   facts::EfficiencyConstants constants = halves();
-  constants.gemm_half_elements = 1'048'576;
-  // 1024 x 1024 results are the half.
-  EXPECT_DOUBLE_EQ(shape_efficiency(gemm(1024, 1024, 64), constants).value(), 0.5);
-  // Three of them in a batch: 3 / (3 + 1).
-  step::Work batched = gemm(1024, 1024, 64);
-  batched.batch = 3;
-  EXPECT_DOUBLE_EQ(shape_efficiency(batched, constants).value(), 0.75);
+  constants.multiprocessors = {{"round-gpu", 64.0}};
+  constants.gemm_quantisation = 1.0;
+  // 16 tiles of 16 x 16, too shallow to be split: a quarter of 64 processors.
+  EXPECT_DOUBLE_EQ(shape(gemm(64, 64, 32), constants), 0.25);
+  // 128 deep enough parts of one tile fill them: split along the depth.
+  EXPECT_DOUBLE_EQ(shape(gemm(128, 128, 1 << 20), constants), 1.0);
+}
+
+TEST(Roofline, AHalvedRateIsReachedSinceTheUnitsCouldDoMore) {
+  facts::EfficiencyConstants constants = halves();
+  facts::Gpu gpu = round_machine().gpu;
+  gpu.compute_capability = 8.6;
+  constants.matrix_over_vector = {{"8.6", 20.0}};  // 20 x 100 TFLOP/s, the sheet says 1000
+  constants.gemm_peak = Ratio(0.95);
+  Missing missing;
+  const step::Work work = gemm(8192, 8192, 8192);
+  // Half of 2000 is more than 0.95 of 1000.
+  EXPECT_NEAR(time_of(work, gpu, constants, missing)->seconds.value(), work.flops.value() / 950e12,
+              1e-9);
 }
 
 TEST(Roofline, RaggedSidesLoseOnTensorCoresOnly) {
   const facts::EfficiencyConstants constants = halves();
   // 50257 is no multiple of 8 elements (16 bytes of bf16); 50304 is.
-  EXPECT_DOUBLE_EQ(shape_efficiency(gemm(1024, 50257, 768), constants).value(), 0.5);
-  EXPECT_DOUBLE_EQ(shape_efficiency(gemm(1024, 50304, 768), constants).value(), 1.0);
-  EXPECT_DOUBLE_EQ(shape_efficiency(gemm(1024, 50257, 768, facts::DType::fp32), constants).value(),
-                   1.0);
+  EXPECT_NEAR(shape(gemm(1024, 50257, 768), constants), 0.5, 1e-3);
+  EXPECT_DOUBLE_EQ(shape(gemm(1024, 50304, 768), constants), 1.0);
+  EXPECT_NEAR(shape(gemm(1024, 50257, 768, facts::DType::fp32), constants), 1.0, 1e-3);
+}
+
+TEST(Roofline, SomeKernelsAreSlowerThanTheirBytes) {
+  step::Work work;
+  work.traffic = 4_GB;
+  Missing missing;
+  const facts::Gpu gpu = round_machine().gpu;
+  // 4e9 B at 1 TB/s, half as long again.
+  EXPECT_DOUBLE_EQ(time_of(work, gpu, halves(), missing, {.traffic = 1.5})->seconds.value(), 6e-3);
+  // A convolution on matrix units copies its tensors there and back first.
+  facts::EfficiencyConstants constants = halves();
+  constants.convolution_layout = 1.0;
+  step::Work convolution = gemm(8, 8192, 8192);
+  const double alone = time_of(convolution, gpu, constants, missing)->seconds.value();
+  const double copied =
+      time_of(convolution, gpu, constants, missing, {.copies_channels = true})->seconds.value();
+  EXPECT_NEAR(copied, 3.0 * alone, 1e-9);
+}
+
+TEST(Roofline, ShortSequencesKeepAttentionWaiting) {
+  facts::EfficiencyConstants constants = halves();
+  constants.attention_half_intensity = 100.0;
+  step::Work attention;
+  attention.kind = step::WorkKind::attention;
+  attention.dtype = facts::DType::bf16;
+  attention.flops = 1_TFLOP;
+  attention.traffic = 10_GB;  // 100 flop per byte: half of 500 TFLOP/s, 4 ms; 10 ms of traffic
+  EXPECT_DOUBLE_EQ(priced(attention, constants).seconds.value(), 10e-3);
+  attention.traffic = 1_GB;  // 1000: 1000 / 1100 of it
+  EXPECT_NEAR(priced(attention, constants).seconds.value(), 2.2e-3, 1e-9);
 }
 
 TEST(Roofline, AttentionHasItsOwnConstants) {

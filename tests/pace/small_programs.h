@@ -53,6 +53,7 @@ inline facts::EfficiencyConstants halves() {
   constants.network = Ratio(0.5);
   constants.host_link = Ratio(0.5);
   constants.host_peer = Ratio(0.25);
+  constants.gemm_vector = Ratio(0.5);
   constants.gemm_unaligned = Ratio(0.5);
   return constants;
 }
@@ -73,7 +74,7 @@ inline step::Work gemm(std::int64_t m, std::int64_t n, std::int64_t k,
 
 // Arithmetic alone: `seconds` at half of 1000 TFLOP/s.
 inline step::Work compute_for(double seconds) {
-  step::Work work = gemm(8, 8, 8);
+  step::Work work = gemm(4096, 4096, 4096);  // whole tiles
   work.flops = Flops(seconds * 500e12);
   work.traffic = Bytes();
   return work;

@@ -147,12 +147,14 @@ TEST(Walk, APhaseWaitsForTheHostToLaunchItsKernels) {
   Prices prices = priced(program);
   // 20 kernels of 0.1 ms and 2 ms of sending: 4 ms. At 0.5 ms a launch the host needs 10 ms.
   prices.kernel_launch = Seconds(0.0005);
+  prices.kernel_launch_forward = Seconds(0.0005);
   const Walked slow = walk(program, prices);
   EXPECT_NEAR(slow.breakdown.total().value(), 0.010, 1e-12);
   EXPECT_NEAR(slow.host_bound.value(), 0.006, 1e-12);
   EXPECT_NEAR(slow.breakdown.memory_bound.value(), 0.008, 1e-12);
   // At 0.2 ms it is exactly in time.
   prices.kernel_launch = Seconds(0.0002);
+  prices.kernel_launch_forward = Seconds(0.0002);
   EXPECT_NEAR(walk(program, prices).host_bound.value(), 0.0, 1e-12);
 }
 

@@ -1,0 +1,140 @@
+#include "pace/free_constants.h"
+
+#include <utility>
+
+namespace steelyard::pace {
+namespace {
+
+using facts::EfficiencyConstants;
+
+// A member and the unit of its key in pace.toml.
+struct Member {
+  const char* key;
+  std::function<double(const EfficiencyConstants&)> get;
+  std::function<void(EfficiencyConstants&, double)> set;
+  double low, high, spread;
+};
+
+Member ratio(const char* key, Ratio EfficiencyConstants::*member, double low, double high,
+             double spread) {
+  return {key,
+          [member](const EfficiencyConstants& c) { return (c.*member).value(); },
+          [member](EfficiencyConstants& c, double value) { c.*member = Ratio(value); },
+          low,
+          high,
+          spread};
+}
+
+Member number(const char* key, double EfficiencyConstants::*member, double low, double high,
+              double spread) {
+  return {key,
+          [member](const EfficiencyConstants& c) { return c.*member; },
+          [member](EfficiencyConstants& c, double value) { c.*member = value; },
+          low,
+          high,
+          spread};
+}
+
+Member microseconds(const char* key, Seconds EfficiencyConstants::*member, double low, double high,
+                    double spread) {
+  constexpr double kMicro = 1e-6;
+  return {key,
+          [member](const EfficiencyConstants& c) { return (c.*member).value() / kMicro; },
+          [member](EfficiencyConstants& c, double value) { c.*member = Seconds(value * kMicro); },
+          low,
+          high,
+          spread};
+}
+
+// Those that differ by generation: what the matrix units and their kernels reach.
+std::vector<Member> of_each_architecture() {
+  using C = EfficiencyConstants;
+  return {ratio("gemm_ratio", &C::gemm, 0.4, 0.95, 0.08),
+          ratio("attention_forward_ratio", &C::attention_forward, 0.1, 0.8, 0.2),
+          ratio("attention_backward_ratio", &C::attention_backward, 0.1, 0.8, 0.2),
+          ratio("memory_ratio", &C::memory, 0.6, 0.95, 0.08)};
+}
+
+std::vector<Member> of_all() {
+  using C = EfficiencyConstants;
+  return {ratio("gemm_peak_ratio", &C::gemm_peak, 0.8, 1.0, 0.05),
+          ratio("gemm_tf32_ratio", &C::gemm_tf32, 0.5, 1.0, 0.15),
+          ratio("gemm_vector_ratio", &C::gemm_vector, 0.6, 1.0, 0.08),
+          ratio("gemm_unaligned_ratio", &C::gemm_unaligned, 0.25, 1.0, 0.3),
+          number("attention_half_intensity", &C::attention_half_intensity, 10.0, 300.0, 0.7),
+          number("convolution_layout", &C::convolution_layout, 0.1, 2.0, 0.4),
+          ratio("link_ratio", &C::link, 0.5, 0.95, 0.12),
+          ratio("network_ratio", &C::network, 0.4, 0.95, 0.2),
+          ratio("host_peer_ratio", &C::host_peer, 0.2, 0.8, 0.4),
+          ratio("overlap_slowdown_ratio", &C::overlap_slowdown, 0.05, 0.5, 0.4),
+          ratio("step_overhead_ratio", &C::step_overhead, 0.005, 0.12, 0.8),
+          microseconds("kernel_launch_us", &C::kernel_launch, 3.0, 20.0, 0.5),
+          microseconds("kernel_launch_forward_us", &C::kernel_launch_forward, 3.0, 30.0, 0.5),
+          microseconds("kernel_floor_us", &C::kernel_floor, 1.0, 6.0, 0.5)};
+}
+
+void everywhere(EfficiencyConstants& constants,
+                const std::function<void(EfficiencyConstants&)>& change) {
+  change(constants);
+  for (EfficiencyConstants& here : constants.by_architecture) change(here);
+}
+
+void add_named(const EfficiencyConstants& efficiency, std::vector<FreeConstant>& free) {
+  for (const auto& [name, group] : efficiency.kernels) {
+    const auto in = [name = name](const EfficiencyConstants& c) {
+      return c.kernels.at(name).traffic;
+    };
+    const auto out = [name = name](EfficiencyConstants& c, double value) {
+      everywhere(c, [&](EfficiencyConstants& here) { here.kernels.at(name).traffic = value; });
+    };
+    free.push_back({{"kernels", name, "traffic"}, in, out, 1.0, 6.0, 0.5});
+  }
+  for (const auto& [name, rates] : efficiency.attention_of) {
+    for (const auto& [key, member] :
+         {std::pair{"forward_ratio", &facts::AttentionRates::forward},
+          std::pair{"backward_ratio", &facts::AttentionRates::backward}}) {
+      const auto in = [name = name, member = member](const EfficiencyConstants& c) {
+        return (c.attention_of.at(name).*member).value();
+      };
+      const auto out = [name = name, member = member](EfficiencyConstants& c, double value) {
+        everywhere(c, [&](EfficiencyConstants& here) {
+          here.attention_of.at(name).*member = Ratio(value);
+        });
+      };
+      free.push_back({{"attention_of", name, key}, in, out, 0.3, 1.0, 0.3});
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<FreeConstant> free_constants(const EfficiencyConstants& efficiency) {
+  std::vector<FreeConstant> free;
+  for (const Member& member : of_each_architecture()) {
+    free.push_back({{member.key}, member.get, member.set, member.low, member.high, member.spread});
+    for (std::size_t i = 0; i < efficiency.by_architecture.size(); ++i) {
+      const auto in = [member, i](const EfficiencyConstants& c) {
+        return member.get(c.by_architecture[i]);
+      };
+      const auto out = [member, i](EfficiencyConstants& c, double value) {
+        member.set(c.by_architecture[i], value);
+      };
+      free.push_back({{"architecture", efficiency.by_architecture[i].architecture, member.key},
+                      in,
+                      out,
+                      member.low,
+                      member.high,
+                      member.spread});
+    }
+  }
+  for (const Member& member : of_all()) {
+    const auto out = [member](EfficiencyConstants& c, double value) {
+      everywhere(c, [&](EfficiencyConstants& here) { member.set(here, value); });
+    };
+    free.push_back({{member.key}, member.get, out, member.low, member.high, member.spread});
+  }
+  add_named(efficiency, free);
+  return free;
+}
+
+}  // namespace steelyard::pace
