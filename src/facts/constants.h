@@ -232,24 +232,11 @@ struct HostConstants {
   std::string source;
 };
 
-// A measured step that the pace was held against; what a plan's confidence rests on.
-// catalog/calibration/measured_pace.toml
-struct MeasuredPace {
-  std::string family;        // of the model: "llama"
-  std::string architecture;  // of the GPU: "hopper"
-  std::string framework;
-  std::string precision;
-  std::int64_t gpus = 1;
-  Parameters parameters;
-  Ratio error;  // of the predicted step: +0.1 is 10 % too slow
-};
-
 struct Constants {
   FrameworkProfile framework;
   DeviceMemoryConstants device_memory;
   EfficiencyConstants efficiency;
   HostConstants host;
-  std::vector<MeasuredPace> measured_pace{};
 };
 
 }  // namespace steelyard::facts
