@@ -74,7 +74,7 @@ TEST(Why, FeedStageByStage) {
 
 TEST(Why, BindsRanksToSockets) {
   const std::string text =
-      printed({"why", "JOB", "ram", "--machine", "aws:p5.48xlarge"}, "large-async-checkpoint-8b");
+      printed({"why", "ram", "--model", "gpt2", "--machine", "aws:p5.48xlarge"}, "");
   EXPECT_THAT(text, HasSubstr("rank 0: numactl --cpunodebind=0 --membind=0"));
   EXPECT_THAT(text, HasSubstr("rank 7: numactl --cpunodebind=1 --membind=1"));
 }
