@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 
 #include "plan/planning.h"
 
@@ -27,7 +28,9 @@ TEST_P(Checkpoints, AreAsLargeAsPublished) {
   job.parallel.data = 1024;
   job.parallel.sharding = facts::Sharding::fsdp;
   job.model.config = std::string(GetParam().model);
-  job.model.set.emplace_back("num_attention_heads", facts::Value(GetParam().heads));
+  facts::Object heads;
+  heads.emplace_back("num_attention_heads", facts::Value(GetParam().heads));
+  job.model.set = facts::Value(std::move(heads));
   job.train.precision = facts::Precision::bf16;
   job.train.optimizer.name = facts::OptimizerName::adamw;
   job.train.optimizer.master_weights = true;
