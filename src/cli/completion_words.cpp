@@ -25,7 +25,7 @@ Result<Offers> offers_of(const catalog::Catalog& catalog) {
   offers["GPU"] = gpus;
   offers["MACHINE"] = machines;
   offers["MODEL"] = models;
-  offers["vram"] = {.words = {"vram"}};
+  offers["WHAT"] = {.words = {"vram", "ram", "feed"}};
   offers["FILE"] = offers["FOLDER"] = offers["FILE_OR_FOLDER"] = {.words = {}, .files = true};
   Offer keys{.words = codec::job_keys(), .files = false, .unfinished = true};
   for (std::string& key : keys.words) key += '=';

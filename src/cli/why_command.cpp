@@ -12,6 +12,12 @@ namespace steelyard::cli {
 namespace {
 
 constexpr const char* kVram = "vram";
+constexpr const char* kRam = "ram";
+constexpr const char* kFeed = "feed";
+
+bool is_subject(const std::string& word) {
+  return word == kVram || word == kRam || word == kFeed;
+}
 
 struct WhyOptions {
   JobWords words;
@@ -25,10 +31,10 @@ struct WhyOptions {
 
 // `why vram --model gpt2` has no job file: the only word is what is asked for.
 Result<void> settle(WhyOptions& options) {
-  if (options.what.empty() && options.words.file == kVram) {
+  if (options.what.empty() && is_subject(options.words.file)) {
     options.what = std::exchange(options.words.file, "");
   }
-  if (options.what == kVram) {
+  if (is_subject(options.what)) {
     if (options.top >= 0) return {};
     return fail({.code = ErrorCode::bad_input,
                  .subject = "steelyard why: --top",
@@ -38,8 +44,31 @@ Result<void> settle(WhyOptions& options) {
   return fail({.code = options.what.empty() ? ErrorCode::missing_value : ErrorCode::unknown_name,
                .subject = "steelyard why: what to look into",
                .found = options.what.empty() ? "" : "\"" + options.what + "\"",
-               .accepted = kVram,
+               .accepted = "vram, ram or feed",
                .hint = "steelyard why job.toml vram"});
+}
+
+// Host memory and the data path: sections of the plan itself, told at length.
+Result<ExitStatus> explain_host(const Session& session, const WhyOptions& options,
+                                const ReadJob& read, plan::Request request) {
+  request.advice = false;
+  Result<facts::Plan> planned = plan::plan(request);
+  if (!planned) return fail(placed(planned.error(), read));
+  if (options.json) {
+    const facts::Value all = codec::to_value(*planned);
+    facts::Object object;
+    object.emplace_back("schema", facts::Value(std::string("steelyard.why/1")));
+    object.emplace_back("job", facts::Value(planned->job.name));
+    object.emplace_back(options.what, *all.find(options.what));
+    session.terminal.out << codec::to_json(facts::Value(std::move(object))) << "\n";
+    return ExitStatus::success;
+  }
+  const report::Style style{.columns = session.terminal.columns,
+                            .colour = session.terminal.colour && !options.no_colour,
+                            .ascii = options.ascii};
+  session.terminal.out << (options.what == kRam ? report::why_ram_text(*planned, style)
+                                                : report::why_feed_text(*planned, style));
+  return ExitStatus::success;
 }
 
 Result<ExitStatus> run_why(const Session& session, WhyOptions options) {
@@ -48,6 +77,7 @@ Result<ExitStatus> run_why(const Session& session, WhyOptions options) {
   STEELYARD_TRY(catalog, open_catalog(session));
   Result<plan::Request> request = request_of(read, catalog);
   if (!request) return fail(placed(request.error(), read));
+  if (options.what != kVram) return explain_host(session, options, read, std::move(*request));
   Result<facts::VramWhy> why = plan::vram_why(*request, options.rank);
   if (!why) return fail(placed(why.error(), read));
   if (options.json) {
@@ -65,14 +95,15 @@ Result<ExitStatus> run_why(const Session& session, WhyOptions options) {
 }  // namespace
 
 void add_why(CLI::App& tree, Session& session) {
-  CLI::App& command =
-      add_command(tree, "why", "Name the tensors that fill the GPU at its peak, largest first",
-                  {"steelyard why examples/llama-3.1-8b-fsdp.toml vram",
-                   "steelyard why job.toml vram --rank \"pipeline stage 1 of 4\"",
-                   "steelyard why vram --model gpt2 --gpu rtx-4090 --json"});
+  CLI::App& command = add_command(
+      tree, "why", "Say what fills the GPU or the host, or what the GPUs wait for",
+      {"steelyard why examples/llama-3.1-8b-fsdp.toml vram",
+       "steelyard why job.toml vram --rank \"pipeline stage 1 of 4\"", "steelyard why job.toml ram",
+       "steelyard why job.toml feed", "steelyard why vram --model gpt2 --gpu rtx-4090 --json"});
   const auto options = std::make_shared<WhyOptions>();
   add_job_options(command, options->words);
-  command.add_option("what", options->what, "What to look into: vram")->type_name("vram");
+  command.add_option("what", options->what, "What to look into: vram, ram or feed")
+      ->type_name("WHAT");
   command.add_option("--rank", options->rank, "Another kind of rank than the fullest (see Ranks)")
       ->type_name("KIND");
   command.add_option("--top", options->top, "How many groups of tensors to print; --json has all")

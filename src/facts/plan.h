@@ -168,10 +168,10 @@ struct PacePlan {
 struct FeedStage {
   std::string name;                     // storage | read | decode | assemble | host-to-device
   std::optional<SamplesPerSecond> can;  // unknown when the machine does not say
-  std::optional<SamplesPerSecond> can_at_first;  // in the first epoch, when no cache holds anything
   std::optional<SamplesPerSecond> needed;
-  Bytes ram;         // per node
-  std::string note;  // how `can` is known
+  Bytes ram;                                       // per node
+  std::string note;                                // how `can` is known
+  std::optional<SamplesPerSecond> can_at_first{};  // in epoch 1, when no cache holds anything
 };
 
 // What reaches the GPUs in the first epoch, or in those that follow.
@@ -187,7 +187,7 @@ struct FeedPlan : FeedFlow {  // once the first epoch is over
   FeedFlow first_epoch;
   std::optional<std::int64_t> workers_enough;   // fewest per rank with which the GPUs never starve
   std::optional<std::int64_t> prefetch_enough;  // least batches ahead that lose nothing
-  std::optional<Ratio> spread_loss;  // of the supply, because samples differ in size
+  std::optional<Ratio> spread_loss;             // of the supply, because samples differ in size
 };
 
 enum class BalanceVerdict {

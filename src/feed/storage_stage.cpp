@@ -68,8 +68,7 @@ Station mixed(const Path& path, const ReadRate& from, Ratio hits, std::string no
   const double miss = 1.0 - hits.value();
   const double bytes = path.stored->real();
   Station station;
-  station.stage = {
-      .name = "storage", .can = {}, .can_at_first = {}, .needed = {}, .ram = ram, .note = {}};
+  station.stage = {.name = "storage", .can = {}, .needed = {}, .ram = ram, .note = {}};
   station.stage.note = std::move(note);
   double seconds = bytes * hits.value() / memory_rate(path).value();
   if (miss > 0.0) {

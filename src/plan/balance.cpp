@@ -84,14 +84,50 @@ BalanceVerdict starved_by(std::string_view stage) {
   return BalanceVerdict::starved_by_storage;
 }
 
+// "JPEG decoding": what the GPUs wait for.
+std::string awaited(const Plan& plan, std::string_view stage) {
+  const auto kind = plan.job.data.kind.value_or(facts::DataKind::tabular);
+  if (stage == "storage") return plan.job.data.location.value_or("nvme") + " storage";
+  if (stage == "read") return "reading";
+  if (stage == "assemble") return "batches to be put together";
+  if (stage != "decode") return "the copy to the GPU";
+  if (kind == facts::DataKind::jpeg) return "JPEG decoding";
+  if (kind == facts::DataKind::png) return "PNG decoding";
+  if (kind == facts::DataKind::video) return "video decoding";
+  return kind == facts::DataKind::text ? "tokenising" : "decoding";
+}
+
+std::string things(const Plan& plan) {
+  const auto kind = plan.job.data.kind.value_or(facts::DataKind::tabular);
+  const bool image = kind == facts::DataKind::jpeg || kind == facts::DataKind::png;
+  if (image) return "images/s";
+  return kind == facts::DataKind::video ? "clips/s" : "samples/s";
+}
+
+// "8 workers per GPU give", "it gives".
+std::string giver(const Plan& plan, std::string_view stage) {
+  const std::int64_t workers = plan.job.data.workers.value_or(0);
+  if ((stage != "decode" && stage != "read") || workers == 0) return "it gives";
+  return fmt::format("{} worker{} per GPU {}", workers, workers == 1 ? "" : "s",
+                     workers == 1 ? "gives" : "give");
+}
+
+std::string rate_words(SamplesPerSecond rate) {
+  constexpr double kFew = 100.0;
+  return rate.value() < kFew ? fmt::format("{:.3g}", rate.value())
+                             : grouped(checked_round(rate.value()));
+}
+
 void judge_feed(const Plan& plan, BalancePlan& balance) {
   const auto& wait = plan.feed.gpu_wait_fraction;
   if (!wait || wait->value() <= kStarvedWait) return;
   for (const facts::FeedStage& stage : plan.feed.stages) {
     if (stage.name != plan.feed.limited_by || !stage.can || !stage.needed) continue;
+    const SamplesPerSecond gives = plan.feed.supply ? *plan.feed.supply : *stage.can;
     say(balance, starved_by(stage.name),
-        fmt::format("the GPUs will wait {} of the time for {}: it gives {}, {} are needed",
-                    percent(*wait), stage.name, to_text(*stage.can), to_text(*stage.needed)));
+        fmt::format("the GPUs will wait {} of the time for {}: {} {} {}, {} are needed",
+                    percent(*wait), awaited(plan, stage.name), giver(plan, stage.name),
+                    rate_words(gives), things(plan), rate_words(*stage.needed)));
     return;
   }
 }

@@ -25,6 +25,11 @@ struct Style {
 [[nodiscard]] std::string why_text(const facts::VramWhy& why, const Style& style,
                                    std::size_t most = 20);
 
+// Where a host's memory goes, phase by phase with the rules that were used; the data path stage by
+// stage, in the first epoch and after it, with what limits it.
+[[nodiscard]] std::string why_ram_text(const facts::Plan& plan, const Style& style);
+[[nodiscard]] std::string why_feed_text(const facts::Plan& plan, const Style& style);
+
 // Live bytes over a step, by category and moment, of every kind of rank (VramPlan::timelines): one
 // HTML page that needs no network; a trace for Chrome's and Perfetto's viewers (JSON).
 [[nodiscard]] std::string timeline_page(const facts::Plan& plan);

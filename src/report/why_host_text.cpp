@@ -1,0 +1,153 @@
+// The pages of `steelyard why JOB ram` and `steelyard why JOB feed`.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/format.h"
+#include "base/text.h"
+#include "report/page.h"
+#include "report/plan_sections.h"
+#include "report/report.h"
+
+namespace steelyard::report {
+namespace {
+
+void title(Page& page, const facts::Plan& plan, const char* what, const Paint& paint) {
+  const std::string words = paint.ink(paint.outside(plan.job.name), Ink::strong) + ": " + what;
+  for (const std::string& line : wrapped(words, paint.columns())) page.line(line);
+  page.blank();
+}
+
+// Names that the margin is too narrow for.
+std::string_view margin_word(std::string_view name) {
+  if (name == "host-to-device") return "copy";
+  if (name == "assemble") return "collate";
+  return name == "checkpoint" ? "save" : name;
+}
+
+// The categories of one phase, largest first, each with its share.
+Lines phase_lines(const facts::RamBytes& bytes) {
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < facts::kRamCategories; ++i) {
+    if (bytes.bytes[i] > Bytes()) order.push_back(i);
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t a, std::size_t b) { return bytes.bytes[a] > bytes.bytes[b]; });
+  const Bytes total = bytes.total();
+  Lines lines = {to_text(total)};
+  for (const std::size_t i : order) {
+    const Bytes part = bytes.bytes[i];
+    lines.push_back(padded(to_text(part), 9, Align::right) +
+                    fmt::format("{:>4.0f} %  {}", 100.0 * (part / total).value(),
+                                facts::EnumNames<facts::RamCategory>::values[i]));
+  }
+  return lines;
+}
+
+Lines sentences(const std::vector<std::string>& texts, std::size_t width, const Paint& paint) {
+  Lines lines;
+  for (const std::string& text : texts) {
+    const Lines more = wrapped(sentence_of(text, paint), width);
+    lines.insert(lines.end(), more.begin(), more.end());
+  }
+  return lines;
+}
+
+// Ranks, their loaders and their memory on the socket of their GPU. Which GPU hangs where is not a
+// fact of the catalogue: they are taken in order, in equal parts.
+Lines binding_lines(const facts::Plan& plan) {
+  const std::int64_t gpus = plan.job.machine.gpus.value_or(1);
+  const std::int64_t sockets = plan.machine.host.sockets ? *plan.machine.host.sockets : 1;
+  if (sockets < 2) return {};
+  const std::int64_t installed = std::max(plan.machine.gpus, gpus);
+  Lines lines;
+  for (std::int64_t rank = 0; rank < gpus; ++rank) {
+    const std::int64_t node = rank * sockets / installed;
+    lines.push_back(
+        fmt::format("rank {}: numactl --cpunodebind={} --membind={}", rank, node, node));
+  }
+  lines.emplace_back("(GPUs in order over the sockets: check with nvidia-smi topo -m)");
+  return lines;
+}
+
+std::string rate_text(const std::optional<SamplesPerSecond>& rate) {
+  return rate ? to_text(*rate) : std::string("-");
+}
+
+Lines flow_lines(const facts::FeedFlow& flow) {
+  Lines lines;
+  lines.push_back(flow.supply ? "gives " + to_text(*flow.supply) : std::string("unknown"));
+  if (!flow.gpu_wait_fraction) return lines;
+  std::string words =
+      fmt::format("the GPUs compute {} of the time and wait {}",
+                  percent(*flow.accelerator_utilization), percent(*flow.gpu_wait_fraction));
+  if (!flow.limited_by.empty()) words += ", limited by " + flow.limited_by;
+  lines.push_back(std::move(words));
+  return lines;
+}
+
+Lines loader_lines(const facts::Plan& plan) {
+  const facts::FeedPlan& feed = plan.feed;
+  Lines lines;
+  lines.push_back(fmt::format("{} per GPU, {} batches ahead of each",
+                              plan.job.data.workers.value_or(0), plan.job.data.prefetch));
+  if (feed.stages.front().needed && plan.job.data.workers.value_or(0) > 0) {
+    lines.push_back(feed.workers_enough ? fmt::format("enough: {} per GPU", *feed.workers_enough)
+                                        : std::string("no number of workers is enough"));
+  }
+  if (feed.prefetch_enough) {
+    lines.push_back(fmt::format("enough ahead: {} per worker", *feed.prefetch_enough));
+  }
+  if (feed.spread_loss && *feed.spread_loss > Ratio(0.0)) {
+    lines.push_back("samples that differ in size cost " + percent(*feed.spread_loss));
+  }
+  return lines;
+}
+
+}  // namespace
+
+std::string why_ram_text(const facts::Plan& plan, const Style& style) {
+  const Paint paint(style);
+  Page page(paint);
+  title(page, plan, "what fills the memory of a host, phase by phase", paint);
+  page.section("RAM", ram_lines(plan, page.width(), paint));
+  for (std::size_t i = 0; i < facts::kRamPhases; ++i) {
+    page.blank();
+    page.section(margin_word(facts::EnumNames<facts::RamPhase>::values[i]),
+                 phase_lines(plan.ram.phases[i]));
+  }
+  page.blank();
+  page.section("Rules", sentences(plan.ram.notes, page.width(), paint));
+  const Lines binding = binding_lines(plan);
+  if (!binding.empty()) {
+    page.blank();
+    page.section("NUMA", binding);
+  }
+  return page.text();
+}
+
+std::string why_feed_text(const facts::Plan& plan, const Style& style) {
+  const Paint paint(style);
+  Page page(paint);
+  title(page, plan, "how fast samples reach the GPUs of a host", paint);
+  page.section("Epoch 1", flow_lines(plan.feed.first_epoch));
+  page.section("Later", flow_lines(plan.feed));
+  page.blank();
+  for (const facts::FeedStage& stage : plan.feed.stages) {
+    Lines lines = {fmt::format("{} in epoch 1, {} later, {} of RAM", rate_text(stage.can_at_first),
+                               rate_text(stage.can), to_text(stage.ram))};
+    const Lines note = wrapped(sentence_of(stage.note, paint), page.width());
+    lines.insert(lines.end(), note.begin(), note.end());
+    page.section(margin_word(stage.name), lines);
+  }
+  page.blank();
+  page.section("Workers", loader_lines(plan));
+  const Lines binding = binding_lines(plan);
+  if (!binding.empty()) {
+    page.blank();
+    page.section("NUMA", binding);
+  }
+  return page.text();
+}
+
+}  // namespace steelyard::report

@@ -1,0 +1,75 @@
+// Published figures that a plan's host side is held to: checkpoints of MLPerf Storage, machines of
+// the catalogue that have too little memory to load a model.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <utility>
+
+#include "plan/planning.h"
+
+namespace steelyard::plan {
+namespace {
+
+constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
+
+// MLPerf Storage, checkpoint workloads, table 2 (printed as GB): 2 B of weights and 12 B of fp32
+// weights and moments per parameter. 8B 104.7, 70B 911.2, 405B 5291.7 GiB.
+struct Checkpoint {
+  const char* model;
+  std::int64_t heads;  // as MLPerf divides the width; kv heads are 8
+  double gibibytes;
+};
+
+class Checkpoints : public ::testing::TestWithParam<Checkpoint> {};
+
+TEST_P(Checkpoints, AreAsLargeAsPublished) {
+  facts::Job job = job_on_cards("h100-sxm-80gb", 8);
+  job.machine.nodes = 128;
+  job.parallel.data = 1024;
+  job.parallel.sharding = facts::Sharding::fsdp;
+  job.model.config = std::string(GetParam().model);
+  facts::Object heads;
+  heads.emplace_back("num_attention_heads", facts::Value(GetParam().heads));
+  job.model.set = facts::Value(std::move(heads));
+  job.train.precision = facts::Precision::bf16;
+  job.train.optimizer.name = facts::OptimizerName::adamw;
+  job.train.optimizer.master_weights = true;
+  job.train.sequence_length = 128;
+  job.train.micro_batch = 1;
+  job.checkpoint.every_steps = 100;
+  job.checkpoint.method = facts::CheckpointMethod::sync;  // gathered in one host: all of it
+  const facts::Plan plan = planned(job);
+  const Bytes staged = plan.ram.phases[static_cast<std::size_t>(facts::RamPhase::checkpoint)]
+                                      [facts::RamCategory::checkpoint_staging];
+  EXPECT_NEAR(staged.real() / kGiB, GetParam().gibibytes, 0.001 * GetParam().gibibytes);
+}
+
+INSTANTIATE_TEST_SUITE_P(MlperfStorage, Checkpoints,
+                         ::testing::Values(Checkpoint{"llama-3.1-8b", 32, 104.7},
+                                           Checkpoint{"llama-3.1-70b", 128, 911.2},
+                                           Checkpoint{"llama-3.1-405b", 128, 5291.7}));
+
+// Plain from_pretrained keeps two copies of 7 billion fp16 parameters, 27 GB: 4, 23 and 24 GB of
+// host memory are refused, whatever the card holds.
+TEST(SmallHosts, AreRefusedForALoadThatKeepsTwoCopies) {
+  for (const char* machine : {"cudo:sapphire-rapids-h100_1x2v4gb", "verda:1V100.6V",
+                              "shadeform:massedcompute_A6000-base"}) {
+    facts::Job job = job_on(machine, 1);
+    job.framework = facts::Framework::transformers;
+    job.model.config = std::string("llama-2-7b");
+    job.train.method = facts::Method::lora;
+    job.train.precision = facts::Precision::fp16;
+    job.train.sequence_length = 128;
+    job.train.micro_batch = 1;
+    job.checkpoint.load = facts::CheckpointLoad::per_rank;
+    const facts::Plan plan = planned(job);
+    EXPECT_EQ(plan.fits_ram, false) << machine;
+    EXPECT_GT(plan.ram.phases[static_cast<std::size_t>(facts::RamPhase::load)]
+                             [facts::RamCategory::model_load],
+              Bytes(26'900'000'000))
+        << machine;
+  }
+}
+
+}  // namespace
+}  // namespace steelyard::plan
