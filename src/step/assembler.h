@@ -67,7 +67,7 @@ class Assembler {
     std::int32_t sent_part = -1, gathered = -1, rebuilt = -1;
     Bytes received_bytes, received_gradient_bytes;
     std::vector<std::int32_t> for_the_step;  // slots that stay until the next step begins
-    std::int32_t logits = -1;  // of those, what the schedule returns; -1: nothing
+    std::int32_t logits = -1;                // of those, what the schedule returns; -1: nothing
     std::int32_t held_input = -1, held_gradient = -1;  // of its last micro-batch, until the next
     std::vector<std::int32_t> deferred;  // gradients of logits that wait for the pipeline to drain
     bool has_loss = false;

@@ -214,8 +214,8 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
   v.checkpoint = checkpoint;
   v.compiles = compiles;
   v.dropout = profile.dropout;
-  v.keeps_logits = profile.keeps_logits ||
-                   (profile.pipeline_returns_logits && parallel.pipeline > 1);
+  v.keeps_logits =
+      profile.keeps_logits || (profile.pipeline_returns_logits && parallel.pipeline > 1);
   STEELYARD_CHECK(read_outputs(profile, v));
   STEELYARD_CHECK(read_sharding(profile, v));
   STEELYARD_CHECK(read_context(profile, parallel, v));
