@@ -71,9 +71,14 @@ void lower_reduction(OnnxCall& call) {
     call.out[0] = constant_like(shape, x.kind);
     const bool folds =
         type == "ReduceProd" || type == "ReduceMax" || type == "ReduceMin" || type == "ReduceSum";
-    if (!x.wholes || !folds || call.out[0].numel() != 1) return;
-    const auto all = fold_reduction(type, *x.wholes);
+    if (!folds || call.out[0].numel() != 1) return;
+    const auto all = x.wholes ? fold_reduction(type, *x.wholes) : std::nullopt;
     if (all) call.out[0].wholes = Wholes{*all};
+    // Sizes that were made real on their way: torchvision's largest picture of a batch.
+    const bool extreme = type == "ReduceMax" || type == "ReduceMin";
+    if (!x.reals || x.reals->empty() || !extreme) return;
+    const auto [least, most] = std::minmax_element(x.reals->begin(), x.reals->end());
+    call.out[0].reals = std::vector<double>{type == "ReduceMax" ? *most : *least};
     return;
   }
   call.out[0] = call.lowering.emit(OperatorKind::reduce, call, {&x}, shape, x.kind);

@@ -383,7 +383,8 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   resolve_checkpoint(job);
   resolve_loading(job, framework);
   STEELYARD_CHECK(resolve_optimizer(job, machine, framework));
-  STEELYARD_TRY(graph, model::build(model, sample_shape(job, 1)));
+  // With the job's batch: a file may fix one.
+  STEELYARD_TRY(graph, model::build(model, sample_shape(job, *job.train.micro_batch)));
   STEELYARD_CHECK(resolve_sample(job, graph));
   STEELYARD_CHECK(resolve_data(job, graph, machine));
   if (framework.versions.as_object() != nullptr) job.versions = framework.versions;
