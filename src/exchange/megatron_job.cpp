@@ -337,6 +337,12 @@ Result<void> Importer::set_states() {
       : keys_.main_gradients == DType::bf16 ? facts::ShortPrecision::bf16
                                             : facts::ShortPrecision::fp16);
   keys_.main_parameters = parameters;
+  // optimizer_config.py, use_precision_aware_optimizer_no_fp8_or_ds_fp8.
+  const std::string recipe = arguments_.text("fp8-recipe");
+  if (arguments_.flag("use-precision-aware-optimizer") &&
+      (parameters != DType::fp32 || recipe == "delayed" || arguments_.text("fp8-format").empty())) {
+    keys_.operators["master_weights"] = "engine";
+  }
   keys_.first_moment = first;
   keys_.second_moment = second;
   keys_.bucket_elements = arguments_.optional_whole("ddp-bucket-size");

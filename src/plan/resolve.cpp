@@ -26,6 +26,7 @@ using facts::ShortPrecision;
 constexpr std::int64_t kTokenWorkers = 2;
 constexpr std::int64_t kDecodeWorkers = 8;
 constexpr std::int64_t kCheckpointSteps = 1000;
+constexpr std::int64_t kSentence = 128;
 // Token ids up to this vocabulary are stored in two bytes (nanoGPT's and Megatron's .bin files).
 constexpr std::int64_t kTwoByteVocabulary = 65536;
 
@@ -128,7 +129,9 @@ Result<void> resolve_sharding(Job& job) {
 }
 
 // Batches filled to a number of tokens: as many samples of the job's length as fit, at least one.
-// The model's longest sample says nothing of a corpus of sentences, so the job has to.
+// The model's longest sample says nothing of a corpus of sentences: a job that says no length gets
+// the batch with which fairseq, whose word max_tokens is, warms its allocator up: sentences of 128
+// tokens (get_dummy_batch(num_tokens, ..., src_len=128, tgt_len=128)).
 Result<void> resolve_tokens_per_batch(Job& job) {
   facts::TrainKeys& train = job.train;
   if (!train.tokens_per_batch) return {};
@@ -140,9 +143,8 @@ Result<void> resolve_tokens_per_batch(Job& job) {
                            "samples or tokens say how large a batch is, not both"));
   }
   if (!train.sequence_length) {
-    return fail(impossible("train.tokens_per_batch", std::to_string(*train.tokens_per_batch),
-                           "train.sequence_length beside it",
-                           "say how long the samples are that fill a batch"));
+    train.sequence_length = std::min(kSentence, *train.tokens_per_batch);
+    job.origins["train.sequence_length"] = {Origin::fallback, {}};
   }
   train.micro_batch = std::max<std::int64_t>(1, *train.tokens_per_batch / *train.sequence_length);
   job.origins["train.micro_batch"] = {Origin::fallback, {}};

@@ -205,6 +205,30 @@ void set_adapters(const facts::Job& job, const AdapterHabits& habits, Layout& la
   }
 }
 
+// Transformer Engine's FusedAdam holds the master weights, of bf16 parameters only the 16 bits that
+// these lack (store_param_remainders), and reads the buffer of gradients as it is.
+bool engine_holds_masters(const facts::MegatronKeys& keys) {
+  const auto word = keys.operators.find("master_weights");
+  return word != keys.operators.end() && word->second == "engine";
+}
+
+// --use-precision-aware-optimizer (Transformer Engine: optimizers/fused_adam.py). States in another
+// type than fp32 are widened for the step, all of them at once, unless the kernel reads both in
+// bf16.
+void set_precision_aware(const facts::MegatronKeys& keys, Layout& layout) {
+  OptimizerLayout& optimizer = layout.optimizer;
+  if (optimizer.states != 2) return;
+  optimizer.state = keys.first_moment;
+  if (keys.second_moment != keys.first_moment) optimizer.second_state = keys.second_moment;
+  const bool in_kernel = keys.first_moment == DType::bf16 && keys.second_moment == DType::bf16;
+  for (const DType moment : {keys.first_moment, keys.second_moment}) {
+    if (moment != DType::fp32 && !in_kernel) ++optimizer.step_copies;
+  }
+  if (!engine_holds_masters(keys)) return;
+  const bool remainders = keys.main_parameters == DType::fp32 && layout.parameter == DType::bf16;
+  layout.master_type = remainders ? DType::bf16 : keys.main_parameters;
+}
+
 }  // namespace
 
 // Megatron-LM: gradients are added into a buffer that stays, usually in fp32; the distributed
@@ -229,7 +253,9 @@ void set_megatron(const facts::MegatronKeys& keys, Layout& layout) {
     const std::int64_t usual = std::max<std::int64_t>(40'000'000, 1'000'000 * layout.data);
     layout.buffers.bucket_numel = keys.bucket_elements.value_or(usual);
   }
-  layout.gradients_outlive_step = layout.master && layout.stepped != layout.gradient;
+  layout.gradients_outlive_step =
+      layout.master && layout.stepped != layout.gradient && !engine_holds_masters(keys);
+  set_precision_aware(keys, layout);
   layout.optimizer.counts_on_device = false;  // FusedAdam counts per group, on the host
 }
 

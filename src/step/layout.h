@@ -18,6 +18,7 @@ namespace steelyard::step {
 struct OptimizerLayout {
   std::int64_t states = 2;  // full-size state tensors per parameter
   facts::DType state = facts::DType::fp32;
+  std::optional<facts::DType> second_state;  // where it differs
   // Muon steps the matrices of the layers; embeddings, the head and vectors take AdamW's two
   // states.
   bool matrices_only = false;
@@ -41,7 +42,8 @@ struct Layout {
   facts::DType gradient = facts::DType::fp32;     // held after reduction
   facts::DType reduce = facts::DType::fp32;       // of the collective
   facts::DType stepped = facts::DType::fp32;      // what the optimizer updates
-  bool master = false;                            // an extra copy of the parameters in fp32
+  bool master = false;                            // an extra copy of the parameters ...
+  facts::DType master_type = facts::DType::fp32;  // ... in fp32, or what of it is stored
   facts::DType adapter = facts::DType::fp32;      // low-rank adapters
   facts::DType frozen_norm = facts::DType::fp32;  // norms that do not train
   facts::BaseQuantization quantization = facts::BaseQuantization::none;

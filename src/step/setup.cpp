@@ -213,7 +213,7 @@ void Assembler::add_optimizer_states() {
           add(bytes_of(shard, dtype), what);
           typed(body.events.back().index, dtype, weight.shape);
         };
-        if (layout_.master) like_weight(DType::fp32, "master weights");
+        if (layout_.master) like_weight(layout_.master_type, "master weights");
         // capturable and fused steps count on the GPU: one scalar per parameter.
         if (optimizer.fused && !optimizer.eight_bit && optimizer.counts_on_device) {
           add(Bytes(4), "step count");
@@ -223,7 +223,7 @@ void Assembler::add_optimizer_states() {
           if (optimizer.eight_bit) {
             add(state_bytes(optimizer, shard, state) - statistics, "optimizer state");
           } else {
-            like_weight(state, "optimizer state");
+            like_weight(i > 0 ? optimizer.second_state.value_or(state) : state, "optimizer state");
           }
           program_.slots.back().managed = optimizer.paged && shard >= kPagedLeast;
           if (statistics > Bytes()) add(statistics, "statistics of the optimizer state");
@@ -327,7 +327,7 @@ StateSizes Assembler::states() const {
         Bytes stepped = optimizer.factored ? factored_bytes(weight, state) : Bytes();
         stepped +=
             states_of(optimizer, weight, is_layer(block)) * state_bytes(optimizer, elements, state);
-        if (layout_.master) stepped += bytes_of(elements, DType::fp32);
+        if (layout_.master) stepped += bytes_of(elements, layout_.master_type);
         states.optimizer_bytes += segment.repeat * stepped;
         states.trainable_bytes += segment.repeat * own;
         states.gradient_bytes +=
