@@ -337,10 +337,10 @@ Result<void> Importer::set_states() {
       : keys_.main_gradients == DType::bf16 ? facts::ShortPrecision::bf16
                                             : facts::ShortPrecision::fp16);
   keys_.main_parameters = parameters;
-  // optimizer_config.py, use_precision_aware_optimizer_no_fp8_or_ds_fp8.
-  const std::string recipe = arguments_.text("fp8-recipe");
+  // optimizer_config.py, use_precision_aware_optimizer_no_fp8_or_ds_fp8: it asks for the recipe
+  // whether or not anything is in fp8.
   if (arguments_.flag("use-precision-aware-optimizer") &&
-      (parameters != DType::fp32 || recipe == "delayed" || arguments_.text("fp8-format").empty())) {
+      (parameters != DType::fp32 || arguments_.text("fp8-recipe") == "delayed")) {
     keys_.operators["master_weights"] = "engine";
   }
   keys_.first_moment = first;
