@@ -55,7 +55,8 @@ facts::PeakRates peaks_of(Fields& fields) {
           .tf32 = fields.known<FlopsPerSecond>("dense_tflops.tf32", kTera),
           .fp16 = fields.known<FlopsPerSecond>("dense_tflops.fp16", kTera),
           .bf16 = fields.known<FlopsPerSecond>("dense_tflops.bf16", kTera),
-          .fp8 = fields.known<FlopsPerSecond>("dense_tflops.fp8", kTera)};
+          .fp8 = fields.known<FlopsPerSecond>("dense_tflops.fp8", kTera),
+          .fp4 = fields.known<FlopsPerSecond>("dense_tflops.fp4", kTera)};
 }
 
 }  // namespace

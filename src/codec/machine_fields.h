@@ -16,6 +16,7 @@ inline constexpr auto peak_fields = [](auto& v, auto& p) {
   v.key("fp16", p.fp16, kRate);
   v.key("bf16", p.bf16, kRate);
   v.key("fp8", p.fp8, kRate);
+  v.key("fp4", p.fp4, kRate);
 };
 
 inline constexpr auto gpu_fields = [](auto& v, auto& g) {

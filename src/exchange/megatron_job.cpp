@@ -118,7 +118,19 @@ Result<void> Importer::set_precision() {
     keys.recipe = known.value_or(facts::Fp8Recipe::delayed);
     set("train.fp8", job_.train.fp8, keys);
   }
-  if (!arguments_.text("fp4-format").empty()) precision = Precision::nvfp4_mixed;
+  if (!arguments_.text("fp4-format").empty()) {
+    if (arguments_.text("fp4-recipe") != "nvfp4") {
+      return fail(not_built("fp4-recipe", arguments_.text("fp4-recipe"), "nvfp4"));
+    }
+    precision = Precision::nvfp4_mixed;
+  }
+  // fp8_utils.py, is_first_last_bf16_layer.
+  if (arguments_.flag("first-last-layers-bf16")) {
+    for (const auto& [word, name] : {std::pair{"wide_first_layers", "num-layers-at-start-in-bf16"},
+                                     std::pair{"wide_last_layers", "num-layers-at-end-in-bf16"}}) {
+      keys_.operators[word] = std::to_string(arguments_.whole(name));
+    }
+  }
   set("train.precision", job_.train.precision, precision);
   return {};
 }
@@ -362,7 +374,7 @@ Result<void> Importer::refuse_unbuilt() const {
   for (const char* name :
        {"use-megatron-fsdp", "use-torch-fsdp2", "optimizer-cpu-offload", "fp32-residual-connection",
         "distribute-saved-activations", "fine-grained-activation-offloading",
-        "overlap-moe-expert-parallel-comm", "first-last-layers-bf16"}) {
+        "overlap-moe-expert-parallel-comm"}) {
     if (arguments_.flag(name)) return fail(not_built(name, "true", "no such argument"));
   }
   if (arguments_.whole("cpu-offloading-num-layers") > 0) {

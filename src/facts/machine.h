@@ -15,7 +15,7 @@ namespace steelyard::facts {
 
 // Dense (not sparse) peak arithmetic rates, accumulating as the vendor states.
 struct PeakRates {
-  Known<FlopsPerSecond> fp32, tf32, fp16, bf16, fp8;
+  Known<FlopsPerSecond> fp32, tf32, fp16, bf16, fp8, fp4;
 };
 
 struct Gpu {

@@ -20,6 +20,7 @@ const char* name_of(DType type, bool tf32) {
     case DType::bf16: return "bf16";
     case DType::fp16: return "fp16";
     case DType::fp8: return "fp8";
+    case DType::fp4: return "fp4";
     case DType::int8: return "int8";
     case DType::int32:
     case DType::int64:
@@ -34,6 +35,7 @@ std::optional<FlopsPerSecond> known_peak(const Gpu& gpu, DType type, bool tf32) 
     case DType::bf16: return gpu.peak.bf16.value;
     case DType::fp16: return gpu.peak.fp16.value;
     case DType::fp8: return gpu.peak.fp8.value;
+    case DType::fp4: return gpu.peak.fp4.value;
     case DType::int8:
     case DType::int32:
     case DType::int64:
@@ -78,7 +80,7 @@ std::optional<FlopsPerSecond> peak_rate(const Gpu& gpu, facts::Precision precisi
     case Precision::bf16: return known_peak(gpu, DType::bf16, false);
     case Precision::fp8_mixed:
     case Precision::mxfp8_mixed: return known_peak(gpu, DType::fp8, false);
-    case Precision::nvfp4_mixed: return std::nullopt;
+    case Precision::nvfp4_mixed: return known_peak(gpu, DType::fp4, false);
   }
   return std::nullopt;
 }

@@ -32,7 +32,7 @@ class Missing {
                                                       bool tf32, Missing& missing);
 
 // The peak that MFU is measured against: of the type in which the job multiplies. Nothing for
-// precisions whose peak no catalogue holds (nvfp4).
+// precisions whose peak the catalogue does not hold.
 [[nodiscard]] std::optional<FlopsPerSecond> peak_rate(const facts::Gpu& gpu,
                                                       facts::Precision precision);
 

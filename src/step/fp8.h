@@ -23,7 +23,8 @@ namespace steelyard::step {
 enum class Fp8Library : std::uint8_t { none, torchao, transformer_engine };
 
 // One scale per tensor | per row of the product | per 128 elements (of a weight 128 x 128) | per 32
-enum class Fp8Scaling : std::uint8_t { tensor, row, block, microscale };
+// | per 16 elements of 4 bits, and one for all
+enum class Fp8Scaling : std::uint8_t { tensor, row, block, microscale, nibble };
 
 struct Fp8 {
   Fp8Library library = Fp8Library::none;
@@ -37,6 +38,8 @@ struct Fp8 {
   // Casts of weights live as long as the job and serve every micro-batch; or they are made again in
   // backward (FSDP2 frees what they were made of); or forward keeps them until then.
   bool caches_weights = false, recasts_weights = false;
+  // Layers at both ends of the model whose products stay in 16 bits.
+  std::int64_t wide_first = 0, wide_last = 0;
   // The output projection of attention keeps attention's result, which is there anyway.
   bool reuses_attention = false;
 
@@ -48,9 +51,9 @@ struct Fp8 {
   }
 };
 
-// Off unless the job's precision is fp8-mixed or mxfp8-mixed. Errors: train.fp8 with another
-// precision, a recipe that the framework's library (words `fp8*` of its profile) does not have, a
-// GPU without fp8 products, by its name.
+// Off unless the job's precision is fp8-mixed, mxfp8-mixed or nvfp4-mixed. Errors: train.fp8 with
+// another precision, a recipe that the framework's library (words `fp8*` of its profile) does not
+// have, a GPU without fp8 products, by its name.
 [[nodiscard]] Result<Fp8> fp8_of(const facts::Job& job, const facts::FrameworkProfile& profile,
                                  const facts::Gpu& gpu);
 
@@ -68,6 +71,9 @@ struct Fp8Piece {
 
 // The kernels take dimensions in multiples of 16 alone.
 [[nodiscard]] bool fits_fp8(std::int64_t inputs, std::int64_t outputs);
+
+// Whether products of the block are in fp8: a matrix of its is marked.
+[[nodiscard]] bool has_fp8(const model::Block& block);
 
 // Sets Weight::fp8 on the matrices that products in fp8 read.
 [[nodiscard]] model::Graph with_fp8(model::Graph graph, const Fp8& fp8);

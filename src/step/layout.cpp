@@ -48,11 +48,10 @@ Result<Short> short_of(Precision precision, bool held_short) {
     case Precision::fp16: return Short{DType::fp16, false, false};
     // Products alone are in fp8: everything else is as in bf16. Megatron-LM holds short parameters.
     case Precision::fp8_mixed:
-    case Precision::mxfp8_mixed: return Short{DType::bf16, !held_short, false};
-    case Precision::nvfp4_mixed: break;
+    case Precision::mxfp8_mixed:
+    case Precision::nvfp4_mixed: return Short{DType::bf16, !held_short, false};
   }
-  return fail(not_built("train.precision", std::string(facts::name_of(precision)),
-                        "fp32, tf32, bf16-mixed, fp16-mixed, bf16, fp16, fp8-mixed, mxfp8-mixed"));
+  return fail(not_built("train.precision", "no known word", "a precision of the job format"));
 }
 
 bool is_zero(Sharding sharding) {

@@ -127,7 +127,7 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     unit.layer = !first && !last && is_layer(block);
     options.graded = graded_before(graph_, block);
     options.recompute = part.recompute;
-    options.tape.arithmetic.fp8 = is_fp8_block(block) ? layout_.arithmetic.fp8 : Fp8();
+    options.tape.arithmetic.fp8 = has_fp8(block) ? layout_.arithmetic.fp8 : Fp8();
     options.tape.compiled = job_.train.compile && (unit.layer || compiles_ends(variants_));
     options.output_made_leaf =
         &block == embedding_block(graph_) && inputs_require_grad(job_, habits_);

@@ -45,7 +45,10 @@ Layouts quantize(Tape& tape, const Tensor& x, std::int64_t last, bool weight, bo
   if (columns && tape.arithmetic().fp8.two_layouts) {
     made.columns = layout(tape, x.numel, last, weight, "quantize");
   }
-  tape.pointwise("quantize", bytes_of(x) + Bytes((made.columns ? 2 : 1) * x.numel));
+  // 4 bits: the largest value is found by a pass of its own (quantizer.cpp, quantize_impl).
+  const bool nibble = tape.arithmetic().fp8.scaling == Fp8Scaling::nibble;
+  const std::int64_t written = (made.columns ? 2 : 1) * (nibble ? x.numel / 2 : x.numel);
+  tape.pointwise("quantize", (nibble ? 2 : 1) * bytes_of(x) + Bytes(written));
   return made;
 }
 
@@ -57,9 +60,11 @@ Tensor columns_of_rows(Tape& tape, std::int64_t numel, std::int64_t last) {
 
 void multiply(Tape& tape, std::string_view name, std::int64_t m, std::int64_t n, std::int64_t k,
               std::int64_t count) {
-  const std::int64_t read = checked_add(checked_multiply(m, k), checked_multiply(k, n));
+  const bool nibble = tape.arithmetic().fp8.scaling == Fp8Scaling::nibble;
+  const std::int64_t operands = checked_add(checked_multiply(m, k), checked_multiply(k, n));
+  const std::int64_t read = nibble ? operands / 2 : operands;
   const std::int64_t written = checked_multiply(m, n) * facts::bytes_of(DType::bf16);
-  tape.gemm(name, DType::fp8, m, n, k, count,
+  tape.gemm(name, nibble ? DType::fp4 : DType::fp8, m, n, k, count,
             Bytes(checked_multiply(count, checked_add(read, written))));
 }
 

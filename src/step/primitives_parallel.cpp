@@ -2,6 +2,7 @@
 // core/tensor_parallel/mappings.py).
 #include <utility>
 
+#include "step/fp8_casts.h"
 #include "step/primitives.h"
 #include "step/primitives_fp8.h"
 
@@ -23,8 +24,13 @@ Tensor cast_to_travel(Tape& tape, const Tensor& x) {
 Tensor gathered(Tape& tape, const Tensor& part, std::int64_t numel) {
   tape.begin_operation(OperationKind::other, {&part});
   const DType carried = part.quantized ? DType::fp8 : part.dtype;
-  Tensor whole = tape.allocate(numel, carried, "all_gather_tokens");
+  // Two values of 4 bits to a byte, and their scales.
+  const Fp8Scaling scaling = tape.arithmetic().fp8.scaling;
+  const bool packed = part.quantized && scaling == Fp8Scaling::nibble;
+  const std::int64_t held = packed ? fp8_layout_bytes(scaling, numel, numel, false).value() : numel;
+  Tensor whole = tape.allocate(held, carried, "all_gather_tokens");
   exchange(tape, Collective::all_gather, "all_gather_tokens", bytes_of(whole));
+  whole.numel = numel;
   whole.dtype = part.dtype;
   whole.quantized = part.quantized;
   return whole;
