@@ -38,8 +38,8 @@ TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, Tens
     const auto [cos, sin] =
         part.sections ? block.rotary_sections(module + "rotary_sections", part.cos, part.sin)
                       : std::pair(part.cos, part.sin);
-    const auto turned = block.rotary(module + "rotary", q, k, cos, sin, part.rotary_dims,
-                                     part.rotary_joins_rest);
+    const auto turned =
+        block.rotary(module + "rotary", q, k, cos, sin, part.rotary_dims, part.rotary_joins_rest);
     q = turned.first;
     k = turned.second;
   }
