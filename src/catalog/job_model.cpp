@@ -233,6 +233,9 @@ Result<void> has_sizes(const facts::ModelSource& source) {
   const auto given = [&](std::string_view key) { return source.config.find(key) != nullptr; };
   if (given("num_embeddings_per_feature")) return {};  // of a recommender: its reader asks
   if (std::any_of(kPictureKeys.begin(), kPictureKeys.end(), given)) return {};
+  // Of a model of several: each part's sizes stand in a table of their own, which says little where
+  // they are the class's defaults (Hugging Face saves what differs).
+  if (given("vision_config")) return {};
   for (const auto& spellings : kNeeded) {
     const bool there = std::any_of(spellings.begin(), spellings.end(), [&](std::string_view key) {
       return source.config.find(key) != nullptr;

@@ -1,6 +1,6 @@
 // CLIP and SigLIP (transformers: modeling_clip.py, modeling_siglip.py): a stack that reads pictures
-// and one that reads text, whose results are compared for every pair of a batch; or the first alone,
-// as it is or with a classifier.
+// and one that reads text, whose results are compared for every pair of a batch; or the first
+// alone, as it is or with a classifier.
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -141,7 +141,8 @@ Gemma read_second(ConfigReader& config) {
 }
 
 std::vector<int> alternating(ConfigReader& config, const Gemma& gemma) {
-  return window_kinds(config, gemma.sizes.layers, [](std::int64_t layer) { return layer % 2 == 0; });
+  return window_kinds(config, gemma.sizes.layers,
+                      [](std::int64_t layer) { return layer % 2 == 0; });
 }
 
 }  // namespace

@@ -40,16 +40,16 @@ Graph build_llava(ConfigReader& config, const SampleShape& sample) {
   set_pictures(vision_config, tower, sample, pictures_of(sample));
   config.adopt(vision_config);
   constexpr Limits kAnyLayer{-kLayerLimits.most, kLayerLimits.most};
-  const std::int64_t read = layers_before(
-      config, config.whole({"vision_feature_layer"}, -2, kAnyLayer), tower.layers);
+  const std::int64_t read =
+      layers_before(config, config.whole({"vision_feature_layer"}, -2, kAnyLayer), tower.layers);
   const std::string strategy =
       config.choice({"vision_feature_select_strategy"}, "default", {"default", "full"});
   const ActivationKind activation = config.activation({"projector_hidden_act"}, "gelu");
   const bool bias = config.flag({"multimodal_projector_bias"}, true);
   const std::int64_t left_out = strategy == "default" ? 1 : 0;
 
-  Graph graph = start_picture_text(
-      config, text, sample, pictures_of_tower(tower, sample, tower.tokens() - left_out));
+  Graph graph = start_picture_text(config, text, sample,
+                                   pictures_of_tower(tower, sample, tower.tokens() - left_out));
   add_vision_layers(graph, tower, kPixelValues, read);
   BlockBuilder block(graph, "middle");
   TensorRef x = block.input(tower.stream());
@@ -76,8 +76,8 @@ Graph build_paligemma(ConfigReader& config, const SampleShape& sample) {
       vision_config.whole({"projection_dim"}, text.sizes.hidden, kHiddenLimits);
   config.adopt(vision_config);
 
-  Graph graph = start_picture_text(config, text, sample,
-                                   pictures_of_tower(tower, sample, tower.tokens()));
+  Graph graph =
+      start_picture_text(config, text, sample, pictures_of_tower(tower, sample, tower.tokens()));
   add_vision_layers(graph, tower, kPixelValues, tower.layers);
   BlockBuilder block(graph, "middle");
   TensorRef x = add_post_norm(block, block.input(tower.stream()), tower);

@@ -67,8 +67,8 @@ TensorRef add_merged_embedding(const Graph& graph, BlockBuilder& block, const Te
 
 TensorRef add_plain_embedding(const Graph& graph, BlockBuilder& block, const TextStack& text) {
   const std::string name = text.names.root + ".embed_tokens";
-  return finish_embedding(
-      block, text, block.embedding(name, kTokenIds, graph.vocabulary, graph.hidden));
+  return finish_embedding(block, text,
+                          block.embedding(name, kTokenIds, graph.vocabulary, graph.hidden));
 }
 
 void add_text_layers(Graph& graph, const TextStack& text) {

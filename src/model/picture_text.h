@@ -16,15 +16,14 @@ constexpr TensorRef kPixelValues{true, 3};
 [[nodiscard]] std::int64_t pictures_of(const SampleShape& sample);
 
 struct PicturesOfSample {
-  Shape pixels;                              // of the micro-batch, as the loader brings them
-  std::int64_t height = 0, width = 0;        // of one, in pixels
-  std::int64_t tokens = 0;                   // that all pictures of a sample become
+  Shape pixels;                        // of the micro-batch, as the loader brings them
+  std::int64_t height = 0, width = 0;  // of one, in pixels
+  std::int64_t tokens = 0;             // that all pictures of a sample become
 };
 
 // A graph with the tensors that all blocks share, still without blocks.
 [[nodiscard]] Graph start_picture_text(ConfigReader& config, const TextStack& text,
-                                       const SampleShape& sample,
-                                       const PicturesOfSample& pictures);
+                                       const SampleShape& sample, const PicturesOfSample& pictures);
 
 // In the block "middle": the tokens, the features in the places of some, the rotary tables.
 [[nodiscard]] TensorRef add_merged_embedding(const Graph& graph, BlockBuilder& block,

@@ -1,6 +1,6 @@
 // Qwen2-VL and Qwen2.5-VL (transformers: modeling_qwen2_vl.py, modeling_qwen2_5_vl.py). Pictures of
-// any size lie as rows of patches one behind the other; four patches become one token, and a token's
-// position is three numbers. Qwen2.5-VL reads windows of patches in most of its layers.
+// any size lie as rows of patches one behind the other; four patches become one token, and a
+// token's position is three numbers. Qwen2.5-VL reads windows of patches in most of its layers.
 #include <fmt/format.h>
 
 #include <algorithm>

@@ -5,8 +5,9 @@
 namespace steelyard::model {
 
 TextStack read_text_stack(ConfigReader& text, const TextNames& names, const std::string& fallback) {
-  const std::string type = text.choice(
-      {"model_type"}, fallback, {"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "vicuna"});
+  const std::string type =
+      text.choice({"model_type"}, fallback,
+                  {"gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3", "vicuna"});
   if (type == "gemma" || type == "gemma2") return read_gemma_stack(text, names, type == "gemma2");
   if (type == "mistral") return text_stack_of(plan_mistral(text), names);
   if (type == "qwen2") return text_stack_of(plan_qwen2(text), names);

@@ -1,5 +1,5 @@
-// The decoder of a model that reads more than text: what stands between its embeddings and its loss,
-// under names that say where in the larger model it lies.
+// The decoder of a model that reads more than text: what stands between its embeddings and its
+// loss, under names that say where in the larger model it lies.
 #pragma once
 
 #include <cstdint>

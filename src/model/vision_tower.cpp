@@ -89,19 +89,20 @@ void add_vision_layers(Graph& graph, const VisionTower& tower, TensorRef pixels,
                        std::int64_t count) {
   const std::string embeddings = tower.root + ".embeddings";
   BlockBuilder block(graph, "embed");
-  TensorRef x = block.conv(
-      embeddings + ".patch_embedding", pixels, tower.layer.hidden,
-      {.kernel = tower.patch, .stride = tower.patch, .bias = !tower.class_token});
+  TensorRef x =
+      block.conv(embeddings + ".patch_embedding", pixels, tower.layer.hidden,
+                 {.kernel = tower.patch, .stride = tower.patch, .bias = !tower.class_token});
   x = block.view(embeddings + ".patches", x, {tower.pictures, tower.patches(), tower.layer.hidden},
                  true);
   if (tower.class_token) {
-    x = block.class_tokens(embeddings + ".class_tokens", x, {embeddings + ".class_embedding"}, true);
+    x = block.class_tokens(embeddings + ".class_tokens", x, {embeddings + ".class_embedding"},
+                           true);
   }
   // One for each token of the configuration's own size; pictures of another size interpolate.
   const std::int64_t positions =
       tower.side / tower.patch * (tower.side / tower.patch) + (tower.class_token ? 1 : 0);
-  const TensorRef table = block.position_embedding(
-      embeddings + ".position_embedding", positions, tower.layer.hidden, 1, tower.tokens());
+  const TensorRef table = block.position_embedding(embeddings + ".position_embedding", positions,
+                                                   tower.layer.hidden, 1, tower.tokens());
   x = block.add(embeddings + ".add_positions", x, table);
   if (tower.class_token) x = block.layer_norm(tower.root + ".pre_layrnorm", x);
   graph.segments.push_back({1, {block.finish(x)}});

@@ -15,7 +15,7 @@ namespace steelyard::model {
 struct PreNormLayer {
   std::int64_t hidden = 768, inner = 3072, heads = 12;
   ActivationKind activation = ActivationKind::gelu;
-  double dropout = 0.0;   // of attention
+  double dropout = 0.0;  // of attention
   bool causal = false;
   bool wide_softmax = false;  // SigLIP: fp32, and the probabilities cast back before their dropout
 };

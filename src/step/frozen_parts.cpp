@@ -97,8 +97,7 @@ Result<model::Graph> with_frozen_parts(model::Graph graph, const facts::Job& job
     const std::size_t before = segments.size();
     for (std::int64_t i = 0; i < segment.repeat; ++i) {
       model::Segment round = one_round(segment, layers, freezing);
-      const bool alike =
-          segments.size() > before && segments.back().blocks == round.blocks;
+      const bool alike = segments.size() > before && segments.back().blocks == round.blocks;
       if (alike) {
         ++segments.back().repeat;
       } else {

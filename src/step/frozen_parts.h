@@ -9,7 +9,8 @@
 
 namespace steelyard::step {
 
-// A pattern names whole parts of a name between dots: "vision_tower", "mlp.fc1", "layers.0", "bias".
+// A pattern names whole parts of a name between dots: "vision_tower", "mlp.fc1", "layers.0",
+// "bias".
 // `*` stands for any text.
 [[nodiscard]] bool names_part(std::string_view pattern, std::string_view name);
 

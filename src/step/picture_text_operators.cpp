@@ -16,11 +16,11 @@ namespace {
 using model::OperatorKind;
 using Gradients = std::vector<Tensor>;
 
-// text.masked_scatter(mask, features): the mask (input_ids == image_token).expand_as(text) is saved,
-// one byte a token. The kernel reads it written out and counts its places by a prefix sum in int64
-// (native/cuda/IndexKernel.cpp, masked_scatter__cuda). The gradient of the text is a copy with zeros
-// (masked_fill), that of the features is gathered by the places of the mask, three int64 for each
-// (masked_scatter_backward: masked_select, native/cuda/Nonzero.cu).
+// text.masked_scatter(mask, features): the mask (input_ids == image_token).expand_as(text) is
+// saved, one byte a token. The kernel reads it written out and counts its places by a prefix sum in
+// int64 (native/cuda/IndexKernel.cpp, masked_scatter__cuda). The gradient of the text is a copy
+// with zeros (masked_fill), that of the features is gathered by the places of the mask, three int64
+// for each (masked_scatter_backward: masked_select, native/cuda/Nonzero.cu).
 Tensor merge_pictures(Tape& tape, const OperatorCall& call) {
   const Tensor text = call.inputs[0];
   const Tensor features = to(tape, call.inputs[1], text.dtype);
@@ -93,8 +93,7 @@ Tensor probe_attention(Tape& tape, const OperatorCall& call) {
   const Tensor& matrix = call.weights[1];
   const Tensor& bias = call.weights[2];
   const Tensor query = contiguous(tape, expand(tape, call.weights[0], samples));
-  const std::vector<Tensor> matrices =
-      split(tape, matrix, {hidden * hidden, 2 * hidden * hidden});
+  const std::vector<Tensor> matrices = split(tape, matrix, {hidden * hidden, 2 * hidden * hidden});
   const std::vector<Tensor> biases = split(tape, bias, {hidden, 2 * hidden});
   Tensor q = linear(tape, query, view(matrices[0], true), biases[0], hidden, hidden);
   Tensor both = linear(tape, x, view(matrices[1], true), biases[1], hidden, 2 * hidden);
@@ -135,7 +134,8 @@ Tensor contrastive_loss(Tape& tape, const OperatorCall& call) {
     Tensor second = cross_entropy(tape, std::move(logits), again, rows);
     return mul_constant(tape, add(tape, std::move(first), std::move(second)));
   }
-  logits = binary(tape, std::move(logits), call.weights[1], model::ArithmeticKind::add, pairs(type));
+  logits =
+      binary(tape, std::move(logits), call.weights[1], model::ArithmeticKind::add, pairs(type));
   const Tensor signs = tape.allocate(checked_multiply(rows, rows), DType::fp32, "eye");
   Tensor signed_logits =
       binary(tape, std::move(logits), signs, model::ArithmeticKind::multiply, pairs(DType::fp32));
