@@ -62,11 +62,14 @@ inline constexpr auto train_size_fields = [](auto& v, auto& t) {
   v.key("image_size", t.image_size,
         items(2, 2, between(1, kMostPixels, "[height, width], pixels")));
   v.key("frames", t.frames, between(1, kMostFrames, "frames per video"));
+  v.key("audio_seconds", t.audio_seconds,
+        between(kLeastAudioSeconds, kMostAudioSeconds, "seconds of sound per padded sample"));
 };
 
 inline constexpr auto train_fields = [](auto& v, auto& t) {
   v.key("method", t.method, about("what is trained"));
   v.table("lora", t.lora, lora_fields, about("adapters of lora and qlora"));
+  v.key("frozen", t.frozen, about("modules that do not train"));
   v.key("base_quantization", t.base_quantization, about("qlora: how the frozen base is held"));
   v.key("unquantized", t.unquantized, about("qlora: type of the frozen rest"));
   train_size_fields(v, t);

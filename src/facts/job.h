@@ -77,6 +77,8 @@ struct TrainKeys {
   bool packed = false;
   std::vector<std::int64_t> image_size;  // [height, width]
   std::optional<std::int64_t> frames;
+  std::optional<double> audio_seconds;  // of a padded sample; resolved for speech models
+  std::vector<std::string> frozen;      // modules that do not train
   Precision precision = Precision::bf16_mixed;
   OptimizerKeys optimizer;
   bool gradient_clipping = true;

@@ -160,6 +160,11 @@ class BlockBuilder {
   // [B,C,h,w]; buffers NAME.running_mean, .running_var [C], .num_batches_tracked.
   TensorRef batch_norm(const std::string& name, TensorRef in);
   TensorRef group_norm(const std::string& name, TensorRef in, std::int64_t groups);
+  // [B,C,h,w]; buffers NAME.weight, .bias, .running_mean, .running_var [C].
+  TensorRef frozen_norm(const std::string& name, TensorRef in);
+  // -> [B*regions,C,side,side].
+  TensorRef roi_align(const std::string& name, std::vector<TensorRef> levels, std::int64_t regions,
+                      std::int64_t side);
   TensorRef max_pool(const std::string& name, TensorRef in, const ConvOptions& window);
   TensorRef average_pool(const std::string& name, TensorRef in, std::int64_t height,
                          std::int64_t width);
@@ -247,6 +252,23 @@ class BlockBuilder {
   // NAME.output_linear.weight [E,H,intermediate]; `chosen` as the router gives it.
   TensorRef parallel_experts(const std::string& name, TensorRef in, TensorRef weights,
                              TensorRef chosen, const MixtureShape& mixture, ActivationKind kind);
+
+  // --- block_builder_speech.cpp: sound ---
+
+  // [B,C,T] -> [B,channels,T'].
+  TensorRef conv_over_time(const std::string& name, TensorRef in, std::int64_t channels,
+                           const ConvOptions& options);
+  // The same under torch.nn.utils.parametrizations.weight_norm with dim=2; weights
+  // NAME.parametrizations.weight.original0, original1, NAME.bias.
+  TensorRef normed_conv(const std::string& name, TensorRef in, std::int64_t channels,
+                        const ConvOptions& options);
+  // OperatorKind::mask_tokens, a `share` of them. `replacement`: full name of a weight [H], or
+  // empty: zeros.
+  TensorRef masked_tokens(const std::string& name, TensorRef in, TensorRef mask, double share,
+                          const std::string& replacement);
+  TensorRef tokens_times_mask(const std::string& name, TensorRef in, TensorRef mask);
+  // The same without what lies behind: a view.
+  TensorRef cut(const std::string& name, TensorRef in, Shape out);
 
   // --- block_builder_tables.cpp: recommendation ---
 

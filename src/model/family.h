@@ -131,6 +131,7 @@ Graph build_gpt_neox(ConfigReader& config, const SampleShape& sample);
 Graph build_gptj(ConfigReader& config, const SampleShape& sample);
 Graph build_granite(ConfigReader& config, const SampleShape& sample);
 Graph build_granitemoe(ConfigReader& config, const SampleShape& sample);
+Graph build_hubert(ConfigReader& config, const SampleShape& sample);
 Graph build_layered(ConfigReader& config, const SampleShape& sample);
 Graph build_llama(ConfigReader& config, const SampleShape& sample);
 Graph build_marian(ConfigReader& config, const SampleShape& sample);
@@ -165,6 +166,8 @@ Graph build_torchvision_resnet(ConfigReader& config, const SampleShape& sample);
 Graph build_transfo_xl(ConfigReader& config, const SampleShape& sample);
 Graph build_unet(ConfigReader& config, const SampleShape& sample);
 Graph build_vit(ConfigReader& config, const SampleShape& sample);
+Graph build_wav2vec2(ConfigReader& config, const SampleShape& sample);
+Graph build_whisper(ConfigReader& config, const SampleShape& sample);
 Graph build_xlm_roberta(ConfigReader& config, const SampleShape& sample);
 
 }  // namespace steelyard::model

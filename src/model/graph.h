@@ -120,6 +120,15 @@ enum class OperatorKind {
   roll,                 // a copy with the rows and columns turned round
   pad,                  // zeros around, or what lies beyond cut off
   window_bias,          // weight [rows,n] looked up for each pair of tokens; out: [1,n,S,S]
+  frozen_norm,          // batch norm whose statistics and weights are buffers; in, out: [B,C,h,w]
+  // in: features [B,C,h,w] of one or more levels; out: of `regions` boxes per picture [R,C,n,n]
+  roi_align,
+
+  // Sound.
+  normed_conv,  // as conv, its matrix g * v / |v|; weights: g [1,1,k], v [O,C/groups,k], bias [O]
+  // in: x [B,T,H], what of it counts [B,T]; weights: perhaps [H], what stands in the place of masked
+  // tokens; out: x, written over in place, or multiplied
+  mask_tokens,
 
   // Encoder-decoders. A tensor that the encoder makes for all blocks of the decoder is shared; its
   // gradient is the sum of theirs.
@@ -191,6 +200,9 @@ enum class OperatorKind {
   masked_lm_loss,       // in: logits [B,S,V], labels [B,S]; out: scalar
   span_loss,            // in: logits [B,S,2], first and last positions [B]; out: scalar
   squared_loss,         // in: prediction, target; out: scalar
+  ctc_loss,             // in: logits [B,T,V], labels [B,L]; out: scalar
+  // RetinaNet: in: logits [B,A,K], offsets [B,A,4], classes [B,A], boxes [B,A,4]; out: scalar
+  focal_loss,
   // Boxes of fixed places: in: offsets [B,4,N], logits [B,C,N], boxes and classes; out: scalar
   multibox_loss,
 };
@@ -378,6 +390,9 @@ struct Segment {
   std::vector<Block> blocks;
 };
 
+// Of every waveform that speech models read, in Hz.
+constexpr std::int64_t kSamplingRate = 16'000;
+
 struct Graph {
   std::string name;
   std::string model_type;
@@ -394,6 +409,8 @@ struct Graph {
   // Rows of a table instead of both: bytes of one as stored, 4 per feature; 0 for the others.
   std::int64_t row_bytes = 0;
   std::int64_t frames = 0;  // of a video, as the data set holds them; 0: no video
+  // Sound instead of text or pictures: samples of its waveform, kSamplingRate a second; 0: none.
+  std::int64_t audio_samples = 0;
   // Whose code builds the model, where a framework treats it in a way of its own ("diffusers").
   std::string library;
   std::vector<TensorInfo> batch_tensors;  // what the loader puts on the GPU

@@ -56,6 +56,10 @@ constexpr std::pair<OperatorKind, std::string_view> kNames[] = {
     {OperatorKind::roll, "roll"},
     {OperatorKind::pad, "pad"},
     {OperatorKind::window_bias, "window_bias"},
+    {OperatorKind::frozen_norm, "frozen_norm"},
+    {OperatorKind::roi_align, "roi_align"},
+    {OperatorKind::normed_conv, "normed_conv"},
+    {OperatorKind::mask_tokens, "mask_tokens"},
     {OperatorKind::relative_bias, "relative_bias"},
     {OperatorKind::add_buffer, "add_buffer"},
     {OperatorKind::recurrent_attention, "recurrent_attention"},
@@ -95,6 +99,8 @@ constexpr std::pair<OperatorKind, std::string_view> kNames[] = {
     {OperatorKind::masked_lm_loss, "masked_lm_loss"},
     {OperatorKind::span_loss, "span_loss"},
     {OperatorKind::squared_loss, "squared_loss"},
+    {OperatorKind::ctc_loss, "ctc_loss"},
+    {OperatorKind::focal_loss, "focal_loss"},
     {OperatorKind::multibox_loss, "multibox_loss"},
 };
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "step/frozen_modules.h"
 #include "step/fused_adapters.h"
 
 namespace steelyard::step {
@@ -371,7 +372,16 @@ bool keeps_boundaries(const facts::Job& job, const AdapterHabits& habits,
 
 Result<model::Graph> with_method(const model::Graph& graph, const facts::Job& job,
                                  const AdapterHabits& habits) {
-  if (job.train.method == Method::full) return graph;
+  if (job.train.method == Method::full) return with_frozen_modules(graph, job.train.frozen);
+  if (!job.train.frozen.empty()) {
+    return fail({ErrorCode::impossible_combination,
+                 "train.frozen",
+                 job.train.frozen.front(),
+                 "no value: the adapters' method freezes all of the model",
+                 "train.lora.trainable names what trains beside them",
+                 "",
+                 {}});
+  }
   if (!job.train.lora.targets.empty() || !job.train.lora.trainable.empty()) {
     return LowRank(graph, job, habits).apply();
   }
