@@ -283,8 +283,10 @@ Result<void> resolve_sound(Job& job, const model::Graph& graph) {
   const double seconds =
       static_cast<double>(graph.audio_samples) / static_cast<double>(model::kSamplingRate);
   fill(job, train.audio_seconds, "train.audio_seconds", seconds, Origin::model);
-  fill(job, train.decoder_sequence_length, "train.decoder_sequence_length", graph.decoder_sequence,
-       Origin::model);
+  if (graph.decoder_sequence > 0) {
+    fill(job, train.decoder_sequence_length, "train.decoder_sequence_length",
+         graph.decoder_sequence, Origin::model);
+  }
   return {};
 }
 
