@@ -63,6 +63,8 @@ inline constexpr auto train_size_fields = [](auto& v, auto& t) {
         items(2, 2, between(1, kMostPixels, "[height, width], pixels")));
   v.key("images", t.images, between(1, kMostFrames, "pictures per sample, beside its text"));
   v.key("frames", t.frames, between(1, kMostFrames, "frames per video"));
+  v.key("audio_seconds", t.audio_seconds,
+        between(kLeastAudioSeconds, kMostAudioSeconds, "seconds of sound per padded sample"));
 };
 
 inline constexpr auto train_fields = [](auto& v, auto& t) {

@@ -80,6 +80,7 @@ struct TrainKeys {
   std::vector<std::int64_t> image_size;  // [height, width]
   std::optional<std::int64_t> images;    // per sample, beside its text; resolved for such models
   std::optional<std::int64_t> frames;
+  std::optional<double> audio_seconds;  // of a padded sample; resolved for speech models
   Precision precision = Precision::bf16_mixed;
   OptimizerKeys optimizer;
   bool gradient_clipping = true;

@@ -310,6 +310,23 @@ class BlockBuilder {
   void leave_unread(std::size_t from);
   [[nodiscard]] std::size_t weight_count() const { return block_.weights.size(); }
 
+  // --- block_builder_speech.cpp: sound ---
+
+  // [B,C,T] -> [B,channels,T'].
+  TensorRef conv_over_time(const std::string& name, TensorRef in, std::int64_t channels,
+                           const ConvOptions& options);
+  // The same under torch.nn.utils.parametrizations.weight_norm with dim=2; weights
+  // NAME.parametrizations.weight.original0, original1, NAME.bias.
+  TensorRef normed_conv(const std::string& name, TensorRef in, std::int64_t channels,
+                        const ConvOptions& options);
+  // OperatorKind::mask_tokens, a `share` of them. `replacement`: full name of a weight [H], or
+  // empty: zeros.
+  TensorRef masked_tokens(const std::string& name, TensorRef in, TensorRef mask, double share,
+                          const std::string& replacement);
+  TensorRef tokens_times_mask(const std::string& name, TensorRef in, TensorRef mask);
+  // The same without what lies behind: a view.
+  TensorRef cut(const std::string& name, TensorRef in, Shape out);
+
   // --- block_builder_tables.cpp: recommendation ---
 
   // ids [B,sum of pooling] -> of each table the sum over its ids [B,width]; weights NAME.I.weight

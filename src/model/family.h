@@ -150,6 +150,7 @@ Graph build_gpt_oss(ConfigReader& config, const SampleShape& sample);
 Graph build_gptj(ConfigReader& config, const SampleShape& sample);
 Graph build_granite(ConfigReader& config, const SampleShape& sample);
 Graph build_granitemoe(ConfigReader& config, const SampleShape& sample);
+Graph build_hubert(ConfigReader& config, const SampleShape& sample);
 Graph build_jamba(ConfigReader& config, const SampleShape& sample);
 Graph build_layered(ConfigReader& config, const SampleShape& sample);
 Graph build_llama(ConfigReader& config, const SampleShape& sample);
@@ -192,6 +193,8 @@ Graph build_torchvision_resnet(ConfigReader& config, const SampleShape& sample);
 Graph build_transfo_xl(ConfigReader& config, const SampleShape& sample);
 Graph build_unet(ConfigReader& config, const SampleShape& sample);
 Graph build_vit(ConfigReader& config, const SampleShape& sample);
+Graph build_wav2vec2(ConfigReader& config, const SampleShape& sample);
+Graph build_whisper(ConfigReader& config, const SampleShape& sample);
 Graph build_xlm_roberta(ConfigReader& config, const SampleShape& sample);
 
 }  // namespace steelyard::model

@@ -75,7 +75,8 @@ Flops recurrent_attention_flops(const Operator& op, const Block& block, const Gr
 Flops conv_flops(const Operator& op, const Block& block, const Graph& graph) {
   const TensorRef spread = op.transposed ? op.inputs.front() : op.outputs.front();
   const Shape& out = shape_of(spread, block, graph);
-  const Shape& kernel = block.weights.at(static_cast<std::size_t>(op.weights.front())).shape;
+  const std::int32_t matrix = op.weights.at(op.kind == OperatorKind::normed_conv ? 1 : 0);
+  const Shape& kernel = block.weights.at(static_cast<std::size_t>(matrix)).shape;
   return Flops(2.0 * static_cast<double>(elements(out)) *
                static_cast<double>(elements(kernel) / kernel.front()));
 }
@@ -169,7 +170,7 @@ bool is_loss(OperatorKind kind) {
          kind == OperatorKind::binary_loss || kind == OperatorKind::masked_lm_loss ||
          kind == OperatorKind::span_loss || kind == OperatorKind::squared_loss ||
          kind == OperatorKind::multibox_loss || kind == OperatorKind::outputs_loss ||
-         kind == OperatorKind::contrastive_loss;
+         kind == OperatorKind::contrastive_loss || kind == OperatorKind::ctc_loss;
 }
 
 Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) {
@@ -179,7 +180,8 @@ Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) 
     case OperatorKind::recurrent: return recurrent_flops(op, block, graph);
     case OperatorKind::attention: return attention_flops(op, block, graph);
     case OperatorKind::recurrent_attention: return recurrent_attention_flops(op, block, graph);
-    case OperatorKind::conv: return conv_flops(op, block, graph);
+    case OperatorKind::conv:
+    case OperatorKind::normed_conv: return conv_flops(op, block, graph);
     case OperatorKind::pairwise_products: {  // every vector with every one, as one product of
                                              // matrices
       const double vectors = static_cast<double>(op.groups);

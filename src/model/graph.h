@@ -125,6 +125,12 @@ enum class OperatorKind {
   pad,                  // zeros around, or what lies beyond cut off
   window_bias,          // weight [rows,n] looked up for each pair of tokens; out: [1,n,S,S]
 
+  // Sound.
+  normed_conv,  // as conv, its matrix g * v / |v|; weights: g [1,1,k], v [O,C/groups,k], bias [O]
+  // in: x [B,T,H], what of it counts [B,T]; weights: perhaps [H], what stands in the place of
+  // masked tokens; out: x, written over in place, or multiplied
+  mask_tokens,
+
   // Encoder-decoders. A tensor that the encoder makes for all blocks of the decoder is shared; its
   // gradient is the sum of theirs.
   relative_bias,  // no input; weight [buckets,n], or none: zeros; out: [1,n,Q,K], of each distance
@@ -209,6 +215,7 @@ enum class OperatorKind {
   // in: text and picture features [B,D]; weights: logarithm of a scale [], perhaps a bias [];
   // out: scalar. With a bias each pair is a sigmoid of its own (SigLIP).
   contrastive_loss,
+  ctc_loss,  // in: logits [B,T,V], labels [B,L]; out: scalar
   // Boxes of fixed places: in: offsets [B,4,N], logits [B,C,N], boxes and classes; out: scalar
   multibox_loss,
 };
@@ -421,6 +428,9 @@ struct Segment {
   std::vector<Block> blocks;
 };
 
+// Of every waveform that speech models read, in Hz.
+constexpr std::int64_t kSamplingRate = 16'000;
+
 struct Graph {
   std::string name;
   std::string model_type;
@@ -440,6 +450,8 @@ struct Graph {
   // Rows of a table instead of both: bytes of one as stored, 4 per feature; 0 for the others.
   std::int64_t row_bytes = 0;
   std::int64_t frames = 0;  // of a video, as the data set holds them; 0: no video
+  // Sound instead of text or pictures: samples of its waveform, kSamplingRate a second; 0: none.
+  std::int64_t audio_samples = 0;
   // Whose code builds the model, where a framework treats it in a way of its own ("diffusers").
   std::string library;
   std::vector<TensorInfo> batch_tensors;  // what the loader puts on the GPU

@@ -66,6 +66,7 @@ constexpr std::array kFamilies = {
     Family{"gptj", build_gptj},
     Family{"granite", build_granite},
     Family{"granitemoe", build_granitemoe},
+    Family{"hubert", build_hubert},
     Family{"jamba", build_jamba},
     Family{"layers", build_layered},
     Family{"llama", build_llama},
@@ -107,6 +108,8 @@ constexpr std::array kFamilies = {
     Family{"torchvision_resnet", build_torchvision_resnet},
     Family{"transfo-xl", build_transfo_xl},
     Family{"vit", build_vit},
+    Family{"wav2vec2", build_wav2vec2},
+    Family{"whisper", build_whisper},
     Family{"xlm-roberta", build_xlm_roberta},
 };
 

@@ -18,6 +18,7 @@ struct SampleShape {
   std::int64_t decoder_sequence = 0;   // tokens that a decoder reads beside; 0: as many
   std::int64_t frames = 0;             // of a video; 0: the configuration's own
   std::int64_t images = 0;             // of a sample with text; 0: one
+  double audio_seconds = 0.0;          // of a sound; 0: the family's own
 };
 
 // Builds the graph of a model as its library defines it. Errors name the key of the

@@ -58,6 +58,8 @@ constexpr std::pair<OperatorKind, std::string_view> kNames[] = {
     {OperatorKind::roll, "roll"},
     {OperatorKind::pad, "pad"},
     {OperatorKind::window_bias, "window_bias"},
+    {OperatorKind::normed_conv, "normed_conv"},
+    {OperatorKind::mask_tokens, "mask_tokens"},
     {OperatorKind::relative_bias, "relative_bias"},
     {OperatorKind::add_buffer, "add_buffer"},
     {OperatorKind::recurrent_attention, "recurrent_attention"},
@@ -103,6 +105,7 @@ constexpr std::pair<OperatorKind, std::string_view> kNames[] = {
     {OperatorKind::span_loss, "span_loss"},
     {OperatorKind::squared_loss, "squared_loss"},
     {OperatorKind::contrastive_loss, "contrastive_loss"},
+    {OperatorKind::ctc_loss, "ctc_loss"},
     {OperatorKind::multibox_loss, "multibox_loss"},
 };
 

@@ -29,6 +29,8 @@ constexpr std::int64_t kCheckpointSteps = 1000;
 constexpr std::int64_t kSentence = 128;
 // Token ids up to this vocabulary are stored in two bytes (nanoGPT's and Megatron's .bin files).
 constexpr std::int64_t kTwoByteVocabulary = 65536;
+// A sample of a waveform in a file: 16 bits, one channel. FLAC takes about half of it.
+constexpr double kWaveBytes = 2.0;
 
 template <class T>
 void fill(Job& job, std::optional<T>& field, const char* key, T value, Origin origin) {
@@ -266,6 +268,30 @@ Result<void> resolve_optimizer(Job& job, const facts::Machine& machine,
   return {};
 }
 
+// A sound has seconds; what is written of it is as long as decoder_sequence_length says.
+Result<void> resolve_sound(Job& job, const model::Graph& graph) {
+  facts::TrainKeys& train = job.train;
+  const std::string& name = graph.model_type;
+  if (graph.audio_samples == 0) {
+    return fail(impossible("train.audio_seconds", fmt::format("{}", *train.audio_seconds),
+                           "no value: " + name + " reads no sound", ""));
+  }
+  if (train.sequence_length) {
+    return fail(impossible("train.sequence_length", std::to_string(*train.sequence_length),
+                           "no value: " + name + " reads sound",
+                           "train.audio_seconds says how long a sample is, "
+                           "train.decoder_sequence_length how many tokens are written of it"));
+  }
+  const double seconds =
+      static_cast<double>(graph.audio_samples) / static_cast<double>(model::kSamplingRate);
+  fill(job, train.audio_seconds, "train.audio_seconds", seconds, Origin::model);
+  if (graph.decoder_sequence > 0) {
+    fill(job, train.decoder_sequence_length, "train.decoder_sequence_length",
+         graph.decoder_sequence, Origin::model);
+  }
+  return {};
+}
+
 // Text has a length, pictures have a size; a job that gives the other one means another model.
 Result<void> resolve_sample(Job& job, const model::Graph& graph) {
   facts::TrainKeys& train = job.train;
@@ -291,6 +317,7 @@ Result<void> resolve_sample(Job& job, const model::Graph& graph) {
                            "no value: " + name + " reads pictures",
                            "train.image_size says how large a sample is"));
   }
+  if (graph.audio_samples > 0 || train.audio_seconds) return resolve_sound(job, graph);
   if (train.frames && graph.frames == 0) {
     return fail(impossible("train.frames", std::to_string(*train.frames),
                            "no value: " + name + " reads no videos", ""));
@@ -318,11 +345,17 @@ Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Mach
   }
   const bool pictures = graph.image_height > 0;
   const bool rows = graph.row_bytes > 0;
+  const bool sound = graph.audio_samples > 0;
   fill(job, data.kind, "data.kind",
        rows       ? facts::DataKind::tabular
        : pictures ? facts::DataKind::jpeg
+       : sound    ? facts::DataKind::audio
                   : facts::DataKind::tokens,
        Origin::model);
+  if (sound && *data.kind == facts::DataKind::audio) {
+    fill(job, data.bytes_per_sample, "data.bytes_per_sample",
+         kWaveBytes * static_cast<double>(graph.audio_samples), Origin::model);
+  }
   if (rows && *data.kind == facts::DataKind::tabular) {
     fill(job, data.bytes_per_sample, "data.bytes_per_sample", static_cast<double>(graph.row_bytes),
          Origin::model);
@@ -369,6 +402,7 @@ model::SampleShape sample_shape(const Job& job, std::int64_t batch) {
   }
   shape.frames = job.train.frames.value_or(0);
   shape.images = job.train.images.value_or(0);
+  shape.audio_seconds = job.train.audio_seconds.value_or(0.0);
   return shape;
 }
 

@@ -10,6 +10,7 @@
 #include "step/linear_operator.h"
 #include "step/loss_operator.h"
 #include "step/operators_image.h"
+#include "step/operators_speech.h"
 #include "step/operators_tables.h"
 #include "step/picture_text_operators.h"
 #include "step/prediction_operators.h"
@@ -355,6 +356,9 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::squared_loss:
     case OperatorKind::outputs_loss:
     case OperatorKind::multibox_loss: return {run_loss(tape, call), call.inputs[0]};
+    case OperatorKind::normed_conv:
+    case OperatorKind::mask_tokens:
+    case OperatorKind::ctc_loss: return run_speech_operator(tape, call);
     case OperatorKind::router:
     case OperatorKind::expert_assignment:
     case OperatorKind::experts: return run_mixture_operator(tape, call);

@@ -160,7 +160,7 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
   for_each_model([&](const Graph& graph, const facts::Value&) { seen.insert(graph.model_type); });
   // Of other libraries than transformers: pictures_test.cpp, megatron_gpt_test.cpp,
   // recommenders_test.cpp, layers_test.cpp, diffusion_families_test.cpp, families_test.cpp
-  // (NVIDIA's Transformer-XL).
+  // (NVIDIA's Transformer-XL), speech_test.cpp.
   seen.insert({"AutoencoderKL",
                "AutoencoderKLCogVideoX",
                "AutoencoderKLLTXVideo",
@@ -177,13 +177,16 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
                "WanTransformer3DModel",
                "UNet2DConditionModel",
                "dlrm",
+               "hubert",
                "layers",
                "megatron_gpt",
                "nemotron_h",
                "timm_resnet",
                "timm_vision_transformer",
                "torchvision_resnet",
-               "transfo-xl"});
+               "transfo-xl",
+               "wav2vec2",
+               "whisper"});
   const std::vector<std::string> known = known_model_types();
   EXPECT_EQ(seen, std::set<std::string>(known.begin(), known.end()));
 }
