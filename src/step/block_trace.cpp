@@ -445,9 +445,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   root.storage.reset();
   output = Tensor();
   if (kept) {
-    for (const StorageRef& result : tape_.cached()) {
-      trace_.saved.push_back({result->bytes, false, false});
-    }
+    for (const StorageRef& r : tape_.cached()) trace_.saved.push_back({r->bytes, false, false});
     const bool borrowed = input.storage.get() == borrowed_;
     trace_.saved.push_back({input.storage->bytes, borrowed, false, borrowed});
     if (options_.tape.offloads_saved) input.storage = tape_.offloaded(input.storage);
@@ -465,7 +463,6 @@ BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.after_forward);
   cache_.clear();
   tape_.clear_casts();
-
   if (has_output && (trace_.output_requires_grad || !made_.empty())) backward(input, root, last);
   tape_.record_to(trace_.backward);
   if (options_.keeps_input && input.storage) kept_.push_back(input);

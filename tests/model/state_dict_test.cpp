@@ -115,11 +115,17 @@ class StateDict : public testing::Test {
 
   template <class Check>
   static void for_each_model(const Check& check) {
-    const SampleShape sample{*recorded().find("batch")->as_whole(),
-                             *recorded().find("sequence")->as_whole()};
     for (const facts::Value& model : *recorded().find("models")->as_array()) {
       const facts::Value& config = *model.find("config");
       SCOPED_TRACE(codec::to_json(config, 0));
+      const auto size = [&](const char* key, std::int64_t otherwise) {
+        const facts::Value* own = model.find(key);
+        return own != nullptr ? *own->as_whole() : otherwise;
+      };
+      SampleShape sample;
+      sample.batch = *recorded().find("batch")->as_whole();
+      sample.sequence = size("sequence", *recorded().find("sequence")->as_whole());
+      sample.height = sample.width = size("side", 0);
       const auto graph = build({"recorded", config, ""}, sample);
       ASSERT_TRUE(graph) << to_text(graph.error());
       check(*graph, model);
