@@ -21,8 +21,8 @@ struct OnnxTensor {
   // Values of small tensors alone: whole numbers and booleans | real numbers.
   std::optional<std::vector<std::int64_t>> wholes;
   std::optional<std::vector<double>> reals;
-  // Bits of some elements on the diagonal of a large matrix: its transpose has the same. Empty where
-  // they are all alike.
+  // Bits of some elements on the diagonal of a large matrix: its transpose has the same. Empty
+  // where they are all alike.
   std::vector<std::uint64_t> diagonal;
   std::string external;  // file beside the model that holds the data; empty: in the model
 };

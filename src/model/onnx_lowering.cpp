@@ -260,6 +260,19 @@ void OnnxLowering::lower_nodes(const std::vector<OnnxNode>& nodes, Scope& scope)
   scope_ = before;
 }
 
+void OnnxLowering::refuse_operator(const OnnxNode& node) {
+  const std::vector<std::string> names = known_onnx_operators();
+  const auto nearest = nearest_name(node.op_type, names);
+  Error error{
+      .code = ErrorCode::not_supported,
+      .subject = fmt::format("{}: node {}", name_, title(node)),
+      .found =
+          fmt::format("operator {}{}{}", node.domain, node.domain.empty() ? "" : ".", node.op_type),
+      .accepted = fmt::format("one of {} operators of ai.onnx (docs/model/graph.md)", names.size()),
+      .hint = nearest && *nearest != node.op_type ? "did you mean " + *nearest + "?" : ""};
+  return refuse(std::move(error));
+}
+
 void OnnxLowering::lower_node(const OnnxNode& node, Scope& scope) {
   // Attributes that a function takes from where it is called.
   std::optional<OnnxNode> bound;
@@ -295,16 +308,7 @@ void OnnxLowering::lower_node(const OnnxNode& node, Scope& scope) {
   const OnnxOperator* known = standard ? operator_named(node.op_type) : nullptr;
   const facts::OnnxFunction* function = known == nullptr ? function_of(node) : nullptr;
   if (known == nullptr && function == nullptr) {
-    const std::vector<std::string> names = known_onnx_operators();
-    const auto nearest = nearest_name(node.op_type, names);
-    Error error{
-        .code = ErrorCode::not_supported,
-        .subject = fmt::format("{}: node {}", name_, title(node)),
-        .found = fmt::format("operator {}{}{}", node.domain, standard ? "" : ".", node.op_type),
-        .accepted =
-            fmt::format("one of {} operators of ai.onnx (docs/model/graph.md)", names.size()),
-        .hint = nearest && *nearest != node.op_type ? "did you mean " + *nearest + "?" : ""};
-    return refuse(std::move(error));
+    return refuse_operator(node);
   }
   const bool open = std::any_of(call.in.begin(), call.in.end(), [](const OnnxValue* value) {
     return value != nullptr && value->unknown;

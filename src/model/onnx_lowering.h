@@ -70,9 +70,9 @@ using OnnxOperators = std::map<std::string_view, OnnxOperator>;
 
 // Which dimensions of operands have to be alike.
 struct OnnxMeeting {
-  bool broadcasts = false;           // or 1
+  bool broadcasts = false;                            // or 1
   std::optional<std::size_t> but_for = std::nullopt;  // one
-  std::size_t but_for_last = 0;      // the last ones
+  std::size_t but_for_last = 0;                       // the last ones
 };
 
 class OnnxLowering {
@@ -158,6 +158,7 @@ class OnnxLowering {
   void add_initializers(const std::vector<facts::OnnxTensor>& tensors, Scope& scope);
   void lower_nodes(const std::vector<facts::OnnxNode>& nodes, Scope& scope);
   void lower_node(const facts::OnnxNode& node, Scope& scope);
+  void refuse_operator(const facts::OnnxNode& node);
   void lower_function(const facts::OnnxFunction& function, OnnxCall& call);
   void adopt_weights(OnnxCall& call);
   void cut(OnnxCall& call, const Scope& scope);
@@ -190,7 +191,7 @@ class OnnxLowering {
   std::unordered_map<std::string, std::int64_t> uses_;
   std::string cut_behind_;           // the first node whose result has no size of its own
   std::vector<OnnxValue> cut_here_;  // what a gradient comes from that such nodes read
-  const Scope* scope_ = nullptr;  // of the node being lowered
+  const Scope* scope_ = nullptr;     // of the node being lowered
   std::int64_t depth_ = 0;
   std::int64_t lowered_ = 0;
 };

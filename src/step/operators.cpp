@@ -304,6 +304,17 @@ Tensor run_activation(Tape& tape, const OperatorCall& call) {
   return activation(tape, op.activation, call.inputs[0]);
 }
 
+Tensor run_bias_activation(Tape& tape, const OperatorCall& call) {
+  return bias_activation(tape, call.inputs[0], weight_of(call, 0), call.input_shapes[0].back(),
+                         call.op->fused_gate_up);
+}
+
+Tensor run_bias_dropout_add(Tape& tape, const OperatorCall& call) {
+  return bias_dropout_add(tape, call.inputs[0], call.inputs[1], weight_of(call, 0),
+                          call.input_shapes[0].back(),
+                          call.variants->dropout ? call.op->probability : 0.0);
+}
+
 }  // namespace
 
 std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
@@ -325,13 +336,8 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
       return {call.recomputed ? recomputed_attention(tape, call) : attention(tape, call)};
     case OperatorKind::activation: return {run_activation(tape, call)};
     case OperatorKind::gated_activation: return {gated_activation(tape, call)};
-    case OperatorKind::bias_activation:
-      return {bias_activation(tape, call.inputs[0], weight_of(call, 0), call.input_shapes[0].back(),
-                              op.fused_gate_up)};
-    case OperatorKind::bias_dropout_add:
-      return {bias_dropout_add(tape, call.inputs[0], call.inputs[1], weight_of(call, 0),
-                               call.input_shapes[0].back(),
-                               call.variants->dropout ? op.probability : 0.0)};
+    case OperatorKind::bias_activation: return {run_bias_activation(tape, call)};
+    case OperatorKind::bias_dropout_add: return {run_bias_dropout_add(tape, call)};
     case OperatorKind::add:
       if (op.in_place) return {add_in_place(tape, call.inputs[0], call.inputs[1])};
       return {sum_of(tape, call)};

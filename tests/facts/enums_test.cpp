@@ -68,7 +68,7 @@ TEST(EnumNames, OfThePlanAndTheCasesAreCompleteAndUnique) {
   check_names(FlopsConvention::unstated);
   check_names(RamScope::job);
   check_names(CaseRamPhase::checkpoint);
-  check_names(QuantityGroup::pace);
+  check_names(QuantityGroup::feed);
 }
 
 // The words of the contract whose spelling differs from the enumerator's.

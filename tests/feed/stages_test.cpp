@@ -138,7 +138,8 @@ TEST(Decode, theJobsOwnFigureWins) {
 }
 
 // PyTorch DataLoader over decoded ImageNet frames of 562,500 B on 16 vCPUs (imread_benchmark):
-// eight workers reach 2.1 to 4.3 times one process over five processors; the rule must stay inside.
+// eight workers reach 2.1 to 4.3 times the loader without workers over five processors; the rule
+// must stay inside. That one process puts its batches of 32 together too, which is not decoding.
 TEST(Decode, eightWorkersGiveWhatWasMeasured) {
   for (const double images_per_second : {357.0, 553.0, 712.0, 839.0}) {
     Example example;
@@ -146,7 +147,9 @@ TEST(Decode, eightWorkersGiveWhatWasMeasured) {
     example.job.data.cache = facts::DataCache::ram_encoded;
     example.constants.thread_copy = BytesPerSecond(1e15);
     example.sample_bytes = Bytes(562'500);
-    example.job.data.decode_seconds = 1.0 / images_per_second;
+    example.job.train.micro_batch = 32;
+    example.job.data.decode_seconds =
+        1.0 / images_per_second - (example.constants.assemble_per_byte * 562'500.0).value();
     const double speedup = can(example, "decode") / images_per_second;
     EXPECT_GT(speedup, 2.1) << images_per_second;
     EXPECT_LT(speedup, 4.3) << images_per_second;
@@ -160,7 +163,7 @@ TEST(Decode, theGpuTakesItAndGetsTheStoredBytes) {
   EXPECT_NEAR(can(example, "host-to-device"), 8 * 63e9 * 0.82 / 110'000, 1.0);
 }
 
-// 2.7 MiB/s per core: 2,000 B take 0.706 ms.
+// 2.7 MiB/s per core: 2,000 B take 0.706 ms, and putting 150,528 B together 0.119 ms.
 TEST(Decode, textByItsBytes) {
   Example example;
   example.job.machine.gpus = 1;
@@ -168,7 +171,7 @@ TEST(Decode, textByItsBytes) {
   example.job.data.kind = facts::DataKind::text;
   example.job.data.layout = facts::DataLayout::parquet;
   example.job.data.bytes_per_sample = 2'000;
-  EXPECT_NEAR(1e3 / can(example, "decode"), 0.706, 0.001);
+  EXPECT_NEAR(1e3 / can(example, "decode"), 0.825, 0.001);
 }
 
 // (250 / 2 + 16) frames of 7.1 ms = 1.0 s, most of it before the wanted frames.

@@ -226,11 +226,6 @@ TEST(Groups, AFabricOverNodesCountsAsOneNode) {
 }
 
 TEST(Layout, WhatIsNotBuiltIsRefusedByItsKey) {
-  const auto precise = layout_of(job_of(Precision::nvfp4_mixed, Sharding::none));
-  ASSERT_FALSE(precise);
-  EXPECT_EQ(precise.error().code, ErrorCode::not_supported);
-  EXPECT_EQ(precise.error().subject, "train.precision");
-  EXPECT_EQ(precise.error().found, "nvfp4-mixed");
   for (const OptimizerName name : {OptimizerName::adamw4bit, OptimizerName::adamw_fp8}) {
     const auto layout = layout_of(job_of(Precision::bf16, Sharding::none, name));
     ASSERT_FALSE(layout);
