@@ -9,6 +9,7 @@
 #include "codec/codec.h"
 #include "model/model.h"
 #include "step/block_trace.h"
+#include "step/frozen_parts.h"
 
 namespace steelyard::step {
 namespace {
@@ -90,6 +91,28 @@ TEST(SavedTextModels, AreWhatTorchKeeps) {
     SCOPED_TRACE(codec::to_json(config, 0));
     const auto graph = model::build({"recorded", config, ""}, sample);
     ASSERT_TRUE(graph) << to_text(graph.error());
+    EXPECT_EQ(saved_of(*graph).value(), whole(row, "saved_bytes"));
+  }
+}
+
+TEST(SavedSpeechModels, AreWhatTorchKeeps) {
+  const auto file =
+      codec::read_value(std::filesystem::path(STEELYARD_TESTS_DIR) / "step/speech_models.json");
+  ASSERT_TRUE(file) << to_text(file.error());
+  const model::SampleShape sample{.batch = whole(*file, "batch"),
+                                  .decoder_sequence = whole(*file, "decoder_sequence"),
+                                  .audio_seconds = 1.0};
+  for (const Value& row : *file->find("models")->as_array()) {
+    const Value& config = *row.find("config");
+    SCOPED_TRACE(codec::to_json(config, 0));
+    auto graph = model::build({"recorded", config, ""}, sample);
+    ASSERT_TRUE(graph) << to_text(graph.error());
+    facts::Job job;
+    if (const Value* frozen = row.find("frozen")) {
+      for (const Value& part : *frozen->as_array()) job.train.frozen.push_back(*part.as_text());
+      graph = with_frozen_parts(std::move(*graph), job);
+      ASSERT_TRUE(graph) << to_text(graph.error());
+    }
     EXPECT_EQ(saved_of(*graph).value(), whole(row, "saved_bytes"));
   }
 }
