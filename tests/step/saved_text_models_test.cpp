@@ -117,5 +117,25 @@ TEST(SavedSpeechModels, AreWhatTorchKeeps) {
   }
 }
 
+// Scales and biases of a loss, and counts, are a few bytes more.
+TEST(SavedPictureTextModels, AreWhatTorchKeeps) {
+  const auto file = codec::read_value(std::filesystem::path(STEELYARD_TESTS_DIR) /
+                                      "step/saved_picture_text_models.json");
+  ASSERT_TRUE(file) << to_text(file.error());
+  for (const Value& row : *file->find("models")->as_array()) {
+    const Value& config = *row.find("config");
+    SCOPED_TRACE(codec::to_json(config, 0));
+    model::SampleShape sample{.batch = whole(*file, "batch")};
+    if (row.find("sequence") != nullptr) sample.sequence = whole(row, "sequence");
+    if (row.find("side") != nullptr) sample.height = sample.width = whole(row, "side");
+    const auto graph = model::build({"recorded", config, ""}, sample);
+    ASSERT_TRUE(graph) << to_text(graph.error());
+    const auto kept = static_cast<double>(whole(row, "saved_bytes"));
+    const Value* within = row.find("within");
+    const double share = within != nullptr ? *within->as_real() : 0.0003;
+    EXPECT_NEAR(saved_of(*graph).real(), kept, share * kept);
+  }
+}
+
 }  // namespace
 }  // namespace steelyard::step

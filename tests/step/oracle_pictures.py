@@ -1,0 +1,321 @@
+"""Records small models that read pictures: state dicts, module outputs and linears (state_dicts.json of the room model,
+its rows of models with pictures) and what autograd keeps of them (saved_picture_text_models.json).
+
+Optional: nothing in the build or the tests runs this. Needs torch 2.6 and transformers 4.49.
+"""
+
+import json, sys, torch, transformers
+
+transformers.logging.set_verbosity_error()
+B, S = 2, 40
+CLIPV = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "image_size": 16,
+    "patch_size": 4,
+    "projection_dim": 24,
+}
+SIGV = {
+    "model_type": "siglip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "image_size": 16,
+    "patch_size": 4,
+}
+LL = {
+    "model_type": "llama",
+    "vocab_size": 211,
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+GE = {
+    "model_type": "gemma",
+    "vocab_size": 211,
+    "hidden_size": 64,
+    "intermediate_size": 112,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+}
+GE2 = dict(GE, model_type="gemma2", num_hidden_layers=4, num_key_value_heads=2, sliding_window=8)
+T = lambda d: {k: v for k, v in d.items() if k != "model_type"}
+MODELS = [
+    {
+        "model_type": "clip",
+        "projection_dim": 24,
+        "text_config": {
+            "vocab_size": 211,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 40,
+        },
+        "vision_config": T(CLIPV),
+    },
+    {
+        "model_type": "clip",
+        "architectures": ["CLIPForImageClassification"],
+        "num_labels": 7,
+        "projection_dim": 24,
+        "vision_config": T(CLIPV),
+    },
+    CLIPV,
+    {
+        "model_type": "siglip",
+        "text_config": {
+            "vocab_size": 211,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "max_position_embeddings": 40,
+        },
+        "vision_config": T(SIGV),
+    },
+    SIGV,
+    {"model_type": "llava", "image_token_index": 200, "text_config": LL, "vision_config": CLIPV},
+    {
+        "model_type": "llava",
+        "image_token_index": 200,
+        "vision_feature_layer": -1,
+        "vision_feature_select_strategy": "full",
+        "text_config": dict(LL, model_type="qwen2"),
+        "vision_config": SIGV,
+    },
+    {
+        "model_type": "paligemma",
+        "image_token_index": 200,
+        "hidden_size": 64,
+        "projection_dim": 64,
+        "text_config": GE,
+        "vision_config": dict(SIGV, projection_dim=64, vision_use_head=False),
+    },
+    {
+        "model_type": "paligemma",
+        "image_token_index": 200,
+        "hidden_size": 64,
+        "projection_dim": 64,
+        "text_config": GE2,
+        "vision_config": dict(SIGV, projection_dim=64, vision_use_head=False),
+    },
+    {
+        "model_type": "qwen2_vl",
+        "image_token_id": 200,
+        "video_token_id": 202,
+        "vision_start_token_id": 201,
+        "vocab_size": 211,
+        "hidden_size": 64,
+        "intermediate_size": 112,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+        "vision_config": {
+            "depth": 2,
+            "embed_dim": 32,
+            "hidden_size": 64,
+            "num_heads": 4,
+            "mlp_ratio": 2,
+            "patch_size": 4,
+        },
+    },
+    {
+        "model_type": "qwen2_5_vl",
+        "image_token_id": 200,
+        "video_token_id": 202,
+        "vision_start_token_id": 201,
+        "vocab_size": 211,
+        "hidden_size": 64,
+        "intermediate_size": 112,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": True,
+        "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3]},
+        "vision_config": {
+            "depth": 3,
+            "hidden_size": 32,
+            "out_hidden_size": 64,
+            "intermediate_size": 40,
+            "num_heads": 4,
+            "patch_size": 4,
+            "window_size": 16,
+            "fullatt_block_indexes": [1],
+        },
+    },
+]
+SIDES = {"qwen2_vl": 32, "qwen2_5_vl": 32}
+
+
+def build(c, **how):
+    v = dict(c)
+    f = v.pop("model_type")
+    a = v.pop("architectures", None)
+    v = json.loads(json.dumps(v))
+    cfg = transformers.AutoConfig.for_model(f, **v)
+    cls = {
+        "clip": "CLIPModel",
+        "siglip": "SiglipModel",
+        "clip_vision_model": "CLIPVisionModel",
+        "siglip_vision_model": "SiglipVisionModel",
+        "llava": "LlavaForConditionalGeneration",
+        "paligemma": "PaliGemmaForConditionalGeneration",
+        "qwen2_vl": "Qwen2VLForConditionalGeneration",
+        "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+        "mllama": "MllamaForConditionalGeneration",
+        "swin": "SwinForImageClassification",
+        "convnext": "ConvNextForImageClassification",
+        "dinov2": "Dinov2ForImageClassification",
+        "beit": "BeitForImageClassification",
+    }[f]
+    if a:
+        cls = a[0]
+    m = getattr(transformers, cls)._from_config(cfg, **how)
+    m.tie_weights()
+    return m
+
+
+def batch(c, B=B, S=S):
+    torch.manual_seed(0)
+    f = c["model_type"]
+    ids = torch.randint(3, 190, (B, S))
+    side = SIDES.get(f) or c.get("image_size") or c["vision_config"]["image_size"]
+    px = torch.randn(B, 3, side, side)
+    if c.get("architectures") or f.endswith("vision_model") or "vision_config" not in c:
+        return {"pixel_values": px}
+    if f in ("clip", "siglip"):
+        return {"input_ids": ids, "pixel_values": px}
+    if f in ("qwen2_vl", "qwen2_5_vl"):
+        g = side // 4
+        n = g * g // 4
+        ids[:, 1 : 1 + n] = 200
+        ids[:, 0] = 201
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "pixel_values": torch.randn(B * g * g, 3 * 2 * 16),
+            "image_grid_thw": torch.tensor([[1, g, g]] * B),
+        }
+    n = (
+        16
+        if c["vision_config"]["model_type"].startswith("sig") or c.get("vision_feature_select_strategy") != "full"
+        else 17
+    )
+    ids[:, :n] = 200
+    d = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": px}
+    if f == "paligemma":
+        d["token_type_ids"] = torch.ones_like(ids)
+    return d
+
+
+def observed(c):
+    m = build(c, attn_implementation="eager") if c["model_type"] not in ("swin", "convnext") else build(c)
+    m = m.eval()
+    outs = {}
+    fl = [0]
+
+    def watch(n):
+        def hook(mod, i, o):
+            if not torch.is_tensor(o):
+                return
+            outs.setdefault(n, list(o.shape))
+            if type(mod).__name__ == "Linear":
+                fl[0] += 2 * i[0].numel() * o.shape[-1]
+            if type(mod).__name__ in ("Conv2d", "Conv3d"):
+                fl[0] += 2 * o.numel() * mod.weight[0].numel()
+
+        return hook
+
+    for n, mod in m.named_modules(remove_duplicate=False):
+        if any(True for _ in mod.parameters(recurse=False)):
+            mod.register_forward_hook(watch(n))
+    b = batch(c)
+    with torch.no_grad():
+        m(**b)
+    w = {
+        (f"{mn}.{n}" if mn else n): list(p.shape)
+        for mn, mod in m.named_modules(remove_duplicate=False)
+        for n, p in mod.named_parameters(recurse=False)
+    }
+    side = SIDES.get(c["model_type"])
+    return {
+        "config": c,
+        "parameters": sum(p.numel() for p in m.parameters()),
+        "linear_flops": fl[0],
+        "weights": w,
+        "outputs": outs,
+        **({"sequence": S} if "input_ids" in b else {}),
+        **({"side": side} if side else {}),
+    }
+
+
+import weakref
+
+
+class Box:
+    def __init__(self, t):
+        self.t = t
+
+
+def saved(c, impl):
+    m = build(c, attn_implementation=impl) if c["model_type"] not in ("swin", "convnext") else build(c)
+    m = m.train()
+    b = batch(c)
+    out = {p.untyped_storage().data_ptr() for p in m.parameters()} | {
+        t.untyped_storage().data_ptr() for t in b.values()
+    }
+    bufs = {x.untyped_storage().data_ptr() for x in m.buffers()}
+    boxes = []
+
+    def pack(t):
+        s = t.untyped_storage()
+        if s.data_ptr() not in out and s.nbytes() > 8:
+            part = s.data_ptr() in bufs
+            box = Box(t)
+            boxes.append((weakref.ref(box), s.data_ptr(), t.numel() * t.element_size() if part else s.nbytes()))
+            return box
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t.t if isinstance(t, Box) else t):
+        f = c["model_type"]
+        if f in ("clip", "siglip") and not c.get("architectures"):
+            loss = m(**b, return_loss=True).loss
+        elif f.endswith("vision_model"):
+            loss = m(**b).pooler_output.sum()
+        elif c.get("architectures") or "vision_config" not in c:
+            loss = m(**b, labels=torch.zeros(B, dtype=torch.long)).loss
+        else:
+            from transformers.loss.loss_utils import ForCausalLMLoss
+
+            labels = torch.randint(3, 190, (B, S))
+            out.add(labels.untyped_storage().data_ptr())
+            lg = m(**b, use_cache=False).logits
+            loss = ForCausalLMLoss(lg, labels, lg.shape[-1])
+            del lg
+    import gc
+
+    gc.collect()
+    alive = {p: n for r, p, n in boxes if r() is not None}
+    return sum(alive.values()), alive, loss
+
+
+if __name__ == "__main__":
+    for c in MODELS:
+        if sys.argv[1:] == ["state"]:
+            print(json.dumps(observed(c)))
+        else:
+            print(c["model_type"], saved(c, "eager")[0])
