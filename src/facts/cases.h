@@ -45,7 +45,7 @@ struct Measured {
   std::optional<CaseRamPhase> ram_phase;
   std::optional<Seconds> step_seconds;
   std::optional<TokensPerSecond> tokens_per_second_per_gpu;
-  std::optional<SamplesPerSecond> samples_per_second;        // of the whole job
+  std::optional<SamplesPerSecond> samples_per_second;  // of the whole job
   // What a loop that only takes batches got, after the first epoch: the data path alone.
   std::optional<SamplesPerSecond> loader_samples_per_second;
   std::optional<double> tflops_per_gpu, hfu_tflops_per_gpu;  // 10^12 per second

@@ -41,8 +41,8 @@ TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, Tens
     const auto [cos, sin] =
         part.sections ? block.rotary_sections(module + "rotary_sections", part.cos, part.sin)
                       : std::pair(part.cos, part.sin);
-    const auto turned = block.rotary(module + "rotary", q, k, cos, sin, part.rotary_dims,
-                                     part.rotary_joins_rest);
+    const auto turned =
+        block.rotary(module + "rotary", q, k, cos, sin, part.rotary_dims, part.rotary_joins_rest);
     block.last().turns_pairs = part.turns_pairs;
     block.last().turns_complex = part.turns_complex;
     block.last().turns_halves = part.turns_halves;

@@ -353,8 +353,8 @@ OnnxValue two_operands(OnnxCall& call, const BinaryForm& form, const OnnxValue& 
   }
   std::vector<OnnxValue> both = {std::move(a), std::move(b)};
   call.lowering.meet(call, both, {.broadcasts = true});
-  OnnxValue out = call.lowering.emit(OperatorKind::binary, call, {&both[0], &both[1]}, *shape,
-                                     kind);
+  OnnxValue out =
+      call.lowering.emit(OperatorKind::binary, call, {&both[0], &both[1]}, *shape, kind);
   call.lowering.last().arithmetic = form.arithmetic;
   call.lowering.last().wide = form.arithmetic == ArithmeticKind::power;
   lie_as(call, out, {&both[0], &both[1]});
@@ -399,8 +399,8 @@ void lower_where(OnnxCall& call) {
   }
   std::vector<OnnxValue> all = {condition, a, b};
   call.lowering.meet(call, all, {.broadcasts = true});
-  call.out[0] = call.lowering.emit(OperatorKind::select, call, {&all[0], &all[1], &all[2]}, *shape,
-                                   a.kind);
+  call.out[0] =
+      call.lowering.emit(OperatorKind::select, call, {&all[0], &all[1], &all[2]}, *shape, a.kind);
   lie_as(call, call.out[0], {&all[1], &all[2]});
 }
 

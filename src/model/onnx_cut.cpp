@@ -20,9 +20,9 @@ void OnnxLowering::cut_at(const OnnxCall& call, const OnnxValue& value) {
         "by index have no one size to plan for");
   }
   const bool trains = value.is_tensor() && value.differentiable && value.numel() > 0;
-  const bool known = std::any_of(
-      cut_here_.begin(), cut_here_.end(),
-      [&](const OnnxValue& other) { return other.ref.index == value.ref.index; });
+  const bool known = std::any_of(cut_here_.begin(), cut_here_.end(), [&](const OnnxValue& other) {
+    return other.ref.index == value.ref.index;
+  });
   if (trains && !value.ref.shared && !known) cut_here_.push_back(value);
 }
 

@@ -29,8 +29,8 @@ void OnnxLowering::refuse_batch(const OnnxCall& call, const std::string& what) {
           .found = fmt::format("train.micro_batch = {}, where input {} fixes a batch of {} that is "
                                "{}",
                                graph.batch, batch_input, fixed_batch, what),
-          .accepted = fmt::format("train.micro_batch = {}, or a file whose batch is open",
-                                  fixed_batch),
+          .accepted =
+              fmt::format("train.micro_batch = {}, or a file whose batch is open", fixed_batch),
           .hint = fmt::format("torch.onnx.export(..., dynamic_axes={{\"{0}\": {{0: \"batch\"}}}}), "
                               "with dynamo=True dynamic_shapes={{\"{0}\": {{0: "
                               "torch.export.Dim(\"batch\")}}}}",

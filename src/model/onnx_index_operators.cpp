@@ -269,8 +269,7 @@ void join(OnnxCall& call, const std::vector<const OnnxValue*>& parts, const Shap
   call.lowering.meet(call, operands, {.but_for = axis});
   std::vector<const OnnxValue*> refs;
   for (const OnnxValue& operand : operands) refs.push_back(&operand);
-  OnnxValue out =
-      call.lowering.emit(OperatorKind::concatenate, call, refs, shape, call.at(0).kind);
+  OnnxValue out = call.lowering.emit(OperatorKind::concatenate, call, refs, shape, call.at(0).kind);
   if (!out.places.empty() || call.lowering.moves_batch()) {
     BatchPlaces places = out.places;
     places.resize(shape.size());

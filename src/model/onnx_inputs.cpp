@@ -18,7 +18,7 @@ using facts::OnnxValueInfo;
 
 // Where neither the file nor the job says one.
 constexpr std::int64_t kUsualSequence = 128;
-constexpr std::int64_t kUsualSide = 224;  // pixels
+constexpr std::int64_t kUsualSide = 224;      // pixels
 constexpr std::int64_t kUsualSound = 16'000;  // samples: a second of speech
 constexpr std::size_t kPictureRank = 4;
 

@@ -110,8 +110,8 @@ void general_product(OnnxCall& call, const OnnxValue& first, const OnnxValue& se
   std::vector<OnnxValue> matrices = {a, b};
   constexpr std::size_t kMatrix = 2;  // rows and columns differ
   if (!folds) call.lowering.meet(call, matrices, {.broadcasts = true, .but_for_last = kMatrix});
-  OnnxValue result = call.lowering.emit(OperatorKind::matmul, call, {&matrices[0], &matrices[1]},
-                                        product, a.kind);
+  OnnxValue result =
+      call.lowering.emit(OperatorKind::matmul, call, {&matrices[0], &matrices[1]}, product, a.kind);
   if (call.lowering.moves_batch()) {
     call.lowering.place(result, places_of_product(matrices[0], matrices[1], product.size()));
   }

@@ -29,7 +29,7 @@ struct OnnxValue {
   std::int64_t producer = -1;
   std::string name;
   bool differentiable = false;  // a gradient could pass to a weight
-  bool unknown = false;  // its size depends on data, or is made of what does
+  bool unknown = false;         // its size depends on data, or is made of what does
   bool of_data = false;         // made of the batch's real numbers, or of weights
   std::shared_ptr<const std::vector<OnnxValue>> sequence;  // the parts, of SplitToSequence
   // Of a tensor, where the file's batch is a number and the job wants another one.

@@ -168,8 +168,7 @@ Tensor group_norm(Tape& tape, Tensor argument, const Tensor& weight, const Tenso
   const bool wants_x = x.requires_grad;
   const std::int64_t sums = samples * channels;
   const Edge of_weight = weight ? Tape::edge_of(weight) : Edge();
-  tape.track(y, "group_norm",
-             {Tape::edge_of(x), of_weight, bias ? Tape::edge_of(bias) : Edge()},
+  tape.track(y, "group_norm", {Tape::edge_of(x), of_weight, bias ? Tape::edge_of(bias) : Edge()},
              {x.storage, mean.storage, deviation.storage},
              [=](Tape& t, const Gradients& gradients) {
                Gradients held;
