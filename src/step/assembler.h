@@ -162,6 +162,8 @@ class Assembler {
   void add_flat_gradient(std::vector<Event>& events, Unit& unit);
   [[nodiscard]] bool mixes_unit(const Unit& unit) const;
   void keep_shard(std::vector<Event>& events, Unit& unit);
+  [[nodiscard]] bool saves_shards() const;
+  void release_saved_shards(const Chunk& chunk, Phase& phase);
   [[nodiscard]] bool holds_last_reduction(const Unit& unit) const;
   void make_sharding_slots(Unit& unit);
   [[nodiscard]] std::int32_t flatten(std::vector<Event>& events, const model::Block& block);

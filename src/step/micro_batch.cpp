@@ -346,6 +346,7 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
     }
     phase.bodies.push_back(std::move(body));
   }
+  if (!sums_whole) release_saved_shards(chunk, phase);
   end_micro_batch(chunk, phase, last);
 }
 

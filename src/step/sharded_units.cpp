@@ -234,7 +234,7 @@ void Assembler::keep_shard(std::vector<Event>& events, Unit& unit) {
   const std::int32_t fresh =
       slot(bytes, VramCategory::temporaries, "sharded gradient", Stream::reduce);
   allocate(events, fresh);
-  if (layout_.on_host.gradients) {  // copied to the host, then let go of
+  if (layout_.on_host.gradients && !saves_shards()) {  // copied to the host, then let go of
     free(events, fresh);
     return;
   }
@@ -245,7 +245,7 @@ void Assembler::keep_shard(std::vector<Event>& events, Unit& unit) {
   if (unit.sharded_gradient < 0) {
     unit.sharded_gradient =
         slot(bytes, VramCategory::gradients, "sharded gradient", Stream::reduce);
-    program_.slots.back().outlives_micro_batch = true;
+    program_.slots.back().outlives_micro_batch = !saves_shards();
   }
   program_.gradients.push_back({fresh, unit.sharded_gradient});
   events.push_back(
@@ -256,6 +256,25 @@ void Assembler::keep_shard(std::vector<Event>& events, Unit& unit) {
     for (std::int32_t index : step_weight(events, weight)) free(events, index);
   }
   free(events, unit.sharded_gradient);
+}
+
+// FSDP1 copies a shard to the host and keeps it beside (_runtime_utils.py, _accumulate_sharded_grad:
+// _saved_grad_shard), until the whole backward pass is done (prepare_gradient_for_optim).
+bool Assembler::saves_shards() const {
+  return layout_.on_host.gradients && layout_.flat_parameters;
+}
+
+void Assembler::release_saved_shards(const Chunk& chunk, Phase& phase) {
+  if (!saves_shards()) return;
+  for (const Chain& chain : chunk.chains) {
+    Body body;
+    body.layer = chain.units.front().block->name;
+    body.repeat = chain.repeat;
+    for (const Unit& unit : chain.units) {
+      if (unit.sharded_gradient >= 0) free(body.events, unit.sharded_gradient);
+    }
+    if (!body.events.empty()) phase.bodies.push_back(std::move(body));
+  }
 }
 
 void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {

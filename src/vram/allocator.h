@@ -20,6 +20,9 @@ class Allocator {
 
   // Nothing where the framework raises its out-of-memory error, after releasing what it can.
   [[nodiscard]] virtual std::optional<BlockId> try_allocate(Bytes requested, int stream) = 0;
+  // After blocks that waited for another stream were freed too: releases what it can once more and
+  // asks the device alone.
+  [[nodiscard]] virtual std::optional<BlockId> try_device(Bytes requested, int stream) = 0;
   virtual void free(BlockId block) = 0;  // `block` is live or 0
   // A block used on another stream: no longer allocated, but no request gets it before `free`.
   virtual void retire(BlockId block) = 0;

@@ -44,6 +44,7 @@ class CachingAllocator::Implementation {
   }
 
   Index allocate(std::int64_t requested, int stream);
+  Index allocate_on_device(std::int64_t requested, int stream);  // release_cached_blocks, alloc_block
   void free(Index index);
   void add_capacity(std::int64_t room) { capacity_ = totals_.reserved + room; }
   void retire(Index index) {

@@ -33,6 +33,10 @@ class BfcAllocator final : public Allocator {
 
   // Streams share the chunks: a framework that uses several waits for their events itself.
   [[nodiscard]] std::optional<BlockId> try_allocate(Bytes requested, int stream = 0) override;
+  // Its regions are the device's memory already: as try_allocate.
+  [[nodiscard]] std::optional<BlockId> try_device(Bytes requested, int stream) override {
+    return try_allocate(requested, stream);
+  }
   void free(BlockId block) override;
   void retire(BlockId block) override;
   void empty_cache() override {}  // its pool stays

@@ -51,20 +51,22 @@ std::int64_t CachingAllocator::Implementation::rounded(std::int64_t requested) c
 }
 
 Index CachingAllocator::Implementation::allocate(std::int64_t requested, int stream) {
-  if (requested > capacity_ + capacity_ / 8) {
-    // Beyond every address range; PyTorch releases everything first.
-    empty_cache();
-    return kNone;
-  }
+  if (requested > capacity_ + capacity_ / 8) return allocate_on_device(requested, stream);
   const std::int64_t size = rounded(requested);
   const PoolKind kind = pool_for(size);
   if (const auto place = find_free(kind, size, stream)) return take_free(kind, *place, size);
   Index index = new_block(kind, size, stream);
   if (index == kNone && release_oversize(kind, size, stream)) index = new_block(kind, size, stream);
-  if (index == kNone) {
-    empty_cache();
-    index = new_block(kind, size, stream);
-  }
+  if (index == kNone) return allocate_on_device(requested, stream);
+  if (may_split(blocks_[index], size)) index = split(index, size);
+  return use(index);
+}
+
+Index CachingAllocator::Implementation::allocate_on_device(std::int64_t requested, int stream) {
+  empty_cache();
+  if (requested > capacity_ + capacity_ / 8) return kNone;  // beyond every address range
+  const std::int64_t size = rounded(requested);
+  Index index = new_block(pool_for(size), size, stream);
   if (index == kNone) return kNone;
   if (may_split(blocks_[index], size)) index = split(index, size);
   return use(index);
@@ -338,6 +340,13 @@ std::optional<BlockId> CachingAllocator::try_allocate(Bytes requested, int strea
   assert(requested.value() >= 0);
   if (requested.value() == 0) return BlockId{0};
   const Index index = implementation_->allocate(requested.value(), stream);
+  if (index == kNone) return std::nullopt;
+  return BlockId{index} + 1;
+}
+
+std::optional<BlockId> CachingAllocator::try_device(Bytes requested, int stream) {
+  assert(requested.value() > 0);
+  const Index index = implementation_->allocate_on_device(requested.value(), stream);
   if (index == kNone) return std::nullopt;
   return BlockId{index} + 1;
 }

@@ -37,6 +37,7 @@ class CachingAllocator final : public Allocator {
   // QuantityOverflow from allocate, which is for devices without a limit.
   BlockId allocate(Bytes requested, int stream = 0);
   [[nodiscard]] std::optional<BlockId> try_allocate(Bytes requested, int stream = 0) override;
+  [[nodiscard]] std::optional<BlockId> try_device(Bytes requested, int stream) override;
   // An event recorded on another stream is taken as complete at once.
   void free(BlockId block) override;
   void retire(BlockId block) override;

@@ -89,7 +89,7 @@ class Replay {
   [[nodiscard]] bool makes_workspace(const step::Phase& phase) const {
     return !workspaces_.empty() && !workspaces_[handle_of(phase)];
   }
-  void finish_streams();
+  bool finish_streams();
   void remember();
   [[nodiscard]] const Track& track(std::int32_t slot) const {
     return tracks_[static_cast<std::size_t>(slot)];
@@ -144,9 +144,14 @@ class Replay {
   std::vector<facts::Moment> moments_;
 };
 
-// Out of memory ends a real job; here the card grows by what was missing.
+// Before PyTorch gives up it waits for the streams that hold freed blocks (release_cached_blocks
+// begins with synchronize_and_free_events). Out of memory ends a real job; here the card grows by
+// what was missing.
 BlockId Replay::take(Bytes bytes, int stream) {
   if (const auto block = allocator_->try_allocate(bytes, stream)) return *block;
+  if (finish_streams()) {
+    if (const auto block = allocator_->try_device(bytes, stream)) return *block;
+  }
   out_of_memory_ = true;
   if (request_.stops != nullptr) request_.stops->store(true, std::memory_order_relaxed);
   return allocator_->allocate_beyond(bytes, stream);
@@ -201,11 +206,15 @@ void Replay::retire(BlockId block, step::Stream stream) {
   waiting.pop_front();
 }
 
-void Replay::finish_streams() {
+// True where a block waited.
+bool Replay::finish_streams() {
+  bool waited = false;
   for (auto& [stream, waiting] : waiting_) {
+    waited = waited || !waiting.empty();
     for (const BlockId block : waiting) allocator_->free(block);
     waiting.clear();
   }
+  return waited;
 }
 
 // Managed memory for which the rest leaves no room: the driver moves its pages to the host.
