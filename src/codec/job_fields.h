@@ -86,6 +86,8 @@ inline constexpr auto train_fields = [](auto& v, auto& t) {
   v.key("compile", t.compile, about("the model runs through a compiler"));
   v.key("fused_kernels", t.fused_kernels, about("operators with a fused implementation"));
   v.key("memory_format", t.memory_format, about("of images"));
+  v.key("allocator", t.allocator,
+        about("PYTORCH_CUDA_ALLOC_CONF, such as \"expandable_segments:True\""));
   v.optional_table("fp8", t.fp8, fp8_fields, about("details of fp8-mixed"));
 };
 

@@ -193,6 +193,14 @@ struct Leaf<ModelConfig> {
   static facts::Value schema(const Rule& rule);
 };
 
+// PYTORCH_CUDA_ALLOC_CONF: "expandable_segments:True,roundup_power2_divisions:[256:1,>:8]".
+template <>
+struct Leaf<facts::AllocatorConf> {
+  static Result<facts::AllocatorConf> read(const facts::Value& value, const Rule& rule);
+  static facts::Value write(const facts::AllocatorConf& conf);
+  static facts::Value schema(const Rule& rule);
+};
+
 // "none", ..., "full", { every = 2 } or { layers = 8, method = "block" }.
 template <>
 struct Leaf<facts::RecomputeKeys> {

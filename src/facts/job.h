@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/quantity.h"
+#include "facts/allocator.h"
 #include "facts/enums.h"
 #include "facts/megatron.h"
 #include "facts/origin.h"
@@ -91,6 +92,7 @@ struct TrainKeys {
   bool compile = false;
   std::vector<FusedKernel> fused_kernels;
   MemoryFormat memory_format = MemoryFormat::contiguous;
+  std::optional<AllocatorConf> allocator;  // none: PyTorch's defaults
   std::optional<Fp8Keys> fp8;
 };
 

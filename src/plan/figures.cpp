@@ -70,6 +70,7 @@ void measure_vram(const Request& request, const Programs& programs, bool only_if
   wanted.device = &device;
   wanted.timeline = request.timeline;
   wanted.habits = request.constants.framework.allocator;
+  wanted.conf = plan.job.train.allocator;
   wanted.capacity = plan.machine.gpu.memory.value;
   plan.vram.capacity = plan.machine.gpu.memory;
   std::atomic<bool> stops = false;

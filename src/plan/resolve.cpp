@@ -111,6 +111,14 @@ Result<void> resolve_ranks(Job& job, const facts::Machine& machine) {
   return {};
 }
 
+// PYTORCH_CUDA_ALLOC_CONF speaks to PyTorch's allocator.
+Result<void> check_allocator(const Job& job, const facts::FrameworkProfile& framework) {
+  if (!job.train.allocator || framework.allocator.kind == facts::AllocatorKind::caching) return {};
+  return fail(impossible("train.allocator", "\"" + job.train.allocator->text + "\"",
+                         "none: " + framework.name + " has an allocator of its own",
+                         "leave train.allocator out"));
+}
+
 Result<void> resolve_sharding(Job& job) {
   const std::int64_t data = *job.parallel.data;
   const Sharding sharding = job.parallel.sharding;
@@ -408,6 +416,7 @@ model::SampleShape sample_shape(const Job& job, std::int64_t batch) {
 
 Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machine& machine,
                     const facts::FrameworkProfile& framework) {
+  STEELYARD_CHECK(check_allocator(job, framework));
   STEELYARD_CHECK(resolve_ranks(job, machine));
   STEELYARD_CHECK(resolve_sharding(job));
   STEELYARD_CHECK(resolve_tokens_per_batch(job));

@@ -43,6 +43,8 @@ Result<facts::VramWhy> vram_why(const Request& request, const std::optional<std:
   vram::Request wanted;
   wanted.device = &device;
   wanted.capacity = request.machine.gpu.memory.value;
+  wanted.habits = request.constants.framework.allocator;
+  wanted.conf = ranks.job.train.allocator;
   std::size_t chosen = 0;
   if (kind) {
     STEELYARD_TRY(named, rank_named(ranks.programs, *kind));

@@ -282,7 +282,7 @@ void Assembler::add_optimizer_step() {
 
 void Assembler::release_gradients(std::vector<Event>& events, const Unit& unit) {
   if (!profile_.gradients_set_to_none || job_.train.optimizer.in_backward) return;
-  if (gradients_leave_at_once()) return;
+  if (gradients_leave_at_once() || saves_shards()) return;
   if (layout_.gathers || layout_.gradient_shards > 1) {
     if (unit.sharded_gradient >= 0) free(events, unit.sharded_gradient);
     return;

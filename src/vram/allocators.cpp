@@ -8,6 +8,20 @@
 
 namespace steelyard::vram {
 
+namespace {
+
+AllocatorSettings settings_from(const facts::AllocatorConf& conf) {
+  AllocatorSettings settings;
+  settings.expandable_segments = conf.expandable_segments;
+  settings.roundup_power2_divisions = conf.roundup_power2_divisions;
+  settings.roundup_by_interval = conf.roundup_by_interval;
+  settings.max_split_size = conf.max_split_size;
+  if (conf.max_non_split_rounding) settings.max_non_split_rounding = *conf.max_non_split_rounding;
+  return settings;
+}
+
+}  // namespace
+
 std::unique_ptr<Allocator> allocator_of(const Request& request) {
   const facts::DeviceMemoryConstants& device = *request.device;
   const Bytes outside = device.context + device.collectives(request.program->communicators);
@@ -17,6 +31,7 @@ std::unique_ptr<Allocator> allocator_of(const Request& request) {
     return std::make_unique<BfcAllocator>(pool);
   }
   AllocatorSettings settings;
+  if (request.conf) settings = settings_from(*request.conf);
   if (request.capacity) settings.device_bytes = std::max(Bytes(), *request.capacity - outside);
   return std::make_unique<CachingAllocator>(settings);
 }

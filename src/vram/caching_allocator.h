@@ -9,12 +9,12 @@
 #include <optional>
 
 #include "base/quantity.h"
+#include "facts/allocator.h"
 #include "vram/allocator.h"
 
 namespace steelyard::vram {
 
-// Sizes from 1 MiB to 64 GiB by powers of two; smaller and larger sizes count to the ends.
-constexpr std::size_t kRoundupIntervals = 16;
+using facts::kRoundupIntervals;
 
 // The keys of PYTORCH_CUDA_ALLOC_CONF that move a block; the defaults are PyTorch's.
 struct AllocatorSettings {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "facts/allocator.h"
 #include "facts/constants.h"
 #include "facts/plan.h"
 #include "step/program.h"
@@ -28,6 +29,7 @@ struct Request {
   // asks whether a job fits. Their answers are of what was played.
   std::atomic<bool>* stops = nullptr;
   facts::AllocatorHabits habits{};  // how the framework takes the card's memory
+  std::optional<facts::AllocatorConf> conf{};  // of the caching allocator; none: its defaults
 };
 
 struct Answer {

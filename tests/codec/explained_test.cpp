@@ -94,6 +94,11 @@ class Randomizer {
       config = object.as_object() != nullptr ? object : Value(facts::Object{{"a", 1}});
     }
   }
+  void choose(facts::AllocatorConf& conf, const Rule&) {
+    conf.expandable_segments = coin();
+    conf.text = conf.expandable_segments ? "expandable_segments:True" : "max_split_size_mb:128";
+    if (!conf.expandable_segments) conf.max_split_size = Bytes(std::int64_t{128} << 20);
+  }
   void choose(facts::RecomputeKeys& recompute, const Rule&) {
     if (coin()) {
       recompute.mode = static_cast<facts::RecomputeMode>(random_() % 4);

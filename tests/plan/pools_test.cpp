@@ -19,6 +19,30 @@ facts::Job gpt2_in(facts::Framework framework, std::int64_t samples) {
   return job;
 }
 
+// Expandable segments leave less between blocks; what is allocated is the same to the byte but for
+// tails of blocks that are not split.
+TEST(Pools, ExpandableSegmentsReserveLess) {
+  facts::Job job = gpt2_in(facts::Framework::pytorch, 8);
+  const facts::Plan plain = planned(job);
+  job.train.allocator = facts::AllocatorConf{};
+  job.train.allocator->expandable_segments = true;
+  const facts::Plan expandable = planned(job);
+  EXPECT_LT(expandable.vram.fullest.peak_reserved, plain.vram.fullest.peak_reserved);
+  EXPECT_GE(expandable.vram.fullest.peak_reserved, expandable.vram.fullest.peak_allocated);
+  EXPECT_LE(expandable.vram.fullest.peak_allocated, plain.vram.fullest.peak_allocated);
+  EXPECT_GT(expandable.vram.fullest.peak_allocated.value(),
+            plain.vram.fullest.peak_allocated.value() * 99 / 100);
+}
+
+TEST(Pools, AnAllocatorConfIsPyTorchs) {
+  facts::Job job = gpt2_in(facts::Framework::jax, 4);
+  job.train.allocator = facts::AllocatorConf{.text = "expandable_segments:True",
+                                             .expandable_segments = true};
+  const auto refused = plan(request_for(job));
+  ASSERT_FALSE(refused.has_value());
+  EXPECT_EQ(refused.error().subject, "train.allocator");
+}
+
 // 40 GiB less 725 MiB of context less 1536 MiB that stay free (compute capability 8).
 TEST(Pools, TensorFlowTakesAllButItsReserve) {
   const facts::Plan plan = planned(gpt2_in(facts::Framework::tensorflow, 4));
