@@ -18,15 +18,15 @@ constexpr std::int64_t kMostDivisions = std::int64_t{1} << 20;
 
 const std::vector<std::string>& known_keys() {
   static const std::vector<std::string> keys = {
-      "expandable_segments",          "max_split_size_mb",
-      "max_non_split_rounding_mb",    "roundup_power2_divisions",
-      "garbage_collection_threshold", "release_lock_on_cudamalloc",
+      "expandable_segments",           "max_split_size_mb",
+      "max_non_split_rounding_mb",     "roundup_power2_divisions",
+      "garbage_collection_threshold",  "release_lock_on_cudamalloc",
       "pinned_use_cuda_host_register", "pinned_num_register_threads"};
   return keys;
 }
 
-// The threshold acts only beside set_per_process_memory_fraction (CUDACachingAllocator.cpp, malloc);
-// the others are of speed or of the host.
+// The threshold acts only beside set_per_process_memory_fraction (CUDACachingAllocator.cpp,
+// malloc); the others are of speed or of the host.
 bool moves_no_block(std::string_view key) {
   return key == "garbage_collection_threshold" || key == "release_lock_on_cudamalloc" ||
          key.starts_with("pinned_");

@@ -258,8 +258,9 @@ void Assembler::keep_shard(std::vector<Event>& events, Unit& unit) {
   free(events, unit.sharded_gradient);
 }
 
-// FSDP1 copies a shard to the host and keeps it beside (_runtime_utils.py, _accumulate_sharded_grad:
-// _saved_grad_shard), until the whole backward pass is done (prepare_gradient_for_optim).
+// FSDP1 copies a shard to the host and keeps it beside (_runtime_utils.py,
+// _accumulate_sharded_grad: _saved_grad_shard), until the whole backward pass is done
+// (prepare_gradient_for_optim).
 bool Assembler::saves_shards() const {
   return layout_.on_host.gradients && layout_.flat_parameters;
 }

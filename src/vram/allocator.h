@@ -31,6 +31,8 @@ class Allocator {
   // As if the device had room for a further request of that size, and this were it: for telling
   // how much a job would have needed.
   [[nodiscard]] virtual BlockId allocate_beyond(Bytes requested, int stream) = 0;
+  // From here on the device has room for everything.
+  virtual void lift_limit() {}
 
   [[nodiscard]] Bytes allocated() const { return Bytes(totals_.allocated); }  // of live blocks
   [[nodiscard]] Bytes reserved() const { return Bytes(totals_.reserved); }  // taken from the device

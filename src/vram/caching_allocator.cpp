@@ -103,7 +103,7 @@ std::optional<FreeSet::Place> CachingAllocator::Implementation::find_free(PoolKi
                                                                           std::int64_t size,
                                                                           int stream) {
   const FreeSet& free = pool(kind).free;
-  auto found = free.lower_bound({stream, size, 0, kNone});
+  auto found = free.from(stream, size);
   if (found == free.end() || found->stream() != stream) return {};
   if (settings_.expandable_segments) {
     // A block before an unmapped range counts with all that it could grow to, so that it is spared.
@@ -369,6 +369,10 @@ BlockId CachingAllocator::allocate_beyond(Bytes requested, int stream) {
   const std::int64_t segment = segment_size(std::max(requested.value(), kSmallSize + 1));
   implementation_->add_capacity(round_up(segment, kRoundLarge));
   return allocate(requested, stream);
+}
+
+void CachingAllocator::lift_limit() {
+  implementation_->lift_limit();
 }
 
 void CachingAllocator::empty_cache() {

@@ -42,6 +42,7 @@ class CachingAllocator final : public Allocator {
   void free(BlockId block) override;
   void retire(BlockId block) override;
   [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream) override;
+  void lift_limit() override;
   void empty_cache() override;  // torch.cuda.empty_cache()
 
   [[nodiscard]] Bytes size_of(BlockId block) const override;

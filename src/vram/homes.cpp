@@ -8,7 +8,7 @@ namespace {
 using step::EventKind;
 
 std::size_t allocations_of(const step::Program& program, const Home& home, const step::Slot& slot) {
-  const std::int64_t ring = slot.stays_for_the_step()    ? program.micro_batches
+  const std::int64_t ring = slot.stays_for_the_step()   ? program.micro_batches
                             : slot.outlives_micro_batch ? 1
                                                         : program.in_flight;
   return static_cast<std::size_t>(checked_multiply(home.layers, ring));

@@ -1,7 +1,5 @@
 // Plays a program's allocations through the caching allocator and keeps the fullest moment.
 #include <algorithm>
-#include <deque>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +19,7 @@
 #include "vram/prompter.h"
 #include "vram/standing.h"
 #include "vram/vram.h"
+#include "vram/waiting_blocks.h"
 
 namespace steelyard::vram {
 
@@ -52,7 +51,8 @@ class Replay {
         tracks_(tracks_of(program_, homes_)),
         lives_(allocations_in(program_, homes_)),
         standing_(program_, homes_),
-        prompter_(program_, tracks_, experience, blocks_of(request, *allocator_)) {
+        prompter_(program_, tracks_, experience, blocks_of(request, *allocator_)),
+        waiting_(*allocator_) {
     const bool own = request.habits.kind == facts::AllocatorKind::caching;  // PyTorch's alone
     workspaces_.resize(own ? static_cast<std::size_t>(device_.gemm_handles) : 0);
   }
@@ -79,7 +79,6 @@ class Replay {
   void allocate(std::int32_t slot, std::size_t at);
   void release(std::int32_t slot, std::size_t at);
   void note_peak(std::int32_t name);
-  void retire(BlockId block, step::Stream stream);
   void hold(Bytes bytes);
   void hold_workspace(const step::Phase& phase);
   [[nodiscard]] std::size_t handle_of(const step::Phase& phase) const {
@@ -89,7 +88,6 @@ class Replay {
   [[nodiscard]] bool makes_workspace(const step::Phase& phase) const {
     return !workspaces_.empty() && !workspaces_[handle_of(phase)];
   }
-  bool finish_streams();
   void remember();
   [[nodiscard]] const Track& track(std::int32_t slot) const {
     return tracks_[static_cast<std::size_t>(slot)];
@@ -115,14 +113,14 @@ class Replay {
   bool timeline_;
   bool expand_all_;
   std::unique_ptr<Allocator> allocator_;
-  bool out_of_memory_ = false;
+  int growths_ = 0;
   const std::vector<Home> homes_;    // by slot
   const std::vector<Track> tracks_;  // by slot
   std::vector<Live> lives_;
   Standing standing_;
   Prompter prompter_;
   Live carried_;
-  std::map<step::Stream, std::deque<BlockId>> waiting_;
+  WaitingBlocks waiting_;
   VramBytes live_;
   Bytes managed_;  // live outside of the allocator
 
@@ -146,14 +144,19 @@ class Replay {
 
 // Before PyTorch gives up it waits for the streams that hold freed blocks (release_cached_blocks
 // begins with synchronize_and_free_events). Out of memory ends a real job; here the card grows by
-// what was missing.
+// what was missing; a job that is far too large soon goes on without a limit, since a card that is
+// always full never comes to a state that it has been in.
 BlockId Replay::take(Bytes bytes, int stream) {
   if (const auto block = allocator_->try_allocate(bytes, stream)) return *block;
-  if (finish_streams()) {
+  if (waiting_.finish()) {
     if (const auto block = allocator_->try_device(bytes, stream)) return *block;
   }
-  out_of_memory_ = true;
   if (request_.stops != nullptr) request_.stops->store(true, std::memory_order_relaxed);
+  constexpr int kGrowths = 16;
+  if (++growths_ > kGrowths) {
+    allocator_->lift_limit();
+    if (const auto block = allocator_->try_allocate(bytes, stream)) return *block;
+  }
   return allocator_->allocate_beyond(bytes, stream);
 }
 
@@ -185,36 +188,13 @@ void Replay::release(std::int32_t slot, std::size_t at) {
   Live& live = lives_[at];
   live_[live.category] -= live.bytes;
   if (live.block != 0 && made.recorded) {
-    retire(live.block, made.stream);
+    waiting_.retire(live.block, made.stream);
   } else if (live.block != 0) {
     allocator_->free(live.block);
   } else if (made.managed) {
     managed_ -= live.bytes;
   }
   live = Live();
-}
-
-// Of the blocks that wait for another stream, the oldest is done when more units are in flight than
-// the rate limiter allows (torch/distributed/fsdp/_limiter_utils.py: two).
-void Replay::retire(BlockId block, step::Stream stream) {
-  constexpr std::size_t kInFlight = 2;
-  std::deque<BlockId>& waiting = waiting_[stream];
-  allocator_->retire(block);
-  waiting.push_back(block);
-  if (waiting.size() <= kInFlight) return;
-  allocator_->free(waiting.front());
-  waiting.pop_front();
-}
-
-// True where a block waited.
-bool Replay::finish_streams() {
-  bool waited = false;
-  for (auto& [stream, waiting] : waiting_) {
-    waited = waited || !waiting.empty();
-    for (const BlockId block : waiting) allocator_->free(block);
-    waiting.clear();
-  }
-  return waited;
 }
 
 // Managed memory for which the rest leaves no room: the driver moves its pages to the host.
@@ -393,9 +373,7 @@ void Replay::note_outcome(const Outcome& outcome, std::int32_t name) {
 std::uint64_t Replay::state(const step::Progress& progress) {
   Fingerprint print;
   print.add(static_cast<std::int64_t>(standing_.print(lives_, *allocator_, progress)));
-  for (const auto& [stream, waiting] : waiting_) {
-    for (const BlockId block : waiting) print.add(allocator_->address_of(block));
-  }
+  waiting_.add_to(print);
   return print.value();
 }
 
@@ -431,14 +409,14 @@ void Replay::play_step(bool first) {
     }
     play(pass, progress);
   }
-  finish_streams();
+  waiting_.finish();
 }
 
 // The context; where a pool was too small, all that a card with a pool that suffices has besides:
 // device-used is then that card's memory.
 Bytes Replay::beside_the_pool() const {
   const bool pool = request_.habits.kind == facts::AllocatorKind::bfc && request_.capacity;
-  if (!pool || !out_of_memory_) return device_.context;
+  if (!pool || growths_ == 0) return device_.context;
   const Bytes sent = device_.collectives(program_.communicators);
   return beside_pool(reserved_peak_, device_.context + sent, request_.habits, device_) - sent;
 }

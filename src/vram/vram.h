@@ -28,7 +28,7 @@ struct Request {
   // Set as soon as one of the replays runs out of memory; then all that share it stop, for who only
   // asks whether a job fits. Their answers are of what was played.
   std::atomic<bool>* stops = nullptr;
-  facts::AllocatorHabits habits{};  // how the framework takes the card's memory
+  facts::AllocatorHabits habits{};             // how the framework takes the card's memory
   std::optional<facts::AllocatorConf> conf{};  // of the caching allocator; none: its defaults
 };
 

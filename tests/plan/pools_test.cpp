@@ -36,8 +36,8 @@ TEST(Pools, ExpandableSegmentsReserveLess) {
 
 TEST(Pools, AnAllocatorConfIsPyTorchs) {
   facts::Job job = gpt2_in(facts::Framework::jax, 4);
-  job.train.allocator = facts::AllocatorConf{.text = "expandable_segments:True",
-                                             .expandable_segments = true};
+  job.train.allocator =
+      facts::AllocatorConf{.text = "expandable_segments:True", .expandable_segments = true};
   const auto refused = plan(request_for(job));
   ASSERT_FALSE(refused.has_value());
   EXPECT_EQ(refused.error().subject, "train.allocator");

@@ -177,6 +177,31 @@ void expect_agreement(const AllocatorSettings& settings, std::uint64_t seed, int
   }
 }
 
+// A freed block that another stream still reads is no room until that stream is waited for.
+TEST(CachingAllocator, AsksTheDeviceAgainOnceStreamsAreDone) {
+  AllocatorSettings settings;
+  settings.device_bytes = 64_MiB;
+  CachingAllocator allocator(settings);
+  const BlockId read_elsewhere = allocator.allocate(40_MiB, 1);
+  allocator.retire(read_elsewhere);
+  EXPECT_EQ(allocator.allocated(), Bytes());
+  EXPECT_EQ(allocator.try_allocate(40_MiB), std::nullopt);
+  EXPECT_EQ(allocator.try_device(40_MiB, 0), std::nullopt);
+  allocator.free(read_elsewhere);
+  ASSERT_NE(allocator.try_device(40_MiB, 0), std::nullopt);
+  EXPECT_EQ(allocator.reserved(), 40_MiB) << "the other stream's segment went back";
+}
+
+TEST(CachingAllocator, WithoutItsLimitTheDeviceHasRoom) {
+  AllocatorSettings settings;
+  settings.device_bytes = 64_MiB;
+  CachingAllocator allocator(settings);
+  EXPECT_EQ(allocator.try_allocate(100_MiB), std::nullopt);
+  allocator.lift_limit();
+  EXPECT_NE(allocator.try_allocate(100_MiB), std::nullopt);
+  EXPECT_EQ(allocator.reserved(), 100_MiB);
+}
+
 TEST(CachingAllocator, AgreesWithThePlainAllocatorOnRandomTraces) {
   for (std::uint64_t seed = 0; seed < 60; ++seed) {
     AllocatorSettings settings;
