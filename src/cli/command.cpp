@@ -35,6 +35,8 @@ void add_all(CLI::App& tree, Session& session) {
   session.tree = &tree;
   add_plan(tree, session);
   add_why(tree, session);
+  add_compare(tree, session);
+  add_limits(tree, session);
   add_explain(tree, session);
   add_model(tree, session);
   add_list(tree, session);

@@ -31,6 +31,8 @@ struct Session {
 
 void add_plan(CLI::App& tree, Session& session);
 void add_why(CLI::App& tree, Session& session);
+void add_compare(CLI::App& tree, Session& session);
+void add_limits(CLI::App& tree, Session& session);
 void add_explain(CLI::App& tree, Session& session);
 void add_model(CLI::App& tree, Session& session);
 void add_list(CLI::App& tree, Session& session);

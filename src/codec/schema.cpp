@@ -6,6 +6,7 @@
 #include "codec/model_fields.h"
 #include "codec/plan_fields.h"
 #include "codec/schema_builder.h"
+#include "codec/what_if_fields.h"
 #include "codec/why_fields.h"
 
 namespace steelyard::codec {
@@ -83,6 +84,11 @@ facts::Value schema(SchemaOf what) {
     case SchemaOf::cases: return titled(kCasesSchema, cases_schema());
     case SchemaOf::why:
       return titled(kWhySchema, describe<facts::VramWhy>(SchemaMode::written, why_fields));
+    case SchemaOf::comparison:
+      return titled(kComparisonSchema, describe<facts::MachinesCompared>(SchemaMode::written,
+                                                                         machines_compared_fields));
+    case SchemaOf::limits:
+      return titled(kLimitsSchema, describe<facts::Limits>(SchemaMode::written, limits_fields));
     case SchemaOf::model:
       return titled(kModelSchema,
                     describe<facts::ModelTable>(SchemaMode::written, model_table_fields));

@@ -89,6 +89,12 @@ bool shorter(const Plan& a, const Plan& b) {
          a.pace.step->value() < b.pace.step->value() * (1.0 - kWorthwhileGain);
 }
 
+// By more than what the allocator's fragments come to by chance.
+bool less(Bytes then, Bytes now) {
+  constexpr double kSameByChance = 0.99;
+  return now > Bytes() && (then / now).value() < kSameByChance;
+}
+
 // Each change alone; and, when none suffices, the changes one after the other until the job fits.
 void make_it_fit(const Request& request, const Plan& planned,
                  const std::vector<Candidate>& candidates, std::vector<Advice>& advice) {
@@ -99,8 +105,8 @@ void make_it_fit(const Request& request, const Plan& planned,
     const std::optional<Plan> alone = planned_with(request, planned, {candidate});
     if (!alone) continue;
     const bool helps =
-        alone->vram.fullest.peak_device_used < planned.vram.fullest.peak_device_used ||
-        alone->ram.peak < planned.ram.peak;
+        less(alone->vram.fullest.peak_device_used, planned.vram.fullest.peak_device_used) ||
+        less(alone->ram.peak, planned.ram.peak);
     if (!helps) continue;
     one_suffices = one_suffices || alone->fits();
     if (alone->fits()) advice.push_back(advice_of(candidate, planned, *alone));

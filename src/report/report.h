@@ -7,6 +7,7 @@
 #include "facts/cases.h"
 #include "facts/model_table.h"
 #include "facts/plan.h"
+#include "facts/what_if.h"
 
 namespace steelyard::report {
 
@@ -29,6 +30,12 @@ struct Style {
 // stage, in the first epoch and after it, with what limits it.
 [[nodiscard]] std::string why_ram_text(const facts::Plan& plan, const Style& style);
 [[nodiscard]] std::string why_feed_text(const facts::Plan& plan, const Style& style);
+
+// One job on several machines, a line for each: what fits, how fast, at what price. How far each of
+// a job's sizes can go and what breaks behind it.
+[[nodiscard]] std::string comparison_text(const facts::MachinesCompared& machines,
+                                          const Style& style);
+[[nodiscard]] std::string limits_text(const facts::Limits& limits, const Style& style);
 
 // Live bytes over a step, by category and moment, of every kind of rank (VramPlan::timelines): one
 // HTML page that needs no network; a trace for Chrome's and Perfetto's viewers (JSON).

@@ -29,10 +29,8 @@ class Allocator {
   // Wholly free segments go back to the device, where the framework can do that.
   virtual void empty_cache() = 0;
   // As if the device had room for a further request of that size, and this were it: for telling
-  // how much a job would have needed.
-  [[nodiscard]] virtual BlockId allocate_beyond(Bytes requested, int stream) = 0;
-  // From here on the device has room for everything.
-  virtual void lift_limit() {}
+  // how much a job would have needed. `spare`: room for so much, where that is more.
+  [[nodiscard]] virtual BlockId allocate_beyond(Bytes requested, int stream, Bytes spare) = 0;
 
   [[nodiscard]] Bytes allocated() const { return Bytes(totals_.allocated); }  // of live blocks
   [[nodiscard]] Bytes reserved() const { return Bytes(totals_.reserved); }  // taken from the device

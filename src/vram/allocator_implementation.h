@@ -48,7 +48,6 @@ class CachingAllocator::Implementation {
                            int stream);  // release_cached_blocks, alloc_block
   void free(Index index);
   void add_capacity(std::int64_t room) { capacity_ = totals_.reserved + room; }
-  void lift_limit() { capacity_ = kUnlimitedDevice; }
   void retire(Index index) {
     totals_.allocated -= blocks_[index].size;
     blocks_[index].retired = true;

@@ -122,7 +122,7 @@ std::optional<BlockId> BfcAllocator::try_allocate(Bytes requested, int /*stream*
   return std::nullopt;
 }
 
-BlockId BfcAllocator::allocate_beyond(Bytes requested, int /*stream*/) {
+BlockId BfcAllocator::allocate_beyond(Bytes requested, int /*stream*/, Bytes /*spare*/) {
   const std::int64_t rounded = rounded_bytes(requested.value());
   if (chunks_.empty()) {
     limit_ = rounded;

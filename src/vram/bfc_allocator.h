@@ -41,7 +41,7 @@ class BfcAllocator final : public Allocator {
   void retire(BlockId block) override;
   void empty_cache() override {}  // its pool stays
   // The last region becomes as much longer as the request lacks.
-  [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream) override;
+  [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream, Bytes spare = {}) override;
 
   [[nodiscard]] Bytes size_of(BlockId block) const override;
   [[nodiscard]] std::int64_t address_of(BlockId block) const override { return block; }

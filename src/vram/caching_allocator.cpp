@@ -365,14 +365,10 @@ void CachingAllocator::retire(BlockId block) {
   if (block != 0) implementation_->retire(static_cast<Index>(block - 1));
 }
 
-BlockId CachingAllocator::allocate_beyond(Bytes requested, int stream) {
+BlockId CachingAllocator::allocate_beyond(Bytes requested, int stream, Bytes spare) {
   const std::int64_t segment = segment_size(std::max(requested.value(), kSmallSize + 1));
-  implementation_->add_capacity(round_up(segment, kRoundLarge));
+  implementation_->add_capacity(round_up(std::max(segment, spare.value()), kRoundLarge));
   return allocate(requested, stream);
-}
-
-void CachingAllocator::lift_limit() {
-  implementation_->lift_limit();
 }
 
 void CachingAllocator::empty_cache() {

@@ -41,8 +41,7 @@ class CachingAllocator final : public Allocator {
   // An event recorded on another stream is taken as complete at once.
   void free(BlockId block) override;
   void retire(BlockId block) override;
-  [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream) override;
-  void lift_limit() override;
+  [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream, Bytes spare = {}) override;
   void empty_cache() override;  // torch.cuda.empty_cache()
 
   [[nodiscard]] Bytes size_of(BlockId block) const override;

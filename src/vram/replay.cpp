@@ -144,8 +144,8 @@ class Replay {
 
 // Before PyTorch gives up it waits for the streams that hold freed blocks (release_cached_blocks
 // begins with synchronize_and_free_events). Out of memory ends a real job; here the card grows by
-// what was missing; a job that is far too large soon goes on without a limit, since a card that is
-// always full never comes to a state that it has been in.
+// what was missing, and by more for a job that is far too large: a card that is always full never
+// comes to a state that it has been in.
 BlockId Replay::take(Bytes bytes, int stream) {
   if (const auto block = allocator_->try_allocate(bytes, stream)) return *block;
   if (waiting_.finish()) {
@@ -153,11 +153,10 @@ BlockId Replay::take(Bytes bytes, int stream) {
   }
   if (request_.stops != nullptr) request_.stops->store(true, std::memory_order_relaxed);
   constexpr int kGrowths = 16;
-  if (++growths_ > kGrowths) {
-    allocator_->lift_limit();
-    if (const auto block = allocator_->try_allocate(bytes, stream)) return *block;
-  }
-  return allocator_->allocate_beyond(bytes, stream);
+  constexpr std::int64_t kPart = 64;
+  const bool far = ++growths_ > kGrowths && request_.capacity;
+  return allocator_->allocate_beyond(bytes, stream,
+                                     far ? ceil_divide(*request_.capacity, kPart) : Bytes());
 }
 
 void Replay::allocate(std::int32_t slot, std::size_t at) {

@@ -192,14 +192,17 @@ TEST(CachingAllocator, AsksTheDeviceAgainOnceStreamsAreDone) {
   EXPECT_EQ(allocator.reserved(), 40_MiB) << "the other stream's segment went back";
 }
 
-TEST(CachingAllocator, WithoutItsLimitTheDeviceHasRoom) {
+TEST(CachingAllocator, GrowsByWhatIsMissingOrByMore) {
   AllocatorSettings settings;
   settings.device_bytes = 64_MiB;
   CachingAllocator allocator(settings);
   EXPECT_EQ(allocator.try_allocate(100_MiB), std::nullopt);
-  allocator.lift_limit();
-  EXPECT_NE(allocator.try_allocate(100_MiB), std::nullopt);
-  EXPECT_EQ(allocator.reserved(), 100_MiB);
+  EXPECT_NE(allocator.allocate_beyond(100_MiB, 0), 0);
+  EXPECT_EQ(allocator.try_allocate(20_MiB), std::nullopt);
+  EXPECT_NE(allocator.allocate_beyond(20_MiB, 0, 50_MiB), 0);
+  EXPECT_EQ(allocator.reserved(), 120_MiB);
+  EXPECT_NE(allocator.try_allocate(30_MiB), std::nullopt);
+  EXPECT_EQ(allocator.try_allocate(2_MiB), std::nullopt);
 }
 
 TEST(CachingAllocator, AgreesWithThePlainAllocatorOnRandomTraces) {

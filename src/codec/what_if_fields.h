@@ -1,0 +1,66 @@
+// Every key of `steelyard compare --json` (schema steelyard.comparison/1) and `steelyard limits
+// --json` (steelyard.limits/1), once: the same tables write them and describe them.
+#pragma once
+
+#include "codec/plan_fields.h"
+#include "facts/what_if.h"
+
+namespace steelyard::codec {
+
+inline constexpr const char* kComparisonSchema = "steelyard.comparison/1";
+inline constexpr const char* kLimitsSchema = "steelyard.limits/1";
+
+// What of a plan a comparison shows; the plan itself is `steelyard plan`'s.
+inline constexpr auto planned_machine_fields = [](auto& v, auto& plan) {
+  v.key("nodes", plan.job.machine.nodes, about("that the GPUs fill"));
+  v.key("gpus_per_node", plan.job.machine.gpus, about("used of each"));
+  v.key("gpu", plan.machine.gpu.id, about("catalogue id"));
+  v.made(
+      "fits", [&] { return Leaf<std::optional<bool>>::write(certain_fit(plan)); },
+      [] { return Leaf<std::optional<bool>>::schema({}); });
+  v.key("vram_peak", plan.vram.fullest.peak_device_used, about("bytes, of the fullest rank"));
+  v.key("vram_capacity", plan.vram.capacity.value, about("bytes of one card"));
+  v.key("ram_peak", plan.ram.peak, about("bytes of a node"));
+  v.key("ram_capacity", plan.ram.capacity.value, about("bytes of a node"));
+  v.key("step", plan.pace.step, about("seconds of an optimizer step"));
+  v.key("samples", plan.pace.samples, about("per second, whole job"));
+  v.key("tokens", plan.pace.tokens, about("per second, whole job; text only"));
+  v.key("mfu", plan.pace.mfu, about("model FLOP utilization"));
+  v.key("ratio_needed", plan.balance.ratio_needed, about("RAM : VRAM that the job needs"));
+  v.key("ratio_installed", plan.balance.ratio_installed, about("RAM : VRAM of the machine"));
+  v.key("verdict", plan.balance.verdicts, about("one or several"));
+  v.optional_table("cost", plan.cost, cost_fields, about("null when the machine has no price"));
+};
+
+inline constexpr auto compared_machine_fields = [](auto& v, auto& line) {
+  v.key("machine", line.machine, about("as it was named"));
+  v.key("refused", line.refused, about("why the job cannot be planned there; empty: it can"));
+  v.optional_table("plan", line.plan, planned_machine_fields, about("null where refused"));
+};
+
+inline constexpr auto machines_compared_fields = [](auto& v, auto& c) {
+  v.constant("schema", kComparisonSchema);
+  v.key("job", c.job, about("its name"));
+  v.key("gpus", c.gpus, about("the same number on every machine"));
+  v.list("machines", c.machines, compared_machine_fields, about("in the order given"));
+};
+
+inline constexpr auto limit_fields = [](auto& v, auto& l) {
+  v.key("key", l.key, about("of the job file"));
+  v.key("what", l.what, about("what it counts"));
+  v.key("sense", l.sense, about("largest or least"));
+  v.key("now", l.now, about("as the job has it"));
+  v.key("step", l.step, about("values between its multiples were not tried"));
+  v.key("limit", l.limit, about("null: nothing that was tried fits"));
+  v.key("beyond", l.beyond, about("the search ended there, nothing broke"));
+  v.key("breaks", l.breaks, about("what happens one step further"));
+};
+
+inline constexpr auto limits_fields = [](auto& v, auto& l) {
+  v.constant("schema", kLimitsSchema);
+  v.key("job", l.job, about("its name"));
+  v.key("fits", l.fits, about("as it is"));
+  v.list("limits", l.limits, limit_fields, about("each with everything else left as it is"));
+};
+
+}  // namespace steelyard::codec

@@ -1,0 +1,241 @@
+// How far each size of a job can go.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/format.h"
+#include "base/parallel.h"
+#include "search/bisection.h"
+#include "search/search.h"
+#include "search/spread.h"
+#include "search/words.h"
+
+namespace steelyard::search {
+
+namespace {
+
+using facts::Job;
+using facts::Limit;
+using facts::Plan;
+
+// One key to move: the values are those that `at` gives for 1, 2, 3 ...
+struct Axis {
+  Limit limit;
+  std::int64_t most = 1;                                 // the last number that is tried
+  std::int64_t first = 1;                                // a guess at the end
+  std::function<std::int64_t(std::int64_t)> value = {};  // of a number
+  std::function<void(Job&, std::int64_t)> set = {};      // a value
+};
+
+// The batch of a step grows with what one GPU takes; how often it accumulates stays.
+void keep_accumulation(Job& job, const Plan& planned) {
+  job.train.gradient_accumulation = planned.job.train.gradient_accumulation;
+  job.train.global_batch.reset();
+}
+
+std::string needs(const char* who, Bytes needed, const facts::Known<Bytes>& there) {
+  return fmt::format("{} needs {} of {}", who, to_text(needed), to_text(*there));
+}
+
+// Why the job does not go with that value.
+std::string breaks_with(const Job& job, const Planner& planner) {
+  const Result<Plan> plan = planner(job, false);
+  if (!plan) return one_line(plan.error());
+  if (!plan->fits_vram.value_or(true)) {
+    return needs("each GPU", plan->vram.fullest.peak_device_used, plan->vram.capacity);
+  }
+  if (!plan->fits_ram.value_or(true)) return needs("each node", plan->ram.peak, plan->ram.capacity);
+  return {};
+}
+
+Job with(const LimitsQuestion& question, const Axis& axis, std::int64_t number) {
+  Job job = *question.job;
+  axis.set(job, axis.value(number));
+  return job;
+}
+
+void find_largest(const LimitsQuestion& question, const Planner& planner, Axis& axis) {
+  const End end = last_that_holds(axis.first, axis.most, [&](std::int64_t number) {
+    const Result<Plan> plan = planner(with(question, axis, number), true);
+    return plan && plan->fits();
+  });
+  if (end.last > 0) axis.limit.limit = axis.value(end.last);
+  axis.limit.beyond = end.open;
+  if (!end.open) axis.limit.breaks = breaks_with(with(question, axis, end.last + 1), planner);
+}
+
+// Counts down from the most, which comes first.
+void find_least(const LimitsQuestion& question, const Planner& planner, Axis& axis) {
+  find_largest(question, planner, axis);
+  if (axis.limit.beyond) axis.limit.breaks = "nothing less can be asked for";
+  axis.limit.beyond = false;
+}
+
+Axis axis(std::string key, std::string what, std::int64_t now, std::int64_t step,
+          std::int64_t largest) {
+  Axis made;
+  made.limit.key = std::move(key);
+  made.limit.what = std::move(what);
+  made.limit.now = now;
+  made.limit.step = step;
+  made.most = std::max<std::int64_t>(1, largest / step);
+  made.first = std::clamp<std::int64_t>(now / step, 1, made.most);
+  made.value = [step](std::int64_t number) { return number * step; };
+  return made;
+}
+
+constexpr std::int64_t kMostSamples = std::int64_t{1} << 20;
+constexpr std::int64_t kMostTokens = std::int64_t{1} << 24;
+constexpr std::int64_t kMostRank = std::int64_t{1} << 14;
+constexpr std::int64_t kMostLayers = 4096;
+constexpr std::int64_t kMostPixels = std::int64_t{1} << 15;
+
+Axis micro_batch_axis(const Plan& planned) {
+  Axis made = axis("train.micro_batch", "samples per GPU and pass", *planned.job.train.micro_batch,
+                   1, kMostSamples);
+  made.set = [&planned](Job& job, std::int64_t value) {
+    keep_accumulation(job, planned);
+    job.train.tokens_per_batch.reset();
+    job.train.micro_batch = value;
+  };
+  return made;
+}
+
+// What context and tensor ranks divide; in steps of 128 where the sequence has some of them.
+Axis sequence_axis(const Plan& planned) {
+  constexpr std::int64_t kRound = 128;
+  const facts::ParallelKeys& parallel = planned.job.parallel;
+  const std::int64_t ranks = parallel.context * parallel.tensor;
+  const std::int64_t now = *planned.job.train.sequence_length;
+  const std::int64_t step = now >= kRound * ranks ? kRound * ranks : ranks;
+  Axis made = axis("train.sequence_length", "tokens per sample", now, step, kMostTokens);
+  made.set = [](Job& job, std::int64_t value) { job.train.sequence_length = value; };
+  return made;
+}
+
+Axis rank_axis(const Plan& planned) {
+  const std::int64_t now = planned.job.train.lora.rank;
+  Axis made = axis("train.lora.rank", "rank of the adapters", now, now % 8 == 0 ? 8 : 1, kMostRank);
+  made.set = [](Job& job, std::int64_t value) { job.train.lora.rank = value; };
+  return made;
+}
+
+// Height in steps of 32 pixels; the width keeps its proportion.
+Axis image_axis(const Plan& planned) {
+  constexpr std::int64_t kStep = 32;
+  const std::vector<std::int64_t> now = planned.job.train.image_size;
+  Axis made =
+      axis("train.image_size", "pixels of height, width in proportion", now[0], kStep, kMostPixels);
+  made.set = [now](Job& job, std::int64_t value) {
+    const std::int64_t width = (value * now[1] / now[0] + kStep / 2) / kStep * kStep;
+    job.train.image_size = {value, width > kStep ? width : kStep};
+  };
+  return made;
+}
+
+Axis layers_axis(const LimitsQuestion& question) {
+  const auto& [key, now] = *question.layers;
+  const facts::ParallelKeys& parallel = question.planned->job.parallel;
+  Axis made = axis("model.set." + key, "layers", now, parallel.pipeline * parallel.virtual_stages,
+                   kMostLayers);
+  made.set = [name = key](Job& job, std::int64_t value) {
+    if (job.model.set.is_null()) job.model.set = facts::Value(facts::Object{});
+    job.model.set.set(name, value);
+    job.parallel.stage_layers.clear();
+  };
+  return made;
+}
+
+// Data-parallel replicas go, all else stays: their numbers from the job's down, as far as nodes
+// are filled evenly.
+std::optional<Axis> gpus_axis(const Plan& planned) {
+  const facts::ParallelKeys& parallel = planned.job.parallel;
+  const std::int64_t replica = parallel.tensor * parallel.pipeline * parallel.context;
+  const std::int64_t now = planned.job.machine.nodes * planned.job.machine.gpus.value_or(1);
+  const std::int64_t per_node =
+      std::max(planned.job.machine.gpus.value_or(1), planned.machine.gpus);
+  std::vector<std::int64_t> counts;
+  for (std::int64_t gpus = now; gpus >= replica; gpus -= replica) {
+    const bool whole = gpus / replica % std::max<std::int64_t>(1, parallel.expert) == 0;
+    if (spread_over(gpus, per_node) && (whole || gpus == now)) counts.push_back(gpus);
+  }
+  if (counts.empty()) return std::nullopt;
+  Axis made;
+  made.limit.key = "machine.gpus x machine.nodes";
+  made.limit.what = "GPUs, with fewer data-parallel replicas";
+  made.limit.sense = facts::LimitSense::least;
+  made.limit.now = now;
+  made.limit.step = replica;
+  made.most = static_cast<std::int64_t>(counts.size());
+  made.value = [counts](std::int64_t number) {
+    const auto at = static_cast<std::size_t>(number) - 1;
+    return at < counts.size() ? counts[at] : 0;
+  };
+  made.set = [per_node, &planned](Job& job, std::int64_t gpus) {
+    const Spread spread = spread_over(gpus, per_node).value_or(Spread{1, gpus});
+    keep_accumulation(job, planned);
+    job.parallel.data.reset();
+    job.parallel.shard_group.reset();
+    job.machine.nodes = spread.nodes;
+    job.machine.gpus = spread.gpus;
+  };
+  return made;
+}
+
+std::optional<Axis> ram_axis(const Plan& planned) {
+  if (!planned.ram.capacity) return std::nullopt;
+  constexpr std::int64_t kGibibyte = std::int64_t{1} << 30;
+  const std::int64_t now = ceil_divide(planned.ram.capacity->value(), kGibibyte);
+  Axis made;
+  made.limit.key = "machine.ram_gib";
+  made.limit.what = "GiB of host memory per node";
+  made.limit.sense = facts::LimitSense::least;
+  made.limit.now = now;
+  made.most = now;
+  made.value = [now](std::int64_t number) { return now + 1 - number; };
+  made.set = [](Job& job, std::int64_t value) { job.machine.ram_gib = static_cast<double>(value); };
+  return made;
+}
+
+std::vector<Axis> axes_of(const LimitsQuestion& question) {
+  const Plan& planned = *question.planned;
+  const facts::TrainKeys& train = planned.job.train;
+  std::vector<Axis> axes = {micro_batch_axis(planned)};
+  if (train.sequence_length) axes.push_back(sequence_axis(planned));
+  if (train.image_size.size() == 2) axes.push_back(image_axis(planned));
+  if (train.method != facts::Method::full) axes.push_back(rank_axis(planned));
+  if (question.layers) axes.push_back(layers_axis(question));
+  if (auto gpus = gpus_axis(planned)) axes.push_back(std::move(*gpus));
+  if (auto ram = ram_axis(planned)) axes.push_back(std::move(*ram));
+  return axes;
+}
+
+}  // namespace
+
+facts::Limits limits(const LimitsQuestion& question, const Planner& planner) {
+  facts::Limits found;
+  found.job = question.planned->job.name;
+  found.fits = question.planned->fits();
+  std::vector<Axis> axes = axes_of(question);
+  for_each_side_by_side(axes.size(), [&](std::size_t i) {
+    const bool largest = axes[i].limit.sense == facts::LimitSense::largest;
+    (largest ? find_largest : find_least)(question, planner, axes[i]);
+  });
+  for (Axis& axis : axes) found.limits.push_back(std::move(axis.limit));
+  return found;
+}
+
+std::optional<std::pair<std::string, std::int64_t>> layers_of(const facts::Value& config) {
+  constexpr std::array kKeys = {"num_hidden_layers", "n_layer",        "num_layers",
+                                "n_layers",          "encoder_layers", "depth"};
+  for (const char* key : kKeys) {
+    const facts::Value* value = config.find(key);
+    if (value == nullptr) continue;
+    const std::int64_t* count = value->as_whole();
+    if (count != nullptr && *count > 0) return std::pair{std::string(key), *count};
+  }
+  return std::nullopt;
+}
+
+}  // namespace steelyard::search
