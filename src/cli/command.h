@@ -32,6 +32,7 @@ struct Session {
 void add_plan(CLI::App& tree, Session& session);
 void add_why(CLI::App& tree, Session& session);
 void add_compare(CLI::App& tree, Session& session);
+void add_search(CLI::App& tree, Session& session);
 void add_limits(CLI::App& tree, Session& session);
 void add_explain(CLI::App& tree, Session& session);
 void add_model(CLI::App& tree, Session& session);

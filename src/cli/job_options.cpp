@@ -2,7 +2,7 @@
 
 namespace steelyard::cli {
 
-void add_job_options(CLI::App& command, JobWords& words) {
+void add_job_options(CLI::App& command, JobWords& words, bool with_nodes) {
   command.add_option("job", words.file, "Job file, TOML or JSON")->type_name("FILE");
   command.add_option("--set", words.settings, "Set any key of the job file; may be repeated")
       ->type_name("KEY=VALUE")
@@ -14,6 +14,7 @@ void add_job_options(CLI::App& command, JobWords& words) {
   command.add_option("--gpu", words.gpu, "A bare GPU instead of a machine (machine.gpu)")
       ->type_name("GPU");
   command.add_option("--gpus", words.gpus, "GPUs used per node (machine.gpus)")->type_name("N");
+  if (!with_nodes) return;
   command.add_option("--nodes", words.nodes, "Nodes (machine.nodes)")->type_name("N");
 }
 

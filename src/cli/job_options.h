@@ -7,6 +7,7 @@
 
 namespace steelyard::cli {
 
-void add_job_options(CLI::App& command, JobWords& words);
+// `with_nodes`: a command that takes several numbers of nodes has its own --nodes.
+void add_job_options(CLI::App& command, JobWords& words, bool with_nodes = true);
 
 }  // namespace steelyard::cli

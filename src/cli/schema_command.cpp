@@ -15,6 +15,7 @@ codec::SchemaOf schema_named(std::string_view name) {
   if (name == "why") return codec::SchemaOf::why;
   if (name == "comparison") return codec::SchemaOf::comparison;
   if (name == "limits") return codec::SchemaOf::limits;
+  if (name == "search") return codec::SchemaOf::search;
   return codec::SchemaOf::cases;
 }
 
@@ -26,7 +27,7 @@ void add_schema(CLI::App& tree, Session& session) {
                   {"steelyard schema job > job.schema.json", "steelyard schema plan"});
   const auto what = std::make_shared<std::string>();
   command.add_option("what", *what, "Which file")
-      ->type_name("job|plan|why|comparison|limits|model|machine|cases")
+      ->type_name("job|plan|why|comparison|limits|search|model|machine|cases")
       ->required();
   command.callback([&session, what] {
     session.chosen = [&session, what]() -> Result<ExitStatus> {

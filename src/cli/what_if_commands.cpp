@@ -4,11 +4,9 @@
 
 #include "cli/command.h"
 #include "cli/job_options.h"
-#include "cli/planning.h"
+#include "cli/what_if.h"
 #include "codec/codec.h"
-#include "plan/figures.h"
 #include "report/report.h"
-#include "search/search.h"
 
 namespace steelyard::cli {
 namespace {
@@ -19,44 +17,6 @@ struct WhatIfOptions {
   bool json = false;
   bool ascii = false;
 };
-
-// A job as it is read, what it is planned from, and its plan.
-struct Base {
-  ReadJob read;
-  catalog::Catalog catalog;
-  plan::Request request;
-  facts::Plan planned;
-};
-
-Result<Base> base_of(const Session& session, const JobWords& words) {
-  STEELYARD_TRY(read, read_job(words));
-  STEELYARD_TRY(catalog, open_catalog(session));
-  Result<plan::Request> request = request_of(read, catalog);
-  if (!request) return fail(placed(request.error(), read));
-  request->advice = false;
-  Result<facts::Plan> planned = plan::plan(*request);
-  if (!planned) return fail(placed(planned.error(), read));
-  return Base{std::move(read), std::move(catalog), std::move(*request), std::move(*planned)};
-}
-
-search::Planner planner_of(const Base& base) {
-  return [&base](const facts::Job& job, bool only_if_fits) -> Result<facts::Plan> {
-    STEELYARD_TRY(request, request_of({job, base.read.folder}, base.catalog));
-    request.advice = false;
-    return plan::figures(request, {.only_if_fits = only_if_fits});
-  };
-}
-
-// A machine of the catalogue or of a file; or a bare GPU of that id.
-Result<facts::Machine> machine_named(const Base& base, const std::string& name) {
-  facts::Job job;
-  job.machine.name = name;
-  Result<facts::Machine> machine = base.catalog.machine_of(job, base.read.folder);
-  if (machine || !base.catalog.gpu(name)) return machine;
-  job.machine = {};
-  job.machine.gpu = name;
-  return base.catalog.machine_of(job, base.read.folder);
-}
 
 Result<ExitStatus> run_compare(const Session& session, const WhatIfOptions& options) {
   STEELYARD_TRY(base, base_of(session, options.words));

@@ -60,6 +60,7 @@ enum class Format { json, toml };
 [[nodiscard]] facts::Value to_value(const facts::Plan& plan);             // schema steelyard.plan/1
 [[nodiscard]] facts::Value to_value(const facts::VramWhy& why);           // schema steelyard.why/1
 [[nodiscard]] facts::Value to_value(const facts::MachinesCompared& all);  // steelyard.comparison/1
+[[nodiscard]] facts::Value to_value(const facts::SearchResult& result);   // steelyard.search/1
 [[nodiscard]] facts::Value to_value(const facts::Limits& limits);         // steelyard.limits/1
 // Schema steelyard.model-table/1.
 [[nodiscard]] facts::Value to_value(const facts::ModelTable& table);
@@ -70,7 +71,7 @@ enum class Format { json, toml };
 [[nodiscard]] facts::Value to_value(const facts::Validation& validation);
 
 // JSON Schemas (draft 2020-12 vocabulary, valid for draft 7 validators too).
-enum class SchemaOf { job, plan, machine, cases, why, model, comparison, limits };
+enum class SchemaOf { job, plan, machine, cases, why, model, comparison, limits, search };
 [[nodiscard]] facts::Value schema(SchemaOf what);
 
 }  // namespace steelyard::codec

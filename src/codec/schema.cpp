@@ -87,6 +87,9 @@ facts::Value schema(SchemaOf what) {
     case SchemaOf::comparison:
       return titled(kComparisonSchema, describe<facts::MachinesCompared>(SchemaMode::written,
                                                                          machines_compared_fields));
+    case SchemaOf::search:
+      return titled(kSearchSchema,
+                    describe<facts::SearchResult>(SchemaMode::written, search_fields));
     case SchemaOf::limits:
       return titled(kLimitsSchema, describe<facts::Limits>(SchemaMode::written, limits_fields));
     case SchemaOf::model:

@@ -63,4 +63,45 @@ inline constexpr auto limits_fields = [](auto& v, auto& l) {
   v.list("limits", l.limits, limit_fields, about("each with everything else left as it is"));
 };
 
+inline constexpr const char* kSearchSchema = "steelyard.search/1";
+
+inline constexpr auto found_layout_fields = [](auto& v, auto& layout) {
+  v.key("set", layout.set, about("keys and values, as for --set"));
+  v.key("on_front", layout.on_front,
+        about("nothing is better in step, cost, GPUs and RAM at once"));
+  v.key("cost_per_step", layout.cost_per_step, about("null when the machine has no price"));
+  v.key("joules_per_step", layout.joules_per_step,
+        about("of the GPUs at their rated power; null when that is unknown"));
+  v.table("plan", layout.plan, planned_machine_fields, about("planned in full"));
+};
+
+inline constexpr auto lost_layout_fields = [](auto& v, auto& layout) {
+  v.key("set", layout.set, about("keys and values, as for --set"));
+  v.key("step", layout.step, about("seconds"));
+  v.key("why", layout.why, about("it is not the best one"));
+};
+
+inline constexpr auto searched_place_fields = [](auto& v, auto& place) {
+  v.key("machine", place.machine, about("catalogue id, file or GPU"));
+  v.key("nodes", place.nodes, about("of it"));
+  v.key("gpus_per_node", place.gpus, about("used of each"));
+  v.key("refused", place.refused, about("why the job cannot go there at all; empty: it can"));
+  v.key("layouts", place.layouts, about("legal ones, all planned"));
+  v.key("illegal", place.illegal, about("refused by the planner"));
+  v.list("found", place.found, found_layout_fields,
+         about("the fastest that fits, then those that need less RAM"));
+  v.list("lost", place.lost, lost_layout_fields, about("faster ones that do not fit, slower ones"));
+};
+
+inline constexpr auto search_fields = [](auto& v, auto& s) {
+  v.constant("schema", kSearchSchema);
+  v.key("job", s.job, about("its name"));
+  v.key("goal", s.goal, about("that orders the places"));
+  v.key("global_batch", s.global_batch, about("samples per step, the same everywhere"));
+  v.key("free", s.free, about("keys that were free"));
+  v.list("places", s.places, searched_place_fields,
+         about("machines and numbers of nodes, best first"));
+  v.key("interrupted", s.interrupted, about("the search was stopped before its end"));
+};
+
 }  // namespace steelyard::codec

@@ -17,4 +17,11 @@ facts::Value to_value(const facts::Limits& limits) {
   return writer.take();
 }
 
+facts::Value to_value(const facts::SearchResult& result) {
+  facts::SearchResult copy = result;
+  Writer writer;
+  search_fields(writer, copy);
+  return writer.take();
+}
+
 }  // namespace steelyard::codec

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "facts/plan.h"
@@ -43,6 +44,46 @@ struct Limits {
   std::string job;
   bool fits = false;  // as it is
   std::vector<Limit> limits;
+};
+
+enum class SearchGoal { step, cost, gpus, energy };
+STEELYARD_ENUM_NAMES(SearchGoal, "step", "cost", "gpus", "energy")
+
+using KeySettings = std::vector<std::pair<std::string, std::string>>;  // key, value as for --set
+
+// A layout that fits, planned in full.
+struct FoundLayout {
+  KeySettings set;
+  Plan plan;
+  std::optional<double> cost_per_step, joules_per_step;  // unknown without a price, without watts
+  bool on_front = false;  // nothing else is better in step, cost, GPUs and RAM at once
+};
+
+// A layout that is not the best one, and why.
+struct LostLayout {
+  KeySettings set;
+  std::optional<Seconds> step;
+  std::string why;
+};
+
+// So many nodes of one machine.
+struct SearchedPlace {
+  std::string machine;
+  std::int64_t nodes = 1, gpus = 1;  // nodes, GPUs of each
+  std::string refused;               // why the job cannot go there at all
+  std::int64_t layouts = 0;          // that were planned
+  std::int64_t illegal = 0;          // that were refused
+  std::vector<FoundLayout> found;    // the fastest first; then what needs less RAM
+  std::vector<LostLayout> lost;      // faster ones that do not fit, then slower ones
+};
+
+struct SearchResult {
+  std::string job;
+  SearchGoal goal = SearchGoal::step;
+  std::int64_t global_batch = 1;  // kept everywhere
+  std::vector<std::string> free;  // the keys that were free
+  std::vector<SearchedPlace> places;
+  bool interrupted = false;
 };
 
 }  // namespace steelyard::facts

@@ -35,6 +35,8 @@ struct Style {
 // a job's sizes can go and what breaks behind it.
 [[nodiscard]] std::string comparison_text(const facts::MachinesCompared& machines,
                                           const Style& style);
+// The best layout of each machine and number of nodes, what is on the front, and why others lost.
+[[nodiscard]] std::string search_text(const facts::SearchResult& result, const Style& style);
 [[nodiscard]] std::string limits_text(const facts::Limits& limits, const Style& style);
 
 // Live bytes over a step, by category and moment, of every kind of rank (VramPlan::timelines): one

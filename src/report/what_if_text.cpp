@@ -1,5 +1,6 @@
 // `steelyard compare` and `steelyard limits`.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "base/format.h"
 #include "base/text.h"
@@ -120,6 +121,85 @@ std::string limits_text(const facts::Limits& limits, const Style& style) {
                limit_words(limit), paint.outside(breaks)});
   }
   text += table.text(0, style.ascii ? "-" : "─");
+  return text;
+}
+
+namespace {
+
+std::string settings_of(const facts::KeySettings& set) {
+  std::string text;
+  for (const auto& [key, value] : set) text += fmt::format(" --set {}={}", key, value);
+  return text.empty() ? " (the job as it is)" : text;
+}
+
+// What is not as small as can be: "tensor 8 · pipeline 4 · fsdp · micro-batch 2 · full recompute".
+std::string layout_words(const facts::KeySettings& set) {
+  std::string words;
+  for (const auto& [key, value] : set) {
+    if (value == "1" || value == "false" || value == "none") continue;
+    const std::string name = key.substr(key.find('.') + 1);
+    if (!words.empty()) words += ", ";
+    words += value == "true" ? name : fmt::format("{} {}", name, value);
+  }
+  return words.empty() ? "as plain as can be" : words;
+}
+
+void add_places(const facts::SearchResult& result, const Paint& paint, TextTable& table) {
+  for (const facts::SearchedPlace& place : result.places) {
+    const std::string name = paint.outside(place.machine);
+    const std::string nodes = fmt::format("{} x {}", grouped(place.nodes), place.gpus);
+    if (place.found.empty()) {
+      table.add({"", name, nodes, place.layouts == 0 ? "refused" : "nothing fits"});
+      continue;
+    }
+    for (const facts::FoundLayout& found : place.found) {
+      const Plan& plan = found.plan;
+      table.add({found.on_front ? "*" : "", name, nodes,
+                 plan.pace.step ? to_text(*plan.pace.step) : "?", rate_of(plan), price_of(plan),
+                 of(plan.vram.fullest.peak_device_used, plan.vram.capacity), to_text(plan.ram.peak),
+                 layout_words(found.set)});
+    }
+  }
+}
+
+std::string told(const facts::SearchedPlace& place, const Paint& paint) {
+  std::string text = fmt::format("\n{} x {} ({} layouts", grouped(place.nodes),
+                                 paint.outside(place.machine), grouped(place.layouts));
+  if (place.illegal > 0) text += fmt::format(", {} refused", grouped(place.illegal));
+  text += ")\n";
+  if (!place.refused.empty()) text += "  refused: " + paint.outside(place.refused) + "\n";
+  if (!place.found.empty()) text += "  best: " + settings_of(place.found.front().set) + "\n";
+  for (const facts::LostLayout& lost : place.lost) {
+    text += fmt::format("  {}: {} ({})\n", lost.step ? to_text(*lost.step) : "?", lost.why,
+                        layout_words(lost.set));
+  }
+  return text;
+}
+
+}  // namespace
+
+std::string search_text(const facts::SearchResult& result, const Style& style) {
+  const Paint paint(style);
+  std::string text =
+      fmt::format("{}: {} samples per step; free: {}{}\n\n", paint.outside(result.job),
+                  grouped(result.global_batch), fmt::format("{}", fmt::join(result.free, ", ")),
+                  result.interrupted ? "\nInterrupted: the best so far." : "");
+  TextTable table({{""},
+                   {"machine"},
+                   {"nodes x GPUs"},
+                   {"step", Align::right},
+                   {"rate", Align::right},
+                   {"price", Align::right},
+                   {"VRAM per GPU", Align::right},
+                   {"RAM per node", Align::right},
+                   {"layout"}});
+  add_places(result, paint, table);
+  text += table.text(0, style.ascii ? "-" : "─");
+  text += "* on the front: nothing is better in step, price, GPUs and RAM at once\n";
+  constexpr std::size_t kTold = 3;
+  for (std::size_t i = 0; i < result.places.size() && i < kTold; ++i) {
+    text += told(result.places[i], paint);
+  }
   return text;
 }
 

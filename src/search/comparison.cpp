@@ -42,7 +42,7 @@ facts::MachinesCompared compare(const facts::Job& job, const facts::Plan& planne
     }
     facts::Job moved = job;
     moved.machine = keys_of(named, machine, *spread);
-    Result<facts::Plan> plan = planner(moved, false);
+    Result<facts::Plan> plan = planner(moved, Depth::full);
     if (plan) {
       line.plan = std::move(*plan);
     } else {

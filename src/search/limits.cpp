@@ -40,7 +40,7 @@ std::string needs(const char* who, Bytes needed, const facts::Known<Bytes>& ther
 
 // Why the job does not go with that value.
 std::string breaks_with(const Job& job, const Planner& planner) {
-  const Result<Plan> plan = planner(job, false);
+  const Result<Plan> plan = planner(job, Depth::full);
   if (!plan) return one_line(plan.error());
   if (!plan->fits_vram.value_or(true)) {
     return needs("each GPU", plan->vram.fullest.peak_device_used, plan->vram.capacity);
@@ -57,7 +57,7 @@ Job with(const LimitsQuestion& question, const Axis& axis, std::int64_t number) 
 
 void find_largest(const LimitsQuestion& question, const Planner& planner, Axis& axis) {
   const End end = last_that_holds(axis.first, axis.most, [&](std::int64_t number) {
-    const Result<Plan> plan = planner(with(question, axis, number), true);
+    const Result<Plan> plan = planner(with(question, axis, number), Depth::only_if_fits);
     return plan && plan->fits();
   });
   if (end.last > 0) axis.limit.limit = axis.value(end.last);

@@ -15,9 +15,12 @@
 
 namespace steelyard::search {
 
-// A plan without advice. `only_if_fits`: where the GPUs' memory does not suffice, how much it lacks
-// is not wanted. Called side by side: it may share nothing that it writes.
-using Planner = std::function<Result<facts::Plan>(const facts::Job& job, bool only_if_fits)>;
+// How much of a plan is wanted: everything; of the GPUs' memory only whether it suffices; nothing
+// of the GPUs' memory, which takes by far the longest.
+enum class Depth { full, only_if_fits, without_vram };
+
+// A plan without advice. Called side by side: it may share nothing that it writes.
+using Planner = std::function<Result<facts::Plan>(const facts::Job& job, Depth depth)>;
 
 // The job on each machine (names and their keys), on as many GPUs as `planned` has: on the fewest
 // nodes that hold them. A machine whose nodes they do not fill evenly refuses.
@@ -36,6 +39,29 @@ struct LimitsQuestion {
 // micro-batch, sequence length, image size, rank of the adapters, layers; and the fewest GPUs and
 // the least host memory. Bisection takes for granted that more never needs less.
 [[nodiscard]] facts::Limits limits(const LimitsQuestion& question, const Planner& planner);
+
+struct Place {
+  std::string name;        // of the machine, as the job names it
+  facts::Machine machine;  // what it is
+  std::int64_t nodes = 1;
+};
+
+struct SearchQuestion {
+  const facts::Job* job = nullptr;       // as read: keys that it gives are fixed
+  const facts::Plan* planned = nullptr;  // of it; its batch of a step is kept everywhere
+  std::vector<Place> places;
+  std::vector<std::string> free{};  // keys that are free although the job gives them
+  facts::SearchGoal goal = facts::SearchGoal::step;
+  // Called now and then from one thread at a time: planned, of how many. False: stop, and answer
+  // with what was found.
+  std::function<bool(std::int64_t done, std::int64_t all)> progress = {};
+};
+
+// All legal layouts of the free keys on every place: the pace of each, then the memory of each that
+// could be on the front of step and RAM, in the order of their step. Nothing is left out by a rule
+// of thumb: a layout whose memory is not looked at is slower than one that fits and needs no less
+// RAM (in whole GiB).
+[[nodiscard]] facts::SearchResult search(const SearchQuestion& question, const Planner& planner);
 
 // The configuration's key for its number of layers ("num_hidden_layers", "n_layer", ...) and the
 // number; none where it has none.

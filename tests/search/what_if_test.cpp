@@ -2,27 +2,10 @@
 // does not.
 #include <gtest/gtest.h>
 
-#include "plan/planning.h"
-#include "search/search.h"
+#include "search/own_planner.h"
 
 namespace steelyard::search {
 namespace {
-
-const Planner& planner() {
-  static const Planner with_catalog = [](const facts::Job& job, bool) -> Result<facts::Plan> {
-    plan::Request request;
-    request.job = job;
-    STEELYARD_TRY(model, plan::own_catalog().model_of(job, {}));
-    STEELYARD_TRY(machine, plan::own_catalog().machine_of(job, {}));
-    STEELYARD_TRY(constants, plan::own_catalog().constants(job.framework));
-    request.model = std::move(model);
-    request.machine = std::move(machine);
-    request.constants = std::move(constants);
-    request.advice = false;
-    return plan::plan(request);
-  };
-  return with_catalog;
-}
 
 facts::Job gpt2_on(const char* gpu, std::int64_t gpus) {
   facts::Job job = plan::job_on_cards(gpu, gpus);
@@ -36,9 +19,10 @@ facts::Job gpt2_on(const char* gpu, std::int64_t gpus) {
 }
 
 facts::Limits limits_of(const facts::Job& job) {
-  const facts::Plan planned = plan::value_of(planner()(job, false));
+  const facts::Plan planned = plan::value_of(own_planner()(job, Depth::full));
   const facts::ModelSource model = plan::value_of(plan::own_catalog().model_of(job, {}));
-  return limits({.job = &job, .planned = &planned, .layers = layers_of(model.config)}, planner());
+  return limits({.job = &job, .planned = &planned, .layers = layers_of(model.config)},
+                own_planner());
 }
 
 const facts::Limit& named(const facts::Limits& limits, const std::string& key) {
@@ -49,7 +33,7 @@ const facts::Limit& named(const facts::Limits& limits, const std::string& key) {
 }
 
 bool fits(const facts::Job& job) {
-  const Result<facts::Plan> plan = planner()(job, false);
+  const Result<facts::Plan> plan = own_planner()(job, Depth::full);
   return plan && plan->fits();
 }
 
@@ -110,17 +94,18 @@ TEST(Limits, NothingFitsOnACardThatIsTooSmall) {
 
 TEST(Compare, EachLineIsThePlanOfThatMachine) {
   const facts::Job job = gpt2_on("rtx-3090", 1);
-  const facts::Plan planned = plan::value_of(planner()(job, false));
+  const facts::Plan planned = plan::value_of(own_planner()(job, Depth::full));
   facts::Job moved = job;
   moved.machine = {};
   moved.machine.gpu = "l40s";
   moved.machine.gpus = 1;
   const facts::Machine machine = plan::value_of(plan::own_catalog().machine_of(moved, {}));
-  const facts::MachinesCompared compared = compare(job, planned, {{"l40s", machine}}, planner());
+  const facts::MachinesCompared compared =
+      compare(job, planned, {{"l40s", machine}}, own_planner());
   EXPECT_EQ(compared.gpus, 1);
   ASSERT_EQ(compared.machines.size(), 1U);
   ASSERT_TRUE(compared.machines[0].plan.has_value()) << compared.machines[0].refused;
-  const facts::Plan alone = plan::value_of(planner()(moved, false));
+  const facts::Plan alone = plan::value_of(own_planner()(moved, Depth::full));
   EXPECT_EQ(compared.machines[0].plan->vram.fullest.peak_device_used,
             alone.vram.fullest.peak_device_used);
   EXPECT_EQ(compared.machines[0].plan->ram.peak, alone.ram.peak);
@@ -128,11 +113,12 @@ TEST(Compare, EachLineIsThePlanOfThatMachine) {
 
 TEST(Compare, GpusThatDoNotFillNodesAreRefused) {
   const facts::Job job = gpt2_on("rtx-3090", 12);
-  const facts::Plan planned = plan::value_of(planner()(job, false));
+  const facts::Plan planned = plan::value_of(own_planner()(job, Depth::full));
   facts::Machine machine;
   machine.kind = "server";
   machine.gpus = 8;
-  const facts::MachinesCompared compared = compare(job, planned, {{"eight", machine}}, planner());
+  const facts::MachinesCompared compared =
+      compare(job, planned, {{"eight", machine}}, own_planner());
   EXPECT_FALSE(compared.machines[0].plan.has_value());
   EXPECT_EQ(compared.machines[0].refused, "12 GPUs do not fill nodes of 8 evenly");
 }

@@ -1,0 +1,27 @@
+// What the commands that plan a job many times share.
+#pragma once
+
+#include <string>
+
+#include "cli/command.h"
+#include "cli/planning.h"
+#include "search/search.h"
+
+namespace steelyard::cli {
+
+// A job as it is read, what it is planned from, and its plan.
+struct Base {
+  ReadJob read;
+  catalog::Catalog catalog;
+  plan::Request request;
+  facts::Plan planned;
+};
+[[nodiscard]] Result<Base> base_of(const Session& session, const JobWords& words);
+
+// Plans a changed job from the same folder; valid as long as the base is.
+[[nodiscard]] search::Planner planner_of(const Base& base);
+
+// A machine of the catalogue or of a file; or a bare GPU of that id.
+[[nodiscard]] Result<facts::Machine> machine_named(const Base& base, const std::string& name);
+
+}  // namespace steelyard::cli
