@@ -20,20 +20,23 @@ std::int64_t whole(const Value& row, std::string_view key) {
   return *row.find(key)->as_whole();
 }
 
-BlockOptions eager_fp32() {
+BlockOptions eager(DType dtype) {
   BlockOptions options;
+  options.tape.arithmetic = {.compute = dtype, .ambient = dtype};
+  options.weight_dtype = dtype;
   options.tape.kernel_temporaries = false;
   options.variants.attention = AttentionKernel::math;
   options.variants.math_attention = MathAttention::eager;
   return options;
 }
 
-Tensor outside(std::int64_t numel) {
+Tensor outside(std::int64_t numel, DType dtype) {
   Tensor tensor;
   tensor.storage = std::make_shared<Storage>();
   tensor.storage->external = true;
-  tensor.storage->bytes = bytes_of(numel, DType::fp32);
+  tensor.storage->bytes = bytes_of(numel, dtype);
   tensor.numel = numel;
+  tensor.dtype = dtype;
   return tensor;
 }
 
@@ -50,12 +53,12 @@ Bytes own_bytes(const BlockTrace& trace) {
 }
 
 // Tensors that one block makes and others save are told by their end in the backward passes.
-Bytes saved_of(const model::Graph& graph) {
+Bytes saved_of(const model::Graph& graph, DType dtype = DType::fp32) {
   Program program;
   SharedTensors shared;
   const std::int64_t queries = graph.decoder_sequence > 0 ? graph.decoder_sequence : graph.sequence;
-  shared.mask = outside(queries * queries);
-  BlockOptions options = eager_fp32();
+  shared.mask = outside(queries * queries, dtype);
+  BlockOptions options = eager(dtype);
   options.input_requires_grad = false;
   std::set<std::int32_t> released;
   Bytes sum;
@@ -91,7 +94,10 @@ TEST(SavedTextModels, AreWhatTorchKeeps) {
     SCOPED_TRACE(codec::to_json(config, 0));
     const auto graph = model::build({"recorded", config, ""}, sample);
     ASSERT_TRUE(graph) << to_text(graph.error());
-    EXPECT_EQ(saved_of(*graph).value(), whole(row, "saved_bytes"));
+    const bool narrow = row.find("dtype") != nullptr;
+    SCOPED_TRACE(narrow ? "bf16" : "fp32");
+    const Bytes saved = saved_of(*graph, narrow ? DType::bf16 : DType::fp32);
+    EXPECT_EQ(saved.value(), whole(row, "saved_bytes"));
   }
 }
 
