@@ -165,7 +165,7 @@ Block embed(const Graph& graph, const Deberta& model) {
   }
   x = block.layer_norm(root + "LayerNorm", x);
   x = block.multiply(root + "mask", x,
-                     block.values(root + "mask", {graph.batch, graph.sequence, 1}));
+                     block.values(root + "mask.values", {graph.batch, graph.sequence, 1}));
   x = block.dropout(root + "dropout", x, model.hidden_dropout);
   if (model.span > 0) {
     const TensorRef rows =

@@ -73,10 +73,10 @@ LAYER_NORMS = LayerNorms()
 
 
 class Box:
-    """Holds a saved tensor as long as its node lives."""
+    """Holds a saved tensor's memory as long as its node lives; not the node, which holds the box."""
 
     def __init__(self, tensor, size):
-        self.tensor, self.size = tensor, size
+        self.tensor, self.size = tensor.detach(), size
 
 
 def saved_bytes(config, dtype="float32"):

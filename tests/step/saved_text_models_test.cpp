@@ -2,6 +2,7 @@
 // of transformers' own (saved_text_models.json; oracle_saved_text.py recorded it).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <set>
 #include <string>
@@ -52,6 +53,20 @@ Bytes own_bytes(const BlockTrace& trace) {
   return sum;
 }
 
+// Whether the block reads a shared tensor that it makes, which is then among what it saved.
+bool reads_own_shared(const model::Block& block) {
+  for (const model::Operator& maker : block.operators) {
+    for (const model::TensorRef made : maker.outputs) {
+      if (!made.shared) continue;
+      for (const model::Operator& reader : block.operators) {
+        const auto& inputs = reader.inputs;
+        if (std::find(inputs.begin(), inputs.end(), made) != inputs.end()) return true;
+      }
+    }
+  }
+  return false;
+}
+
 // Tensors that one block makes and others save are told by their end in the backward passes.
 Bytes saved_of(const model::Graph& graph, DType dtype = DType::fp32) {
   Program program;
@@ -60,16 +75,20 @@ Bytes saved_of(const model::Graph& graph, DType dtype = DType::fp32) {
   shared.mask = outside(queries * queries, dtype);
   BlockOptions options = eager(dtype);
   options.input_requires_grad = false;
-  std::set<std::int32_t> released;
+  std::set<std::int32_t> released, counted;
   Bytes sum;
   for (const model::Segment& segment : graph.segments) {
     const bool first = &segment == &graph.segments.front();
     const bool last = &segment == &graph.segments.back();
     for (std::int64_t i = 0; i < segment.repeat; ++i) {
       for (const model::Block& block : segment.blocks) {
+        const auto made = static_cast<std::ptrdiff_t>(shared.slots.size());
         const BlockTrace trace = trace_block(program, graph, block, options, shared, first, last);
         options.input_requires_grad = trace.output_requires_grad;
         sum += own_bytes(trace);
+        if (reads_own_shared(block)) {
+          counted.insert(shared.slots.begin() + made, shared.slots.end());
+        }
         for (const Event& event : trace.backward) {
           if (event.kind == EventKind::release_shared) released.insert(event.index);
         }
@@ -77,6 +96,7 @@ Bytes saved_of(const model::Graph& graph, DType dtype = DType::fp32) {
     }
   }
   for (const std::int32_t slot : released) {
+    if (counted.contains(slot)) continue;
     sum += program.slots[static_cast<std::size_t>(slot)].bytes;
   }
   return sum;
