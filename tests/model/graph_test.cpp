@@ -146,7 +146,7 @@ TEST(ForwardFlops, GrowsWithTheBatchForRandomSizes) {
     static const std::set<std::string> kOthers = {
         "megatron_gpt", "dlrm",      "layers",   "mamba2",     "nemotron_h", "transfo-xl", "bart",
         "blenderbot",   "marian",    "mbart",    "pegasus",    "whisper",    "clip",       "siglip",
-        "llava",        "paligemma", "qwen2_vl", "qwen2_5_vl", "segformer"};
+        "llava",        "paligemma", "qwen2_vl", "qwen2_5_vl", "segformer",  "internvl"};
     if (is_class || kOthers.contains(type)) continue;
     const facts::Object config = {{"model_type", type},
                                   {"hidden_size", 16 * heads * pick(1, 4)},
