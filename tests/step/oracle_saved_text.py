@@ -6,9 +6,10 @@ tests runs this. It needs torch 2.6 or newer and transformers 4.49; `--new` reco
 have no `saved_bytes` yet, with the version that is there as their `source` (4.57 knows the newer
 families). Each model runs forward on the CPU in fp32, or in the `dtype` of its row, without
 dropout, in its own eager code; counted is every storage that a node saved and that still lives
-after forward, once, without parameters, the batch and scalars; of a buffer the part that was read.
+after forward, once, without parameters, the batch and scalars; of a buffer of whole numbers the part that was read.
 What the CPU's layer norm keeps of a row in bf16 counts as the fp32 that CUDA's keeps. Weights are
-drawn with a deviation of 0.3, so that a router's choice is not the same for all tokens.
+drawn with a deviation of 0.3, so that a router's choice is not the same for all tokens. Mixers of
+state space run their code for CUDA over stand-ins of their kernels (oracle_scan_kernels.py).
 """
 import gc
 import json
@@ -17,6 +18,7 @@ import random
 import sys
 import weakref
 
+import oracle_scan_kernels
 import torch
 import transformers
 
@@ -31,6 +33,8 @@ def build(config):
     named = values.pop("architectures", [None])[0]
     chosen = transformers.AutoConfig.for_model(family, **values)
     chosen._attn_implementation = "eager"
+    if family in ("falcon_h1", "jamba"):
+        oracle_scan_kernels.install()
     if named:
         return getattr(transformers, named)._from_config(chosen, attn_implementation="eager")
     auto = (transformers.AutoModelForSeq2SeqLM if family in ENCODER_DECODERS
@@ -98,6 +102,8 @@ def saved_bytes(config, dtype="float32"):
         if scalar or storage.data_ptr() in outside:
             return tensor
         part = storage.data_ptr() in buffers
+        if part and tensor.is_floating_point():
+            return tensor
         size = tensor.numel() * tensor.element_size() if part else storage.nbytes()
         if LAYER_NORMS.running and tensor.shape[-1] == 1 and tensor.element_size() == 2:
             size *= 2

@@ -117,7 +117,10 @@ TEST(SavedTextModels, AreWhatTorchKeeps) {
     const bool narrow = row.find("dtype") != nullptr;
     SCOPED_TRACE(narrow ? "bf16" : "fp32");
     const Bytes saved = saved_of(*graph, narrow ? DType::bf16 : DType::fp32);
-    EXPECT_EQ(saved.value(), whole(row, "saved_bytes"));
+    // A few numbers for each head of a scan are not told apart.
+    const Value* within = row.find("within");
+    const auto kept = static_cast<double>(whole(row, "saved_bytes"));
+    EXPECT_NEAR(saved.real(), kept, within != nullptr ? *within->as_real() * kept : 0.0);
   }
 }
 
