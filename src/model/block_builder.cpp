@@ -162,6 +162,19 @@ void BlockBuilder::rotary_table(const std::string& name, TensorRef cos, TensorRe
   append(OperatorKind::rotary_table, name, {}).outputs = {cos, sin};
 }
 
+std::pair<TensorRef, TensorRef> BlockBuilder::own_rotary_table(const std::string& name,
+                                                               TensorRef like, Shape of_table) {
+  Operator& op = append(OperatorKind::rotary_table, name, {like});
+  op.outputs = {tensor(name + ".cos", of_table), tensor(name + ".sin", of_table)};
+  return {op.outputs[0], op.outputs[1]};
+}
+
+TensorRef BlockBuilder::values(const std::string& name, Shape shape, ElementKind kind) {
+  Operator& op = append(OperatorKind::constant, name, {});
+  op.outputs = {tensor(name, std::move(shape), kind)};
+  return op.outputs.front();
+}
+
 std::pair<TensorRef, TensorRef> BlockBuilder::rotary(const std::string& name, TensorRef q,
                                                      TensorRef k, TensorRef cos, TensorRef sin,
                                                      std::int64_t dims, bool joins_rest) {

@@ -98,6 +98,12 @@ class BlockBuilder {
   TensorRef layer_norm_per_head(const std::string& name, TensorRef in);
   // Fills the shared tensors `cos` and `sin`.
   void rotary_table(const std::string& name, TensorRef cos, TensorRef sin);
+  // Tables of this block alone, of the shape given and the type of `like`.
+  std::pair<TensorRef, TensorRef> own_rotary_table(const std::string& name, TensorRef like,
+                                                   Shape of_table);
+  // What the model computes anew in every forward pass and never trains: a mask, a position's
+  // scale.
+  TensorRef values(const std::string& name, Shape shape, ElementKind kind = ElementKind::real);
   // q, k -> q, k with the first `dims` dimensions of each head turned.
   std::pair<TensorRef, TensorRef> rotary(const std::string& name, TensorRef q, TensorRef k,
                                          TensorRef cos, TensorRef sin, std::int64_t dims,

@@ -1,6 +1,7 @@
 // DBRX (transformers 4.57: modeling_dbrx.py): LayerNorm without bias, one clamped projection for
 // queries, keys and values, experts whose matrices lie one below the other.
 #include <string>
+#include <tuple>
 
 #include "model/decoder_parts.h"
 #include "model/family.h"
@@ -35,7 +36,11 @@ Block dbrx_layer(const Graph& graph, const Dbrx& dbrx) {
   const TensorRef q = block.heads(module + ".q_heads", qkv[0], sizes.heads);
   const TensorRef k = block.heads(module + ".k_heads", qkv[1], sizes.kv_heads);
   const TensorRef v = block.heads(module + ".v_heads", qkv[2], sizes.kv_heads);
-  h = add_attention_core(block, q, k, v, dbrx.attention);
+  // DbrxAttention makes its tables itself, in the type of the values.
+  AttentionPart attention = dbrx.attention;
+  std::tie(attention.cos, attention.sin) =
+      block.own_rotary_table(module + ".rotary_emb", v, {1, graph.sequence, sizes.head_dim});
+  h = add_attention_core(block, q, k, v, attention);
   h = block.dropout("norm_attn_norm.dropout", h, dbrx.residual_dropout);
   const TensorRef middle = block.add("residual_attention", h, x);
   h = block.layer_norm("norm_attn_norm.norm_2", middle, norm);
@@ -101,10 +106,7 @@ Graph build_dbrx(ConfigReader& config, const SampleShape& sample) {
   read_attention(config, dbrx);
   read_mixture(config, dbrx);
   Graph graph = start_graph(config, sizes, sample);
-  add_embed(graph, {.name = "transformer.wte",
-                    .rotary_dims = sizes.head_dim,
-                    .rotary_name = "transformer.rotary_emb",
-                    .dropout = dbrx.embedding_dropout});
+  add_embed(graph, {.name = "transformer.wte", .dropout = dbrx.embedding_dropout});
   graph.segments.push_back({sizes.layers, {dbrx_layer(graph, dbrx)}});
   add_head(graph, sizes,
            {.norm = HeadOptions::Norm::layer_without_bias,

@@ -164,7 +164,8 @@ Block embed(const Graph& graph, const Deberta& model) {
     x = block.linear(root + "embed_proj", x, model.sizes.hidden);
   }
   x = block.layer_norm(root + "LayerNorm", x);
-  x = block.scale(root + "mask", x, 1.0);  // times the mask of padded tokens, which does not train
+  x = block.multiply(root + "mask", x,
+                     block.values(root + "mask.values", {graph.batch, graph.sequence, 1}));
   x = block.dropout(root + "dropout", x, model.hidden_dropout);
   if (model.span > 0) {
     const TensorRef rows =
@@ -227,9 +228,12 @@ TensorRef convolved(BlockBuilder& block, const Deberta& model, TensorRef x, Tens
   block.last().groups = model.conv_groups;
   h = block.contiguous("conv.back", block.view("conv.permute_back", h, rows, true));
   h = block.dropout("conv.dropout", h, model.hidden_dropout);
+  // masked_fill_: the mask is kept, not its expansion.
+  const Shape mask = {rows.at(0), rows.at(1), 1};
+  h = block.multiply("conv.fill", h, block.values("conv.rmask", mask, ElementKind::boolean));
   h = block.activation("conv.act", h, model.conv_activation);
   h = block.layer_norm("conv.LayerNorm", block.add("conv.residual", residual, h));
-  return block.scale("conv.mask", h, 1.0);
+  return block.multiply("conv.mask", h, block.values("conv.input_mask", mask));
 }
 
 Block layer_of(const Graph& graph, const Deberta& model, bool convolves) {

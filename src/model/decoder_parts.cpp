@@ -53,7 +53,12 @@ TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, Tens
     q = block.unit_rms_norm(module + part.q_norm, q);
     k = block.unit_rms_norm(module + part.k_norm, k);
   }
-  if (part.scales_queries) q = block.scale(module + "temperature", q, 1.0);
+  if (part.scales_queries) {
+    const TensorRef scales = block.values(module + "attn_scales", {1, block.shape(q).at(2), 1, 1});
+    block.last().wide_tables = true;
+    q = block.multiply(module + "temperature", q, scales);
+    block.last().wide_tables = true;
+  }
   const TensorRef mixed = block.attention(part.module, q, k, v, part.shape, part.sink);
   return block.linear(module + part.out, mixed, part.hidden, {.bias = part.out_bias});
 }

@@ -79,13 +79,10 @@ Block layer_of(const Graph& graph, const Model& model, bool dense) {
 Graph finish(ConfigReader& config, const SampleShape& sample, const Model& model) {
   Graph graph = start_graph(config, model.sizes, sample);
   const std::int64_t turning = model.latent ? model.turning : model.attention.rotary_dims;
-  // torch.polar: a complex table of half as many numbers.
   add_embed(graph, {.name = "model.embed_tokens",
-                    .rotary_dims = model.complex ? turning / 2 : turning,
-                    .rotary_name = "model.rotary_emb"});
-  if (model.complex) {
-    for (Operator& op : graph.segments.front().blocks.front().operators) op.wide_tables = true;
-  }
+                    .rotary_dims = turning,
+                    .rotary_name = "model.rotary_emb",
+                    .complex_rotary = model.complex});
   std::vector<int> kinds;
   for (std::int64_t i = 0; i < model.sizes.layers; ++i) kinds.push_back(i < model.dense ? 1 : 0);
   add_layers(graph, kinds, [&](int kind) { return layer_of(graph, model, kind == 1); });

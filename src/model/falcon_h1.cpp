@@ -22,10 +22,14 @@ struct FalconH1 {
   ActivationKind activation = ActivationKind::silu;
 };
 
+std::int64_t columns_of(const ScanShape& scan) {
+  return 2 * scan.channels() + 2 * scan.groups * scan.state + scan.heads;
+}
+
 // Products with a number that stands in the configuration: the code multiplies by 1 too.
 TensorRef add_mamba(BlockBuilder& block, TensorRef x, const FalconH1& model) {
   const ScanShape& scan = model.scan;
-  const std::int64_t columns = 2 * scan.channels() + 2 * scan.groups * scan.state + scan.heads;
+  const std::int64_t columns = columns_of(scan);
   TensorRef h = block.scale("mamba.ssm_in_multiplier", x, 1.0);
   h = block.linear("mamba.in_proj", h, columns, {.bias = model.in_bias});
   h = block.scale("mamba.mup_vector", h, 1.0);
@@ -58,7 +62,9 @@ Block falcon_h1_layer(const Graph& graph, const FalconH1& model) {
   h = block.scale("attention_out_multiplier", h, 1.0);
   const TensorRef middle = block.add("residual_mixers", x, block.add("mixers", scanned, h));
   h = block.rms_norm("pre_ff_layernorm", middle);
-  return block.finish(block.add("residual_mlp", middle, add_mlp(block, h, model)));
+  Block layer = block.finish(block.add("residual_mlp", middle, add_mlp(block, h, model)));
+  layer.buffers.push_back({"mamba.mup_vector", {1, 1, columns_of(model.scan)}, ElementKind::real});
+  return layer;
 }
 
 void read_mamba(ConfigReader& config, FalconH1& model) {

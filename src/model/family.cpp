@@ -134,6 +134,10 @@ void add_embed(Graph& graph, const EmbedOptions& options) {
   if (options.rotary_dims > 0) {
     add_rotary_table(graph, block, options.rotary_name, options.rotary_dims);
   }
+  if (options.complex_rotary) {
+    block.last().wide_tables = true;
+    graph.shared.back().shape = {1};  // both are in the first
+  }
   graph.segments.push_back({1, {block.finish(x)}});
 }
 

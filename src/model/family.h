@@ -72,6 +72,7 @@ struct EmbedOptions {
   std::int64_t positions = 0;        // rows of that table
   std::int64_t rotary_dims = 0;      // 0: not rotary
   std::string rotary_name = {};      // "model.rotary_emb"
+  bool complex_rotary = false;       // one table of complex numbers (torch.polar), in fp32
   double dropout = 0.0;
 };
 void add_embed(Graph& graph, const EmbedOptions& options);

@@ -364,7 +364,7 @@ struct Operator {
   bool scales_wide = false;      // rms_norm: multiplies by the weight in fp32, then casts back
   // rms_norm: the input in its own type times the fp32 root, then the weight's type (T5).
   bool keeps_narrow = false;
-  bool wide_tables = false;  // rotary, rotary_table: fp32 tables, what turned is cast back
+  bool wide_tables = false;  // rotary (and its table), multiply, constant: in fp32, then cast back
   bool joins_rest = false;   // rotary: joined with what does not turn, though nothing is left
   // rotary: neighbours turn, computed in fp32, cast back (diffusers: apply_rotary_emb).
   bool turns_pairs = false;
@@ -404,7 +404,7 @@ struct Operator {
   bool transposed = false;
   Saves saves = Saves::nothing;
   ArithmeticKind arithmetic = ArithmeticKind::add;
-  bool wide = false;  // unary, binary, reduce: autocast runs it in fp32
+  bool wide = false;  // unary, binary, reduce, masked_lm_loss: autocast (the model) runs it in fp32
 
   friend bool operator==(const Operator&, const Operator&) = default;
 };

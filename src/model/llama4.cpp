@@ -133,11 +133,10 @@ Graph build_llama4_text(ConfigReader& config, const SampleShape& sample) {
   read_mixture(config, model);
   const std::vector<int> kinds = kinds_of(config, model.sizes.layers);
   Graph graph = start_graph(config, model.sizes, sample);
-  // torch.polar: a complex table of half as many numbers.
   add_embed(graph, {.name = "model.embed_tokens",
-                    .rotary_dims = model.sizes.head_dim / 2,
-                    .rotary_name = "model.rotary_emb"});
-  for (Operator& op : graph.segments.front().blocks.front().operators) op.wide_tables = true;
+                    .rotary_dims = model.sizes.head_dim,
+                    .rotary_name = "model.rotary_emb",
+                    .complex_rotary = true});
   add_layers(graph, kinds, [&](int kind) { return llama4_layer(graph, model, kind); });
   add_head(graph, model.sizes,
            {.norm = HeadOptions::Norm::rms,

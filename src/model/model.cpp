@@ -9,6 +9,7 @@
 #include "model/family.h"
 #include "model/onnx.h"
 #include "model/stored_weights.h"
+#include "model/vision_family.h"
 
 namespace steelyard::model {
 
@@ -37,6 +38,7 @@ constexpr std::array kFamilies = {
     Family{"UNet2DConditionModel", build_unet},
     Family{"WanTransformer3DModel", build_wan},
     Family{"bart", build_bart},
+    Family{"beit", build_beit},
     Family{"bert", build_bert},
     Family{"blenderbot", build_blenderbot},
     Family{"bloom", build_bloom},
@@ -45,11 +47,15 @@ constexpr std::array kFamilies = {
     Family{"clip_vision_model", build_clip},
     Family{"cohere", build_cohere},
     Family{"cohere2", build_cohere2},
+    Family{"convnext", build_convnext},
+    Family{"convnextv2", build_convnextv2},
     Family{"dbrx", build_dbrx},
     Family{"deberta-v2", build_deberta_v2},
     Family{"deepseek_v2", build_deepseek_v2},
     Family{"deepseek_v3", build_deepseek_v3},
     Family{"deit", build_deit},
+    Family{"dinov2", build_dinov2},
+    Family{"dinov2_with_registers", build_dinov2_with_registers},
     Family{"distilbert", build_distilbert},
     Family{"dlrm", build_dlrm},
     Family{"electra", build_electra},
@@ -67,6 +73,7 @@ constexpr std::array kFamilies = {
     Family{"granite", build_granite},
     Family{"granitemoe", build_granitemoe},
     Family{"hubert", build_hubert},
+    Family{"internvl", build_internvl},
     Family{"jamba", build_jamba},
     Family{"layers", build_layered},
     Family{"llama", build_llama},
@@ -98,10 +105,12 @@ constexpr std::array kFamilies = {
     Family{"qwen3_moe", build_qwen3_moe},
     Family{"resnet", build_resnet},
     Family{"roberta", build_roberta},
+    Family{"segformer", build_segformer},
     Family{"siglip", build_siglip},
     Family{"siglip_vision_model", build_siglip},
     Family{"stablelm", build_stablelm},
     Family{"starcoder2", build_starcoder2},
+    Family{"swin", build_swin},
     Family{"t5", build_t5},
     Family{"timm_resnet", build_torchvision_resnet},
     Family{"timm_vision_transformer", build_timm_vision_transformer},

@@ -26,13 +26,11 @@ struct ModernBert {
   Head head = Head::masked_lm;
 };
 
-// Shared: ids, their mask, labels, the two masks of attention, the rotary tables.
+// Shared: ids, their mask, labels, the two masks of attention. Each layer has a rotary table.
 constexpr TensorRef kMaskIds{true, 1};
 constexpr TensorRef kLabels{true, 2};
 constexpr TensorRef kGlobalMask{true, 3};
 constexpr TensorRef kLocalMask{true, 4};
-constexpr TensorRef kTurningCos{true, 5};
-constexpr TensorRef kTurningSin{true, 6};
 
 constexpr int kLocal = 1, kFirst = 2;
 
@@ -87,11 +85,8 @@ Graph start(ConfigReader& config, const SampleShape& sample, const ModernBert& m
                          {"labels", labels, ElementKind::token_ids}};
   graph.shared = graph.batch_tensors;
   const Shape mask = {graph.batch, 1, graph.sequence, graph.sequence};
-  const Shape table = {1, graph.sequence, model.sizes.head_dim};
   graph.shared.push_back({"global_attention_mask", mask, ElementKind::real});
   graph.shared.push_back({"sliding_window_mask", mask, ElementKind::real});
-  graph.shared.push_back({"cos", table, ElementKind::real});
-  graph.shared.push_back({"sin", table, ElementKind::real});
   return graph;
 }
 
@@ -104,7 +99,6 @@ Block embed(const Graph& graph, const ModernBert& model) {
   x = block.dropout(module + "drop", x, model.embedding_dropout);
   block.padding_mask("global_attention_mask", kMaskIds, kGlobalMask);
   block.padding_mask("sliding_window_mask", kMaskIds, kLocalMask);
-  block.rotary_table("model.rotary_emb", kTurningCos, kTurningSin);
   return block.finish(x);
 }
 
@@ -119,7 +113,9 @@ Block layer_of(const Graph& graph, const ModernBert& model, int kind) {
   TensorRef q = block.heads("attn.q_heads", parts[0], sizes.heads);
   TensorRef k = block.heads("attn.k_heads", parts[1], sizes.heads);
   const TensorRef v = block.heads("attn.v_heads", parts[2], sizes.heads);
-  const auto turned = block.rotary("attn.rotary", q, k, kTurningCos, kTurningSin, sizes.head_dim);
+  const auto [cos, sin] =
+      block.own_rotary_table("attn.rotary_emb", h, {1, graph.sequence, sizes.head_dim});
+  const auto turned = block.rotary("attn.rotary", q, k, cos, sin, sizes.head_dim);
   const AttentionShape shape{.heads = sizes.heads,
                              .kv_heads = sizes.heads,
                              .head_dim = sizes.head_dim,
@@ -155,7 +151,9 @@ Block head(const Graph& graph, const ModernBert& model) {
     const std::string tied = model.sizes.tied ? "model.embeddings.tok_embeddings.weight" : "";
     x = block.linear("decoder", prediction_head(block, model, x), model.sizes.vocabulary,
                      {.bias = model.decoder_bias, .tied_to = tied});
-    return block.finish(block.loss(OperatorKind::masked_lm_loss, {x, kLabels}, "loss"));
+    x = block.loss(OperatorKind::masked_lm_loss, {x, kLabels}, "loss");
+    block.last().wide = true;
+    return block.finish(x);
   }
   if (model.head == Head::sequence_classification) {
     x = model.pools_mean ? block.global_average_pool("pool", x) : block.first_token("pool", x);

@@ -72,7 +72,7 @@ std::map<std::string, Shape> state_dict_of(const Graph& graph) {
   for (const Segment& segment : graph.segments) {
     for (std::int64_t i = 0; i < segment.repeat; ++i) {
       for (const Block& block : segment.blocks) {
-        const bool end = block.name == "embed" || block.name == "head";
+        const bool end = block.name == "embed" || block.name == "middle" || block.name == "head";
         const std::string prefix =
             end ? "" : fmt::format("{}.{}.", block.name, layers[block.name]++);
         for (const Weight& weight : block.weights) {

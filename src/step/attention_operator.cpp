@@ -109,10 +109,8 @@ Tensor sunk_probabilities(Tape& tape, const OperatorCall& call, Tensor scores, s
   sinks.dense = true;
   Tensor columns = cat(tape, std::move(scores), std::move(sinks));
   {
-    const Tensor largest = tape.allocate(rows, columns.dtype, "max");
-    const Tensor at = tape.allocate(rows, DType::int64, "max");
-    tape.pointwise("max", bytes_of(columns));
-    columns = add_constant(tape, std::move(columns));
+    TopK largest = topk(tape, columns, keys + 1, 1);  // max(dim), which keeps the places alike
+    columns = add(tape, std::move(columns), std::move(largest.values));
   }
   const DType type = tape.arithmetic().autocast ? DType::fp32 : columns.dtype;
   Tensor weights = slice(tape, softmax(tape, std::move(columns), type, keys + 1), numel);

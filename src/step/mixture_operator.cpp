@@ -134,9 +134,12 @@ std::vector<Tensor> expert_assignment(Tape& tape, const OperatorCall& call) {
   const Tensor mask =
       tape.allocate(checked_multiply(choices, call.op->mixture.experts), DType::int64, "one_hot");
   tape.pointwise("one_hot", bytes_of(mask));
-  std::vector<Tensor> assigned;
-  for (const model::Shape& shape : call.output_shapes) {
-    assigned.push_back(tape.allocate(model::elements(shape), DType::int64, "nonzero"));
+  std::vector<Tensor> assigned;  // of each expert two columns of one result
+  for (std::size_t i = 0; i + 1 < call.output_shapes.size(); i += 2) {
+    const std::int64_t count = model::elements(call.output_shapes[i]);
+    const Tensor both = tape.allocate(2 * count, DType::int64, "nonzero");
+    assigned.push_back(Tape::alias(both.storage, count, DType::int64));
+    assigned.push_back(assigned.back());
   }
   tape.pointwise("nonzero", bytes_of(mask));
   return assigned;

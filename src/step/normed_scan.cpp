@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "step/primitives.h"
+#include "step/primitives_generic.h"
 #include "step/primitives_image.h"
 #include "step/state_scan.h"
 
@@ -79,6 +80,7 @@ Tensor causal_conv(Tape& tape, const Tensor& x, const Weights& w) {
 
 struct ScanInputs {
   Tensor u, delta, a, b, c, d, z;
+  Tensor bias;  // of delta, from outside of autograd
   std::int64_t state = 1, pieces = 1;
 };
 
@@ -99,7 +101,7 @@ Tensor scan(Tape& tape, const ScanInputs& in) {
   Tensor y = tape.allocate(channels, dtype, "selective_scan");
   recurrence(tape, channels, state, dtype, kForward, "selective_scan");
   std::vector<Edge> edges;
-  std::vector<StorageRef> saved = {out.storage, pieces.storage};
+  std::vector<StorageRef> saved = {out.storage, pieces.storage, in.bias.storage};
   std::vector<std::pair<std::int64_t, DType>> sizes;
   for (const Tensor* each : {&in.u, &in.delta, &in.a, &in.b, &in.c, &in.d, &in.z}) {
     edges.push_back(Tape::edge_of(*each));
@@ -144,7 +146,13 @@ Tensor normed_selective_scan(Tape& tape, const OperatorCall& call) {
   in.b = by_channel(tape, normed(tape, parts[1], w.b_norm));
   in.c = by_channel(tape, normed(tape, parts[2], w.c_norm));
   in.delta = by_channel(tape, linear(tape, steps, w.dt_proj, w.dt_bias, rank, inner));
-  in.a = mul_constant(tape, saving_input(tape, "exp", to(tape, w.a_log, DType::fp32)));
+  // -torch.exp(A_log.float())
+  const Outcome wide{.numel = w.a_log.numel, .dtype = DType::fp32};
+  in.a =
+      mul_constant(tape, unary(tape, to(tape, w.a_log, DType::fp32), model::Saves::output, wide));
+  in.bias = w.dt_bias;
+  in.bias.requires_grad = false;
+  in.bias = to(tape, in.bias, DType::fp32);
   in.d = to(tape, w.d, DType::fp32);
   in.u = by_channel(tape, x);
   in.z = by_channel(tape, halves[1]);

@@ -185,7 +185,8 @@ Tensor jittered(Tape& tape, Tensor x) {
 
 std::vector<Tensor> rotary_tables(Tape& tape, const OperatorCall& call) {
   std::vector<Tensor> tables;
-  const DType dtype = call.op->wide_tables ? DType::fp32 : type_of_weights(tape);
+  DType dtype = call.op->wide_tables ? DType::fp32 : type_of_weights(tape);
+  if (!call.inputs.empty()) dtype = call.inputs.front().dtype;
   for (const model::Shape& shape : call.output_shapes) {
     tables.push_back(tape.allocate(model::elements(shape), dtype, "rotary_table"));
   }

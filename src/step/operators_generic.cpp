@@ -140,7 +140,8 @@ std::vector<Tensor> run_recurrent(Tape& tape, const OperatorCall& call) {
 }
 
 Tensor constant(Tape& tape, const OperatorCall& call) {
-  const Outcome outcome = outcome_of(tape, call, real_type(tape));
+  const DType dtype = call.op->wide_tables ? DType::fp32 : real_type(tape);
+  const Outcome outcome = outcome_of(tape, call, dtype);
   return tape.allocate(outcome.numel, outcome.dtype, "constant");
 }
 

@@ -171,7 +171,10 @@ std::vector<Tensor> run_image_operator(Tape& tape, const OperatorCall& call) {
     case OperatorKind::add_buffer: return {add_constant(tape, x)};
     case OperatorKind::concatenate: return {cat(tape, call.inputs)};
     case OperatorKind::average_pool: return {average_pool(tape, x, numel())};
-    case OperatorKind::multiply: return {mul(tape, x, call.inputs[1])};
+    case OperatorKind::multiply: {
+      Tensor y = mul(tape, x, call.inputs[1]);
+      return {call.op->wide_tables ? to(tape, std::move(y), x.dtype) : y};
+    }
     case OperatorKind::multiply_weight: return {multiply_weight(tape, call)};
     case OperatorKind::drop_path: return {drop_path(tape, x, call.input_shapes[0].front())};
     case OperatorKind::roll: return {roll(tape, x)};
@@ -196,6 +199,8 @@ Tensor masked_lm_loss(Tape& tape, const OperatorCall& call) {
     return fused_cross_entropy(tape, std::move(logits), labels, labels.numel,
                                kernel == CrossEntropy::in_place);
   }
+  // transformers' one loss for all (loss_utils.py, ForMaskedLMLoss): logits.float()
+  if (call.op->wide) logits = to(tape, std::move(logits), DType::fp32);
   return cross_entropy(tape, std::move(logits), labels, labels.numel);
 }
 

@@ -66,10 +66,13 @@ bool routes(const Graph& graph) {
 std::string kind_of(const Graph& graph) {
   static const std::map<std::string, std::set<std::string>> kKinds = {
       {"speech", {"hubert", "wav2vec2", "whisper"}},
-      {"pictures and text", {"clip", "llava", "paligemma", "qwen2_5_vl", "qwen2_vl", "siglip"}},
+      {"pictures and text",
+       {"clip", "internvl", "llava", "paligemma", "qwen2_5_vl", "qwen2_vl", "siglip"}},
       {"state space", {"falcon_h1", "jamba", "mamba", "mamba2", "nemotron_h"}},
       {"recommender", {"dlrm"}},
-      {"vision", {"deit", "layers", "resnet", "vit"}},
+      {"vision",
+       {"beit", "convnext", "convnextv2", "deit", "dinov2", "dinov2_with_registers", "layers",
+        "resnet", "segformer", "swin", "vit"}},
       {"encoder",
        {"bart", "bert", "blenderbot", "camembert", "deberta-v2", "distilbert", "electra", "marian",
         "mbart", "modernbert", "mt5", "pegasus", "roberta", "t5", "xlm-roberta"}}};

@@ -58,11 +58,12 @@ std::map<std::string, Shape> outputs_of(const Graph& graph) {
   for_each_block(graph, [&](const Block& block, const std::string& prefix) {
     for (const Operator& op : block.operators) {
       // What is no module of its own, or one that computes something else.
-      const bool other = op.kind == OperatorKind::class_token ||
-                         op.kind == OperatorKind::add_weight || op.kind == OperatorKind::router ||
-                         op.kind == OperatorKind::experts || op.kind == OperatorKind::state_scan ||
-                         op.kind == OperatorKind::selective_scan ||
-                         op.kind == OperatorKind::attention || op.kind == OperatorKind::parameter;
+      const bool other =
+          op.kind == OperatorKind::class_token || op.kind == OperatorKind::add_weight ||
+          op.kind == OperatorKind::router || op.kind == OperatorKind::experts ||
+          op.kind == OperatorKind::state_scan || op.kind == OperatorKind::selective_scan ||
+          op.kind == OperatorKind::attention || op.kind == OperatorKind::parameter ||
+          op.kind == OperatorKind::multiply_weight || op.kind == OperatorKind::window_bias;
       if (op.weights.empty() || other) continue;
       // A second pass through a module that stands elsewhere (DeBERTa's distances).
       const Weight& first = block.weights.at(static_cast<std::size_t>(op.weights.front()));

@@ -178,8 +178,9 @@ TEST(Structure, RotaryModelsShareTheirTableAndOnlyThey) {
       for (const Operator& op : segment.blocks.front().operators) {
         const bool latent = op.kind == OperatorKind::latent_heads;
         if (op.kind != OperatorKind::rotary && !latent) continue;
-        // Complex numbers, or halves that turn apart: half as many in each table.
-        dims = op.turns_complex || op.turns_halves ? op.rotary_dims / 2 : op.rotary_dims;
+        if (!op.inputs.at(latent ? 3 : 2).shared) continue;  // a table of the layer's own
+        // Halves that turn apart: half as many in each table.
+        dims = op.turns_halves ? op.rotary_dims / 2 : op.rotary_dims;
       }
     }
     const auto table = std::find_if(graph.shared.begin(), graph.shared.end(),

@@ -1,10 +1,11 @@
 """Records small models that read pictures: state dicts, module outputs and linears (state_dicts.json of the room model,
 its rows of models with pictures) and what autograd keeps of them (saved_picture_text_models.json).
 
-Optional: nothing in the build or the tests runs this. Needs torch 2.6 and transformers 4.49.
+Optional: nothing in the build or the tests runs this. Needs torch 2.6 and transformers 4.49, or 4.57 where a row names
+it as its source. `state` prints the rows of all models; `--new` adds to both files the models that they lack.
 """
 
-import json, sys, torch, transformers
+import json, pathlib, sys, torch, transformers
 
 transformers.logging.set_verbosity_error()
 B, S = 2, 40
@@ -158,6 +159,68 @@ MODELS = [
         },
     },
 ]
+TINY = {"image_size": 32, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+DINO = {"model_type": "dinov2", "patch_size": 8, "mlp_ratio": 2, **TINY}
+SWIN = {"model_type": "swin", "embed_dim": 16, "depths": [2, 3], "num_heads": [2, 4], "window_size": 4, "mlp_ratio": 2}
+SEGFORMER = {
+    "model_type": "segformer",
+    "image_size": 64,
+    "hidden_sizes": [16, 32, 40, 48],
+    "depths": [2, 1, 2, 1],
+    "num_attention_heads": [1, 2, 5, 6],
+    "mlp_ratios": [2, 2, 3, 3],
+    "decoder_hidden_size": 24,
+}
+CONVNEXT = {"model_type": "convnext", "image_size": 64, "hidden_sizes": [16, 24, 32], "depths": [2, 3, 1], "num_stages": 3}
+MODELS += [
+    DINO,
+    {**DINO, "use_swiglu_ffn": True, "image_size": 64, "num_labels": 5, "qkv_bias": False},
+    {**DINO, "model_type": "dinov2_with_registers", "num_register_tokens": 3},
+    {"model_type": "beit", "patch_size": 8, "intermediate_size": 48, "use_relative_position_bias": True, **TINY},
+    {
+        "model_type": "beit",
+        "patch_size": 8,
+        "intermediate_size": 48,
+        "use_absolute_position_embeddings": True,
+        "use_mask_token": True,
+        "use_mean_pooling": False,
+        "layer_scale_init_value": 0.0,
+        "drop_path_rate": 0.0,
+        **TINY,
+    },
+    {**SWIN, "image_size": 64},
+    {**SWIN, "image_size": 56, "drop_path_rate": 0.0, "depths": [2, 2, 2], "num_heads": [2, 2, 4]},
+    CONVNEXT,
+    {**CONVNEXT, "layer_scale_init_value": 0.0, "drop_path_rate": 0.1},
+    {**CONVNEXT, "model_type": "convnextv2"},
+    {**SEGFORMER, "architectures": ["SegformerForImageClassification"]},
+    {**SEGFORMER, "architectures": ["SegformerForSemanticSegmentation"], "num_labels": 7, "classifier_dropout_prob": 0.0},
+]
+INTERNV = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+INTERNVL = {
+    "model_type": "internvl",
+    "image_token_id": 200,
+    "text_config": dict(LL, model_type="qwen2"),
+    "vision_config": {**INTERNV, "image_size": [32, 32], "patch_size": [4, 4]},
+}
+MODELS += [
+    INTERNVL,
+    {
+        **INTERNVL,
+        "text_config": dict(LL, model_type="qwen3", head_dim=16),
+        "vision_config": {
+            **INTERNV,
+            "image_size": 32,
+            "patch_size": 4,
+            "use_qk_norm": True,
+            "norm_type": "rms_norm",
+            "attention_bias": True,
+            "use_mean_pooling": False,
+        },
+    },
+]
+VISION = ("beit", "convnext", "convnextv2", "dinov2", "dinov2_with_registers", "segformer", "swin")
+NO_KERNEL = ("convnext", "convnextv2", "segformer", "swin")  # their code asks for no attention
 SIDES = {"qwen2_vl": 32, "qwen2_5_vl": 32}
 
 
@@ -179,8 +242,12 @@ def build(c, **how):
         "mllama": "MllamaForConditionalGeneration",
         "swin": "SwinForImageClassification",
         "convnext": "ConvNextForImageClassification",
+        "convnextv2": "ConvNextV2ForImageClassification",
         "dinov2": "Dinov2ForImageClassification",
+        "dinov2_with_registers": "Dinov2WithRegistersForImageClassification",
         "beit": "BeitForImageClassification",
+        "segformer": "SegformerForImageClassification",
+        "internvl": "InternVLForConditionalGeneration",
     }[f]
     if a:
         cls = a[0]
@@ -194,6 +261,7 @@ def batch(c, B=B, S=S):
     f = c["model_type"]
     ids = torch.randint(3, 190, (B, S))
     side = SIDES.get(f) or c.get("image_size") or c["vision_config"]["image_size"]
+    side = side[0] if isinstance(side, list) else side
     px = torch.randn(B, 3, side, side)
     if c.get("architectures") or f.endswith("vision_model") or "vision_config" not in c:
         return {"pixel_values": px}
@@ -212,7 +280,7 @@ def batch(c, B=B, S=S):
         }
     n = (
         16
-        if c["vision_config"]["model_type"].startswith("sig") or c.get("vision_feature_select_strategy") != "full"
+        if c["vision_config"].get("model_type", "sig").startswith("sig") or c.get("vision_feature_select_strategy") != "full"
         else 17
     )
     ids[:, :n] = 200
@@ -223,7 +291,7 @@ def batch(c, B=B, S=S):
 
 
 def observed(c):
-    m = build(c, attn_implementation="eager") if c["model_type"] not in ("swin", "convnext") else build(c)
+    m = build(c, attn_implementation="eager") if c["model_type"] not in NO_KERNEL else build(c)
     m = m.eval()
     outs = {}
     fl = [0]
@@ -267,12 +335,14 @@ import weakref
 
 
 class Box:
+    """Holds a saved tensor's memory as long as its node lives; not the node, which would hold the box."""
+
     def __init__(self, t):
-        self.t = t
+        self.t = t.detach()
 
 
 def saved(c, impl):
-    m = build(c, attn_implementation=impl) if c["model_type"] not in ("swin", "convnext") else build(c)
+    m = build(c, attn_implementation=impl) if c["model_type"] not in NO_KERNEL else build(c)
     m = m.train()
     b = batch(c)
     out = {p.untyped_storage().data_ptr() for p in m.parameters()} | {
@@ -283,7 +353,9 @@ def saved(c, impl):
 
     def pack(t):
         s = t.untyped_storage()
-        if s.data_ptr() not in out and s.nbytes() > 8:
+        # Buffers are counted as such; BEiT's indices of distances stay in host memory.
+        apart = c["model_type"] in VISION and (s.data_ptr() in bufs or t.dtype == torch.int64)
+        if s.data_ptr() not in out and s.nbytes() > 8 and not apart:
             part = s.data_ptr() in bufs
             box = Box(t)
             boxes.append((weakref.ref(box), s.data_ptr(), t.numel() * t.element_size() if part else s.nbytes()))
@@ -297,7 +369,10 @@ def saved(c, impl):
         elif f.endswith("vision_model"):
             loss = m(**b).pooler_output.sum()
         elif c.get("architectures") or "vision_config" not in c:
-            loss = m(**b, labels=torch.zeros(B, dtype=torch.long)).loss
+            pixels = c.get("architectures", [""])[0].endswith("Segmentation")
+            labels = torch.zeros(b["pixel_values"][:, 0].shape if pixels else B, dtype=torch.long)
+            out.add(labels.untyped_storage().data_ptr())
+            loss = m(**b, labels=labels).loss
         else:
             from transformers.loss.loss_utils import ForCausalLMLoss
 
@@ -313,8 +388,35 @@ def saved(c, impl):
     return sum(alive.values()), alive, loss
 
 
-if __name__ == "__main__":
+VERSIONS = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}"
+ROOM = pathlib.Path(__file__).resolve().parent
+
+
+def append(path, config, row):
+    """Behind the file's last model."""
+    text = path.read_text()
+    known = [model["config"] for model in json.loads(text)["models"]]
+    if config in known:
+        return
+    end = text.rstrip().removesuffix("]}").rstrip()
+    path.write_text(f"{end},\n{json.dumps(row())}\n]}}\n")
+
+
+def add_new():
     for c in MODELS:
+        kind = {"source": VERSIONS}
+        text = "text_config" in c or "vocab_size" in c
+        more = {**({"sequence": S} if text else {}), **({"side": SIDES[c["model_type"]]} if c["model_type"] in SIDES else {})}
+        append(
+            ROOM / "saved_picture_text_models.json",
+            c,
+            lambda: {"config": c, "saved_bytes": saved(c, "eager")[0], **more, **kind},
+        )
+        append(ROOM.parent / "model" / "state_dicts.json", c, lambda: {**observed(c), **kind})
+
+
+if __name__ == "__main__":
+    for c in MODELS if sys.argv[1:] != ["--new"] else add_new() or []:
         if sys.argv[1:] == ["state"]:
             print(json.dumps(observed(c)))
         else:

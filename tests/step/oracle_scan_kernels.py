@@ -1,0 +1,91 @@
+"""Stands in on the CPU for the kernels of mamba_ssm and causal-conv1d: what their autograd functions
+save, not what they compute. After causal_conv1d_interface.py (CausalConv1dFn),
+selective_scan_interface.py (SelectiveScanFn) and ssd_combined.py (MambaSplitConv1dScanCombinedFn).
+"""
+import torch
+
+
+def rows_first(tensor):
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+class CausalConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        # Channels last are left as they lie.
+        x = x if x.stride(2) == 1 or x.stride(1) == 1 else x.contiguous()
+        ctx.save_for_backward(x, weight, bias)
+        return torch.randn_like(x) / 8
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise NotImplementedError
+
+
+class SelectiveScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, u, delta, a, b, c, d, z, delta_bias):
+        u, delta, b, c, z = (rows_first(tensor) for tensor in (u, delta, b, c, z))
+        pieces = (u.shape[-1] + 2047) // 2048
+        states = torch.zeros(*u.shape[:2], pieces, 2 * a.shape[1], dtype=torch.float32)
+        out, gated = torch.zeros_like(u), torch.randn_like(u) / 8
+        ctx.save_for_backward(u, delta, a, b, c, d, z, delta_bias, states, out)
+        return gated, states[:, :, -1, 1::2]
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        raise NotImplementedError
+
+
+class SplitScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, zxbcdt, conv_weight, conv_bias, dt_bias, a, d, norm, project, project_bias,
+                headdim, groups):
+        batch, tokens, _ = zxbcdt.shape
+        width = d.shape[0] * headdim
+        out_x = torch.randn(batch, tokens, width, dtype=zxbcdt.dtype) / 8
+        # With a norm its roots; else the scan gates, and out_x is what it had before.
+        rstd = torch.zeros(groups * batch * tokens) if norm is not None else None
+        gated = torch.randn_like(out_x) / 8
+        ctx.save_for_backward(zxbcdt, conv_weight, conv_bias, out_x, a, d, dt_bias, norm, rstd,
+                              project, project_bias)
+        return torch.nn.functional.linear(gated, project, project_bias)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise NotImplementedError
+
+
+def causal_conv1d_fn(x, weight, bias=None, activation=None, **_):
+    return CausalConv.apply(x, weight, bias)
+
+
+def selective_scan_fn(u, delta, a, b, c, d, z, delta_bias, delta_softplus, return_last_state):
+    return SelectiveScan.apply(u, delta, a, b, c, d, z, delta_bias)
+
+
+def mamba_split_conv1d_scan_combined(zxbcdt, conv_weight, conv_bias, dt_bias, a, D, rmsnorm_weight,
+                                     outproj_weight, outproj_bias, headdim, ngroups, **_):
+    return SplitScan.apply(zxbcdt, conv_weight, conv_bias, dt_bias, a, D, rmsnorm_weight,
+                           outproj_weight, outproj_bias, headdim, ngroups)
+
+
+def install():
+    """The mixers of transformers then run their code for CUDA."""
+    from transformers.models.falcon_h1 import modeling_falcon_h1
+    from transformers.models.jamba import modeling_jamba
+    modeling_jamba.causal_conv1d_fn = causal_conv1d_fn
+    modeling_jamba.selective_scan_fn = selective_scan_fn
+    modeling_jamba.is_fast_path_available = True
+    modeling_falcon_h1.mamba_split_conv1d_scan_combined = mamba_split_conv1d_scan_combined
+
+    def of_jamba(self, hidden_states, cache_params=None, attention_mask=None):
+        return self.cuda_kernels_forward(hidden_states, cache_params, attention_mask)
+
+    def of_falcon(self, hidden_states, cache_params=None, cache_position=None,
+                  attention_mask=None):
+        return self.cuda_kernels_forward(hidden_states, cache_params, cache_position,
+                                         attention_mask)
+
+    modeling_jamba.JambaMambaMixer.forward = of_jamba
+    modeling_falcon_h1.FalconH1Mixer.forward = of_falcon
