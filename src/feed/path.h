@@ -61,7 +61,8 @@ struct Station {
 [[nodiscard]] Station host_to_device(const Path& path);
 
 // What a worker computes for one sample, putting it into its batch being a part of that, what the
-// rank's own process does with it, and its copy to the GPU; a part that is unknown or not on the path takes no time.
+// rank's own process does with it, and its copy to the GPU; a part that is unknown or not on the
+// path takes no time.
 [[nodiscard]] Seconds worker_seconds(const Path& path);
 [[nodiscard]] Seconds collate_seconds(const Path& path);
 [[nodiscard]] Seconds assemble_seconds(const Path& path);

@@ -187,10 +187,10 @@ Station host_to_device(const Path& path) {
   const double rate = static_cast<double>(path.ranks) / copy_seconds(path).value() /
                       static_cast<double>(path.loads);
   std::string note = path.machine.gpu.host_link
-                               ? fmt::format("{} x {} ({} of the link)", counted(path.ranks, "GPU"),
-                                             to_text(copy), percent(path.constants.host_link_share))
-                               : fmt::format("{} x {} (PCIe 4 x16 assumed, the link is unknown)",
-                                             counted(path.ranks, "GPU"), to_text(copy));
+                         ? fmt::format("{} x {} ({} of the link)", counted(path.ranks, "GPU"),
+                                       to_text(copy), percent(path.constants.host_link_share))
+                         : fmt::format("{} x {} (PCIe 4 x16 assumed, the link is unknown)",
+                                       counted(path.ranks, "GPU"), to_text(copy));
   const double sharers = facts::sharers_of_uplink(path.machine, path.ranks);
   if (sharers > 1.0) note += fmt::format(", {:.0f} GPUs share a switch's lanes", sharers);
   if (sockets_are_slower(path)) {

@@ -169,8 +169,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
   for (std::size_t i = 0; i < program.work.size(); ++i) {
     if (!used.work[i]) continue;
     if (on_the_host(program.work[i].kind)) {
-      const auto seconds =
-          host_time_of(program.work[i], sharing, constants, host_memory, missing);
+      const auto seconds = host_time_of(program.work[i], sharing, constants, host_memory, missing);
       prices.work[i].seconds = seconds.value_or(Seconds());
       continue;
     }

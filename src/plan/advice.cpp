@@ -180,6 +180,12 @@ void add(std::vector<Candidate>& together, Candidate next) {
   together.push_back(std::move(next));
 }
 
+// By more than what the allocator's fragments come to by chance.
+bool less(Bytes then, Bytes now) {
+  constexpr double kSameByChance = 0.99;
+  return now > Bytes() && (then / now).value() < kSameByChance;
+}
+
 // Changes one after the other until the job fits, in the order of their price.
 void fit_together(const Trials& trials, const Plan& planned, std::vector<Advice>& advice) {
   std::vector<Candidate> together;
@@ -203,8 +209,8 @@ void fit_together(const Trials& trials, const Plan& planned, std::vector<Advice>
     if (!plan) continue;
     const Plan& before = best ? *best : planned;
     const bool helps =
-        plan->vram.fullest.peak_device_used < before.vram.fullest.peak_device_used ||
-        plan->ram.peak < before.ram.peak;
+        less(plan->vram.fullest.peak_device_used, before.vram.fullest.peak_device_used) ||
+        less(plan->ram.peak, before.ram.peak);
     if (!helps && !plan->fits()) continue;
     together = std::move(more);
     best = std::move(plan);

@@ -50,9 +50,7 @@ Candidate micro_batch(const Job& resolved, std::int64_t micro, const char* what)
 }
 
 Candidate recompute(RecomputeMode mode, const char* what) {
-  Candidate made{what,
-                 {{"train.recompute", std::string(facts::name_of(mode))}},
-                 [mode](Job& job) {
+  Candidate made{what, {{"train.recompute", std::string(facts::name_of(mode))}}, [mode](Job& job) {
                    job.train.recompute = {};
                    job.train.recompute.mode = mode;
                  }};
@@ -98,8 +96,9 @@ std::optional<Candidate> short_precision(const facts::Plan& planned) {
   const double capability = planned.machine.gpu.compute_capability.value_or(8.0);
   if (!is_wide(planned.job.train.precision) || capability < 7.0) return std::nullopt;
   const bool bf16 = capability >= 8.0;
-  return precision(bf16 ? Precision::bf16_mixed : Precision::fp16_mixed,
-                   bf16 ? "compute in bf16 (mixed precision)" : "compute in fp16 (mixed precision)");
+  return precision(
+      bf16 ? Precision::bf16_mixed : Precision::fp16_mixed,
+      bf16 ? "compute in bf16 (mixed precision)" : "compute in fp16 (mixed precision)");
 }
 
 void add_sharding(const Job& job, std::vector<Candidate>& list) {
@@ -116,23 +115,17 @@ void add_sharding(const Job& job, std::vector<Candidate>& list) {
       add(Sharding::zero2, "shard the gradients too (ZeRO-2)");
       add(Sharding::zero3, "shard the parameters too (ZeRO-3)");
       return;
-    case Sharding::zero2:
-      add(Sharding::zero3, "shard the parameters too (ZeRO-3)");
-      return;
-    case Sharding::hsdp:
-      add(Sharding::fsdp, "shard over all ranks, not in each node");
-      return;
-    case Sharding::shard_grad_op:
-      add(Sharding::fsdp, "shard the parameters too (FSDP)");
-      return;
+    case Sharding::zero2: add(Sharding::zero3, "shard the parameters too (ZeRO-3)"); return;
+    case Sharding::hsdp: add(Sharding::fsdp, "shard over all ranks, not in each node"); return;
+    case Sharding::shard_grad_op: add(Sharding::fsdp, "shard the parameters too (FSDP)"); return;
     default: return;
   }
 }
 
 // To the host: what the engine of the job's sharding moves together (step/offload_rules.cpp).
 void add_offload(const Job& job, std::vector<Candidate>& list) {
-  const bool parameters_too = is_fsdp(job.parallel.sharding) ||
-                              job.parallel.sharding == Sharding::shard_grad_op;
+  const bool parameters_too =
+      is_fsdp(job.parallel.sharding) || job.parallel.sharding == Sharding::shard_grad_op;
   const auto add = [&](bool parameters, const char* what) {
     Candidate made{what, {}, {}};
     if (parameters) made.set.emplace_back("offload.parameters", "cpu");
@@ -158,8 +151,8 @@ void add_offload(const Job& job, std::vector<Candidate>& list) {
 
 Remains Remains::with(const Remains& more) const {
   const auto product = [](Ratio a, Ratio b) { return Ratio(a.value() * b.value()); };
-  return {product(parameters, more.parameters), product(gradients, more.gradients),
-          product(optimizer, more.optimizer),   product(activations, more.activations),
+  return {product(parameters, more.parameters),   product(gradients, more.gradients),
+          product(optimizer, more.optimizer),     product(activations, more.activations),
           product(temporaries, more.temporaries), product(batch, more.batch)};
 }
 

@@ -28,7 +28,7 @@ struct Candidate {
   std::vector<std::pair<std::string, std::string>> set;  // key, value as for --set
   std::function<void(facts::Job&)> apply;                // on the job as read (unresolved)
   facts::AdviceEffort effort = facts::AdviceEffort::setting;
-  Remains remains{};                         // of a GPU's memory
+  Remains remains{};                        // of a GPU's memory
   std::optional<facts::Machine> machine{};  // instead of the request's
 };
 

@@ -278,6 +278,13 @@ void warn(const Request& request, Plan& plan) {
     say(fmt::format("the memory rules are those of PyTorch on CUDA; on {} they are unchecked",
                     gpu.name));
   }
+  const std::int64_t used = plan.job.machine.gpus.value_or(1);
+  if (plan.cost && plan.machine.kind != "bare-gpu" && used < plan.machine.gpus) {
+    const double idle = 1.0 - static_cast<double>(used) / static_cast<double>(plan.machine.gpus);
+    say(fmt::format("{} of {} GPUs are used: {:.2f} of {:.2f} {} per hour pay for the others", used,
+                    plan.machine.gpus, plan.cost->per_hour * idle, plan.cost->per_hour,
+                    plan.cost->currency));
+  }
   // A pool of most of the card is tight by design.
   const bool pool = request.constants.framework.allocator.kind == facts::AllocatorKind::bfc;
   if (!pool && plan.fits_vram.value_or(false) &&
@@ -328,8 +335,8 @@ Result<PaceQuestion> pace_question(const Request& request) {
 
 Result<std::shared_ptr<const Prepared>> prepare(const Request& request) {
   STEELYARD_TRY(ranks, ranks_of(request));
-  STEELYARD_TRY(graph, model::build(request.model,
-                                    sample_shape(ranks.job, *ranks.job.train.micro_batch)));
+  STEELYARD_TRY(graph,
+                model::build(request.model, sample_shape(ranks.job, *ranks.job.train.micro_batch)));
   return std::make_shared<const Prepared>(Prepared{std::move(ranks), std::move(graph)});
 }
 

@@ -31,21 +31,21 @@ Candidate cache(DataCache kind, const char* what, AdviceEffort effort = AdviceEf
 }
 
 Candidate workers(std::int64_t count, const char* what) {
-  return {what,
-          {{"data.workers", fmt::format("{}", count)}},
-          [count](Job& job) { job.data.workers = count; }};
+  return {what, {{"data.workers", fmt::format("{}", count)}}, [count](Job& job) {
+            job.data.workers = count;
+          }};
 }
 
 Candidate prefetch(std::int64_t count, const char* what) {
-  return {what,
-          {{"data.prefetch", fmt::format("{}", count)}},
-          [count](Job& job) { job.data.prefetch = count; }};
+  return {what, {{"data.prefetch", fmt::format("{}", count)}}, [count](Job& job) {
+            job.data.prefetch = count;
+          }};
 }
 
 Candidate saved_by(CheckpointMethod method, const char* what) {
-  return {what,
-          {{"checkpoint.method", std::string(facts::name_of(method))}},
-          [method](Job& job) { job.checkpoint.method = method; }};
+  return {what, {{"checkpoint.method", std::string(facts::name_of(method))}}, [method](Job& job) {
+            job.checkpoint.method = method;
+          }};
 }
 
 Candidate loaded_by(CheckpointLoad load, const char* what,
@@ -179,8 +179,8 @@ void add_workers(const facts::Plan& planned, std::vector<Candidate>& list) {
   if (now == 0) wanted = std::max<std::int64_t>(1, std::min<std::int64_t>(wanted, 8));
   if (planned.feed.workers_enough) wanted = *planned.feed.workers_enough;
   if (wanted <= now) return;
-  list.push_back(workers(wanted, now == 0 ? "load in worker processes, beside the step"
-                                          : "more loader workers"));
+  list.push_back(workers(
+      wanted, now == 0 ? "load in worker processes, beside the step" : "more loader workers"));
 }
 
 bool may_decode_on_gpu(const facts::Plan& planned) {

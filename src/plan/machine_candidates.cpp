@@ -47,8 +47,8 @@ Candidate moved_to(Machine machine, const facts::Plan& planned) {
   Candidate made;
   const std::string ram =
       machine.host.memory ? fmt::format(", {} of RAM", to_text(*machine.host.memory)) : "";
-  made.what = fmt::format("use {}{} x {}{}", bare ? "" : machine.name + ": ", gpus,
-                          machine.gpu.name, ram);
+  made.what =
+      fmt::format("use {}{} x {}{}", bare ? "" : machine.name + ": ", gpus, machine.gpu.name, ram);
   made.set = {{bare ? "machine.gpu" : "machine.name", machine.id},
               {"machine.gpus", fmt::format("{}", gpus)}};
   made.apply = [bare, id = machine.id, gpus](facts::Job& job) {

@@ -113,9 +113,10 @@ void add_pickled_copies(const Node& node, Bytes held, bool decoded, facts::RamBy
   if (forked || decoded || node.threads || node.workers == 0) return;
   const std::int64_t processes = checked_multiply(node.ranks, node.workers);
   bytes[RamCategory::loader_workers] += held * processes;
-  notes.push_back(fmt::format("loader_workers: each of {} spawned workers unpickles a copy of the "
-                              "cached dataset ({}).",
-                              processes, to_text(held)));
+  notes.push_back(
+      fmt::format("loader_workers: each of {} spawned workers unpickles a copy of the "
+                  "cached dataset ({}).",
+                  processes, to_text(held)));
 }
 
 Result<void> add_dataset_cache(const Node& node, Bytes sample_bytes, facts::RamBytes& bytes,

@@ -60,12 +60,12 @@ Lines binding_lines(const facts::Plan& plan) {
   Lines lines;
   if (numa.socket_of_rank.empty()) return lines;
   if (numa.crosses && numa.link) {
-    lines.push_back(fmt::format("{} of the data path cross from socket to socket each way, {} of {}",
-                                to_text(*numa.crosses), percent(*numa.crosses / *numa.link),
-                                to_text(*numa.link)));
+    lines.push_back(fmt::format(
+        "{} of the data path cross from socket to socket each way, {} of {}",
+        to_text(*numa.crosses), percent(*numa.crosses / *numa.link), to_text(*numa.link)));
     if (!numa.bound) {
-      lines.push_back(fmt::format("bound as below (machine.numa_binding): {}",
-                                  to_text(*numa.crosses_bound)));
+      lines.push_back(
+          fmt::format("bound as below (machine.numa_binding): {}", to_text(*numa.crosses_bound)));
     }
   }
   for (std::size_t rank = 0; rank < numa.socket_of_rank.size(); ++rank) {
