@@ -149,8 +149,8 @@ def loader_of(job, data):
     keys = job["data"]
     workers = keys.get("workers", 0)
     more = {"prefetch_factor": keys["prefetch"]} if workers else {}
-    if workers and "start" in job:
-        more["multiprocessing_context"] = job["start"]
+    if workers and "worker_start" in keys:
+        more["multiprocessing_context"] = keys["worker_start"]
     return torch.utils.data.DataLoader(dataset_of(job, data), batch_size=job["train"]["micro_batch"],
                                        shuffle=keys.get("shuffle", "sample") == "sample", num_workers=workers,
                                        drop_last=True, **more)
