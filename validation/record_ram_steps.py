@@ -149,6 +149,8 @@ def loader_of(job, data):
     keys = job["data"]
     workers = keys.get("workers", 0)
     more = {"prefetch_factor": keys["prefetch"]} if workers else {}
+    if workers and "worker_start" in keys:
+        more["multiprocessing_context"] = keys["worker_start"]
     return torch.utils.data.DataLoader(dataset_of(job, data), batch_size=job["train"]["micro_batch"],
                                        shuffle=keys.get("shuffle", "sample") == "sample", num_workers=workers,
                                        drop_last=True, **more)
@@ -229,6 +231,11 @@ def save(job, data, model, optimizer, rank):
 
     state = {"model": getattr(model, "module", model).state_dict(), "optimizer": optimizer.state_dict()}
     method = job["checkpoint"]["method"]
+    if method == "sharded-sync":
+        import torch.distributed.checkpoint as dcp
+
+        dcp.save(state, checkpoint_id=str(data / "saved"))
+        return
     if rank != 0:
         return
     file = data / "saved.pt"

@@ -95,6 +95,14 @@ Result<facts::Machine> Catalog::machine(std::string_view id) const {
   return machine_from(*entry, file, *gpu_entry, gpu_file);
 }
 
+Result<std::vector<std::string>> Catalog::ids_of_kind(Kind kind) const {
+  const char* const key = kind == Kind::machines ? "machines" : "gpus";
+  const std::string name = std::string(key) + ".json";
+  STEELYARD_TRY(content, files_->read(name));
+  STEELYARD_TRY(list, list_of(*content, key, folder_ / name));
+  return ids_of(*list);
+}
+
 Result<facts::Value> Catalog::dataset(std::string_view id) const {
   const std::vector<std::string> ids = file_ids(folder_ / "datasets");
   if (std::find(ids.begin(), ids.end(), id) == ids.end()) {

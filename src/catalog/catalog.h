@@ -55,6 +55,10 @@ class Catalog {
   // where the job file lies.
   [[nodiscard]] Result<facts::Machine> machine_of(const facts::Job& job,
                                                   const std::filesystem::path& folder) const;
+  // What the job could run on instead, with the keys of its machine that still hold: machines of
+  // the catalogue with as many GPUs per node for a job that names one, cards for a job that names a
+  // card. Empty where the job describes a machine of its own.
+  [[nodiscard]] Result<std::vector<facts::Machine>> alternatives(const facts::Job& job) const;
   // The model a job names: a catalogue id, a config.json (or a folder that holds one), or the
   // object itself; then `[model] set` applied.
   [[nodiscard]] Result<facts::ModelSource> model_of(const facts::Job& job,
@@ -66,6 +70,7 @@ class Catalog {
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
 
  private:
+  [[nodiscard]] Result<std::vector<std::string>> ids_of_kind(Kind kind) const;
   [[nodiscard]] Result<facts::ModelSource> named_model(const std::string& name,
                                                        const std::filesystem::path& folder) const;
   explicit Catalog(std::filesystem::path folder);

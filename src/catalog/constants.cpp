@@ -283,6 +283,7 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.file_read = settings.seconds("file_read");
   constants.thread_copy = settings.rate("thread_copy");
   constants.host_memory_bandwidth = settings.rate("host_memory_bandwidth");
+  constants.socket_link = settings.rate("socket_link");
   constants.storage_read = settings.rate("storage_read");
   constants.batch_hand_over = settings.seconds("batch_hand_over");
   constants.pcie_copy = settings.rate("pcie_copy");

@@ -130,4 +130,24 @@ Result<facts::Machine> Catalog::machine_of(const facts::Job& job,
   return machine;
 }
 
+Result<std::vector<facts::Machine>> Catalog::alternatives(const facts::Job& job) const {
+  const facts::MachineKeys& keys = job.machine;
+  std::vector<facts::Machine> found;
+  if (keys.vram_gib) return found;
+  const bool named = keys.name && !is_file_name(*keys.name);
+  const bool own_host = keys.ram_gib || keys.cores || keys.storage_gb_per_s;
+  if (named && own_host) return found;
+  if (!named && !keys.gpu) return found;
+  const std::string& current = named ? *keys.name : *keys.gpu;
+  STEELYARD_TRY(ids, ids_of_kind(named ? Kind::machines : Kind::gpus));
+  for (const std::string& id : ids) {
+    if (id == current) continue;
+    facts::Job changed = job;
+    (named ? changed.machine.name : changed.machine.gpu) = id;
+    Result<facts::Machine> machine = machine_of(changed, {});
+    if (machine) found.push_back(std::move(*machine));  // else: fewer GPUs than the job uses
+  }
+  return found;
+}
+
 }  // namespace steelyard::catalog

@@ -19,12 +19,19 @@ Known<std::int64_t> known_count(Fields& fields, std::string_view path) {
   return {*count, Provenance::catalogue, fields.note_for(path)};
 }
 
-facts::Host host_of(Fields& fields) {
+facts::Host host_of(const facts::Value& entry, Fields& fields) {
   facts::Host host;
   host.memory = fields.known<Bytes>("host.ram_gib", kGibi);
   host.threads = known_count(fields, "host.vcpus");
   host.cores = known_count(fields, "host.physical_cores");
   host.sockets = known_count(fields, "host.numa_sockets");
+  const facts::Value* own = entry.find("host");
+  if (own != nullptr && own->find("socket_link_gb_per_s") != nullptr) {
+    host.socket_link = fields.known<BytesPerSecond>("host.socket_link_gb_per_s", kGiga);
+  }
+  if (own != nullptr && own->find("gpus_per_uplink") != nullptr) {
+    host.gpus_per_uplink = known_count(fields, "host.gpus_per_uplink");
+  }
   host.cpu_model = fields.text("host.cpu_model");
   return host;
 }
@@ -111,7 +118,7 @@ Result<facts::Machine> machine_from(const facts::Value& entry, const std::filesy
   Fields card(gpu_entry, machine.gpu.id, gpu_file);
   take_own_memory(machine.gpu, fields, card);
   limit_host_link(machine.gpu, fields, card);
-  machine.host = host_of(fields);
+  machine.host = host_of(entry, fields);
   machine.storage = storage_of(fields);
   if (machine.gpus > 0) machine.network_per_gpu = network_per_gpu(fields, machine.gpus);
   machine.price = price_of(fields);

@@ -87,6 +87,9 @@ Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& ca
   request.companions = std::move(companions);
   request.machine = std::move(machine);
   request.constants = std::move(constants);
+  request.alternatives = [catalog, job = request.job] {
+    return catalog.alternatives(job).value_or(std::vector<facts::Machine>());
+  };
   return request;
 }
 

@@ -143,6 +143,7 @@ inline constexpr auto data_fields = [](auto& v, auto& d) {
   v.key("location", d.location, about("a storage name of the machine, or \"network\""));
   v.key("shuffle", d.shuffle, about("what is drawn at random"));
   v.key("workers", d.workers, between(0, kMostWorkers, "loader processes per GPU"));
+  v.key("worker_start", d.worker_start, about("how loader processes are started"));
   v.key("prefetch", d.prefetch, between(0, kMostPrefetch, "batches ahead per worker"));
   v.key("pin_memory", d.pin_memory, about("batches are copied to page-locked memory"));
   v.key("decode", d.decode, about("where samples are decoded"));
@@ -171,6 +172,8 @@ inline constexpr auto machine_key_fields = [](auto& v, auto& m) {
         between(kLeastRate, kMostStorageGbPerSecond, "10^9 bytes per second read, per node"));
   v.key("network_gbps_per_gpu", m.network_gbps_per_gpu,
         between(kLeastRate, kMostNetworkGbps, "10^9 bits per second and GPU, between nodes"));
+  v.key("numa_binding", m.numa_binding,
+        about("each rank and its loaders are bound to the socket of its GPU"));
 };
 
 inline constexpr auto import_fields = [](auto& v, auto& i) {

@@ -46,6 +46,10 @@ inline constexpr auto host_fields = [](auto& v, auto& h) {
   v.key("threads", h.threads, between(1, kMostCores, "hardware threads per node"));
   v.key("cores", h.cores, between(1, kMostCores, "physical cores per node"));
   v.key("sockets", h.sockets, between(1, kMostCores, "sockets per node"));
+  v.key("socket_link_bytes_per_second", h.socket_link,
+        between(kLeastRate, kMostBytesPerSecond, "between two sockets, one way"));
+  v.key("gpus_per_uplink", h.gpus_per_uplink,
+        between(1, kMostGpusPerNode, "GPUs that share a PCIe switch's lanes to the host"));
   v.key("cpu_model", h.cpu_model, about("name of the processor"));
 };
 

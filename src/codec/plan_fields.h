@@ -166,6 +166,15 @@ inline constexpr auto flow_fields = [](auto& v, auto& f) {
   v.key("limited_by", limit, about("the slowest stage; null when the GPUs never wait"));
 };
 
+inline constexpr auto numa_fields = [](auto& v, auto& n) {
+  v.key("socket_of_rank", n.socket_of_rank, about("of a node; empty with one socket"));
+  v.key("bound", n.bound, about("ranks and their loaders stay on that socket"));
+  v.key("link", n.link, about("bytes per second between sockets, one way"));
+  v.key("crosses", n.crosses, about("bytes per second of the data path, one way"));
+  v.key("crosses_bound", n.crosses_bound, about("the same with every rank bound"));
+  v.key("note", n.note, about("how they are known"));
+};
+
 inline constexpr auto feed_fields = [](auto& v, auto& f) {
   v.list("stages", f.stages, stage_fields, about("the data path in its order"));
   flow_fields(v, f);
@@ -173,6 +182,7 @@ inline constexpr auto feed_fields = [](auto& v, auto& f) {
   v.key("workers_enough", f.workers_enough, about("fewest per rank; null when no number is"));
   v.key("prefetch_enough", f.prefetch_enough, about("least batches ahead that lose nothing"));
   v.key("spread_loss", f.spread_loss, about("of the supply, because samples differ"));
+  v.table("numa", f.numa, numa_fields, about("what goes from socket to socket"));
 };
 
 inline constexpr auto thumb_fields = [](auto& v, auto& b) {
@@ -189,6 +199,9 @@ inline constexpr auto advice_fields = [](auto& v, auto& a) {
   v.key("ram_peak", a.ram_peak, about("bytes of a node, after the change"));
   v.key("step", a.step, about("seconds, after the change"));
   v.key("cost_per_hour", a.cost_per_hour, about("after the change"));
+  v.key("cost_per_million_samples", a.cost_per_million_samples, about("after the change"));
+  v.key("gain", a.gain, about("samples per second, or per money where both have a price"));
+  v.key("effort", a.effort, about("what the change asks for"));
 };
 
 inline constexpr auto balance_fields = [](auto& v, auto& b) {
@@ -206,6 +219,7 @@ inline constexpr auto cost_fields = [](auto& v, auto& c) {
   v.key("currency", c.currency, about("of the machine's price"));
   v.key("per_million_samples", c.per_million_samples, about("at the planned pace"));
   v.key("per_million_tokens", c.per_million_tokens, about("at the planned pace; text only"));
+  v.key("wasted_per_hour", c.wasted_per_hour, about("for GPUs that wait for data or idle"));
 };
 
 inline constexpr auto confidence_fields = [](auto& v, auto& c) {

@@ -140,6 +140,10 @@ STEELYARD_ENUM_NAMES(DataKind, "tokens", "text", "jpeg", "png", "video", "audio"
 enum class DataLayout { files, tar, tfrecord, memmap, parquet };
 STEELYARD_ENUM_NAMES(DataLayout, "files", "tar", "tfrecord", "memmap", "parquet")
 
+// How loader processes come to be: multiprocessing's start methods.
+enum class WorkerStart { fork, spawn, forkserver };
+STEELYARD_ENUM_NAMES(WorkerStart, "fork", "spawn", "forkserver")
+
 enum class Shuffle { sample, shard, none };
 STEELYARD_ENUM_NAMES(Shuffle, "sample", "shard", "none")
 

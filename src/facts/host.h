@@ -1,6 +1,9 @@
 // Machines without accelerators.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+
 #include "facts/machine.h"
 
 namespace steelyard::facts {
@@ -9,6 +12,18 @@ namespace steelyard::facts {
 // a card lies in their processes.
 inline bool computes_on_host(const Gpu& gpu) {
   return gpu.vendor == "host";
+}
+
+// GPUs that copy at the same time over the lanes which a PCIe switch has to the host.
+inline double sharers_of_uplink(const Machine& machine, std::int64_t gpus) {
+  const std::int64_t behind = machine.host.gpus_per_uplink.value.value_or(1);
+  return static_cast<double>(std::max<std::int64_t>(1, std::min(behind, gpus)));
+}
+
+// Of bytes that pass between random sockets, the share that one direction of one socket link
+// carries: (S - 1) / S of them cross, over S (S - 1) directions.
+inline double share_per_direction(std::int64_t sockets) {
+  return sockets < 2 ? 0.0 : 1.0 / (static_cast<double>(sockets) * static_cast<double>(sockets));
 }
 
 }  // namespace steelyard::facts

@@ -140,7 +140,8 @@ struct DataKeys {
   std::optional<std::string> location;     // a storage name of the machine, or "network"; resolved
   Shuffle shuffle = Shuffle::sample;
   std::optional<std::int64_t> workers;  // loader processes per GPU; resolved
-  std::int64_t prefetch = 2;            // batches ahead per worker
+  WorkerStart worker_start = WorkerStart::fork;
+  std::int64_t prefetch = 2;  // batches ahead per worker
   bool pin_memory = true;
   DecodeOn decode = DecodeOn::cpu;
   DataCache cache = DataCache::page;
@@ -166,6 +167,7 @@ struct MachineKeys {
   std::optional<std::int64_t> cores;
   std::optional<double> storage_gb_per_s;
   std::optional<double> network_gbps_per_gpu;  // gigabit per second and GPU between nodes
+  bool numa_binding = false;  // each rank and its loaders stay on the socket of its GPU
 };
 
 struct ImportKeys {

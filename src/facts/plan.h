@@ -182,12 +182,23 @@ struct FeedFlow {
   std::string limited_by;  // a stage's name; empty when the GPUs are never short
 };
 
+// A host with several sockets: where ranks belong, and what their data path sends between sockets.
+struct NumaPlan {
+  std::vector<std::int64_t> socket_of_rank;  // on one node; empty with one socket
+  bool bound = false;                        // each rank and its loaders stay there
+  std::optional<BytesPerSecond> link;        // one way
+  // One way, at the pace of the job: as the job is, and with every rank bound.
+  std::optional<BytesPerSecond> crosses, crosses_bound;
+  std::string note;
+};
+
 struct FeedPlan : FeedFlow {  // once the first epoch is over
   std::vector<FeedStage> stages;
   FeedFlow first_epoch;
   std::optional<std::int64_t> workers_enough;   // fewest per rank with which the GPUs never starve
   std::optional<std::int64_t> prefetch_enough;  // least batches ahead that lose nothing
   std::optional<Ratio> spread_loss;             // of the supply, because samples differ in size
+  NumaPlan numa;
 };
 
 enum class BalanceVerdict {
@@ -206,6 +217,10 @@ STEELYARD_ENUM_NAMES(BalanceVerdict, "balanced", "vram_short", "ram_short", "vra
 enum class Tier { entry, mid, large };
 STEELYARD_ENUM_NAMES(Tier, "entry", "mid", "large")
 
+// What a change asks of a person: to set keys; to look after results, data or code too; to move.
+enum class AdviceEffort { setting, care, machine };
+STEELYARD_ENUM_NAMES(AdviceEffort, "setting", "care", "machine")
+
 // The job with `set` applied, really planned again.
 struct Advice {
   std::string sentence;
@@ -215,6 +230,11 @@ struct Advice {
   Bytes ram_peak;
   std::optional<Seconds> step;
   std::optional<double> cost_per_hour;
+  std::optional<double> cost_per_million_samples;
+  // Samples per second, per money where both machines have a price, over those of the job as it is;
+  // unknown where a step time is.
+  std::optional<Ratio> gain;
+  AdviceEffort effort = AdviceEffort::setting;
 };
 
 struct BalancePlan {
@@ -233,6 +253,7 @@ struct CostPlan {
   std::string currency;
   std::optional<double> per_million_samples;
   std::optional<double> per_million_tokens;
+  std::optional<double> wasted_per_hour;  // paid for GPUs that wait for data or are not used
 };
 
 struct ConfidenceOf {

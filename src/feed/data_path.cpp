@@ -60,7 +60,6 @@ Network network_of(const Path& path, const Stations& stations) {
   network.latency = stations[0].latency;
   network.storage = stations[0].seconds / loads;
   network.compute = worker_seconds(path).value();
-  network.contention = assemble_seconds(path).value();
   if (path.cores) network.cores = *path.cores;
   network.hand_over =
       std::max(assemble_seconds(path).value() / path.running_parents, copy_seconds(path).value());
@@ -181,6 +180,9 @@ Result<facts::FeedPlan> data_path(const Request& request) {
     stage.needed = request.needed_per_node;
     plan.stages.push_back(std::move(stage));
   }
+  std::optional<SamplesPerSecond> rate = plan.supply ? plan.supply : request.needed_per_node;
+  if (rate && request.needed_per_node) rate = std::min(*rate, *request.needed_per_node);
+  plan.numa = numa(path, rate);
   if (path.workers > 0 && !is_synthetic(path) && all_known(stations)) {
     if (path.needed) plan.workers_enough = workers_enough(path);
     plan.prefetch_enough = prefetch_enough(path, stations);

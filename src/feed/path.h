@@ -60,11 +60,19 @@ struct Station {
 [[nodiscard]] Station assemble(const Path& path);
 [[nodiscard]] Station host_to_device(const Path& path);
 
-// What a worker computes for one sample, what the rank's own process does with it, and its copy to
-// the GPU; a part that is unknown or not on the path takes no time.
+// What a worker computes for one sample, putting it into its batch being a part of that, what the
+// rank's own process does with it, and its copy to the GPU; a part that is unknown or not on the
+// path takes no time.
 [[nodiscard]] Seconds worker_seconds(const Path& path);
+[[nodiscard]] Seconds collate_seconds(const Path& path);
 [[nodiscard]] Seconds assemble_seconds(const Path& path);
 [[nodiscard]] Seconds copy_seconds(const Path& path);
+
+// Several sockets: the link between two of them one way, what it takes for one loaded sample, and
+// what crosses at that pace of the job.
+[[nodiscard]] BytesPerSecond socket_link(const Path& path);
+[[nodiscard]] Seconds socket_seconds(const Path& path);
+[[nodiscard]] facts::NumaPlan numa(const Path& path, std::optional<SamplesPerSecond> rate);
 
 // One sample read from the page cache by one worker: the copy, and the calls when it is a file.
 [[nodiscard]] std::optional<Seconds> read_seconds(const Path& path);

@@ -38,11 +38,10 @@ Bytes loaders_memory(const Path& path) {
   return path.constants.loader_worker * checked_multiply(path.ranks, path.workers);
 }
 
-// W workers of one rank. Their hand-overs pass one process, one after the other: with t seconds of
-// work and s of hand-over, W workers need t + (W - 1) s for W samples (docs/model/data-path.md).
-double rank_rate(double workers, double work, double hand_over) {
-  const double waits = std::max(0.0, workers - 1.0) * std::min(hand_over, work);
-  return workers / (work + waits);
+// Of a batch from a worker to its rank, for one of its samples, on either side.
+Seconds hand_over_seconds(const Path& path) {
+  const auto batch = static_cast<double>(std::max<std::int64_t>(1, *path.job.train.micro_batch));
+  return path.constants.batch_hand_over * (1.0 / batch);
 }
 
 std::string workers_text(const Path& path) {
@@ -63,9 +62,18 @@ bool is_decoded(const Path& path) {
   return path.job.data.cache == DataCache::ram && !path.first_epoch;
 }
 
+// Of one GPU, while those behind the same PCIe switch copy too.
 BytesPerSecond copy_rate(const Path& path) {
   const auto& link = path.machine.gpu.host_link;
-  return link ? scaled(*link, path.constants.host_link_share) : path.constants.pcie_copy;
+  const BytesPerSecond alone =
+      link ? scaled(*link, path.constants.host_link_share) : path.constants.pcie_copy;
+  return alone * (1.0 / facts::sharers_of_uplink(path.machine, path.ranks));
+}
+
+// Copies of all ranks pass the link between sockets, which is slower where it is shared by many.
+bool sockets_are_slower(const Path& path) {
+  const double copies = (path.handed_over / copy_rate(path)).value();
+  return socket_seconds(path).value() * static_cast<double>(path.ranks) > copies;
 }
 
 }  // namespace
@@ -87,21 +95,30 @@ Seconds worker_seconds(const Path& path) {
   // A worker also puts its batch together, in shared memory (torch/utils/data/_utils/fetch.py and
   // collate.py); without workers the rank does, and `assemble` counts it.
   Seconds seconds = read_seconds(path).value_or(Seconds());
-  if (path.workers > 0) seconds += assemble_seconds(path);
+  if (path.workers > 0) seconds += collate_seconds(path);
   if (gpu_decodes(path) || is_decoded(path)) return seconds;
   return seconds + decode_cost(path).seconds.value_or(Seconds());
 }
 
-Seconds assemble_seconds(const Path& path) {
+Seconds collate_seconds(const Path& path) {
   if (is_synthetic(path)) return Seconds();
   const Seconds bytes = path.constants.assemble_per_byte * path.handed_over.real();
-  if (path.workers == 0) return bytes;
-  const auto batch = static_cast<double>(std::max<std::int64_t>(1, *path.job.train.micro_batch));
-  return bytes + path.constants.batch_hand_over / batch;
+  return path.workers == 0 ? bytes : bytes + hand_over_seconds(path);
+}
+
+// Tensors lie in shared memory: their rank takes them over by name, whatever their size, and reads
+// them only to copy them to page-locked memory.
+Seconds assemble_seconds(const Path& path) {
+  if (is_synthetic(path)) return Seconds();
+  if (path.workers == 0) return collate_seconds(path);
+  const bool pins = path.job.data.pin_memory && !facts::computes_on_host(path.machine.gpu);
+  const Seconds copy = pins ? path.handed_over / path.constants.thread_copy : Seconds();
+  return hand_over_seconds(path) + copy;
 }
 
 Seconds copy_seconds(const Path& path) {
   if (is_synthetic(path) || facts::computes_on_host(path.machine.gpu)) return Seconds();
+  if (sockets_are_slower(path)) return socket_seconds(path) * static_cast<double>(path.ranks);
   return path.handed_over / copy_rate(path);
 }
 
@@ -128,8 +145,7 @@ Station decode(const Path& path) {
   if (!cost.seconds) return unknown("decode", "unknown: " + cost.note, ram);
   const double work = worker_seconds(path).value();
   if (work <= 0.0) return unused("decode", "no work");
-  const double rate = static_cast<double>(path.ranks) *
-                      rank_rate(path.running_workers, work, assemble_seconds(path).value()) /
+  const double rate = static_cast<double>(path.ranks) * path.running_workers / work /
                       static_cast<double>(path.loads);
   return station("decode", SamplesPerSecond(rate), ram,
                  fmt::format("{} on one core ({}), reading and collating included; {}",
@@ -151,7 +167,7 @@ Station assemble(const Path& path) {
   const double rate = static_cast<double>(path.ranks) * path.running_parents / seconds /
                       static_cast<double>(path.loads);
   return station("assemble", SamplesPerSecond(rate), ram,
-                 fmt::format("collating and pinning {} per sample in each rank's own process",
+                 fmt::format("taking over and pinning {} per sample in each rank's own process",
                              to_text(path.handed_over)));
 }
 
@@ -170,11 +186,17 @@ Station host_to_device(const Path& path) {
   const BytesPerSecond copy = copy_rate(path);
   const double rate = static_cast<double>(path.ranks) / copy_seconds(path).value() /
                       static_cast<double>(path.loads);
-  const std::string note = path.machine.gpu.host_link
-                               ? fmt::format("{} x {} ({} of the link)", counted(path.ranks, "GPU"),
-                                             to_text(copy), percent(path.constants.host_link_share))
-                               : fmt::format("{} x {} (PCIe 4 x16 assumed, the link is unknown)",
-                                             counted(path.ranks, "GPU"), to_text(copy));
+  std::string note = path.machine.gpu.host_link
+                         ? fmt::format("{} x {} ({} of the link)", counted(path.ranks, "GPU"),
+                                       to_text(copy), percent(path.constants.host_link_share))
+                         : fmt::format("{} x {} (PCIe 4 x16 assumed, the link is unknown)",
+                                       counted(path.ranks, "GPU"), to_text(copy));
+  const double sharers = facts::sharers_of_uplink(path.machine, path.ranks);
+  if (sharers > 1.0) note += fmt::format(", {:.0f} GPUs share a switch's lanes", sharers);
+  if (sockets_are_slower(path)) {
+    note += fmt::format("; limited by the {} between sockets{}", to_text(socket_link(path)),
+                        path.job.machine.numa_binding ? "" : ", ranks are not bound");
+  }
   return station("host-to-device", SamplesPerSecond(rate), ram, note);
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "facts/host.h"
 #include "pace/collectives.h"
 #include "pace/figures.h"
 #include "pace/roofline.h"
@@ -136,6 +137,21 @@ Nature nature_of(const step::Work& work, const std::vector<Nature>& natures) {
   return name < natures.size() ? natures[name] : Nature{};
 }
 
+// The GPU while all others of the node copy too: they share the lanes of PCIe switches, and where
+// ranks are not bound the link between sockets.
+facts::Gpu among_others(const Request& request, std::int64_t gpus) {
+  const facts::Machine& machine = *request.machine;
+  facts::Gpu gpu = machine.gpu;
+  if (!gpu.host_link) return gpu;
+  BytesPerSecond rate = *gpu.host_link * (1.0 / facts::sharers_of_uplink(machine, gpus));
+  const double crossing = facts::share_per_direction(machine.host.sockets.value.value_or(1));
+  if (!request.job->machine.numa_binding && crossing > 0.0 && request.socket_link.value() > 0.0) {
+    rate = std::min(rate, request.socket_link * (1.0 / (crossing * static_cast<double>(gpus))));
+  }
+  gpu.host_link.value = rate;
+  return gpu;
+}
+
 Prices price(const Program& program, const Used& used, const Request& request,
              const EfficiencyConstants& constants, Missing& missing) {
   const facts::Machine& machine = *request.machine;
@@ -146,14 +162,14 @@ Prices price(const Program& program, const Used& used, const Request& request,
   prices.kernel_launch = constants.kernel_launch;
   prices.kernel_launch_forward = constants.kernel_launch_forward;
   prices.overlap_slowdown = constants.overlap_slowdown;
+  const facts::Gpu sharing = among_others(request, gpus);
   prices.work.resize(program.work.size());
   const std::vector<Nature> natures = natures_of(program, request, constants);
   prices.communication.resize(program.communication.size());
   for (std::size_t i = 0; i < program.work.size(); ++i) {
     if (!used.work[i]) continue;
     if (on_the_host(program.work[i].kind)) {
-      const auto seconds =
-          host_time_of(program.work[i], machine.gpu, constants, host_memory, missing);
+      const auto seconds = host_time_of(program.work[i], sharing, constants, host_memory, missing);
       prices.work[i].seconds = seconds.value_or(Seconds());
       continue;
     }

@@ -16,6 +16,7 @@ struct Request {
   const facts::Machine* machine = nullptr;
   const facts::EfficiencyConstants* efficiency = nullptr;
   BytesPerSecond host_memory{};        // of a node's processors; only what is offloaded needs it
+  BytesPerSecond socket_link{};        // one way, where a host has several sockets; 0: no limit
   Flops model_flops_per_sample;        // forward and backward, no recomputation
   std::int64_t tokens_per_sample = 0;  // 0: not text
 };

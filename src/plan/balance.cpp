@@ -118,6 +118,13 @@ std::string rate_words(SamplesPerSecond rate) {
                              : grouped(checked_round(rate.value()));
 }
 
+// What waiting costs on a machine that has a price.
+std::string paid_for(const Plan& plan, Ratio wait) {
+  if (!plan.cost) return {};
+  return fmt::format("; {:.2f} of {:.2f} {} per hour pay for waiting",
+                     plan.cost->per_hour * wait.value(), plan.cost->per_hour, plan.cost->currency);
+}
+
 void judge_feed(const Plan& plan, BalancePlan& balance) {
   const auto& wait = plan.feed.gpu_wait_fraction;
   if (!wait || wait->value() <= kStarvedWait) return;
@@ -127,7 +134,8 @@ void judge_feed(const Plan& plan, BalancePlan& balance) {
     say(balance, starved_by(stage.name),
         fmt::format("the GPUs will wait {} of the time for {}: {} {} {}, {} are needed",
                     percent(*wait), awaited(plan, stage.name), giver(plan, stage.name),
-                    rate_words(gives), things(plan), rate_words(*stage.needed)));
+                    rate_words(gives), things(plan), rate_words(*stage.needed)) +
+            paid_for(plan, *wait));
     return;
   }
 }

@@ -144,11 +144,17 @@ BytesPerSecond host_memory_of(const Request& request, const Plan& plan) {
   return request.constants.host.host_memory_bandwidth * static_cast<double>(sockets);
 }
 
+BytesPerSecond socket_link_of(const Request& request, const Plan& plan) {
+  return plan.machine.host.socket_link ? *plan.machine.host.socket_link
+                                       : request.constants.host.socket_link;
+}
+
 PaceQuestion question_of(const Request& request, const step::Program& program, const Plan& plan) {
   return {.job = plan.job,
           .machine = plan.machine,
           .program = program,
           .host_memory = host_memory_of(request, plan),
+          .socket_link = socket_link_of(request, plan),
           .model_flops_per_sample =
               plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample,
           .tokens_per_sample = plan.job.train.sequence_length.value_or(0)};  // 0: pictures
@@ -161,6 +167,7 @@ Result<void> measure_pace(const Request& request, const step::Program& program, 
   wanted.machine = &plan.machine;
   wanted.efficiency = &request.constants.efficiency;
   wanted.host_memory = host_memory_of(request, plan);
+  wanted.socket_link = socket_link_of(request, plan);
   wanted.model_flops_per_sample =
       plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample;
   wanted.tokens_per_sample = plan.job.train.sequence_length.value_or(0);  // 0: pictures
@@ -224,6 +231,12 @@ void count_cost(Plan& plan) {
   if (plan.pace.tokens) {
     cost.per_million_tokens = per_second / plan.pace.tokens->value() * kMillion;
   }
+  const double installed = static_cast<double>(std::max<std::int64_t>(1, plan.machine.gpus));
+  const double used =
+      std::min(1.0, static_cast<double>(plan.job.machine.gpus.value_or(1)) / installed);
+  const double works =
+      plan.feed.accelerator_utilization ? plan.feed.accelerator_utilization->value() : 1.0;
+  cost.wasted_per_hour = cost.per_hour * (1.0 - used * works);
   plan.cost = cost;
 }
 
@@ -266,6 +279,13 @@ void warn(const Request& request, Plan& plan) {
     say(fmt::format("the memory rules are those of PyTorch on CUDA; on {} they are unchecked",
                     gpu.name));
   }
+  const std::int64_t used = plan.job.machine.gpus.value_or(1);
+  if (plan.cost && plan.machine.kind != "bare-gpu" && used < plan.machine.gpus) {
+    const double idle = 1.0 - static_cast<double>(used) / static_cast<double>(plan.machine.gpus);
+    say(fmt::format("{} of {} GPUs are used: {:.2f} of {:.2f} {} per hour pay for the others", used,
+                    plan.machine.gpus, plan.cost->per_hour * idle, plan.cost->per_hour,
+                    plan.cost->currency));
+  }
   // A pool of most of the card is tight by design.
   const bool pool = request.constants.framework.allocator.kind == facts::AllocatorKind::bfc;
   if (!pool && plan.fits_vram.value_or(false) &&
@@ -296,6 +316,7 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.machine = &machine;
   request.efficiency = &efficiency;
   request.host_memory = host_memory;
+  request.socket_link = socket_link;
   request.model_flops_per_sample = model_flops_per_sample;
   request.tokens_per_sample = tokens_per_sample;
   return request;
@@ -313,19 +334,34 @@ Result<PaceQuestion> pace_question(const Request& request) {
   return question_of(request, program, plan);
 }
 
+Result<std::shared_ptr<const Prepared>> prepare(const Request& request) {
+  STEELYARD_TRY(ranks, ranks_of(request));
+  STEELYARD_TRY(graph,
+                model::build(request.model, sample_shape(ranks.job, *ranks.job.train.micro_batch)));
+  return std::make_shared<const Prepared>(Prepared{std::move(ranks), std::move(graph)});
+}
+
 Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   Plan plan;
-  STEELYARD_TRY(ranks, ranks_of(request));
-  const Programs& programs = ranks.programs;
-  plan.job = std::move(ranks.job);
+  std::shared_ptr<const Prepared> prepared = shortcuts.prepared;
+  if (prepared) {
+    STEELYARD_TRY(
+        job, resolve(request.job, request.model, request.machine, request.constants.framework));
+    plan.job = std::move(job);
+  } else {
+    STEELYARD_TRY(made, prepare(request));
+    prepared = std::move(made);
+    plan.job = prepared->ranks.job;
+  }
+  const Programs& programs = prepared->ranks.programs;
+  const model::Graph& graph = prepared->graph;
   plan.machine = request.machine;
-  STEELYARD_TRY(graph,
-                model::build(request.model, sample_shape(plan.job, *plan.job.train.micro_batch)));
   const step::Program& program = busiest(programs);
   describe_model(request, graph, program.states, plan);
   if (shortcuts.is_promising) {
     Plan sketch = plan;
     STEELYARD_CHECK(measure_the_rest(request, program, graph, sketch));
+    count_cost(sketch);
     if (!shortcuts.is_promising(sketch)) return sketch;
   }
   if (shortcuts.alike != nullptr && !facts::computes_on_host(plan.machine.gpu)) {

@@ -2,15 +2,29 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 
 #include "base/error.h"
 #include "facts/plan.h"
+#include "model/graph.h"
 #include "plan/plan.h"
+#include "plan/ranks.h"
 
 namespace steelyard::plan {
 
+// What the GPUs run, before anything is measured.
+struct Prepared {
+  Ranks ranks;
+  model::Graph graph;  // of one micro-batch of the whole model
+};
+
+// Errors: those of `ranks_of`.
+[[nodiscard]] Result<std::shared_ptr<const Prepared>> prepare(const Request& request);
+
 // What a further plan beside a first one may leave out.
 struct Shortcuts {
+  // The same programs, for a job that differs in keys of the host alone.
+  std::shared_ptr<const Prepared> prepared = {};
   // A plan of the same program on the same GPUs, whose VRAM is then this one's too.
   const facts::Plan* alike = nullptr;
   // Asked when everything but VRAM is known: where it says no, VRAM stays unknown. The allocator's

@@ -9,8 +9,11 @@ namespace steelyard::plan {
 
 Result<facts::Plan> plan(const Request& request) {
   try {
-    Result<facts::Plan> planned = figures(request);
-    if (planned && request.advice) planned->balance.advice = advice_for(request, *planned);
+    STEELYARD_TRY(prepared, prepare(request));
+    Result<facts::Plan> planned = figures(request, {.prepared = prepared});
+    if (planned && request.advice) {
+      planned->balance.advice = advice_for(request, *planned, prepared);
+    }
     return planned;
   } catch (const QuantityOverflow&) {
     Error error;

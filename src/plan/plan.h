@@ -2,6 +2,7 @@
 // balance and its advice.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -24,6 +25,8 @@ struct Request {
   std::vector<facts::ModelSource> companions = {};  // those of the job, in its order
   facts::Machine machine;                           // the job's machine, overrides applied
   facts::Constants constants;
+  // What the job could run on instead, asked for only when advice needs it; empty: nothing.
+  std::function<std::vector<facts::Machine>()> alternatives = {};
   bool timeline = false;
   bool advice = true;  // false: only the figures (validation, search)
   bool vram = true;    // false: the GPUs' memory stays unknown (validation of the pace alone)
@@ -36,7 +39,7 @@ struct PaceQuestion {
   facts::Job job;  // resolved
   facts::Machine machine;
   step::Program program;  // of the busiest rank
-  BytesPerSecond host_memory{};
+  BytesPerSecond host_memory{}, socket_link{};
   Flops model_flops_per_sample;
   std::int64_t tokens_per_sample = 0;
 

@@ -22,6 +22,7 @@ bool hands_over_views(const Node& node) {
 
 // W loader processes per rank, each with the samples of a batch that it is putting together.
 void add_workers(const Node& node, facts::RamBytes& bytes, Notes& notes) {
+  if (node.threads) return;
   const std::int64_t processes = checked_multiply(node.ranks, node.workers);
   const Bytes samples = hands_over_views(node) ? Bytes() : node.batch;
   bytes[RamCategory::loader_workers] += (node.worker + samples) * processes;
@@ -53,18 +54,32 @@ void add_index(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   if (!file_list) return;
   const Bytes index = node.constants.index_per_sample * *data.samples;
   bytes[RamCategory::framework] += index * node.ranks;
-  bytes[RamCategory::loader_workers] += index * checked_multiply(node.ranks, node.workers);
+  const std::int64_t workers = node.threads ? 0 : node.workers;
+  bytes[RamCategory::loader_workers] += index * checked_multiply(node.ranks, workers);
   notes.push_back(
       fmt::format("framework, loader_workers: the list of {} files is {} of Python objects, and "
                   "each of {} processes ends up with its own copy.",
                   grouped(*data.samples), to_text(index),
-                  checked_multiply(node.ranks, checked_add(node.workers, 1))));
+                  checked_multiply(node.ranks, checked_add(workers, 1))));
+}
+
+// Threads that map samples in parallel and a buffer of whole batches behind them: one sample each,
+// the batch that they become, and `prefetch` batches (tf.data's ParallelMap, Batch and Prefetch).
+void add_mapped_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
+  const std::int64_t micro_batch = std::max<std::int64_t>(1, *node.job.train.micro_batch);
+  const Bytes samples = ceil_divide(node.batch, micro_batch) * node.workers;
+  const std::int64_t ahead = checked_add(std::max<std::int64_t>(0, node.job.data.prefetch), 1);
+  bytes[RamCategory::prefetch] += (node.batch * ahead + samples) * node.ranks;
+  notes.push_back(fmt::format(
+      "prefetch: {} x {} batches of {} in the rank's own memory, and one sample in each of {} "
+      "threads.",
+      ranks_text(node.ranks), ahead, to_text(node.batch), node.workers));
 }
 
 // In flight: ranks x W x f x batch, in /dev/shm when workers return tensors; without workers the
 // rank has the samples and the batch that they become (PyTorch DataLoader, num_workers and
 // prefetch_factor).
-void add_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
+void add_shared_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const std::int64_t ahead =
       node.workers == 0
           ? (hands_over_views(node) ? 1 : 2)
@@ -73,6 +88,14 @@ void add_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   notes.push_back(
       fmt::format("prefetch: {} x {} batches in flight x {}, in shared memory (/dev/shm).",
                   ranks_text(node.ranks), ahead, to_text(node.batch)));
+}
+
+void add_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
+  if (node.threads) {
+    add_mapped_batches(node, bytes, notes);
+  } else {
+    add_shared_batches(node, bytes, notes);
+  }
   if (!node.job.data.pin_memory) return;
   // The pin thread copies one batch while the step uses the one before.
   bytes[RamCategory::pinned] += pinned(node.batch) * 2 * node.ranks;
@@ -80,6 +103,20 @@ void add_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
       fmt::format("pinned: two page-locked batches per rank, each {} rounded up to {} by PyTorch's "
                   "pinned allocator.",
                   to_text(node.batch), to_text(pinned(node.batch))));
+}
+
+// A spawned worker gets the dataset by pickle (multiprocessing/popen_spawn_posix.py): objects such
+// as the bytes of encoded samples are copied into each; tensors move to shared memory once.
+void add_pickled_copies(const Node& node, Bytes held, bool decoded, facts::RamBytes& bytes,
+                        Notes& notes) {
+  const bool forked = node.job.data.worker_start == facts::WorkerStart::fork;
+  if (forked || decoded || node.threads || node.workers == 0) return;
+  const std::int64_t processes = checked_multiply(node.ranks, node.workers);
+  bytes[RamCategory::loader_workers] += held * processes;
+  notes.push_back(
+      fmt::format("loader_workers: each of {} spawned workers unpickles a copy of the "
+                  "cached dataset ({}).",
+                  processes, to_text(held)));
 }
 
 Result<void> add_dataset_cache(const Node& node, Bytes sample_bytes, facts::RamBytes& bytes,
@@ -104,6 +141,7 @@ Result<void> add_dataset_cache(const Node& node, Bytes sample_bytes, facts::RamB
       "dataset_cache: the whole dataset, {}, once per node ({}); a cache in each process "
       "would take {} times as much.",
       decoded ? "decoded" : "as stored", to_text(held), node.ranks));
+  add_pickled_copies(node, held, decoded, bytes, notes);
   return {};
 }
 

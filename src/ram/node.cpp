@@ -40,8 +40,15 @@ Bytes mebibytes_of(const Request& request, std::string_view composite, Bytes oth
 // Without a card there is no CUDA, whose host side is most of a training process.
 void read_process(const Request& request, Node& node) {
   node.loading = word_of(request, "loading");
-  node.worker = mebibytes_of(request, "loader_worker_mib", node.constants.loader_worker);
   const facts::DataKeys& data = node.job.data;
+  const bool forked = data.worker_start == facts::WorkerStart::fork;
+  node.worker = mebibytes_of(request, forked ? "loader_worker_mib" : "loader_worker_spawned_mib",
+                             node.constants.loader_worker);
+  node.threads = word_of(request, "loaders") == "threads";
+  const std::string_view copies = word_of(request, "staging_copies");
+  double value = 0.0;
+  const auto [end, error] = std::from_chars(copies.data(), copies.data() + copies.size(), value);
+  if (!copies.empty() && error == std::errc() && value > 0.0) node.staging_copies = Ratio(value);
   const bool pictures = data.kind == facts::DataKind::jpeg || data.kind == facts::DataKind::png;
   if (pictures && data.cache != facts::DataCache::ram) {
     node.worker += mebibytes_of(request, "loader_decoder_mib", Bytes());

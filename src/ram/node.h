@@ -33,6 +33,8 @@ struct Node {
   Bytes libraries{};           // mapped programs and libraries, which the ranks share
   Bytes steps{};               // what the first steps add to a rank: kernels, threads
   Bytes worker{};              // a loader process's own pages, without its samples
+  bool threads = false;        // loaders are threads of the rank: one copy of everything
+  Ratio staging_copies{};      // of what a checkpoint's snapshot holds; 0: one, page-locked
   std::optional<facts::VramBytes> tensors{};  // of a rank, where they lie in host memory
 };
 

@@ -120,6 +120,15 @@ Bytes staging_beside_model(const Node& node, Bytes full, Bytes part, Notes& note
   return held;
 }
 
+// A library that stages in ordinary memory and writes from copies of its own.
+Bytes copied(const Node& node, Bytes state, Notes& notes) {
+  notes.push_back(
+      fmt::format("checkpoint: {} are copied to ordinary host memory and held {:.3g} times while "
+                  "they are written.",
+                  to_text(state), node.staging_copies.value()));
+  return state * node.staging_copies;
+}
+
 Bytes checkpoint_staging(const Node& node, Notes& notes) {
   if (node.job.checkpoint.every_steps.value_or(0) <= 0) {
     notes.push_back("checkpoint: none while training, so that phase equals the steady state.");
@@ -142,6 +151,7 @@ Bytes checkpoint_staging(const Node& node, Notes& notes) {
           "checkpoint: the whole state, {}, is gathered in rank 0's host memory.", to_text(full)));
       return full;
     case facts::CheckpointMethod::async:
+      if (node.staging_copies > Ratio(0.0)) return copied(node, full, notes);
       notes.push_back(fmt::format(
           "checkpoint: rank 0 keeps a page-locked snapshot of the whole state while it is "
           "written, {} rounded up tensor by tensor (4/3).",
@@ -153,6 +163,7 @@ Bytes checkpoint_staging(const Node& node, Notes& notes) {
           ranks_text(node.ranks), to_text(part)));
       return streamed(node, part) * node.ranks;
     case facts::CheckpointMethod::sharded_async:
+      if (node.staging_copies > Ratio(0.0)) return copied(node, part * node.ranks, notes);
       notes.push_back(
           fmt::format("checkpoint: each of {} keeps a page-locked snapshot of its own part ({}) "
                       "while it is written, rounded up tensor by tensor (4/3).",

@@ -53,16 +53,23 @@ Lines sentences(const std::vector<std::string>& texts, std::size_t width, const 
   return lines;
 }
 
-// Ranks, their loaders and their memory on the socket of their GPU. Which GPU hangs where is not a
-// fact of the catalogue: they are taken in order, in equal parts.
+// Ranks, their loaders and their memory on the socket of their GPU, and what it saves. Which GPU
+// hangs where is not a fact of the catalogue: they are taken in order, in equal parts.
 Lines binding_lines(const facts::Plan& plan) {
-  const std::int64_t gpus = plan.job.machine.gpus.value_or(1);
-  const std::int64_t sockets = plan.machine.host.sockets ? *plan.machine.host.sockets : 1;
-  if (sockets < 2) return {};
-  const std::int64_t installed = std::max(plan.machine.gpus, gpus);
+  const facts::NumaPlan& numa = plan.feed.numa;
   Lines lines;
-  for (std::int64_t rank = 0; rank < gpus; ++rank) {
-    const std::int64_t node = rank * sockets / installed;
+  if (numa.socket_of_rank.empty()) return lines;
+  if (numa.crosses && numa.link) {
+    lines.push_back(fmt::format(
+        "{} of the data path cross from socket to socket each way, {} of {}",
+        to_text(*numa.crosses), percent(*numa.crosses / *numa.link), to_text(*numa.link)));
+    if (!numa.bound) {
+      lines.push_back(
+          fmt::format("bound as below (machine.numa_binding): {}", to_text(*numa.crosses_bound)));
+    }
+  }
+  for (std::size_t rank = 0; rank < numa.socket_of_rank.size(); ++rank) {
+    const std::int64_t node = numa.socket_of_rank[rank];
     lines.push_back(
         fmt::format("rank {}: numactl --cpunodebind={} --membind={}", rank, node, node));
   }

@@ -55,8 +55,11 @@ inline facts::Plan example_plan() {
   advice.set = {{"train.recompute", "full"}, {"train.micro_batch", "1"}};
   advice.step = Seconds(0.13);
   plan.balance.advice = {advice};
-  plan.cost = facts::CostPlan{
-      .per_hour = 98.32, .currency = "USD", .per_million_samples = 170.7, .per_million_tokens = {}};
+  plan.cost = facts::CostPlan{.per_hour = 98.32,
+                              .currency = "USD",
+                              .per_million_samples = 170.7,
+                              .per_million_tokens = {},
+                              .wasted_per_hour = 12.5};
   plan.vram_confidence = {Ratio(0.03), 12, "near"};
   plan.fits_vram = false;
   plan.fits_ram = true;

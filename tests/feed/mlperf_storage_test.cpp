@@ -99,6 +99,8 @@ TEST(MlperfStorageNodes, eightH100) {
   resnet.job.data.bytes_per_sample = 114'660.07;
   resnet.needed = SamplesPerSecond(8 * 400 / 0.224);
   EXPECT_NEAR(resnet.needed->value(), 14'286, 1);
+  EXPECT_EQ(resnet.plan()->limited_by, "");  // 64 workers decode 16,400
+  resnet.job.data.workers = 6;
   EXPECT_EQ(resnet.plan()->limited_by, "decode");
 }
 

@@ -123,37 +123,34 @@ TEST(Read, systemCallsAndOneCopy) {
 }
 
 // JPEG of 110,000 B and 187,394 pixels: (1.195e-8 * 110,000 + 2.66e-9 * 187,394) * 2 = 3.626 ms,
-// the read 0.021 ms. Putting 150,528 B together costs 0.1189 ms, so 8 workers need 3.647 + 8 *
-// 0.1189 = 4.598 ms for 8 samples: 1740 per rank, 13,918 per node.
+// the read 0.021 ms, putting 150,528 B together 0.1189 ms: 64 workers / 3.766 ms.
 TEST(Decode, jpegByHand) {
-  EXPECT_NEAR(can(Example(), "decode"), 13'918, 5);
+  EXPECT_NEAR(can(Example(), "decode"), 16'994, 10);
 }
 
 TEST(Decode, theJobsOwnFigureWins) {
   Example example;
   example.job.data.decode_seconds = 0.010;
-  // (10 + 0.021 + 8 * 0.1189) ms
-  EXPECT_NEAR(can(example, "decode"), 64 / 10.972e-3, 2);
+  // (10 + 0.021 + 0.1189) ms
+  EXPECT_NEAR(can(example, "decode"), 64 / 10.140e-3, 2);
   EXPECT_THAT(stage(*example.plan(), "decode").note, HasSubstr("data.decode_seconds"));
 }
 
-// PyTorch DataLoader over decoded ImageNet frames of 562,500 B on 16 vCPUs (imread_benchmark):
-// eight workers reach 2.1 to 4.3 times the loader without workers over five processors; the rule
-// must stay inside. That one process puts its batches of 32 together too, which is not decoding.
-TEST(Decode, eightWorkersGiveWhatWasMeasured) {
-  for (const double images_per_second : {357.0, 553.0, 712.0, 839.0}) {
-    Example example;
-    example.job.machine.gpus = 1;
-    example.job.data.cache = facts::DataCache::ram_encoded;
-    example.constants.thread_copy = BytesPerSecond(1e15);
-    example.sample_bytes = Bytes(562'500);
-    example.job.train.micro_batch = 32;
-    example.job.data.decode_seconds =
-        1.0 / images_per_second - (example.constants.assemble_per_byte * 562'500.0).value();
-    const double speedup = can(example, "decode") / images_per_second;
-    EXPECT_GT(speedup, 2.1) << images_per_second;
-    EXPECT_LT(speedup, 4.3) << images_per_second;
-  }
+// Tensors in shared memory: recorded here (validation/record_feed.py), two workers gave 1.7 times
+// what a hand-over that copies bytes in the rank allows. Decoded fp32 samples of 602,112 B in
+// memory, pinning off: 0.06 ms of copy, 0.476 ms of collating and 0.5 ms / 32 of hand-over.
+TEST(Decode, workersDoNotWaitForEachOther) {
+  Example example;
+  example.job.machine.gpus = 1;
+  example.job.data.workers = 2;
+  example.job.data.cache = facts::DataCache::ram;
+  example.job.data.pin_memory = false;
+  example.job.train.micro_batch = 32;
+  example.sample_bytes = Bytes(602'112);
+  example.constants.batch_hand_over = Seconds(0.5e-3);
+  const double work = 602'112 / 10e9 + 602'112 * 0.79e-9 + 0.5e-3 / 32;
+  EXPECT_NEAR(example.plan()->supply->value(), 2.0 / work, 2.0);
+  EXPECT_NEAR(can(example, "assemble"), 32 / 0.5e-3, 1.0);
 }
 
 TEST(Decode, theGpuTakesItAndGetsTheStoredBytes) {
@@ -194,12 +191,17 @@ TEST(Decode, whatIsNotKnownIsAskedFor) {
   // The size of the training images stands in for it: 224 * 224 * 0.587 B.
   example.job.train.image_size = {224, 224};
   EXPECT_THAT(stage(*example.plan(), "decode").note, HasSubstr("train.image_size"));
-  EXPECT_GT(can(example, "decode"), 13'918);
+  EXPECT_GT(can(example, "decode"), 16'994);
 }
 
-// 150,528 B * 0.79 ns = 118.9 us per sample and rank.
+// Copied to page-locked memory at 10 GB/s; a batch of 64 is taken over once.
 TEST(Assemble, oneProcessPerRank) {
-  EXPECT_NEAR(can(Example(), "assemble"), 8 / 118.917e-6, 5);
+  Example example;
+  EXPECT_NEAR(can(example, "assemble"), 8 * 10e9 / 150'528, 5);
+  example.constants.batch_hand_over = Seconds(0.64e-3);
+  EXPECT_NEAR(can(example, "assemble"), 8 / (150'528 / 10e9 + 10e-6), 5);
+  example.job.data.workers = 0;  // the rank collates
+  EXPECT_NEAR(can(example, "assemble"), 8 / 118.917e-6, 5);
 }
 
 TEST(HostToDevice, theLinkOrAnAssumedOne) {

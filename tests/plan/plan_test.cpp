@@ -204,6 +204,12 @@ void apply(Job& job, const std::string& key, const std::string& value) {
     job.train.attention = *facts::from_name<facts::Attention>(value);
   } else if (key == "data.workers") {
     job.data.workers = std::stoll(value);
+  } else if (key == "train.precision") {
+    job.train.precision = *facts::from_name<Precision>(value);
+  } else if (key == "offload.optimizer") {
+    job.offload.optimizer = *facts::from_name<facts::OffloadTo>(value);
+  } else if (key == "offload.parameters") {
+    job.offload.parameters = *facts::from_name<facts::OffloadTo>(value);
   } else if (key == "checkpoint.load") {
     job.checkpoint.load = *facts::from_name<facts::CheckpointLoad>(value);
   } else if (key == "checkpoint.method") {

@@ -167,6 +167,34 @@ TEST(HostMemory, samplesBesideTheBatchThatTheyBecome) {
   EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::loader_workers], 300_MB * 32);
 }
 
+// A spawned worker imports everything anew, and unpickles a cache of encoded samples.
+TEST(HostMemory, spawnedWorkersShareNothing) {
+  Example example;
+  example.words = {{"loader_worker_mib", "8"}, {"loader_worker_spawned_mib", "195"}};
+  const auto workers = [&] {
+    return phase(planned(example), RamPhase::steady)[RamCategory::loader_workers];
+  };
+  EXPECT_EQ(workers(), (8_MiB + 16_MiB) * 32);
+  example.job.data.worker_start = facts::WorkerStart::spawn;
+  EXPECT_EQ(workers(), (195_MiB + 16_MiB) * 32);
+  example.job.data.cache = facts::DataCache::ram_encoded;
+  example.job.data.samples = 1000;
+  example.job.data.bytes_per_sample = 1e6;
+  EXPECT_EQ(workers(), (195_MiB + 16_MiB) * 32 + 1_GB * 32);
+}
+
+// tf.data: no processes; W samples, the batch that they become and f batches behind it.
+TEST(HostMemory, threadsHoldOneSampleEach) {
+  Example example;
+  example.words = {{"loaders", "threads"}};
+  example.job.data.workers = 4;
+  example.job.data.prefetch = 2;
+  const facts::RamPlan plan = planned(example);
+  const facts::RamBytes& steady = phase(plan, RamPhase::steady);
+  EXPECT_EQ(steady[RamCategory::loader_workers], Bytes());
+  EXPECT_EQ(steady[RamCategory::prefetch], (16_MiB * 3 + 1_MiB * 4) * 8);
+}
+
 // A machine without accelerators: tensors lie in the ranks, the process is the framework's words.
 TEST(HostMemory, tensorsLieInHostMemoryWithoutACard) {
   Example example;

@@ -29,6 +29,16 @@ Bytes staging(const Example& example) {
   return phase(*plan, RamPhase::checkpoint)[RamCategory::checkpoint_staging];
 }
 
+// Orbax: twice the state in ordinary memory instead of a page-locked snapshot of 4/3.
+TEST(Checkpoint, aLibraryThatWritesFromCopiesOfItsOwn) {
+  Example example;
+  example.job.checkpoint.every_steps = 100;
+  example.job.checkpoint.method = CheckpointMethod::sharded_async;
+  const Bytes pinned = staging(example);
+  example.words = {{"staging_copies", "2"}};
+  EXPECT_NEAR(staging(example).real(), pinned.real() * 1.5, 16.0);
+}
+
 // Parameters 4e9 B, one block 100 MB, file shards of 5 GB, eight ranks.
 TEST(Loading, eachWay) {
   Example example;
