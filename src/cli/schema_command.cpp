@@ -13,6 +13,7 @@ codec::SchemaOf schema_named(std::string_view name) {
   if (name == "machine") return codec::SchemaOf::machine;
   if (name == "model") return codec::SchemaOf::model;
   if (name == "why") return codec::SchemaOf::why;
+  if (name == "why-pace") return codec::SchemaOf::why_pace;
   return codec::SchemaOf::cases;
 }
 
@@ -24,7 +25,7 @@ void add_schema(CLI::App& tree, Session& session) {
                   {"steelyard schema job > job.schema.json", "steelyard schema plan"});
   const auto what = std::make_shared<std::string>();
   command.add_option("what", *what, "Which file")
-      ->type_name("job|plan|why|model|machine|cases")
+      ->type_name("job|plan|why|why-pace|model|machine|cases")
       ->required();
   command.callback([&session, what] {
     session.chosen = [&session, what]() -> Result<ExitStatus> {

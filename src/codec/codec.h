@@ -16,6 +16,7 @@
 #include "facts/job.h"
 #include "facts/machine.h"
 #include "facts/model_table.h"
+#include "facts/pace_why.h"
 #include "facts/plan.h"
 #include "facts/value.h"
 
@@ -56,8 +57,9 @@ enum class Format { json, toml };
                                                   const std::string& name);
 [[nodiscard]] facts::Value to_value(const facts::Machine& machine);
 
-[[nodiscard]] facts::Value to_value(const facts::Plan& plan);         // schema steelyard.plan/1
-[[nodiscard]] facts::Value to_value(const facts::VramWhy& why);       // schema steelyard.why/1
+[[nodiscard]] facts::Value to_value(const facts::Plan& plan);    // schema steelyard.plan/1
+[[nodiscard]] facts::Value to_value(const facts::VramWhy& why);  // schema steelyard.why/1
+[[nodiscard]] facts::Value to_value(const facts::PaceWhy& why);  // schema steelyard.why-pace/1
 // Schema steelyard.model-table/1.
 [[nodiscard]] facts::Value to_value(const facts::ModelTable& table);
 [[nodiscard]] Result<facts::CaseFile> read_cases(const std::filesystem::path& file);
@@ -67,7 +69,7 @@ enum class Format { json, toml };
 [[nodiscard]] facts::Value to_value(const facts::Validation& validation);
 
 // JSON Schemas (draft 2020-12 vocabulary, valid for draft 7 validators too).
-enum class SchemaOf { job, plan, machine, cases, why, model };
+enum class SchemaOf { job, plan, machine, cases, why, why_pace, model };
 [[nodiscard]] facts::Value schema(SchemaOf what);
 
 }  // namespace steelyard::codec

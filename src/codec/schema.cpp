@@ -83,6 +83,8 @@ facts::Value schema(SchemaOf what) {
     case SchemaOf::cases: return titled(kCasesSchema, cases_schema());
     case SchemaOf::why:
       return titled(kWhySchema, describe<facts::VramWhy>(SchemaMode::written, why_fields));
+    case SchemaOf::why_pace:
+      return titled(kWhyPaceSchema, describe<facts::PaceWhy>(SchemaMode::written, pace_why_fields));
     case SchemaOf::model:
       return titled(kModelSchema,
                     describe<facts::ModelTable>(SchemaMode::written, model_table_fields));

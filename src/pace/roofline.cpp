@@ -103,7 +103,8 @@ Ratio shape_efficiency(const Work& gemm, const Gpu& gpu, const EfficiencyConstan
                         .quantisation = efficiency.gemm_quantisation};
   const Ratio share = share_of_tiles(gemm.m, gemm.n, gemm.k, gemm.batch, costs);
   if (!matrix || aligned(gemm)) return share;
-  return Ratio(share.value() * efficiency.gemm_unaligned.value());
+  const Ratio kept = gemm.batch > 1 ? efficiency.gemm_unaligned_batched : efficiency.gemm_unaligned;
+  return Ratio(share.value() * kept.value());
 }
 
 bool on_the_host(WorkKind kind) {
