@@ -65,7 +65,7 @@ std::vector<Member> of_all() {
   return {ratio("gemm_peak_ratio", &C::gemm_peak, 0.8, 1.0, 0.05),
           ratio("gemm_tf32_ratio", &C::gemm_tf32, 0.5, 1.0, 0.15),
           ratio("gemm_vector_ratio", &C::gemm_vector, 0.6, 1.0, 0.08),
-          ratio("gemm_unaligned_batched_ratio", &C::gemm_unaligned_batched, 0.02, 1.0, 0.5),
+          ratio("gemm_unaligned_batched_ratio", &C::gemm_unaligned_batched, 0.3, 1.0, 0.3),
           number("attention_half_intensity", &C::attention_half_intensity, 10.0, 300.0, 0.7),
           number("convolution_layout", &C::convolution_layout, 0.1, 2.0, 0.4),
           ratio("link_ratio", &C::link, 0.5, 0.95, 0.12),

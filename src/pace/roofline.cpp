@@ -37,6 +37,16 @@ double multiprocessors_of(const Gpu& gpu, const EfficiencyConstants& efficiency)
                                                    : known->second;
 }
 
+// What tiles and waves leave, on matrix or on vector units.
+Ratio share_on(bool matrix, const Work& gemm, const Gpu& gpu,
+               const EfficiencyConstants& efficiency) {
+  const TileCosts costs{.multiprocessors = multiprocessors_of(gpu, efficiency),
+                        .feed = matrix ? efficiency.gemm_feed : efficiency.gemm_vector_feed,
+                        .start = efficiency.gemm_start,
+                        .quantisation = efficiency.gemm_quantisation};
+  return share_of_tiles(gemm.m, gemm.n, gemm.k, gemm.batch, costs);
+}
+
 // What the matrix units could do if the data sheet's rate were not halved: GeForce cards add up
 // 16-bit products in fp32 at half of the rate of the same chip's other cards (NVIDIA Ampere GA102
 // whitepaper, table 3), so that feeding the units is no limit for them.
@@ -60,8 +70,18 @@ double bound_of(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
   return half && gpu.measured_bf16 ? std::min(bound, gpu.measured_bf16->value()) : bound;
 }
 
+// Batched products of short types whose operands begin at odd places run without matrix units.
+bool falls_back(const Work& work, const Gpu& gpu) {
+  return work.batch > 1 && on_matrix_units(work, gpu) && !aligned(work) &&
+         facts::bytes_of(work.dtype) == 2 && gpu.peak.fp32.value.has_value();
+}
+
 double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
                  const EfficiencyConstants& efficiency) {
+  if (falls_back(work, gpu)) {
+    const double shape = share_on(false, work, gpu, efficiency).value();
+    return gpu.peak.fp32->value() * efficiency.gemm_unaligned_batched.value() * shape;
+  }
   const double shape = shape_efficiency(work, gpu, efficiency).value();
   if (!on_matrix_units(work, gpu)) return peak.value() * efficiency.gemm_vector.value() * shape;
   const double tf32 = work.dtype == facts::DType::fp32 ? efficiency.gemm_tf32.value() : 1.0;
@@ -97,14 +117,9 @@ bool has_arithmetic(const Work& work) {
 
 Ratio shape_efficiency(const Work& gemm, const Gpu& gpu, const EfficiencyConstants& efficiency) {
   const bool matrix = on_matrix_units(gemm, gpu);
-  const TileCosts costs{.multiprocessors = multiprocessors_of(gpu, efficiency),
-                        .feed = matrix ? efficiency.gemm_feed : efficiency.gemm_vector_feed,
-                        .start = efficiency.gemm_start,
-                        .quantisation = efficiency.gemm_quantisation};
-  const Ratio share = share_of_tiles(gemm.m, gemm.n, gemm.k, gemm.batch, costs);
+  const Ratio share = share_on(matrix, gemm, gpu, efficiency);
   if (!matrix || aligned(gemm)) return share;
-  const Ratio kept = gemm.batch > 1 ? efficiency.gemm_unaligned_batched : efficiency.gemm_unaligned;
-  return Ratio(share.value() * kept.value());
+  return Ratio(share.value() * efficiency.gemm_unaligned.value());
 }
 
 bool on_the_host(WorkKind kind) {
