@@ -16,6 +16,7 @@ namespace {
 using step::EventKind;
 using step::Program;
 
+constexpr std::string_view kGrouped = "grouped_mm";        // operations of the step room
 constexpr std::string_view kConvolutions = "convolution";  // of EfficiencyConstants::kernels
 
 Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what) {
@@ -44,6 +45,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
         std::string_view(name).substr(colon == std::string::npos ? 0 : colon + 2);
     const auto known = by_operation.find(operation);
     natures.push_back(known == by_operation.end() ? Nature{} : known->second);
+    natures.back().grouped = operation.starts_with(kGrouped);
   }
   return natures;
 }

@@ -25,10 +25,12 @@ bool on_matrix_units(const Work& work, const Gpu& gpu) {
   return work.tf32 && !before_ampere(gpu);
 }
 
-bool aligned(const Work& work) {
+bool aligned(const Work& work, bool grouped = false) {
   const std::int64_t multiple = kAlignmentBytes / facts::bytes_of(work.dtype);
-  return multiple <= 1 ||
-         (work.m % multiple == 0 && work.n % multiple == 0 && work.k % multiple == 0);
+  if (multiple <= 1) return true;
+  const bool rows = work.m % multiple == 0, depth = work.k % multiple == 0;
+  // Of grouped products one of these counts tokens, whose rows are whole.
+  return work.n % multiple == 0 && (grouped ? rows || depth : rows && depth);
 }
 
 double multiprocessors_of(const Gpu& gpu, const EfficiencyConstants& efficiency) {
@@ -71,18 +73,21 @@ double bound_of(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
 }
 
 // Batched products of short types whose operands begin at odd places run without matrix units.
-bool falls_back(const Work& work, const Gpu& gpu) {
-  return work.batch > 1 && on_matrix_units(work, gpu) && !aligned(work) &&
+bool falls_back(const Work& work, const Gpu& gpu, bool grouped) {
+  return work.batch > 1 && !grouped && on_matrix_units(work, gpu) && !aligned(work) &&
          facts::bytes_of(work.dtype) == 2 && gpu.peak.fp32.value.has_value();
 }
 
 double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
-                 const EfficiencyConstants& efficiency) {
-  if (falls_back(work, gpu)) {
+                 const EfficiencyConstants& efficiency, bool grouped) {
+  if (falls_back(work, gpu, grouped)) {
     const double shape = share_on(false, work, gpu, efficiency).value();
     return gpu.peak.fp32->value() * efficiency.gemm_unaligned_batched.value() * shape;
   }
-  const double shape = shape_efficiency(work, gpu, efficiency).value();
+  const double shape =
+      (grouped && aligned(work, true) ? share_on(on_matrix_units(work, gpu), work, gpu, efficiency)
+                                      : shape_efficiency(work, gpu, efficiency))
+          .value();
   if (!on_matrix_units(work, gpu)) return peak.value() * efficiency.gemm_vector.value() * shape;
   const double tf32 = work.dtype == facts::DType::fp32 ? efficiency.gemm_tf32.value() : 1.0;
   const double fed = rate_of_units(gpu, work, peak, efficiency) * efficiency.gemm.value() * shape;
@@ -144,9 +149,10 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   bool known = true;
   if (has_arithmetic(work)) {
     if (const auto peak = peak_rate(gpu, work.dtype, work.tf32, missing)) {
-      arithmetic = Seconds(work.flops.value() / (work.kind == WorkKind::attention
-                                                     ? attention_rate(work, gpu, *peak, efficiency)
-                                                     : gemm_rate(work, gpu, *peak, efficiency)));
+      arithmetic = Seconds(work.flops.value() /
+                           (work.kind == WorkKind::attention
+                                ? attention_rate(work, gpu, *peak, efficiency)
+                                : gemm_rate(work, gpu, *peak, efficiency, nature.grouped)));
     } else {
       known = false;
     }

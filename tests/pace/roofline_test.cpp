@@ -218,6 +218,13 @@ TEST(Roofline, ManyUnalignedProductsAtOnceRunOnVectorUnits) {
   };
   // A quarter of 100 TFLOP/s instead of half of 1000; tiles and waves cost each of them a little.
   EXPECT_NEAR(seconds(many) / seconds(even), 500.0 / 25.0, 3.0);
+  // Of experts' products the tokens may be odd.
+  step::Work tokens = test::gemm(2041, 2048, 1024), whole_tokens = test::gemm(2048, 2048, 1024);
+  tokens.batch = whole_tokens.batch = 8;
+  const auto grouped = [&](const step::Work& work) {
+    return time_of(work, gpu, test::halves(), missing, Nature{1.0, false, true})->seconds.value();
+  };
+  EXPECT_NEAR(grouped(tokens) / grouped(whole_tokens), 1.0, 0.02);
   // A single product keeps the matrix units, at half of their rate.
   facts::EfficiencyConstants whole = test::halves();
   whole.gemm_unaligned = Ratio(1.0);
