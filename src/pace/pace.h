@@ -18,6 +18,8 @@ struct Request {
   const facts::Machine* machine = nullptr;
   const facts::EfficiencyConstants* efficiency = nullptr;
   BytesPerSecond host_memory{};  // of a node's processors; only what is offloaded needs it
+  // Kernels are launched as CUDA graphs: the host is no limit.
+  bool launched_as_graphs = false;
   // Arithmetic of each pipeline stage over that of this rank; empty: all alike.
   std::vector<double> stage_shares = {};
   Flops model_flops_per_sample;        // forward and backward, no recomputation

@@ -115,8 +115,10 @@ Prices price(const Program& program, const Used& used, const Request& request,
   const BytesPerSecond host_memory =
       request.host_memory * (1.0 / static_cast<double>(std::max<std::int64_t>(gpus, 1)));
   Prices prices;
-  prices.kernel_launch = constants.kernel_launch;
-  prices.kernel_launch_forward = constants.kernel_launch_forward;
+  if (!request.launched_as_graphs) {
+    prices.kernel_launch = constants.kernel_launch;
+    prices.kernel_launch_forward = constants.kernel_launch_forward;
+  }
   prices.overlap_slowdown = constants.overlap_slowdown;
   prices.schedule = request.job->parallel.schedule;
   if (std::ssize(request.stage_shares) == program.stages)

@@ -168,11 +168,19 @@ BytesPerSecond host_memory_of(const Request& request, const Plan& plan) {
   return request.constants.host.host_memory_bandwidth * static_cast<double>(sockets);
 }
 
+// [operators] launches = "graphs" of a framework's profile.
+bool launches_graphs(const Request& request) {
+  const auto& words = request.constants.framework.operators;
+  const auto word = words.find("launches");
+  return word != words.end() && word->second == "graphs";
+}
+
 PaceQuestion question_of(const Request& request, const Busiest& most, const Plan& plan) {
   return {.job = plan.job,
           .machine = plan.machine,
           .program = *most.program,
           .stage_shares = most.shares,
+          .launched_as_graphs = launches_graphs(request),
           .host_memory = host_memory_of(request, plan),
           .model_flops_per_sample =
               plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample,
@@ -186,6 +194,7 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Plan& pla
       .machine = &plan.machine,
       .efficiency = &request.constants.efficiency,
       .host_memory = host_memory_of(request, plan),
+      .launched_as_graphs = launches_graphs(request),
       .stage_shares = most.shares,
       .model_flops_per_sample =
           plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample,
@@ -324,6 +333,7 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.efficiency = &efficiency;
   request.host_memory = host_memory;
   request.stage_shares = stage_shares;
+  request.launched_as_graphs = launched_as_graphs;
   request.model_flops_per_sample = model_flops_per_sample;
   request.tokens_per_sample = tokens_per_sample;
   return request;

@@ -45,6 +45,7 @@ struct PaceQuestion {
   facts::Machine machine;
   step::Program program;  // of the busiest rank
   std::vector<double> stage_shares = {};
+  bool launched_as_graphs = false;
   BytesPerSecond host_memory{};
   Flops model_flops_per_sample;
   std::int64_t tokens_per_sample = 0;
