@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "facts/constants.h"
 #include "facts/enums.h"
+#include "facts/evidence.h"
 #include "facts/job.h"
 #include "facts/machine.h"
 #include "facts/model_source.h"
@@ -43,6 +44,9 @@ class Catalog {
   [[nodiscard]] Result<facts::Value> dataset(std::string_view id) const;
   [[nodiscard]] Result<facts::Constants> constants(facts::Framework framework,
                                                    const facts::Value& versions = {}) const;
+
+  // Errors on measured cases: confidence/measured.json. None where the folder has no such file.
+  [[nodiscard]] Result<std::shared_ptr<const std::vector<facts::Evidence>>> evidence() const;
 
   // Another tool's arguments as src/exchange reads them: import/TOOL.toml.
   [[nodiscard]] Result<facts::Value> import_table(std::string_view tool) const;

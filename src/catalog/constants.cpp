@@ -155,6 +155,7 @@ void read_products(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.gemm_tf32 = settings.ratio("gemm_tf32");
   constants.gemm_vector = settings.ratio("gemm_vector");
   constants.gemm_unaligned = settings.ratio("gemm_unaligned");
+  constants.gemm_unaligned_batched = settings.ratio("gemm_unaligned_batched");
   constants.gemm_feed = settings.real("gemm_feed");
   constants.gemm_vector_feed = settings.real("gemm_vector_feed");
   constants.gemm_start = settings.real("gemm_start");
@@ -198,6 +199,7 @@ Result<facts::AttentionRates> attention_rates_from(const facts::Value& table,
   facts::AttentionRates rates;
   rates.forward = settings.ratio("forward");
   rates.backward = settings.ratio("backward");
+  if (settings.has("cudnn_from")) rates.cudnn_from = settings.real("cudnn_from");
   STEELYARD_CHECK(settings.finish());
   return rates;
 }

@@ -3,6 +3,7 @@
 #include "catalog/files.h"
 #include "catalog/framework_file.h"
 #include "catalog/merge.h"
+#include "codec/evidence.h"
 
 namespace steelyard::catalog {
 
@@ -36,6 +37,16 @@ Result<facts::Constants> Catalog::constants(facts::Framework framework,
   STEELYARD_TRY(host_constants, host_from(*host, folder / "host.toml"));
   constants.host = std::move(host_constants);
   return constants;
+}
+
+Result<std::shared_ptr<const std::vector<facts::Evidence>>> Catalog::evidence() const {
+  const std::string file = "confidence/measured.json";
+  auto rows = std::make_shared<std::vector<facts::Evidence>>();
+  if (!std::filesystem::exists(folder_ / file)) return rows;
+  STEELYARD_TRY(value, files_->read(file));
+  STEELYARD_TRY(read, codec::evidence_from(*value, (folder_ / file).string()));
+  *rows = std::move(read);
+  return rows;
 }
 
 }  // namespace steelyard::catalog

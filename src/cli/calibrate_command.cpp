@@ -19,8 +19,6 @@
 namespace steelyard::cli {
 namespace {
 
-constexpr double kLargestBelievable = 1.0;  // of the processor's peak
-
 struct CalibrateOptions {
   std::vector<std::string> paths;
   std::string output;
@@ -29,6 +27,7 @@ struct CalibrateOptions {
 
 struct MeasuredStep {
   std::string id, source, architecture;
+  double weight = 1.0;
   std::shared_ptr<plan::PaceQuestion> question;
   Seconds measured;
 };
@@ -56,10 +55,10 @@ std::string line_of(const std::string& name, const Errors& errors) {
                      errors.cases, 100.0 * errors.median, 100.0 * errors.p90, 100.0 * errors.bias);
 }
 
-// A step faster than its products at the peak was not what the job says: no constant explains it.
-bool believable(const facts::Plan& plan, const facts::Comparison& one, double step_over_measured) {
-  return !plan.pace.mfu || one.group != facts::QuantityGroup::pace ||
-         plan.pace.mfu->value() * step_over_measured <= kLargestBelievable;
+// A case whose source leaves open what was run or what was read says less.
+double weight_of(const std::string& confidence) {
+  if (confidence == "low") return 0.3;
+  return confidence == "medium" ? 0.7 : 1.0;
 }
 
 class Collector {
@@ -82,10 +81,10 @@ class Collector {
       const double ratio = one.quantity == "step_seconds" ? one.predicted / one.measured
                                                           : one.measured / one.predicted;
       const facts::Plan& plan = known->second.plan;
-      if (!plan.pace.step || !(ratio > 0.0) || !believable(plan, one, ratio)) continue;
+      if (!plan.pace.step || !(ratio > 0.0) || !one.impossible.empty()) continue;
       const Seconds alone = *plan.pace.step - plan.pace.breakdown.data_stall;
-      steps.push_back({one.id, one.source, plan.machine.gpu.architecture, known->second.question,
-                       alone / ratio});
+      steps.push_back({one.id, one.source, plan.machine.gpu.architecture, weight_of(one.confidence),
+                       known->second.question, alone / ratio});
     }
     return steps;
   }
@@ -117,7 +116,7 @@ std::vector<pace::Observation> observations_of(const std::vector<MeasuredStep>& 
                                                const facts::EfficiencyConstants& start) {
   std::vector<pace::Observation> observations;
   for (const MeasuredStep& step : steps) {
-    observations.push_back({step.question->ask(start), step.measured, step.source});
+    observations.push_back({step.question->ask(start), step.measured, step.source, step.weight});
   }
   return observations;
 }

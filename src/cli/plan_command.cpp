@@ -29,6 +29,8 @@ Result<ExitStatus> run_plan(const Session& session, const CLI::App& command,
   Result<plan::Request> request = request_of(read, catalog);
   if (!request) return fail(placed(request.error(), read));
   request->timeline = command.count("--timeline") > 0;
+  STEELYARD_TRY(evidence, catalog.evidence());
+  request->evidence = std::move(evidence);
   Result<facts::Plan> planned = plan::plan(*request);
   if (!planned) return fail(placed(planned.error(), read));
   const facts::Plan& plan = *planned;

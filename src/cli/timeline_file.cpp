@@ -71,6 +71,12 @@ bool holds_other_json(const std::string& file) {
   return !head.empty() && head.find("\"traceEvents\"") == std::string::npos;
 }
 
+Result<void> write_json(const std::string& file, const std::string& text) {
+  if (file.ends_with(".json")) return write_whole(file, text);
+  STEELYARD_TRY(packed, gzipped(text));
+  return write_whole(file, packed);
+}
+
 }  // namespace
 
 Result<void> check_timeline_file(const std::string& file) {
@@ -95,10 +101,21 @@ Result<void> check_timeline_file(const std::string& file) {
 Result<void> write_timeline(const facts::Plan& plan, const std::string& file) {
   if (file.empty()) return {};
   if (file.ends_with(".html")) return write_whole(file, report::timeline_page(plan));
-  const std::string trace = report::timeline_trace(plan);
-  if (file.ends_with(".json")) return write_whole(file, trace);
-  STEELYARD_TRY(packed, gzipped(trace));
-  return write_whole(file, packed);
+  return write_json(file, report::timeline_trace(plan));
+}
+
+Result<void> check_trace_file(const std::string& file) {
+  if (!file.ends_with(".html")) return check_timeline_file(file);
+  return fail({.code = ErrorCode::bad_input,
+               .subject = "--timeline",
+               .found = "\"" + printable(file) + "\"",
+               .accepted = "a file that ends in .json or .json.gz",
+               .hint = "open it in ui.perfetto.dev or chrome://tracing"});
+}
+
+Result<void> write_trace(const facts::PaceWhy& why, const std::string& file) {
+  if (file.empty()) return {};
+  return write_json(file, report::pace_trace(why));
 }
 
 }  // namespace steelyard::cli

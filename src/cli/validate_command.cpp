@@ -7,6 +7,7 @@
 #include "cli/command.h"
 #include "cli/planning.h"
 #include "codec/codec.h"
+#include "codec/evidence.h"
 #include "plan/plan.h"
 #include "report/report.h"
 #include "validate/outside.h"
@@ -20,7 +21,7 @@ namespace fs = std::filesystem;
 struct ValidateOptions {
   std::vector<std::string> paths;
   std::string only, source, confidence;
-  std::string markdown, notes;
+  std::string markdown, notes, evidence;
   bool json = false;
 };
 
@@ -48,6 +49,18 @@ Result<void> source_is_there(const std::vector<facts::CaseFile>& files, const st
                .hint = nearest ? "did you mean " + *nearest + "?" : ""});
 }
 
+// What the confidence of plans is read from: every error with what its case is like.
+std::string evidence_of(const facts::Validation& validation,
+                        const std::map<std::string, facts::Likeness, std::less<>>& likeness) {
+  std::vector<facts::Evidence> rows;
+  for (const facts::Comparison& one : validation.cases) {
+    if (!one.impossible.empty()) continue;
+    rows.push_back({one.id, one.group, likeness.at(one.id), one.error});
+  }
+  return codec::evidence_text(
+      rows, "steelyard validate validation/cases --evidence catalog/confidence/measured.json");
+}
+
 Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& options) {
   STEELYARD_TRY(paths, case_files(options.paths));
   STEELYARD_TRY(catalog, open_catalog(session));
@@ -58,6 +71,7 @@ Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& o
   }
   STEELYARD_CHECK(source_is_there(files, options.source));
   const auto folders = folders_of(files);
+  std::map<std::string, facts::Likeness, std::less<>> likeness;
   const validate::Planner planner = [&](const facts::Case& measured) -> Result<facts::Plan> {
     STEELYARD_TRY(job, codec::job_from(measured.job, measured.id));
     const auto folder = folders.find(measured.source);
@@ -66,7 +80,9 @@ Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& o
                             catalog));
     request.advice = false;
     request.vram = options.only != "pace";
-    return plan::plan(request);
+    STEELYARD_TRY(plan, plan::plan(request));
+    likeness[measured.id] = plan::likeness_of(plan);
+    return plan;
   };
   const validate::Selection selection{.only = facts::from_name<facts::QuantityGroup>(options.only),
                                       .source = options.source,
@@ -78,6 +94,9 @@ Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& o
     notes = std::move(read);
   }
   validation.outside = validate::outside(validation, notes);
+  if (!options.evidence.empty()) {
+    STEELYARD_CHECK(write_file(options.evidence, evidence_of(validation, likeness)));
+  }
   if (!options.markdown.empty()) {
     STEELYARD_CHECK(write_file(options.markdown, report::validation_markdown(validation)));
   }
@@ -114,6 +133,10 @@ void add_validate(CLI::App& tree, Session& session) {
   command.add_option("--notes", options->notes, "What is known of predictions that are far off")
       ->type_name("FILE");
   command.add_option("--markdown", options->markdown, "Also write the table to this file")
+      ->type_name("FILE");
+  command
+      .add_option("--evidence", options->evidence,
+                  "Also write the errors that the confidence of plans is read from")
       ->type_name("FILE");
   command.add_flag("--json", options->json, "As JSON (schema steelyard.validation/1)");
   add_catalog_option(command, session);

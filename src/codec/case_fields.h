@@ -95,6 +95,7 @@ inline constexpr auto comparison_fields = [](auto& v, auto& c) {
   v.key("measured", c.measured, about("in the quantity's base unit"));
   v.key("predicted", c.predicted, about("in the quantity's base unit"));
   v.key("error", c.error, about("predicted / measured - 1"));
+  v.key("impossible", c.impossible, about("why the printed figure cannot be; empty: it can"));
 };
 
 inline constexpr auto unsupported_fields = [](auto& v, auto& u) {

@@ -16,6 +16,7 @@
 #include "facts/job.h"
 #include "facts/machine.h"
 #include "facts/model_table.h"
+#include "facts/pace_why.h"
 #include "facts/plan.h"
 #include "facts/value.h"
 #include "facts/what_if.h"
@@ -62,6 +63,7 @@ enum class Format { json, toml };
 [[nodiscard]] facts::Value to_value(const facts::MachinesCompared& all);  // steelyard.comparison/1
 [[nodiscard]] facts::Value to_value(const facts::SearchResult& result);   // steelyard.search/1
 [[nodiscard]] facts::Value to_value(const facts::Limits& limits);         // steelyard.limits/1
+[[nodiscard]] facts::Value to_value(const facts::PaceWhy& why);  // schema steelyard.why-pace/1
 // Schema steelyard.model-table/1.
 [[nodiscard]] facts::Value to_value(const facts::ModelTable& table);
 [[nodiscard]] Result<facts::CaseFile> read_cases(const std::filesystem::path& file);
@@ -71,7 +73,7 @@ enum class Format { json, toml };
 [[nodiscard]] facts::Value to_value(const facts::Validation& validation);
 
 // JSON Schemas (draft 2020-12 vocabulary, valid for draft 7 validators too).
-enum class SchemaOf { job, plan, machine, cases, why, model, comparison, limits, search };
+enum class SchemaOf { job, plan, machine, cases, why, why_pace, model, comparison, limits, search };
 [[nodiscard]] facts::Value schema(SchemaOf what);
 
 }  // namespace steelyard::codec

@@ -26,6 +26,13 @@ facts::Value to_value(const facts::VramWhy& why) {
   return writer.take();
 }
 
+facts::Value to_value(const facts::PaceWhy& why) {
+  facts::PaceWhy copy = why;
+  Writer writer;
+  pace_why_fields(writer, copy);
+  return writer.take();
+}
+
 facts::Value to_value(const facts::ModelTable& table) {
   facts::ModelTable copy = table;
   Writer writer;

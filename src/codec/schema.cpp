@@ -92,6 +92,8 @@ facts::Value schema(SchemaOf what) {
                     describe<facts::SearchResult>(SchemaMode::written, search_fields));
     case SchemaOf::limits:
       return titled(kLimitsSchema, describe<facts::Limits>(SchemaMode::written, limits_fields));
+    case SchemaOf::why_pace:
+      return titled(kWhyPaceSchema, describe<facts::PaceWhy>(SchemaMode::written, pace_why_fields));
     case SchemaOf::model:
       return titled(kModelSchema,
                     describe<facts::ModelTable>(SchemaMode::written, model_table_fields));

@@ -30,4 +30,30 @@ inline constexpr auto why_fields = [](auto& v, auto& why) {
   v.key("workspaces", why.workspaces, about("bytes allocated beside them by libraries"));
 };
 
+inline constexpr const char* kWhyPaceSchema = "steelyard.why-pace/1";
+
+inline constexpr auto pace_row_fields = [](auto& v, auto& r) {
+  v.key("phase", r.phase, about("forward, backward, optimizer ...; empty: the whole step"));
+  v.key("layer", r.layer, about("group of layers that are alike; empty: none"));
+  v.key("operator", r.operation, about("what runs, or what is waited for"));
+  v.key("bound", r.bound, about("what limits it"));
+  v.key("count", r.count, about("kernels, copies or collectives in a step"));
+  v.key("busy", r.busy, about("seconds that they run, also beside something else"));
+  v.key("step", r.step, about("seconds that the step is longer for; these sum to the step"));
+  v.key("recomputed", r.recomputed, about("done again for the backward pass"));
+};
+
+inline constexpr auto pace_help_fields = [](auto& v, auto& h) {
+  v.key("what", h.what, about("what would shorten the step"));
+  v.key("at_most", h.at_most, about("seconds of a step"));
+};
+
+inline constexpr auto pace_why_fields = [](auto& v, auto& why) {
+  v.constant("schema", kWhyPaceSchema);
+  v.key("job", why.job, about("its name"));
+  v.table("pace", why.pace, pace_fields, about("as in the plan"));
+  v.list("rows", why.rows, pace_row_fields, about("of the busiest rank, longest first"));
+  v.list("helps", why.helps, pace_help_fields, about("largest first"));
+};
+
 }  // namespace steelyard::codec

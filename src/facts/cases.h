@@ -80,6 +80,9 @@ struct Comparison {
   double measured = 0.0;  // in the quantity's own base unit; a bracket's middle
   double predicted = 0.0;
   Ratio error;  // predicted / measured - 1; 0 inside a bracket
+  // Why the printed figure cannot be true whatever was run; empty: it can. Such a figure is listed
+  // and counts in no statistic.
+  std::string impossible{};
 };
 
 struct UnsupportedCase {

@@ -150,15 +150,18 @@ struct KernelGroup {
 // The attention kernels of a framework's time over those the constants hold for.
 struct AttentionRates {
   Ratio forward{1.0}, backward{1.0};
+  // From this compute capability on its "flash" runs cuDNN's kernels.
+  std::optional<double> cudnn_from{};
 };
 
 // What a processor reaches of its peaks, by kind of work. catalog/calibration/pace.toml
 struct EfficiencyConstants {
-  Ratio gemm;                 // of the rate of the matrix units, large matrices
-  Ratio gemm_peak{1.0};       // at most, of the dense peak of the precision
-  Ratio gemm_tf32{1.0};       // of that, when fp32 is multiplied as tf32
-  Ratio gemm_vector{1.0};     // of the peak, where no matrix unit is used
-  Ratio gemm_unaligned{1.0};  // of that, when a side is no multiple of 16 bytes
+  Ratio gemm;                         // of the rate of the matrix units, large matrices
+  Ratio gemm_peak{1.0};               // at most, of the dense peak of the precision
+  Ratio gemm_tf32{1.0};               // of that, when fp32 is multiplied as tf32
+  Ratio gemm_vector{1.0};             // of the peak, where no matrix unit is used
+  Ratio gemm_unaligned{1.0};          // of that, when a side is no multiple of 16 bytes
+  Ratio gemm_unaligned_batched{1.0};  // the same of many products at once (attention's heads)
   // Tiles (pace/tiles.h): what loading costs on matrix and on vector units, start and waves.
   double gemm_feed = 0.0, gemm_vector_feed = 0.0, gemm_start = 0.0, gemm_quantisation = 0.0;
   Ratio attention_forward, attention_backward;

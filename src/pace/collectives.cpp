@@ -20,6 +20,37 @@ double rounds(Collective kind) {
   return kind == Collective::all_reduce ? 2.0 : 1.0;
 }
 
+// What every link carries: bytes over the GPU's link inside its node, and over its own network
+// card.
+struct Loads {
+  double inside = 0.0, between = 0.0;
+  Seconds latency;
+};
+
+// Rings: the share of the buffer passes each link. Each GPU of a node drives its own rail: as many
+// rings as ranks of the group on the node.
+Loads of_rings(const Communication& communication, double per_node, double nodes,
+               const EfficiencyConstants& efficiency) {
+  const double bytes =
+      share_over_link(communication.kind, static_cast<double>(communication.ranks)) *
+      communication.payload.real();
+  const double turns = rounds(communication.kind);
+  const double crossing = turns * (nodes - 1.0);
+  const double staying = turns * static_cast<double>(communication.ranks - 1) - crossing;
+  return {bytes, bytes / per_node,
+          staying * efficiency.collective_latency + crossing * efficiency.network_latency};
+}
+
+// Every rank sends each other one its part, all at once: those on its node over the GPU link, the
+// others over its own network card. The payload is what one rank sends.
+Loads of_exchange(const Communication& communication, double per_node, double nodes,
+                  const EfficiencyConstants& efficiency) {
+  const double ranks = static_cast<double>(communication.ranks);
+  const double part = communication.payload.real() / ranks;
+  const Seconds far = nodes > 1.0 ? efficiency.network_latency : Seconds();
+  return {part * (per_node - 1.0), part * (ranks - per_node), efficiency.collective_latency + far};
+}
+
 }  // namespace
 
 std::optional<Seconds> time_of(const Communication& communication, const facts::Machine& machine,
@@ -28,37 +59,28 @@ std::optional<Seconds> time_of(const Communication& communication, const facts::
   const std::int64_t per_node =
       std::clamp(communication.ranks_per_node, std::int64_t{1}, communication.ranks);
   const std::int64_t nodes = ceil_divide(communication.ranks, per_node);
-  const double payload = communication.payload.real();
-  const double share =
-      share_over_link(communication.kind, static_cast<double>(communication.ranks));
-
+  const Loads loads = (communication.kind == Collective::all_to_all ? of_exchange : of_rings)(
+      communication, static_cast<double>(per_node), static_cast<double>(nodes), efficiency);
   Seconds inside, between;
   bool known = true;
   if (per_node > 1) {
     if (const auto link = link_inside_node(machine.gpu, missing)) {
       const double reached = (link->through_host ? efficiency.host_peer : efficiency.link).value();
-      inside = Seconds(share * payload / (link->rate.value() * reached));
+      inside = Seconds(loads.inside / (link->rate.value() * reached));
     } else {
       known = false;
     }
   }
   if (nodes > 1) {
     if (const auto rate = network(machine, missing)) {
-      // Each GPU of a node drives its own rail: as many rings as ranks of the group on the node.
-      const double rails = static_cast<double>(per_node);
-      between = Seconds(share * payload / (rails * rate->value() * efficiency.network.value()));
+      between = Seconds(loads.between / (rate->value() * efficiency.network.value()));
     } else {
       known = false;
     }
   }
   if (!known) return std::nullopt;
-  const double turns = rounds(communication.kind);
-  const double crossing = turns * static_cast<double>(nodes - 1);
-  const double staying = turns * static_cast<double>(communication.ranks - 1) - crossing;
-  const Seconds latency =
-      staying * efficiency.collective_latency + crossing * efficiency.network_latency;
   // The pieces of a buffer are pipelined through both kinds of link: the slower one sets the time.
-  return std::max(inside, between) + latency;
+  return std::max(inside, between) + loads.latency;
 }
 
 }  // namespace steelyard::pace

@@ -27,6 +27,13 @@ double softened(double error) {
   return error < 0.0 ? -size : size;
 }
 
+Result<double> residual(const Observation& one, const facts::EfficiencyConstants& efficiency) {
+  Request request = one.request;
+  request.efficiency = &efficiency;
+  STEELYARD_TRY(plan, step_time(request));
+  return plan.step ? std::log(plan.step->value() / one.measured.value()) : 0.0;
+}
+
 class Problem {
  public:
   Problem(std::span<const Observation> observations, const facts::EfficiencyConstants& efficiency)
@@ -34,7 +41,7 @@ class Problem {
     std::map<std::string, double> cases;
     for (const Observation& one : observations) cases[one.source] += 1.0;
     for (const Observation& one : observations) {
-      weights_.push_back(std::min(kLargestWeight, 1.0 / std::sqrt(cases[one.source])) /
+      weights_.push_back(one.weight * std::min(kLargestWeight, 1.0 / std::sqrt(cases[one.source])) /
                          kLargestWeight);
     }
     for (const FreeConstant& constant : free_) {
@@ -56,10 +63,20 @@ class Problem {
   [[nodiscard]] Result<Vector> errors(const Vector& x) const {
     STEELYARD_TRY(logs, residuals(observations_, at(x)));
     for (std::size_t i = 0; i < logs.size(); ++i) logs[i] = softened(logs[i]) * weights_[i];
-    for (std::size_t i = 0; i < x.size(); ++i) {
-      logs.push_back(kPull * (x[i] - at_start_[i]) * kUsualError / free_[i].spread);
-    }
+    for (std::size_t i = 0; i < x.size(); ++i) logs.push_back(pulled(x, i));
     return logs;
+  }
+  // The same where only constant j has moved since `here`: most steps are on other GPUs.
+  [[nodiscard]] Result<Vector> errors(const Vector& x, std::size_t j, const Vector& here) const {
+    const facts::EfficiencyConstants constants = at(x);
+    Vector errors = here;
+    for (std::size_t i = 0; i < observations_.size(); ++i) {
+      if (!free_[j].concerns(observations_[i].request.machine->gpu.architecture)) continue;
+      STEELYARD_TRY(log, residual(observations_[i], constants));
+      errors[i] = softened(log) * weights_[i];
+    }
+    errors[observations_.size() + j] = pulled(x, j);
+    return errors;
   }
 
   // Inside of its bounds.
@@ -70,6 +87,10 @@ class Problem {
   }
 
  private:
+  [[nodiscard]] double pulled(const Vector& x, std::size_t i) const {
+    return kPull * (x[i] - at_start_[i]) * kUsualError / free_[i].spread;
+  }
+
   std::span<const Observation> observations_;
   const facts::EfficiencyConstants& start_;
   std::vector<FreeConstant> free_;
@@ -116,7 +137,7 @@ Result<Slope> slope_at(const Problem& problem, const Vector& x, const Vector& he
     // Away from the upper bound, where a step would not be one.
     const double step = std::exp(x[j] + kStep) > problem.free()[j].high ? -kStep : kStep;
     moved[j] += step;
-    STEELYARD_TRY(there, problem.errors(moved));
+    STEELYARD_TRY(there, problem.errors(moved, j, here));
     for (std::size_t i = 0; i < there.size(); ++i) there[i] = (there[i] - here[i]) / step;
     columns.push_back(std::move(there));
   }
@@ -141,10 +162,8 @@ Result<Vector> residuals(std::span<const Observation> observations,
                          const facts::EfficiencyConstants& efficiency) {
   Vector logs;
   for (const Observation& one : observations) {
-    Request request = one.request;
-    request.efficiency = &efficiency;
-    STEELYARD_TRY(plan, step_time(request));
-    logs.push_back(plan.step ? std::log(plan.step->value() / one.measured.value()) : 0.0);
+    STEELYARD_TRY(log, residual(one, efficiency));
+    logs.push_back(log);
   }
   return logs;
 }

@@ -17,7 +17,8 @@ namespace steelyard::pace {
 struct Observation {
   Request request;  // its `efficiency` is not read
   Seconds measured;
-  std::string source;  // sources count alike, however many cases they have
+  std::string source;   // sources count alike, however many cases they have
+  double weight = 1.0;  // how sure one is of what was measured
 };
 
 // One fitted number: the keys that lead to it in pace.toml ("architecture", "hopper",

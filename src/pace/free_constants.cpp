@@ -1,5 +1,7 @@
 #include "pace/free_constants.h"
 
+#include <functional>
+#include <set>
 #include <utility>
 
 namespace steelyard::pace {
@@ -52,6 +54,9 @@ std::vector<Member> of_each_architecture() {
   return {ratio("gemm_ratio", &C::gemm, 0.4, 0.95, 0.08),
           ratio("attention_forward_ratio", &C::attention_forward, 0.1, 0.8, 0.2),
           ratio("attention_backward_ratio", &C::attention_backward, 0.1, 0.8, 0.2),
+          ratio("cudnn_attention_forward_ratio", &C::cudnn_attention_forward, 0.1, 0.8, 0.2),
+          ratio("cudnn_attention_backward_ratio", &C::cudnn_attention_backward, 0.1, 0.8, 0.2),
+          ratio("gemm_unaligned_ratio", &C::gemm_unaligned, 0.15, 1.0, 0.3),
           ratio("memory_ratio", &C::memory, 0.6, 0.95, 0.08)};
 }
 
@@ -60,7 +65,7 @@ std::vector<Member> of_all() {
   return {ratio("gemm_peak_ratio", &C::gemm_peak, 0.8, 1.0, 0.05),
           ratio("gemm_tf32_ratio", &C::gemm_tf32, 0.5, 1.0, 0.15),
           ratio("gemm_vector_ratio", &C::gemm_vector, 0.6, 1.0, 0.08),
-          ratio("gemm_unaligned_ratio", &C::gemm_unaligned, 0.25, 1.0, 0.3),
+          ratio("gemm_unaligned_batched_ratio", &C::gemm_unaligned_batched, 0.3, 1.0, 0.3),
           number("attention_half_intensity", &C::attention_half_intensity, 10.0, 300.0, 0.7),
           number("convolution_layout", &C::convolution_layout, 0.1, 2.0, 0.4),
           ratio("link_ratio", &C::link, 0.5, 0.95, 0.12),
@@ -79,6 +84,14 @@ void everywhere(EfficiencyConstants& constants,
   for (EfficiencyConstants& here : constants.by_architecture) change(here);
 }
 
+std::set<std::string> architectures_of(const EfficiencyConstants& efficiency) {
+  std::set<std::string> names;
+  for (const EfficiencyConstants& here : efficiency.by_architecture) {
+    names.insert(here.architecture);
+  }
+  return names;
+}
+
 void add_named(const EfficiencyConstants& efficiency, std::vector<FreeConstant>& free) {
   for (const auto& [name, group] : efficiency.kernels) {
     const auto in = [name = name](const EfficiencyConstants& c) {
@@ -90,6 +103,7 @@ void add_named(const EfficiencyConstants& efficiency, std::vector<FreeConstant>&
     free.push_back({{"kernels", name, "traffic"}, in, out, 1.0, 6.0, 0.5});
   }
   for (const auto& [name, rates] : efficiency.attention_of) {
+    if (rates.cudnn_from) continue;  // it says which kernels run, not how fast they are
     for (const auto& [key, member] :
          {std::pair{"forward_ratio", &facts::AttentionRates::forward},
           std::pair{"backward_ratio", &facts::AttentionRates::backward}}) {
@@ -110,8 +124,12 @@ void add_named(const EfficiencyConstants& efficiency, std::vector<FreeConstant>&
 
 std::vector<FreeConstant> free_constants(const EfficiencyConstants& efficiency) {
   std::vector<FreeConstant> free;
+  const auto has_its_own = [names = architectures_of(efficiency)](const std::string& name) {
+    return names.contains(name);
+  };
   for (const Member& member : of_each_architecture()) {
     free.push_back({{member.key}, member.get, member.set, member.low, member.high, member.spread});
+    free.back().concerns = std::not_fn(has_its_own);
     for (std::size_t i = 0; i < efficiency.by_architecture.size(); ++i) {
       const auto in = [member, i](const EfficiencyConstants& c) {
         return member.get(c.by_architecture[i]);
@@ -119,12 +137,10 @@ std::vector<FreeConstant> free_constants(const EfficiencyConstants& efficiency) 
       const auto out = [member, i](EfficiencyConstants& c, double value) {
         member.set(c.by_architecture[i], value);
       };
-      free.push_back({{"architecture", efficiency.by_architecture[i].architecture, member.key},
-                      in,
-                      out,
-                      member.low,
-                      member.high,
-                      member.spread});
+      const std::string& name = efficiency.by_architecture[i].architecture;
+      free.push_back(
+          {{"architecture", name, member.key}, in, out, member.low, member.high, member.spread});
+      free.back().concerns = [name](const std::string& other) { return other == name; };
     }
   }
   for (const Member& member : of_all()) {

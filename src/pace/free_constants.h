@@ -15,6 +15,8 @@ struct FreeConstant {
   std::function<void(facts::EfficiencyConstants&, double)> set;
   double low = 0.0, high = 1.0;
   double spread = 0.1;  // of its logarithm: how sure one is of where it starts
+  // Whether it has a say in steps on GPUs of that architecture.
+  std::function<bool(const std::string&)> concerns = [](const std::string&) { return true; };
 };
 
 [[nodiscard]] std::vector<FreeConstant> free_constants(

@@ -8,9 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "facts/host.h"
-#include "pace/collectives.h"
 #include "pace/figures.h"
+#include "pace/prices.h"
 #include "pace/roofline.h"
 #include "pace/walk.h"
 
@@ -21,17 +20,6 @@ using facts::EfficiencyConstants;
 using facts::PacePlan;
 using step::EventKind;
 using step::Program;
-
-constexpr std::string_view kConvolutions = "convolution";  // of EfficiencyConstants::kernels
-
-Error our_bug(std::string subject, std::string found, std::string accepted) {
-  Error error;
-  error.code = ErrorCode::internal;
-  error.subject = std::move(subject);
-  error.found = std::move(found);
-  error.accepted = std::move(accepted);
-  return error;
-}
 
 Result<void> check(const EfficiencyConstants& constants) {
   const std::pair<const char*, Ratio> ratios[] = {
@@ -48,6 +36,7 @@ Result<void> check(const EfficiencyConstants& constants) {
       {"network", constants.network},
       {"host_peer", constants.host_peer},
       {"gemm_unaligned", constants.gemm_unaligned},
+      {"gemm_unaligned_batched", constants.gemm_unaligned_batched},
   };
   for (const auto& [name, ratio] : ratios) {
     if (!(ratio > Ratio(0.0) && ratio <= Ratio(1.0))) {
@@ -60,129 +49,6 @@ Result<void> check(const EfficiencyConstants& constants) {
                         std::to_string(constants.overlap_slowdown.value()), "0 or more"));
   }
   return {};
-}
-
-// Of the GPU's architecture, with the attention kernel that the job asks for.
-EfficiencyConstants constants_for(const Request& request) {
-  EfficiencyConstants constants = request.efficiency->on(request.machine->gpu.architecture);
-  if (request.job->train.attention == facts::Attention::cudnn) {
-    constants.attention_forward = constants.cudnn_attention_forward;
-    constants.attention_backward = constants.cudnn_attention_backward;
-  }
-  const auto own = constants.attention_of.find(facts::name_of(request.job->framework));
-  if (own != constants.attention_of.end()) {
-    constants.attention_forward =
-        Ratio(constants.attention_forward.value() * own->second.forward.value());
-    constants.attention_backward =
-        Ratio(constants.attention_backward.value() * own->second.backward.value());
-  }
-  return constants;
-}
-
-struct Used {  // by index: whether the step (not the set-up) has such an event
-  std::vector<bool> work, communication;
-};
-
-Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what) {
-  if (index < 0 || static_cast<std::size_t>(index) >= used.size()) {
-    return fail(our_bug(std::string("program: event of ") + what, std::to_string(index),
-                        "an index below " + std::to_string(used.size())));
-  }
-  used[static_cast<std::size_t>(index)] = true;
-  return {};
-}
-
-Result<Used> used_by_step(const Program& program) {
-  Used used{std::vector<bool>(program.work.size()),
-            std::vector<bool>(program.communication.size())};
-  for (const step::Pass& pass : program.step) {
-    for (const step::Phase& phase : pass.phases) {
-      for (const step::Body& body : phase.bodies) {
-        for (const step::Event& event : body.events) {
-          if (event.kind == EventKind::work) {
-            STEELYARD_CHECK(mark(used.work, event.index, "work"));
-          } else if (event.kind == EventKind::communicate) {
-            STEELYARD_CHECK(mark(used.communication, event.index, "communication"));
-          }
-        }
-      }
-    }
-  }
-  return used;
-}
-
-// By the program's names ("model.layers: layer_norm"): what the operation says of its kernels.
-std::vector<Nature> natures_of(const Program& program, const Request& request,
-                               const EfficiencyConstants& constants) {
-  const bool channels_first = request.job->train.memory_format == facts::MemoryFormat::contiguous;
-  std::map<std::string_view, Nature> by_operation;
-  for (const auto& [name, group] : constants.kernels) {
-    const Nature nature{.traffic = group.traffic,
-                        .copies_channels = channels_first && name == kConvolutions};
-    for (const std::string& operation : group.operations) by_operation[operation] = nature;
-  }
-  std::vector<Nature> natures;
-  for (const std::string& name : program.names) {
-    const std::size_t colon = name.rfind(": ");
-    const std::string_view operation =
-        std::string_view(name).substr(colon == std::string::npos ? 0 : colon + 2);
-    const auto known = by_operation.find(operation);
-    natures.push_back(known == by_operation.end() ? Nature{} : known->second);
-  }
-  return natures;
-}
-
-Nature nature_of(const step::Work& work, const std::vector<Nature>& natures) {
-  const auto name = static_cast<std::size_t>(work.name);
-  return name < natures.size() ? natures[name] : Nature{};
-}
-
-// The GPU while all others of the node copy too: they share the lanes of PCIe switches, and where
-// ranks are not bound the link between sockets.
-facts::Gpu among_others(const Request& request, std::int64_t gpus) {
-  const facts::Machine& machine = *request.machine;
-  facts::Gpu gpu = machine.gpu;
-  if (!gpu.host_link) return gpu;
-  BytesPerSecond rate = *gpu.host_link * (1.0 / facts::sharers_of_uplink(machine, gpus));
-  const double crossing = facts::share_per_direction(machine.host.sockets.value.value_or(1));
-  if (!request.job->machine.numa_binding && crossing > 0.0 && request.socket_link.value() > 0.0) {
-    rate = std::min(rate, request.socket_link * (1.0 / (crossing * static_cast<double>(gpus))));
-  }
-  gpu.host_link.value = rate;
-  return gpu;
-}
-
-Prices price(const Program& program, const Used& used, const Request& request,
-             const EfficiencyConstants& constants, Missing& missing) {
-  const facts::Machine& machine = *request.machine;
-  const std::int64_t gpus = request.job->machine.gpus.value_or(machine.gpus);
-  const BytesPerSecond host_memory =
-      request.host_memory * (1.0 / static_cast<double>(std::max<std::int64_t>(gpus, 1)));
-  Prices prices;
-  prices.kernel_launch = constants.kernel_launch;
-  prices.kernel_launch_forward = constants.kernel_launch_forward;
-  prices.overlap_slowdown = constants.overlap_slowdown;
-  const facts::Gpu sharing = among_others(request, gpus);
-  prices.work.resize(program.work.size());
-  const std::vector<Nature> natures = natures_of(program, request, constants);
-  prices.communication.resize(program.communication.size());
-  for (std::size_t i = 0; i < program.work.size(); ++i) {
-    if (!used.work[i]) continue;
-    if (on_the_host(program.work[i].kind)) {
-      const auto seconds = host_time_of(program.work[i], sharing, constants, host_memory, missing);
-      prices.work[i].seconds = seconds.value_or(Seconds());
-      continue;
-    }
-    prices.work[i] = time_of(program.work[i], machine.gpu, constants, missing,
-                             nature_of(program.work[i], natures))
-                         .value_or(WorkTime());
-  }
-  for (std::size_t i = 0; i < program.communication.size(); ++i) {
-    if (!used.communication[i]) continue;
-    prices.communication[i] =
-        time_of(program.communication[i], machine, constants, missing).value_or(Seconds());
-  }
-  return prices;
 }
 
 bool spans_nodes(const Program& program, const Used& used) {

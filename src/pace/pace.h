@@ -1,6 +1,8 @@
 // The first header of the room: the program of a rank + machine -> seconds.
 #pragma once
 
+#include <vector>
+
 #include "base/error.h"
 #include "facts/constants.h"
 #include "facts/job.h"
@@ -15,8 +17,12 @@ struct Request {
   const facts::Job* job = nullptr;  // resolved
   const facts::Machine* machine = nullptr;
   const facts::EfficiencyConstants* efficiency = nullptr;
-  BytesPerSecond host_memory{};        // of a node's processors; only what is offloaded needs it
-  BytesPerSecond socket_link{};        // one way, where a host has several sockets; 0: no limit
+  BytesPerSecond host_memory{};  // of a node's processors; only what is offloaded needs it
+  BytesPerSecond socket_link{};  // one way, where a host has several sockets; 0: no limit
+  // Kernels are launched as CUDA graphs: the host is no limit.
+  bool launched_as_graphs = false;
+  // Arithmetic of each pipeline stage over that of this rank; empty: all alike.
+  std::vector<double> stage_shares = {};
   Flops model_flops_per_sample;        // forward and backward, no recomputation
   std::int64_t tokens_per_sample = 0;  // 0: not text
 };

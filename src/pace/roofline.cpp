@@ -25,16 +25,28 @@ bool on_matrix_units(const Work& work, const Gpu& gpu) {
   return work.tf32 && !before_ampere(gpu);
 }
 
-bool aligned(const Work& work) {
+bool aligned(const Work& work, bool grouped = false) {
   const std::int64_t multiple = kAlignmentBytes / facts::bytes_of(work.dtype);
-  return multiple <= 1 ||
-         (work.m % multiple == 0 && work.n % multiple == 0 && work.k % multiple == 0);
+  if (multiple <= 1) return true;
+  const bool rows = work.m % multiple == 0, depth = work.k % multiple == 0;
+  // Of grouped products one of these counts tokens, whose rows are whole.
+  return work.n % multiple == 0 && (grouped ? rows || depth : rows && depth);
 }
 
 double multiprocessors_of(const Gpu& gpu, const EfficiencyConstants& efficiency) {
   const auto known = efficiency.multiprocessors.find(gpu.id);
   return known == efficiency.multiprocessors.end() ? efficiency.multiprocessors_else
                                                    : known->second;
+}
+
+// What tiles and waves leave, on matrix or on vector units.
+Ratio share_on(bool matrix, const Work& gemm, const Gpu& gpu,
+               const EfficiencyConstants& efficiency) {
+  const TileCosts costs{.multiprocessors = multiprocessors_of(gpu, efficiency),
+                        .feed = matrix ? efficiency.gemm_feed : efficiency.gemm_vector_feed,
+                        .start = efficiency.gemm_start,
+                        .quantisation = efficiency.gemm_quantisation};
+  return share_of_tiles(gemm.m, gemm.n, gemm.k, gemm.batch, costs);
 }
 
 // What the matrix units could do if the data sheet's rate were not halved: GeForce cards add up
@@ -60,9 +72,22 @@ double bound_of(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
   return half && gpu.measured_bf16 ? std::min(bound, gpu.measured_bf16->value()) : bound;
 }
 
+// Batched products of short types whose operands begin at odd places run without matrix units.
+bool falls_back(const Work& work, const Gpu& gpu, bool grouped) {
+  return work.batch > 1 && !grouped && on_matrix_units(work, gpu) && !aligned(work) &&
+         facts::bytes_of(work.dtype) == 2 && gpu.peak.fp32.value.has_value();
+}
+
 double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
-                 const EfficiencyConstants& efficiency) {
-  const double shape = shape_efficiency(work, gpu, efficiency).value();
+                 const EfficiencyConstants& efficiency, bool grouped) {
+  if (falls_back(work, gpu, grouped)) {
+    const double shape = share_on(false, work, gpu, efficiency).value();
+    return gpu.peak.fp32->value() * efficiency.gemm_unaligned_batched.value() * shape;
+  }
+  const double shape =
+      (grouped && aligned(work, true) ? share_on(on_matrix_units(work, gpu), work, gpu, efficiency)
+                                      : shape_efficiency(work, gpu, efficiency))
+          .value();
   if (!on_matrix_units(work, gpu)) return peak.value() * efficiency.gemm_vector.value() * shape;
   const double tf32 = work.dtype == facts::DType::fp32 ? efficiency.gemm_tf32.value() : 1.0;
   const double fed = rate_of_units(gpu, work, peak, efficiency) * efficiency.gemm.value() * shape;
@@ -97,11 +122,7 @@ bool has_arithmetic(const Work& work) {
 
 Ratio shape_efficiency(const Work& gemm, const Gpu& gpu, const EfficiencyConstants& efficiency) {
   const bool matrix = on_matrix_units(gemm, gpu);
-  const TileCosts costs{.multiprocessors = multiprocessors_of(gpu, efficiency),
-                        .feed = matrix ? efficiency.gemm_feed : efficiency.gemm_vector_feed,
-                        .start = efficiency.gemm_start,
-                        .quantisation = efficiency.gemm_quantisation};
-  const Ratio share = share_of_tiles(gemm.m, gemm.n, gemm.k, gemm.batch, costs);
+  const Ratio share = share_on(matrix, gemm, gpu, efficiency);
   if (!matrix || aligned(gemm)) return share;
   return Ratio(share.value() * efficiency.gemm_unaligned.value());
 }
@@ -128,9 +149,10 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   bool known = true;
   if (has_arithmetic(work)) {
     if (const auto peak = peak_rate(gpu, work.dtype, work.tf32, missing)) {
-      arithmetic = Seconds(work.flops.value() / (work.kind == WorkKind::attention
-                                                     ? attention_rate(work, gpu, *peak, efficiency)
-                                                     : gemm_rate(work, gpu, *peak, efficiency)));
+      arithmetic = Seconds(work.flops.value() /
+                           (work.kind == WorkKind::attention
+                                ? attention_rate(work, gpu, *peak, efficiency)
+                                : gemm_rate(work, gpu, *peak, efficiency, nature.grouped)));
     } else {
       known = false;
     }

@@ -22,6 +22,7 @@ struct WorkTime {
 struct Nature {
   double traffic = 1.0;          // time over that of moving its bytes
   bool copies_channels = false;  // a convolution whose tensors are brought into another order first
+  bool grouped = false;  // products whose tokens lie one behind the other: how many says nothing
 };
 
 // Nothing when the GPU lacks a figure that this work needs; `missing` then names it.

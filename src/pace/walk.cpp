@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "pace/schedule.h"
+
 namespace steelyard::pace {
 namespace {
 
@@ -33,10 +35,6 @@ void add(Part& sum, const Part& part, std::int64_t times) {
   sum.kernels = checked_add(sum.kernels, checked_multiply(part.kernels, times));
 }
 
-bool belongs_to_optimizer(PhaseKind kind) {
-  return kind == PhaseKind::clip || kind == PhaseKind::optimizer || kind == PhaseKind::zero_grad;
-}
-
 void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phase) {
   ++part.kernels;
   if (belongs_to_optimizer(phase) || work.kind == WorkKind::optimizer) {
@@ -49,13 +47,6 @@ void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phas
   if (work.recomputed && (work.kind == WorkKind::gemm || work.kind == WorkKind::attention)) {
     part.recomputed += work.flops;
   }
-}
-
-// With work w, communication c beside it and slow-down s, work proceeds at 1 / (1 + s) until the
-// communication ends: c + (w - c / (1 + s)) in all, or c when that is longer. Less w that is:
-Seconds added_by_overlap(Seconds work, Seconds communication, Ratio slowdown) {
-  const double s = slowdown.value();
-  return std::max(communication - work, communication * (s / (1.0 + s)));
 }
 
 Part one_iteration(const Body& body, PhaseKind phase, const Program& program,
@@ -99,6 +90,51 @@ PhaseTime time_of(const Phase& phase, const Program& program, const Prices& pric
   return time;
 }
 
+struct Passing {  // of all micro-batches
+  Seconds forward, backward, weights;
+};
+
+// Products whose result no other stage waits for.
+Seconds gradients_of_weights(const Phase& phase, const Program& program, const Prices& prices) {
+  Seconds sum;
+  for (const Body& body : phase.bodies) {
+    for (const step::Event& event : body.events) {
+      if (event.kind != EventKind::work) continue;
+      const auto index = static_cast<std::size_t>(event.index);
+      const auto name = static_cast<std::size_t>(program.work[index].name);
+      if (name >= program.names.size() || !program.names[name].ends_with("weight_gradient"))
+        continue;
+      sum += prices.work[index].seconds * static_cast<double>(body.repeat);
+    }
+  }
+  return sum;
+}
+
+// What this rank waits for the other stages of its pipeline.
+Seconds bubble_of(const Passing& passing, const Program& program, const Prices& prices) {
+  const std::int64_t turns = program.chunks * program.micro_batches;
+  const Seconds all = passing.forward + passing.backward;
+  const bool alike = std::all_of(prices.stage_shares.begin(), prices.stage_shares.end(),
+                                 [](double share) { return share == 1.0; });
+  const bool splits = prices.schedule == facts::Schedule::zero_bubble && program.chunks == 1;
+  if (program.stages <= 1 || (alike && !splits)) {
+    // The last stage begins when the first micro-batch has passed the others; they end as late.
+    return all * (static_cast<double>(program.stages - 1) / static_cast<double>(turns));
+  }
+  const double times = 1.0 / static_cast<double>(turns);
+  Pipeline pipeline{.schedule = prices.schedule,
+                    .stages = {},
+                    .chunks = program.chunks,
+                    .micro_batches = program.micro_batches,
+                    .group = prices.micro_batch_group};
+  for (std::int64_t stage = 0; stage < program.stages; ++stage) {
+    const double share = alike ? 1.0 : prices.stage_shares[static_cast<std::size_t>(stage)];
+    pipeline.stages.push_back({passing.forward * times * share, passing.backward * times * share,
+                               passing.weights * times * share});
+  }
+  return std::max(Seconds(), played(pipeline) - all);
+}
+
 void add(Walked& walked, const PhaseTime& time, std::int64_t repeat) {
   const Part& once = time.once;
   const double times = static_cast<double>(repeat);
@@ -114,24 +150,40 @@ void add(Walked& walked, const PhaseTime& time, std::int64_t repeat) {
 
 }  // namespace
 
+bool belongs_to_optimizer(PhaseKind kind) {
+  return kind == PhaseKind::clip || kind == PhaseKind::optimizer || kind == PhaseKind::zero_grad;
+}
+
+// With work w, communication c beside it and slow-down s, work proceeds at 1 / (1 + s) until the
+// communication ends: c + (w - c / (1 + s)) in all, or c when that is longer. Less w that is:
+Seconds added_by_overlap(Seconds work, Seconds communication, Ratio slowdown) {
+  const double s = slowdown.value();
+  return std::max(communication - work, communication * (s / (1.0 + s)));
+}
+
+Seconds waiting_for_launches(const Phase& phase, const Program& program, const Prices& prices) {
+  return time_of(phase, program, prices).waiting;
+}
+
 Walked walk(const Program& program, const Prices& prices) {
   Walked walked;
-  Seconds passing;  // forward and backward of all micro-batches
+  Passing passing;
+  const bool splits = prices.schedule == facts::Schedule::zero_bubble;
   for (const step::Pass& pass : program.step) {
     std::vector<PhaseTime> times;
     for (const Phase& phase : pass.phases) times.push_back(time_of(phase, program, prices));
     step::for_each_phase(pass, [&](const Phase& phase) {
       const PhaseTime& time = times[static_cast<std::size_t>(&phase - pass.phases.data())];
       add(walked, time, pass.repeat);
-      if (phase.kind != PhaseKind::forward && phase.kind != PhaseKind::backward) return;
+      const double repeat = static_cast<double>(pass.repeat);
       const Seconds once = time.once.busy() + time.once.exposed + time.once.offload;
-      passing += once * static_cast<double>(pass.repeat);
+      if (phase.kind == PhaseKind::forward) passing.forward += once * repeat;
+      if (phase.kind != PhaseKind::backward) return;
+      passing.backward += once * repeat;
+      if (splits) passing.weights += gradients_of_weights(phase, program, prices) * repeat;
     });
   }
-  // The last stage begins when the first micro-batch has passed the others, and they end as late.
-  const double waits = static_cast<double>(program.stages - 1) /
-                       static_cast<double>(program.chunks * program.micro_batches);
-  walked.breakdown.bubble = passing * waits;
+  walked.breakdown.bubble = bubble_of(passing, program, prices);
   return walked;
 }
 

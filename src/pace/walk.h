@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/quantity.h"
+#include "facts/enums.h"
 #include "facts/plan.h"
 #include "pace/roofline.h"
 #include "step/program.h"
@@ -18,6 +19,11 @@ struct Prices {
   Seconds kernel_launch;          // host time per kernel
   Seconds kernel_launch_forward;  // in forward phases
   Ratio overlap_slowdown;
+  // Of a pipeline: the order of passes, the passes of each stage over those of this rank (empty:
+  // all alike), micro-batches that go through the chunks together.
+  facts::Schedule schedule = facts::Schedule::one_f_one_b;
+  std::vector<double> stage_shares;
+  std::int64_t micro_batch_group = 0;
 };
 
 struct Walked {
@@ -26,6 +32,16 @@ struct Walked {
   std::int64_t kernels = 0;
   Seconds host_bound;  // of the breakdown: waiting for the host to launch kernels
 };
+
+// Clipping, the optimizer's own phase and setting gradients to zero.
+[[nodiscard]] bool belongs_to_optimizer(step::PhaseKind kind);
+
+// What communication beside the work of an iteration adds to it (docs/model/communication.md).
+[[nodiscard]] Seconds added_by_overlap(Seconds work, Seconds communication, Ratio slowdown);
+
+// What the GPU waits for the host to launch the kernels of a phase.
+[[nodiscard]] Seconds waiting_for_launches(const step::Phase& phase, const step::Program& program,
+                                           const Prices& prices);
 
 // Rules (docs/model/): inside one iteration of a body, communication that may overlap runs beside
 // the work and slows it; what it adds to the work alone is exposed. The rest is exposed whole. A

@@ -12,6 +12,7 @@
 #include "model/model.h"
 #include "pace/pace.h"
 #include "plan/balance.h"
+#include "plan/confidence.h"
 #include "plan/ranks.h"
 #include "plan/resolve.h"
 #include "ram/ram.h"
@@ -99,16 +100,40 @@ void measure_vram(const Request& request, const Programs& programs, bool only_if
   }
 }
 
-// The rank that the others wait for: the one with most arithmetic.
-const step::Program& busiest(const Programs& programs) {
-  const auto flops = [](const step::RankProgram& rank) {
-    double sum = 0.0;
-    for (const step::Work& work : rank.program.work) sum += work.flops.value();
-    return sum;
-  };
-  return std::max_element(programs.begin(), programs.end(),
-                          [&](const auto& a, const auto& b) { return flops(a) < flops(b); })
-      ->program;
+// Of a whole step.
+double arithmetic_of(const step::Program& program) {
+  double sum = 0.0;
+  for (const step::Pass& pass : program.step) {
+    step::for_each_phase(pass, [&](const step::Phase& phase) {
+      for (const step::Body& body : phase.bodies) {
+        double once = 0.0;
+        for (const step::Event& event : body.events) {
+          if (event.kind != step::EventKind::work) continue;
+          once += program.work[static_cast<std::size_t>(event.index)].flops.value();
+        }
+        sum += once * static_cast<double>(body.repeat) * static_cast<double>(pass.repeat);
+      }
+    });
+  }
+  return sum;
+}
+
+// The rank that the others wait for, the one with most arithmetic, and that of all over its own.
+struct Busiest {
+  const step::Program* program = nullptr;
+  std::vector<double> shares;
+};
+
+Busiest busiest(const Programs& programs) {
+  Busiest found;
+  for (const step::RankProgram& rank : programs) {
+    found.shares.push_back(arithmetic_of(rank.program));
+  }
+  const auto most = std::max_element(found.shares.begin(), found.shares.end());
+  found.program = &programs[static_cast<std::size_t>(most - found.shares.begin())].program;
+  const double whole = *most;
+  for (double& share : found.shares) share = whole > 0.0 ? share / whole : 1.0;
+  return found;
 }
 
 Result<void> measure_ram(const Request& request, const step::Program& program, Bytes sample,
@@ -149,10 +174,19 @@ BytesPerSecond socket_link_of(const Request& request, const Plan& plan) {
                                        : request.constants.host.socket_link;
 }
 
-PaceQuestion question_of(const Request& request, const step::Program& program, const Plan& plan) {
+// [operators] launches = "graphs" of a framework's profile.
+bool launches_graphs(const Request& request) {
+  const auto& words = request.constants.framework.operators;
+  const auto word = words.find("launches");
+  return word != words.end() && word->second == "graphs";
+}
+
+PaceQuestion question_of(const Request& request, const Busiest& most, const Plan& plan) {
   return {.job = plan.job,
           .machine = plan.machine,
-          .program = program,
+          .program = *most.program,
+          .stage_shares = most.shares,
+          .launched_as_graphs = launches_graphs(request),
           .host_memory = host_memory_of(request, plan),
           .socket_link = socket_link_of(request, plan),
           .model_flops_per_sample =
@@ -160,17 +194,18 @@ PaceQuestion question_of(const Request& request, const step::Program& program, c
           .tokens_per_sample = plan.job.train.sequence_length.value_or(0)};  // 0: pictures
 }
 
-Result<void> measure_pace(const Request& request, const step::Program& program, Plan& plan) {
-  pace::Request wanted;
-  wanted.program = &program;
-  wanted.job = &plan.job;
-  wanted.machine = &plan.machine;
-  wanted.efficiency = &request.constants.efficiency;
-  wanted.host_memory = host_memory_of(request, plan);
-  wanted.socket_link = socket_link_of(request, plan);
-  wanted.model_flops_per_sample =
-      plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample;
-  wanted.tokens_per_sample = plan.job.train.sequence_length.value_or(0);  // 0: pictures
+Result<void> measure_pace(const Request& request, const Busiest& most, Plan& plan) {
+  const pace::Request wanted{
+      .program = most.program,
+      .job = &plan.job,
+      .machine = &plan.machine,
+      .efficiency = &request.constants.efficiency,
+      .host_memory = host_memory_of(request, plan),
+      .launched_as_graphs = launches_graphs(request),
+      .stage_shares = most.shares,
+      .model_flops_per_sample =
+          plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample,
+      .tokens_per_sample = plan.job.train.sequence_length.value_or(0)};  // 0: pictures
   STEELYARD_TRY(step_time, pace::step_time(wanted));
   plan.pace = std::move(step_time);
   for (const std::string& missing : plan.pace.missing) {
@@ -240,14 +275,15 @@ void count_cost(Plan& plan) {
   plan.cost = cost;
 }
 
-void state_confidence(Plan& plan) {
-  const std::string note =
-      "Estimates: measured cases near this job are not looked up yet; docs/validation.md has the "
-      "errors over all of them.";
-  for (facts::ConfidenceOf* of :
-       {&plan.vram_confidence, &plan.ram_confidence, &plan.pace_confidence}) {
-    of->note = note;
-  }
+void state_confidence(const Request& request, Plan& plan) {
+  if (!request.evidence) return;
+  const facts::Likeness likeness = likeness_of(plan);
+  const auto of = [&](facts::QuantityGroup group) {
+    return confidence_of(group, likeness, *request.evidence);
+  };
+  plan.vram_confidence = of(facts::QuantityGroup::vram);
+  plan.ram_confidence = of(facts::QuantityGroup::ram);
+  plan.pace_confidence = of(facts::QuantityGroup::pace);
 }
 
 // What a person should know before believing the figures.
@@ -299,11 +335,11 @@ Bytes sample_bytes(const step::Program& program, const model::Graph& graph) {
   return ceil_divide(program.states.batch_bytes, graph.batch);
 }
 
-Result<void> measure_the_rest(const Request& request, const step::Program& program,
+Result<void> measure_the_rest(const Request& request, const Busiest& most,
                               const model::Graph& graph, Plan& plan) {
-  const Bytes sample = sample_bytes(program, graph);
-  STEELYARD_CHECK(measure_ram(request, program, sample, plan));
-  STEELYARD_CHECK(measure_pace(request, program, plan));
+  const Bytes sample = sample_bytes(*most.program, graph);
+  STEELYARD_CHECK(measure_ram(request, *most.program, sample, plan));
+  STEELYARD_CHECK(measure_pace(request, most, plan));
   return measure_feed(request, sample, plan);
 }
 
@@ -317,6 +353,8 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.efficiency = &efficiency;
   request.host_memory = host_memory;
   request.socket_link = socket_link;
+  request.stage_shares = stage_shares;
+  request.launched_as_graphs = launched_as_graphs;
   request.model_flops_per_sample = model_flops_per_sample;
   request.tokens_per_sample = tokens_per_sample;
   return request;
@@ -329,9 +367,9 @@ Result<PaceQuestion> pace_question(const Request& request) {
   plan.machine = request.machine;
   STEELYARD_TRY(graph,
                 model::build(request.model, sample_shape(plan.job, *plan.job.train.micro_batch)));
-  const step::Program& program = busiest(ranks.programs);
-  describe_model(request, graph, program.states, plan);
-  return question_of(request, program, plan);
+  const Busiest most = busiest(ranks.programs);
+  describe_model(request, graph, most.program->states, plan);
+  return question_of(request, most, plan);
 }
 
 Result<std::shared_ptr<const Prepared>> prepare(const Request& request) {
@@ -356,11 +394,11 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   const Programs& programs = prepared->ranks.programs;
   const model::Graph& graph = prepared->graph;
   plan.machine = request.machine;
-  const step::Program& program = busiest(programs);
-  describe_model(request, graph, program.states, plan);
+  const Busiest most = busiest(programs);
+  describe_model(request, graph, most.program->states, plan);
   if (shortcuts.is_promising) {
     Plan sketch = plan;
-    STEELYARD_CHECK(measure_the_rest(request, program, graph, sketch));
+    STEELYARD_CHECK(measure_the_rest(request, most, graph, sketch));
     count_cost(sketch);
     if (!shortcuts.is_promising(sketch)) return sketch;
   }
@@ -370,9 +408,9 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   } else if (request.vram) {
     measure_vram(request, programs, shortcuts.only_if_fits, plan);
   }
-  STEELYARD_CHECK(measure_the_rest(request, program, graph, plan));
+  STEELYARD_CHECK(measure_the_rest(request, most, graph, plan));
   count_cost(plan);
-  state_confidence(plan);
+  state_confidence(request, plan);
   warn(request, plan);
   plan.balance = balance_of(plan);
   return plan;

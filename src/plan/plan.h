@@ -3,16 +3,19 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
 #include "facts/constants.h"
+#include "facts/evidence.h"
 #include "facts/job.h"
 #include "facts/machine.h"
 #include "facts/model_source.h"
 #include "facts/model_table.h"
+#include "facts/pace_why.h"
 #include "facts/plan.h"
 #include "pace/pace.h"
 #include "step/program.h"
@@ -27,6 +30,8 @@ struct Request {
   facts::Constants constants;
   // What the job could run on instead, asked for only when advice needs it; empty: nothing.
   std::function<std::vector<facts::Machine>()> alternatives = {};
+  // Errors on measured cases; null: how far to trust the figures stays unsaid.
+  std::shared_ptr<const std::vector<facts::Evidence>> evidence = {};
   bool timeline = false;
   bool advice = true;  // false: only the figures (validation, search)
   bool vram = true;    // false: the GPUs' memory stays unknown (validation of the pace alone)
@@ -34,11 +39,16 @@ struct Request {
 
 [[nodiscard]] Result<facts::Plan> plan(const Request& request);
 
+// By what a planned job is compared with measured ones.
+[[nodiscard]] facts::Likeness likeness_of(const facts::Plan& plan);
+
 // All that the pace of a job needs, for who times the same step with several constants.
 struct PaceQuestion {
   facts::Job job;  // resolved
   facts::Machine machine;
   step::Program program;  // of the busiest rank
+  std::vector<double> stage_shares = {};
+  bool launched_as_graphs = false;
   BytesPerSecond host_memory{}, socket_link{};
   Flops model_flops_per_sample;
   std::int64_t tokens_per_sample = 0;
@@ -52,6 +62,9 @@ struct PaceQuestion {
 // Errors: those of `plan`; a kind that the job does not have.
 [[nodiscard]] Result<facts::VramWhy> vram_why(const Request& request,
                                               const std::optional<std::string>& kind = {});
+
+// What a step of the busiest rank is made of. Errors: those of `plan`.
+[[nodiscard]] Result<facts::PaceWhy> pace_why(const Request& request);
 
 // The model of the job, operator by operator. Errors: those of `plan`.
 [[nodiscard]] Result<facts::ModelTable> model_table(const Request& request);

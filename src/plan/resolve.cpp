@@ -343,6 +343,14 @@ Result<void> resolve_sample(Job& job, const model::Graph& graph) {
   return resolve_tokens(job, graph.sequence);
 }
 
+// Rows of a table are read a batch at a time, each from where it begins (NVIDIA
+// DeepLearningExamples dlrm/data/datasets.py, ParametricDataset; torchrec datasets/criteo.py).
+void read_in_batches(Job& job) {
+  if (job.origins.contains("data.shuffle")) return;
+  job.data.shuffle = facts::Shuffle::none;
+  job.origins["data.shuffle"] = {Origin::fallback, {}};
+}
+
 Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Machine& machine) {
   facts::DataKeys& data = job.data;
   if (data.sizes_from) {
@@ -368,6 +376,7 @@ Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Mach
     fill(job, data.bytes_per_sample, "data.bytes_per_sample", static_cast<double>(graph.row_bytes),
          Origin::model);
     fill(job, data.layout, "data.layout", facts::DataLayout::memmap, Origin::fallback);
+    read_in_batches(job);
   }
   const bool tokens = *data.kind == facts::DataKind::tokens;
   if (tokens && !pictures) {

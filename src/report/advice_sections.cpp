@@ -11,12 +11,11 @@ namespace {
 constexpr std::size_t kMostAdvice = 3;  // more stand in --json; the page stays one screen
 constexpr std::size_t kMostWarnings = 3;
 
-std::string confidence_words(std::string_view what, const facts::ConfidenceOf& confidence,
-                             const Paint& paint) {
+std::string confidence_words(std::string_view what, const facts::ConfidenceOf& confidence) {
   if (!confidence.median_absolute_error || confidence.cases == 0) {
-    return fmt::format("{}: no measured case near", what);
+    return fmt::format("{} extrapolated", what);
   }
-  return fmt::format("{} {}{} ({} near case{})", what, paint.signs().about,
+  return fmt::format("{} within {} on {} similar run{}", what,
                      percent(*confidence.median_absolute_error), grouped(confidence.cases),
                      confidence.cases == 1 ? "" : "s");
 }
@@ -51,15 +50,13 @@ Lines confidence_lines(const facts::Plan& plan, std::size_t width, const Paint& 
   const std::int64_t near =
       plan.vram_confidence.cases + plan.ram_confidence.cases + plan.pace_confidence.cases;
   if (near == 0) {
-    const std::string& note = plan.vram_confidence.note;
-    return wrapped(note.empty()
-                       ? "No measured case is near this job: read every figure as an estimate."
-                       : note,
-                   width);
+    return wrapped(
+        "Extrapolated: no measured case is near this job. Read every figure as an estimate.",
+        width);
   }
-  const std::vector<std::string> words = {confidence_words("VRAM", plan.vram_confidence, paint),
-                                          confidence_words("RAM", plan.ram_confidence, paint),
-                                          confidence_words("step", plan.pace_confidence, paint)};
+  const std::vector<std::string> words = {confidence_words("VRAM", plan.vram_confidence),
+                                          confidence_words("RAM", plan.ram_confidence),
+                                          confidence_words("pace", plan.pace_confidence)};
   return flowed(words, width, paint);
 }
 

@@ -6,6 +6,7 @@
 
 #include "facts/cases.h"
 #include "facts/model_table.h"
+#include "facts/pace_why.h"
 #include "facts/plan.h"
 #include "facts/what_if.h"
 
@@ -38,6 +39,12 @@ struct Style {
 // The best layout of each machine and number of nodes, what is on the front, and why others lost.
 [[nodiscard]] std::string search_text(const facts::SearchResult& result, const Style& style);
 [[nodiscard]] std::string limits_text(const facts::Limits& limits, const Style& style);
+// Where the time of a step goes: the bar of the plan, then operator by operator what runs, what
+// limits it and what the step is longer for, at most `most` rows; what would help. As a trace for
+// Chrome's and Perfetto's viewers (JSON): the spans of the track "GPU" sum to the step.
+[[nodiscard]] std::string why_pace_text(const facts::PaceWhy& why, const Style& style,
+                                        std::size_t most = 20);
+[[nodiscard]] std::string pace_trace(const facts::PaceWhy& why);
 
 // Live bytes over a step, by category and moment, of every kind of rank (VramPlan::timelines): one
 // HTML page that needs no network; a trace for Chrome's and Perfetto's viewers (JSON).

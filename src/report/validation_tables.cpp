@@ -81,7 +81,9 @@ TextTable worst_table(const facts::Validation& validation, const TableLimits& li
                    {"predicted", Align::right},
                    {"error", Align::right}});
   std::vector<const facts::Comparison*> order;
-  for (const facts::Comparison& comparison : validation.cases) order.push_back(&comparison);
+  for (const facts::Comparison& comparison : validation.cases) {
+    if (comparison.impossible.empty()) order.push_back(&comparison);
+  }
   std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {
     if (a->group != b->group) return a->group < b->group;
     return std::abs(a->error.value()) > std::abs(b->error.value());
@@ -110,6 +112,17 @@ TextTable verdicts_table(const facts::Validation& validation, const TableLimits&
     table.add({shortened(printable(wrong.id), limits.id),
                std::string(wrong.measured ? "did fit" : "did not fit") + (ram ? " (RAM)" : ""),
                wrong.filled ? percent(*wrong.filled) : "unknown"});
+  }
+  return table;
+}
+
+TextTable impossible_table(const facts::Validation& validation, const TableLimits& limits) {
+  TextTable table({{"case"}, {"measured", Align::right}, {"why it cannot be"}});
+  for (const facts::Comparison& one : validation.cases) {
+    if (one.impossible.empty()) continue;
+    table.add({shortened(printable(one.id), limits.id),
+               figure(one.quantity, one.group, one.measured),
+               shortened(printable(one.impossible), limits.reason)});
   }
   return table;
 }
@@ -176,6 +189,7 @@ ValidationTables validation_tables(const facts::Validation& validation, const Ta
           .worst = worst_table(validation, limits),
           .fits = fits_table(validation.fits),
           .verdicts = verdicts_table(validation, limits),
+          .impossible = impossible_table(validation, limits),
           .outside = outside_table(validation, limits),
           .unsupported = unsupported_table(validation, limits)};
 }

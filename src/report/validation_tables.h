@@ -12,6 +12,7 @@ struct ValidationTables {
   TextTable worst;        // the five largest errors of each group
   TextTable fits;         // predicted against measured
   TextTable verdicts;     // cases whose verdict is wrong
+  TextTable impossible;   // printed figures that cannot be true; in no statistic
   TextTable outside;      // figures beyond their bound, by the reason that was found
   TextTable unsupported;  // reasons, the most frequent first
 };

@@ -33,6 +33,7 @@ std::string validation_text(const facts::Validation& validation, const Style& st
   add("Worst", tables.worst);
   add("Does it fit", tables.fits);
   add("Wrong verdicts", tables.verdicts);
+  add("Impossible as printed", tables.impossible);
   add("Not planned", tables.unsupported);
   return text + "\n" + kErrorMeaning + "\n";
 }
@@ -53,6 +54,7 @@ std::string validation_markdown(const facts::Validation& validation) {
   add("The five largest errors of each quantity", tables.worst);
   add("Does it fit", tables.fits);
   add("Wrong verdicts", tables.verdicts);
+  add("Impossible as printed", tables.impossible);
   add("Beyond the bounds", tables.outside);
   add("Not planned", tables.unsupported);
   return text;

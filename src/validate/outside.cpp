@@ -63,7 +63,8 @@ std::vector<facts::Outside> outside(const facts::Validation& validation,
                                     std::span<const facts::CaseNote> notes) {
   std::map<std::pair<facts::QuantityGroup, std::string>, facts::Outside> groups;
   for (const facts::Comparison& figure : validation.cases) {
-    if (std::abs(figure.error.value()) <= bound_of(figure.group, figure.confidence).value()) {
+    if (!figure.impossible.empty() ||
+        std::abs(figure.error.value()) <= bound_of(figure.group, figure.confidence).value()) {
       continue;
     }
     const std::string reason = reason_of(figure, notes);

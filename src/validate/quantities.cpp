@@ -1,5 +1,7 @@
 #include "validate/quantities.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 
@@ -44,9 +46,7 @@ class CaseReader {
   void compare(QuantityGroup group, const std::string& quantity, Interval measured,
                const Comparable<double>& predicted);
   void pace_quantity(const std::string& quantity, double measured,
-                     const Comparable<double>& predicted) {
-    compare(QuantityGroup::pace, quantity, Interval::exactly(measured), predicted);
-  }
+                     const Comparable<double>& predicted);
 
   [[nodiscard]] const facts::RankMemory& rank() const;
   [[nodiscard]] Bytes counter(facts::VramMeter meter) const;
@@ -167,6 +167,27 @@ Comparable<double> stated(const std::optional<Quantity>& value, const Plan& plan
   std::string reason = "the plan does not state it";
   if (!plan.pace.missing.empty()) reason += "; unknown: " + plan.pace.missing.front();
   return std::unexpected(reason);
+}
+
+// The share of the GPU's peak that the printed figure asks for, counted as the plan counts, which
+// is the least that any convention does: forward and backward, causal attention halved, nothing
+// done twice.
+std::optional<double> share_of_peak(const std::string& quantity, double measured, double predicted,
+                                    const Plan& plan) {
+  if (!plan.pace.mfu || measured <= 0.0 || predicted <= 0.0) return std::nullopt;
+  const double times = quantity == "step_seconds" ? predicted / measured : measured / predicted;
+  return plan.pace.mfu->value() * times;
+}
+
+void CaseReader::pace_quantity(const std::string& quantity, double measured,
+                               const Comparable<double>& predicted) {
+  const std::size_t before = result.comparisons.size();
+  compare(QuantityGroup::pace, quantity, Interval::exactly(measured), predicted);
+  if (result.comparisons.size() == before) return;
+  const auto share = share_of_peak(quantity, measured, *predicted, plan_);
+  if (!share || *share <= 1.0) return;
+  result.comparisons.back().impossible = fmt::format(
+      "the model's arithmetic at this rate is {:.2f} times the dense peak of the GPU", *share);
 }
 
 Comparable<double> CaseReader::tera_flops() const {

@@ -29,6 +29,7 @@ template <class Head>
 std::vector<facts::ErrorSummary> rows(std::span<const facts::Comparison> comparisons, Head head) {
   std::vector<Row> found;
   for (const facts::Comparison& comparison : comparisons) {
+    if (!comparison.impossible.empty()) continue;
     const facts::ErrorSummary key = head(comparison);
     auto row = std::find_if(found.begin(), found.end(), [&](const Row& other) {
       return other.head.source == key.source && other.head.group == key.group &&

@@ -17,7 +17,8 @@ namespace steelyard::validate {
 [[nodiscard]] double percentile(std::vector<double> values, double percent);
 
 // Median and 90th percentile of the absolute error, and bias (the median of the signed error), by
-// source, group and confidence in the order in which they first appear.
+// source, group and confidence in the order in which they first appear. Figures that are impossible
+// are left out.
 [[nodiscard]] std::vector<facts::ErrorSummary> summarize(
     std::span<const facts::Comparison> comparisons);
 

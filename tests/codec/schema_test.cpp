@@ -179,6 +179,25 @@ TEST(WhySchema, AcceptsWhatIsWrittenAndNothingLess) {
   check(SchemaOf::why, std::move(valid), std::move(invalid));
 }
 
+TEST(WhyPaceSchema, AcceptsWhatIsWrittenAndNothingLess) {
+  facts::PaceWhy why;
+  why.job = "job";
+  why.pace.step = Seconds(0.5);
+  facts::PaceRow row;
+  row.operation = "mm";
+  row.bound = facts::PaceBound::host_link;
+  row.step = row.busy = Seconds(0.25);
+  why.rows = {row};
+  why.helps = {{"offload less", Seconds(0.25)}};
+  const Value example = to_value(why);
+  EXPECT_EQ(*example.find("rows")->as_array()->at(0).find("bound")->as_text(), "host_link");
+  Array valid = {example, to_value(facts::PaceWhy{})};
+  Array invalid = {Value(Object{}), with(example, "surprise", 1),
+                   with(example, "rows", Array{Value(Object{})})};
+  for (const auto& [key, member] : *example.as_object()) invalid.push_back(without(example, key));
+  check(SchemaOf::why_pace, std::move(valid), std::move(invalid));
+}
+
 TEST(ModelSchema, DescribesWhatIsWritten) {
   facts::ModelTable table;
   table.name = "gpt2";

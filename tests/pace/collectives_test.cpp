@@ -89,5 +89,17 @@ TEST(Collectives, WhatTheMachineLacksIsNamed) {
                                                        "network rate per GPU of round"}));
 }
 
+TEST(Collectives, AnExchangeSendsOverTheCardOfEachRank) {
+  facts::EfficiencyConstants constants = halves();
+  constants.collective_latency = Seconds(4e-6);
+  constants.network_latency = Seconds(10e-6);
+  // 64 MiB of each of 8 ranks of a node: 7/8 of it over 250 GB/s, sent all at once.
+  EXPECT_NEAR(priced(of(Collective::all_to_all, 64_MiB, 8, 8), round_machine(), constants),
+              7.0 / 8.0 * 67'108'864.0 / 250e9 + 4e-6, 1e-12);
+  // Over 4 nodes: 24/32 of it leaves the node, over the rank's own 25 GB/s.
+  EXPECT_NEAR(priced(of(Collective::all_to_all, 64_MiB, 32, 8), round_machine(), constants),
+              24.0 / 32.0 * 67'108'864.0 / 25e9 + 14e-6, 1e-12);
+}
+
 }  // namespace
 }  // namespace steelyard::pace

@@ -169,5 +169,20 @@ TEST(Pace, AnEventBeyondTheListIsOurError) {
   EXPECT_EQ(plan.error().subject, "program: event of work");
 }
 
+TEST(Pace, GraphsAreLaunchedAtOnce) {
+  Setting setting = small_setting();
+  setting.constants.kernel_launch = setting.constants.kernel_launch_forward = Seconds(10.0);
+  Request request = setting.request();
+  const auto eager = step_time(request);
+  request.launched_as_graphs = true;
+  const auto graphs = step_time(request);
+  setting.constants.kernel_launch = setting.constants.kernel_launch_forward = Seconds();
+  request.launched_as_graphs = false;
+  const auto free_of_cost = step_time(request);
+  ASSERT_TRUE(eager && graphs && free_of_cost);
+  EXPECT_GT(eager->step->value(), 10.0);
+  EXPECT_EQ(graphs->step->value(), free_of_cost->step->value());
+}
+
 }  // namespace
 }  // namespace steelyard::pace

@@ -205,5 +205,32 @@ TEST(Roofline, BeforeAmpereTf32IsFp32AndBf16IsUnknown) {
   EXPECT_EQ(missing.names(), std::vector<std::string>{"dense bf16 peak rate of Old GPU"});
 }
 
+TEST(Roofline, ManyUnalignedProductsAtOnceRunOnVectorUnits) {
+  // 108 elements of bf16 are 216 bytes, no multiple of 16; 112 are.
+  const facts::Gpu gpu = test::round_machine().gpu;
+  step::Work one = test::gemm(2048, 2048, 108), many = one, even = test::gemm(2048, 2048, 112);
+  many.batch = even.batch = 64;
+  many.flops = one.flops * 64.0;
+  even.flops = even.flops * 64.0;
+  Missing missing;
+  const auto seconds = [&](const step::Work& work) {
+    return time_of(work, gpu, test::halves(), missing)->seconds.value();
+  };
+  // A quarter of 100 TFLOP/s instead of half of 1000; tiles and waves cost each of them a little.
+  EXPECT_NEAR(seconds(many) / seconds(even), 500.0 / 25.0, 3.0);
+  // Of experts' products the tokens may be odd.
+  step::Work tokens = test::gemm(2041, 2048, 1024), whole_tokens = test::gemm(2048, 2048, 1024);
+  tokens.batch = whole_tokens.batch = 8;
+  const auto grouped = [&](const step::Work& work) {
+    return time_of(work, gpu, test::halves(), missing, Nature{1.0, false, true})->seconds.value();
+  };
+  EXPECT_NEAR(grouped(tokens) / grouped(whole_tokens), 1.0, 0.02);
+  // A single product keeps the matrix units, at half of their rate.
+  facts::EfficiencyConstants whole = test::halves();
+  whole.gemm_unaligned = Ratio(1.0);
+  EXPECT_NEAR(shape_efficiency(one, gpu, test::halves()).value(),
+              shape_efficiency(one, gpu, whole).value() * 0.5, 1e-12);
+}
+
 }  // namespace
 }  // namespace steelyard::pace

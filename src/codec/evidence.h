@@ -1,0 +1,22 @@
+// catalog/confidence/measured.json (schema steelyard.evidence/1): one short row per measured
+// figure.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "facts/evidence.h"
+#include "facts/value.h"
+
+namespace steelyard::codec {
+
+[[nodiscard]] Result<std::vector<facts::Evidence>> evidence_from(const facts::Value& value,
+                                                                 const std::string& name);
+
+// The whole file, one row a line; `made_by`: the command that wrote it.
+[[nodiscard]] std::string evidence_text(std::span<const facts::Evidence> rows,
+                                        const std::string& made_by);
+
+}  // namespace steelyard::codec

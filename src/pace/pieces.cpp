@@ -1,0 +1,58 @@
+#include "pace/pieces.h"
+
+#include <algorithm>
+
+namespace steelyard::pace {
+namespace {
+
+using step::EventKind;
+using step::WorkKind;
+
+// `added` among all that is beside the work and of that kind, by length.
+void share(std::vector<Piece>& pieces, EventKind kind, Seconds all, Seconds added) {
+  if (!(all > Seconds())) return;
+  for (Piece& piece : pieces) {
+    if (piece.beside && piece.kind == kind) piece.step = added * (piece.busy / all).value();
+  }
+}
+
+}  // namespace
+
+std::vector<Piece> pieces_of(const step::Body& body, step::PhaseKind phase,
+                             const step::Program& program, const Prices& prices) {
+  std::vector<Piece> pieces;
+  Seconds working, exposed, sending, copying;
+  for (const step::Event& event : body.events) {
+    const auto index = static_cast<std::size_t>(event.index);
+    Piece piece;
+    piece.kind = event.kind;
+    piece.index = event.index;
+    if (event.kind == EventKind::work) {
+      const WorkKind kind = program.work[index].kind;
+      piece.busy = prices.work[index].seconds;
+      piece.beside = on_the_host(kind) && kind != WorkKind::host && !belongs_to_optimizer(phase);
+      if (piece.beside) copying += piece.busy;
+      if (!on_the_host(kind)) working += piece.busy;
+    } else if (event.kind == EventKind::communicate) {
+      piece.busy = prices.communication[index];
+      piece.beside = program.communication[index].overlaps;
+      (piece.beside ? sending : exposed) += piece.busy;
+    } else {
+      continue;
+    }
+    if (!piece.beside) piece.step = piece.busy;
+    pieces.push_back(piece);
+  }
+  const Seconds added = added_by_overlap(working, sending, prices.overlap_slowdown);
+  share(pieces, EventKind::communicate, sending, added);
+  share(pieces, EventKind::work, copying, std::max(Seconds(), copying - working - exposed - added));
+  return pieces;
+}
+
+Seconds total_of(const std::vector<Piece>& pieces) {
+  Seconds total;
+  for (const Piece& piece : pieces) total += piece.step;
+  return total;
+}
+
+}  // namespace steelyard::pace

@@ -1,0 +1,126 @@
+#include "pace/spans.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace steelyard::pace {
+namespace {
+
+using facts::PaceSpan;
+using step::Body;
+using step::EventKind;
+using step::Program;
+
+class Drawing {
+ public:
+  Drawing(const Program& program, const Prices& prices, double stretch)
+      : program_(program), prices_(prices), stretch_(stretch) {}
+
+  void pass(const step::Pass& pass) {
+    const Seconds from = now_;
+    run(pass);
+    if (pass.repeat > 2) {
+      const Seconds once = now_ - from;
+      counted(fmt::format("{} passes like the one before", pass.repeat - 2), {}, {},
+              once * static_cast<double>(pass.repeat - 2));
+    }
+    if (pass.repeat > 1) run(pass);
+  }
+
+  // One that counts, for which nothing runs.
+  void wait(const char* name, Seconds length) { counted(name, {}, {}, length); }
+
+  [[nodiscard]] std::vector<PaceSpan> finished() && {
+    for (PaceSpan& span : spans_) {
+      span.start = span.start * stretch_;
+      span.length = span.length * stretch_;
+    }
+    return std::move(spans_);
+  }
+
+ private:
+  void run(const step::Pass& pass) {
+    step::for_each_phase(pass, [this](const step::Phase& phase) {
+      const Seconds from = now_;
+      const std::string name = step::name_of(phase.kind);
+      for (const Body& one : phase.bodies) body(one, phase.kind, name);
+      counted("waiting for launches", name, {}, waiting_for_launches(phase, program_, prices_));
+      add({"phases", name, name, {}, from, now_ - from});
+    });
+  }
+
+  void body(const Body& body, step::PhaseKind phase, const std::string& phase_name) {
+    const std::vector<Piece> pieces = pieces_of(body, phase, program_, prices_);
+    const Seconds once = total_of(pieces);
+    const auto layer = [&](std::int64_t iteration) {
+      if (body.repeat == 1) return body.layer;
+      return fmt::format("{} {}", body.layer,
+                         body.reversed ? body.repeat - 1 - iteration : iteration);
+    };
+    iteration(pieces, phase_name, layer(0));
+    if (body.repeat > 2) {
+      const Seconds from = now_;
+      const std::string name = fmt::format("{} more of {}", body.repeat - 2, body.layer);
+      counted(name, phase_name, body.layer, once * static_cast<double>(body.repeat - 2));
+      add({"layers", name, phase_name, body.layer, from, now_ - from});
+    }
+    if (body.repeat > 1) iteration(pieces, phase_name, layer(body.repeat - 1));
+  }
+
+  void iteration(const std::vector<Piece>& pieces, const std::string& phase,
+                 const std::string& layer) {
+    const Seconds from = now_;
+    Seconds sending = from, copying = from, left;
+    for (const Piece& piece : pieces) {
+      const std::string name = operation_of(program_, piece);
+      if (!piece.beside) {
+        counted(name, phase, layer, piece.step);
+        continue;
+      }
+      const bool sent = piece.kind == EventKind::communicate;
+      Seconds& at = sent ? sending : copying;
+      add({sent ? "communication" : "copies", name, phase, layer, at, piece.busy});
+      at += piece.busy;
+      left += piece.step;
+    }
+    counted("waiting for what runs beside", phase, layer, left);
+    add({"layers", layer, phase, layer, from, now_ - from});
+  }
+
+  void counted(std::string name, std::string phase, std::string layer, Seconds length) {
+    add({"GPU", std::move(name), std::move(phase), std::move(layer), now_, length, true});
+    now_ += length;
+  }
+  void add(PaceSpan span) {
+    if (span.length > Seconds()) spans_.push_back(std::move(span));
+  }
+
+  const Program& program_;
+  const Prices& prices_;
+  double stretch_;
+  Seconds now_;
+  std::vector<PaceSpan> spans_;
+};
+
+}  // namespace
+
+std::string operation_of(const Program& program, const Piece& piece) {
+  const auto index = static_cast<std::size_t>(piece.index);
+  const auto name = static_cast<std::size_t>(
+      piece.kind == EventKind::work ? program.work[index].name : program.communication[index].name);
+  if (name >= program.names.size()) return {};
+  const std::string& whole = program.names[name];
+  const std::size_t colon = whole.rfind(": ");
+  return colon == std::string::npos ? whole : whole.substr(colon + 2);
+}
+
+std::vector<PaceSpan> spans_of(const Program& program, const Prices& prices, Seconds bubble,
+                               double stretch) {
+  Drawing drawing(program, prices, stretch);
+  for (const step::Pass& pass : program.step) drawing.pass(pass);
+  drawing.wait("pipeline bubble", bubble);
+  return std::move(drawing).finished();
+}
+
+}  // namespace steelyard::pace
