@@ -91,8 +91,9 @@ PhaseTime time_of(const Phase& phase, const Program& program, const Prices& pric
     add(time.once, one_iteration(body, phase.kind, program, prices), body.repeat);
   }
   Part& once = time.once;
-  const Seconds launch =
-      phase.kind == PhaseKind::forward ? prices.kernel_launch_forward : prices.kernel_launch;
+  const bool driven = phase.kind == PhaseKind::forward || phase.kind == PhaseKind::generation ||
+                      phase.kind == PhaseKind::scoring;
+  const Seconds launch = driven ? prices.kernel_launch_forward : prices.kernel_launch;
   const Seconds launching = launch * static_cast<double>(once.kernels);
   time.waiting = std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
   (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += time.waiting;
@@ -117,15 +118,18 @@ void add(Walked& walked, const PhaseTime& time, std::int64_t repeat) {
 Walked walk(const Program& program, const Prices& prices) {
   Walked walked;
   Seconds passing;  // forward and backward of all micro-batches
-  for (const step::Pass& pass : program.step) {
+  for (std::size_t i = 0; i < program.step.size(); ++i) {
+    const step::Pass& pass = program.step[i];
+    const std::int64_t updates = program.updates.of(i);
     std::vector<PhaseTime> times;
     for (const Phase& phase : pass.phases) times.push_back(time_of(phase, program, prices));
     step::for_each_phase(pass, [&](const Phase& phase) {
       const PhaseTime& time = times[static_cast<std::size_t>(&phase - pass.phases.data())];
-      add(walked, time, pass.repeat);
+      const std::int64_t repeat = checked_multiply(checked_multiply(pass.repeat, updates), phase.repeat);
+      add(walked, time, repeat);
       if (phase.kind != PhaseKind::forward && phase.kind != PhaseKind::backward) return;
       const Seconds once = time.once.busy() + time.once.exposed + time.once.offload;
-      passing += once * static_cast<double>(pass.repeat);
+      passing += once * static_cast<double>(repeat);
     });
   }
   // The last stage begins when the first micro-batch has passed the others, and they end as late.

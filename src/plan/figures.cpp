@@ -12,6 +12,7 @@
 #include "model/model.h"
 #include "pace/pace.h"
 #include "plan/balance.h"
+#include "plan/objective.h"
 #include "plan/ranks.h"
 #include "plan/resolve.h"
 #include "ram/ram.h"
@@ -32,13 +33,14 @@ constexpr double kMillion = 1e6;
 
 void describe_model(const Request& request, const model::Graph& graph,
                     const step::StateSizes& states, Plan& plan) {
+  const std::int64_t samples = graph.batch / rows_of_sample(plan.job);
   plan.model.name = request.model.name;
   plan.model.type = graph.model_type;
-  plan.model.parameters = states.parameters;
-  plan.model.trainable_parameters = states.trainable;
+  plan.model.parameters = states.parameters - states.beside;
+  plan.model.trainable_parameters = states.trainable - states.trains_beside;
   plan.model.active_parameters = model::active_parameter_count(graph);
   plan.model.forward_flops_per_sample =
-      model::forward_flops(graph) / static_cast<double>(graph.batch);
+      model::forward_flops(graph) / static_cast<double>(samples);
   Flops attention;
   for (const model::Segment& segment : graph.segments) {
     for (const model::Block& block : segment.blocks) {
@@ -48,7 +50,7 @@ void describe_model(const Request& request, const model::Graph& graph,
       }
     }
   }
-  attention = attention / static_cast<double>(graph.batch);
+  attention = attention / static_cast<double>(samples);
   plan.model.attention_forward_flops_per_sample = attention;
   plan.model.backward_flops_per_sample = plan.model.forward_flops_per_sample * kBackwardPerForward;
   // Frozen weights get no gradient: their inputs' gradients are all, and attention's two.
@@ -58,7 +60,7 @@ void describe_model(const Request& request, const model::Graph& graph,
     const auto trained = step::with_frozen_parts(graph, request.job);
     if (!trained) return;  // refused before
     plan.model.backward_flops_per_sample =
-        step::backward_flops(*trained) / static_cast<double>(graph.batch);
+        step::backward_flops(*trained) / static_cast<double>(samples);
   }
 }
 
@@ -143,26 +145,39 @@ BytesPerSecond host_memory_of(const Request& request, const Plan& plan) {
   return request.constants.host.host_memory_bandwidth * static_cast<double>(sockets);
 }
 
-PaceQuestion question_of(const Request& request, const step::Program& program, const Plan& plan) {
+std::int64_t tokens_counted(const facts::Job& job) {
+  return static_cast<std::int64_t>(tokens_of_sample(job));
+}
+
+// Each sample is learned from once in every epoch; `beside`: of all that is computed around it.
+Flops flops_of_sample(const Plan& plan, Flops beside) {
+  const double epochs = static_cast<double>(plan.job.train.rollout.epochs.value_or(1));
+  return (plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample) * epochs +
+         beside;
+}
+
+PaceQuestion question_of(const Request& request, const step::Program& program, Flops beside,
+                         const Plan& plan) {
   return {.job = plan.job,
           .machine = plan.machine,
           .program = program,
           .host_memory = host_memory_of(request, plan),
-          .model_flops_per_sample =
-              plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample,
-          .tokens_per_sample = plan.job.train.sequence_length.value_or(0)};  // 0: pictures
+          .model_flops_per_sample = flops_of_sample(plan, beside),
+          .tokens_per_sample = tokens_counted(plan.job),
+          .samples_per_step = samples_of_step(plan.job)};
 }
 
-Result<void> measure_pace(const Request& request, const step::Program& program, Plan& plan) {
+Result<void> measure_pace(const Request& request, const step::Program& program, Flops beside,
+                          Plan& plan) {
   pace::Request wanted;
   wanted.program = &program;
   wanted.job = &plan.job;
   wanted.machine = &plan.machine;
   wanted.efficiency = &request.constants.efficiency;
   wanted.host_memory = host_memory_of(request, plan);
-  wanted.model_flops_per_sample =
-      plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample;
-  wanted.tokens_per_sample = plan.job.train.sequence_length.value_or(0);  // 0: pictures
+  wanted.model_flops_per_sample = flops_of_sample(plan, beside);
+  wanted.tokens_per_sample = tokens_counted(plan.job);
+  wanted.samples_per_step = samples_of_step(plan.job);
   STEELYARD_TRY(step_time, pace::step_time(wanted));
   plan.pace = std::move(step_time);
   for (const std::string& missing : plan.pace.missing) {
@@ -274,15 +289,16 @@ void warn(const Request& request, Plan& plan) {
 }
 
 // One sample in host memory as the loader hands it over: token ids and labels.
-Bytes sample_bytes(const step::Program& program, const model::Graph& graph) {
-  return ceil_divide(program.states.batch_bytes, graph.batch);
+Bytes sample_bytes(const step::Program& program, const model::Graph& graph,
+                   const facts::Job& job) {
+  return ceil_divide(program.states.batch_bytes, graph.batch / rows_of_sample(job));
 }
 
 Result<void> measure_the_rest(const Request& request, const step::Program& program,
-                              const model::Graph& graph, Plan& plan) {
-  const Bytes sample = sample_bytes(program, graph);
+                              const model::Graph& graph, Flops beside, Plan& plan) {
+  const Bytes sample = sample_bytes(program, graph, plan.job);
   STEELYARD_CHECK(measure_ram(request, program, sample, plan));
-  STEELYARD_CHECK(measure_pace(request, program, plan));
+  STEELYARD_CHECK(measure_pace(request, program, beside, plan));
   return measure_feed(request, sample, plan);
 }
 
@@ -297,6 +313,7 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.host_memory = host_memory;
   request.model_flops_per_sample = model_flops_per_sample;
   request.tokens_per_sample = tokens_per_sample;
+  request.samples_per_step = samples_per_step;
   return request;
 }
 
@@ -306,10 +323,11 @@ Result<PaceQuestion> pace_question(const Request& request) {
   plan.job = std::move(ranks.job);
   plan.machine = request.machine;
   STEELYARD_TRY(graph,
-                model::build(request.model, sample_shape(plan.job, *plan.job.train.micro_batch)));
+                trained_graph(request.model, plan.job,
+                              sample_shape(plan.job, *plan.job.train.micro_batch)));
   const step::Program& program = busiest(ranks.programs);
   describe_model(request, graph, program.states, plan);
-  return question_of(request, program, plan);
+  return question_of(request, program, ranks.flops_beside, plan);
 }
 
 Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
@@ -319,12 +337,13 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   plan.job = std::move(ranks.job);
   plan.machine = request.machine;
   STEELYARD_TRY(graph,
-                model::build(request.model, sample_shape(plan.job, *plan.job.train.micro_batch)));
+                trained_graph(request.model, plan.job,
+                              sample_shape(plan.job, *plan.job.train.micro_batch)));
   const step::Program& program = busiest(programs);
   describe_model(request, graph, program.states, plan);
   if (shortcuts.is_promising) {
     Plan sketch = plan;
-    STEELYARD_CHECK(measure_the_rest(request, program, graph, sketch));
+    STEELYARD_CHECK(measure_the_rest(request, program, graph, ranks.flops_beside, sketch));
     if (!shortcuts.is_promising(sketch)) return sketch;
   }
   if (shortcuts.alike != nullptr && !facts::computes_on_host(plan.machine.gpu)) {
@@ -333,7 +352,7 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   } else if (request.vram) {
     measure_vram(request, programs, shortcuts.only_if_fits, plan);
   }
-  STEELYARD_CHECK(measure_the_rest(request, program, graph, plan));
+  STEELYARD_CHECK(measure_the_rest(request, program, graph, ranks.flops_beside, plan));
   count_cost(plan);
   state_confidence(plan);
   warn(request, plan);

@@ -9,6 +9,7 @@
 
 #include "model/model.h"
 #include "model/operator_names.h"
+#include "plan/objective.h"
 #include "plan/plan.h"
 #include "plan/ranks.h"
 #include "plan/resolve.h"
@@ -195,7 +196,8 @@ std::vector<facts::HeldParameters> held_by(const model::Graph& graph,
 Result<ModelTable> model_table(const Request& request) {
   STEELYARD_TRY(ranks, ranks_of(request));
   STEELYARD_TRY(graph,
-                model::build(request.model, sample_shape(ranks.job, *ranks.job.train.micro_batch)));
+                trained_graph(request.model, ranks.job,
+                              sample_shape(ranks.job, *ranks.job.train.micro_batch)));
   const step::Program& program = ranks.programs.front().program;
   ModelTable table{.name = request.model.name,
                    .model_type = graph.model_type,

@@ -44,6 +44,9 @@ struct AdapterHabits {
 [[nodiscard]] Result<model::Graph> with_method(const model::Graph& graph, const facts::Job& job,
                                                const AdapterHabits& habits);
 
+// The same with its adapters switched off: nothing reads their weights any more.
+[[nodiscard]] model::Graph without_adapters(model::Graph graph);
+
 // FSDP1 tells a unit without a gradient of its own by a hook on its inputs
 // (_register_post_backward_reshard_only_hook). The hook's closure refers to the input it hangs on,
 // and with reentrant checkpointing that input is a detached leaf with a gradient: both live until

@@ -24,23 +24,28 @@ void for_each_weight(const model::Graph& graph, const Visit& visit) {
   }
 }
 
+// The job's targets are the model's; a companion that has none of them takes its own usual ones.
+Result<model::Graph> adapted(const model::Graph& companion, facts::Job job,
+                             const AdapterHabits& habits) {
+  job.train.trainable.clear();
+  job.train.frozen.clear();
+  auto graph = with_method(companion, job, habits);
+  if (graph || job.train.lora.targets.empty()) return graph;
+  job.train.lora.targets.clear();
+  job.train.lora.trainable.clear();
+  return with_method(companion, job, habits);
+}
+
 }  // namespace
 
 Result<model::Graph> with_companions(model::Graph graph, const facts::Job& job,
+                                     const AdapterHabits& habits,
                                      const std::vector<Companion>& companions) {
   for (const Companion& companion : companions) {
     if (!companion.trainable) continue;
-    if (job.train.method != facts::Method::full) {
-      return fail({ErrorCode::not_supported,
-                   "model.companions",
-                   "trainable = true beside adapters",
-                   "trainable = false where train.method is lora or qlora",
-                   "adapters inside of companions are not built in this version",
-                   "",
-                   {}});
-    }
+    STEELYARD_TRY(trained, adapted(companion.graph, job, habits));
     model::Block& first = graph.segments.front().blocks.front();
-    for_each_weight(companion.graph, [&](const model::Weight& weight) {
+    for_each_weight(trained, [&](const model::Weight& weight) {
       model::Weight held = weight;
       held.name = companion.graph.name + ": " + held.name;
       first.weights.push_back(std::move(held));

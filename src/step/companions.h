@@ -6,15 +6,17 @@
 #include "base/error.h"
 #include "facts/job.h"
 #include "model/graph.h"
+#include "step/adapters.h"
 #include "step/step.h"
 
 namespace steelyard::step {
 
 // The graph with the weights of the companions that train, in its first block: they are held,
 // graded and stepped as the model's own. What their forward pass keeps is not counted (a text
-// encoder's few tokens).
-// Errors: companions that train beside low-rank adapters.
+// encoder's few tokens). Beside low-rank adapters a companion trains as the model does: by adapters
+// of the targets that it has, or of its family's usual ones (diffusers' train_text_encoder).
 [[nodiscard]] Result<model::Graph> with_companions(model::Graph graph, const facts::Job& job,
+                                                   const AdapterHabits& habits,
                                                    const std::vector<Companion>& companions);
 
 }  // namespace steelyard::step
