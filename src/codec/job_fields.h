@@ -22,7 +22,8 @@ inline constexpr auto companion_fields = [](auto& v, auto& c) {
 
 inline constexpr auto role_fields = [](auto& v, auto& r) {
   v.key("role", r.role, required(about("reference, reward or critic; the policy is the model")));
-  v.key("config", r.config, about("a catalogue id, a path or a configuration; default: the model's"));
+  v.key("config", r.config,
+        about("a catalogue id, a path or a configuration; default: the model's"));
   v.key("set", r.set, about("overrides of the configuration's own keys"));
   v.key("trainable", r.trainable, about("default: critics train, the others do not"));
   v.key("offload", r.offload, none_or_cpu("where its weights wait while others work"));

@@ -91,8 +91,7 @@ facts::Value schema_of_resolved_job() {
 
 facts::Value schema(SchemaOf what) {
   switch (what) {
-    case SchemaOf::job:
-      return titled("A job of steelyard", job_schema());
+    case SchemaOf::job: return titled("A job of steelyard", job_schema());
     case SchemaOf::plan:
       return titled(kPlanSchema, describe<facts::Plan>(SchemaMode::written, plan_fields));
     case SchemaOf::machine:

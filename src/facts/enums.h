@@ -155,8 +155,8 @@ STEELYARD_ENUM_NAMES(CheckpointMethod, "sync", "async", "sharded-sync", "sharded
 enum class CheckpointLoad { mmap, per_rank, rank0, meta };
 STEELYARD_ENUM_NAMES(CheckpointLoad, "mmap", "per-rank", "rank0", "meta")
 
-// What the loss compares: labels, pairs of answers, judged answers, scores of pairs, or the policy's
-// own samples. Names as in TRL.
+// What the loss compares: labels, pairs of answers, judged answers, scores of pairs, or the
+// policy's own samples. Names as in TRL.
 enum class Objective { sft, dpo, orpo, kto, reward, ppo, grpo };
 STEELYARD_ENUM_NAMES(Objective, "sft", "dpo", "orpo", "kto", "reward", "ppo", "grpo")
 

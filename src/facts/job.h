@@ -78,7 +78,7 @@ struct Fp8Keys {
 // How the policy's samples are made and used (ppo, grpo).
 struct RolloutKeys {
   std::optional<std::int64_t> prompt_length, response_length;  // tokens; resolved
-  std::optional<std::int64_t> group_size;        // answers to one prompt; resolved
+  std::optional<std::int64_t> group_size;                      // answers to one prompt; resolved
   std::optional<std::int64_t> samples;           // of one GPU between two generations; resolved
   std::optional<std::int64_t> generation_batch;  // samples decoded side by side; resolved: all
   std::optional<std::int64_t> score_batch;       // samples scored at once; resolved: micro_batch

@@ -125,7 +125,8 @@ Walked walk(const Program& program, const Prices& prices) {
     for (const Phase& phase : pass.phases) times.push_back(time_of(phase, program, prices));
     step::for_each_phase(pass, [&](const Phase& phase) {
       const PhaseTime& time = times[static_cast<std::size_t>(&phase - pass.phases.data())];
-      const std::int64_t repeat = checked_multiply(checked_multiply(pass.repeat, updates), phase.repeat);
+      const std::int64_t repeat =
+          checked_multiply(checked_multiply(pass.repeat, updates), phase.repeat);
       add(walked, time, repeat);
       if (phase.kind != PhaseKind::forward && phase.kind != PhaseKind::backward) return;
       const Seconds once = time.once.busy() + time.once.exposed + time.once.offload;

@@ -39,8 +39,7 @@ void describe_model(const Request& request, const model::Graph& graph,
   plan.model.parameters = states.parameters - states.beside;
   plan.model.trainable_parameters = states.trainable - states.trains_beside;
   plan.model.active_parameters = model::active_parameter_count(graph);
-  plan.model.forward_flops_per_sample =
-      model::forward_flops(graph) / static_cast<double>(samples);
+  plan.model.forward_flops_per_sample = model::forward_flops(graph) / static_cast<double>(samples);
   Flops attention;
   for (const model::Segment& segment : graph.segments) {
     for (const model::Block& block : segment.blocks) {
@@ -289,8 +288,7 @@ void warn(const Request& request, Plan& plan) {
 }
 
 // One sample in host memory as the loader hands it over: token ids and labels.
-Bytes sample_bytes(const step::Program& program, const model::Graph& graph,
-                   const facts::Job& job) {
+Bytes sample_bytes(const step::Program& program, const model::Graph& graph, const facts::Job& job) {
   return ceil_divide(program.states.batch_bytes, graph.batch / rows_of_sample(job));
 }
 
@@ -322,9 +320,8 @@ Result<PaceQuestion> pace_question(const Request& request) {
   STEELYARD_TRY(ranks, ranks_of(request));
   plan.job = std::move(ranks.job);
   plan.machine = request.machine;
-  STEELYARD_TRY(graph,
-                trained_graph(request.model, plan.job,
-                              sample_shape(plan.job, *plan.job.train.micro_batch)));
+  STEELYARD_TRY(graph, trained_graph(request.model, plan.job,
+                                     sample_shape(plan.job, *plan.job.train.micro_batch)));
   const step::Program& program = busiest(ranks.programs);
   describe_model(request, graph, program.states, plan);
   return question_of(request, program, ranks.flops_beside, plan);
@@ -336,9 +333,8 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   const Programs& programs = ranks.programs;
   plan.job = std::move(ranks.job);
   plan.machine = request.machine;
-  STEELYARD_TRY(graph,
-                trained_graph(request.model, plan.job,
-                              sample_shape(plan.job, *plan.job.train.micro_batch)));
+  STEELYARD_TRY(graph, trained_graph(request.model, plan.job,
+                                     sample_shape(plan.job, *plan.job.train.micro_batch)));
   const step::Program& program = busiest(programs);
   describe_model(request, graph, program.states, plan);
   if (shortcuts.is_promising) {

@@ -195,9 +195,8 @@ std::vector<facts::HeldParameters> held_by(const model::Graph& graph,
 
 Result<ModelTable> model_table(const Request& request) {
   STEELYARD_TRY(ranks, ranks_of(request));
-  STEELYARD_TRY(graph,
-                trained_graph(request.model, ranks.job,
-                              sample_shape(ranks.job, *ranks.job.train.micro_batch)));
+  STEELYARD_TRY(graph, trained_graph(request.model, ranks.job,
+                                     sample_shape(ranks.job, *ranks.job.train.micro_batch)));
   const step::Program& program = ranks.programs.front().program;
   ModelTable table{.name = request.model.name,
                    .model_type = graph.model_type,

@@ -44,8 +44,8 @@ void fill(Job& job, std::optional<T>& field, const char* key, T value,
 }
 
 bool compares(Objective objective) {  // a policy with a reference
-  return objective == Objective::dpo || objective == Objective::kto || objective == Objective::ppo ||
-         objective == Objective::grpo;
+  return objective == Objective::dpo || objective == Objective::kto ||
+         objective == Objective::ppo || objective == Objective::grpo;
 }
 
 bool takes(Objective objective, Role role) {
@@ -106,10 +106,9 @@ Result<void> check_roles(Job& job) {
 Result<void> resolve_reference(Job& job) {
   facts::TrainKeys& train = job.train;
   facts::RoleModel* given = role_of(job, Role::reference);
-  const bool usual = compares(train.objective) &&
-                     (train.objective != Objective::grpo || given != nullptr);
-  fill(job, train.reference, "train.reference",
-       usual ? ReferenceUse::live : ReferenceUse::none);
+  const bool usual =
+      compares(train.objective) && (train.objective != Objective::grpo || given != nullptr);
+  fill(job, train.reference, "train.reference", usual ? ReferenceUse::live : ReferenceUse::none);
   if (*train.reference != ReferenceUse::none && !compares(train.objective)) {
     return fail(impossible("train.reference", std::string(name_of(*train.reference)),
                            "none: train.objective is " + std::string(name_of(train.objective)),
@@ -155,11 +154,10 @@ Result<void> resolve_lengths(Job& job) {
   const std::int64_t sum = *rollout.prompt_length + *rollout.response_length;
   fill(job, whole, "train.sequence_length", sum);
   if (*whole == sum && *rollout.prompt_length > 0 && *rollout.response_length > 0) return {};
-  return fail(impossible(
-      "train.sequence_length", std::to_string(*whole),
-      fmt::format("{} = prompt_length {} + response_length {}", sum, *rollout.prompt_length,
-                  *rollout.response_length),
-      "leave train.sequence_length out, or one of the two"));
+  return fail(impossible("train.sequence_length", std::to_string(*whole),
+                         fmt::format("{} = prompt_length {} + response_length {}", sum,
+                                     *rollout.prompt_length, *rollout.response_length),
+                         "leave train.sequence_length out, or one of the two"));
 }
 
 Result<void> resolve_rollout(Job& job) {
@@ -167,22 +165,20 @@ Result<void> resolve_rollout(Job& job) {
   facts::RolloutKeys& rollout = train.rollout;
   const bool ppo = train.objective == Objective::ppo;
   STEELYARD_CHECK(resolve_lengths(job));
-  const std::int64_t learned =
-      checked_multiply(*train.micro_batch, *train.gradient_accumulation);
+  const std::int64_t learned = checked_multiply(*train.micro_batch, *train.gradient_accumulation);
   fill(job, rollout.samples, "train.rollout.samples", learned);
   const std::int64_t side = ppo ? std::min(kPpoForwardBatch, *rollout.samples) : *rollout.samples;
   fill(job, rollout.generation_batch, "train.rollout.generation_batch", side);
   fill(job, rollout.score_batch, "train.rollout.score_batch",
        ppo ? side : std::min(*train.micro_batch, *rollout.samples));
   fill(job, rollout.epochs, "train.rollout.epochs", ppo ? kPpoEpochs : std::int64_t{1});
-  fill(job, rollout.group_size, "train.rollout.group_size",
-       ppo ? std::int64_t{1} : kGroupSize);
+  fill(job, rollout.group_size, "train.rollout.group_size", ppo ? std::int64_t{1} : kGroupSize);
   if (*rollout.samples % learned != 0) {
-    return fail(impossible(
-        "train.rollout.samples", std::to_string(*rollout.samples),
-        fmt::format("a multiple of {} = micro_batch {} x gradient_accumulation {}", learned,
-                    *train.micro_batch, *train.gradient_accumulation),
-        ""));
+    return fail(
+        impossible("train.rollout.samples", std::to_string(*rollout.samples),
+                   fmt::format("a multiple of {} = micro_batch {} x gradient_accumulation {}",
+                               learned, *train.micro_batch, *train.gradient_accumulation),
+                   ""));
   }
   const std::int64_t all = checked_multiply(*rollout.samples, *job.parallel.data);
   if (all % *rollout.group_size != 0) {
@@ -218,10 +214,10 @@ Result<void> check_lengths(const Job& job) {
                            "set train.sequence_length"));
   }
   if (*mean <= static_cast<double>(*job.train.sequence_length)) return {};
-  return fail(impossible("train.sequence_length_mean", fmt::format("{}", *mean),
-                         fmt::format("at most train.sequence_length = {}",
-                                     *job.train.sequence_length),
-                         "a mean is no more than the longest"));
+  return fail(
+      impossible("train.sequence_length_mean", fmt::format("{}", *mean),
+                 fmt::format("at most train.sequence_length = {}", *job.train.sequence_length),
+                 "a mean is no more than the longest"));
 }
 
 }  // namespace

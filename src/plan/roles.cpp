@@ -188,9 +188,8 @@ Bytes rollout_bytes(const facts::Job& job) {
   constexpr std::int64_t kIds = 2 * 8;
   const std::int64_t numbers = job.train.objective == Objective::ppo ? 5 : 3;
   const facts::RolloutKeys& rollout = job.train.rollout;
-  const std::int64_t of_sample =
-      checked_multiply(*job.train.sequence_length, kIds) +
-      checked_multiply(*rollout.response_length, numbers * 4);
+  const std::int64_t of_sample = checked_multiply(*job.train.sequence_length, kIds) +
+                                 checked_multiply(*rollout.response_length, numbers * 4);
   return Bytes(checked_multiply(*rollout.samples, of_sample));
 }
 

@@ -72,9 +72,9 @@ void add_waiting(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   if (waiting == Bytes()) return;
   const Bytes held = page_locked_in_pieces(waiting, node.job.offload.pin_memory);
   bytes[RamCategory::parameters] += held * node.ranks;
-  const std::string note = fmt::format(
-      "parameters: {} of models that wait for their turn, on each of {}.", to_text(held),
-      ranks_text(node.ranks));
+  const std::string note =
+      fmt::format("parameters: {} of models that wait for their turn, on each of {}.",
+                  to_text(held), ranks_text(node.ranks));
   if (notes.empty() || notes.back() != note) notes.push_back(note);
 }
 

@@ -35,15 +35,6 @@ constexpr std::array<FusedPart, 5> kFusedParts = {{{"q_proj", 0, false},
 
 constexpr std::string_view kAllLinear = "all-linear";
 
-// PEFT: the whole name or its end behind a dot.
-bool names_module(std::string_view target, std::string_view module) {
-  if (module == target) return true;
-  // PEFT reads a text with wildcards as a pattern of the whole name; here of whole parts of it.
-  if (target.find('*') != std::string_view::npos) return names_part(target, module);
-  return module.size() > target.size() && module.ends_with(target) &&
-         module[module.size() - target.size() - 1] == '.';
-}
-
 std::string last_part(std::string_view name) {
   const std::size_t dot = name.rfind('.');
   return std::string(dot == std::string_view::npos ? name : name.substr(dot + 1));
@@ -155,15 +146,13 @@ AdapterShapes shapes_of(const model::Graph& graph, const model::Block& block,
   }
   const model::TensorRef in = op.inputs.front();
   const auto index = static_cast<std::size_t>(in.index);
-  const std::int64_t inputs =
-      (in.shared ? graph.shared[index] : block.tensors[index]).shape.back();
+  const std::int64_t inputs = (in.shared ? graph.shared[index] : block.tensors[index]).shape.back();
   return {".lora_A.weight", ".lora_B.weight", {rank, inputs}, {outputs, inner}};
 }
 
 void LowRank::add_adapter(model::Block& block, model::Operator& op, std::int64_t rank,
                           std::int64_t outputs) const {
-  const AdapterShapes shapes =
-      shapes_of(graph_, block, op, rank, outputs, job_.train.lora.rank);
+  const AdapterShapes shapes = shapes_of(graph_, block, op, rank, outputs, job_.train.lora.rank);
   const auto add = [&](const char* suffix, model::Shape shape) {
     model::Weight weight;
     weight.name = op.name + suffix;
@@ -383,6 +372,14 @@ std::vector<std::string> default_targets(const model::Graph& graph) {
 }
 
 }  // namespace
+
+bool names_module(std::string_view target, std::string_view module) {
+  if (module == target) return true;
+  // PEFT reads a text with wildcards as a pattern of the whole name; here of whole parts of it.
+  if (target.find('*') != std::string_view::npos) return names_part(target, module);
+  return module.size() > target.size() && module.ends_with(target) &&
+         module[module.size() - target.size() - 1] == '.';
+}
 
 model::Graph without_adapters(model::Graph graph) {
   for (model::Segment& segment : graph.segments) {

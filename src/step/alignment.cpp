@@ -44,8 +44,8 @@ facts::Job asked_job(const facts::Job& job, const AskedModel& model) {
     asked.train.trainable.clear();
     asked.train.frozen.clear();
   }
-  const bool deepspeed = job.parallel.sharding == Sharding::zero1 ||
-                         job.parallel.sharding == Sharding::zero2;
+  const bool deepspeed =
+      job.parallel.sharding == Sharding::zero1 || job.parallel.sharding == Sharding::zero2;
   if (deepspeed) asked.train.precision = own_type(job.train.precision);
   if (!shards_parameters(job.parallel.sharding)) asked.parallel.sharding = Sharding::none;
   if (model.waits && asked.parallel.sharding == Sharding::zero3) {
@@ -94,7 +94,8 @@ class Composer {
     std::vector<Phase> before, at, after;
   };
 
-  Result<Program> built(const model::Graph& graph, const facts::Job& job, const ModelUse& use) const;
+  Result<Program> built(const model::Graph& graph, const facts::Job& job,
+                        const ModelUse& use) const;
   Joined join(const Program& other, const std::string& label);
   Result<Asking> ask(const AskedModel& model);
   Asking move_in(const Joined& joined, const Program& other, Phase phase, bool sharded);
@@ -218,9 +219,8 @@ Result<Composer::Asking> Composer::ask(const AskedModel& model) {
 // Behind each forward pass of the policy, in front of its backward pass.
 void Composer::ask_in_micro_batches(const std::vector<Asking>& askings) {
   for (Pass& pass : program_.step) {
-    const bool forwards = std::any_of(pass.phases.begin(), pass.phases.end(), [](const Phase& p) {
-      return p.kind == PhaseKind::forward;
-    });
+    const bool forwards = std::any_of(pass.phases.begin(), pass.phases.end(),
+                                      [](const Phase& p) { return p.kind == PhaseKind::forward; });
     if (!forwards) continue;
     std::vector<std::int32_t> order = pass.order;
     if (order.empty()) {
@@ -266,8 +266,7 @@ Pass side_by_side(const Pass& policy, Pass critic) {
   const auto behind = static_cast<std::int32_t>(both.phases.size());
   both.phases.insert(both.phases.end(), policy.phases.begin(), policy.phases.end());
   for (std::size_t i = 0; i < first.size() && i < second.size(); ++i) {
-    const bool forward =
-        both.phases[static_cast<std::size_t>(first[i])].kind == PhaseKind::forward;
+    const bool forward = both.phases[static_cast<std::size_t>(first[i])].kind == PhaseKind::forward;
     both.order.push_back(forward ? first[i] : behind + second[i]);
     both.order.push_back(forward ? behind + second[i] : first[i]);
   }
@@ -328,8 +327,7 @@ void Composer::grow_caches(const model::Graph& graph, std::int64_t tokens, Phase
     if (i < caches_.size()) {
       for (std::size_t e = 0; e < caches_[i].events.size(); ++e) {
         const auto at = static_cast<std::ptrdiff_t>(2 * e + 1);
-        body.events.insert(body.events.begin() + at,
-                           {EventKind::free, caches_[i].events[e].index});
+        body.events.insert(body.events.begin() + at, {EventKind::free, caches_[i].events[e].index});
       }
     }
     phase.bodies.push_back(std::move(body));
@@ -356,11 +354,11 @@ void Composer::gather_all(const Joined& joined, const Program& whole, Phase& fir
     const Group group = groups_of(job_).shards;
     if (group.ranks > 1) {
       program_.names.push_back("all_gather for the generation");
-      program_.communication.push_back(
-          {Collective::all_gather, bytes, group.ranks, group.ranks_per_node, false,
-           static_cast<std::int32_t>(program_.names.size()) - 1});
-      body.events.push_back({EventKind::communicate,
-                             static_cast<std::int32_t>(program_.communication.size()) - 1});
+      program_.communication.push_back({Collective::all_gather, bytes, group.ranks,
+                                        group.ranks_per_node, false,
+                                        static_cast<std::int32_t>(program_.names.size()) - 1});
+      body.events.push_back(
+          {EventKind::communicate, static_cast<std::int32_t>(program_.communication.size()) - 1});
     }
     Body free{.layer = body.layer, .repeat = body.repeat, .events = {}};
     for (const Event& event : body.events) {
@@ -385,11 +383,12 @@ void Composer::keep_scores(std::int64_t numbers, Phase& last) {
   Body held{.layer = "generation scores", .repeat = 1, .events = {{EventKind::allocate, kept}}};
   program_.setup.push_back({1, {{PhaseKind::setup, {std::move(held)}}}});
   Body body{.layer = "generation scores", .repeat = 1, .events = {}};
-  body.events = {{EventKind::allocate, parts},
-                 {EventKind::allocate, fresh},
-                 {EventKind::free, kept},
-                 {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1},
-                 {EventKind::free, parts}};
+  body.events = {
+      {EventKind::allocate, parts},
+      {EventKind::allocate, fresh},
+      {EventKind::free, kept},
+      {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1},
+      {EventKind::free, parts}};
   last.bodies.push_back(std::move(body));
 }
 
@@ -539,8 +538,7 @@ Result<std::vector<RankProgram>> programs_of_several(
   STEELYARD_CHECK(check(job));
   STEELYARD_TRY(programs, programs_of(policy, job, profile, gpu, std::move(companions)));
   for (RankProgram& rank : programs) {
-    STEELYARD_TRY(program,
-                  Composer(job, profile, gpu, std::move(rank.program)).compose(alignment));
+    STEELYARD_TRY(program, Composer(job, profile, gpu, std::move(rank.program)).compose(alignment));
     rank.program = std::move(program);
   }
   return programs;

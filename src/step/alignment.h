@@ -17,12 +17,12 @@ namespace steelyard::step {
 
 // A model that is asked, without gradients.
 struct AskedModel {
-  std::string label{};       // "reference"
-  model::Graph graph{};      // of the samples that are asked about at once
-  bool own_weights = true;   // false: those of the policy or the critic, which are there anyway
+  std::string label{};      // "reference"
+  model::Graph graph{};     // of the samples that are asked about at once
+  bool own_weights = true;  // false: those of the policy or the critic, which are there anyway
   bool adapters_off = false;
-  bool as_policy = false;    // its weights are held as the job's method says
-  bool waits = false;        // in host memory, but for when it is asked
+  bool as_policy = false;  // its weights are held as the job's method says
+  bool waits = false;      // in host memory, but for when it is asked
 };
 
 // The policy's own generate(): a prompt in one pass, then token after token.
@@ -35,7 +35,7 @@ struct Generation {
   std::vector<Stage> stages;
   std::int64_t batches = 1;      // one after the other
   std::int64_t kept_scores = 0;  // fp32 numbers of a rank, kept until the next generation; 0: none
-  Bytes engine;                 // what an inference engine holds on the card; then no cache is made
+  Bytes engine;  // what an inference engine holds on the card; then no cache is made
   bool engine_sleeps = false;
 };
 

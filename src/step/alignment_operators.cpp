@@ -13,8 +13,8 @@ using Gradients = std::vector<Tensor>;
 using model::OperatorKind;
 
 // torch.logsumexp(row, -1): keeps its argument and result. The kernel writes exp(x - max) once
-// (ReduceOps.cpp, logsumexp_out_impl); backward is grad * (self - result).exp() (FunctionsManual.cpp,
-// logsumexp_backward), whose temporaries live until the expression ends.
+// (ReduceOps.cpp, logsumexp_out_impl); backward is grad * (self - result).exp()
+// (FunctionsManual.cpp, logsumexp_backward), whose temporaries live until the expression ends.
 Tensor logsumexp(Tape& tape, const Tensor& row, std::int64_t last) {
   tape.begin_operation(OperationKind::reduction, {&row});
   const std::int64_t rows = row.numel / last;
@@ -44,13 +44,12 @@ Tensor log_softmax(Tape& tape, const Tensor& row) {
   Tensor y = tape.allocate(row.numel, row.dtype, "log_softmax");
   tape.pointwise("log_softmax", 2 * bytes_of(row));
   if (!tape.tracks({&row})) return y;
-  tape.track(y, "log_softmax", {Tape::edge_of(row)}, {y.storage},
-             [](Tape& t, const Gradients& gradients) {
-               Tensor dx =
-                   t.allocate(gradients[0].numel, gradients[0].dtype, "log_softmax_backward");
-               t.pointwise("log_softmax_backward", 3 * bytes_of(dx));
-               return Gradients{dx};
-             });
+  tape.track(
+      y, "log_softmax", {Tape::edge_of(row)}, {y.storage}, [](Tape& t, const Gradients& gradients) {
+        Tensor dx = t.allocate(gradients[0].numel, gradients[0].dtype, "log_softmax_backward");
+        t.pointwise("log_softmax_backward", 3 * bytes_of(dx));
+        return Gradients{dx};
+      });
   return y;
 }
 
@@ -122,8 +121,7 @@ std::vector<Tensor> log_probabilities(Tape& tape, const OperatorCall& call) {
   Tensor all = logits;
   // Each dimension of an index is a slice of its own, `:` too.
   if (shape[1] > 1) {
-    all = slice(tape, slice(tape, logits, logits.numel),
-                logits.numel / shape[1] * (shape[1] - 1));
+    all = slice(tape, slice(tape, logits, logits.numel), logits.numel / shape[1] * (shape[1] - 1));
   }
   Tensor taken = selective_log_softmax(tape, all, shape[0], shape.back());
   if (call.op->also_likelihood) taken = add(tape, std::move(taken), likelihood(tape, all, shape));
@@ -133,8 +131,7 @@ std::vector<Tensor> log_probabilities(Tape& tape, const OperatorCall& call) {
 // DynamicCache.update (transformers/cache_utils.py): torch.cat([self.key_cache[i], key_states]),
 // a new tensor of all tokens beside the old one.
 Tensor cached(Tape& tape, const OperatorCall& call) {
-  Tensor all =
-      tape.allocate(model::elements(call.output_shapes[0]), call.inputs[0].dtype, "cat");
+  Tensor all = tape.allocate(model::elements(call.output_shapes[0]), call.inputs[0].dtype, "cat");
   tape.pointwise("cat", 2 * bytes_of(all));
   return all;
 }

@@ -7,7 +7,8 @@
 
 namespace steelyard::step {
 
-// cached, log_probabilities, alignment_loss. Behind the log-probabilities come the logits that they are of.
+// cached, log_probabilities, alignment_loss. Behind the log-probabilities come the logits that they
+// are of.
 [[nodiscard]] std::vector<Tensor> run_alignment_operator(Tape& tape, const OperatorCall& call);
 
 }  // namespace steelyard::step

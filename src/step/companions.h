@@ -6,7 +6,6 @@
 #include "base/error.h"
 #include "facts/job.h"
 #include "model/graph.h"
-#include "step/adapters.h"
 #include "step/step.h"
 
 namespace steelyard::step {
@@ -15,8 +14,8 @@ namespace steelyard::step {
 // graded and stepped as the model's own. What their forward pass keeps is not counted (a text
 // encoder's few tokens). Beside low-rank adapters a companion trains as the model does: by adapters
 // of the targets that it has, or of its family's usual ones (diffusers' train_text_encoder).
+// Errors: a companion with none of them.
 [[nodiscard]] Result<model::Graph> with_companions(model::Graph graph, const facts::Job& job,
-                                                   const AdapterHabits& habits,
                                                    const std::vector<Companion>& companions);
 
 }  // namespace steelyard::step

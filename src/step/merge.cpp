@@ -97,7 +97,8 @@ Phase asked(const Phase& forward, PhaseKind kind) {
   for (const Body& body : forward.bodies) {
     Body end{.layer = body.layer, .repeat = body.repeat, .events = {}};
     for (const Event& event : body.events) {
-      const bool begins = event.kind == EventKind::allocate || event.kind == EventKind::adopt;
+      const bool begins = event.kind == EventKind::allocate || event.kind == EventKind::adopt ||
+                          event.kind == EventKind::ensure;
       if (!begins || !gone.insert(event.index).second) continue;
       end.events.push_back({EventKind::free, event.index});
     }
@@ -114,8 +115,7 @@ std::vector<Body> parameters_of(const Program& program) {
       for (const Body& body : phase.bodies) {
         Body only{.layer = body.layer, .repeat = body.repeat, .events = {}};
         for (const Event& event : body.events) {
-          const bool memory =
-              event.kind == EventKind::allocate || event.kind == EventKind::free;
+          const bool memory = event.kind == EventKind::allocate || event.kind == EventKind::free;
           if (!memory) continue;
           const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
           if (slot.category == facts::VramCategory::parameters) only.events.push_back(event);

@@ -130,8 +130,8 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     options.recompute = asks_only_ ? Recompute::none : part.recompute;
     options.tape.arithmetic.fp8 = has_fp8(block) ? layout_.arithmetic.fp8 : Fp8();
     options.tape.compiled = job_.train.compile && (unit.layer || compiles_ends(variants_));
-    options.output_made_leaf = !asks_only_ && &block == embedding_block(graph_) &&
-                               inputs_require_grad(job_, habits_);
+    options.output_made_leaf =
+        !asks_only_ && &block == embedding_block(graph_) && inputs_require_grad(job_, habits_);
     options.recomputed_modules = unit.layer && job_.megatron && !asks_only_
                                      ? job_.megatron->recomputed_modules
                                      : std::vector<std::string>();

@@ -309,7 +309,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   if (use.adapters_off) std::erase(job.train.fused_kernels, facts::FusedKernel::lora);
   const facts::FrameworkProfile profile = with_words(given_profile, job);
   STEELYARD_TRY(habits, adapter_habits_of(profile, graph.library));
-  STEELYARD_TRY(joined, with_companions(graph, job, habits, companions));
+  STEELYARD_TRY(joined, with_companions(graph, job, companions));
   STEELYARD_TRY(projected, with_own_projections(joined, profile));
   STEELYARD_TRY(open, with_frozen_parts(projected, job));
   STEELYARD_TRY(adapted, with_method(open, job, habits));

@@ -37,11 +37,8 @@ struct ModelUse {
 // `graph` holds one micro-batch of the tokens that one context-parallel rank has. `job` is resolved
 // (plan/resolve.h); `gpu` says which products it has, one without a name has all. Keys whose effect
 // is not built yet are a not_supported error that names the key.
-[[nodiscard]] Result<std::vector<RankProgram>> programs_of(const model::Graph& graph,
-                                                           const facts::Job& job,
-                                                           const facts::FrameworkProfile& profile,
-                                                           const facts::Gpu& gpu = {},
-                                                           std::vector<Companion> companions = {},
-                                                           const ModelUse& use = {});
+[[nodiscard]] Result<std::vector<RankProgram>> programs_of(
+    const model::Graph& graph, const facts::Job& job, const facts::FrameworkProfile& profile,
+    const facts::Gpu& gpu = {}, std::vector<Companion> companions = {}, const ModelUse& use = {});
 
 }  // namespace steelyard::step

@@ -117,7 +117,7 @@ class Replay {
   bool expand_all_;
   std::unique_ptr<Allocator> allocator_;
   bool out_of_memory_ = false;
-  bool states_made_ = false;  // of the optimizer
+  bool states_made_ = false;         // of the optimizer
   const std::vector<Home> homes_;    // by slot
   const std::vector<Track> tracks_;  // by slot
   std::vector<Live> lives_;

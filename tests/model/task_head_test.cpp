@@ -55,10 +55,17 @@ TEST(TaskHead, ProjectionReadsTheLastTokens) {
 }
 
 TEST(TaskHead, EncodersAreRefused) {
-  const facts::ModelSource bert{
-      "bert", facts::Object{{"model_type", "bert"}, {"hidden_size", 64}, {"vocab_size", 99}}, ""};
+  const facts::ModelSource bert{"bert",
+                                facts::Object{{"model_type", "bert"},
+                                              {"architectures", facts::Array{"BertForMaskedLM"}},
+                                              {"hidden_size", 64},
+                                              {"num_hidden_layers", 2},
+                                              {"num_attention_heads", 4},
+                                              {"intermediate_size", 128},
+                                              {"vocab_size", 99}},
+                                ""};
   const Result<Graph> graph = build(bert, {1, 16});
-  ASSERT_TRUE(graph);
+  ASSERT_TRUE(graph) << to_text(graph.error());
   const auto with = with_task_head(*graph, {});
   ASSERT_FALSE(with);
   EXPECT_EQ(with.error().subject, "train.objective");

@@ -39,8 +39,8 @@ AskedModel reference(std::int64_t rows) {
 }
 
 Program composed(const model::Graph& policy, const facts::Job& job, const Alignment& alignment) {
-  Result<std::vector<RankProgram>> programs = programs_of_several(
-      policy, job, profile_of(Framework::transformers), {}, {}, alignment);
+  Result<std::vector<RankProgram>> programs =
+      programs_of_several(policy, job, profile_of(Framework::transformers), {}, {}, alignment);
   EXPECT_TRUE(programs) << (programs ? "" : to_text(programs.error()));
   return programs ? std::move(programs->front().program) : Program();
 }
@@ -211,9 +211,8 @@ TEST(Alignment, LayersAreNotSplit) {
   facts::Job job = mixed_job(2);
   job.parallel.data = 1;
   job.parallel.tensor = 2;
-  const auto programs =
-      programs_of_several(headed(TaskHead::log_probabilities_loss, kSamples), job,
-                          profile_of(Framework::transformers), {}, {}, {});
+  const auto programs = programs_of_several(headed(TaskHead::log_probabilities_loss, kSamples), job,
+                                            profile_of(Framework::transformers), {}, {}, {});
   ASSERT_FALSE(programs);
   EXPECT_EQ(programs.error().subject, "parallel.tensor");
 }
