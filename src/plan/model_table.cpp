@@ -207,6 +207,11 @@ Result<ModelTable> model_table(const Request& request) {
                    .sequence = graph.sequence,
                    .image_height = graph.image_height,
                    .image_width = graph.image_width,
+                   .decoder_sequence = graph.decoder_sequence,
+                   .frames = graph.frames,
+                   .audio_seconds = static_cast<double>(graph.audio_samples) /
+                                    static_cast<double>(model::kSamplingRate),
+                   .row_bytes = graph.row_bytes,
                    .layers = graph.layers,
                    .hidden = graph.hidden,
                    .vocabulary = graph.vocabulary,
