@@ -70,6 +70,10 @@ class Catalog {
   // Those of `[model] companions`, in their order.
   [[nodiscard]] Result<std::vector<facts::ModelSource>> companions_of(
       const facts::Job& job, const std::filesystem::path& folder) const;
+  // Those of `[model] roles`, in their order; without a configuration of its own as `policy` is.
+  [[nodiscard]] Result<std::vector<facts::ModelSource>> roles_of(
+      const facts::Job& job, const facts::ModelSource& policy,
+      const std::filesystem::path& folder) const;
 
   [[nodiscard]] const std::filesystem::path& folder() const { return folder_; }
 

@@ -335,6 +335,31 @@ Result<std::vector<facts::ModelSource>> Catalog::companions_of(
   return sources;
 }
 
+Result<std::vector<facts::ModelSource>> Catalog::roles_of(
+    const facts::Job& job, const facts::ModelSource& policy,
+    const std::filesystem::path& folder) const {
+  std::vector<facts::ModelSource> sources;
+  for (std::size_t i = 0; i < job.model.roles.size(); ++i) {
+    const facts::RoleModel& role = job.model.roles[i];
+    facts::ModelSource source = policy;
+    if (const auto* inlined = std::get_if<facts::Value>(&role.config)) {
+      source = {.name = "inline", .config = *inlined, .source = ""};
+    } else if (const auto* name = std::get_if<std::string>(&role.config)) {
+      auto found = named_model(*name, folder);
+      if (!found && found.error().subject == "model.config") {
+        found.error().subject = fmt::format("model.roles[{}].config", i);
+      }
+      STEELYARD_TRY(own, std::move(found));
+      source = std::move(own);
+    }
+    STEELYARD_CHECK(overrides_known_keys(source, role.set));
+    STEELYARD_CHECK(override_keys(source.config, role.set));
+    STEELYARD_CHECK(is_unquantized(source));
+    sources.push_back(std::move(source));
+  }
+  return sources;
+}
+
 Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
                                              const std::filesystem::path& folder) const {
   const auto found = [&]() -> Result<facts::ModelSource> {

@@ -80,11 +80,13 @@ Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& ca
   STEELYARD_TRY(job, with_import(read, catalog));
   STEELYARD_TRY(model, catalog.model_of(job, read.folder));
   STEELYARD_TRY(companions, catalog.companions_of(job, read.folder));
+  STEELYARD_TRY(roles, catalog.roles_of(job, model, read.folder));
   STEELYARD_TRY(machine, catalog.machine_of(job, read.folder));
   STEELYARD_TRY(constants, catalog.constants(job.framework, job.versions));
   request.job = std::move(job);
   request.model = std::move(model);
   request.companions = std::move(companions);
+  request.roles = std::move(roles);
   request.machine = std::move(machine);
   request.constants = std::move(constants);
   request.alternatives = [catalog, job = request.job] {

@@ -9,10 +9,24 @@
 
 namespace steelyard::codec {
 
+// The first two of OffloadTo's names: the contract has no nvme for these.
+constexpr Rule none_or_cpu(const char* text) {
+  return {.about = text, .first_names = 2};
+}
+
 inline constexpr auto companion_fields = [](auto& v, auto& c) {
   v.key("config", c.config, required(about("catalogue id or path")));
   v.key("held", c.held, about("always, or only until what it computes once is stored"));
   v.key("trainable", c.trainable, about("trained together with the model"));
+};
+
+inline constexpr auto role_fields = [](auto& v, auto& r) {
+  v.key("role", r.role, required(about("reference, reward or critic; the policy is the model")));
+  v.key("config", r.config,
+        about("a catalogue id, a path or a configuration; default: the model's"));
+  v.key("set", r.set, about("overrides of the configuration's own keys"));
+  v.key("trainable", r.trainable, about("default: critics train, the others do not"));
+  v.key("offload", r.offload, none_or_cpu("where its weights wait while others work"));
 };
 
 inline constexpr auto model_fields = [](auto& v, auto& m) {
@@ -21,6 +35,7 @@ inline constexpr auto model_fields = [](auto& v, auto& m) {
   v.key("set", m.set, about("overrides of the configuration's own keys"));
   v.list("companions", m.companions, companion_fields,
          about("models that share the card: text encoders, VAEs"));
+  v.list("roles", m.roles, role_fields, about("the other tables of [[model]], by their role"));
 };
 
 inline constexpr auto lora_fields = [](auto& v, auto& l) {
@@ -67,8 +82,26 @@ inline constexpr auto train_size_fields = [](auto& v, auto& t) {
         between(kLeastAudioSeconds, kMostAudioSeconds, "seconds of sound per padded sample"));
 };
 
+inline constexpr auto rollout_fields = [](auto& v, auto& r) {
+  v.key("prompt_length", r.prompt_length, between(1, kMostSequence, "tokens"));
+  v.key("response_length", r.response_length, between(1, kMostSequence, "tokens"));
+  v.key("group_size", r.group_size, between(1, kMostMicroBatch, "answers to one prompt"));
+  v.key("samples", r.samples,
+        between(1, kMostSamplesPerStep, "of one GPU between two generations"));
+  v.key("generation_batch", r.generation_batch,
+        between(1, kMostMicroBatch, "samples decoded side by side"));
+  v.key("score_batch", r.score_batch, between(1, kMostMicroBatch, "samples scored at once"));
+  v.key("epochs", r.epochs, between(1, kMostSteps, "times each sample is learned from"));
+  v.key("engine", r.engine, about("who samples: the model, an engine on the same or other GPUs"));
+  v.key("memory_fraction", r.memory_fraction, between(0, 1, "colocated: of the card's memory"));
+  v.key("sleeps", r.sleeps, about("colocated: gives its memory back while the policy trains"));
+};
+
 inline constexpr auto train_fields = [](auto& v, auto& t) {
   v.key("method", t.method, about("what is trained"));
+  v.key("objective", t.objective, about("what the loss compares"));
+  v.key("reference", t.reference, about("when the reference model is asked"));
+  v.table("rollout", t.rollout, rollout_fields, about("the policy's samples: ppo, grpo"));
   v.table("lora", t.lora, lora_fields, about("adapters of lora and qlora"));
   v.key("trainable", t.trainable, about("parts of the model that train, the others are frozen"));
   v.key("frozen", t.frozen, about("parts of the model that are frozen"));
@@ -118,11 +151,6 @@ inline constexpr auto parallel_fields = [](auto& v, auto& p) {
   v.key("async_tensor", p.async_tensor, about("tensor collectives overlapped with GEMMs"));
   v.key("embeddings", p.embeddings, about("placement of recommendation tables"));
 };
-
-// The first two of OffloadTo's names: the contract has no nvme for these.
-constexpr Rule none_or_cpu(const char* text) {
-  return {.about = text, .first_names = 2};
-}
 
 inline constexpr auto offload_fields = [](auto& v, auto& o) {
   v.key("parameters", o.parameters, about("where parameters live"));

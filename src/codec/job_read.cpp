@@ -2,6 +2,7 @@
 #include "codec/codec.h"
 #include "codec/document.h"
 #include "codec/job_fields.h"
+#include "codec/model_tables.h"
 #include "codec/reader.h"
 #include "codec/settings.h"
 
@@ -31,9 +32,10 @@ Result<void> check_has_model(const facts::Job& job, const std::string& name) {
 }
 
 // `name` appears in messages; `title` is the job's name when the job does not say one.
-Result<facts::Job> read(facts::Value value, const Lines* lines, const std::string& name,
+Result<facts::Job> read(facts::Value value, Lines* lines, const std::string& name,
                         std::string title, std::span<const std::string> settings) {
   STEELYARD_CHECK(check_is_table(value, name));
+  STEELYARD_CHECK(join_models(value, lines, name));
   std::set<std::string, std::less<>> given;
   STEELYARD_CHECK(apply_settings(value, settings, given));
 

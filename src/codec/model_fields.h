@@ -57,6 +57,10 @@ inline constexpr auto model_table_fields = [](auto& v, auto& t) {
   v.key("sequence", t.sequence, about("tokens per sample"));
   v.key("image_height", t.image_height, about("pixels; 0: no pictures"));
   v.key("image_width", t.image_width, about("pixels; 0: no pictures"));
+  v.key("decoder_sequence", t.decoder_sequence, about("tokens of a decoder; 0: none"));
+  v.key("frames", t.frames, about("of a video; 0: none"));
+  v.key("audio_seconds", t.audio_seconds, about("of a sound; 0: none"));
+  v.key("row_bytes", t.row_bytes, about("of a row of a table, 4 a feature; 0: none"));
   v.key("layers", t.layers, about("repeated blocks"));
   v.key("hidden", t.hidden, about("width of the residual stream"));
   v.key("vocabulary", t.vocabulary, about("0: none"));

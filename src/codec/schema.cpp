@@ -28,18 +28,35 @@ facts::Value titled(const char* title, facts::Value schema) {
   return whole;
 }
 
+facts::Value& member(facts::Value& in, std::string_view name) {
+  for (auto& [key, value] : *in.as_object()) {
+    if (key == name) return value;
+  }
+  return in;
+}
+
+// [model], or [[model]]: the policy's table, and those of other roles (model_tables.h).
+facts::Value job_schema() {
+  facts::Value job = describe<facts::Job>(SchemaMode::file, job_fields);
+  facts::Value& model = member(member(job, "properties"), "model");
+  facts::Value policy = model;
+  facts::Value role = describe<facts::RoleModel>(SchemaMode::file, role_fields);
+  member(policy, "properties").set("role", facts::Object{{"const", "policy"}});
+  facts::Value description = *model.find("description");
+  std::erase_if(*policy.as_object(), [](const auto& m) { return m.first == "description"; });
+  facts::Value table(facts::Object{{"anyOf", facts::Array{policy, std::move(role)}}});
+  facts::Value tables(facts::Object{{"type", "array"}, {"items", std::move(table)}});
+  model = facts::Object{{"anyOf", facts::Array{std::move(policy), std::move(tables)}},
+                        {"description", std::move(description)}};
+  return job;
+}
+
 facts::Value cases_schema() {
   facts::Value schema = describe<WrittenCases>(SchemaMode::file, cases_fields);
   // A case's job is read only when it is planned; its shape is that of a job all the same.
-  const auto member = [](facts::Value& in, std::string_view name) -> facts::Value& {
-    for (auto& [key, value] : *in.as_object()) {
-      if (key == name) return value;
-    }
-    return in;
-  };
   facts::Value& list = member(member(schema, "properties"), "cases");
   facts::Value& properties = member(member(list, "items"), "properties");
-  facts::Value job = describe<facts::Job>(SchemaMode::file, job_fields);
+  facts::Value job = job_schema();
   job.set("description", "a job, as in a job file");
   properties.set("job", std::move(job));
   return schema;
@@ -75,8 +92,7 @@ facts::Value schema_of_resolved_job() {
 
 facts::Value schema(SchemaOf what) {
   switch (what) {
-    case SchemaOf::job:
-      return titled("A job of steelyard", describe<facts::Job>(SchemaMode::file, job_fields));
+    case SchemaOf::job: return titled("A job of steelyard", job_schema());
     case SchemaOf::plan:
       return titled(kPlanSchema, describe<facts::Plan>(SchemaMode::written, plan_fields));
     case SchemaOf::machine:

@@ -159,6 +159,23 @@ STEELYARD_ENUM_NAMES(CheckpointMethod, "sync", "async", "sharded-sync", "sharded
 enum class CheckpointLoad { mmap, per_rank, rank0, meta };
 STEELYARD_ENUM_NAMES(CheckpointLoad, "mmap", "per-rank", "rank0", "meta")
 
+// What the loss compares: labels, pairs of answers, judged answers, scores of pairs, or the
+// policy's own samples. Names as in TRL.
+enum class Objective { sft, dpo, orpo, kto, reward, ppo, grpo };
+STEELYARD_ENUM_NAMES(Objective, "sft", "dpo", "orpo", "kto", "reward", "ppo", "grpo")
+
+// What a model does in a job of several.
+enum class Role { policy, reference, reward, critic };
+STEELYARD_ENUM_NAMES(Role, "policy", "reference", "reward", "critic")
+
+// Whether the reference is asked in the step, was asked once before it, or is not there.
+enum class ReferenceUse { live, precomputed, none };
+STEELYARD_ENUM_NAMES(ReferenceUse, "live", "precomputed", "none")
+
+// Who samples: the trained model's own code | an inference engine on the same cards | other cards.
+enum class RolloutEngine { model, colocated, separate };
+STEELYARD_ENUM_NAMES(RolloutEngine, "model", "colocated", "separate")
+
 enum class CompanionHeld { always, load };
 STEELYARD_ENUM_NAMES(CompanionHeld, "always", "load")
 

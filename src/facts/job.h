@@ -27,12 +27,25 @@ struct Companion {
   bool trainable = false;
 };
 
+// A model beside the policy: the tables of [[model]] with another role.
+struct RoleModel {
+  Role role = Role::reference;
+  std::variant<std::monostate, std::string, Value> config;  // none: as the policy's
+  Value set;
+  std::optional<bool> trainable;  // resolved: critics train
+  // Where its weights lie while it is not at work; `none`: on the GPU.
+  OffloadTo offload = OffloadTo::none;
+  // Resolved: the policy's own base with its adapters off, which holds nothing of its own.
+  bool shared = false;
+};
+
 struct ModelKeys {
   // Absent only when an import brings the model. Text: catalogue id or path; object: the
   // configuration itself.
   std::variant<std::monostate, std::string, Value> config;
   Value set;  // overrides of the configuration's own keys; null or an object
   std::vector<Companion> companions;
+  std::vector<RoleModel> roles;
 };
 
 struct LoraKeys {
@@ -63,8 +76,24 @@ struct Fp8Keys {
   bool all_gather = false;
 };
 
+// How the policy's samples are made and used (ppo, grpo).
+struct RolloutKeys {
+  std::optional<std::int64_t> prompt_length, response_length;  // tokens; resolved
+  std::optional<std::int64_t> group_size;                      // answers to one prompt; resolved
+  std::optional<std::int64_t> samples;           // of one GPU between two generations; resolved
+  std::optional<std::int64_t> generation_batch;  // samples decoded side by side; resolved: all
+  std::optional<std::int64_t> score_batch;       // samples scored at once; resolved: micro_batch
+  std::optional<std::int64_t> epochs;            // times that each sample is learned from; resolved
+  RolloutEngine engine = RolloutEngine::model;
+  double memory_fraction = 0.3;  // colocated: of the card, for its weights and cache
+  bool sleeps = false;           // colocated: gives that back while the policy trains
+};
+
 struct TrainKeys {
   Method method = Method::full;
+  Objective objective = Objective::sft;
+  std::optional<ReferenceUse> reference;  // resolved
+  RolloutKeys rollout;
   LoraKeys lora;
   // Parts of names of weights: those that train, the others being frozen, and those that are.
   std::vector<std::string> trainable, frozen;

@@ -57,6 +57,10 @@ struct ModelTable {
   std::string framework, precision;  // whose code keeps what is saved, and in which types
   std::int64_t batch = 1, sequence = 1;
   std::int64_t image_height = 0, image_width = 0;  // 0: no pictures
+  std::int64_t decoder_sequence = 0;               // tokens that a decoder reads; 0: no such model
+  std::int64_t frames = 0;                         // of a video; 0: none
+  double audio_seconds = 0.0;                      // of a sound; 0: none
+  std::int64_t row_bytes = 0;                      // of a row of a table, 4 a feature; 0: none
   std::int64_t layers = 0, hidden = 0, vocabulary = 0;
   Parameters parameters, trainable, active;
   Flops forward_flops;  // of the micro-batch

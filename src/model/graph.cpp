@@ -24,6 +24,7 @@ Flops linear_flops(const Operator& op, const Block& block, const Graph& graph) {
 double score_pairs(const AttentionShape& attention, double sequence, double keys) {
   const double packed = static_cast<double>(std::max<std::int64_t>(1, attention.packed));
   if (!attention.causal) return sequence * keys / packed;
+  if (attention.packed > 1) return sequence * sequence / (2.0 * packed);
   // Each chunk by itself, the last one perhaps shorter.
   if (attention.chunk > 0 && static_cast<double>(attention.chunk) < sequence) {
     const auto chunk = static_cast<double>(attention.chunk);
@@ -170,7 +171,8 @@ bool is_loss(OperatorKind kind) {
          kind == OperatorKind::binary_loss || kind == OperatorKind::masked_lm_loss ||
          kind == OperatorKind::span_loss || kind == OperatorKind::squared_loss ||
          kind == OperatorKind::multibox_loss || kind == OperatorKind::outputs_loss ||
-         kind == OperatorKind::contrastive_loss || kind == OperatorKind::ctc_loss;
+         kind == OperatorKind::contrastive_loss || kind == OperatorKind::ctc_loss ||
+         kind == OperatorKind::alignment_loss;
 }
 
 Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) {

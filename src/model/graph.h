@@ -218,6 +218,12 @@ enum class OperatorKind {
   ctc_loss,  // in: logits [B,T,V], labels [B,L]; out: scalar
   // Boxes of fixed places: in: offsets [B,4,N], logits [B,C,N], boxes and classes; out: scalar
   multibox_loss,
+
+  // Generation: keys or values of a token join those before it. in: [B,n,1,d]; out: [B,n,S,d]
+  cached,
+  // Preference and reinforcement learning. The logarithm of each next token's probability:
+  log_probabilities,  // in: logits [B,S,V]; out: [B,S]
+  alignment_loss,     // in: log-probabilities, values or scores, few elements; out: scalar
 };
 
 // What an operator's derivative reads (unary, reduce).
@@ -405,6 +411,9 @@ struct Operator {
   Saves saves = Saves::nothing;
   ArithmeticKind arithmetic = ArithmeticKind::add;
   bool wide = false;  // unary, binary, reduce, masked_lm_loss: autocast (the model) runs it in fp32
+  // log_probabilities: the caller holds the logits until it calls backward.
+  bool outlives_forward = false;
+  bool also_likelihood = false;  // log_probabilities: the first half of the samples has a loss too
 
   friend bool operator==(const Operator&, const Operator&) = default;
 };

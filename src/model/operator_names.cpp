@@ -107,6 +107,9 @@ constexpr std::pair<OperatorKind, std::string_view> kNames[] = {
     {OperatorKind::contrastive_loss, "contrastive_loss"},
     {OperatorKind::ctc_loss, "ctc_loss"},
     {OperatorKind::multibox_loss, "multibox_loss"},
+    {OperatorKind::cached, "cached"},
+    {OperatorKind::log_probabilities, "log_probabilities"},
+    {OperatorKind::alignment_loss, "alignment_loss"},
 };
 
 constexpr bool in_order() {

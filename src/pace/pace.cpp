@@ -111,7 +111,9 @@ std::int64_t gpus_of(const Request& request) {
 void fill_rates(PacePlan& plan, const Request& request, Flops recomputed_per_gpu) {
   const Seconds step = *plan.step;
   const double gpus = static_cast<double>(gpus_of(request));
-  plan.samples = Samples(*request.job->train.global_batch) / step;
+  const std::int64_t samples =
+      request.samples_per_step > 0 ? request.samples_per_step : *request.job->train.global_batch;
+  plan.samples = Samples(samples) / step;
   if (request.tokens_per_sample > 0) {
     plan.tokens =
         TokensPerSecond(plan.samples->value() * static_cast<double>(request.tokens_per_sample));

@@ -25,6 +25,7 @@ struct Request {
   std::vector<double> stage_shares = {};
   Flops model_flops_per_sample;        // forward and backward, no recomputation
   std::int64_t tokens_per_sample = 0;  // 0: not text
+  std::int64_t samples_per_step = 0;   // of all ranks; 0: the job's global batch
 };
 
 // Seconds of one optimizer step without data stalls (the composing room adds them). When the

@@ -82,8 +82,9 @@ PhaseTime time_of(const Phase& phase, const Program& program, const Prices& pric
     add(time.once, one_iteration(body, phase.kind, program, prices), body.repeat);
   }
   Part& once = time.once;
-  const Seconds launch =
-      phase.kind == PhaseKind::forward ? prices.kernel_launch_forward : prices.kernel_launch;
+  const bool driven = phase.kind == PhaseKind::forward || phase.kind == PhaseKind::generation ||
+                      phase.kind == PhaseKind::scoring;
+  const Seconds launch = driven ? prices.kernel_launch_forward : prices.kernel_launch;
   const Seconds launching = launch * static_cast<double>(once.kernels);
   time.waiting = std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
   (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += time.waiting;
@@ -169,13 +170,17 @@ Walked walk(const Program& program, const Prices& prices) {
   Walked walked;
   Passing passing;
   const bool splits = prices.schedule == facts::Schedule::zero_bubble;
-  for (const step::Pass& pass : program.step) {
+  for (std::size_t i = 0; i < program.step.size(); ++i) {
+    const step::Pass& pass = program.step[i];
+    const std::int64_t updates = program.updates.of(i);
     std::vector<PhaseTime> times;
     for (const Phase& phase : pass.phases) times.push_back(time_of(phase, program, prices));
     step::for_each_phase(pass, [&](const Phase& phase) {
       const PhaseTime& time = times[static_cast<std::size_t>(&phase - pass.phases.data())];
-      add(walked, time, pass.repeat);
-      const double repeat = static_cast<double>(pass.repeat);
+      const std::int64_t often =
+          checked_multiply(checked_multiply(pass.repeat, updates), phase.repeat);
+      add(walked, time, often);
+      const double repeat = static_cast<double>(often);
       const Seconds once = time.once.busy() + time.once.exposed + time.once.offload;
       if (phase.kind == PhaseKind::forward) passing.forward += once * repeat;
       if (phase.kind != PhaseKind::backward) return;

@@ -13,6 +13,7 @@
 #include "pace/pace.h"
 #include "plan/balance.h"
 #include "plan/confidence.h"
+#include "plan/objective.h"
 #include "plan/ranks.h"
 #include "plan/resolve.h"
 #include "ram/ram.h"
@@ -33,13 +34,13 @@ constexpr double kMillion = 1e6;
 
 void describe_model(const Request& request, const model::Graph& graph,
                     const step::StateSizes& states, Plan& plan) {
+  const std::int64_t samples = graph.batch / rows_of_sample(plan.job);
   plan.model.name = request.model.name;
   plan.model.type = graph.model_type;
-  plan.model.parameters = states.parameters;
-  plan.model.trainable_parameters = states.trainable;
+  plan.model.parameters = states.parameters - states.beside;
+  plan.model.trainable_parameters = states.trainable - states.trains_beside;
   plan.model.active_parameters = model::active_parameter_count(graph);
-  plan.model.forward_flops_per_sample =
-      model::forward_flops(graph) / static_cast<double>(graph.batch);
+  plan.model.forward_flops_per_sample = model::forward_flops(graph) / static_cast<double>(samples);
   Flops attention;
   for (const model::Segment& segment : graph.segments) {
     for (const model::Block& block : segment.blocks) {
@@ -49,7 +50,7 @@ void describe_model(const Request& request, const model::Graph& graph,
       }
     }
   }
-  attention = attention / static_cast<double>(graph.batch);
+  attention = attention / static_cast<double>(samples);
   plan.model.attention_forward_flops_per_sample = attention;
   plan.model.backward_flops_per_sample = plan.model.forward_flops_per_sample * kBackwardPerForward;
   // Frozen weights get no gradient: their inputs' gradients are all, and attention's two.
@@ -59,7 +60,7 @@ void describe_model(const Request& request, const model::Graph& graph,
     const auto trained = step::with_frozen_parts(graph, request.job);
     if (!trained) return;  // refused before
     plan.model.backward_flops_per_sample =
-        step::backward_flops(*trained) / static_cast<double>(graph.batch);
+        step::backward_flops(*trained) / static_cast<double>(samples);
   }
 }
 
@@ -181,7 +182,19 @@ bool launches_graphs(const Request& request) {
   return word != words.end() && word->second == "graphs";
 }
 
-PaceQuestion question_of(const Request& request, const Busiest& most, const Plan& plan) {
+std::int64_t tokens_counted(const facts::Job& job) {
+  return static_cast<std::int64_t>(tokens_of_sample(job));
+}
+
+// Each sample is learned from once in every epoch; `beside`: of all that is computed around it.
+Flops flops_of_sample(const Plan& plan, Flops beside) {
+  const double epochs = static_cast<double>(plan.job.train.rollout.epochs.value_or(1));
+  return (plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample) * epochs +
+         beside;
+}
+
+PaceQuestion question_of(const Request& request, const Busiest& most, Flops beside,
+                         const Plan& plan) {
   return {.job = plan.job,
           .machine = plan.machine,
           .program = *most.program,
@@ -189,23 +202,23 @@ PaceQuestion question_of(const Request& request, const Busiest& most, const Plan
           .launched_as_graphs = launches_graphs(request),
           .host_memory = host_memory_of(request, plan),
           .socket_link = socket_link_of(request, plan),
-          .model_flops_per_sample =
-              plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample,
-          .tokens_per_sample = plan.job.train.sequence_length.value_or(0)};  // 0: pictures
+          .model_flops_per_sample = flops_of_sample(plan, beside),
+          .tokens_per_sample = tokens_counted(plan.job),
+          .samples_per_step = samples_of_step(plan.job)};
 }
 
-Result<void> measure_pace(const Request& request, const Busiest& most, Plan& plan) {
-  const pace::Request wanted{
-      .program = most.program,
-      .job = &plan.job,
-      .machine = &plan.machine,
-      .efficiency = &request.constants.efficiency,
-      .host_memory = host_memory_of(request, plan),
-      .launched_as_graphs = launches_graphs(request),
-      .stage_shares = most.shares,
-      .model_flops_per_sample =
-          plan.model.forward_flops_per_sample + plan.model.backward_flops_per_sample,
-      .tokens_per_sample = plan.job.train.sequence_length.value_or(0)};  // 0: pictures
+Result<void> measure_pace(const Request& request, const Busiest& most, Flops beside, Plan& plan) {
+  const pace::Request wanted{.program = most.program,
+                             .job = &plan.job,
+                             .machine = &plan.machine,
+                             .efficiency = &request.constants.efficiency,
+                             .host_memory = host_memory_of(request, plan),
+                             .socket_link = socket_link_of(request, plan),
+                             .launched_as_graphs = launches_graphs(request),
+                             .stage_shares = most.shares,
+                             .model_flops_per_sample = flops_of_sample(plan, beside),
+                             .tokens_per_sample = tokens_counted(plan.job),
+                             .samples_per_step = samples_of_step(plan.job)};
   STEELYARD_TRY(step_time, pace::step_time(wanted));
   plan.pace = std::move(step_time);
   for (const std::string& missing : plan.pace.missing) {
@@ -331,15 +344,15 @@ void warn(const Request& request, Plan& plan) {
 }
 
 // One sample in host memory as the loader hands it over: token ids and labels.
-Bytes sample_bytes(const step::Program& program, const model::Graph& graph) {
-  return ceil_divide(program.states.batch_bytes, graph.batch);
+Bytes sample_bytes(const step::Program& program, const model::Graph& graph, const facts::Job& job) {
+  return ceil_divide(program.states.batch_bytes, graph.batch / rows_of_sample(job));
 }
 
 Result<void> measure_the_rest(const Request& request, const Busiest& most,
-                              const model::Graph& graph, Plan& plan) {
-  const Bytes sample = sample_bytes(*most.program, graph);
+                              const model::Graph& graph, Flops beside, Plan& plan) {
+  const Bytes sample = sample_bytes(*most.program, graph, plan.job);
   STEELYARD_CHECK(measure_ram(request, *most.program, sample, plan));
-  STEELYARD_CHECK(measure_pace(request, most, plan));
+  STEELYARD_CHECK(measure_pace(request, most, beside, plan));
   return measure_feed(request, sample, plan);
 }
 
@@ -357,6 +370,7 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.launched_as_graphs = launched_as_graphs;
   request.model_flops_per_sample = model_flops_per_sample;
   request.tokens_per_sample = tokens_per_sample;
+  request.samples_per_step = samples_per_step;
   return request;
 }
 
@@ -365,17 +379,17 @@ Result<PaceQuestion> pace_question(const Request& request) {
   STEELYARD_TRY(ranks, ranks_of(request));
   plan.job = std::move(ranks.job);
   plan.machine = request.machine;
-  STEELYARD_TRY(graph,
-                model::build(request.model, sample_shape(plan.job, *plan.job.train.micro_batch)));
+  STEELYARD_TRY(graph, trained_graph(request.model, plan.job,
+                                     sample_shape(plan.job, *plan.job.train.micro_batch)));
   const Busiest most = busiest(ranks.programs);
   describe_model(request, graph, most.program->states, plan);
-  return question_of(request, most, plan);
+  return question_of(request, most, ranks.flops_beside, plan);
 }
 
 Result<std::shared_ptr<const Prepared>> prepare(const Request& request) {
   STEELYARD_TRY(ranks, ranks_of(request));
-  STEELYARD_TRY(graph,
-                model::build(request.model, sample_shape(ranks.job, *ranks.job.train.micro_batch)));
+  STEELYARD_TRY(graph, trained_graph(request.model, ranks.job,
+                                     sample_shape(ranks.job, *ranks.job.train.micro_batch)));
   return std::make_shared<const Prepared>(Prepared{std::move(ranks), std::move(graph)});
 }
 
@@ -394,11 +408,12 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   const Programs& programs = prepared->ranks.programs;
   const model::Graph& graph = prepared->graph;
   plan.machine = request.machine;
+  const Flops beside = prepared->ranks.flops_beside;
   const Busiest most = busiest(programs);
   describe_model(request, graph, most.program->states, plan);
   if (shortcuts.is_promising) {
     Plan sketch = plan;
-    STEELYARD_CHECK(measure_the_rest(request, most, graph, sketch));
+    STEELYARD_CHECK(measure_the_rest(request, most, graph, beside, sketch));
     count_cost(sketch);
     if (!shortcuts.is_promising(sketch)) return sketch;
   }
@@ -408,7 +423,7 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   } else if (request.vram) {
     measure_vram(request, programs, shortcuts.only_if_fits, plan);
   }
-  STEELYARD_CHECK(measure_the_rest(request, most, graph, plan));
+  STEELYARD_CHECK(measure_the_rest(request, most, graph, beside, plan));
   count_cost(plan);
   state_confidence(request, plan);
   warn(request, plan);

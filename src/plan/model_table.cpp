@@ -9,6 +9,7 @@
 
 #include "model/model.h"
 #include "model/operator_names.h"
+#include "plan/objective.h"
 #include "plan/plan.h"
 #include "plan/ranks.h"
 #include "plan/resolve.h"
@@ -194,8 +195,8 @@ std::vector<facts::HeldParameters> held_by(const model::Graph& graph,
 
 Result<ModelTable> model_table(const Request& request) {
   STEELYARD_TRY(ranks, ranks_of(request));
-  STEELYARD_TRY(graph,
-                model::build(request.model, sample_shape(ranks.job, *ranks.job.train.micro_batch)));
+  STEELYARD_TRY(graph, trained_graph(request.model, ranks.job,
+                                     sample_shape(ranks.job, *ranks.job.train.micro_batch)));
   const step::Program& program = ranks.programs.front().program;
   ModelTable table{.name = request.model.name,
                    .model_type = graph.model_type,
@@ -206,6 +207,11 @@ Result<ModelTable> model_table(const Request& request) {
                    .sequence = graph.sequence,
                    .image_height = graph.image_height,
                    .image_width = graph.image_width,
+                   .decoder_sequence = graph.decoder_sequence,
+                   .frames = graph.frames,
+                   .audio_seconds = static_cast<double>(graph.audio_samples) /
+                                    static_cast<double>(model::kSamplingRate),
+                   .row_bytes = graph.row_bytes,
                    .layers = graph.layers,
                    .hidden = graph.hidden,
                    .vocabulary = graph.vocabulary,

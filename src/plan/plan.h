@@ -26,6 +26,7 @@ struct Request {
   facts::Job job;                                   // as read; resolved here
   facts::ModelSource model;                         // the job's model, overrides applied
   std::vector<facts::ModelSource> companions = {};  // those of the job, in its order
+  std::vector<facts::ModelSource> roles = {};       // the models beside the policy, in its order
   facts::Machine machine;                           // the job's machine, overrides applied
   facts::Constants constants;
   // What the job could run on instead, asked for only when advice needs it; empty: nothing.
@@ -52,6 +53,7 @@ struct PaceQuestion {
   BytesPerSecond host_memory{}, socket_link{};
   Flops model_flops_per_sample;
   std::int64_t tokens_per_sample = 0;
+  std::int64_t samples_per_step = 0;
 
   // Valid as long as this object and the constants are.
   [[nodiscard]] pace::Request ask(const facts::EfficiencyConstants& efficiency) const;

@@ -6,7 +6,10 @@
 
 #include "facts/host.h"
 #include "model/model.h"
+#include "plan/objective.h"
 #include "plan/resolve.h"
+#include "plan/roles.h"
+#include "step/alignment.h"
 
 namespace steelyard::plan {
 
@@ -35,11 +38,21 @@ Result<Ranks> ranks_of(const Request& request) {
   ranks.job = std::move(job);
   model::SampleShape own = sample_shape(ranks.job, *ranks.job.train.micro_batch);
   own.sequence /= ranks.job.parallel.context;  // of one rank of a context group
-  STEELYARD_TRY(local, model::build(request.model, own));
+  STEELYARD_TRY(local, trained_graph(request.model, ranks.job, own));
   STEELYARD_TRY(companions, companions_of(request, own));
-  STEELYARD_TRY(programs, step::programs_of(local, ranks.job, request.constants.framework,
-                                            request.machine.gpu, std::move(companions)));
+  const facts::FrameworkProfile& framework = request.constants.framework;
+  if (ranks.job.train.objective == facts::Objective::sft) {
+    STEELYARD_TRY(programs, step::programs_of(local, ranks.job, framework, request.machine.gpu,
+                                              std::move(companions)));
+    ranks.programs = std::move(programs);
+    return ranks;
+  }
+  STEELYARD_TRY(roles, roles_of(request, ranks.job));
+  STEELYARD_TRY(programs,
+                step::programs_of_several(local, ranks.job, framework, request.machine.gpu,
+                                          std::move(companions), roles.alignment));
   ranks.programs = std::move(programs);
+  ranks.flops_beside = roles.flops_per_sample;
   return ranks;
 }
 

@@ -12,6 +12,8 @@ namespace steelyard::plan {
 struct Ranks {
   facts::Job job;  // resolved
   std::vector<step::RankProgram> programs;
+  // Of one sample, in models beside the policy and in passes of it that do not train.
+  Flops flops_beside{};
 };
 
 // Errors: what `resolve`, `model::build` and `step::programs_of` refuse.

@@ -10,6 +10,7 @@
 
 #include "facts/host.h"
 #include "model/model.h"
+#include "plan/objective.h"
 
 namespace steelyard::plan {
 
@@ -382,7 +383,7 @@ Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Mach
   if (tokens && !pictures) {
     const double bytes_per_token = graph.vocabulary <= kTwoByteVocabulary ? 2.0 : 4.0;
     fill(job, data.bytes_per_sample, "data.bytes_per_sample",
-         bytes_per_token * static_cast<double>(graph.sequence), Origin::model);
+         bytes_per_token * tokens_on_storage(job, graph.sequence), Origin::model);
   }
   fill(job, data.layout, "data.layout",
        tokens ? facts::DataLayout::memmap : facts::DataLayout::files, Origin::fallback);
@@ -430,6 +431,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   STEELYARD_CHECK(resolve_sharding(job));
   STEELYARD_CHECK(resolve_tokens_per_batch(job));
   STEELYARD_CHECK(resolve_batch(job));
+  STEELYARD_CHECK(resolve_objective(job));
   resolve_adapters(job, framework);
   resolve_kernels(job, framework);
   resolve_checkpoint(job);

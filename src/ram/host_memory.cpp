@@ -5,6 +5,7 @@
 #include "ram/loaders.h"
 #include "ram/node.h"
 #include "ram/offload.h"
+#include "ram/pinned.h"
 #include "ram/ram.h"
 #include "ram/staging.h"
 
@@ -65,6 +66,18 @@ void add_tensors(const Node& node, facts::RamBytes& bytes, Notes& notes) {
       "No accelerator: what would lie on a card at the peak of a step lies in the ranks' memory.");
 }
 
+// Models that come to the cards when they are asked: page-locked copies, tensor by tensor.
+void add_waiting(const Node& node, facts::RamBytes& bytes, Notes& notes) {
+  const Bytes waiting = node.states.waiting_bytes;
+  if (waiting == Bytes()) return;
+  const Bytes held = page_locked_in_pieces(waiting, node.job.offload.pin_memory);
+  bytes[RamCategory::parameters] += held * node.ranks;
+  const std::string note =
+      fmt::format("parameters: {} of models that wait for their turn, on each of {}.",
+                  to_text(held), ranks_text(node.ranks));
+  if (notes.empty() || notes.back() != note) notes.push_back(note);
+}
+
 void find_peak(facts::RamPlan& plan) {
   for (std::size_t i = 0; i < facts::kRamPhases; ++i) {
     const Bytes total = plan.phases[i].total();
@@ -94,8 +107,11 @@ Result<facts::RamPlan> host_memory(const Request& request) {
   load[RamCategory::model_load] = load_transient(node, plan.notes);
   if (node.tensors) load[RamCategory::parameters] += node.states.parameter_bytes * node.ranks;
 
+  add_waiting(node, load, plan.notes);
+
   facts::RamBytes& steady = phase(RamPhase::steady) = phase(RamPhase::startup);
   steady[RamCategory::parameters] = offloaded.parameters;
+  add_waiting(node, steady, plan.notes);
   steady[RamCategory::embedding_tables] = load[RamCategory::embedding_tables];
   steady[RamCategory::gradients] = offloaded.gradients;
   steady[RamCategory::optimizer] = offloaded.optimizer + request.paged_states * node.ranks;

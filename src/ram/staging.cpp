@@ -100,7 +100,7 @@ Bytes load_transient(const Node& node, Notes& notes) {
 
 Bytes checkpoint_size(const Node& node) {
   const step::StateSizes& states = node.states;
-  Bytes parameters = states.parameter_bytes;
+  Bytes parameters = states.parameter_bytes - states.frozen_beside;
   if (node.job.train.method != facts::Method::full) parameters = states.trainable_bytes;
   return parameters + states.optimizer_bytes;
 }

@@ -29,6 +29,18 @@ std::string parameters_words(Parameters parameters) {
 
 std::string sample_words(const ModelTable& model) {
   std::string words = model.batch == 1 ? "1 sample" : grouped(model.batch) + " samples";
+  if (model.row_bytes > 0) {
+    constexpr std::int64_t kFeature = 4;
+    return words + fmt::format(" of {} features", grouped(model.row_bytes / kFeature));
+  }
+  const std::string written =
+      model.decoder_sequence > 0
+          ? fmt::format(", {} tokens written", grouped(model.decoder_sequence))
+          : "";
+  if (model.audio_seconds > 0.0) {
+    return words + fmt::format(" of {:.4g} s of sound", model.audio_seconds) + written;
+  }
+  if (model.frames > 0) words += fmt::format(" of {} frames", grouped(model.frames));
   if (model.image_height > 0 && model.sequence > 1) {
     return words + fmt::format(" of {} tokens, pictures of {} x {} pixels", grouped(model.sequence),
                                model.image_height, model.image_width);
@@ -36,8 +48,8 @@ std::string sample_words(const ModelTable& model) {
   if (model.image_height > 0) {
     return words + fmt::format(" of {} x {} pixels", model.image_height, model.image_width);
   }
-  if (model.sequence == 1) return words;  // rows of a table
-  return words + " of " + grouped(model.sequence) + " tokens";
+  if (model.sequence == 1) return words;
+  return words + " of " + grouped(model.sequence) + " tokens" + written;
 }
 
 std::string heading(const ModelTable& model, const Paint& paint) {
@@ -55,14 +67,15 @@ std::string heading(const ModelTable& model, const Paint& paint) {
                      model.precision);
 }
 
-std::string part_name(const ModelPart& part, const Paint& paint) {
-  std::string name = paint.outside(part.name);
+// A network that is planned as one block has no embedding apart.
+std::string part_name(const ModelPart& part, bool only, const Paint& paint) {
+  std::string name = only ? "network" : paint.outside(part.name);
   if (part.layers > 1) name += fmt::format(" {} {}", paint.signs().times, part.layers);
   return name;
 }
 
-void add_part(TextTable& table, const ModelPart& part, const Paint& paint) {
-  table.add({part_name(part, paint), part.layers > 1 ? "each" : "", "",
+void add_part(TextTable& table, const ModelPart& part, bool only, const Paint& paint) {
+  table.add({part_name(part, only, paint), part.layers > 1 ? "each" : "", "",
              parameters_words(part.parameters), flops_words(part.forward_flops),
              bytes_words(part.saved)});
   for (const facts::ModelOperator& op : part.operators) {
@@ -78,7 +91,9 @@ std::string held_words(const ModelTable& model) {
   for (const facts::HeldParameters& held : model.held) {
     text +=
         "held in " + (held.dtype.empty() ? std::string("quantized storage") : held.dtype) + ": ";
-    if (held.parameters > Parameters(0)) text += grouped(held.parameters.value()) + ", ";
+    if (held.parameters > Parameters(0)) {
+      text += grouped(held.parameters.value()) + " parameters, ";
+    }
     text += to_text(held.bytes) + "\n";
   }
   return text;
@@ -146,8 +161,9 @@ std::string model_text(const ModelTable& model, const Style& style) {
                    {"parameters", Align::right},
                    {"forward", Align::right},
                    {"saved", Align::right}});
-  for (const ModelPart& part : model.parts) add_part(table, part, paint);
-  table.add({"all layers", "", "", parameters_words(model.parameters),
+  const bool only = model.parts.size() == 1;
+  for (const ModelPart& part : model.parts) add_part(table, part, only, paint);
+  table.add({"whole model", "", "", parameters_words(model.parameters),
              flops_words(model.forward_flops), bytes_words(model.saved)});
   std::string text = heading(model, paint) + "\n" + table.text(0, "-");
   if (!model.held.empty()) text += "\n" + held_words(model);

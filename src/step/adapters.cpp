@@ -35,15 +35,6 @@ constexpr std::array<FusedPart, 5> kFusedParts = {{{"q_proj", 0, false},
 
 constexpr std::string_view kAllLinear = "all-linear";
 
-// PEFT: the whole name or its end behind a dot.
-bool names_module(std::string_view target, std::string_view module) {
-  if (module == target) return true;
-  // PEFT reads a text with wildcards as a pattern of the whole name; here of whole parts of it.
-  if (target.find('*') != std::string_view::npos) return names_part(target, module);
-  return module.size() > target.size() && module.ends_with(target) &&
-         module[module.size() - target.size() - 1] == '.';
-}
-
 std::string last_part(std::string_view name) {
   const std::size_t dot = name.rfind('.');
   return std::string(dot == std::string_view::npos ? name : name.substr(dot + 1));
@@ -131,12 +122,37 @@ void LowRank::quantize(model::Block& block, const Place& place) const {
   }
 }
 
-void LowRank::add_adapter(model::Block& block, model::Operator& op, std::int64_t rank,
-                          std::int64_t outputs) const {
+// peft/tuners/lora/layer.py. Linear: A [rank,in], B [out,rank]. Embedding: lora_embedding_A
+// [rank,rows], lora_embedding_B [width,rank]. Conv: A a convolution to `rank` channels with the
+// base's window, B one of a single pixel.
+struct AdapterShapes {
+  const char* first;
+  const char* second;
+  model::Shape down, up;
+};
+
+AdapterShapes shapes_of(const model::Graph& graph, const model::Block& block,
+                        const model::Operator& op, std::int64_t rank, std::int64_t outputs,
+                        std::int64_t inner) {
+  const model::Shape& base = block.weights[static_cast<std::size_t>(op.weights.front())].shape;
+  if (op.kind == OperatorKind::embedding) {
+    return {".lora_embedding_A", ".lora_embedding_B", {rank, base.at(0)}, {base.at(1), rank}};
+  }
+  if (op.kind == OperatorKind::conv) {
+    AdapterShapes shapes{".lora_A.weight", ".lora_B.weight", base, {base.at(0), rank}};
+    shapes.down[0] = rank;
+    shapes.up.resize(base.size(), 1);
+    return shapes;
+  }
   const model::TensorRef in = op.inputs.front();
   const auto index = static_cast<std::size_t>(in.index);
-  const std::int64_t inputs =
-      (in.shared ? graph_.shared[index] : block.tensors[index]).shape.back();
+  const std::int64_t inputs = (in.shared ? graph.shared[index] : block.tensors[index]).shape.back();
+  return {".lora_A.weight", ".lora_B.weight", {rank, inputs}, {outputs, inner}};
+}
+
+void LowRank::add_adapter(model::Block& block, model::Operator& op, std::int64_t rank,
+                          std::int64_t outputs) const {
+  const AdapterShapes shapes = shapes_of(graph_, block, op, rank, outputs, job_.train.lora.rank);
   const auto add = [&](const char* suffix, model::Shape shape) {
     model::Weight weight;
     weight.name = op.name + suffix;
@@ -147,8 +163,8 @@ void LowRank::add_adapter(model::Block& block, model::Operator& op, std::int64_t
     return static_cast<std::int32_t>(block.weights.size()) - 1;
   };
   if (op.weights.size() == 1) op.weights.push_back(-1);
-  op.weights.push_back(add(".lora_A.weight", {rank, inputs}));
-  op.weights.push_back(add(".lora_B.weight", {outputs, job_.train.lora.rank}));
+  op.weights.push_back(add(shapes.first, shapes.down));
+  op.weights.push_back(add(shapes.second, shapes.up));
   op.adapter_rank = rank;
   op.adapter_outputs = outputs;
   op.adapter_dropout = job_.train.lora.dropout;
@@ -160,9 +176,16 @@ std::int64_t outputs_of(const model::Block& block, const model::Operator& op) {
 
 bool LowRank::targeted(const model::Operator& op, const Place& place) const {
   return std::any_of(targets().begin(), targets().end(), [&](const std::string& target) {
-    const bool all = target == kAllLinear && !place.heads && !place.embeds;
+    const bool linear = op.kind == OperatorKind::linear;
+    const bool all = target == kAllLinear && linear && !place.heads && !place.embeds;
     return all || names_module(target, op.name);
   });
+}
+
+// What PEFT has a layer for; of convolutions plain ones in one group.
+bool is_adaptable(const model::Operator& op) {
+  if (op.kind == OperatorKind::linear || op.kind == OperatorKind::embedding) return true;
+  return op.kind == OperatorKind::conv && op.groups == 1 && !op.transposed;
 }
 
 // The split of a fused projection: `op` splits, perhaps after its output is seen as heads; null
@@ -219,10 +242,10 @@ bool is_open(const model::Block& block, const model::Operator& op) {
 
 void LowRank::adapt(model::Block& block, const Place& place) {
   for (model::Operator& op : block.operators) {
-    if (op.kind != OperatorKind::linear || !is_open(block, op)) continue;
+    if (!is_adaptable(op) || !is_open(block, op)) continue;
     if (targeted(op, place)) {
       add_adapter(block, op, job_.train.lora.rank, outputs_of(block, op));
-    } else if (habits_.adapts_fused_parts) {
+    } else if (habits_.adapts_fused_parts && op.kind == OperatorKind::linear) {
       adapt_parts(block, op);
     }
     any_ |= op.adapter_rank > 0;
@@ -349,6 +372,28 @@ std::vector<std::string> default_targets(const model::Graph& graph) {
 }
 
 }  // namespace
+
+bool names_module(std::string_view target, std::string_view module) {
+  if (module == target) return true;
+  // PEFT reads a text with wildcards as a pattern of the whole name; here of whole parts of it.
+  if (target.find('*') != std::string_view::npos) return names_part(target, module);
+  return module.size() > target.size() && module.ends_with(target) &&
+         module[module.size() - target.size() - 1] == '.';
+}
+
+model::Graph without_adapters(model::Graph graph) {
+  for (model::Segment& segment : graph.segments) {
+    for (model::Block& block : segment.blocks) {
+      for (model::Operator& op : block.operators) {
+        if (op.adapter_rank == 0) continue;
+        op.weights.resize(op.weights.size() - 2);
+        op.adapter_rank = op.adapter_outputs = 0;
+        op.adapter_dropout = 0.0;
+      }
+    }
+  }
+  return graph;
+}
 
 Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile,
                                         std::string_view library) {

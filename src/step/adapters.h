@@ -39,10 +39,17 @@ struct AdapterHabits {
 [[nodiscard]] Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile,
                                                       std::string_view library = {});
 
+// PEFT's rule of target names: the whole name of a module or its end behind a dot; with a `*` a
+// pattern of whole parts of it.
+[[nodiscard]] bool names_module(std::string_view target, std::string_view module);
+
 // The graph as the method trains it; the model's own for `full`.
 // Errors: targets or trainable modules that the model does not have, naming those that it has.
 [[nodiscard]] Result<model::Graph> with_method(const model::Graph& graph, const facts::Job& job,
                                                const AdapterHabits& habits);
+
+// The same with its adapters switched off: nothing reads their weights any more.
+[[nodiscard]] model::Graph without_adapters(model::Graph graph);
 
 // FSDP1 tells a unit without a gradient of its own by a hook on its inputs
 // (_register_post_backward_reshard_only_hook). The hook's closure refers to the input it hangs on,

@@ -35,6 +35,7 @@ Program Assembler::assemble() {
   add_zero_grad();
   program_.offloaded_activations = program_.in_flight * program_.offloaded_activations;
   count_kernels();
+  program_.compute = layout_.arithmetic.compute;
   program_.gradients_outlive_step = layout_.gradients_outlive_step;
   program_.ranks = checked_multiply(groups_.replicas.ranks, groups_.tensor.ranks);
   for (const Group& group : {groups_.replicas, groups_.tensor, groups_.context, groups_.pipeline,

@@ -32,6 +32,8 @@ class Assembler {
 
   // The frozen models beside the trained one; they outlive the assembler.
   void bring(const std::vector<Companion>& companions) { companions_ = &companions; }
+  // The model is only asked: its forward pass runs under torch.no_grad().
+  void ask_only() { asks_only_ = true; }
   [[nodiscard]] Program assemble();
   // Of the model as this stage holds it: the whole job's when the stage is the whole model.
   [[nodiscard]] StateSizes states() const;
@@ -217,6 +219,7 @@ class Assembler {
   const Layout& layout_;
   const AdapterHabits& habits_;
   const std::vector<Companion>* companions_ = nullptr;
+  bool asks_only_ = false;
   Groups groups_;
   Program program_;
   SharedTensors shared_;

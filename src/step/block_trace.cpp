@@ -88,6 +88,7 @@ class BlockRun {
   std::vector<Tensor> held_;           // until the step ends
   std::vector<Tensor> kept_;           // until the backward pass of the model ends
   std::vector<Tensor> cache_;          // until the model returns; Assembler::add_captures
+  std::vector<Tensor> callers_;        // variables of who called the model, until it calls backward
   Tensor input_gradient_;
   std::vector<Root> made_;  // for all blocks, and their gradients
   std::set<const model::Operator*> activated_;
@@ -199,6 +200,7 @@ bool BlockRun::run_one(std::size_t i) {
     tensor_of(op.outputs[o]) = std::move(outputs[o]);
   }
   if (loss) hold_logits(outputs);
+  if (op.outlives_forward) callers_.push_back(outputs.back());
   outputs.clear();
   if (op.attention.returns_cache && !tape_.recomputing()) hold_cache(op);
   activate_early(op);
@@ -359,6 +361,7 @@ Tensor BlockRun::recompute(Tensor& input) {
 
 void BlockRun::backward(Tensor& input, Tensor output, bool last) {
   tape_.record_to(trace_.backward);
+  callers_.clear();
   tape_.set_backward(true);
   Tensor gradient;
   if (last) {
@@ -421,6 +424,7 @@ std::set<std::size_t> BlockRun::unread_results(bool first) {
 
 BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.forward);
+  if (options_.no_grad) tape_.set_grad_enabled(false);
   Tensor input = input_tensor(first);
   again_ = input && (options_.recompute == Recompute::everything ||
                      options_.recompute == Recompute::operations);
@@ -465,6 +469,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   tape_.clear_casts();
   if (has_output && (trace_.output_requires_grad || !made_.empty())) backward(input, root, last);
   tape_.record_to(trace_.backward);
+  callers_.clear();
   if (options_.keeps_input && input.storage) kept_.push_back(input);
   input = Tensor();
   let_go_of_shared();

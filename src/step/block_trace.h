@@ -39,6 +39,7 @@ struct BlockOptions {
   bool gradients_exist = false;
   bool accumulates = false;  // several micro-batches: the sums are counted as work
   bool weights_train = true;
+  bool no_grad = false;  // under torch.no_grad(): nothing is kept, there is no backward pass
   // Types of single weights, where they differ from `weight_dtype`.
   std::function<facts::DType(const model::Weight&)> weight_type;
   Quantized quantization;           // of weights that are

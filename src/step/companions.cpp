@@ -1,7 +1,10 @@
 #include "step/companions.h"
 
+#include <algorithm>
+#include <string>
 #include <utility>
 
+#include "step/adapters.h"
 #include "step/assembler.h"
 #include "step/weight_storage.h"
 
@@ -24,26 +27,72 @@ void for_each_weight(const model::Graph& graph, const Visit& visit) {
   }
 }
 
+// A companion is its weights alone: a module is adapted where its matrix is.
+std::string module_of(const model::Weight& weight) {
+  const std::size_t dot = weight.name.rfind('.');
+  return dot == std::string::npos ? weight.name : weight.name.substr(0, dot);
+}
+
+bool is_targeted(const model::Weight& weight, const std::vector<std::string>& targets) {
+  if (weight.shape.size() != 2 || weight.role != model::WeightRole::matrix) return false;
+  return std::any_of(targets.begin(), targets.end(), [&](const std::string& target) {
+    return names_module(target, module_of(weight));
+  });
+}
+
+// The job's targets are the model's; a companion that has none of them takes PEFT's usual ones of
+// text encoders (CLIP's q_proj and v_proj, T5's q and v).
+Result<std::vector<std::string>> targets_of(const model::Graph& companion, const facts::Job& job) {
+  const std::vector<std::vector<std::string>> choices = {
+      job.train.lora.targets, {"q_proj", "v_proj"}, {"q", "v"}};
+  for (const std::vector<std::string>& targets : choices) {
+    bool any = false;
+    for_each_weight(companion,
+                    [&](const model::Weight& weight) { any |= is_targeted(weight, targets); });
+    if (any) return targets;
+  }
+  return fail({ErrorCode::bad_input,
+               "train.lora.targets",
+               "no module of " + companion.name,
+               "names that its linears have",
+               "name them beside the model's, or set trainable = false",
+               "",
+               {}});
+}
+
+// What is held of a companion that trains: all of it, or its frozen base and adapters.
+std::vector<model::Weight> held_of(const model::Weight& weight, const facts::Job& job,
+                                   const std::vector<std::string>& targets) {
+  if (job.train.method == facts::Method::full) return {weight};
+  model::Weight base = weight;
+  base.trains = false;
+  if (!is_targeted(weight, targets)) return {base};
+  model::Weight down = weight, up = weight;
+  down.name = module_of(weight) + ".lora_A.weight";
+  down.shape = {job.train.lora.rank, weight.shape[1]};
+  up.name = module_of(weight) + ".lora_B.weight";
+  up.shape = {weight.shape[0], job.train.lora.rank};
+  down.adapter = up.adapter = true;
+  return {base, down, up};
+}
+
 }  // namespace
 
 Result<model::Graph> with_companions(model::Graph graph, const facts::Job& job,
                                      const std::vector<Companion>& companions) {
   for (const Companion& companion : companions) {
     if (!companion.trainable) continue;
+    std::vector<std::string> targets;
     if (job.train.method != facts::Method::full) {
-      return fail({ErrorCode::not_supported,
-                   "model.companions",
-                   "trainable = true beside adapters",
-                   "trainable = false where train.method is lora or qlora",
-                   "adapters inside of companions are not built in this version",
-                   "",
-                   {}});
+      STEELYARD_TRY(own, targets_of(companion.graph, job));
+      targets = std::move(own);
     }
     model::Block& first = graph.segments.front().blocks.front();
     for_each_weight(companion.graph, [&](const model::Weight& weight) {
-      model::Weight held = weight;
-      held.name = companion.graph.name + ": " + held.name;
-      first.weights.push_back(std::move(held));
+      for (model::Weight& held : held_of(weight, job, targets)) {
+        held.name = companion.graph.name + ": " + held.name;
+        first.weights.push_back(std::move(held));
+      }
     });
   }
   return graph;

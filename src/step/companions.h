@@ -12,8 +12,9 @@ namespace steelyard::step {
 
 // The graph with the weights of the companions that train, in its first block: they are held,
 // graded and stepped as the model's own. What their forward pass keeps is not counted (a text
-// encoder's few tokens).
-// Errors: companions that train beside low-rank adapters.
+// encoder's few tokens). Beside low-rank adapters a companion trains as the model does: by adapters
+// of the targets that it has, or of its family's usual ones (diffusers' train_text_encoder).
+// Errors: a companion with none of them.
 [[nodiscard]] Result<model::Graph> with_companions(model::Graph graph, const facts::Job& job,
                                                    const std::vector<Companion>& companions);
 

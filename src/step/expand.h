@@ -2,6 +2,7 @@
 // number that tells the allocations of one slot apart.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -64,15 +65,19 @@ class Instance {
   std::array<std::int64_t, 4> numbers_;  // by Naming
 };
 
-// Calls visit(phase, body, instance) for every body and layer of one run of the pass.
+// Calls visit(phase, body, instance) for every body and layer of one run of the pass; of a phase
+// that repeats itself twice.
 template <class Visit>
 void expand_once(const Program& program, const Pass& pass, Progress& progress, Visit&& visit) {
   for_each_phase(pass, [&](const Phase& phase) {
     const std::int64_t micro_batch = progress.micro_batch(phase);
-    for (const Body& body : phase.bodies) {
-      for (std::int64_t i = 0; i < body.repeat; ++i) {
-        const std::int64_t layer = body.reversed ? body.repeat - 1 - i : i;
-        visit(phase, body, Instance(program, body, layer, micro_batch));
+    const std::int64_t times = std::min<std::int64_t>(phase.repeat, 2);
+    for (std::int64_t time = 0; time < times; ++time) {
+      for (const Body& body : phase.bodies) {
+        for (std::int64_t i = 0; i < body.repeat; ++i) {
+          const std::int64_t layer = body.reversed ? body.repeat - 1 - i : i;
+          visit(phase, body, Instance(program, body, layer, micro_batch));
+        }
       }
     }
     progress.passed(phase);

@@ -126,14 +126,16 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     unit.block = &block;
     unit.layer = !first && !last && is_layer(block);
     options.graded = graded_before(graph_, block);
-    options.recompute = part.recompute;
+    options.no_grad = asks_only_;
+    options.recompute = asks_only_ ? Recompute::none : part.recompute;
     options.tape.arithmetic.fp8 = has_fp8(block) ? layout_.arithmetic.fp8 : Fp8();
     options.tape.compiled = job_.train.compile && (unit.layer || compiles_ends(variants_));
     options.output_made_leaf =
-        &block == embedding_block(graph_) && inputs_require_grad(job_, habits_);
-    options.recomputed_modules = unit.layer && job_.megatron ? job_.megatron->recomputed_modules
-                                                             : std::vector<std::string>();
-    options.keeps_input = unit.layer && keeps_boundaries(job_, habits_, block);
+        !asks_only_ && &block == embedding_block(graph_) && inputs_require_grad(job_, habits_);
+    options.recomputed_modules = unit.layer && job_.megatron && !asks_only_
+                                     ? job_.megatron->recomputed_modules
+                                     : std::vector<std::string>();
+    options.keeps_input = unit.layer && !asks_only_ && keeps_boundaries(job_, habits_, block);
     options.keeps_gradient = options.keeps_input && !before_head;
     options.tape.offloads_saved = unit.layer && job_.offload.activations == facts::OffloadTo::cpu;
     unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "step/alignment_operators.h"
 #include "step/attention_operator.h"
 #include "step/disentangled_attention.h"
 #include "step/fused_adapters.h"
@@ -316,13 +317,24 @@ Tensor run_bias_dropout_add(Tape& tape, const OperatorCall& call) {
                           call.variants->dropout ? call.op->probability : 0.0);
 }
 
+// peft/tuners/lora/layer.py, Embedding.forward: rows of lora_embedding_A.T, times
+// lora_embedding_B.T and the scale.
+Tensor run_embedding(Tape& tape, const OperatorCall& call) {
+  const std::int64_t hidden = call.output_shapes[0].back();
+  Tensor result = embedding(tape, call.inputs[0], call.weights[0], hidden);
+  const std::int64_t rank = call.op->adapter_rank;
+  if (rank == 0) return result;
+  const Tensor low = embedding(tape, call.inputs[0], call.weights[2], rank);
+  Tensor high = linear(tape, low, call.weights[3], Tensor(), rank, hidden);
+  return add(tape, std::move(result), mul_constant(tape, std::move(high)));
+}
+
 }  // namespace
 
 std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
   const model::Operator& op = *call.op;
   switch (op.kind) {
-    case OperatorKind::embedding:
-      return {embedding(tape, call.inputs[0], call.weights[0], call.output_shapes[0].back())};
+    case OperatorKind::embedding: return {run_embedding(tape, call)};
     case OperatorKind::position_embedding: return {position_embedding(tape, call)};
     case OperatorKind::linear: return {linear_layer(tape, call)};
     case OperatorKind::layer_norm: return {run_layer_norm(tape, call)};
@@ -363,6 +375,9 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::squared_loss:
     case OperatorKind::outputs_loss:
     case OperatorKind::multibox_loss: return {run_loss(tape, call), call.inputs[0]};
+    case OperatorKind::cached:
+    case OperatorKind::log_probabilities:
+    case OperatorKind::alignment_loss: return run_alignment_operator(tape, call);
     case OperatorKind::normed_conv:
     case OperatorKind::mask_tokens:
     case OperatorKind::ctc_loss: return run_speech_operator(tape, call);

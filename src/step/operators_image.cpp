@@ -17,6 +17,23 @@ DType real_type(const Tape& tape) {
   return tape.arithmetic().autocast ? tape.arithmetic().ambient : tape.arithmetic().compute;
 }
 
+// peft/tuners/lora/layer.py, _ConvNd.forward: lora_B(lora_A(dropout(x))) * scaling.
+Tensor with_conv_adapter(Tape& tape, const OperatorCall& call, const ConvDims& base,
+                         Tensor result) {
+  const Tensor& down = call.weights[2];
+  const DType before = result.dtype;
+  ConvDims first = base;
+  first.outputs = call.op->adapter_rank;
+  ConvDims second = base;
+  second.inputs = call.op->adapter_rank;
+  second.window = 1;
+  Tensor x = to(tape, call.inputs[0], down.dtype);
+  x = dropout(tape, std::move(x), call.op->adapter_dropout);
+  const Tensor low = conv(tape, x, down, Tensor(), first);
+  Tensor high = mul_constant(tape, conv(tape, low, call.weights[3], Tensor(), second));
+  return to(tape, add(tape, std::move(result), std::move(high)), before);
+}
+
 Tensor run_conv(Tape& tape, const OperatorCall& call) {
   const model::Shape& in = call.input_shapes[0];
   const model::Shape& out = call.output_shapes[0];
@@ -33,7 +50,9 @@ Tensor run_conv(Tape& tape, const OperatorCall& call) {
     dims.spread = model::elements(in) / (in.at(0) * in.at(1));
   }
   const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
-  return conv(tape, call.inputs[0], call.weights[0], bias, dims);
+  Tensor result = conv(tape, call.inputs[0], call.weights[0], bias, dims);
+  if (call.op->adapter_rank == 0) return result;
+  return with_conv_adapter(tape, call, dims, std::move(result));
 }
 
 Tensor run_group_norm(Tape& tape, const OperatorCall& call) {

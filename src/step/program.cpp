@@ -11,6 +11,8 @@ const char* name_of(PhaseKind kind) {
     case PhaseKind::clip: return "clip";
     case PhaseKind::optimizer: return "optimizer";
     case PhaseKind::zero_grad: return "zero_grad";
+    case PhaseKind::generation: return "generation";
+    case PhaseKind::scoring: return "scoring";
   }
   return "setup";
 }

@@ -124,6 +124,8 @@ enum class PhaseKind : std::uint8_t {
   clip,
   optimizer,
   zero_grad,
+  generation,  // a policy samples
+  scoring,     // a model is asked about samples, without gradients
 };
 [[nodiscard]] const char* name_of(PhaseKind kind);
 
@@ -133,6 +135,9 @@ struct Phase {
   PhaseKind kind = PhaseKind::forward;
   std::vector<Body> bodies;
   std::int32_t chunk = 0;
+  // Runs so often in a row, each time alike (the tokens of a generation): memory after the second
+  // time is as after all, so readers of allocations play two.
+  std::int64_t repeat = 1;
 };
 
 // Phases that run `repeat` times in a row.
@@ -151,6 +156,16 @@ void for_each_phase(const Pass& pass, Visit&& visit) {
   for (const Phase& phase : pass.phases) visit(phase);
 }
 
+// Passes of the step that run several times in a row: updates between two generations.
+struct Repeated {
+  std::size_t begin = 0, end = 0;
+  std::int64_t times = 1;
+
+  [[nodiscard]] std::int64_t of(std::size_t pass) const {
+    return pass >= begin && pass < end ? times : 1;
+  }
+};
+
 // What the ranks hold of the model's states, summed over the whole job; for host memory.
 struct StateSizes {
   Parameters parameters, trainable;
@@ -162,6 +177,10 @@ struct StateSizes {
   Bytes made_bytes;  // parameters that a rank makes: one full copy, its own part of placed tables
   Bytes largest_block_bytes;   // parameters of a rank's largest block, as trained, tables as placed
   Bytes embedding_host_bytes;  // embedding tables in host memory, of the fullest rank alone
+  // Of models beside the trained one, counted in the sums above: their parameters, those of them
+  // that train, the bytes of those that do not, and what of one rank waits in host memory.
+  Parameters beside{}, trains_beside{};
+  Bytes frozen_beside{}, waiting_bytes{};
 };
 
 struct Program {
@@ -175,6 +194,7 @@ struct Program {
   // their states in the first step(), among what the first backward left in the allocator.
   std::vector<Pass> first_optimizer;
   std::vector<Pass> step;  // every step
+  Repeated updates;
   // Micro-batches of one chunk whose forward pass has run and whose backward pass has not, at most.
   std::int64_t in_flight = 1;
   // Stages that wait for each other at the ends of a step, over the chunks that each divides its
@@ -187,6 +207,7 @@ struct Program {
   // Kernel launches of one step; eager frameworks cannot issue them faster than the host allows.
   std::int64_t kernels = 0;
   std::int64_t ranks = 1;
+  facts::DType compute = facts::DType::fp32;  // of matrix products, and so of keys and values
   // Communicators that allocate buffers outside of the allocator.
   std::int64_t communicators = 0;
   // offload.activations: bytes of one rank that wait on the host between forward and backward.

@@ -97,16 +97,6 @@ Result<void> check_idle_keys(const facts::Job& job) {
   return {};
 }
 
-// Keys of other kinds of samples than text rows of one length.
-Result<void> check_samples(const facts::TrainKeys& train) {
-  // A mean as long as the samples says that all are alike.
-  const auto length = static_cast<double>(train.sequence_length.value_or(0));
-  if (train.sequence_length_mean.value_or(length) != length) {
-    return fail(not_yet("train.sequence_length_mean", "a value", "train.sequence_length"));
-  }
-  return {};
-}
-
 // Of encoder-decoders alone.
 Result<void> check_decoder(const model::Graph& graph, const facts::TrainKeys& train) {
   if (!train.decoder_sequence_length || graph.decoder_sequence > 0) return {};
@@ -254,7 +244,6 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   }
   STEELYARD_CHECK(check_import(job));
   STEELYARD_CHECK(check_train(job.train));
-  STEELYARD_CHECK(check_samples(job.train));
   STEELYARD_CHECK(check_decoder(graph, job.train));
   STEELYARD_CHECK(check_pictures(graph, job.train));
   STEELYARD_CHECK(check_context(job));
@@ -309,19 +298,22 @@ std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
 Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const facts::Job& given_job,
                                              const facts::FrameworkProfile& given_profile,
                                              const facts::Gpu& gpu,
-                                             std::vector<Companion> companions) {
+                                             std::vector<Companion> companions,
+                                             const ModelUse& use) {
   STEELYARD_CHECK(check(graph, given_job, given_profile));
   if (given_job.model.companions.size() > companions.size()) {
     return fail(not_yet("model.companions", "models that were not read", "each with its graph"));
   }
   facts::Job job = given_job;
   job.train.compile |= given_profile.always_compiled;
+  if (use.adapters_off) std::erase(job.train.fused_kernels, facts::FusedKernel::lora);
   const facts::FrameworkProfile profile = with_words(given_profile, job);
   STEELYARD_TRY(habits, adapter_habits_of(profile, graph.library));
   STEELYARD_TRY(joined, with_companions(graph, job, companions));
   STEELYARD_TRY(projected, with_own_projections(joined, profile));
   STEELYARD_TRY(open, with_frozen_parts(projected, job));
-  STEELYARD_TRY(trained, with_method(open, job, habits));
+  STEELYARD_TRY(adapted, with_method(open, job, habits));
+  const model::Graph trained = use.adapters_off ? without_adapters(adapted) : adapted;
   STEELYARD_TRY(fp8, fp8_of(job, profile, gpu));
   STEELYARD_TRY(layout, layout_of(job, habits, fp8));
   if (gpu.memory) layout.card = *gpu.memory;
@@ -348,6 +340,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   for (const Stage& stage : stages) {
     Assembler assembler(stage, job, profile, variants, layout, habits);
     assembler.bring(companions);
+    if (use.asks_only) assembler.ask_only();
     Program program = assembler.assemble();
     program.states = states;
     programs.push_back({kind_of(stage, parallel), program.ranks, std::move(program)});

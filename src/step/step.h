@@ -27,14 +27,18 @@ struct Companion {
   bool trainable = false;
 };
 
+// How a program uses the model, where not to train it.
+struct ModelUse {
+  bool asks_only = false;     // forward passes under torch.no_grad()
+  bool adapters_off = false;  // the base alone (PEFT's disable_adapter())
+};
+
 // The programs of all kinds of ranks; pipeline stages in order, from the embedding's to the loss's.
 // `graph` holds one micro-batch of the tokens that one context-parallel rank has. `job` is resolved
 // (plan/resolve.h); `gpu` says which products it has, one without a name has all. Keys whose effect
 // is not built yet are a not_supported error that names the key.
-[[nodiscard]] Result<std::vector<RankProgram>> programs_of(const model::Graph& graph,
-                                                           const facts::Job& job,
-                                                           const facts::FrameworkProfile& profile,
-                                                           const facts::Gpu& gpu = {},
-                                                           std::vector<Companion> companions = {});
+[[nodiscard]] Result<std::vector<RankProgram>> programs_of(
+    const model::Graph& graph, const facts::Job& job, const facts::FrameworkProfile& profile,
+    const facts::Gpu& gpu = {}, std::vector<Companion> companions = {}, const ModelUse& use = {});
 
 }  // namespace steelyard::step

@@ -75,6 +75,7 @@ class Replay {
   void play(const step::Event& event, const step::Instance& instance);
   void keep_gradient(const step::Gradient& gradient, const step::Instance& instance);
   void play_step(bool first);
+  void play_in_step(const step::Pass& pass, bool first, step::Progress& progress);
   [[nodiscard]] std::uint64_t state(const step::Progress& progress);
   void allocate(std::int32_t slot, std::size_t at);
   void release(std::int32_t slot, std::size_t at);
@@ -114,6 +115,7 @@ class Replay {
   bool expand_all_;
   std::unique_ptr<Allocator> allocator_;
   int growths_ = 0;
+  bool states_made_ = false;         // of the optimizer
   const std::vector<Home> homes_;    // by slot
   const std::vector<Track> tracks_;  // by slot
   std::vector<Live> lives_;
@@ -400,15 +402,32 @@ void Replay::play(const step::Pass& pass, step::Progress& progress) {
 void Replay::play_step(bool first) {
   moments_.clear();
   step::Progress progress;
-  for (const step::Pass& pass : program_.step) {
-    const bool optimizes = pass.phases.front().kind == step::PhaseKind::optimizer;
-    if (first && optimizes) play(program_.first_optimizer, progress);
-    if (program_.gradients_outlive_step && pass.phases.front().kind == step::PhaseKind::zero_grad) {
-      steady_ = allocator_->allocated();
+  const step::Repeated& updates = program_.updates;
+  for (std::size_t i = 0; i < program_.step.size(); ++i) {
+    if (i != updates.begin || updates.times == 1) {
+      play_in_step(program_.step[i], first, progress);
+      continue;
     }
-    play(pass, progress);
+    // Later updates are like the second.
+    for (std::int64_t time = 0; time < std::min<std::int64_t>(updates.times, kSteps); ++time) {
+      for (i = updates.begin; i < updates.end; ++i) {
+        play_in_step(program_.step[i], first, progress);
+      }
+    }
+    --i;
   }
   waiting_.finish();
+}
+
+void Replay::play_in_step(const step::Pass& pass, bool first, step::Progress& progress) {
+  const step::PhaseKind kind = pass.phases.front().kind;
+  if (first && kind == step::PhaseKind::optimizer && !std::exchange(states_made_, true)) {
+    play(program_.first_optimizer, progress);
+  }
+  if (program_.gradients_outlive_step && kind == step::PhaseKind::zero_grad) {
+    steady_ = allocator_->allocated();
+  }
+  play(pass, progress);
 }
 
 // The context; where a pool was too small, all that a card with a pool that suffices has besides:

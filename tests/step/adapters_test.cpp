@@ -8,6 +8,7 @@
 
 #include "small_jobs.h"
 #include "step/block_trace.h"
+#include "step/player.h"
 #include "step/weight_storage.h"
 
 namespace steelyard::step {
@@ -60,6 +61,34 @@ TEST(Adapters, OfAFusedProjection) {
   parts.adapts_fused_parts = true;
   EXPECT_EQ(trainable(small_gpt2(), lora_job({"q_proj", "v_proj"}), parts),
             3 * (16 * 64 + 128 * 8));
+}
+
+// peft 0.21, LoraConfig(r=8, target_modules=["embed_tokens"]) over LlamaForCausalLM of these sizes:
+// 8 x 500 and 64 x 8; with q_proj 3 x 8 x 128 more.
+TEST(Adapters, OfEmbeddings) {
+  EXPECT_EQ(trainable(small_llama(), lora_job({"embed_tokens"})), 4512);
+  EXPECT_EQ(trainable(small_llama(), lora_job({"embed_tokens", "q_proj"})), 7584);
+  const Program program = program_for(graph_of(small_llama()), lora_job({"embed_tokens"}),
+                                      profile_of(Framework::transformers));
+  expect_balanced(program, "adapter of an embedding");
+}
+
+// peft 0.21, LoraConfig(r=4, target_modules=["convolution"]) over ResNetForImageClassification of
+// ResNet-18's sizes: 143,692.
+TEST(Adapters, OfConvolutions) {
+  const auto catalog =
+      catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
+  const auto resnet = catalog.model("resnet-18");
+  ASSERT_TRUE(resnet);
+  const auto graph = model::build(*resnet, {.batch = 2});
+  ASSERT_TRUE(graph);
+  facts::Job job = lora_job({"convolution"});
+  job.train.lora.rank = 4;
+  job.train.sequence_length.reset();
+  const auto adapted = with_method(*graph, job, {});
+  ASSERT_TRUE(adapted);
+  EXPECT_EQ(trained_elements(*adapted), 143'692);
+  expect_balanced(program_for(*graph, job, profile_of(Framework::transformers)), "adapted ResNet");
 }
 
 TEST(Adapters, WithoutTargetsTakeWhatPeftTakes) {

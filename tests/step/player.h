@@ -35,7 +35,8 @@ class Player {
   void step(bool first) {
     progress_ = {};
     for (const Pass& pass : program_.step) {
-      if (first && pass.phases.front().kind == PhaseKind::optimizer) {
+      if (std::exchange(first, first && pass.phases.front().kind != PhaseKind::optimizer) &&
+          pass.phases.front().kind == PhaseKind::optimizer) {
         play(program_.first_optimizer);
       }
       play({pass});

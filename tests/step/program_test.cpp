@@ -326,8 +326,6 @@ INSTANTIATE_TEST_SUITE_P(
                     [](Job& j) { j.train.optimizer.name = facts::OptimizerName::adamw4bit; }},
         Unsupported{"offload.activations",
                     [](Job& j) { j.offload.activations = facts::OffloadTo::nvme; }},
-        Unsupported{"train.sequence_length_mean",
-                    [](Job& j) { j.train.sequence_length_mean = 40.0; }},
         Unsupported{"train.memory_format",
                     [](Job& j) { j.train.memory_format = facts::MemoryFormat::channels_last; }},
         Unsupported{"import.megatron", [](Job& j) { j.import.megatron = "args.yaml"; }},

@@ -1,0 +1,16 @@
+// [[model]], the tables of a job of several models, as the table [model] that the other keys know.
+#pragma once
+
+#include <string>
+
+#include "base/error.h"
+#include "codec/document.h"
+
+namespace steelyard::codec {
+
+// The policy's table becomes `model`, the others `model.roles`; `lines` (may be null) follow. A
+// single [model] may say role = "policy". Other jobs stay as they are.
+// Errors: no policy, or several.
+[[nodiscard]] Result<void> join_models(facts::Value& job, Lines* lines, const std::string& name);
+
+}  // namespace steelyard::codec
