@@ -176,7 +176,9 @@ std::vector<Candidate> that_save_vram(const facts::Plan& planned) {
     made.remains = {.activations = Ratio(0.0), .temporaries = Ratio(0.0)};
     list.push_back(std::move(made));
   }
-  if (may_fuse(resolved)) list.push_back(fused_optimizer());
+  // The copy exists in the optimizer's step alone.
+  const bool stepping = planned.vram.fullest.peak_at.phase == "optimizer";
+  if (may_fuse(resolved) && stepping) list.push_back(fused_optimizer());
   add_sharding(resolved, list);
   if (train.recompute.mode == RecomputeMode::none) {
     list.push_back(recompute(RecomputeMode::full, "recompute activations in the backward pass"));

@@ -55,6 +55,9 @@ INSTANTIATE_TEST_SUITE_P(
                   "of the time for JPEG decoding: 8 workers per GPU give"},
         Situation{"starved-by-storage-unet3d", R"("vram_idle","starved_by_storage")",
                   "of the time for network storage: it gives"},
+        Situation{"data-heavy-video", R"("vram_idle","starved_by_cpu")",
+                  "of the time for video decoding: 2 workers per GPU give"},
+        Situation{"large-70b-pipeline", R"("ram_idle")", "page cache included"},
         Situation{"entry-bert-squad-16gb", R"("balanced")", "neither is short"},
         Situation{"entry-gpt2-over-bought", R"("vram_idle","ram_idle")", "stay empty"}));
 
