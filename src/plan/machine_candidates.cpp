@@ -22,7 +22,9 @@ bool holds(const Machine& machine, const facts::Plan& planned) {
   const facts::Gpu& gpu = machine.gpu;
   if (gpu.vendor != planned.machine.gpu.vendor || !gpu.memory) return false;
   if (*gpu.memory < planned.vram.fullest.peak_device_used) return false;
-  return !machine.host.memory || *machine.host.memory >= planned.ram.peak;
+  // Of a bare card the host is the job's own; a machine of unknown memory is no advice.
+  if (!machine.host.memory) return machine.kind == "bare-gpu";
+  return *machine.host.memory >= planned.ram.peak;
 }
 
 // At most so many times as fast: by the slower of arithmetic and memory.
