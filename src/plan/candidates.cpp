@@ -180,6 +180,15 @@ std::vector<Candidate> that_save_vram(const facts::Plan& planned) {
   const bool stepping = planned.vram.fullest.peak_at.phase == "optimizer";
   if (may_fuse(resolved) && stepping) list.push_back(fused_optimizer());
   add_sharding(resolved, list);
+  const bool pairs =
+      train.objective == facts::Objective::dpo || train.objective == facts::Objective::kto;
+  if (pairs && train.reference == facts::ReferenceUse::live) {
+    Candidate made{"ask the reference once, before the run",
+                   {{"train.reference", "precomputed"}},
+                   [](Job& job) { job.train.reference = facts::ReferenceUse::precomputed; }};
+    made.remains = {.parameters = Ratio(0.0), .activations = Ratio(0.0), .temporaries = Ratio(0.0)};
+    list.push_back(std::move(made));
+  }
   if (train.recompute.mode == RecomputeMode::none) {
     list.push_back(recompute(RecomputeMode::full, "recompute activations in the backward pass"));
   }

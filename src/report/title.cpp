@@ -141,12 +141,28 @@ std::string unknown(std::string_view why, const Paint& paint) {
   return why.empty() ? "unknown" : fmt::format("unknown ({})", paint.outside(why));
 }
 
+namespace {
+
+// "dpo with reference", "ppo with reference, critic, reward"; nothing where the model is alone.
+std::string roles_words(const facts::Job& job) {
+  if (job.train.objective == facts::Objective::sft) return "";
+  std::string words(name_of(job.train.objective));
+  for (const facts::RoleModel& role : job.model.roles) {
+    words += (&role == &job.model.roles.front() ? " with " : ", ");
+    words += name_of(role.role);
+  }
+  return words;
+}
+
+}  // namespace
+
 Lines title_lines(const facts::Plan& plan, const Paint& paint) {
   const std::string model = paint.outside(plan.model.name);
   const std::string name = plan.job.name.empty() ? model : paint.outside(plan.job.name);
   Lines lines = {paint.ink(shortened(name, paint.columns()), Ink::strong)};
-  const std::vector<std::string> what = {model, to_text(plan.model.parameters) + " parameters",
-                                         machine_words(plan, paint)};
+  std::vector<std::string> what = {model, to_text(plan.model.parameters) + " parameters"};
+  if (std::string roles = roles_words(plan.job); !roles.empty()) what.push_back(std::move(roles));
+  what.push_back(machine_words(plan, paint));
   for (const std::vector<std::string>& words : {what, training_words(plan)}) {
     const Lines flow = flowed(words, paint.columns(), paint);
     lines.insert(lines.end(), flow.begin(), flow.end());
