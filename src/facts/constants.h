@@ -161,7 +161,7 @@ struct EfficiencyConstants {
   Ratio gemm_tf32{1.0};               // of that, when fp32 is multiplied as tf32
   Ratio gemm_vector{1.0};             // of the peak, where no matrix unit is used
   Ratio gemm_unaligned{1.0};          // of that, when a side is no multiple of 16 bytes
-  Ratio gemm_unaligned_batched{1.0};  // the same of many products at once (attention's heads)
+  Ratio gemm_unaligned_batched{1.0};  // of the vector units' peak: many such products at once
   // Tiles (pace/tiles.h): what loading costs on matrix and on vector units, start and waves.
   double gemm_feed = 0.0, gemm_vector_feed = 0.0, gemm_start = 0.0, gemm_quantisation = 0.0;
   Ratio attention_forward, attention_backward;

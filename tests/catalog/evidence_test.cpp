@@ -37,6 +37,9 @@ std::set<std::string> measured_cases() {
 TEST(Evidence, IsOfTheCasesThatThereAre) {
   const auto evidence = Catalog::at(kRoot / "catalog").evidence();
   ASSERT_TRUE(evidence.has_value()) << to_text(evidence.error());
+  if (!std::filesystem::exists(kRoot / "catalog" / "confidence" / "measured.json")) {
+    GTEST_SKIP() << "not written in this checkout: plans say that they are extrapolated";
+  }
   ASSERT_FALSE((*evidence)->empty());
   std::set<std::string> all, known;
   for (const auto& entry : std::filesystem::directory_iterator(kRoot / "validation" / "cases")) {

@@ -71,7 +71,7 @@ TEST(Confidence, ThePaceFollowsTheCardAndMemoryTheLayout) {
 
 TEST(Confidence, APlanCarriesItWhenMeasurementsAreGiven) {
   facts::Job job = job_on_cards("a100-sxm-80gb", 1);
-  job.model.config = facts::Value("gpt2");
+  job.model.config = std::string("gpt2");
   job.train.sequence_length = 128;
   Request request = request_for(job);
   const facts::Plan without = value_of(plan(request));
