@@ -43,8 +43,8 @@ struct Host {
   Known<std::int64_t> threads;  // hardware threads (vCPUs)
   Known<std::int64_t> cores;    // physical cores
   Known<std::int64_t> sockets;
-  Known<BytesPerSecond> socket_link;      // between two sockets, one way
-  Known<std::int64_t> gpus_per_uplink;    // that share a PCIe switch's lanes to the host
+  Known<BytesPerSecond> socket_link;    // between two sockets, one way
+  Known<std::int64_t> gpus_per_uplink;  // that share a PCIe switch's lanes to the host
   std::string cpu_model;
 };
 
