@@ -228,12 +228,12 @@ struct Advice {
   bool fits = false;
   Bytes vram_peak;
   Bytes ram_peak;
-  std::optional<Seconds> step;
-  std::optional<double> cost_per_hour;
-  std::optional<double> cost_per_million_samples;
+  std::optional<Seconds> step{};
+  std::optional<double> cost_per_hour{};
+  std::optional<double> cost_per_million_samples{};
   // Samples per second, per money where both machines have a price, over those of the job as it is;
   // unknown where a step time is.
-  std::optional<Ratio> gain;
+  std::optional<Ratio> gain{};
   AdviceEffort effort = AdviceEffort::setting;
 };
 
