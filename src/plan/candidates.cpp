@@ -64,8 +64,8 @@ std::vector<Candidate> that_save_vram(const Job& resolved) {
   if (resolved.parallel.sharding == Sharding::hsdp) {
     list.push_back(sharded(Sharding::fsdp, "shard over all ranks, not in each node"));
   }
-  const bool pairs = train.objective == facts::Objective::dpo ||
-                     train.objective == facts::Objective::kto;
+  const bool pairs =
+      train.objective == facts::Objective::dpo || train.objective == facts::Objective::kto;
   if (pairs && train.reference == facts::ReferenceUse::live) {
     list.push_back({"ask the reference once, before the run",
                     {{"train.reference", "precomputed"}},
