@@ -35,8 +35,7 @@ class BlockRun {
   }
   BlockRun(const BlockRun&) = delete;
   BlockRun& operator=(const BlockRun&) = delete;
-  // An overflow may have ended the trace half-way: tensors then die without a program, and those
-  // that all blocks share must not outlive the tape they would tell.
+  // An overflow may end a trace half-way: what all blocks share must not outlive the tape it tells.
   ~BlockRun() {
     tape_.stop_recording();
     for (const Tensor& tensor : shared_.tensors) {
@@ -299,8 +298,7 @@ bool BlockRun::trains(const Tensor& input) const {
   return any_wants({input}) || any_wants(lent_) || any_wants(weights_);
 }
 
-// The first gradient of a leaf is taken over without a copy, later ones are added to it: to a view
-// (Tensor::view) as a new tensor, once.
+// A leaf's first gradient is taken over, later ones are added: to a view, once, as a new tensor.
 void BlockRun::collect_gradients() {
   tape_.leaf_gradient = [this](std::int32_t leaf, Tensor gradient) {
     if (leaf >= kSharedLeaf) {
@@ -424,11 +422,10 @@ std::set<std::size_t> BlockRun::unread_results(bool first) {
 
 BlockTrace BlockRun::run(bool first, bool last) {
   tape_.record_to(trace_.forward);
-  if (options_.no_grad) tape_.set_grad_enabled(false);
   Tensor input = input_tensor(first);
   again_ = input && (options_.recompute == Recompute::everything ||
                      options_.recompute == Recompute::operations);
-  if (again_) tape_.set_grad_enabled(false);
+  tape_.set_grad_enabled(!again_ && !options_.no_grad);
   if (options_.recompute == Recompute::operations) tape_.set_cache(CacheMode::fill);
   Tensor output = forward(input);
   const bool has_output = static_cast<bool>(output);
@@ -460,8 +457,7 @@ BlockTrace BlockRun::run(bool first, bool last) {
   tape_.drain_stash();
   trace_.offloaded = tape_.offloaded_bytes();
   made_ = share_made(tape_, shared_);
-  // The caller's variables hold them until the model's forward() returns; a checkpoint holds its
-  // arguments until its backward pass is through.
+  // The caller's variables hold them until forward() returns, a checkpoint until its backward ends.
   if (!again_) let_go_of_shared();
   mark_activations(program_, trace_.forward);
   tape_.record_to(trace_.after_forward);
@@ -469,7 +465,6 @@ BlockTrace BlockRun::run(bool first, bool last) {
   tape_.clear_casts();
   if (has_output && (trace_.output_requires_grad || !made_.empty())) backward(input, root, last);
   tape_.record_to(trace_.backward);
-  callers_.clear();
   if (options_.keeps_input && input.storage) kept_.push_back(input);
   input = Tensor();
   let_go_of_shared();

@@ -65,6 +65,19 @@ class Instance {
   std::array<std::int64_t, 4> numbers_;  // by Naming
 };
 
+// Calls visit(pass) for the passes of a step in their order; updates that repeat come twice, which
+// later ones are like.
+template <class Visit>
+void for_each_pass(const Program& program, Visit&& visit) {
+  const Repeated& updates = program.updates;
+  for (std::size_t i = 0; i < program.step.size(); ++i) {
+    if (i == updates.begin && updates.times > 1) {
+      for (std::size_t u = updates.begin; u < updates.end; ++u) visit(program.step[u]);
+    }
+    visit(program.step[i]);
+  }
+}
+
 // Calls visit(phase, body, instance) for every body and layer of one run of the pass; of a phase
 // that repeats itself twice.
 template <class Visit>

@@ -29,8 +29,7 @@ using facts::VramBytes;
 using facts::VramCategory;
 using step::EventKind;
 
-// Two steps: the second meets the free lists that the first one left, every later one does the
-// same.
+// Two steps: the second meets the free lists that the first one left, as all later ones do.
 constexpr int kSteps = 2;
 
 VramBytes sum_of(VramBytes one, const VramBytes& other) {
@@ -75,7 +74,6 @@ class Replay {
   void play(const step::Event& event, const step::Instance& instance);
   void keep_gradient(const step::Gradient& gradient, const step::Instance& instance);
   void play_step(bool first);
-  void play_in_step(const step::Pass& pass, bool first, step::Progress& progress);
   [[nodiscard]] std::uint64_t state(const step::Progress& progress);
   void allocate(std::int32_t slot, std::size_t at);
   void release(std::int32_t slot, std::size_t at);
@@ -378,8 +376,7 @@ std::uint64_t Replay::state(const step::Progress& progress) {
   return print.value();
 }
 
-// Micro-batches that meet a state seen before go as those that met it then: whole rounds of them
-// change nothing and are left out.
+// Micro-batches that meet a state seen before go as then: whole rounds of them are left out.
 void Replay::play(const step::Pass& pass, step::Progress& progress) {
   std::unordered_map<std::uint64_t, std::int64_t> seen;  // state -> micro-batches left then
   std::int64_t left = pass.repeat;
@@ -402,36 +399,20 @@ void Replay::play(const step::Pass& pass, step::Progress& progress) {
 void Replay::play_step(bool first) {
   moments_.clear();
   step::Progress progress;
-  const step::Repeated& updates = program_.updates;
-  for (std::size_t i = 0; i < program_.step.size(); ++i) {
-    if (i != updates.begin || updates.times == 1) {
-      play_in_step(program_.step[i], first, progress);
-      continue;
+  step::for_each_pass(program_, [&](const step::Pass& pass) {
+    const step::PhaseKind kind = pass.phases.front().kind;
+    const bool makes_states = first && kind == step::PhaseKind::optimizer;
+    if (makes_states && !std::exchange(states_made_, true))
+      play(program_.first_optimizer, progress);
+    if (program_.gradients_outlive_step && kind == step::PhaseKind::zero_grad) {
+      steady_ = allocator_->allocated();
     }
-    // Later updates are like the second.
-    for (std::int64_t time = 0; time < std::min<std::int64_t>(updates.times, kSteps); ++time) {
-      for (i = updates.begin; i < updates.end; ++i) {
-        play_in_step(program_.step[i], first, progress);
-      }
-    }
-    --i;
-  }
+    play(pass, progress);
+  });
   waiting_.finish();
 }
 
-void Replay::play_in_step(const step::Pass& pass, bool first, step::Progress& progress) {
-  const step::PhaseKind kind = pass.phases.front().kind;
-  if (first && kind == step::PhaseKind::optimizer && !std::exchange(states_made_, true)) {
-    play(program_.first_optimizer, progress);
-  }
-  if (program_.gradients_outlive_step && kind == step::PhaseKind::zero_grad) {
-    steady_ = allocator_->allocated();
-  }
-  play(pass, progress);
-}
-
-// The context; where a pool was too small, all that a card with a pool that suffices has besides:
-// device-used is then that card's memory.
+// The context; where a pool was too small, all that a card with one that suffices has besides.
 Bytes Replay::beside_the_pool() const {
   const bool pool = request_.habits.kind == facts::AllocatorKind::bfc && request_.capacity;
   if (!pool || growths_ == 0) return device_.context;

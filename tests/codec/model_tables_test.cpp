@@ -56,7 +56,8 @@ TEST(ModelTables, MistakesNameTheirLine) {
   const auto none = job("[[model]]\nrole = 'critic'\n");
   ASSERT_FALSE(none);
   EXPECT_EQ(none.error().found, "no policy");
-  const auto misspelt = job("[[model]]\nconfig = 'gpt2'\n[[model]]\nrole = 'reference'\nofload = 1\n");
+  const auto misspelt =
+      job("[[model]]\nconfig = 'gpt2'\n[[model]]\nrole = 'reference'\nofload = 1\n");
   ASSERT_FALSE(misspelt);
   EXPECT_EQ(misspelt.error().subject, "model.roles[0].ofload");
   EXPECT_EQ(misspelt.error().line, 5);
