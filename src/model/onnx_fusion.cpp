@@ -1,6 +1,9 @@
 // Exporters write out what older operator sets have no operator for. Training runs the one kernel
 // that the model's code called, which saves less; so what is surely one of them becomes one again.
-// Sources: torch/onnx/symbolic_opset9.py (gelu, silu, group_norm, layer_norm of PyTorch 2.6).
+// Sources: torch/onnx/symbolic_opset9.py (gelu, silu, group_norm, layer_norm of PyTorch 2.6),
+// symbolic_opset14.py (scaled_dot_product_attention).
+#include <fmt/format.h>
+
 #include <cmath>
 #include <unordered_map>
 #include <utility>
@@ -20,7 +23,7 @@ class Fusion {
   void run();
 
  private:
-  [[nodiscard]] OnnxNode* maker(const std::string& value, std::string_view type);
+  [[nodiscard]] OnnxNode* maker(const std::string& value, std::string_view type) const;
   // The only reader of a value, when it is of that type.
   [[nodiscard]] OnnxNode* only_reader(const OnnxNode& node, std::string_view type);
   [[nodiscard]] std::optional<double> number(const std::string& value) const;
@@ -33,6 +36,10 @@ class Fusion {
   void silu(OnnxNode& sigmoid);
   void layer_norm(OnnxNode& mean);
   void group_norm(OnnxNode& instance);
+  [[nodiscard]] OnnxNode* scaled_by_root(const std::string& value, std::string& input,
+                                         std::string& root) const;
+  [[nodiscard]] std::string untransposed(const std::string& value, std::vector<OnnxNode*>& parts);
+  void attention(OnnxNode& softmax);
 
   std::vector<OnnxNode>& nodes_;
   std::unordered_map<std::string, std::size_t> made_by_;
@@ -64,7 +71,7 @@ Fusion::Fusion(std::vector<OnnxNode>& nodes, const facts::OnnxGraph& graph)
     read_by_[output.name].push_back(nodes.size());
 }
 
-OnnxNode* Fusion::maker(const std::string& value, std::string_view type) {
+OnnxNode* Fusion::maker(const std::string& value, std::string_view type) const {
   const auto found = made_by_.find(value);
   if (found == made_by_.end() || gone_[found->second]) return nullptr;
   OnnxNode& node = nodes_[found->second];
@@ -221,6 +228,81 @@ void Fusion::group_norm(OnnxNode& instance) {
   shifted->attributes.push_back(std::move(count));
 }
 
+// value = input * sqrt(scale): both as torch's exporter writes them for
+// F.scaled_dot_product_attention, which the model's own code would not (it scales the scores).
+// `root` says of what the root is.
+OnnxNode* Fusion::scaled_by_root(const std::string& value, std::string& input,
+                                 std::string& root) const {
+  OnnxNode* product = maker(value, "Mul");
+  if (product == nullptr || product->inputs.size() != 2) return nullptr;
+  input = product->inputs[0];
+  const std::string& factor = product->inputs[1];
+  if (const auto known = number(factor)) {
+    root = fmt::format("{}", *known);
+    return product;
+  }
+  const OnnxNode* of = maker(factor, "Sqrt");
+  if (of == nullptr) return nullptr;
+  root = of->inputs[0];
+  return product;
+}
+
+// What was transposed in its last two dimensions, by way of three dimensions perhaps.
+std::string Fusion::untransposed(const std::string& value, std::vector<OnnxNode*>& parts) {
+  const auto order_of = [](const OnnxNode& node) {
+    for (const facts::OnnxAttribute& attribute : node.attributes) {
+      if (attribute.name == "perm") return attribute.wholes;
+    }
+    return std::vector<std::int64_t>();
+  };
+  const OnnxNode* wide = maker(value, "Reshape");
+  OnnxNode* turned = maker(wide != nullptr ? wide->inputs[0] : value, "Transpose");
+  if (turned == nullptr) return "";
+  const std::vector<std::int64_t> order = order_of(*turned);
+  if (wide == nullptr) {
+    if (order != std::vector<std::int64_t>{0, 1, 3, 2}) return "";
+    parts.push_back(turned);
+    return turned->inputs[0];
+  }
+  const OnnxNode* narrow = maker(turned->inputs[0], "Reshape");
+  if (narrow == nullptr || order != std::vector<std::int64_t>{0, 2, 1}) return "";
+  return narrow->inputs[0];
+}
+
+// softmax(q * sqrt(s) @ (k^T * sqrt(s)) + mask) @ v (torch/onnx/symbolic_opset14.py,
+// scaled_dot_product_attention; onnxscript's torch_lib alike): one kernel, which keeps no scores.
+void Fusion::attention(OnnxNode& softmax) {
+  OnnxNode* mask = maker(softmax.inputs[0], "Add");
+  OnnxNode* scores = maker(mask != nullptr ? mask->inputs[0] : softmax.inputs[0], "MatMul");
+  if (scores == nullptr || only_reader(*scores, mask != nullptr ? "Add" : "Softmax") == nullptr) {
+    return;
+  }
+  std::string query, key, root_of_query, root_of_key;
+  OnnxNode* queries = scaled_by_root(scores->inputs[0], query, root_of_query);
+  OnnxNode* keys = scaled_by_root(scores->inputs[1], key, root_of_key);
+  if (queries == nullptr || keys == nullptr || root_of_query != root_of_key) return;
+  std::vector<OnnxNode*> parts = {queries, keys, scores, mask, &softmax};
+  const std::string stored = untransposed(key, parts);
+  if (stored.empty()) return;
+  OnnxNode* dropout = only_reader(softmax, "Dropout");
+  OnnxNode* last = only_reader(dropout != nullptr ? *dropout : softmax, "MatMul");
+  if (last == nullptr || last->inputs[0] != (dropout != nullptr ? *dropout : softmax).outputs[0]) {
+    return;
+  }
+  double probability = 0.0;
+  if (dropout != nullptr && dropout->inputs.size() > 1) {
+    probability = number(dropout->inputs[1]).value_or(0.0);
+  }
+  parts.push_back(dropout);
+  std::vector<std::string> inputs = {query, stored, last->inputs[1]};
+  if (mask != nullptr) inputs.push_back(mask->inputs[1]);
+  replace(parts, *last, "Attention", std::move(inputs));
+  facts::OnnxAttribute drops;
+  drops.name = "dropout";
+  drops.real = probability;
+  last->attributes.push_back(std::move(drops));
+}
+
 void Fusion::run() {
   for (std::size_t i = 0; i < nodes_.size(); ++i) {
     OnnxNode& node = nodes_[i];
@@ -229,6 +311,7 @@ void Fusion::run() {
     if (node.op_type == "Sigmoid") silu(node);
     if (node.op_type == "ReduceMean") layer_norm(node);
     if (node.op_type == "InstanceNormalization") group_norm(node);
+    if (node.op_type == "Softmax") attention(node);
   }
   std::vector<OnnxNode> kept;
   for (std::size_t i = 0; i < nodes_.size(); ++i) {

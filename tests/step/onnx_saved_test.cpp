@@ -1,0 +1,95 @@
+// What the networks of recorded ONNX files keep for backward, against what torch kept of the module
+// that was exported (tests/model/onnx, recorded by oracle_onnx.py).
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "codec/onnx.h"
+#include "codec/temporary_folder.h"
+#include "model/onnx.h"
+#include "model/onnx_exports.h"
+#include "step/block_trace.h"
+
+namespace steelyard::step {
+namespace {
+
+// Scalars (a loss's total weight) are not in the rows.
+std::int64_t own_bytes(const BlockTrace& trace) {
+  std::int64_t sum = 0;
+  for (const SavedStorage& storage : trace.saved) {
+    const bool scalar = storage.bytes <= Bytes(4);
+    if (!storage.external && !storage.borrowed && !scalar) sum += storage.bytes.value();
+  }
+  return sum;
+}
+
+std::int64_t saved_bytes(const model::Graph& graph) {
+  BlockOptions options;
+  options.tape.kernel_temporaries = false;
+  options.tape.arithmetic.compute = DType::fp32;
+  options.tape.arithmetic.ambient = DType::fp32;
+  options.variants.dropout = false;
+  SharedTensors shared;
+  Program program;
+  std::int64_t sum = 0;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      const bool last = &segment == &graph.segments.back();
+      sum += own_bytes(trace_block(program, graph, block, options, shared,
+                                   &segment == &graph.segments.front(), last));
+    }
+  }
+  return sum;
+}
+
+Result<model::Graph> graph_of(const model::OnnxExport& exported, std::int64_t batch) {
+  const TemporaryFolder folder;
+  const auto model = codec::read_onnx(folder.write("model.onnx", exported.bytes));
+  if (!model) return fail(model.error());
+  return model::build_onnx(**model, exported.name, {.batch = batch, .sequence = exported.sequence});
+}
+
+TEST(OnnxSaved, IsWhatTorchKept) {
+  int compared = 0;
+  for (const auto& file : model::onnx_exports()) {
+    const model::OnnxExport exported = model::read_export(file);
+    if (exported.saved_bytes == 0) continue;
+    const auto graph = graph_of(exported, exported.batch);
+    EXPECT_TRUE(graph) << exported.name << ": " << to_text(graph.error());
+    if (!graph) continue;
+    const std::int64_t saved = saved_bytes(*graph);
+    const double error = static_cast<double>(saved - exported.saved_bytes) /
+                         static_cast<double>(exported.saved_bytes);
+    EXPECT_EQ(saved, exported.saved_bytes) << exported.name << " " << 100 * error << " %";
+    ++compared;
+  }
+  EXPECT_GE(compared, 40);
+}
+
+// A file that fixes its batch, of 1 too, keeps at another one what that with an open batch keeps.
+TEST(OnnxSaved, OfAFixedBatchIsThatOfAnOpenOne) {
+  int compared = 0;
+  for (const auto& file : model::onnx_exports()) {
+    const model::OnnxExport fixed = model::read_export(file);
+    const std::size_t end = fixed.name.rfind('_');
+    const std::string ending = end == std::string::npos ? "" : fixed.name.substr(end);
+    if (ending != "_fixed" && ending != "_batch1") continue;
+    SCOPED_TRACE(fixed.name);
+    const auto open =
+        model::read_export(file.parent_path() / (fixed.name.substr(0, end) + ".json"));
+    for (const std::int64_t batch : {1, 2, 7}) {
+      const auto moved = graph_of(fixed, batch);
+      EXPECT_TRUE(moved) << to_text(moved.error());
+      if (!moved) continue;
+      const auto graph = graph_of(open, batch);
+      ASSERT_TRUE(graph) << to_text(graph.error());
+      EXPECT_EQ(saved_bytes(*moved), saved_bytes(*graph)) << batch;
+      EXPECT_EQ(forward_flops(*moved).value(), forward_flops(*graph).value()) << batch;
+    }
+    ++compared;
+  }
+  EXPECT_GE(compared, 10);
+}
+
+}  // namespace
+}  // namespace steelyard::step
