@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <optional>
 #include <unordered_map>
 #include <utility>
 
@@ -33,8 +34,10 @@ class Fusion {
   void replace(const std::vector<OnnxNode*>& parts, OnnxNode& last, const char* type,
                std::vector<std::string> inputs);
   void gelu(OnnxNode& erf);
+  void tanh_gelu(OnnxNode& tanh);
   void silu(OnnxNode& sigmoid);
   void layer_norm(OnnxNode& mean);
+  [[nodiscard]] std::int64_t groups_of(const std::string& target) const;
   void group_norm(OnnxNode& instance);
   [[nodiscard]] OnnxNode* scaled_by_root(const std::string& value, std::string& input,
                                          std::string& root) const;
@@ -64,6 +67,10 @@ Fusion::Fusion(std::vector<OnnxNode>& nodes, const facts::OnnxGraph& graph)
     for (const facts::OnnxAttribute& attribute : nodes[i].attributes) {
       if (attribute.tensor != nullptr) note(nodes[i].outputs[0], *attribute.tensor);
       if (attribute.real) numbers_[nodes[i].outputs[0]] = *attribute.real;
+      if (attribute.whole) numbers_[nodes[i].outputs[0]] = static_cast<double>(*attribute.whole);
+      if (attribute.wholes.size() == 1) {
+        numbers_[nodes[i].outputs[0]] = static_cast<double>(attribute.wholes.front());
+      }
     }
   }
   // A graph's output is read from outside.
@@ -82,10 +89,16 @@ OnnxNode* Fusion::only_reader(const OnnxNode& node, std::string_view type) {
   if (node.outputs.empty()) return nullptr;
   const auto found = read_by_.find(node.outputs[0]);
   if (found == read_by_.end()) return nullptr;
+  std::optional<std::size_t> only;
   for (const std::size_t reader : found->second) {  // it may read the value twice
-    if (reader != found->second.front()) return nullptr;
+    const OnnxNode& reads = nodes_[reader];
+    const bool type_alone = reads.op_type == "CastLike" && reads.inputs[0] != node.outputs[0];
+    if (type_alone) continue;
+    if (only.value_or(reader) != reader) return nullptr;
+    only = reader;
   }
-  const std::size_t index = found->second.front();
+  if (!only) return nullptr;
+  const std::size_t index = *only;
   if (index >= nodes_.size() || gone_[index]) return nullptr;
   return nodes_[index].op_type == type ? &nodes_[index] : nullptr;
 }
@@ -152,6 +165,28 @@ void Fusion::gelu(OnnxNode& erf) {
   replace({scaled, &erf, sum, half}, *product, "Gelu", {x});
 }
 
+// half * (x * (1 + tanh(beta * (x + kappa * (x * (x * x)))))): F.gelu's approximation. Code of the
+// model's own (transformers' NewGELUActivation) has a power in place of the products.
+void Fusion::tanh_gelu(OnnxNode& tanh) {
+  OnnxNode* inner = maker(tanh.inputs[0], "Mul");
+  if (inner == nullptr || inner->inputs.size() != 2) return;
+  OnnxNode* sum = maker(inner->inputs[number(inner->inputs[0]) ? 1 : 0], "Add");
+  if (sum == nullptr || sum->inputs.size() != 2) return;
+  const std::string x = sum->inputs[0];
+  OnnxNode* scaled = maker(sum->inputs[1], "Mul");
+  if (scaled == nullptr || scaled->inputs.size() != 2) return;
+  OnnxNode* cube = maker(scaled->inputs[number(scaled->inputs[0]) ? 1 : 0], "Mul");
+  const std::string* square = cube != nullptr ? other(*cube, x) : nullptr;
+  OnnxNode* squared = square != nullptr ? maker(*square, "Mul") : nullptr;
+  if (squared == nullptr || squared->inputs != std::vector<std::string>{x, x}) return;
+  OnnxNode* one = only_reader(tanh, "Add");
+  OnnxNode* product = one != nullptr ? only_reader(*one, "Mul") : nullptr;
+  const std::string* by = product != nullptr ? other(*product, one->outputs[0]) : nullptr;
+  OnnxNode* half = by != nullptr && *by == x ? only_reader(*product, "Mul") : nullptr;
+  if (half == nullptr || !scales(*half, product->outputs[0], 0.5)) return;
+  replace({inner, sum, scaled, cube, squared, &tanh, one, product}, *half, "Gelu", {x});
+}
+
 void Fusion::silu(OnnxNode& sigmoid) {
   OnnxNode* product = only_reader(sigmoid, "Mul");
   if (product == nullptr) return;
@@ -197,6 +232,22 @@ void Fusion::layer_norm(OnnxNode& mean) {
           "LayerNormalization", {mean.inputs[0], std::string(*weight), std::string(*bias)});
 }
 
+// Of [0, groups, -1], a constant or joined of constants (onnxscript's torch_lib). 0: of another
+// form.
+std::int64_t Fusion::groups_of(const std::string& target) const {
+  constexpr std::size_t kParts = 3;
+  if (const OnnxNode* stored = maker(target, "Constant")) {
+    if (stored->attributes.empty() || stored->attributes.front().tensor == nullptr) return 0;
+    const auto& sizes = stored->attributes.front().tensor->wholes;
+    return sizes && sizes->size() == kParts ? (*sizes)[1] : 0;
+  }
+  const OnnxNode* joined = maker(target, "Concat");
+  if (joined == nullptr || joined->inputs.size() != kParts) return 0;
+  const OnnxNode* shaped = maker(joined->inputs[1], "Reshape");
+  const auto count = number(shaped != nullptr ? shaped->inputs[0] : joined->inputs[1]);
+  return count ? static_cast<std::int64_t>(*count) : 0;
+}
+
 // [B,groups,-1], normalised there, back to [B,C,h,w], then a weight and a bias for each channel.
 void Fusion::group_norm(OnnxNode& instance) {
   OnnxNode* apart = maker(instance.inputs[0], "Reshape");
@@ -205,16 +256,14 @@ void Fusion::group_norm(OnnxNode& instance) {
   OnnxNode* scaled = only_reader(*back, "Mul");
   OnnxNode* shifted = scaled != nullptr ? only_reader(*scaled, "Add") : nullptr;
   if (shifted == nullptr) return;
-  const OnnxNode* target = maker(apart->inputs[1], "Constant");
-  if (target == nullptr || target->attributes.empty()) return;
-  const auto& sizes = target->attributes.front().tensor;
-  if (sizes == nullptr || !sizes->wholes || sizes->wholes->size() != 3) return;
-  const std::int64_t groups = (*sizes->wholes)[1];
+  const std::int64_t groups = groups_of(apart->inputs[1]);
   // [C,1,1], from [C] by an Unsqueeze.
   const auto stored = [&](const std::string* value) -> std::string {
     if (value == nullptr) return "";
-    const OnnxNode* raised = maker(*value, "Unsqueeze");
-    const std::string& name = raised != nullptr ? raised->inputs[0] : *value;
+    const OnnxNode* alike = maker(*value, "CastLike");
+    const std::string& wide = alike != nullptr ? alike->inputs[0] : *value;
+    const OnnxNode* raised = maker(wide, "Unsqueeze");
+    const std::string& name = raised != nullptr ? raised->inputs[0] : wide;
     return made_by_.contains(name) ? "" : name;
   };
   const std::string weight = stored(other(*scaled, back->outputs[0]));
@@ -257,9 +306,17 @@ std::string Fusion::untransposed(const std::string& value, std::vector<OnnxNode*
   };
   const OnnxNode* wide = maker(value, "Reshape");
   OnnxNode* turned = maker(wide != nullptr ? wide->inputs[0] : value, "Transpose");
-  if (turned == nullptr) return "";
+  if (turned == nullptr || only_reader(*turned, wide != nullptr ? "Reshape" : "Mul") == nullptr) {
+    return "";
+  }
   const std::vector<std::int64_t> order = order_of(*turned);
   if (wide == nullptr) {
+    if (order == std::vector<std::int64_t>{0, 2, 3, 1}) {  // one that an exporter joined of two
+      for (facts::OnnxAttribute& attribute : turned->attributes) {
+        if (attribute.name == "perm") attribute.wholes = {0, 2, 1, 3};
+      }
+      return turned->outputs[0];
+    }
     if (order != std::vector<std::int64_t>{0, 1, 3, 2}) return "";
     parts.push_back(turned);
     return turned->inputs[0];
@@ -282,13 +339,13 @@ void Fusion::attention(OnnxNode& softmax) {
   OnnxNode* keys = scaled_by_root(scores->inputs[1], key, root_of_key);
   if (queries == nullptr || keys == nullptr || root_of_query != root_of_key) return;
   std::vector<OnnxNode*> parts = {queries, keys, scores, mask, &softmax};
-  const std::string stored = untransposed(key, parts);
-  if (stored.empty()) return;
   OnnxNode* dropout = only_reader(softmax, "Dropout");
   OnnxNode* last = only_reader(dropout != nullptr ? *dropout : softmax, "MatMul");
   if (last == nullptr || last->inputs[0] != (dropout != nullptr ? *dropout : softmax).outputs[0]) {
     return;
   }
+  const std::string stored = untransposed(key, parts);
+  if (stored.empty()) return;
   double probability = 0.0;
   if (dropout != nullptr && dropout->inputs.size() > 1) {
     probability = number(dropout->inputs[1]).value_or(0.0);
@@ -308,6 +365,7 @@ void Fusion::run() {
     OnnxNode& node = nodes_[i];
     if (gone_[i] || !node.domain.empty() || node.inputs.empty() || node.outputs.empty()) continue;
     if (node.op_type == "Erf") gelu(node);
+    if (node.op_type == "Tanh") tanh_gelu(node);
     if (node.op_type == "Sigmoid") silu(node);
     if (node.op_type == "ReduceMean") layer_norm(node);
     if (node.op_type == "InstanceNormalization") group_norm(node);

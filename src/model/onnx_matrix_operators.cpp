@@ -33,6 +33,12 @@ OnnxValue linear(OnnxCall& call, const OnnxValue& x, const OnnxValue& matrix,
   return out;
 }
 
+// What a linear reads: addmm takes rows that lie apart (x[:, 0]), of more dimensions it copies.
+OnnxValue rows_of(const OnnxCall& call, const OnnxValue& x) {
+  const bool apart = x.is_tensor() && x.rank() == 2 && x.strides.back() == 1;
+  return x.is_weight() || apart ? x : call.lowering.ordered(call, x);
+}
+
 // expand().reshape() to [n,rows,columns], which copies where the views do not allow it (ATen,
 // _matmul_impl).
 OnnxValue batched(OnnxCall& call, const OnnxValue& value, const Shape& batch) {
@@ -134,7 +140,7 @@ void lower_matmul(OnnxCall& call) {
   if (a.rank() == 0 || b.rank() == 0) return call.refuse("a single number", "matrices");
   const bool meets = b.rank() == 2 && a.shape.back() == b.shape[0];
   if (meets && is_matrix(b) && a.rank() >= 2) {
-    call.out[0] = linear(call, a.is_weight() ? a : call.lowering.ordered(call, a), b, b.shape[1]);
+    call.out[0] = linear(call, rows_of(call, a), b, b.shape[1]);
     return;
   }
   general_product(call, a, b);
@@ -158,7 +164,7 @@ void lower_gemm(OnnxCall& call) {
                          call.at(2).initializers.size() == 1 &&
                          call.at(2).shape.front() == right[1];
   if (is_matrix(b) && !turns_a && a.is_tensor() && (!biased || bias_fits)) {
-    call.out[0] = linear(call, call.lowering.ordered(call, a), b, right[1]);
+    call.out[0] = linear(call, rows_of(call, a), b, right[1]);
     if (!biased) return;
     const std::int32_t bias = call.lowering.weight(call.at(2), WeightRole::bias);
     call.lowering.made_by(call.out[0]).weights.push_back(bias);

@@ -8,7 +8,8 @@ Each file holds
               inference (training: false) without its batch norms those of its real initializers
   saved_bytes what autograd keeps of a call and its loss in fp32; 0: not recorded
   moves       false: the batch that the file fixes is cut apart in it
-  couples     true: samples meet each other, so that work does not grow with the batch
+  couples     true: samples meet each other, or work is done once for all: it does not grow with
+              the batch
   shapes      value -> its dimensions as onnx.shape_inference finds them for the exported sizes
 
     /path/to/venv/bin/python tests/model/oracle_onnx.py [NAME ...]

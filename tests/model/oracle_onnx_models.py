@@ -299,7 +299,7 @@ def rows(o):
                                **small, **o.NO_DROPOUT), lambda: ids(200), text),
         "deberta": (lambda: hf("DebertaV2ForMaskedLM", "DebertaV2Config", relative_attention=True,
                                pos_att_type=["p2c", "c2p"], **small, **o.NO_DROPOUT),
-                    lambda: ids(200), tall("x")),
+                    lambda: ids(200), tall("x"), {"couples": True}),
         "opt": (lambda: hf("OPTForCausalLM", "OPTConfig", hidden_size=64, num_hidden_layers=2,
                            num_attention_heads=4, ffn_dim=128, vocab_size=200, dropout=0.0,
                            word_embed_proj_dim=64), lambda: ids(200), text),

@@ -39,15 +39,15 @@ def models():
 def further_models():
     few = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=96)
     yield "qwen2_moe", t.Qwen2MoeForCausalLM(t.Qwen2MoeConfig(
-        num_key_value_heads=2, num_experts=4, moe_intermediate_size=16,
+        num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
         shared_expert_intermediate_size=48, **SMALL)), None
     yield "olmo2", t.Olmo2ForCausalLM(t.Olmo2Config(num_key_value_heads=2, **SMALL)), None
-    yield "olmoe", t.OlmoeForCausalLM(t.OlmoeConfig(num_experts=4, **SMALL)), None
-    yield "stablelm", t.StableLmForCausalLM(t.StableLmConfig(**SMALL)), None
+    yield "olmoe", t.OlmoeForCausalLM(t.OlmoeConfig(num_experts=4, num_experts_per_tok=2, **SMALL)), None
+    yield "stablelm", t.StableLmForCausalLM(t.StableLmConfig(num_key_value_heads=4, **SMALL)), None
     yield "starcoder2", t.Starcoder2ForCausalLM(
         t.Starcoder2Config(num_key_value_heads=2, **SMALL)), None
     yield "phi", t.PhiForCausalLM(t.PhiConfig(**SMALL)), None
-    yield "gemma", t.GemmaForCausalLM(t.GemmaConfig(head_dim=8, **SMALL)), None
+    yield "gemma", t.GemmaForCausalLM(t.GemmaConfig(head_dim=8, num_key_value_heads=2, **SMALL)), None
     yield "cohere", t.CohereForCausalLM(t.CohereConfig(**SMALL)), None
     yield "falcon", t.FalconForCausalLM(t.FalconConfig(**few)), None
     yield "bloom", t.BloomForCausalLM(t.BloomConfig(
@@ -100,8 +100,8 @@ def further_models():
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=32,
         attention_head_dim=8), None
     yield "dit", d.DiTTransformer2DModel(
-        num_attention_heads=4, attention_head_dim=16, in_channels=4, num_layers=2, sample_size=16,
-        num_embeds_ada_norm=10), None
+        num_attention_heads=4, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=2,
+        sample_size=16, num_embeds_ada_norm=10), None
     yield "autoencoder", d.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
         block_out_channels=(32, 64), layers_per_block=1, latent_channels=4), None
