@@ -258,9 +258,11 @@ void Fusion::group_norm(OnnxNode& instance) {
   if (shifted == nullptr) return;
   const std::int64_t groups = groups_of(apart->inputs[1]);
   // [C,1,1], from [C] by an Unsqueeze.
+  std::vector<OnnxNode*> parts = {apart, &instance, back, scaled};
   const auto stored = [&](const std::string* value) -> std::string {
     if (value == nullptr) return "";
-    const OnnxNode* alike = maker(*value, "CastLike");
+    OnnxNode* alike = maker(*value, "CastLike");
+    parts.push_back(alike);
     const std::string& wide = alike != nullptr ? alike->inputs[0] : *value;
     const OnnxNode* raised = maker(wide, "Unsqueeze");
     const std::string& name = raised != nullptr ? raised->inputs[0] : wide;
@@ -269,8 +271,7 @@ void Fusion::group_norm(OnnxNode& instance) {
   const std::string weight = stored(other(*scaled, back->outputs[0]));
   const std::string bias = stored(other(*shifted, scaled->outputs[0]));
   if (weight.empty() || bias.empty() || groups < 1) return;
-  replace({apart, &instance, back, scaled}, *shifted, "GroupNormalization",
-          {apart->inputs[0], weight, bias});
+  replace(parts, *shifted, "GroupNormalization", {apart->inputs[0], weight, bias});
   facts::OnnxAttribute count;
   count.name = "num_groups";
   count.whole = groups;

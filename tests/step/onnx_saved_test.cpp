@@ -88,9 +88,10 @@ TEST(OnnxSaved, OfAFixedBatchIsThatOfAnOpenOne) {
     const std::size_t end = fixed.name.rfind('_');
     const std::string ending = end == std::string::npos ? "" : fixed.name.substr(end);
     if (ending != "_fixed" && ending != "_batch1") continue;
+    const auto base = file.parent_path() / (fixed.name.substr(0, end) + ".json");
+    if (!std::filesystem::exists(base)) continue;
     SCOPED_TRACE(fixed.name);
-    const auto open =
-        model::read_export(file.parent_path() / (fixed.name.substr(0, end) + ".json"));
+    const auto open = model::read_export(base);
     for (const std::int64_t batch : {1, 2, 7}) {
       const auto moved = graph_of(fixed, batch);
       EXPECT_TRUE(moved) << to_text(moved.error());
