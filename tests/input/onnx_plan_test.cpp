@@ -20,9 +20,14 @@ TEST_P(OnnxPlans, AreMadeOfTheFileAlone) {
   std::vector<std::int64_t> batches = {exported.batch};
   if (exported.moves) batches.push_back(7 * exported.batch);
   for (const std::int64_t batch : batches) {
-    const auto ran = testing::run_steelyard(
-        {"plan", "--model", file.string(), "--gpu", "h100-sxm-80gb", "--gpus", "1", "--set",
-         "train.micro_batch=" + std::to_string(batch), "--json"});
+    std::vector<std::string> arguments = {
+        "plan",   "--model", file.string(), "--gpu", "h100-sxm-80gb",
+        "--gpus", "1",       "--json",      "--set", "train.micro_batch=" + std::to_string(batch)};
+    if (exported.sequence > 1000) {  // samples of a sound
+      arguments.insert(arguments.end(),
+                       {"--set", "train.sequence_length=" + std::to_string(exported.sequence)});
+    }
+    const auto ran = testing::run_steelyard(arguments);
     ASSERT_TRUE(ran.status == 0 || ran.status == 3) << ran.messages;
     EXPECT_EQ(ran.messages, "");
     const auto plan = codec::parse(ran.output, codec::Format::json, "plan");

@@ -98,9 +98,9 @@ TEST(OnnxSaved, OfAFixedBatchIsThatOfAnOpenOne) {
       if (!moved) continue;
       const auto graph = graph_of(open, batch);
       ASSERT_TRUE(graph) << to_text(graph.error());
-      // A mask that is drawn of constants (drop path) keeps its size.
+      // What is made of constants alone (ids of token types, drop path) keeps its size.
       const auto kept = static_cast<double>(saved_bytes(*graph));
-      EXPECT_NEAR(static_cast<double>(saved_bytes(*moved)), kept, 1e-4 * kept) << batch;
+      EXPECT_NEAR(static_cast<double>(saved_bytes(*moved)), kept, 1e-3 * kept) << batch;
       EXPECT_EQ(forward_flops(*moved).value(), forward_flops(*graph).value()) << batch;
     }
     ++compared;
