@@ -130,6 +130,7 @@ Graph build_cogvideox(ConfigReader& config, const SampleShape& sample);
 Graph build_cohere(ConfigReader& config, const SampleShape& sample);
 Graph build_cohere2(ConfigReader& config, const SampleShape& sample);
 Graph build_dbrx(ConfigReader& config, const SampleShape& sample);
+Graph build_dcn(ConfigReader& config, const SampleShape& sample);
 Graph build_deberta_v2(ConfigReader& config, const SampleShape& sample);
 Graph build_deepseek_v2(ConfigReader& config, const SampleShape& sample);
 Graph build_deepseek_v3(ConfigReader& config, const SampleShape& sample);
@@ -196,6 +197,7 @@ Graph build_unet(ConfigReader& config, const SampleShape& sample);
 Graph build_vit(ConfigReader& config, const SampleShape& sample);
 Graph build_wav2vec2(ConfigReader& config, const SampleShape& sample);
 Graph build_whisper(ConfigReader& config, const SampleShape& sample);
+Graph build_wide_deep(ConfigReader& config, const SampleShape& sample);
 Graph build_xlm_roberta(ConfigReader& config, const SampleShape& sample);
 
 }  // namespace steelyard::model

@@ -49,6 +49,17 @@ void LayerReader::read_batch_norm(LayerArguments& layer) {
   if (picture(layer) != nullptr) set(block_.batch_norm(name, now_.tensor));
 }
 
+// torchvision's FrozenBatchNorm2d (ops/misc.py): x * scale + bias, both made of buffers, so that x
+// is not kept.
+void LayerReader::read_frozen_norm(LayerArguments& layer) {
+  const std::string name = layer.text("frozen_norm", "bn");
+  const Shape* shape = picture(layer);
+  if (shape == nullptr) return;
+  constexpr std::int64_t kBuffers = 4;  // weight, bias, mean and variance
+  const TensorRef scaled = block_.scale(name + ".scale", now_.tensor, 1.0);
+  set(block_.add_buffer(name, scaled, {kBuffers, shape->at(1)}));
+}
+
 void LayerReader::read_group_norm(LayerArguments& layer) {
   const std::string name = layer.text("group_norm", "gn");
   const std::int64_t groups = layer.whole("groups", 32, kChannels);
@@ -144,6 +155,19 @@ void LayerReader::read_upsample(LayerArguments& layer) {
   if (size.empty()) size = {shape->at(2) * factor, shape->at(3) * factor};
   if (size.size() != 2) return layer.reject("size", "another list", "[height, width]");
   set(block_.upsample(name, now_.tensor, size[0], size[1]));
+}
+
+// Parts of a map for so many regions of each picture (torchvision/ops/poolers.py,
+// MultiScaleRoIAlign): new tensors, of which backward reads the regions alone. Of several levels
+// the finest one stands for all: their parts come from it for the most part.
+void LayerReader::read_roi_align(LayerArguments& layer) {
+  const std::string name = layer.text("roi_align", "roi_align");
+  const std::int64_t regions = layer.whole("regions", 512, kWindow);
+  const std::int64_t size = layer.whole("size", 7, kWindow);
+  const Shape* shape = picture(layer);
+  if (shape == nullptr) return;
+  const std::int64_t of_all = checked_multiply(shape->at(0), regions);
+  set(block_.pad(name, now_.tensor, {of_all, shape->at(1), size, size}));
 }
 
 void LayerReader::read_scale(LayerArguments& layer) {

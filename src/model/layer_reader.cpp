@@ -38,6 +38,7 @@ const std::vector<LayerReader::Kind>& LayerReader::kinds() {
       {"first_token", &LayerReader::read_first_token},
       {"flatten", &LayerReader::read_flatten},
       {"fold", &LayerReader::read_fold},
+      {"frozen_norm", &LayerReader::read_frozen_norm},
       {"gate", &LayerReader::read_gate},
       {"global_pool", &LayerReader::read_global_pool},
       {"group_norm", &LayerReader::read_group_norm},
@@ -49,6 +50,7 @@ const std::vector<LayerReader::Kind>& LayerReader::kinds() {
       {"max_pool", &LayerReader::read_max_pool},
       {"residual", &LayerReader::read_residual},
       {"save", &LayerReader::read_save},
+      {"roi_align", &LayerReader::read_roi_align},
       {"scale", &LayerReader::read_scale},
       {"shape", &LayerReader::read_shape},
       {"tokens", &LayerReader::read_tokens},
@@ -256,6 +258,7 @@ void LayerReader::read_loss(LayerArguments& layer) {
     inputs.push_back(found->tensor);
   }
   if (inputs.empty()) inputs.push_back(now_.tensor);
+  if (name == "outputs") return set(block_.loss(OperatorKind::outputs_loss, inputs, "loss"));
   inputs.insert(inputs.end(), network_.targets.begin(), network_.targets.end());
   const auto made = [&](OperatorKind kind, std::size_t reads) {
     if (inputs.size() != reads) {
@@ -267,7 +270,7 @@ void LayerReader::read_loss(LayerArguments& layer) {
   if (name == "classification") return made(OperatorKind::classification_loss, 2);
   if (name == "squared") return made(OperatorKind::squared_loss, 2);
   if (name == "multibox") return made(OperatorKind::multibox_loss, 4);
-  layer.reject("loss", fmt::format("\"{}\"", name), "classification, multibox, squared");
+  layer.reject("loss", fmt::format("\"{}\"", name), "classification, multibox, outputs, squared");
 }
 
 }  // namespace steelyard::model

@@ -59,6 +59,7 @@ class LayerReader {
   // layer_kinds.cpp: one operator each.
   void read_conv(LayerArguments& layer);
   void read_batch_norm(LayerArguments& layer);
+  void read_frozen_norm(LayerArguments& layer);
   void read_group_norm(LayerArguments& layer);
   void read_layer_norm(LayerArguments& layer);
   void read_linear(LayerArguments& layer);
@@ -67,6 +68,7 @@ class LayerReader {
   void read_average_pool(LayerArguments& layer);
   void read_global_pool(LayerArguments& layer);
   void read_upsample(LayerArguments& layer);
+  void read_roi_align(LayerArguments& layer);
   void read_scale(LayerArguments& layer);
   void read_dropout(LayerArguments& layer);
   void read_drop_path(LayerArguments& layer);

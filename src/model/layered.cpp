@@ -22,6 +22,7 @@ constexpr Limits kRepeats{1, 10'000};
 struct Description {
   Scope scope;
   LayerNetwork network;
+  std::vector<std::string> shared;  // beginnings of names: modules that are called several times
   std::optional<LayerFault> fault;
 };
 
@@ -77,6 +78,34 @@ void tell_apart(Block& block) {
   }
 }
 
+// A module that is called on several maps (a detector's heads) has its weights once.
+void share_weights(Block& block, const std::vector<std::string>& shared) {
+  std::map<std::string, std::int32_t> first;
+  std::vector<std::int32_t> moved;
+  std::vector<Weight> left;
+  for (Weight& weight : block.weights) {
+    const bool of_shared = std::any_of(shared.begin(), shared.end(), [&](const std::string& name) {
+      return weight.name.starts_with(name);
+    });
+    const auto known = first.find(weight.name);
+    const bool same =
+        known != first.end() && left[static_cast<std::size_t>(known->second)].shape == weight.shape;
+    if (of_shared && same) {
+      moved.push_back(known->second);
+      continue;
+    }
+    moved.push_back(static_cast<std::int32_t>(left.size()));
+    first.emplace(weight.name, moved.back());
+    left.push_back(std::move(weight));
+  }
+  block.weights = std::move(left);
+  for (Operator& op : block.operators) {
+    for (std::int32_t& weight : op.weights) {
+      if (weight >= 0) weight = moved[static_cast<std::size_t>(weight)];
+    }
+  }
+}
+
 void check_weights(const Block& block, std::optional<LayerFault>& fault) {
   std::set<std::string_view> seen;
   for (const Weight& weight : block.weights) {
@@ -115,6 +144,7 @@ class Item {
     now_shape_ = block.shape(now.tensor);
     Block built = block.finish(now.tensor);
     tell_apart(built);
+    share_weights(built, description_.shared);
     check_weights(built, description_.fault);
     return built;
   }
@@ -199,6 +229,11 @@ Graph build_layered(ConfigReader& config, const SampleShape& sample) {
   Graph graph = start_picture_graph(config, sample, picture_size(config, sample));
   Description description;
   description.network.blocks = &config.value("blocks");
+  if (const facts::Array* shared = config.value("shared").as_array()) {
+    for (const facts::Value& name : *shared) {
+      if (name.as_text() != nullptr) description.shared.push_back(*name.as_text());
+    }
+  }
   tell_variables(config, graph, description);
   add_targets(config, graph, description);
   add_network(config, graph, description);

@@ -41,7 +41,10 @@ MixturePart read_experts(ConfigReader& config, std::string_view count_key,
 void mark_dense(ConfigReader& config, const LlamaLike& llama, std::vector<int>& kinds) {
   const std::int64_t step = config.whole({"decoder_sparse_step"}, 1, kLayerLimits);
   const std::vector<std::int64_t> dense =
-      config.whole_list({"mlp_only_layers"}, {}, {.least = 0, .most = llama.sizes.layers - 1});
+      config.is_empty_list("mlp_only_layers")
+          ? std::vector<std::int64_t>()
+          : config.whole_list({"mlp_only_layers"}, {},
+                              {.least = 0, .most = llama.sizes.layers - 1});
   for (std::size_t i = 0; i < kinds.size(); ++i) {
     const auto layer = static_cast<std::int64_t>(i);
     const bool listed = std::find(dense.begin(), dense.end(), layer) != dense.end();

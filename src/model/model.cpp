@@ -50,6 +50,7 @@ constexpr std::array kFamilies = {
     Family{"convnext", build_convnext},
     Family{"convnextv2", build_convnextv2},
     Family{"dbrx", build_dbrx},
+    Family{"dcn", build_dcn},
     Family{"deberta-v2", build_deberta_v2},
     Family{"deepseek_v2", build_deepseek_v2},
     Family{"deepseek_v3", build_deepseek_v3},
@@ -119,6 +120,7 @@ constexpr std::array kFamilies = {
     Family{"vit", build_vit},
     Family{"wav2vec2", build_wav2vec2},
     Family{"whisper", build_whisper},
+    Family{"wide_deep", build_wide_deep},
     Family{"xlm-roberta", build_xlm_roberta},
 };
 

@@ -266,6 +266,8 @@ std::size_t place_of(std::int64_t index, const Shape& result, const Shape& opera
   return static_cast<std::size_t>(place);
 }
 
+constexpr std::int64_t kMostSizes = 64;  // dimensions of a tensor
+
 void fold_binary(const OnnxCall& call, const BinaryForm& form, const OnnxValue& a,
                  const OnnxValue& b, OnnxValue& out) {
   const std::int64_t count = out.numel();
@@ -275,6 +277,8 @@ void fold_binary(const OnnxCall& call, const BinaryForm& form, const OnnxValue& 
     for (std::int64_t i = 0; i < count; ++i) {
       const auto value = form.whole((*a.wholes)[place_of(i, out.shape, a.shape)],
                                     (*b.wholes)[place_of(i, out.shape, b.shape)]);
+      // Of many elements none is a size: places of pairs, the least number of a mask.
+      if (!value && count > kMostSizes) return;
       if (!value) return call.refuse("a number beyond 64 bits", "arithmetic on sizes of tensors");
       values.push_back(*value);
     }
@@ -294,9 +298,15 @@ void fold_binary(const OnnxCall& call, const BinaryForm& form, const OnnxValue& 
 
 // An initializer that meets nothing real is a constant: the frequencies of rotary positions. So is
 // one that torch's exporter computed, which bears a number in place of a parameter's name.
-bool is_a_constant(const OnnxValue& value, const OnnxValue& other) {
+// But a factor for each channel is a parameter that it gave the picture's dimensions.
+bool is_a_constant(const OnnxCall& call, const OnnxValue& value, const OnnxValue& other) {
   if (!value.is_weight()) return value.is_constant();
-  if (value.initializers.front()->name.starts_with("onnx::")) return true;
+  if (value.initializers.front()->name.starts_with("onnx::")) {
+    const bool vector = std::any_of(value.shape.begin(), value.shape.end(),
+                                    [&](std::int64_t size) { return size == value.numel(); });
+    const bool scales = call.node.op_type == "Mul" && vector && value.numel() > 1;
+    if (!scales || !other.of_data) return true;
+  }
   return !other.of_data && !other.is_weight();
 }
 
@@ -317,8 +327,8 @@ bool joins_bias(OnnxCall& call, const OnnxValue& product, const OnnxValue& bias)
 OnnxValue two_operands(OnnxCall& call, const BinaryForm& form, const OnnxValue& first,
                        const OnnxValue& second) {
   OnnxValue a = first, b = second;
-  if (is_a_constant(first, second)) a.initializers.clear();
-  if (is_a_constant(second, first)) b.initializers.clear();
+  if (is_a_constant(call, first, second)) a.initializers.clear();
+  if (is_a_constant(call, second, first)) b.initializers.clear();
   auto shape = broadcast_of(a.shape, b.shape);
   if (!shape) {
     call.refuse(

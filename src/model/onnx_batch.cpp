@@ -32,7 +32,9 @@ std::optional<BatchPlaces> places_of_view(const Shape& shape, const BatchPlaces&
       const std::int64_t outer = before / at;
       if (other[to] % (outer * batch) != 0) continue;
       const bool alone = other[to] == batch && outer == 1;
-      const int rank = alone && to == i ? 4 : alone ? 3 : outer == 1 ? 2 : 1;
+      // Rows of features, for a linear: those hold no batch where the rows could.
+      const bool features = other.size() == 2 && to == 1;
+      const int rank = alone && to == i ? 4 : alone ? 3 : outer == 1 && !features ? 2 : 1;
       if (rank <= best_rank) continue;
       best = to;
       best_rank = rank;

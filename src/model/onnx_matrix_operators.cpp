@@ -33,6 +33,12 @@ OnnxValue linear(OnnxCall& call, const OnnxValue& x, const OnnxValue& matrix,
   return out;
 }
 
+// What a linear reads: addmm takes rows that lie apart (x[:, 0]), of more dimensions it copies.
+OnnxValue rows_of(const OnnxCall& call, const OnnxValue& x) {
+  const bool apart = x.is_tensor() && x.rank() == 2 && x.strides.back() == 1;
+  return x.is_weight() || apart ? x : call.lowering.ordered(call, x);
+}
+
 // expand().reshape() to [n,rows,columns], which copies where the views do not allow it (ATen,
 // _matmul_impl).
 OnnxValue batched(OnnxCall& call, const OnnxValue& value, const Shape& batch) {
@@ -123,7 +129,7 @@ void lower_matmul(OnnxCall& call) {
   const OnnxValue& b = call.at(1);
   // Rotary frequencies times positions: what is stored meets nothing of the data.
   const auto stands_alone = [](const OnnxValue& value, const OnnxValue& other) {
-    return value.is_weight() && !other.of_data && !other.is_weight();
+    return value.is_weight() && !is_matrix(value) && !other.of_data && !other.is_weight();
   };
   if (stands_alone(a, b) || stands_alone(b, a)) {
     OnnxValue left = a, right = b;
@@ -133,8 +139,8 @@ void lower_matmul(OnnxCall& call) {
   }
   if (a.rank() == 0 || b.rank() == 0) return call.refuse("a single number", "matrices");
   const bool meets = b.rank() == 2 && a.shape.back() == b.shape[0];
-  if (meets && is_matrix(b) && !a.is_constant() && a.rank() >= 2) {
-    call.out[0] = linear(call, a.is_weight() ? a : call.lowering.ordered(call, a), b, b.shape[1]);
+  if (meets && is_matrix(b) && a.rank() >= 2) {
+    call.out[0] = linear(call, rows_of(call, a), b, b.shape[1]);
     return;
   }
   general_product(call, a, b);
@@ -158,7 +164,7 @@ void lower_gemm(OnnxCall& call) {
                          call.at(2).initializers.size() == 1 &&
                          call.at(2).shape.front() == right[1];
   if (is_matrix(b) && !turns_a && a.is_tensor() && (!biased || bias_fits)) {
-    call.out[0] = linear(call, call.lowering.ordered(call, a), b, right[1]);
+    call.out[0] = linear(call, rows_of(call, a), b, right[1]);
     if (!biased) return;
     const std::int32_t bias = call.lowering.weight(call.at(2), WeightRole::bias);
     call.lowering.made_by(call.out[0]).weights.push_back(bias);
@@ -345,12 +351,49 @@ void lower_recurrent(OnnxCall& call) {
   for (std::size_t i = 0; i < call.out.size(); ++i) call.out[i] = outputs[i];
 }
 
+// q, k, v [B,n,S,d], perhaps a mask: one kernel, whose result lies as [B,S,n,d]. What a mask hides
+// is taken as the future: whoever masks otherwise is planned like it.
+void lower_attention(OnnxCall& call) {
+  const OnnxValue &q = call.at(0), &k = call.at(1), &v = call.at(2);
+  const bool meets = q.is_tensor() && k.is_tensor() && v.is_tensor() && q.rank() == 4 &&
+                     k.rank() == 4 && v.rank() == 4 && k.shape[3] == q.shape[3] &&
+                     v.shape[2] == k.shape[2] && v.shape[1] == k.shape[1] && k.shape[1] > 0 &&
+                     q.shape[1] % k.shape[1] == 0;
+  const bool apart = q.places.size() == 4 && (q.places[1].there() || q.places[3].there());
+  if (!meets || apart) return call.refuse("heads that do not meet", "q, k and v [B,n,S,d]");
+  const std::int64_t width = v.shape[3];
+  const Shape rows = {q.shape[0], q.shape[2], checked_multiply(q.shape[1], width)};
+  OnnxValue out = call.lowering.emit(OperatorKind::attention, call, {&q, &k, &v}, rows);
+  const bool masked = call.has(3) || call.whole("is_causal", 0) != 0;
+  call.lowering.last().attention = {.heads = q.shape[1],
+                                    .kv_heads = k.shape[1],
+                                    .head_dim = q.shape[3],
+                                    .value_dim = width == q.shape[3] ? 0 : width,
+                                    .causal = masked,
+                                    .dropout = call.real("dropout", 0.0)};
+  BatchPlaces places;
+  if (!q.places.empty()) places = {q.places[0], q.places[2], {}};
+  call.lowering.place(out, places);
+  if (!places.empty()) places.insert(places.begin() + 2, BatchPlace());
+  const OnnxValue heads =
+      call.lowering.viewed(call, out, {q.shape[0], q.shape[2], q.shape[1], width}, places);
+  OnnxValue& turned = call.out[0];
+  turned = call.lowering.emit(OperatorKind::view, call, {&heads},
+                              {q.shape[0], q.shape[1], q.shape[2], width});
+  if (!places.empty()) std::swap(places[1], places[2]);
+  call.lowering.place(turned, places);
+  turned.strides = {heads.strides[0], heads.strides[2], heads.strides[1], heads.strides[3]};
+  call.lowering.last().transposed = true;
+}
+
 }  // namespace
 
 const OnnxOperators& onnx_matrix_operators() {
   static const OnnxOperators kOperators = {
-      {"Einsum", {lower_einsum}},     {"GRU", {lower_recurrent, 3}}, {"Gemm", {lower_gemm, 2}},
-      {"LSTM", {lower_recurrent, 3}}, {"MatMul", {lower_matmul, 2}}, {"RNN", {lower_recurrent, 3}},
+      {"Attention", {lower_attention, 3}}, {"Einsum", {lower_einsum}},
+      {"GRU", {lower_recurrent, 3}},       {"Gemm", {lower_gemm, 2}},
+      {"LSTM", {lower_recurrent, 3}},      {"MatMul", {lower_matmul, 2}},
+      {"RNN", {lower_recurrent, 3}},
   };
   return kOperators;
 }

@@ -55,6 +55,19 @@ std::string of_outer_module(const std::string& name) {
   return before == std::string::npos ? name : name.substr(0, before) + name.substr(last);
 }
 
+// The embedding that encoder and decoder share is stored under a name of its own: "shared.weight"
+// in T5, "model.shared.weight" in BART.
+std::string of_both_stacks(const std::string& name) {
+  constexpr std::string_view kOwn = "encoder.embed_tokens.weight";
+  return name.ends_with(kOwn) ? name.substr(0, name.size() - kOwn.size()) + "shared.weight" : name;
+}
+
+// What a batch norm has run over.
+bool is_statistic(const StoredTensor& tensor) {
+  return tensor.name.ends_with(".running_mean") || tensor.name.ends_with(".running_var") ||
+         tensor.name.ends_with(".num_batches_tracked");
+}
+
 bool is_mask(const StoredTensor& tensor) {  // GPT-2's attn.bias: [1,1,n,n]
   return tensor.shape.size() == 4 && tensor.shape[0] == 1 && tensor.shape[1] == 1;
 }
@@ -97,6 +110,7 @@ Result<void> check_stored(const Graph& graph, const StoredTensors& stored) {
     parameters = checked_add(parameters, elements(shape));
     auto found = held.find(whole ? name : without_base(name));
     if (found == held.end()) found = held.find(of_outer_module(name));
+    if (found == held.end()) found = held.find(of_both_stacks(name));
     if (found == held.end()) {
       missing.push_back(name);
       continue;
@@ -125,7 +139,8 @@ Result<void> check_stored(const Graph& graph, const StoredTensors& stored) {
   std::vector<std::string> extra;
   std::int64_t elements_of_extra = 0;
   for (const StoredTensor& tensor : stored.tensors) {
-    if (used.contains(tensor.name) || !trains(tensor) || is_mask(tensor)) continue;
+    if (used.contains(tensor.name) || !trains(tensor) || (is_mask(tensor) || is_statistic(tensor)))
+      continue;
     // A tied head may lie in the file once more.
     const bool copy = graph.vocabulary > 0 && tensor.shape == Shape{graph.vocabulary, graph.hidden};
     if (copy) continue;

@@ -140,13 +140,15 @@ TEST(ForwardFlops, GrowsWithTheBatchForRandomSizes) {
     const std::string& type = types[static_cast<std::size_t>(pick(0, std::ssize(types) - 1))];
     const std::int64_t heads = pick(1, 8);
     // The words of classes of diffusers and of encoders are other ones, as those of megatron_gpt,
-    // dlrm, layers, transfo-xl, networks of stages and the encoder-decoders with heads of both
-    // sides; mamba2 and nemotron_h have words that must agree; pictures need a length of their own.
+    // dcn, dlrm, wide_deep, layers, transfo-xl, networks of stages and the encoder-decoders with
+    // heads of both sides; mamba2 and nemotron_h have words that must agree; pictures need a length
+    // of their own.
     const bool is_class = type.front() >= 'A' && type.front() <= 'Z';
     static const std::set<std::string> kOthers = {
-        "megatron_gpt", "dlrm",      "layers",   "mamba2",     "nemotron_h", "transfo-xl", "bart",
-        "blenderbot",   "marian",    "mbart",    "pegasus",    "whisper",    "clip",       "siglip",
-        "llava",        "paligemma", "qwen2_vl", "qwen2_5_vl", "segformer",  "internvl"};
+        "megatron_gpt", "dcn",        "wide_deep", "dlrm",       "layers", "mamba2",
+        "nemotron_h",   "transfo-xl", "bart",      "blenderbot", "marian", "mbart",
+        "pegasus",      "whisper",    "clip",      "siglip",     "llava",  "paligemma",
+        "qwen2_vl",     "qwen2_5_vl", "segformer", "internvl"};
     if (is_class || kOthers.contains(type)) continue;
     const facts::Object config = {{"model_type", type},
                                   {"hidden_size", 16 * heads * pick(1, 4)},

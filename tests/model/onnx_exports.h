@@ -9,6 +9,7 @@
 
 #include "codec/codec.h"
 #include "facts/value.h"
+#include "support/inflate.h"
 
 namespace steelyard::model {
 
@@ -33,7 +34,10 @@ inline std::string from_base64(std::string_view text) {
 struct OnnxExport {
   std::string name, bytes;
   std::int64_t batch = 1, sequence = 0, parameters = 0;
+  std::int64_t saved_bytes = 0;  // 0: not recorded
   bool training = true;
+  bool moves = true;     // to another batch than the exported one
+  bool couples = false;  // samples meet each other
   facts::Value shapes;
 };
 
@@ -50,11 +54,16 @@ inline OnnxExport read_export(const std::filesystem::path& file) {
   const facts::Value record = codec::read_value(file).value();
   OnnxExport result;
   result.name = *record.find("name")->as_text();
-  result.bytes = from_base64(*record.find("proto")->as_text());
+  result.bytes = testing::Inflated(from_base64(*record.find("packed")->as_text())).text();
   result.batch = *record.find("batch")->as_whole();
   result.sequence = *record.find("sequence")->as_whole();
   result.parameters = *record.find("parameters")->as_whole();
+  result.saved_bytes = *record.find("saved_bytes")->as_whole();
   result.training = *record.find("training")->as_bool();
+  const facts::Value* moves = record.find("moves");
+  result.moves = moves == nullptr || *moves->as_bool();
+  const facts::Value* couples = record.find("couples");
+  result.couples = couples != nullptr && *couples->as_bool();
   result.shapes = *record.find("shapes");
   return result;
 }

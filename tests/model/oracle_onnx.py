@@ -2,28 +2,28 @@
 """Exports real models to ONNX and records the files without their weights: tests/model/onnx/*.json.
 
 Each file holds
-  proto       the ModelProto in base64; a weight's data is said to lie in a file that is not there
+  packed      the ModelProto, deflated by zlib, in base64; a weight's data is said to lie in a file that is not there
               (external data), so what is left is names, shapes, nodes and small constants
   parameters  elements of the model's own parameters, as torch counts them; of an export for
-              inference (training: false) those of its real initializers
+              inference (training: false) without its batch norms those of its real initializers
   saved_bytes what autograd keeps of a call and its loss in fp32; 0: not recorded
+  moves       false: the batch that the file fixes is cut apart in it
+  couples     true: samples meet each other, or work is done once for all: it does not grow with
+              the batch
   shapes      value -> its dimensions as onnx.shape_inference finds them for the exported sizes
 
     /path/to/venv/bin/python tests/model/oracle_onnx.py [NAME ...]
 
 Needs torch, torchvision, timm, transformers and onnx (2.6, 0.21, 1.0, 4.49, 1.23 were used).
 """
-import base64, io, json, os, sys, warnings
-import onnx, torch
-from onnx import shape_inference
+import base64, io, json, os, sys, warnings, zlib
+import numpy, onnx, torch
+from onnx import numpy_helper, shape_inference
 
 warnings.filterwarnings("ignore")
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "onnx")
+MOST_SHAPES = 300   # that are recorded of a file
 KEPT = 64  # elements of a tensor whose values stay in the file
-
-# Models whose kernels keep the same on a CPU.
-KEPT_BYTES = {"resnet18", "densenet", "regnet", "unet", "detector", "convnext", "ranker", "bert",
-              "gpt2", "llama", "t5_encoder"}
 
 torch.manual_seed(0)
 L = torch.nn
@@ -163,7 +163,7 @@ TEXT = {"x": {0: "batch", 1: "sequence"}}
 PICTURE = {"x": {0: "batch"}}
 
 
-def models():
+def base_models():
     tv, tm, hf = torchvision_model, timm_model, transformer
     rows = {
         "mlp": (lambda: L.Sequential(L.Linear(20, 64), L.Tanh(), L.Linear(64, 64), L.ELU(),
@@ -217,17 +217,46 @@ def models():
     return rows
 
 
+def models():
+    import oracle_onnx_models
+    return {**base_models(), **oracle_onnx_models.rows(sys.modules[__name__])}
+
+
+def open_dimensions(axes):
+    """The same for the exporter by torch.export; equal names are one dimension."""
+    dims = {}
+    def one(name):
+        most = 4096 if name == "batch" else 32
+        return dims.setdefault(name, torch.export.Dim(name, min=2, max=most))
+    return tuple({i: one(name) for i, name in axis.items()} for axis in axes.values())
+
+
+def unlike(model):
+    """No two vectors alike, as in a model that has been trained: exporters store equal ones once."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+
+
 def exported(build, sample, axes, options):
+    """By torch's exporters; `fixed`: no dimension is left open, `dynamo`: by way of torch.export."""
     torch.manual_seed(0)
     model = build()
+    unlike(model)
     train = options.get("train", True)
     model.train(train)
     names = list(axes)
+    if options.get("dynamo"):
+        program = torch.onnx.export(model, sample(), dynamo=True, input_names=names,
+                                    dynamic_shapes=open_dimensions(axes), external_data=False)
+        return model, program.model_proto, sample()
     file = io.BytesIO()
     mode = torch.onnx.TrainingMode.TRAINING if train else torch.onnx.TrainingMode.EVAL
-    torch.onnx.export(model, sample(), file, input_names=names, output_names=["y"],
-                      dynamic_axes=axes, training=mode, do_constant_folding=not train,
-                      opset_version=options.get("opset", 17), dynamo=False)
+    outputs = {} if options.get("fixed") else {"output_names": ["y"]}
+    torch.onnx.export(model, sample(), file, input_names=names, training=mode,
+                      dynamic_axes=None if options.get("fixed") else axes,
+                      do_constant_folding=not train, opset_version=options.get("opset", 17),
+                      dynamo=False, **outputs)
     return model, onnx.load_from_string(file.getvalue()), sample()
 
 
@@ -244,16 +273,21 @@ def tensors(graph):
 
 def saved_bytes(model, sample):
     """What autograd keeps of one call with its loss, each storage once; neither parameters, buffers
-    nor what the batch holds. 0: random masks, which CUDA and CPU keep differently."""
-    if any(isinstance(m, L.Dropout) and m.p > 0 for m in model.modules()):
+    nor what the batch holds. 0: random masks and recurrent kernels, which CUDA and CPU keep
+    differently, an inference export whose batch norms are gone, outputs that are no tensors."""
+    modules = list(model.modules())
+    apart = (L.BatchNorm2d,) if not model.training else ()
+    if any(isinstance(m, L.Dropout) and m.p > 0 or isinstance(m, (L.RNNBase, *apart))
+           for m in modules):
         return 0
-    labels = []
-    known = {t.untyped_storage().data_ptr() for t in model.state_dict().values()}
+    model.train()
+    known = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
     known |= {t.untyped_storage().data_ptr() for t in sample}
     saved, held = {}, []
     def pack(tensor):
         held.append(tensor)
-        saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        if tensor.dim() > 0:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         out = model(*sample)
@@ -261,9 +295,9 @@ def saved_bytes(model, sample):
         first = outputs[0]
         if first.dim() in (2, 3) and first.shape[-1] > 1:
             rows = first.reshape(-1, first.shape[-1])
-            labels.append(torch.zeros(rows.shape[0], dtype=torch.long))
-            known.add(labels[0].untyped_storage().data_ptr())
-            loss = L.functional.cross_entropy(rows, labels[0])
+            labels = torch.zeros(rows.shape[0], dtype=torch.long)
+            known.add(labels.untyped_storage().data_ptr())
+            loss = L.functional.cross_entropy(rows, labels)
         else:
             loss = first.sum()
         for other in outputs[1:]:
@@ -290,14 +324,33 @@ def stored_parameters(graph):
     return total
 
 
+def diagonal_of(tensor):
+    """Of a matrix of floats: equal ones are one weight that is stored twice, perhaps transposed."""
+    if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) != 2 or min(tensor.dims) < 8:
+        return None
+    values = numpy_helper.to_array(tensor)
+    return values.diagonal().copy()
+
+
 def without_weights(proto):
+    diagonals = {}
+    for tensor in tensors(proto.graph):
+        diagonal = diagonal_of(tensor)
+        if diagonal is not None:
+            diagonals.setdefault(diagonal.tobytes(), []).append(tensor)
+    twice = [tensor for alike in diagonals.values() if len(alike) > 1 for tensor in alike]
+    for tensor in twice:  # these keep what says so
+        values = numpy.zeros(tuple(tensor.dims), numpy.float32)
+        numpy.fill_diagonal(values, diagonal_of(tensor))
+        tensor.ClearField("float_data")
+        tensor.raw_data = values.tobytes()
     at = 0
     for tensor in tensors(proto.graph):
         count = 1
         for size in tensor.dims:
             count *= size
         whole = tensor.data_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
-        if count <= KEPT and (whole or count <= 4):
+        if count <= KEPT and (whole or count <= 4) or any(tensor is other for other in twice):
             continue
         size = len(tensor.raw_data)
         for field in ("raw_data", "float_data", "int64_data", "int32_data", "double_data"):
@@ -312,18 +365,30 @@ def without_weights(proto):
     proto.graph.ClearField("value_info")
 
 
+def graphs_of(graph):
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from graphs_of(attribute.g)
+
+
 def shorten(proto):
     """Values that the exporter named after their nodes get numbers: the nodes keep the names."""
-    known = {v.name for v in list(proto.graph.input) + list(proto.graph.output)}
-    known |= {t.name for t in proto.graph.initializer}
-    names = {}
-    for node in proto.graph.node:
-        for out in node.output:
-            if out and out not in known:
-                names[out] = f"v{len(names)}"
-        for values in (node.input, node.output):
-            for i, value in enumerate(values):
-                values[i] = names.get(value, value)
+    known, names = set(), {}
+    for graph in graphs_of(proto.graph):
+        known |= {v.name for v in list(graph.input) + list(graph.output)}
+        known |= {t.name for t in graph.initializer}
+    for graph in graphs_of(proto.graph):
+        for node in graph.node:
+            for out in node.output:
+                if out and out not in known:
+                    names.setdefault(out, f"v{len(names)}")
+    for graph in graphs_of(proto.graph):
+        for node in graph.node:
+            for values in (node.input, node.output):
+                for i, value in enumerate(values):
+                    values[i] = names.get(value, value)
 
 
 def fix_inputs(proto, sample):
@@ -350,6 +415,24 @@ def shapes_of(proto, sample):
     return shapes
 
 
+def tensors_only(model, sample):
+    with torch.no_grad():
+        out = model(*sample)
+    outputs = out if isinstance(out, (tuple, list)) else [out]
+    return all(torch.is_tensor(output) for output in outputs)
+
+
+def packed(proto):
+    """Deflated by zlib, in base64."""
+    return base64.b64encode(zlib.compress(proto.SerializeToString(), 9)).decode()
+
+
+def some(shapes):
+    """At most MOST_SHAPES of them, evenly chosen."""
+    step = max(1, -(-len(shapes) // MOST_SHAPES))
+    return dict(list(shapes.items())[::step])
+
+
 def main():
     wanted = sys.argv[1:]
     os.makedirs(HERE, exist_ok=True)
@@ -369,20 +452,32 @@ def main():
                 shapes.pop(node.output[0], None)
         proto.graph.ClearField("value_info")
         without_weights(proto)
-        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        if not options.get("train", True):
+        # What the file stores alike counts too: a single number is a constant there, a buffer (BART's
+        # final_logits_bias) a weight.
+        named = {t.name for t in proto.graph.initializer}
+        parameters = sum(p.numel() for p in model.parameters() if p.dim() > 0)
+        if not options.get("train", True):  # a weight norm is carried out: one tensor for two
+            parameters -= sum(p.numel() for n, p in model.named_parameters()
+                              if n.endswith("parametrizations.weight.original0"))
+        parameters += sum(b.numel() for n, b in model.named_buffers()
+                          if n in named and n.endswith("bias") and b.is_floating_point())
+        normed = any(isinstance(m, L.BatchNorm2d) for m in model.modules())
+        if not options.get("train", True) and normed:
             parameters = stored_parameters(proto.graph)
         torch.manual_seed(0)
-        kept = saved_bytes(model, sample) if name in KEPT_BYTES else 0
+        kept = saved_bytes(model, sample) if tensors_only(model, sample) else 0
+        exporter = "torch.export" if options.get("dynamo") else f"opset {options.get('opset', 17)}"
         record = {"name": name,
-                  "made_by": f"torch {torch.__version__}, opset {options.get('opset', 17)}",
+                  "made_by": f"torch {torch.__version__}, {exporter}",
                   "training": options.get("train", True),
                   "batch": sample[0].shape[0],
-                  "sequence": 0 if sample[0].is_floating_point() else sample[0].shape[1],
+                  "sequence": (sample[0].shape[1] if sample[0].dim() == 2
+                               and 1 in next(iter(row[2].values())) else 0),
                   "parameters": parameters,
                   "saved_bytes": kept,
-                  "proto": base64.b64encode(proto.SerializeToString()).decode(),
-                  "shapes": shapes}
+                  **{key: options[key] for key in ("moves", "couples") if key in options},
+                  "packed": packed(proto),
+                  "shapes": some(shapes)}
         with open(os.path.join(HERE, name + ".json"), "w") as out:
             json.dump(record, out, separators=(",", ":"))
             out.write("\n")

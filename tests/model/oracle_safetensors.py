@@ -33,6 +33,80 @@ def models():
         image_size=32, patch_size=8, num_labels=5)), None
 
 
+    yield from further_models()
+
+
+def further_models():
+    few = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, vocab_size=96)
+    yield "qwen2_moe", t.Qwen2MoeForCausalLM(t.Qwen2MoeConfig(
+        num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16,
+        shared_expert_intermediate_size=48, **SMALL)), None
+    yield "olmo2", t.Olmo2ForCausalLM(t.Olmo2Config(num_key_value_heads=2, **SMALL)), None
+    yield "olmoe", t.OlmoeForCausalLM(t.OlmoeConfig(num_experts=4, num_experts_per_tok=2, **SMALL)), None
+    yield "stablelm", t.StableLmForCausalLM(t.StableLmConfig(num_key_value_heads=4, **SMALL)), None
+    yield "starcoder2", t.Starcoder2ForCausalLM(
+        t.Starcoder2Config(num_key_value_heads=2, **SMALL)), None
+    yield "phi", t.PhiForCausalLM(t.PhiConfig(**SMALL)), None
+    yield "gemma", t.GemmaForCausalLM(t.GemmaConfig(head_dim=8, num_key_value_heads=2, **SMALL)), None
+    yield "cohere", t.CohereForCausalLM(t.CohereConfig(**SMALL)), None
+    yield "falcon", t.FalconForCausalLM(t.FalconConfig(**few)), None
+    yield "bloom", t.BloomForCausalLM(t.BloomConfig(
+        hidden_size=32, n_layer=2, n_head=4, vocab_size=96)), None
+    yield "opt", t.OPTForCausalLM(t.OPTConfig(ffn_dim=64, word_embed_proj_dim=32,
+                                              max_position_embeddings=32, **few)), None
+    yield "gptj", t.GPTJForCausalLM(t.GPTJConfig(rotary_dim=4, **GPT)), None
+    yield "mpt", t.MptForCausalLM(t.MptConfig(d_model=32, n_heads=4, n_layers=2, vocab_size=96,
+                                              max_seq_len=32)), None
+    yield "mamba", t.MambaForCausalLM(t.MambaConfig(
+        hidden_size=32, num_hidden_layers=2, vocab_size=96, state_size=8)), None
+    yield "distilbert", t.DistilBertForMaskedLM(t.DistilBertConfig(
+        dim=32, n_layers=2, n_heads=4, hidden_dim=64, vocab_size=96,
+        max_position_embeddings=32)), None
+    yield "electra", t.ElectraForPreTraining(t.ElectraConfig(embedding_size=16, **SMALL)), None
+    yield "modernbert", t.ModernBertForMaskedLM(t.ModernBertConfig(pad_token_id=0, **SMALL)), None
+    yield "deberta_v2", t.DebertaV2ForMaskedLM(t.DebertaV2Config(
+        relative_attention=True, pos_att_type=["p2c", "c2p"], **SMALL)), None
+    yield "bert_shards", t.BertForMaskedLM(t.BertConfig(**SMALL)), "20KB"
+    yield "t5", t.T5ForConditionalGeneration(t.T5Config(
+        d_model=32, num_layers=2, num_heads=4, d_kv=8, d_ff=64, vocab_size=96)), None
+    yield "bart", t.BartForConditionalGeneration(t.BartConfig(
+        d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, vocab_size=96,
+        max_position_embeddings=32)), None
+    yield "whisper", t.WhisperForConditionalGeneration(t.WhisperConfig(
+        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, vocab_size=96,
+        num_mel_bins=16, max_source_positions=50, max_target_positions=32, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=1)), None
+    yield "wav2vec2", t.Wav2Vec2ForCTC(t.Wav2Vec2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        conv_dim=(32,) * 7, num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4,
+        vocab_size=30)), None
+    part = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+    yield "clip", t.CLIPModel(t.CLIPConfig(
+        text_config=dict(vocab_size=96, max_position_embeddings=16, **part),
+        vision_config=dict(image_size=32, patch_size=8, **part), projection_dim=32)), None
+    yield "siglip", t.SiglipModel(t.SiglipConfig(
+        text_config=dict(vocab_size=96, max_position_embeddings=16, **part),
+        vision_config=dict(image_size=32, patch_size=8, **part))), None
+    yield "deit", t.DeiTForImageClassification(t.DeiTConfig(
+        image_size=32, patch_size=8, num_labels=5, **part)), None
+    yield "resnet", t.ResNetForImageClassification(t.ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], num_labels=5)), None
+    import diffusers as d
+    yield "unet", d.UNet2DConditionModel(
+        sample_size=16, block_out_channels=(32, 64), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), cross_attention_dim=32,
+        attention_head_dim=8), None
+    yield "dit", d.DiTTransformer2DModel(
+        num_attention_heads=4, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=2,
+        sample_size=16, num_embeds_ada_norm=10), None
+    yield "autoencoder", d.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(32, 64), layers_per_block=1, latent_channels=4), None
+
+
 def header_of(path):
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))

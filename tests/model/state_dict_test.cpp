@@ -183,6 +183,7 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
                "T5EncoderModel",
                "WanTransformer3DModel",
                "UNet2DConditionModel",
+               "dcn",
                "dlrm",
                "hubert",
                "layers",
@@ -193,7 +194,8 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
                "torchvision_resnet",
                "transfo-xl",
                "wav2vec2",
-               "whisper"});
+               "whisper",
+               "wide_deep"});
   const std::vector<std::string> known = known_model_types();
   EXPECT_EQ(seen, std::set<std::string>(known.begin(), known.end()));
 }

@@ -57,12 +57,13 @@ facts::ModelSource source_of(const facts::Value& row, const facts::StoredTensors
 }
 
 TEST(StoredWeights, RealFilesFitTheirConfigurations) {
-  ASSERT_GE(recorded().size(), 12u);
+  ASSERT_GE(recorded().size(), 40u);
   for (const facts::Value& row : recorded()) {
     const auto stored = stored_of(row);
     ASSERT_TRUE(stored);
-    const auto graph = build(source_of(row, *stored), {1, 16, 0, 0});
-    ASSERT_TRUE(graph) << to_text(graph.error());
+    const auto graph = build(source_of(row, *stored), {.batch = 1});
+    EXPECT_TRUE(graph) << *row.find("name")->as_text() << ": " << to_text(graph.error());
+    if (!graph) continue;
     EXPECT_EQ(parameter_count(*graph).value(), *row.find("parameters")->as_whole()) << graph->name;
   }
 }
