@@ -45,7 +45,7 @@ class Catalog {
   [[nodiscard]] Result<facts::Constants> constants(facts::Framework framework,
                                                    const facts::Value& versions = {}) const;
 
-  // Errors on measured cases: confidence/measured.json. None where the folder has no such file.
+  // Errors on measured cases: confidence/measured.tsv. None where the folder has no such file.
   [[nodiscard]] Result<std::shared_ptr<const std::vector<facts::Evidence>>> evidence() const;
 
   // Another tool's arguments as src/exchange reads them: import/TOOL.toml.

@@ -3,6 +3,7 @@
 #include "catalog/files.h"
 #include "catalog/framework_file.h"
 #include "catalog/merge.h"
+#include "codec/codec.h"
 #include "codec/evidence.h"
 
 namespace steelyard::catalog {
@@ -40,11 +41,11 @@ Result<facts::Constants> Catalog::constants(facts::Framework framework,
 }
 
 Result<std::shared_ptr<const std::vector<facts::Evidence>>> Catalog::evidence() const {
-  const std::string file = "confidence/measured.json";
+  const std::string file = "confidence/measured.tsv";
   auto rows = std::make_shared<std::vector<facts::Evidence>>();
   if (!std::filesystem::exists(folder_ / file)) return rows;
-  STEELYARD_TRY(value, files_->read(file));
-  STEELYARD_TRY(read, codec::evidence_from(*value, (folder_ / file).string()));
+  STEELYARD_TRY(text, codec::read_text(folder_ / file));
+  STEELYARD_TRY(read, codec::evidence_from(text, (folder_ / file).string()));
   *rows = std::move(read);
   return rows;
 }

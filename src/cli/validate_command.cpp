@@ -58,7 +58,7 @@ std::string evidence_of(const facts::Validation& validation,
     rows.push_back({one.id, one.group, likeness.at(one.id), one.error});
   }
   return codec::evidence_text(
-      rows, "steelyard validate validation/cases --evidence catalog/confidence/measured.json");
+      rows, "steelyard validate validation/cases --evidence catalog/confidence/measured.tsv");
 }
 
 Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& options) {

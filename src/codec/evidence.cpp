@@ -1,9 +1,12 @@
 #include "codec/evidence.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <charconv>
 #include <cmath>
 #include <optional>
+#include <string_view>
 
 #include "codec/codec.h"
 
@@ -11,9 +14,9 @@ namespace steelyard::codec {
 namespace {
 
 using facts::Evidence;
-using facts::Value;
 
-constexpr const char* kSchema = "steelyard.evidence/1";
+// Tables of text: thousands of rows are read with every plan.
+constexpr std::string_view kSchema = "steelyard.evidence/1";
 constexpr const char* kColumns[] = {"case",      "group",  "family",     "architecture",
                                     "framework", "method", "precision",  "sharding",
                                     "recompute", "tensor", "pipeline",   "context",
@@ -27,50 +30,41 @@ Error bad(const std::string& name, std::string found, std::string accepted) {
           .hint = "steelyard validate validation/cases --evidence FILE writes it"};
 }
 
+std::string_view take(std::string_view& rest, char separator) {
+  const std::string_view part = rest.substr(0, rest.find(separator));
+  rest.remove_prefix(std::min(rest.size(), part.size() + 1));
+  return part;
+}
+
 // Reads the cells of one row in their order; the first that is not what it should be counts.
 class Cells {
  public:
-  explicit Cells(const facts::Array& cells) : cells_(cells) {}
+  explicit Cells(std::string_view line) : rest_(line) {}
 
   void text(std::string& to) {
-    const std::string* found = next() == nullptr ? nullptr : last_->as_text();
-    if (found != nullptr) {
-      to = *found;
-    } else {
-      good_ = false;
-    }
+    good_ = good_ && !rest_.empty();
+    to = take(rest_, '\t');
   }
   void whole(std::int64_t& to) {
     double number = 0.0;
     real(number);
-    to = static_cast<std::int64_t>(number);
     good_ = good_ && number >= 1.0 && number <= 1e9;
+    to = good_ ? static_cast<std::int64_t>(number) : 1;
   }
   void real(double& to) {
-    const Value* cell = next();
-    const double* fraction = cell == nullptr ? nullptr : cell->as_real();
-    const std::int64_t* whole = cell == nullptr ? nullptr : cell->as_whole();
-    to = fraction != nullptr ? *fraction : whole != nullptr ? static_cast<double>(*whole) : 0.0;
-    good_ = good_ && (fraction != nullptr || whole != nullptr) && std::isfinite(to);
+    const std::string_view cell = take(rest_, '\t');
+    const auto [end, error] = std::from_chars(cell.data(), cell.data() + cell.size(), to);
+    good_ = good_ && error == std::errc() && end == cell.data() + cell.size() && std::isfinite(to);
   }
-  [[nodiscard]] bool good() const { return good_ && at_ == cells_.size(); }
+  [[nodiscard]] bool good() const { return good_ && rest_.empty(); }
 
  private:
-  const Value* next() {
-    last_ = at_ < cells_.size() ? &cells_[at_++] : nullptr;
-    return last_;
-  }
-
-  const facts::Array& cells_;
-  const Value* last_ = nullptr;
-  std::size_t at_ = 0;
+  std::string_view rest_;
   bool good_ = true;
 };
 
-std::optional<Evidence> row_from(const Value& value) {
-  const facts::Array* array = value.as_array();
-  if (array == nullptr) return std::nullopt;
-  Cells cells(*array);
+std::optional<Evidence> row_from(std::string_view line) {
+  Cells cells(line);
   Evidence row;
   std::string group;
   double error = 0.0;
@@ -93,31 +87,25 @@ std::optional<Evidence> row_from(const Value& value) {
   return row;
 }
 
-Value row_of(const Evidence& row) {
-  constexpr double kDigits = 1e4;  // of an error, kept
+std::string row_of(const Evidence& row) {
   const facts::Likeness& of = row.of;
-  return facts::Array{row.id,        std::string(facts::name_of(row.group)),
-                      of.family,     of.architecture,
-                      of.framework,  of.method,
-                      of.precision,  of.sharding,
-                      of.recompute,  of.tensor,
-                      of.pipeline,   of.context,
-                      of.expert,     of.gpus,
-                      of.parameters, std::round(row.error.value() * kDigits) / kDigits};
+  return fmt::format("{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{:.0f}\t{:.4f}",
+                     row.id, facts::name_of(row.group), of.family, of.architecture, of.framework,
+                     of.method, of.precision, of.sharding, of.recompute, of.tensor, of.pipeline,
+                     of.context, of.expert, of.gpus, of.parameters, row.error.value());
 }
 
 }  // namespace
 
-Result<std::vector<Evidence>> evidence_from(const Value& value, const std::string& name) {
-  const Value* schema = value.find("schema");
-  const Value* rows = value.find("rows");
-  if (schema == nullptr || schema->as_text() == nullptr || *schema->as_text() != kSchema ||
-      rows == nullptr || rows->as_array() == nullptr) {
-    return fail(bad(name, "another content", std::string("schema ") + kSchema + " with rows"));
+Result<std::vector<Evidence>> evidence_from(std::string_view text, const std::string& name) {
+  const std::string_view head = take(text, '\n');
+  if (!head.starts_with("# ") || !head.substr(2).starts_with(kSchema)) {
+    return fail(bad(name, "another content", fmt::format("a first line of # {}", kSchema)));
   }
+  take(text, '\n');  // the columns
   std::vector<Evidence> all;
-  for (const Value& cells : *rows->as_array()) {
-    std::optional<Evidence> row = row_from(cells);
+  while (!text.empty()) {
+    std::optional<Evidence> row = row_from(take(text, '\n'));
     if (!row) {
       return fail(bad(name, "row " + std::to_string(all.size() + 1) + ", which is none",
                       fmt::format("{}", fmt::join(kColumns, ", "))));
@@ -128,17 +116,10 @@ Result<std::vector<Evidence>> evidence_from(const Value& value, const std::strin
 }
 
 std::string evidence_text(std::span<const Evidence> rows, const std::string& made_by) {
-  facts::Array columns;
-  for (const char* column : kColumns) columns.emplace_back(std::string(column));
   std::string text =
-      fmt::format("{{\"schema\": \"{}\",\n\"made_by\": {},\n\"columns\": {},\n\"rows\": [", kSchema,
-                  to_json(Value(made_by), -1), to_json(Value(std::move(columns)), -1));
-  const char* between = "\n";
-  for (const Evidence& row : rows) {
-    text += between + to_json(row_of(row), -1);
-    between = ",\n";
-  }
-  return text + "\n]}\n";
+      fmt::format("# {} made by {}\n{}\n", kSchema, made_by, fmt::join(kColumns, "\t"));
+  for (const Evidence& row : rows) text += row_of(row) + "\n";
+  return text;
 }
 
 }  // namespace steelyard::codec

@@ -1,5 +1,5 @@
 // Errors of predictions on measured cases, with what makes one job like another: what the
-// confidence of a plan is read from. catalog/confidence/measured.json
+// confidence of a plan is read from. catalog/confidence/measured.tsv
 #pragma once
 
 #include <cstdint>

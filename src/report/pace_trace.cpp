@@ -33,10 +33,11 @@ std::string pace_trace(const facts::PaceWhy& why) {
                     thread_of(std::string(track)), json_text(track)));
   }
   for (const facts::PaceSpan& span : why.spans) {
-    events.push_back(fmt::format(
-        R"({{"pid":1,"tid":{},"ph":"X","name":{},"ts":{:.6f},"dur":{:.6f},"args":{{"phase":{},"layer":{}}}}})",
-        thread_of(span.track), json_text(span.name), span.start.value() * kMicro,
-        span.length.value() * kMicro, json_text(span.phase), json_text(span.layer)));
+    events.push_back(
+        fmt::format(R"({{"pid":1,"tid":{},"ph":"X","name":{},"ts":{:.6f},"dur":{:.6f},)"
+                    R"("args":{{"phase":{},"layer":{}}}}})",
+                    thread_of(span.track), json_text(span.name), span.start.value() * kMicro,
+                    span.length.value() * kMicro, json_text(span.phase), json_text(span.layer)));
   }
   return fmt::format(
       "{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"job\":{},\"step_seconds\":{}}},\n"

@@ -329,6 +329,15 @@ Tensor run_embedding(Tape& tape, const OperatorCall& call) {
   return add(tape, std::move(result), mul_constant(tape, std::move(high)));
 }
 
+Tensor run_softcap(Tape& tape, const OperatorCall& call) {
+  return mul_constant(tape, tanh(tape, mul_constant(tape, call.inputs[0])));
+}
+
+Tensor run_addition(Tape& tape, OperatorCall& call) {
+  if (!call.op->in_place) return sum_of(tape, call);
+  return add_in_place(tape, call.inputs[0], call.inputs[1]);
+}
+
 }  // namespace
 
 std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
@@ -351,16 +360,13 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::gated_activation: return {gated_activation(tape, call)};
     case OperatorKind::bias_activation: return {run_bias_activation(tape, call)};
     case OperatorKind::bias_dropout_add: return {run_bias_dropout_add(tape, call)};
-    case OperatorKind::add:
-      if (op.in_place) return {add_in_place(tape, call.inputs[0], call.inputs[1])};
-      return {sum_of(tape, call)};
+    case OperatorKind::add: return {run_addition(tape, call)};
     case OperatorKind::widen: return {to(tape, call.inputs[0], DType::fp32)};
     case OperatorKind::narrow: return {to(tape, call.inputs[0], type_of_weights(tape))};
     case OperatorKind::scale: return {mul_constant(tape, call.inputs[0])};
     case OperatorKind::dropout:
       return {dropout(tape, call.inputs[0], call.variants->dropout ? op.probability : 0.0)};
-    case OperatorKind::softcap:
-      return {mul_constant(tape, tanh(tape, mul_constant(tape, call.inputs[0])))};
+    case OperatorKind::softcap: return {run_softcap(tape, call)};
     case OperatorKind::clamp: return {saving_input(tape, "clamp", call.inputs[0])};
     case OperatorKind::jitter: return {jittered(tape, call.inputs[0])};
     case OperatorKind::disentangled_attention: return {disentangled_attention(tape, call)};

@@ -157,7 +157,8 @@ TEST(ValidationJson, IsTheContract) {
       to_json(to_value(validation), -1),
       R"({"schema":"steelyard.validation/1","cases":[{"id":"a","source":"s","confidence":"high",)"
       R"("quantity":"vram_peak_reserved","group":"vram","measured":100.0,"predicted":102.0,)"
-      R"("error":0.02,"impossible":""}],"unsupported":[{"id":"b","source":"s","reason":"not yet"}],)"
+      R"("error":0.02,"impossible":""}],)"
+      R"("unsupported":[{"id":"b","source":"s","reason":"not yet"}],)"
       R"("summary":[{"source":"s","group":"vram","confidence":"high","cases":1,)"
       R"("median_absolute_error":0.02,"p90_absolute_error":0.02,"bias":0.02}],)"
       R"("overall":[{"group":"pace","cases":0,"median_absolute_error":0.0,)"
