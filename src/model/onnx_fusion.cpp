@@ -91,8 +91,9 @@ OnnxNode* Fusion::only_reader(const OnnxNode& node, std::string_view type) {
   if (found == read_by_.end()) return nullptr;
   std::optional<std::size_t> only;
   for (const std::size_t reader : found->second) {  // it may read the value twice
-    const OnnxNode& reads = nodes_[reader];
-    const bool type_alone = reads.op_type == "CastLike" && reads.inputs[0] != node.outputs[0];
+    const bool is_node = reader < nodes_.size();    // else the graph's outputs
+    const bool type_alone = is_node && nodes_[reader].op_type == "CastLike" &&
+                            nodes_[reader].inputs[0] != node.outputs[0];
     if (type_alone) continue;
     if (only.value_or(reader) != reader) return nullptr;
     only = reader;
