@@ -55,9 +55,10 @@ void LayerReader::read_frozen_norm(LayerArguments& layer) {
   const std::string name = layer.text("frozen_norm", "bn");
   const Shape* shape = picture(layer);
   if (shape == nullptr) return;
-  constexpr std::int64_t kBuffers = 4;  // weight, bias, mean and variance
+  constexpr std::int64_t kBuffers = 4;         // weight, bias, mean and variance
+  const std::int64_t channels = shape->at(1);  // the shape moves when the block grows
   const TensorRef scaled = block_.scale(name + ".scale", now_.tensor, 1.0);
-  set(block_.add_buffer(name, scaled, {kBuffers, shape->at(1)}));
+  set(block_.add_buffer(name, scaled, {kBuffers, channels}));
 }
 
 void LayerReader::read_group_norm(LayerArguments& layer) {
