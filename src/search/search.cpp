@@ -225,8 +225,8 @@ void PlaceSearch::tell_the_slower(std::size_t best) {
   }
 }
 
-// Where nothing fits: of the layouts with most recomputation and the smallest micro-batches, which
-// come last and first in their dimensions, those that lack least.
+// Where nothing fits: of some layouts, taken evenly from the fastest to the slowest, the one that
+// lacks least. Not the least of all: that would need the memory of every layout.
 void PlaceSearch::tell_what_lacks_least() {
   std::vector<std::pair<Bytes, LostLayout>> lacking;
   const std::size_t step = std::max<std::size_t>(1, candidates_.size() / kMostLacking);
