@@ -9,6 +9,8 @@
 #include <ostream>
 
 #include "base/format.h"
+#include "base/suggest.h"
+#include "base/text.h"
 #include "cli/job_options.h"
 #include "cli/what_if.h"
 #include "codec/codec.h"
@@ -83,9 +85,17 @@ Result<std::vector<std::string>> machines_of(const Base& base, const SearchOptio
       names.push_back(pattern);
       continue;
     }
+    const std::size_t before = names.size();
     STEELYARD_TRY(entries, base.catalog.list(catalog::Kind::machines));
     for (const catalog::Entry& entry : entries) {
       if (matches(pattern, entry.id)) names.push_back(entry.id);
+    }
+    if (names.size() == before) {
+      return fail({.code = ErrorCode::unknown_name,
+                   .subject = "--machines",
+                   .found = pattern,
+                   .accepted = "a pattern that some machine of the catalogue matches",
+                   .hint = "`steelyard list machines` shows them all"});
     }
   }
   if (names.empty()) {
@@ -93,6 +103,21 @@ Result<std::vector<std::string>> machines_of(const Base& base, const SearchOptio
     names.push_back(machine.name ? *machine.name : machine.gpu.value_or(""));
   }
   return names;
+}
+
+// A key that no search can free would be ignored in silence.
+Result<void> check_free(const std::vector<std::string>& free) {
+  const std::vector<std::string>& known = search::searchable_keys();
+  for (const std::string& key : free) {
+    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
+    const auto near = nearest_name(key, known);
+    return fail({.code = ErrorCode::unknown_name,
+                 .subject = "--free",
+                 .found = key,
+                 .accepted = listed(known),
+                 .hint = near ? "did you mean \"" + *near + "\"?" : std::string()});
+  }
+  return {};
 }
 
 Result<std::vector<search::Place>> places_of(const Base& base, const SearchOptions& options) {
@@ -137,6 +162,7 @@ class Progress {
 };
 
 Result<ExitStatus> run_search(const Session& session, const SearchOptions& options) {
+  STEELYARD_CHECK(check_free(options.free));
   STEELYARD_TRY(base, base_of(session, options.words));
   STEELYARD_TRY(places, places_of(base, options));
   const Interrupts interrupts;

@@ -60,8 +60,8 @@ class PlaceSearch {
 
  private:
   [[nodiscard]] static std::int64_t gpus_of(const SearchQuestion& question, const Place& place) {
-    if (place.machine.kind != "bare-gpu") return place.machine.gpus;
-    return question.planned->job.machine.gpus.value_or(1);
+    if (question.job->machine.gpus) return *question.job->machine.gpus;  // given: fixed
+    return place.machine.kind != "bare-gpu" ? place.machine.gpus : 1;
   }
   [[nodiscard]] static facts::Job moved(const SearchQuestion& question, const Place& place) {
     facts::Job job = *question.job;

@@ -57,6 +57,9 @@ struct SearchQuestion {
   std::function<bool(std::int64_t done, std::int64_t all)> progress = {};
 };
 
+// The keys that a search can set free.
+[[nodiscard]] const std::vector<std::string>& searchable_keys();
+
 // All legal layouts of the free keys on every place: the pace of each, then the memory of each that
 // could be on the front of step and RAM, in the order of their step. Nothing is left out by a rule
 // of thumb: a layout whose memory is not looked at is slower than one that fits and needs no less

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/quantity.h"
+#include "search/search.h"
 
 namespace steelyard::search {
 
@@ -122,6 +123,14 @@ Space::Space(const Job& job, std::int64_t gpus, std::int64_t per_node, std::int6
               [](Job& to, std::int64_t value) { to.train.micro_batch = value; }),
       free);
   add("train.recompute", recompute_choices(), free);
+}
+
+const std::vector<std::string>& searchable_keys() {
+  static const std::vector<std::string> keys = {"parallel.tensor",   "parallel.pipeline",
+                                                "parallel.context",  "parallel.sequence_parallel",
+                                                "parallel.sharding", "parallel.virtual_stages",
+                                                "train.micro_batch", "train.recompute"};
+  return keys;
 }
 
 std::int64_t Space::size() const {

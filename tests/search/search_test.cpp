@@ -136,6 +136,24 @@ TEST(Search, StopsWhenAskedAndSaysSo) {
   EXPECT_EQ(result.places.size(), 1U);
 }
 
+// Of a node's GPUs as many as the job gives.
+TEST(Search, UsesTheGpusThatTheJobGives) {
+  facts::Job job;
+  job.model.config = std::string("gpt2");
+  job.train.sequence_length = 512;
+  job.train.global_batch = 8;
+  job.data.kind = facts::DataKind::tokens;
+  job.machine.name = "dgx-h100";
+  job.machine.gpus = 2;
+  const facts::Plan planned = plan::value_of(own_planner()(job, Depth::full));
+  const facts::Machine machine = plan::value_of(plan::own_catalog().machine_of(job, {}));
+  const facts::SearchResult result = search(
+      {.job = &job, .planned = &planned, .places = {{"dgx-h100", machine, 1}}}, own_planner());
+  ASSERT_FALSE(result.places[0].found.empty());
+  EXPECT_EQ(result.places[0].gpus, 2);
+  EXPECT_EQ(result.places[0].found[0].plan.job.machine.gpus, 2);
+}
+
 // A key that the job gives is fixed, unless it is named as free.
 TEST(Search, WhatTheJobGivesIsFixed) {
   facts::Job job;
