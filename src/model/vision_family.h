@@ -10,7 +10,10 @@ Graph build_convnext(ConfigReader& config, const SampleShape& sample);
 Graph build_convnextv2(ConfigReader& config, const SampleShape& sample);
 Graph build_dinov2(ConfigReader& config, const SampleShape& sample);
 Graph build_dinov2_with_registers(ConfigReader& config, const SampleShape& sample);
+Graph build_gemma3(ConfigReader& config, const SampleShape& sample);
+Graph build_idefics3(ConfigReader& config, const SampleShape& sample);
 Graph build_internvl(ConfigReader& config, const SampleShape& sample);
+Graph build_mllama(ConfigReader& config, const SampleShape& sample);
 Graph build_segformer(ConfigReader& config, const SampleShape& sample);
 Graph build_swin(ConfigReader& config, const SampleShape& sample);
 
