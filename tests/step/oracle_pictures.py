@@ -263,6 +263,24 @@ IDEFICS = {
     "vision_config": {k: v for k, v in SIGV.items() if k != "model_type"},
 }
 MODELS += [IDEFICS, {**IDEFICS, "model_type": "smolvlm", "text_config": dict(LL, tie_word_embeddings=True)}]
+SWIN2 = {**SWIN, "model_type": "swinv2"}
+MODELS += [{**SWIN2, "image_size": 64}, {**SWIN2, "image_size": 32, "drop_path_rate": 0.0, "depths": [2, 2], "window_size": 8}]
+MODELS += [
+    {
+        "model_type": "detr",
+        "backbone": "resnet18",
+        "use_pretrained_backbone": False,
+        "d_model": 32,
+        "num_queries": 10,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 40,
+        "num_labels": 7,
+    }
+]
 # transformers from 4.52 on names parts otherwise than checkpoints do; the graph bears the checkpoints' names.
 RENAMED = {
     "gemma3": [
@@ -281,9 +299,9 @@ def named(c, name):
     return name
 
 
-VISION = ("beit", "convnext", "convnextv2", "dinov2", "dinov2_with_registers", "segformer", "swin")
-NO_KERNEL = ("convnext", "convnextv2", "segformer", "swin")  # their code asks for no attention
-SIDES = {"qwen2_vl": 32, "qwen2_5_vl": 32}
+VISION = ("beit", "convnext", "convnextv2", "detr", "dinov2", "dinov2_with_registers", "segformer", "swin", "swinv2")
+NO_KERNEL = ("convnext", "convnextv2", "detr", "segformer", "swin", "swinv2")  # their code asks for no attention
+SIDES = {"qwen2_vl": 32, "qwen2_5_vl": 32, "detr": 96}
 
 
 def build(c, **how):
@@ -305,6 +323,8 @@ def build(c, **how):
         "idefics3": "Idefics3ForConditionalGeneration",
         "smolvlm": "SmolVLMForConditionalGeneration",
         "mllama": "MllamaForConditionalGeneration",
+        "detr": "DetrForObjectDetection",
+        "swinv2": "Swinv2ForImageClassification",
         "swin": "SwinForImageClassification",
         "convnext": "ConvNextForImageClassification",
         "convnextv2": "ConvNextV2ForImageClassification",
@@ -328,6 +348,8 @@ def batch(c, B=B, S=S):
     side = SIDES.get(f) or c.get("image_size") or c["vision_config"]["image_size"]
     side = side[0] if isinstance(side, list) else side
     px = torch.randn(B, 3, side, side)
+    if f == "detr":
+        return {"pixel_values": px, "pixel_mask": torch.ones(B, side, side, dtype=torch.long)}
     if c.get("architectures") or f.endswith("vision_model") or "vision_config" not in c:
         return {"pixel_values": px}
     if f in ("clip", "siglip"):
@@ -380,6 +402,9 @@ def observed(c):
 
     def watch(n):
         def hook(mod, i, o):
+            if type(mod).__name__ == "Swinv2SelfAttention":  # products that are no attention of the graph
+                windows, tokens, width = i[0].shape
+                fl[0] += 4 * windows * tokens * tokens * width
             if not torch.is_tensor(o):
                 return
             outs.setdefault(named(c, n), list(o.shape))
@@ -393,7 +418,7 @@ def observed(c):
         return hook
 
     for n, mod in m.named_modules(remove_duplicate=False):
-        if any(True for _ in mod.parameters(recurse=False)):
+        if any(True for _ in mod.parameters(recurse=False)) or type(mod).__name__ == "Swinv2SelfAttention":
             mod.register_forward_hook(watch(n))
     b = batch(c)
     with torch.no_grad():
@@ -450,6 +475,12 @@ def saved(c, impl):
         f = c["model_type"]
         if f in ("clip", "siglip") and not c.get("architectures"):
             loss = m(**b, return_loss=True).loss
+        elif f == "detr":  # the costs of matching, over a few numbers, are left out
+            o = m(**b)
+            labels = torch.zeros(o.logits.shape[:2], dtype=torch.long).flatten()
+            out.add(labels.untyped_storage().data_ptr())
+            loss = torch.nn.functional.cross_entropy(o.logits.flatten(0, 1), labels) + o.pred_boxes.sum()
+            del o
         elif f.endswith("vision_model"):
             loss = m(**b).pooler_output.sum()
         elif c.get("architectures") or "vision_config" not in c:
