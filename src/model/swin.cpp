@@ -32,6 +32,7 @@ struct Swin {
 
 struct Stage {
   std::string name;
+  TensorRef places;  // swinv2: of its distances, a buffer
   std::int64_t rows = 0, columns = 0, width = 0, heads = 1;
   [[nodiscard]] std::int64_t tokens() const { return rows * columns; }
 };
@@ -66,8 +67,7 @@ TensorRef bias_of_distances(BlockBuilder& block, const Swin& net, const Stage& s
   constexpr std::int64_t kInner = 512;
   const std::string module = "attention.self.continuous_position_bias_mlp";
   const std::int64_t reach = 2 * std::min({net.window, stage.rows, stage.columns}) - 1;
-  TensorRef x = block.values("attention.self.relative_coords_table", {1, reach, reach, 2});
-  x = block.linear(module + ".0", x, kInner, {.bias = true});
+  TensorRef x = block.linear(module + ".0", stage.places, kInner, {.bias = true});
   x = block.activation_in_place(module + ".1", x, ActivationKind::relu);
   x = block.linear(module + ".2", x, stage.heads);
   x = block.view(module + ".rows", x, {1, reach * reach, stage.heads});
@@ -87,6 +87,23 @@ TensorRef product(BlockBuilder& block, const std::string& name, TensorRef a, Ten
   return y;
 }
 
+// torch.nn.functional.normalize: x / x.norm(dim=-1, keepdim=True).clamp_min(eps).
+TensorRef normalized(BlockBuilder& block, const std::string& name, TensorRef x) {
+  const Shape whole = block.shape(x);
+  Shape rows = whole;
+  rows.back() = 1;
+  TensorRef length = block.view(name + ".norm", x, std::move(rows));
+  block.last().kind = OperatorKind::reduce;
+  block.last().saves = Saves::both;
+  block.last().wide = true;
+  length = block.clamp(name + ".clamp_min", length);
+  const TensorRef y = block.view(name, x, whole);
+  block.last().kind = OperatorKind::binary;
+  block.last().arithmetic = ArithmeticKind::divide;
+  block.last().inputs.push_back(length);
+  return y;
+}
+
 // The cosine of queries and keys times a learned scale of each head.
 TensorRef cosine_attention(BlockBuilder& block, TensorRef x, const Swin& net, const Stage& stage,
                            bool shifted) {
@@ -96,7 +113,7 @@ TensorRef cosine_attention(BlockBuilder& block, TensorRef x, const Swin& net, co
   const std::int64_t width = stage.width / stage.heads;
   const auto [q, k, v] = add_projections(block, module, x, stage.heads, {.bias = net.qkv_bias}, {});
   const auto unit = [&](const std::string& name, TensorRef y) {
-    return block.contiguous(name + ".rows", block.unit_length(name, y));
+    return block.contiguous(name + ".rows", normalized(block, name, y));
   };
   const TensorRef unit_q = unit(module + ".normalize_query", q);
   TensorRef unit_k = unit(module + ".normalize_key", k);
@@ -238,6 +255,14 @@ void add_stage(Graph& graph, const Swin& net, const Stage& stage, std::int64_t d
 
 namespace {
 
+// relative_coords_table, a buffer of every layer: it exists before the step.
+TensorRef add_places(Graph& graph, const Swin& net, const Stage& stage) {
+  const std::int64_t reach = 2 * std::min({net.window, stage.rows, stage.columns}) - 1;
+  graph.shared.push_back(
+      {stage.name + ".relative_coords_table", {1, reach, reach, 2}, ElementKind::pixels});
+  return {true, static_cast<std::int32_t>(graph.shared.size()) - 1};
+}
+
 Graph build_net(ConfigReader& config, const SampleShape& sample, const Swin& net) {
   Graph graph = start_picture_graph(config, sample, net.picture);
   Stage stage;
@@ -254,6 +279,7 @@ Graph build_net(ConfigReader& config, const SampleShape& sample, const Swin& net
   for (std::size_t i = 0; i < net.depths.size(); ++i) {
     stage.name = fmt::format("{}.encoder.layers.{}", net.root, i);
     stage.heads = net.heads[i];
+    if (net.second) stage.places = add_places(graph, net, stage);
     add_stage(graph, net, stage, net.depths[i], i == 0);
     if (i + 1 < net.depths.size()) stage = add_merging(graph, net, stage);
   }
