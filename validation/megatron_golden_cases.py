@@ -26,7 +26,9 @@ LEFT_OUT = ("inference", "grpo", "mimo", "multimodal", "bert")
 # What the given cases leave out of the arguments: files, and what only says how to log.
 NOT_IMPORTED = {"data-path", "vocab-file", "merge-file", "tokenizer-type", "tokenizer-model",
                 "exit-interval", "log-device-memory-used"}
-GPT2_TOKENS = 50257  # the vocabulary that the tests' data come with
+# The vocabularies that the tests' data come with: T5 reads bert-large-cased-vocab.txt.
+TOKENS = {"t5": 28996}
+GPT2_TOKENS = 50257
 
 
 class Clone:
@@ -96,7 +98,7 @@ def case_of(clone, path, model, test, environment, size, revision):
     job = {"name": name, "framework": "megatron", "import": {"megatron": arguments},
            "machine": {"name": MACHINES[environment[4:]][0], "nodes": size[0], "gpus": size[1]}}
     if "vocab-size" not in arguments:
-        job["model"] = {"set": {"vocab-size": GPT2_TOKENS}}
+        job["model"] = {"set": {"vocab-size": TOKENS.get(model, GPT2_TOKENS)}}
     measured = {"vram_peak_allocated": max(peak), "vram_rank": "last_stage", "fits": True}
     if steady:
         measured["vram_steady_allocated"] = steady[-1]

@@ -235,6 +235,8 @@ void reject_unbuilt(ConfigReader& config) {
                 "a residual stream in fp32 of Megatron-LM: not built in this version");
 }
 
+}  // namespace
+
 Megatron read_megatron(ConfigReader& config) {
   reject_unbuilt(config);
   Megatron model;
@@ -269,6 +271,8 @@ Megatron read_megatron(ConfigReader& config) {
   read_predictions(config, model);
   return model;
 }
+
+namespace {
 
 Block layer_of(const Graph& graph, const Megatron& model, int kind) {
   BlockBuilder block(graph, "decoder.layers");

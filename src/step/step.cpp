@@ -230,9 +230,11 @@ Result<void> check_split(const model::Graph& graph, const facts::ParallelKeys& p
     if (value == 1) return {};
     return fail(not_yet(key, std::to_string(value), "1 for " + graph.model_type));
   };
-  if (!other && !whole_mixers) return {};
-  STEELYARD_CHECK(refuse("parallel.tensor", parallel.tensor));
-  if (other) STEELYARD_CHECK(refuse("parallel.pipeline", parallel.pipeline));
+  // A decoder reads the encoder's states in every layer; a stage behind it would not have them.
+  const bool two_stacks = graph.decoder_sequence > 0;
+  if (!other && !whole_mixers && !two_stacks) return {};
+  if (other || whole_mixers) STEELYARD_CHECK(refuse("parallel.tensor", parallel.tensor));
+  if (other || two_stacks) STEELYARD_CHECK(refuse("parallel.pipeline", parallel.pipeline));
   return refuse("parallel.context", parallel.context);
 }
 
