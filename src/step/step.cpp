@@ -234,7 +234,10 @@ Result<void> check_split(const model::Graph& graph, const facts::ParallelKeys& p
   const bool two_stacks = graph.decoder_sequence > 0;
   if (!other && !whole_mixers && !two_stacks) return {};
   if (other || whole_mixers) STEELYARD_CHECK(refuse("parallel.tensor", parallel.tensor));
-  if (other || two_stacks) STEELYARD_CHECK(refuse("parallel.pipeline", parallel.pipeline));
+  if (other || two_stacks) {
+    STEELYARD_CHECK(refuse("parallel.pipeline", parallel.pipeline));
+    STEELYARD_CHECK(refuse("parallel.virtual_stages", parallel.virtual_stages));
+  }
   return refuse("parallel.context", parallel.context);
 }
 
