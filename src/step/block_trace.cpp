@@ -125,7 +125,9 @@ Tensor& BlockRun::tensor_of(model::TensorRef ref) {
   if (lent_[index]) return lent_[index];
   Tensor& tensor = shared_.tensors[index];
   const model::TensorInfo& info = graph_.shared[index];
-  if (tensor || info.kind == model::ElementKind::real) return tensor;
+  // Real numbers of the batch (a map of targets) come with it; others are made by a block.
+  const bool of_loader = index < graph_.batch_tensors.size();
+  if (tensor || (info.kind == model::ElementKind::real && !of_loader)) return tensor;
   tensor = of_batch(tape_, info);
   return tensor;
 }
