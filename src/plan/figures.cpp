@@ -12,6 +12,7 @@
 #include "model/model.h"
 #include "pace/pace.h"
 #include "plan/balance.h"
+#include "plan/checkpoints.h"
 #include "plan/confidence.h"
 #include "plan/objective.h"
 #include "plan/ranks.h"
@@ -234,19 +235,9 @@ void add_data_stall(Plan& plan) {
       utilization->value() <= 0.0) {
     return;
   }
-  const double share = utilization->value();
   const Seconds busy = *plan.pace.step;
-  plan.pace.step = busy / share;
+  stretch_step(plan.pace, *utilization);
   plan.pace.breakdown.data_stall = *plan.pace.step - busy;
-  const auto shrink = [share](auto& rate) {
-    if (rate) rate = *rate * share;
-  };
-  shrink(plan.pace.samples);
-  shrink(plan.pace.tokens);
-  shrink(plan.pace.tokens_per_gpu);
-  shrink(plan.pace.mfu);
-  shrink(plan.pace.hfu);
-  shrink(plan.pace.model_flops_per_gpu);
 }
 
 Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
@@ -264,6 +255,7 @@ Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
   STEELYARD_TRY(path, feed::data_path(wanted));
   plan.feed = std::move(path);
   add_data_stall(plan);
+  add_checkpoints(plan);
   return {};
 }
 
