@@ -9,6 +9,7 @@
 #include "base/format.h"
 #include "facts/host.h"
 #include "feed/feed.h"
+#include "model/latent_source.h"
 #include "model/model.h"
 #include "pace/pace.h"
 #include "plan/balance.h"
@@ -335,14 +336,31 @@ void warn(const Request& request, Plan& plan) {
   }
 }
 
-// One sample in host memory as the loader hands it over: token ids and labels.
-Bytes sample_bytes(const step::Program& program, const model::Graph& graph, const facts::Job& job) {
-  return ceil_divide(program.states.batch_bytes, graph.batch / rows_of_sample(job));
+// An autoencoder on the card makes latents of what was decoded.
+bool brings_pixels(const Request& request, const facts::Job& job) {
+  const facts::DataKind kind = job.data.kind.value_or(facts::DataKind::synthetic);
+  if (kind != facts::DataKind::jpeg && kind != facts::DataKind::png &&
+      kind != facts::DataKind::video) {
+    return false;
+  }
+  for (std::size_t i = 0; i < request.companions.size(); ++i) {
+    const facts::Value* name = request.companions[i].config.find("_class_name");
+    const std::string* text = name != nullptr ? name->as_text() : nullptr;
+    if (text == nullptr || !model::is_autoencoder(*text)) continue;
+    if (job.model.companions.at(i).held == facts::CompanionHeld::always) return true;
+  }
+  return false;
+}
+
+// One sample in host memory as the loader hands it over.
+Bytes sample_bytes(const Request& request, const model::Graph& graph, const facts::Job& job) {
+  return ceil_divide(model::brought_bytes(graph, brings_pixels(request, job)),
+                     graph.batch / rows_of_sample(job));
 }
 
 Result<void> measure_the_rest(const Request& request, const Busiest& most,
                               const model::Graph& graph, Flops beside, Plan& plan) {
-  const Bytes sample = sample_bytes(*most.program, graph, plan.job);
+  const Bytes sample = sample_bytes(request, graph, plan.job);
   STEELYARD_CHECK(measure_ram(request, *most.program, sample, plan));
   STEELYARD_CHECK(measure_pace(request, most, beside, plan));
   return measure_feed(request, sample, plan);

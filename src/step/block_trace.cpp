@@ -277,14 +277,11 @@ Tensor BlockRun::input_tensor(bool first) {
   const DType usual = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
   const DType dtype = shared_.stream.dtype.value_or(usual);
   const std::int64_t numel = model::elements(info.shape);
-  Tensor input;
-  if (shared_.stream.borrowed) {
-    input = tape_.external(numel, dtype);
-    borrowed_ = input.storage.get();
-  } else {
-    input = tape_.adopted(numel, dtype, "input", VramCategory::activations);
-    trace_.forward.push_back({EventKind::adopt, input.storage->slot});
-  }
+  Tensor input = shared_.stream.borrowed
+                     ? handed_over(tape_, shared_, numel, dtype)
+                     : tape_.adopted(numel, dtype, "input", VramCategory::activations);
+  if (shared_.stream.borrowed) borrowed_ = input.storage.get();
+  if (borrowed_ == nullptr) trace_.forward.push_back({EventKind::adopt, input.storage->slot});
   input = tape_.shaped(input, extent_of(info.shape));
   if (!options_.input_requires_grad) return input;
   NodeRef node = tape_.make_node("input", {}, {}, [this](Tape&, const std::vector<Tensor>& g) {
@@ -405,6 +402,7 @@ void BlockRun::backward(Tensor& input, Tensor output, bool last) {
 void BlockRun::hand_on(const Tensor& output) {
   shared_.stream.dtype = output.dtype;
   shared_.stream.borrowed = output.storage.use_count() > 1;
+  shared_.stream.shared = made_as(shared_, output);
   if (shared_.stream.borrowed) return;
   trace_.forward.push_back({EventKind::carry, output.storage->slot});
   tape_.disown(output);

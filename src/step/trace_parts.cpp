@@ -170,6 +170,24 @@ Tensor lent(Tape& tape, const Tensor& shared) {
   return own;
 }
 
+Tensor handed_over(Tape& tape, const SharedTensors& shared, std::int64_t numel, DType dtype) {
+  Tensor input = tape.external(numel, dtype);
+  if (shared.stream.shared < 0) return input;
+  input.storage =
+      lent(tape, shared.tensors[static_cast<std::size_t>(shared.stream.shared)]).storage;
+  return input;
+}
+
+std::int32_t made_as(const SharedTensors& shared, const Tensor& output) {
+  const auto same = [&output](const Tensor& tensor) {
+    return tensor && tensor.storage == output.storage;
+  };
+  const auto found = std::find_if(shared.tensors.begin(), shared.tensors.end(), same);
+  return found == shared.tensors.end()
+             ? -1
+             : static_cast<std::int32_t>(std::distance(shared.tensors.begin(), found));
+}
+
 std::vector<Root> share_made(Tape& tape, SharedTensors& shared) {
   std::vector<Root> roots;
   shared.gradients.resize(shared.tensors.size(), -1);
