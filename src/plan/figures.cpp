@@ -129,8 +129,9 @@ struct Busiest {
 
 Busiest busiest(const Programs& programs) {
   Busiest found;
-  for (const step::RankProgram& rank : programs) {
-    found.shares.push_back(arithmetic_of(rank.program));
+  for (std::size_t i = 0; i < programs.size(); ++i) {
+    const std::size_t like = programs[i].like;
+    found.shares.push_back(like < i ? found.shares[like] : arithmetic_of(programs[i].program));
   }
   const auto most = std::max_element(found.shares.begin(), found.shares.end());
   found.program = &programs[static_cast<std::size_t>(most - found.shares.begin())].program;
