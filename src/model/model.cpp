@@ -88,6 +88,7 @@ constexpr std::array kFamilies = {
     Family{"marian", build_marian},
     Family{"mbart", build_mbart},
     Family{"megatron_gpt", build_megatron_gpt},
+    Family{"megatron_t5", build_megatron_t5},
     Family{"mistral", build_mistral},
     Family{"mixtral", build_mixtral},
     Family{"mllama", build_mllama},

@@ -13,6 +13,7 @@
 #include "model/model.h"
 #include "pace/pace.h"
 #include "plan/balance.h"
+#include "plan/checkpoints.h"
 #include "plan/confidence.h"
 #include "plan/objective.h"
 #include "plan/ranks.h"
@@ -128,8 +129,9 @@ struct Busiest {
 
 Busiest busiest(const Programs& programs) {
   Busiest found;
-  for (const step::RankProgram& rank : programs) {
-    found.shares.push_back(arithmetic_of(rank.program));
+  for (std::size_t i = 0; i < programs.size(); ++i) {
+    const std::size_t like = programs[i].like;
+    found.shares.push_back(like < i ? found.shares[like] : arithmetic_of(programs[i].program));
   }
   const auto most = std::max_element(found.shares.begin(), found.shares.end());
   found.program = &programs[static_cast<std::size_t>(most - found.shares.begin())].program;
@@ -235,19 +237,9 @@ void add_data_stall(Plan& plan) {
       utilization->value() <= 0.0) {
     return;
   }
-  const double share = utilization->value();
   const Seconds busy = *plan.pace.step;
-  plan.pace.step = busy / share;
+  stretch_step(plan.pace, *utilization);
   plan.pace.breakdown.data_stall = *plan.pace.step - busy;
-  const auto shrink = [share](auto& rate) {
-    if (rate) rate = *rate * share;
-  };
-  shrink(plan.pace.samples);
-  shrink(plan.pace.tokens);
-  shrink(plan.pace.tokens_per_gpu);
-  shrink(plan.pace.mfu);
-  shrink(plan.pace.hfu);
-  shrink(plan.pace.model_flops_per_gpu);
 }
 
 Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
@@ -265,6 +257,7 @@ Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
   STEELYARD_TRY(path, feed::data_path(wanted));
   plan.feed = std::move(path);
   add_data_stall(plan);
+  add_checkpoints(plan);
   return {};
 }
 

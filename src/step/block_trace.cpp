@@ -1,6 +1,7 @@
 #include "step/block_trace.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 #include "step/loss_operator.h"
@@ -120,10 +121,13 @@ const model::TensorInfo& BlockRun::info_of(model::TensorRef ref) const {
 Tensor& BlockRun::tensor_of(model::TensorRef ref) {
   const auto index = static_cast<std::size_t>(ref.index);
   if (!ref.shared) return live_[index];
+  if (index >= lent_.size()) throw std::logic_error("an operator reads what no block makes");
   if (lent_[index]) return lent_[index];
   Tensor& tensor = shared_.tensors[index];
   const model::TensorInfo& info = graph_.shared[index];
-  if (tensor || info.kind == model::ElementKind::real) return tensor;
+  // Real numbers of the batch (a map of targets) come with it; others are made by a block.
+  const bool of_loader = index < graph_.batch_tensors.size();
+  if (tensor || (info.kind == model::ElementKind::real && !of_loader)) return tensor;
   tensor = of_batch(tape_, info);
   return tensor;
 }

@@ -47,8 +47,8 @@ std::vector<Tensor> weights_of(Tape& tape, const model::Block& block, const Bloc
 Tensor of_batch(Tape& tape, const model::TensorInfo& info) {
   const Arithmetic& arithmetic = tape.arithmetic();
   const DType own = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
-  const bool picture = info.kind == model::ElementKind::pixels;
-  return tape.external(model::elements(info.shape), picture ? own : DType::int64);
+  const bool ids = info.kind != model::ElementKind::pixels && info.kind != model::ElementKind::real;
+  return tape.external(model::elements(info.shape), ids ? DType::int64 : own);
 }
 
 Extent extent_of(const model::Shape& shape) {
