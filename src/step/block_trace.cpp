@@ -126,8 +126,11 @@ Tensor& BlockRun::tensor_of(model::TensorRef ref) {
   Tensor& tensor = shared_.tensors[index];
   const model::TensorInfo& info = graph_.shared[index];
   // Real numbers of the batch (a map of targets) come with it; others are made by a block.
-  const bool of_loader = index < graph_.batch_tensors.size();
-  if (tensor || (info.kind == model::ElementKind::real && !of_loader)) return tensor;
+  if (tensor) return tensor;
+  if (info.kind == model::ElementKind::real &&
+      std::ranges::find(graph_.batch_tensors, info) == graph_.batch_tensors.end()) {
+    return tensor;
+  }
   tensor = of_batch(tape_, info);
   return tensor;
 }
