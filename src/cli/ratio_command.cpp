@@ -25,7 +25,9 @@ struct RatioOptions {
 
 Result<share::MixMember> member_of(const std::string& file, double weight,
                                    const catalog::Catalog& catalog) {
-  STEELYARD_TRY(read, read_job({.file = file}));
+  JobWords words;
+  words.file = file;
+  STEELYARD_TRY(read, read_job(words));
   STEELYARD_TRY(planner, planner_for(read, catalog));
   return share::MixMember{.job = std::move(read.job), .weight = weight, .planner = planner};
 }

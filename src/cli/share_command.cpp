@@ -31,7 +31,9 @@ Result<facts::Machine> shared_machine(const catalog::Catalog& catalog, const std
 Result<share::SharingJob> sharing_job(const std::string& text, const catalog::Catalog& catalog,
                                       share::ShareQuestion& question) {
   STEELYARD_TRY(counted, counted_job(text));
-  STEELYARD_TRY(read, read_job({.file = counted.file}));
+  JobWords words;
+  words.file = counted.file;
+  STEELYARD_TRY(read, read_job(words));
   STEELYARD_TRY(planner, planner_for(read, catalog));
   STEELYARD_TRY(constants, catalog.constants(read.job.framework, read.job.versions));
   question.assumed_storage = constants.host.storage_read;

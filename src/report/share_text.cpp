@@ -117,8 +117,7 @@ std::string jobs_text(const SharePlan& plan, const Paint& paint, const Style& st
                    {"RAM", Align::right},
                    {"step alone", Align::right},
                    {"together", Align::right},
-                   {"slower", Align::right},
-                   {"because it gets"}});
+                   {"slower", Align::right}});
   for (std::size_t i = 0; i < plan.jobs.size(); ++i) {
     const PlacedJob& job = plan.jobs[i];
     if (!job.alone) {
@@ -130,9 +129,30 @@ std::string jobs_text(const SharePlan& plan, const Paint& paint, const Style& st
                fmt::format("{} / {}", to_text(job.alone->vram.fullest.peak_device_used),
                            capacity ? to_text(*capacity) : "?"),
                to_text(job.alone->ram.peak), job.step_alone ? to_text(*job.step_alone) : "?",
-               job.step_together ? to_text(*job.step_together) : "", slower_words(job), why(job)});
+               job.step_together ? to_text(*job.step_together) : "", slower_words(job)});
   }
   return table.text(0, style.ascii ? "-" : "─");
+}
+
+// What each gets less of than it wants; jobs of which the same is true in one line.
+std::string losses_text(const SharePlan& plan) {
+  std::vector<std::pair<std::string, std::string>> lines;  // why, letters
+  for (std::size_t i = 0; i < plan.jobs.size(); ++i) {
+    const std::string text = why(plan.jobs[i]);
+    if (text.empty()) continue;
+    const auto same = std::ranges::find(lines, text, &std::pair<std::string, std::string>::first);
+    if (same == lines.end()) {
+      lines.emplace_back(text, letter(i));
+    } else {
+      same->second += ", " + letter(i);
+    }
+  }
+  std::string text;
+  for (const auto& [reason, letters] : lines) {
+    const bool several = letters.find(',') != std::string::npos;
+    text += fmt::format("{} {}: {}\n", letters, several ? "get" : "gets", reason);
+  }
+  return text;
 }
 
 // One column a GPU, a bar between sockets; several lines where several jobs are on one.
@@ -212,8 +232,8 @@ std::string share_text(const SharePlan& plan, const Style& style) {
   std::string text =
       fmt::format("{} job{} on {}: {}\n\n", plan.jobs.size(), plan.jobs.size() == 1 ? "" : "s",
                   paint.outside(plan.machine), verdict_words(plan.verdict));
-  text += map_text(plan, style) + "\n" + jobs_text(plan, paint, style) + "\n" + ram_text(plan.ram) +
-          sums_text(plan);
+  text += map_text(plan, style) + "\n" + jobs_text(plan, paint, style) + losses_text(plan) + "\n" +
+          ram_text(plan.ram) + sums_text(plan);
   if (!plan.sentences.empty() || !plan.move.empty()) text += "\n";
   for (const std::string& sentence : plan.sentences) text += paint.outside(sentence) + "\n";
   text += move_text(plan, paint);
