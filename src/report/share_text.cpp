@@ -205,6 +205,7 @@ std::string ram_text(const facts::SharedRam& ram) {
 std::string sums_text(const SharePlan& plan) {
   std::string text;
   for (const facts::SharedSum& sum : plan.sums) {
+    if (sum.wanted <= 0.0) continue;
     const std::string name =
         sum.name.empty() ? std::string(facts::name_of(sum.resource)) : sum.name;
     text += fmt::format("{}: {} wanted, {} there{}\n", name, amount(sum.resource, sum.wanted),

@@ -292,6 +292,7 @@ class Sharing {
       if (storage != nullptr) {
         answer_.sums.push_back({SharedResource::storage, name, rate, sum * rate});
       }
+      if (storage == nullptr) note_unknown(name, jobs);
       if (sum <= 1.0 || storage == nullptr) continue;
       const std::vector<double> shares = fair_shares(1.0, wanted);
       for (std::size_t i = 0; i < jobs.size(); ++i) {
@@ -300,6 +301,18 @@ class Sharing {
         part_of(jobs[i], SharedResource::storage, wanted[i] * rate, shares[i] * rate);
       }
     }
+  }
+
+  // A rate that nobody knows limits no plan: that is said, not hidden.
+  void note_unknown(const std::string& name, const std::vector<std::size_t>& jobs) {
+    std::string names;
+    for (const std::size_t t : jobs) {
+      const std::string& job = kind_at(t).job.name;
+      if (names.find(job) == std::string::npos) names += (names.empty() ? "" : ", ") + job;
+    }
+    answer_.sentences.push_back(fmt::format(
+        "the rate of the {} storage is unknown: what waiting for it costs is not counted ({})",
+        name, names));
   }
 
   void share_cores(std::vector<Given>& given) {
