@@ -34,7 +34,7 @@ inline constexpr auto placed_job_fields = [](auto& v, auto& job) {
   v.key("refused", job.refused, about("why it cannot run on this machine; empty: it can"));
   v.key("seat", job.seat, about("how it has its GPUs"));
   v.key("profile", job.profile, about("of its MIG instance; empty: none"));
-  v.key("on", job.on, about("GPU numbers; empty: no place"));
+  v.key("on", job.on, about("GPU numbers; empty: it has to move"));
   v.key("sockets", job.sockets, about("of those GPUs"));
   v.key("step_alone", job.step_alone, about("seconds, with the machine to itself"));
   v.key("step_together", job.step_together, about("seconds, beside the others"));

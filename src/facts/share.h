@@ -51,7 +51,7 @@ struct PlacedJob {
   std::string refused{};        // why it cannot be planned on this machine at all
   std::optional<Plan> alone{};  // with the machine to itself
   std::optional<Plan> together{};
-  std::vector<std::int64_t> on{};       // GPU numbers; empty: no place
+  std::vector<std::int64_t> on{};       // GPU numbers; empty: it moves
   std::vector<std::int64_t> sockets{};  // of those GPUs
   Seat seat = Seat::whole;
   std::string profile{};  // of a MIG instance

@@ -90,7 +90,7 @@ std::string why(const PlacedJob& job) {
 }
 
 std::string seat_words(const PlacedJob& job) {
-  if (job.on.empty()) return job.refused.empty() ? "no place" : "refused";
+  if (job.on.empty()) return job.refused.empty() ? "to move" : "refused";
   const std::string gpus = numbers(job.on);
   if (job.seat == Seat::mig) return gpus + " MIG " + job.profile;
   return job.seat == Seat::time_slice ? gpus + " in turns" : gpus;

@@ -86,12 +86,12 @@ class Sharing {
   SharePlan run() {
     plan_kinds();
     list_jobs();
-    sum_memory();
-    find_places();
+    answer_.ram = shared_ram(answer_.jobs, machine_.host.memory);
     judge();
-    if (answer_.verdict == ShareVerdict::fits || answer_.verdict == ShareVerdict::one_by_one) {
-      contend();
-    }
+    order_ = staying_jobs();
+    share_cache();
+    find_places();
+    if (placement_) contend();
     return std::move(answer_);
   }
 
@@ -154,32 +154,37 @@ class Sharing {
     }
   }
 
-  void sum_memory() {
-    answer_.ram = shared_ram(answer_.jobs, machine_.host.memory);
-    // What each kind keeps of the page cache that it has alone.
+  // What each kind of those that stay keeps of the page cache that it has alone, and what it then
+  // wants of the rest.
+  void share_cache() {
+    std::vector<PlacedJob> staying;
+    for (const std::size_t i : order_) staying.push_back(answer_.jobs[i]);
+    const facts::SharedRam ram = shared_ram(staying, machine_.host.memory);
     std::map<std::string, std::size_t> files;
     std::vector<double> wanted;
-    for (const Kind& kind : kinds_) {
-      if (!kind.guest) continue;
-      const double wants = kind.guest->alone.ram.page_cache_wanted.real();
-      const auto [at, fresh] = files.try_emplace(kind.sharing->file, wanted.size());
+    for (const PlacedJob& job : staying) {
+      const double wants = job.alone->ram.page_cache_wanted.real();
+      const auto [at, fresh] = files.try_emplace(job.file, wanted.size());
       if (fresh) wanted.push_back(wants);
       wanted[at->second] = std::max(wanted[at->second], wants);
     }
-    if (!answer_.ram.page_cache_left) return;
-    const std::vector<double> given = fair_shares(answer_.ram.page_cache_left->real(), wanted);
+    const std::vector<double> given =
+        ram.page_cache_left ? fair_shares(ram.page_cache_left->real(), wanted) : wanted;
     for (Kind& kind : kinds_) {
-      if (!kind.guest) continue;
-      const facts::RamPlan& ram = kind.guest->alone.ram;
-      const Bytes has(checked_round(given[files.at(kind.sharing->file)]));
-      const Bytes alone =
-          std::min(ram.page_cache_wanted, std::max(Bytes(), *machine_.host.memory - ram.peak));
-      if (has >= alone) continue;
-      kind.memory = ram.peak + has;
+      const auto at = files.find(kind.sharing->file);
+      if (!kind.guest || at == files.end() || !machine_.host.memory) continue;
+      const Bytes has(checked_round(given[at->second]));
+      if (has < cache_alone(kind)) kind.memory = kind.guest->alone.ram.peak + has;
     }
     for_each_side_by_side(kinds_.size(), [&](std::size_t k) {
       if (kinds_[k].guest) kinds_[k].wants = wants_of(*kinds_[k].guest, machine_, kinds_[k].memory);
     });
+  }
+
+  // Of the host's memory, once it is known.
+  [[nodiscard]] Bytes cache_alone(const Kind& kind) const {
+    const facts::RamPlan& ram = kind.guest->alone.ram;
+    return std::min(ram.page_cache_wanted, std::max(Bytes(), *machine_.host.memory - ram.peak));
   }
 
   [[nodiscard]] Tenant tenant_of(std::size_t job) const {
@@ -188,17 +193,22 @@ class Sharing {
     // The planner has all ranks behind one uplink share it already.
     const std::int64_t behind = std::min(room_.per_uplink, kind.gpus);
     return {.gpus = kind.gpus,
-            .vram = plan.vram.fullest.peak_device_used,
+            // Of a card of unknown memory nobody can say that it is full.
+            .vram = room_.vram == Bytes() ? Bytes() : plan.vram.fullest.peak_device_used,
             .busy = busy_of(plan),
             .uplink = kind.wants.uplink * room_.uplink / static_cast<double>(behind),
             .ram = ceil_divide(plan.ram.peak, kind.gpus)};
   }
 
-  // Jobs in an order of their own, so that the order of the arguments does not matter.
-  [[nodiscard]] std::vector<std::size_t> sorted_jobs() const {
+  // Those that need not move, in an order of their own: the order of the arguments does not matter.
+  [[nodiscard]] std::vector<std::size_t> staying_jobs() const {
+    const bool all =
+        answer_.verdict == ShareVerdict::fits || answer_.verdict == ShareVerdict::one_by_one;
     std::vector<std::size_t> order;
     for (std::size_t i = 0; i < answer_.jobs.size(); ++i) {
-      if (answer_.jobs[i].alone) order.push_back(i);
+      const bool moves =
+          std::ranges::find(answer_.move, static_cast<std::int64_t>(i)) != answer_.move.end();
+      if (answer_.jobs[i].alone && (all || !moves)) order.push_back(i);
     }
     std::sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
       const auto key = [&](std::size_t i) {
@@ -212,13 +222,8 @@ class Sharing {
   }
 
   void find_places() {
-    order_ = sorted_jobs();
     for (const std::size_t i : order_) tenants_.push_back(tenant_of(i));
-    Room room = room_;
-    if (room.vram == Bytes()) {  // unknown: what a card holds is not judged
-      for (Tenant& tenant : tenants_) tenant.vram = Bytes();
-    }
-    placement_ = place(room, tenants_);
+    placement_ = place(room_, tenants_);
     if (!placement_) return;
     answer_.exact = placement_->exact;
     for (std::size_t t = 0; t < order_.size(); ++t) {
@@ -428,11 +433,8 @@ class Sharing {
   }
 
   void note_cache(const Kind& kind, PlacedJob& job) const {
-    const facts::RamPlan& ram = kind.guest->alone.ram;
-    const Bytes alone =
-        std::min(ram.page_cache_wanted, std::max(Bytes(), *machine_.host.memory - ram.peak));
-    job.parts.push_back(
-        {SharedResource::page_cache, alone.real(), (*kind.memory - ram.peak).real(), Ratio(1.0)});
+    job.parts.push_back({SharedResource::page_cache, cache_alone(kind).real(),
+                         (*kind.memory - kind.guest->alone.ram.peak).real(), Ratio(1.0)});
   }
 
   // How much longer a step takes because others have the GPUs meanwhile.

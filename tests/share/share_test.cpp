@@ -98,6 +98,10 @@ TEST(Share, TheSmallestJobThatMakesRoomIsMoved) {
                                     sharing("middle", {.ram_gib = "1 5 5 5"}, 3)});
   EXPECT_EQ(plan.verdict, ShareVerdict::gpus_short);  // 9 of 8
   EXPECT_EQ(plan.move, (std::vector<std::int64_t>{1}));
+  // The places are those of the rest.
+  EXPECT_TRUE(plan.jobs[1].on.empty());
+  EXPECT_EQ(plan.jobs[0].on.size(), 4U);
+  EXPECT_EQ(plan.jobs[2].on.size(), 3U);
 }
 
 TEST(Share, AJobThatCannotRunHereIsMovedInAnyCase) {
@@ -139,6 +143,15 @@ TEST(Share, AnInstanceHasItsPartOfTheMultiprocessors) {
     EXPECT_EQ(job.profile, "3g");
     EXPECT_NEAR(times_slower(job), 7.0 / 3.0, 1e-6);
   }
+}
+
+TEST(Share, ACardOfUnknownMemoryIsNotCalledFull) {
+  ShareQuestion question{.machine = simple_machine(), .jobs = {sharing("one", {}, 1, 2)}};
+  question.machine.gpu.memory = {};
+  question.jobs[0].planner = [](const facts::Job& job, const facts::Machine& machine, Depth) {
+    return simple_plan(job, machine, Depth::without_vram);
+  };
+  EXPECT_EQ(share(question).verdict, ShareVerdict::fits);
 }
 
 struct RandomJobs {
