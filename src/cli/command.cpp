@@ -38,6 +38,8 @@ void add_all(CLI::App& tree, Session& session) {
   add_compare(tree, session);
   add_limits(tree, session);
   add_search(tree, session);
+  add_ratio(tree, session);
+  add_share(tree, session);
   add_explain(tree, session);
   add_model(tree, session);
   add_list(tree, session);
