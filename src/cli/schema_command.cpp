@@ -3,6 +3,7 @@
 
 #include "cli/command.h"
 #include "codec/codec.h"
+#include "codec/probe.h"
 
 namespace steelyard::cli {
 namespace {
@@ -28,11 +29,14 @@ void add_schema(CLI::App& tree, Session& session) {
                   {"steelyard schema job > job.schema.json", "steelyard schema plan"});
   const auto what = std::make_shared<std::string>();
   command.add_option("what", *what, "Which file")
-      ->type_name("job|plan|why|why-pace|comparison|limits|search|model|machine|cases")
+      ->type_name("job|plan|why|why-pace|comparison|limits|search|model|machine|probe|cases")
       ->required();
   command.callback([&session, what] {
     session.chosen = [&session, what]() -> Result<ExitStatus> {
-      session.terminal.out << codec::to_json(codec::schema(schema_named(*what))) << "\n";
+      const bool probed = *what == "probe";
+      session.terminal.out << codec::to_json(probed ? codec::probe_schema()
+                                                    : codec::schema(schema_named(*what)))
+                           << "\n";
       return ExitStatus::success;
     };
   });
