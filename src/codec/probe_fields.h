@@ -139,6 +139,7 @@ inline constexpr auto gpu_device_fields = [](auto& v, auto& g) {
   v.key("vendor", g.vendor, about("nvidia, amd, intel"));
   v.key("pci", g.pci, about("address"));
   v.key("memory_bytes", g.memory, about("of the card"));
+  v.key("program_memory_bytes", g.program_memory, about("what programs see of it"));
   v.key("memory_used_bytes", g.memory_used, about("by everything, the driver included"));
   v.key("compute_capability", g.compute_capability, about("NVIDIA only"));
   v.key("power_limit_watts", g.power_limit_watts, about("as it is set"));

@@ -69,6 +69,7 @@ struct CpuLimit {
 
 struct HostLimits {
   Known<Bytes> memory;                     // the least of the machine's own and of all limits
+  Known<Bytes> program_memory;             // what programs can allocate in total on an idle card
   Known<Bytes> memory_used;                // of the cgroup that limits, its page cache included
   Known<double> cpus;                      // likewise: threads that can run at once
   Known<std::int64_t> cores;               // that these threads can lie on
@@ -147,7 +148,8 @@ struct GpuDevice {
   std::string vendor;  // nvidia | amd | intel | ...
   std::string pci;     // address, lower case, with a domain of four digits
   Known<Bytes> memory;
-  Known<Bytes> memory_used;  // by everything, the driver included
+  Known<Bytes> program_memory;  // what programs can allocate in total on an idle card
+  Known<Bytes> memory_used;     // by everything, the driver included
   std::optional<double> compute_capability;
   Known<double> power_limit_watts;
   PciLink link;                 // as it is now; idle GPUs slow theirs down

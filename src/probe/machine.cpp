@@ -58,6 +58,7 @@ Gpu gpu_of(const GpuDevice& device, const std::optional<Gpu>& known) {
     gpu.memory = device.memory;
     if (gpu.memory) gpu.memory.note += "; a program can allocate somewhat less";
   }
+  prefer(gpu.memory, device.program_memory);
   if (device.compute_capability) gpu.compute_capability = device.compute_capability;
   prefer(gpu.link, link_to_gpus(device));
   // The catalogue's own figure may be a link that sysfs does not show (C2C): a raw PCIe rate is

@@ -49,6 +49,7 @@ class Rows {
 
 void add_state(Rows& rows, const facts::GpuDevice& gpu) {
   rows.add("memory", gpu.memory ? to_text(*gpu.memory) : "unknown", gpu.memory.note);
+  rows.rate("programs see", gpu.program_memory);
   rows.rate("in use", gpu.memory_used);
   if (gpu.compute_capability) {
     rows.add("compute capability", fmt::format("{:.1f}", *gpu.compute_capability));

@@ -7,7 +7,8 @@
 namespace steelyard::sense {
 
 std::optional<SharedLibrary> SharedLibrary::open(const std::string& name) {
-  void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+  // A driver that has started threads does not survive being unloaded: it stays.
+  void* handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
   if (handle == nullptr) return std::nullopt;
   return SharedLibrary(handle);
 }

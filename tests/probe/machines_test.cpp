@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
@@ -99,11 +100,13 @@ TEST_P(MachinesTest, HwlocReadsTheSame) {
   EXPECT_THAT(differences(*view, read(folder_)), testing::IsEmpty());
 }
 
-INSTANTIATE_TEST_SUITE_P(All, MachinesTest, testing::ValuesIn(names()), [](const auto& info) {
-  std::string name = info.param;
+std::string name_of_case(const testing::TestParamInfo<std::string>& machine) {
+  std::string name = machine.param;
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
-});
+}
+
+INSTANTIATE_TEST_SUITE_P(All, MachinesTest, testing::ValuesIn(names()), name_of_case);
 
 }  // namespace
 }  // namespace steelyard::probe
