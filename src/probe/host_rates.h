@@ -9,9 +9,9 @@
 namespace steelyard::probe {
 
 struct HostOptions {
-  std::vector<int> threads;  // hardware threads to run on
-  Bytes available;           // at most a quarter is used
-  Bytes last_level_cache;
+  std::vector<int> threads{};  // hardware threads to run on
+  Bytes available{};           // at most a quarter is used
+  Bytes last_level_cache{};
   Seconds budget = Seconds(4);
 };
 

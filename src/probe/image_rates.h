@@ -10,8 +10,8 @@
 namespace steelyard::probe {
 
 struct ImageOptions {
-  std::vector<int> threads;    // hardware threads to run on
-  std::filesystem::path path;  // a folder of JPEG and PNG files; empty: synthetic images
+  std::vector<int> threads{};    // hardware threads to run on
+  std::filesystem::path path{};  // a folder of JPEG and PNG files; empty: synthetic images
   std::vector<std::pair<int, int>> sizes = {{256, 256}, {500, 375}, {1024, 768}, {1920, 1080}};
   Seconds budget = Seconds(12);
 };

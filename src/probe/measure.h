@@ -9,7 +9,6 @@
 
 #include "base/error.h"
 #include "facts/measurements.h"
-#include "sense/tree.h"
 
 namespace steelyard::probe {
 
@@ -20,11 +19,11 @@ struct MeasureOptions {
   bool storage = true;
   Seconds budget = Seconds(40);  // for everything; `--quick` is 7. The sum is met within about 10 %
   // Folders to measure, one per mount; the current folder where none is named.
-  std::vector<std::filesystem::path> storage_paths;
+  std::vector<std::filesystem::path> storage_paths{};
   // A folder with JPEG and PNG files to decode; synthetic images where it is empty.
-  std::filesystem::path images_path;
+  std::filesystem::path images_path{};
   // Told before each part begins ("memory bandwidth"); for a progress line.
-  std::function<void(const std::string& part)> progress;
+  std::function<void(const std::string& part)> progress{};
 };
 
 // Fails on a folder that is not there or not writable, on a disk that is too full, and when a

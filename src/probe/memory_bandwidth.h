@@ -14,7 +14,7 @@ namespace steelyard::probe {
 // whether it has memory.
 struct NumaNode {
   int node = 0;
-  std::vector<int> threads;
+  std::vector<int> threads{};
   bool has_memory = true;
 };
 
@@ -23,13 +23,14 @@ struct NumaNode {
 [[nodiscard]] std::vector<NumaNode> numa_nodes(const sense::Tree& tree,
                                                const std::vector<int>& allowed);
 
-// Of the largest cache that /sys/devices/system/cpu/cpu*/cache shows; 0 where it shows none.
-[[nodiscard]] Bytes last_level_cache(const sense::Tree& tree);
+// All caches of the last level together, as /sys/devices/system/cpu/cpu*/cache shows them for the
+// threads in `allowed`; 0 where it shows none.
+[[nodiscard]] Bytes last_level_cache(const sense::Tree& tree, const std::vector<int>& allowed);
 
 struct MemoryOptions {
-  std::vector<NumaNode> nodes;
-  Bytes last_level_cache;
-  Bytes available;  // memory that may be used: the buffer takes at most a quarter
+  std::vector<NumaNode> nodes{};
+  Bytes last_level_cache{};
+  Bytes available{};  // memory that may be used: the buffer takes at most a quarter
   Seconds budget = Seconds(10);
 };
 

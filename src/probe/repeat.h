@@ -26,7 +26,7 @@ using Clock = std::function<double()>;  // seconds, never going back
 [[nodiscard]] double monotonic_seconds();
 
 // The results of `run` (any unit, positive) in the order in which they came. A run that gives
-// nothing ends it.
+// nothing ends it, and so does a signal (interruption.h).
 [[nodiscard]] std::vector<double> repeat(const std::function<std::optional<double>()>& run,
                                          const Repetition& repetition,
                                          const Clock& clock = monotonic_seconds);

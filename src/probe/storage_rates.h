@@ -13,18 +13,18 @@
 namespace steelyard::probe {
 
 struct FileSystemSpace {
-  Bytes total;
-  Bytes free;  // that this user may fill
+  Bytes total{};
+  Bytes free{};  // that this user may fill
 };
 
 struct StorageOptions {
-  std::filesystem::path folder;
+  std::filesystem::path folder{};
   Bytes test_file = Bytes(std::int64_t{1} << 30);
-  Bytes host_memory;  // a file smaller than this may lie in a cache of the host below a guest
+  Bytes host_memory{};  // a file smaller than this may lie in a cache of the host below a guest
   Seconds budget = Seconds(15);
   bool allow_io_uring = true;  // false: the thread engine at once
   // Injected by tests; the real ones where empty.
-  std::function<Result<FileSystemSpace>(const std::filesystem::path&)> space;
+  std::function<Result<FileSystemSpace>(const std::filesystem::path&)> space{};
 };
 
 // The test file's size on a file system with that much free: at most what was asked for, half of
