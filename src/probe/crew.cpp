@@ -38,7 +38,7 @@ Seconds run_together(const std::vector<int>& threads,
     crew.reserve(count);
     for (std::size_t i = 0; i < count; ++i) {
       crew.emplace_back([&, i] {
-        bind_to(threads[i]);
+        if (threads[i] >= 0) bind_to(threads[i]);
         gate.arrive_and_wait();
         begins[i] = monotonic_seconds();
         work(i);

@@ -23,6 +23,8 @@ std::vector<double> repeat(const std::function<std::optional<double>()>& run,
   for (int count = 0; count < repetition.most; ++count) {
     if (interrupted()) break;
     const double begin = clock();
+    // A host so busy that the least would take more than twice its time gets fewer.
+    if (count > 0 && begin > end + repetition.budget.value()) break;
     if (count >= repetition.least) {
       if (begin + longest > end) break;
       if (count >= 5 && middle_half(results) <= repetition.close) break;

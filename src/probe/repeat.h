@@ -15,7 +15,7 @@ namespace steelyard::probe {
 
 struct Repetition {
   Seconds budget = Seconds(1);  // no new run begins that would end later, going by the longest
-  int least = 3;                // runs, whatever they take
+  int least = 3;                // runs, unless they take more than twice the budget
   int most = 30;
   // The runs whose spread counts: the middle half, because one disturbed run says nothing about the
   // others.

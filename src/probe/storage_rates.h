@@ -4,33 +4,30 @@
 
 #include <filesystem>
 #include <functional>
-#include <optional>
-#include <string>
 
 #include "base/error.h"
 #include "facts/measurements.h"
+#include "probe/io_engine.h"
+#include "probe/test_file.h"
 
 namespace steelyard::probe {
-
-struct FileSystemSpace {
-  Bytes total{};
-  Bytes free{};  // that this user may fill
-};
 
 struct StorageOptions {
   std::filesystem::path folder{};
   Bytes test_file = Bytes(std::int64_t{1} << 30);
-  Bytes host_memory{};  // a file smaller than this may lie in a cache of the host below a guest
+  bool guest = false;  // this kernel runs in a virtual machine: a host's cache may lie below
   Seconds budget = Seconds(15);
-  bool allow_io_uring = true;  // false: the thread engine at once
-  // Injected by tests; the real ones where empty.
-  std::function<Result<FileSystemSpace>(const std::filesystem::path&)> space{};
+  // Whether the kernel gives a ring, and how much is free: the real ones, or a test's.
+  RingProbe ring = try_io_uring;
+  std::function<Result<FileSystemSpace>(const std::filesystem::path&)> space = space_of;
 };
 
-// The test file's size on a file system with that much free: at most what was asked for, half of
-// the free space and a tenth of it. Fails below 64 MiB.
-[[nodiscard]] Result<Bytes> permitted_test_file(Bytes asked, const FileSystemSpace& space);
-
+// Fails where the folder is none or not writable, the disk too full, or a request fails. What it
+// makes is gone when it returns.
 [[nodiscard]] Result<facts::StorageMeasurements> measure_storage(const StorageOptions& options);
+
+// Why what was measured may be a cache: memory below or beside the disk, rates that no drive has.
+[[nodiscard]] std::vector<std::string> cache_warnings(const facts::StorageMeasurements& seen,
+                                                      const FileSystemKind& kind, bool guest);
 
 }  // namespace steelyard::probe
