@@ -23,6 +23,9 @@ namespace {
 // A test may take a tenth of what is free: others write to the same disk meanwhile.
 constexpr std::int64_t kPartOfFree = 10;
 
+constexpr unsigned kWaitForPages =
+    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+
 struct KnownKind {
   std::uint64_t magic;
   const char* name;
@@ -177,11 +180,15 @@ Result<SmallFiles> SmallFiles::create(const std::filesystem::path& folder, std::
     if (file >= 0) close(file);
     if (!whole) return fail(cannot("small files", name, error));
   }
-  // One flush of the file system, not one per file: nobody times the writing.
-  const int opened = open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (opened >= 0) {
-    (void)syncfs(opened);
-    close(opened);
+  // On the disk, so that their pages can be dropped: all begin to be written, then each is waited
+  // for. No syncfs, which would wait for what others write.
+  for (const unsigned flags : {unsigned{SYNC_FILE_RANGE_WRITE}, kWaitForPages}) {
+    for (const std::string& file : files.names_) {
+      const int opened = open(file.c_str(), O_WRONLY | O_CLOEXEC);
+      if (opened < 0) continue;
+      (void)sync_file_range(opened, 0, 0, flags);
+      close(opened);
+    }
   }
   return files;
 }
