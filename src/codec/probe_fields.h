@@ -4,6 +4,7 @@
 #pragma once
 
 #include "codec/machine_fields.h"
+#include "codec/measurement_fields.h"
 #include "codec/rule.h"
 #include "facts/probe.h"
 
@@ -172,6 +173,8 @@ inline constexpr auto topology_fields = [](auto& v, auto& t) {
 inline constexpr auto probe_fields = [](auto& v, auto& p) {
   v.constant("schema", kProbeSchema);
   v.table("topology", p.topology, topology_fields, about("what it is built of"));
+  v.optional_table("measurements", p.measurements, measurements_fields,
+                   about("what it reached; null: nothing was measured"));
   v.table("machine", p.machine, machine_fields, about("as a plan reads it: a machine file"));
 };
 

@@ -3,8 +3,10 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "facts/machine.h"
+#include "facts/measurements.h"
 #include "facts/topology.h"
 
 namespace steelyard::probe {
@@ -16,6 +18,11 @@ namespace steelyard::probe {
 [[nodiscard]] facts::Machine machine_of(const facts::Topology& topology,
                                         const std::optional<facts::Gpu>& known,
                                         const facts::Gpu& no_gpu, const std::string& date);
+
+// What was measured of storage: "network" for folders that another machine holds, else "nvme", the
+// names that a job's data.location uses.
+void add_storage(facts::Machine& machine, const facts::Measurements& measurements,
+                 const std::vector<facts::Mount>& mounts);
 
 // The GPUs that this process can use and that are like the first of them: what a job would run on.
 [[nodiscard]] std::int64_t alike_gpus(const facts::Topology& topology);

@@ -5,7 +5,6 @@
 
 #include "base/format.h"
 #include "base/text_table.h"
-#include "facts/topology.h"
 #include "report/paint.h"
 #include "report/probe_text.h"
 

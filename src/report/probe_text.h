@@ -3,13 +3,17 @@
 
 #include <string>
 
-#include "facts/topology.h"
+#include "facts/probe.h"
 #include "report/paint.h"
 #include "report/report.h"
 
 namespace steelyard::report {
 
 [[nodiscard]] std::string topology_text(const facts::Topology& topology, const Style& style);
+
+// What was measured, section by section: median, how far the runs lie apart, warnings.
+[[nodiscard]] std::string measurements_text(const facts::Measurements& measurements,
+                                            const Style& style);
 
 // The section on GPUs, empty without one.
 [[nodiscard]] std::string gpus_text(const facts::Topology& topology, const Paint& paint);
