@@ -80,22 +80,23 @@ class Cpus:
             tree.write(f"{topology}/physical_package_id", socket)
             tree.write(f"{topology}/core_id", core % self.cores)
             siblings = self.of_core(core)
-            for name in ("core_cpus", "thread_siblings"):
-                tree.write(f"{topology}/{name}_list", ranges(siblings))
-                tree.write(f"{topology}/{name}", mask(siblings, self.count))
-            for name in ("package_cpus", "core_siblings"):
-                tree.write(f"{topology}/{name}", mask(self.of_socket(socket), self.count))
+            tree.write(f"{topology}/core_cpus_list", ranges(siblings))
+            tree.write(f"{topology}/core_cpus", mask(siblings, self.count))
+            tree.write(f"{topology}/package_cpus", mask(self.of_socket(socket), self.count))
             if self.governor:
                 tree.write(f"{base}/cpufreq/policy{cpu}/scaling_governor", self.governor)
-            self.write_caches(tree, f"{base}/cpu{cpu}/cache", core)
+            self.write_caches(tree, f"{base}/cpu{cpu}/cache", cpu, core)
         tree.write("/proc/cpuinfo", info)
 
-    def write_caches(self, tree, folder, core):
+    def write_caches(self, tree, folder, cpu, core):
+        """Below the first processor that shares one, where it is read; the kernel has it below all."""
         first = core // self.l3_cores * self.l3_cores
         shared = {"L3": self.of_cores(range(first, first + self.l3_cores))}
         kinds = {"L1d": ("Data", 1), "L1i": ("Instruction", 1), "L2": ("Unified", 2), "L3": ("Unified", 3)}
         for index, (name, kib) in enumerate(self.caches.items()):
             cpus = shared.get(name, self.of_core(core))
+            if cpu != cpus[0]:
+                continue
             kind, level = kinds[name]
             cache = f"{folder}/index{index}"
             tree.write(f"{cache}/level", level)
