@@ -75,7 +75,7 @@ class Measurer {
                                  conditions_of(tree_, static_cast<std::int64_t>(threads_.size()))};
     if (options_.memory) {
       tell("memory bandwidth");
-      STEELYARD_TRY(memory, measure_memory({.nodes = numa_nodes(tree_, threads_),
+      STEELYARD_TRY(memory, measure_memory({.nodes = node_threads(tree_, threads_),
                                             .last_level_cache = cache_,
                                             .available = available_,
                                             .budget = budget(kMemory)}));

@@ -116,12 +116,12 @@ void warn(MemoryBandwidth& rates, const std::string& warning) {
 }
 
 // How many figures there will be, for sharing out the time.
-std::size_t figures_of(const std::vector<NumaNode>& nodes) {
+std::size_t figures_of(const std::vector<NodeThreads>& nodes) {
   std::size_t pairs = 0;
   std::size_t lone = 0;
-  for (const NumaNode& memory : nodes) {
+  for (const NodeThreads& memory : nodes) {
     if (!memory.has_memory) continue;
-    for (const NumaNode& cores : nodes) {
+    for (const NodeThreads& cores : nodes) {
       if (cores.threads.empty()) continue;
       ++pairs;
       if (cores.node == memory.node && cores.threads.size() > 1) ++lone;
@@ -142,9 +142,9 @@ Result<facts::MemoryMeasurements> measure_memory(const MemoryOptions& options) {
       wanted, Bytes(std::max<std::int64_t>(options.available.value() / 4, (4_MiB).value())));
   Meter meter(kernels, std::max<std::size_t>(1, figures_of(options.nodes)), options.budget);
   std::vector<int> everyone;
-  for (const NumaNode& node : options.nodes)
+  for (const NodeThreads& node : options.nodes)
     everyone.insert(everyone.end(), node.threads.begin(), node.threads.end());
-  for (const NumaNode& memory : options.nodes) {
+  for (const NodeThreads& memory : options.nodes) {
     if (!memory.has_memory) continue;
     STEELYARD_TRY(pages, Pages::map(seen.buffer, PageSize::huge));
     const bool bound = pages.bind_to_node(memory.node);
@@ -154,7 +154,7 @@ Result<facts::MemoryMeasurements> measure_memory(const MemoryOptions& options) {
                     options.budget / static_cast<double>(3 * options.nodes.size()));
     const Bytes walked(static_cast<std::int64_t>(numbers.size_bytes()));
     seen.buffer = std::min(seen.buffer, walked);
-    for (const NumaNode& cores : options.nodes) {
+    for (const NodeThreads& cores : options.nodes) {
       if (cores.threads.empty()) continue;
       std::vector<std::vector<int>> crews = {cores.threads};
       if (cores.node == memory.node && cores.threads.size() > 1)

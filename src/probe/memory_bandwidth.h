@@ -12,7 +12,7 @@ namespace steelyard::probe {
 
 // A NUMA node: hardware threads that this process may use (none for a node of memory only), and
 // whether it has memory.
-struct NumaNode {
+struct NodeThreads {
   int node = 0;
   std::vector<int> threads{};
   bool has_memory = true;
@@ -20,15 +20,15 @@ struct NumaNode {
 
 // From /sys/devices/system/node, with the threads in `allowed` only. One node with all of
 // `allowed` where the kernel shows no nodes.
-[[nodiscard]] std::vector<NumaNode> numa_nodes(const sense::Tree& tree,
-                                               const std::vector<int>& allowed);
+[[nodiscard]] std::vector<NodeThreads> node_threads(const sense::Tree& tree,
+                                                    const std::vector<int>& allowed);
 
 // All caches of the last level together, as /sys/devices/system/cpu/cpu*/cache shows them for the
 // threads in `allowed`; 0 where it shows none.
 [[nodiscard]] Bytes last_level_cache(const sense::Tree& tree, const std::vector<int>& allowed);
 
 struct MemoryOptions {
-  std::vector<NumaNode> nodes{};
+  std::vector<NodeThreads> nodes{};
   Bytes last_level_cache{};
   Bytes available{};  // memory that may be used: the buffer takes at most a quarter
   Seconds budget = Seconds(10);

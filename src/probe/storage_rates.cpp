@@ -89,7 +89,9 @@ class StorageMeter {
                       .depth = 8,
                       .duration = Seconds(3600),
                       .once = true};
-    for (std::int64_t i = 0; i < kSegments && (i == 0 || monotonic_seconds() < end); ++i) {
+    for (std::int64_t i = 0; i < kSegments; ++i) {
+      // Less would hold too few of the largest requests.
+      if (filled_ >= kSmallestTestFile && monotonic_seconds() > end) break;
       pattern.begin = segment * i;
       pattern.end = segment * (i + 1);
       const double started = monotonic_seconds();
@@ -229,7 +231,7 @@ class StorageMeter {
   const StorageOptions& options_;
   TestFile file_;
   Bytes size_;
-  Bytes filled_;
+  Bytes filled_{};
   StorageMeasurements& seen_;
   std::unique_ptr<IoEngine> engine_;
 };

@@ -42,13 +42,13 @@ std::int64_t cache_bytes(const std::string& text) {
 
 }  // namespace
 
-std::vector<NumaNode> numa_nodes(const sense::Tree& tree, const std::vector<int>& allowed) {
+std::vector<NodeThreads> node_threads(const sense::Tree& tree, const std::vector<int>& allowed) {
   const std::string folder = "/sys/devices/system/node";
-  std::vector<NumaNode> nodes;
+  std::vector<NodeThreads> nodes;
   const std::vector<int> with_memory = numbers_of(tree.text(folder + "/has_memory").value_or(""));
   for (const int number : numbers_of(tree.text(folder + "/online").value_or(""))) {
     const std::string cpus = folder + "/node" + std::to_string(number) + "/cpulist";
-    NumaNode node{.node = number};
+    NodeThreads node{.node = number};
     for (const int thread : numbers_of(tree.text(cpus).value_or(""))) {
       if (std::find(allowed.begin(), allowed.end(), thread) != allowed.end())
         node.threads.push_back(thread);
@@ -58,8 +58,8 @@ std::vector<NumaNode> numa_nodes(const sense::Tree& tree, const std::vector<int>
     nodes.push_back(node);
   }
   const bool any = std::any_of(nodes.begin(), nodes.end(),
-                               [](const NumaNode& node) { return !node.threads.empty(); });
-  if (!any) return {NumaNode{.node = 0, .threads = allowed}};
+                               [](const NodeThreads& node) { return !node.threads.empty(); });
+  if (!any) return {NodeThreads{.node = 0, .threads = allowed}};
   return nodes;
 }
 
