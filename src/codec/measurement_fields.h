@@ -12,7 +12,8 @@ inline constexpr auto measured_fields = [](auto& v, auto& m) {
   v.key("median", m.median, about("of the runs, per second"));
   v.key("low", m.low, about("the least"));
   v.key("high", m.high, about("the largest"));
-  v.key("runs", m.runs, about("0: not measured, the warning says why"));
+  const std::int64_t runs = m.runs;
+  v.key("runs", runs, about("0: not measured, the warning says why"));
   v.key("how", m.how, about("it was measured"));
   v.key("warning", m.warning, about("why not to believe it; null: nothing known"));
 };
@@ -74,7 +75,8 @@ inline constexpr auto decode_model_fields = [](auto& v, auto& m) {
   v.key("seconds_per_pixel", m.per_pixel, about("on one core"));
   v.key("seconds_per_byte", m.per_byte, about("stored, on one core"));
   v.key("worst_error", m.worst_error, about("of a measured point, as a share"));
-  v.key("points", m.points, about("that it was fitted to"));
+  const std::int64_t points = m.points;
+  v.key("points", points, about("that it was fitted to"));
 };
 
 inline constexpr auto image_measurements_fields = [](auto& v, auto& m) {

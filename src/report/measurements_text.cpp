@@ -10,7 +10,7 @@
 namespace steelyard::report {
 namespace {
 
-using facts::Measured;
+using facts::Repeated;
 
 std::string apart(double median, double low, double high) {
   if (!(median > 0)) return "";
@@ -24,7 +24,7 @@ class Part {
       : paint_(paint), title_(std::move(title)), table_({{""}, {"", Align::right}, {""}, {""}}) {}
 
   template <class Quantity>
-  void figure(std::string name, const Measured<Quantity>& m, const std::string& more = "") {
+  void figure(std::string name, const Repeated<Quantity>& m, const std::string& more = "") {
     if (m.runs > 0) {
       table_.add({std::move(name), to_text(m.median),
                   apart(m.median.value(), m.low.value(), m.high.value()), more});
