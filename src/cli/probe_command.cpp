@@ -82,13 +82,22 @@ void copy_to_gpus(const ProbeOptions& options, facts::Topology& topology) {
   probe::measure_copies(topology, copies);
 }
 
+// Whoever names no folder did not ask for one that cannot be written to: said, and left out.
+bool storage_can_be_measured(const ProbeOptions& options, facts::Topology& topology) {
+  if (!options.paths.empty() || ::access(".", W_OK) == 0) return true;
+  topology.warnings.emplace_back(
+      "storage was not measured: the current folder cannot be written to (--path names another)");
+  return false;
+}
+
 Result<std::optional<facts::Measurements>> measured(const Session& session,
-                                                    const ProbeOptions& options) {
+                                                    const ProbeOptions& options,
+                                                    facts::Topology& topology) {
   probe::MeasureOptions wanted;
   wanted.memory = options.wants("memory");
   wanted.host = options.wants("memory");
   wanted.images = options.wants("decode");
-  wanted.storage = options.wants("storage");
+  wanted.storage = options.wants("storage") && storage_can_be_measured(options, topology);
   if (!wanted.memory && !wanted.images && !wanted.storage) return std::nullopt;
   constexpr Seconds kQuick = Seconds(7);  // `--quick` ends within ten seconds, GPUs included
   if (options.quick) wanted.budget = kQuick;
@@ -133,7 +142,7 @@ Result<facts::Probe> probed(const Session& session, const sense::Tree& tree,
     check_with_hwloc(found.topology);
     sense::join(found.topology, sense::ask_nvml());
     if (options.wants("gpu")) copy_to_gpus(options, found.topology);
-    STEELYARD_TRY(measurements, measured(session, options));
+    STEELYARD_TRY(measurements, measured(session, options, found.topology));
     found.measurements = std::move(measurements);
   }
   probe::warn(found.topology);

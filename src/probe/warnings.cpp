@@ -64,6 +64,12 @@ void about_gpus(const facts::Topology& topology, std::vector<std::string>& warni
       warnings.push_back(
           fmt::format("GPU {}: {} of {} PCIe lanes are connected", gpu.index, *now, *most));
     }
+    if (gpu.mig && *gpu.mig) {
+      warnings.push_back(
+          fmt::format("GPU {} is divided (MIG, {} instances): a process gets one of them, not what "
+                      "the card has",
+                      gpu.index, gpu.instances.size()));
+    }
     if (several && !gpu.numa_node) {
       warnings.push_back(
           fmt::format("GPU {}: the firmware does not say which NUMA node it is near", gpu.index));

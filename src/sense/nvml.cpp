@@ -54,6 +54,7 @@ class Asking {
     if (result == kNvmlSuccess) return true;
     if (result == kNvmlNotSupported) return false;
     lost_ = result == kNvmlGpuIsLost;
+    if (lost_) gpu_.usable = false;
     gpu_.problems.push_back(fmt::format("{}: {}", what, reason(result)));
     return false;
   }
@@ -241,6 +242,7 @@ void ask_all(const NvmlApi& api, NvmlAnswer& answer) {
     NvmlDevice device = nullptr;
     if (const int result = api.handle(i, &device); result != kNvmlSuccess) {
       gpu.problems.push_back("NVML does not open it: " + reason_of(api, result));
+      gpu.usable = false;
     } else {
       Asking(api, device, gpu).all();
     }

@@ -113,6 +113,7 @@ TEST_F(GpusTest, ALostGpuIsNamedAndTheOthersAreRead) {
   ASSERT_EQ(answer.gpus.size(), 3U);
   EXPECT_THAT(answer.gpus[1].problems, ElementsAre("memory: GPU is lost"));
   EXPECT_FALSE(answer.gpus[1].memory);
+  EXPECT_FALSE(answer.gpus[1].usable);
   EXPECT_TRUE(answer.gpus[2].memory);
   EXPECT_THAT(answer.gpus[2].problems, IsEmpty());
 }
