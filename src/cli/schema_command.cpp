@@ -3,6 +3,7 @@
 
 #include "cli/command.h"
 #include "codec/codec.h"
+#include "codec/probe.h"
 #include "codec/share.h"
 
 namespace steelyard::cli {
@@ -24,6 +25,7 @@ codec::SchemaOf schema_named(std::string_view name) {
 facts::Value schema_of(const std::string& name) {
   if (name == "ratio") return codec::ratio_schema();
   if (name == "share") return codec::share_schema();
+  if (name == "probe") return codec::probe_schema();
   return codec::schema(schema_named(name));
 }
 
@@ -35,7 +37,9 @@ void add_schema(CLI::App& tree, Session& session) {
                   {"steelyard schema job > job.schema.json", "steelyard schema plan"});
   const auto what = std::make_shared<std::string>();
   command.add_option("what", *what, "Which file")
-      ->type_name("job|plan|why|why-pace|comparison|limits|search|share|ratio|model|machine|cases")
+      ->type_name(
+          "job|plan|why|why-pace|comparison|limits|search|share|ratio|rehearsal|model|machine|probe|"
+          "cases")
       ->required();
   command.callback([&session, what] {
     session.chosen = [&session, what]() -> Result<ExitStatus> {
