@@ -45,7 +45,7 @@ struct OpenOptions {
   std::uint64_t sequence_tokens = 1024;  // tokens: length of one sequence
   std::uint32_t token_bytes = 2;         // .bin without a header of its own: 2 or 4
   std::uint64_t max_files = 20'000'000;
-  std::uint64_t max_records = 1'000'000'000;
+  std::uint64_t max_records = 100'000'000;
   std::size_t max_faults = 1'000;  // kept by name; all are counted
 };
 
