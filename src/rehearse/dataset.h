@@ -39,7 +39,7 @@ struct Fault {
 
 // Formats by name: "images", "tar", "tfrecord", "npy", "tokens", "npz", "parquet", "raw".
 struct OpenOptions {
-  std::string format;                    // one of the names; empty: by the names of the files
+  std::string format{};                  // one of the names; empty: by the names of the files
   std::uint64_t record_bytes = 0;        // raw, parquet: fixed size of a record; 0: the whole file
                                          // (parquet: a row group)
   std::uint64_t sequence_tokens = 1024;  // tokens: length of one sequence

@@ -210,10 +210,13 @@ class Walk {
       if (!header) return Broken(header.error());
       if (Part<void> taken = member(*header); !taken) return taken;
     }
+    if (at_ > file_.size()) {
+      return broken_at(file_.size(), "is truncated: it ends in the padding of a member");
+    }
+    // After a break the sample that it cut is left out.
     done_ = !group_.finish() || done_;
     return {};
   }
-  // What came before a break is kept, but for the sample that the break cut.
 
  private:
   Part<void> member(const Header& header) {
