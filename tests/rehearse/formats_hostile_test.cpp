@@ -14,10 +14,10 @@ using testing::Scratch;
 
 namespace fs = std::filesystem;
 
-const char* const kFiles[] = {"gnu.tar",        "pax.tar",        "text.tar", "images.tfrecord",
-                              "plain.tfrecord", "tokens16.npy",   "rows.npy", "version2.npy",
-                              "pictures.npy",   "llm_c_gpt2.bin", "dlio.npz", "two.npz",
-                              "deflated.npz",   "groups.parquet"};
+const char* const kFiles[] = {"gnu.tar",        "pax.tar",      "text.tar", "images.tfrecord",
+                              "plain.tfrecord", "tokens16.npy", "rows.npy", "version2.npy",
+                              "pictures.npy",   "dlio.npz",     "two.npz",  "deflated.npz",
+                              "groups.parquet"};
 
 // The number of records; 0 with an error.
 std::size_t records_in(const fs::path& file) {

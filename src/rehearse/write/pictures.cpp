@@ -35,13 +35,16 @@ void add_octave(std::vector<float>& plane, int cell, float strength, Noise& nois
   }
 }
 
-// The amplitude of natural images falls as 1 / frequency (Field 1987): each octave is half as
-// strong as the one before.
+// Natural images have their strength in low frequencies (Field 1987). How fast it falls from octave
+// to octave, and the grain, are such that an image of quality 90 has 0.5 to 0.6 bytes per pixel:
+// ImageNet's have 0.59 (500 x 375 pixels in 110 kB).
+constexpr float kFall = 0.92F, kGrain = 32;
+
 std::vector<float> plane_of(Noise& noise, float strength, int octaves, float grain) {
   std::vector<float> plane(static_cast<std::size_t>(kWidth) * kHeight);
   for (int octave = 0; octave < octaves; ++octave) {
     add_octave(plane, 512 >> octave, strength, noise);
-    strength *= 0.62F;
+    strength *= kFall;
   }
   for (float& value : plane) value += static_cast<float>(noise.share() - 0.5) * grain;
   return plane;
@@ -87,7 +90,7 @@ void fill_up(std::vector<unsigned char>& jpeg, std::uint64_t gap, Noise& noise) 
 
 void Pictures::paint(std::uint64_t seed) {
   Noise noise(~seed);  // no stream of the records
-  const std::vector<float> light = plane_of(noise, 170, kOctaves, 10);
+  const std::vector<float> light = plane_of(noise, 170, kOctaves, kGrain);
   const std::vector<float> red = plane_of(noise, 60, 6, 0), blue = plane_of(noise, 60, 6, 0);
   canvas_.resize(light.size() * 3);
   for (std::size_t i = 0; i < light.size(); ++i) {
