@@ -65,6 +65,20 @@ struct RehearsalPlanned {
   std::optional<std::int64_t> workers_enough;
 };
 
+// One short rehearsal on the way to the least that is enough.
+struct RehearsalTry {
+  std::int64_t workers = 1, prefetch = 1, depth = 1;
+  std::optional<Ratio> utilization;  // of the least used accelerator
+  Bytes needed;                      // memory, as told before it started
+  bool enough = false;
+};
+
+struct RehearsalTuning {
+  Ratio target;
+  bool reached = false;
+  std::vector<RehearsalTry> tries;  // in their order
+};
+
 struct Rehearsal {
   RehearsalSetting setting;
   RehearsalEnd end = RehearsalEnd::time;
@@ -80,7 +94,8 @@ struct Rehearsal {
   RehearsalMemory memory;
   std::vector<RehearsalFault> faults;
   std::vector<std::string> notes;
-  std::optional<RehearsalPlanned> planned;
+  std::optional<RehearsalPlanned> planned{};
+  std::optional<RehearsalTuning> tuning{};
 };
 
 }  // namespace steelyard::facts
