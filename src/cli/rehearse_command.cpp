@@ -107,7 +107,7 @@ Result<rehearse::Settings> settings_of(const RehearseOptions& options,
   rehearse::Settings settings;
   settings.workers = std::max(1U, std::thread::hardware_concurrency());
   if (plan && !options.step_time) {
-    STEELYARD_TRY(planned, settings_of(*plan));
+    STEELYARD_TRY(planned, cli::settings_of(*plan));
     settings = planned;
   }
   if (preset) {
