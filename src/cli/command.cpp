@@ -1,5 +1,7 @@
 #include "cli/command.h"
 
+#include "cli/rehearse_command.h"
+
 namespace steelyard::cli {
 
 CLI::App& add_command(CLI::App& tree, const std::string& name, const std::string& description,

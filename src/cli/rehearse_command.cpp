@@ -1,4 +1,6 @@
 // `steelyard rehearse`: the data path, really run.
+#include "cli/rehearse_command.h"
+
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -8,13 +10,13 @@
 #include <thread>
 
 #include "base/format.h"
-#include "cli/command.h"
 #include "cli/job_options.h"
 #include "cli/rehearsal_plan.h"
 #include "cli/what_if.h"
 #include "codec/codec.h"
+#include "codec/rehearsal.h"
 #include "rehearse/tune.h"
-#include "report/report.h"
+#include "report/rehearsal.h"
 
 namespace steelyard::cli {
 namespace {
@@ -194,7 +196,9 @@ Result<ExitStatus> run_rehearse(const Session& session, const RehearseOptions& o
                                                                .colour = session.terminal.colour,
                                                                .ascii = options.ascii});
   }
-  return rehearsal.end == facts::RehearsalEnd::fault ? ExitStatus::bad_input : ExitStatus::success;
+  if (rehearsal.end != facts::RehearsalEnd::fault) return ExitStatus::success;
+  session.terminal.err << "steelyard: ended by broken records; --on-error skip leaves them out\n";
+  return ExitStatus::bad_input;
 }
 
 void add_what(CLI::App& command, RehearseOptions& options) {

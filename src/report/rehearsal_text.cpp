@@ -1,10 +1,11 @@
 // `steelyard rehearse`.
+#include "report/rehearsal.h"
+
 #include <fmt/format.h>
 
 #include "base/format.h"
 #include "base/text_table.h"
 #include "report/paint.h"
-#include "report/report.h"
 
 namespace steelyard::report {
 namespace {
