@@ -16,6 +16,7 @@ codec::SchemaOf schema_named(std::string_view name) {
   if (name == "comparison") return codec::SchemaOf::comparison;
   if (name == "limits") return codec::SchemaOf::limits;
   if (name == "search") return codec::SchemaOf::search;
+  if (name == "rehearsal") return codec::SchemaOf::rehearsal;
   if (name == "why-pace") return codec::SchemaOf::why_pace;
   return codec::SchemaOf::cases;
 }
@@ -28,7 +29,7 @@ void add_schema(CLI::App& tree, Session& session) {
                   {"steelyard schema job > job.schema.json", "steelyard schema plan"});
   const auto what = std::make_shared<std::string>();
   command.add_option("what", *what, "Which file")
-      ->type_name("job|plan|why|why-pace|comparison|limits|search|model|machine|cases")
+      ->type_name("job|plan|why|why-pace|comparison|limits|search|rehearsal|model|machine|cases")
       ->required();
   command.callback([&session, what] {
     session.chosen = [&session, what]() -> Result<ExitStatus> {
