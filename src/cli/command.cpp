@@ -1,7 +1,5 @@
 #include "cli/command.h"
 
-#include "cli/rehearse_command.h"
-
 namespace steelyard::cli {
 
 CLI::App& add_command(CLI::App& tree, const std::string& name, const std::string& description,

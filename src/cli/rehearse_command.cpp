@@ -1,5 +1,4 @@
 // `steelyard rehearse`: the data path, really run.
-#include "cli/rehearse_command.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -10,13 +9,13 @@
 #include <thread>
 
 #include "base/format.h"
+#include "cli/command.h"
 #include "cli/job_options.h"
 #include "cli/rehearsal_plan.h"
 #include "cli/what_if.h"
 #include "codec/codec.h"
-#include "codec/rehearsal.h"
 #include "rehearse/tune.h"
-#include "report/rehearsal.h"
+#include "report/report.h"
 
 namespace steelyard::cli {
 namespace {

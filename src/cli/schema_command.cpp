@@ -3,7 +3,6 @@
 
 #include "cli/command.h"
 #include "codec/codec.h"
-#include "codec/rehearsal.h"
 
 namespace steelyard::cli {
 namespace {
@@ -17,6 +16,7 @@ codec::SchemaOf schema_named(std::string_view name) {
   if (name == "comparison") return codec::SchemaOf::comparison;
   if (name == "limits") return codec::SchemaOf::limits;
   if (name == "search") return codec::SchemaOf::search;
+  if (name == "rehearsal") return codec::SchemaOf::rehearsal;
   if (name == "why-pace") return codec::SchemaOf::why_pace;
   return codec::SchemaOf::cases;
 }
@@ -33,9 +33,7 @@ void add_schema(CLI::App& tree, Session& session) {
       ->required();
   command.callback([&session, what] {
     session.chosen = [&session, what]() -> Result<ExitStatus> {
-      const facts::Value schema =
-          *what == "rehearsal" ? codec::rehearsal_schema() : codec::schema(schema_named(*what));
-      session.terminal.out << codec::to_json(schema) << "\n";
+      session.terminal.out << codec::to_json(codec::schema(schema_named(*what))) << "\n";
       return ExitStatus::success;
     };
   });

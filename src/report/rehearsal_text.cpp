@@ -1,5 +1,5 @@
 // `steelyard rehearse`.
-#include "report/rehearsal.h"
+#include "report/report.h"
 
 #include <fmt/format.h>
 

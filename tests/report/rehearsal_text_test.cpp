@@ -1,6 +1,6 @@
 #include <gtest/gtest.h>
 
-#include "report/rehearsal.h"
+#include "report/report.h"
 #include "support/golden.h"
 
 namespace steelyard::report {
