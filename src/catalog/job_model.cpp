@@ -112,6 +112,9 @@ Result<facts::ModelSource> from_file(const std::string& name, const fs::path& pa
   STEELYARD_CHECK(is_configuration(name));
   std::error_code trouble;
   const bool is_folder = fs::is_directory(path, trouble);
+  if (!is_folder && path.filename() == "model_index.json") {
+    return from_pipeline(name, path.parent_path());
+  }
   if (is_folder && fs::exists(path / "model_index.json", trouble)) {
     return from_pipeline(name, path);
   }

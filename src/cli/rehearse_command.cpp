@@ -1,4 +1,5 @@
 // `steelyard rehearse`: the data path, really run.
+
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -203,7 +204,9 @@ Result<ExitStatus> run_rehearse(const Session& session, const RehearseOptions& o
                                                                .colour = session.terminal.colour,
                                                                .ascii = options.ascii});
   }
-  return rehearsal.end == facts::RehearsalEnd::fault ? ExitStatus::bad_input : ExitStatus::success;
+  if (rehearsal.end != facts::RehearsalEnd::fault) return ExitStatus::success;
+  session.terminal.err << "steelyard: ended by broken records; --on-error skip leaves them out\n";
+  return ExitStatus::bad_input;
 }
 
 void add_what(CLI::App& command, RehearseOptions& options) {

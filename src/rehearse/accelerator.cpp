@@ -50,7 +50,10 @@ void run_accelerator(Batches& batches, Nanoseconds step, const std::atomic<bool>
     batches.give_back(full->batch);  // copied: from here on it is in the accelerator's memory
     took();
     sleep_until(begin + step, stop);
-    if (stop && now() < begin + step) break;  // a step that did not end does not count
+    if (stop && now() < begin + step) {  // a step that did not end does not count
+      time.waited_in_vain(begin - end);
+      return;
+    }
     time.step(begin - end, step);
     end = begin + step;
   }

@@ -15,7 +15,7 @@
 namespace steelyard::rehearse {
 namespace {
 
-constexpr Nanoseconds kLook = 20'000'000;       // between two looks at memory and the clock
+constexpr Nanoseconds kLook = 50'000'000;       // between two looks at memory and the clock
 constexpr Nanoseconds kProgress = 200'000'000;  // between two calls of the watcher
 
 facts::FaultKind kind_of(int error) {

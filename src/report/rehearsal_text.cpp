@@ -1,10 +1,11 @@
 // `steelyard rehearse`.
+#include "report/report.h"
+
 #include <fmt/format.h>
 
 #include "base/format.h"
 #include "base/text_table.h"
 #include "report/paint.h"
-#include "report/report.h"
 
 namespace steelyard::report {
 namespace {
@@ -14,6 +15,11 @@ using facts::Rehearsal;
 template <class T>
 std::string known(const std::optional<T>& value) {
   return value ? to_text(*value) : "?";
+}
+// Without its unit, which stands at the head of the column.
+std::string number(const std::optional<SamplesPerSecond>& rate) {
+  const std::string text = known(rate);
+  return text.substr(0, text.find(' '));
 }
 std::string share(const std::optional<Ratio>& value) {
   return value ? fmt::format("{:.1f} %", 100 * value->value()) : "?";
@@ -59,15 +65,15 @@ std::string stages(const Rehearsal& r) {
   const bool planned = r.planned.has_value();
   TextTable table({{"stage"},
                    {"threads", Align::right},
-                   {"could do", Align::right},
+                   {"can, samples/s", Align::right},
                    {planned ? "planned" : "", Align::right},
                    {"busy", Align::right},
-                   {"waits for data", Align::right},
-                   {"waits for room", Align::right},
+                   {"data missing", Align::right},
+                   {"room missing", Align::right},
                    {"CPU", Align::right}});
   for (const facts::RehearsalStage& stage : r.stages) {
-    table.add({stage.name, grouped(stage.threads), known(stage.can),
-               stage.planned ? to_text(*stage.planned) : "", to_text(stage.busy),
+    table.add({stage.name, grouped(stage.threads), number(stage.can),
+               stage.planned ? number(stage.planned) : "", to_text(stage.busy),
                to_text(stage.waits_for_data), to_text(stage.waits_for_room), to_text(stage.cpu)});
   }
   return table.text() + "\n";

@@ -62,7 +62,8 @@ class RingReader final : public Reader {
   io_uring ring_{};
   bool started_ = false;
   bool fixed_buffers_ = false;
-  std::vector<int> files_;  // kept open, by number; empty: one chain per record
+  std::vector<int> files_;        // kept open, by number; empty: one chain per record
+  std::vector<int> open_errors_;  // errno of those that could not be opened
   std::vector<Flight> flights_;
   std::int64_t under_way_ = 0, depth_ = kFirstDepth, calm_ = 0;
   std::jthread thread_;
@@ -104,7 +105,11 @@ Result<void> RingReader::register_files() {
     return {};
   }
   const int flags = O_RDONLY | O_CLOEXEC | (context_.direct ? O_DIRECT : 0);
-  for (const std::string& name : dataset.files) files_.push_back(open(name.c_str(), flags));
+  for (const std::string& name : dataset.files) {
+    const int file = open(name.c_str(), flags);
+    files_.push_back(file);
+    open_errors_.push_back(file < 0 ? errno : 0);
+  }
   const int error =
       -io_uring_register_files(&ring_, files_.data(), static_cast<unsigned>(files_.size()));
   if (error != 0) return fail(refused("io_uring without a table of files", error));
@@ -119,7 +124,7 @@ bool RingReader::submit(std::size_t slot, ThreadTime& time) {
   const bool chain = files_.empty();
   const auto index = static_cast<unsigned>(chain ? slot : record.file);
   if (!chain && files_[record.file] < 0) {
-    finish_read(context_, std::move(*item), -ENOENT, time);
+    finish_read(context_, std::move(*item), -open_errors_[record.file], time);
     return true;
   }
   const bool fixed = fixed_buffers_ && item->large.data() == nullptr;
