@@ -49,7 +49,7 @@ TEST_F(RehearseStorage, GeneratesADataSetAndRehearsesIt) {
   const Outcome again = rehearse("--generate data --preset cosmoflow/h100 --size 12MB");
   EXPECT_EQ(again.status, 2);
   EXPECT_THAT(again.out, HasSubstr("an empty or a new folder"));
-  const Outcome run = rehearse("--data data --preset cosmoflow/h100 --seconds 0.5 --workers 1");
+  const Outcome run = rehearse("--data data --preset cosmoflow/h100 --seconds 1 --workers 1");
   ASSERT_EQ(run.status, 0) << run.out;
   EXPECT_THAT(run.out, HasSubstr("cosmoflow/h100 asks for a mean utilization of 70 %"));
   EXPECT_THAT(run.out, HasSubstr("less than 5 x"));
@@ -77,23 +77,26 @@ TEST_F(RehearseStorage, WhatIsMissingOrUnknownIsSaid) {
   EXPECT_TRUE(fs::is_empty(folder()));
 }
 
-// SIGTERM in the middle: an error status, whole files or none, nothing hidden.
+// SIGTERM in the middle: an error status, whole files or none, nothing hidden. The signal is sent
+// when the first file is being written.
 TEST_F(RehearseStorage, ASignalLeavesNothingUnfinished) {
-  const Outcome run = rehearse(
-      "--generate data --preset unet3d/h100 --size 20GB --io-threads 1 & pid=$!; "
-      "sleep 0.5; kill -TERM $pid; wait $pid");
-  // Where the disk has no 20 GB it is refused at once, which leaves nothing either.
-  EXPECT_EQ(run.status, 2);
+  const auto interrupted = [&](const std::string& arguments, const std::string& until) {
+    return rehearse(arguments + " & pid=$!; while kill -0 $pid && ! ls -A " + until +
+                    " | grep -q .; do sleep 0.02; done 2>/dev/null; kill -TERM $pid; wait $pid");
+  };
+  const Outcome made =
+      interrupted("--generate data --preset resnet50/h100 --size 300MB --io-threads 1", "data");
+  EXPECT_EQ(made.status, 2) << made.out;
+  EXPECT_THAT(made.out, HasSubstr("stopped by a signal"));
   for (const auto& entry : fs::recursive_directory_iterator(folder())) {
     EXPECT_FALSE(entry.path().filename().string().starts_with('.')) << entry.path();
   }
-  const Outcome checkpoint = rehearse(
-      "--checkpoint llama3-8b --size 4GiB & pid=$!; sleep 0.3; kill -INT $pid; "
-      "kill -TERM $pid; wait $pid");
-  EXPECT_EQ(checkpoint.status, 2);
-  for (const auto& entry : fs::directory_iterator(folder())) {
-    EXPECT_EQ(entry.path().filename(), "data");
-  }
+  fs::remove_all(folder() / "data");
+  const Outcome written =
+      interrupted("--checkpoint llama3-8b --size 8MiB --rounds 1000", "steelyard-checkpoint.*");
+  EXPECT_EQ(written.status, 2) << written.out;
+  EXPECT_THAT(written.out, HasSubstr("stopped"));
+  EXPECT_TRUE(fs::is_empty(folder()));
 }
 
 }  // namespace
