@@ -50,6 +50,7 @@ void add_all(CLI::App& tree, Session& session) {
   add_probe(tree, session);
   add_validate(tree, session);
   add_calibrate(tree, session);
+  add_rehearse(tree, session);
   add_completion(tree, session);
 }
 

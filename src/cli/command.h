@@ -43,6 +43,7 @@ void add_show(CLI::App& tree, Session& session);
 void add_schema(CLI::App& tree, Session& session);
 void add_validate(CLI::App& tree, Session& session);
 void add_calibrate(CLI::App& tree, Session& session);
+void add_rehearse(CLI::App& tree, Session& session);
 void add_completion(CLI::App& tree, Session& session);
 
 // A subcommand with the options every command has, and its examples below the help.

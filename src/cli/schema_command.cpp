@@ -18,6 +18,7 @@ codec::SchemaOf schema_named(std::string_view name) {
   if (name == "comparison") return codec::SchemaOf::comparison;
   if (name == "limits") return codec::SchemaOf::limits;
   if (name == "search") return codec::SchemaOf::search;
+  if (name == "rehearsal") return codec::SchemaOf::rehearsal;
   if (name == "why-pace") return codec::SchemaOf::why_pace;
   return codec::SchemaOf::cases;
 }
