@@ -18,8 +18,9 @@ void share(std::vector<Piece>& pieces, EventKind kind, Seconds all, Seconds adde
 
 }  // namespace
 
-std::vector<Piece> pieces_of(const step::Body& body, step::PhaseKind phase,
+std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
                              const step::Program& program, const Prices& prices) {
+  const step::PhaseKind phase = of.kind;
   std::vector<Piece> pieces;
   Seconds working, exposed, sending, copying;
   for (const step::Event& event : body.events) {
@@ -43,7 +44,8 @@ std::vector<Piece> pieces_of(const step::Body& body, step::PhaseKind phase,
     if (!piece.beside) piece.step = piece.busy;
     pieces.push_back(piece);
   }
-  const Seconds added = added_by_overlap(working, sending, prices.overlap_slowdown);
+  const Seconds beside = computes(body) ? working : work_of(of, program, prices);
+  const Seconds added = added_by_overlap(beside, sending, prices.overlap_slowdown);
   share(pieces, EventKind::communicate, sending, added);
   share(pieces, EventKind::work, copying, std::max(Seconds(), copying - working - exposed - added));
   return pieces;
