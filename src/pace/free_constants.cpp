@@ -56,7 +56,7 @@ std::vector<Member> of_each_architecture() {
           ratio("attention_backward_ratio", &C::attention_backward, 0.1, 0.8, 0.2),
           ratio("cudnn_attention_forward_ratio", &C::cudnn_attention_forward, 0.1, 0.8, 0.2),
           ratio("cudnn_attention_backward_ratio", &C::cudnn_attention_backward, 0.1, 0.8, 0.2),
-          ratio("memory_ratio", &C::memory, 0.7, 1.0, 0.05)};
+          ratio("memory_ratio", &C::memory, 0.6, 1.0, 0.08)};
 }
 
 std::vector<Member> of_all() {

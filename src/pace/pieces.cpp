@@ -22,7 +22,8 @@ std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
                              const step::Program& program, const Prices& prices) {
   const step::PhaseKind phase = of.kind;
   std::vector<Piece> pieces;
-  Seconds working, exposed, sending, copying;
+  const double border_share = exposed_at_borders(of, program, prices);
+  Seconds working, exposed, sending, copying, crossing;
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
     Piece piece;
@@ -37,15 +38,17 @@ std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
     } else if (event.kind == EventKind::communicate) {
       piece.busy = prices.communication[index];
       piece.beside = program.communication[index].overlaps;
-      (piece.beside ? sending : exposed) += piece.busy;
+      const bool border = crosses_border(body, program.communication[index]);
+      (border ? crossing : piece.beside ? sending : exposed) += piece.busy;
     } else {
       continue;
     }
     if (!piece.beside) piece.step = piece.busy;
     pieces.push_back(piece);
   }
-  const Seconds beside = computes(body) ? working : work_of(of, program, prices);
-  const Seconds added = added_by_overlap(beside, sending, prices.overlap_slowdown);
+  const Seconds added = added_by_overlap(working, sending, prices.overlap_slowdown);
+  // A body has no work and crosses a border, or has some: never both.
+  share(pieces, EventKind::communicate, crossing, crossing * border_share);
   share(pieces, EventKind::communicate, sending, added);
   share(pieces, EventKind::work, copying, std::max(Seconds(), copying - working - exposed - added));
   return pieces;

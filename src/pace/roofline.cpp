@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string_view>
@@ -174,13 +173,6 @@ Ratio shape_efficiency(const Work& gemm, const Gpu& gpu, const EfficiencyConstan
   return share_on(matrix, gemm, gpu, efficiency);
 }
 
-Seconds limited_by(Seconds arithmetic, Seconds memory) {
-  constexpr double kOrder = 4.0;
-  const Seconds longer = std::max(arithmetic, memory), shorter = std::min(arithmetic, memory);
-  if (!(shorter > Seconds())) return longer;
-  return longer * std::pow(1.0 + std::pow((shorter / longer).value(), kOrder), 1.0 / kOrder);
-}
-
 bool on_the_host(WorkKind kind) {
   return kind == WorkKind::transfer || kind == WorkKind::host;
 }
@@ -225,7 +217,7 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   }
   if (!known) return std::nullopt;
   const double launches = launches_of(work, nature);
-  return WorkTime{limited_by(arithmetic, memory) + copies + efficiency.kernel_floor * launches,
+  return WorkTime{std::max(arithmetic, memory) + copies + efficiency.kernel_floor * launches,
                   arithmetic > memory && arithmetic >= efficiency.kernel_floor, launches};
 }
 

@@ -56,10 +56,6 @@ struct Nature {
 [[nodiscard]] Ratio streamed_share(const facts::Gpu& gpu, BytesPerSecond bandwidth,
                                    const facts::EfficiencyConstants& efficiency);
 
-// Loading and multiplying share a kernel: near the ridge of the roofline neither hides the other
-// whole: (a^4 + m^4)^(1/4), 1.19 times the longer one where both are alike.
-[[nodiscard]] Seconds limited_by(Seconds arithmetic, Seconds memory);
-
 // What a GEMM of m x n x k, `batch` times, reaches of the rate for large aligned matrices, in (0,
 // 1].
 [[nodiscard]] Ratio shape_efficiency(const step::Work& gemm, const facts::Gpu& gpu,

@@ -62,12 +62,15 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
     } else if (event.kind == EventKind::work) {
       add_work(part, program.work[index], prices.work[index], phase);
     } else if (event.kind == EventKind::communicate) {
-      (program.communication[index].overlaps ? beside : part.exposed) +=
-          prices.communication[index];
+      const Seconds length = prices.communication[index];
+      if (crosses_border(body, program.communication[index])) {
+        part.exposed += length * border_share;
+      } else {
+        (program.communication[index].overlaps ? beside : part.exposed) += length;
+      }
     }
   }
-  const Seconds working = computes(body) ? part.busy() : of_phase;
-  part.exposed += added_by_overlap(working, beside, prices.overlap_slowdown);
+  part.exposed += added_by_overlap(part.busy(), beside, prices.overlap_slowdown);
   part.offload += std::max(Seconds(), copying - part.busy() - part.exposed);
   return part;
 }
@@ -79,9 +82,9 @@ struct PhaseTime {
 
 PhaseTime time_of(const Phase& phase, const Program& program, const Prices& prices) {
   PhaseTime time;
-  const Seconds working = work_of(phase, program, prices);
+  const double border_share = exposed_at_borders(phase, program, prices);
   for (const Body& body : phase.bodies) {
-    add(time.once, one_iteration(body, phase.kind, program, prices, working), body.repeat);
+    add(time.once, one_iteration(body, phase.kind, program, prices, border_share), body.repeat);
   }
   Part& once = time.once;
   const bool driven = phase.kind == PhaseKind::forward || phase.kind == PhaseKind::generation ||
@@ -157,21 +160,28 @@ bool belongs_to_optimizer(PhaseKind kind) {
   return kind == PhaseKind::clip || kind == PhaseKind::optimizer || kind == PhaseKind::zero_grad;
 }
 
-bool computes(const Body& body) {
-  return std::any_of(body.events.begin(), body.events.end(),
-                     [](const step::Event& event) { return event.kind == EventKind::work; });
+bool crosses_border(const Body& body, const step::Communication& communication) {
+  return communication.overlaps && communication.kind == step::Collective::send &&
+         std::none_of(body.events.begin(), body.events.end(),
+                      [](const step::Event& event) { return event.kind == EventKind::work; });
 }
 
-Seconds work_of(const Phase& phase, const Program& program, const Prices& prices) {
-  Seconds sum;
+double exposed_at_borders(const Phase& phase, const Program& program, const Prices& prices) {
+  Seconds working, crossing;
   for (const Body& body : phase.bodies) {
+    const double times = static_cast<double>(body.repeat);
     for (const step::Event& event : body.events) {
       const auto index = static_cast<std::size_t>(event.index);
-      if (event.kind != EventKind::work || on_the_host(program.work[index].kind)) continue;
-      sum += prices.work[index].seconds * static_cast<double>(body.repeat);
+      if (event.kind == EventKind::work && !on_the_host(program.work[index].kind)) {
+        working += prices.work[index].seconds * times;
+      } else if (event.kind == EventKind::communicate &&
+                 crosses_border(body, program.communication[index])) {
+        crossing += prices.communication[index] * times;
+      }
     }
   }
-  return sum;
+  if (!(crossing > Seconds())) return 0.0;
+  return (added_by_overlap(working, crossing, prices.overlap_slowdown) / crossing).value();
 }
 
 // With work w, communication c beside it and slow-down s, work proceeds at 1 / (1 + s) until the

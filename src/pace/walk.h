@@ -36,13 +36,13 @@ struct Walked {
 // Clipping, the optimizer's own phase and setting gradients to zero.
 [[nodiscard]] bool belongs_to_optimizer(step::PhaseKind kind);
 
-// Whether a body has work of its own. Communication that may overlap in one without (at the border
-// of a pipeline stage) runs beside the work of its phase.
-[[nodiscard]] bool computes(const step::Body& body);
+// At the border of a pipeline stage, in a body without work: what may overlap runs beside the work
+// of its phase.
+[[nodiscard]] bool crosses_border(const step::Body& body, const step::Communication& communication);
 
-// Of the GPU, in one phase.
-[[nodiscard]] Seconds work_of(const step::Phase& phase, const step::Program& program,
-                              const Prices& prices);
+// The share of all that crosses borders in a phase that its work does not hide.
+[[nodiscard]] double exposed_at_borders(const step::Phase& phase, const step::Program& program,
+                                        const Prices& prices);
 
 // What communication beside the work of an iteration adds to it (docs/model/communication.md).
 [[nodiscard]] Seconds added_by_overlap(Seconds work, Seconds communication, Ratio slowdown);
