@@ -50,7 +50,7 @@ void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phas
 }
 
 Part one_iteration(const Body& body, PhaseKind phase, const Program& program, const Prices& prices,
-                   Seconds of_phase) {
+                   double border_share) {
   Part part;
   Seconds beside;
   Seconds copying;
