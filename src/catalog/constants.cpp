@@ -170,6 +170,7 @@ void read_products(Settings& settings, facts::EfficiencyConstants& constants) {
 void read_movement(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.memory = settings.ratio("memory");
   constants.convolution_layout = settings.real("convolution_layout");
+  constants.grouped_convolution = settings.ratio("grouped_convolution");
   constants.link = settings.ratio("link");
   constants.network = settings.ratio("network");
   constants.host_link = settings.ratio("host_link");

@@ -169,7 +169,8 @@ struct EfficiencyConstants {
   double attention_half_intensity = 0.0;  // flop per byte at which attention reaches half of it
   Ratio memory;                           // of the HBM bandwidth, pointwise kernels
   double convolution_layout = 0.0;        // tensors whose channels come first are copied, so often
-  Ratio link;                             // of the GPU link, large messages
+  Ratio grouped_convolution{};  // of the matrix units' peak, groups of 64 channels, channels last
+  Ratio link;                   // of the GPU link, large messages
   Ratio network;
   Ratio host_link;
   Ratio host_peer{1.0};           // of the host link, GPU to GPU where no GPU link exists

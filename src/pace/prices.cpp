@@ -70,6 +70,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.push_back(known == by_operation.end() ? Nature{} : known->second);
     natures.back().grouped = operation.starts_with(kGrouped);
     natures.back().convolution = operation.starts_with(kConvolutions);
+    natures.back().channels_last = natures.back().convolution && !channels_first;
     natures.back().efficient = operation.starts_with(kEfficient);
     natures.back().vector_unaligned = request.unaligned_on_vector_units;
     set_optimizer(request, operation, natures.back());

@@ -91,12 +91,26 @@ double unaligned_bound(const Gpu& gpu, const EfficiencyConstants& efficiency) {
          efficiency.gemm_unaligned.value();
 }
 
+// A convolution in groups for which cuDNN has no kernel of its own; see grouped_convolution.
+bool lacks_kernel(const Work& work, const Gpu& gpu, const Nature& nature) {
+  constexpr std::int64_t kGroups = 32;
+  return nature.channels_last && work.batch > 1 && work.batch % kGroups != 0 &&
+         on_matrix_units(work, gpu) && facts::bytes_of(work.dtype) == 2;
+}
+
+double fallback_rate(const Work& work, FlopsPerSecond peak, const EfficiencyConstants& efficiency) {
+  constexpr double kChannels = 64.0;
+  const double width = static_cast<double>(std::min({work.m, work.n, work.k}));
+  return peak.value() * efficiency.grouped_convolution.value() * std::max(1.0, width / kChannels);
+}
+
 double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
                  const EfficiencyConstants& efficiency, const Nature& nature) {
   if (falls_back(work, gpu, nature)) {
     const double shape = share_on(false, work, gpu, efficiency).value();
     return gpu.peak.fp32->value() * efficiency.gemm_unaligned_batched.value() * shape;
   }
+  if (lacks_kernel(work, gpu, nature)) return fallback_rate(work, peak, efficiency);
   const double shape = shape_efficiency(work, gpu, efficiency).value();
   if (!on_matrix_units(work, gpu)) return peak.value() * efficiency.gemm_vector.value() * shape;
   const double tf32 = work.dtype == facts::DType::fp32 ? efficiency.gemm_tf32.value() : 1.0;

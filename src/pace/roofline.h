@@ -24,6 +24,7 @@ struct Nature {
   double traffic = 1.0;          // time over that of moving its bytes
   bool copies_channels = false;  // a convolution whose tensors are brought into another order first
   bool convolution = false;
+  bool channels_last = false;  // of a convolution's tensors
   bool grouped = false;    // products whose tokens lie one behind the other: how many says nothing
   bool efficient = false;  // the memory-efficient attention kernel, not FlashAttention
   bool vector_unaligned = false;  // unaligned products use no matrix units (cuBLAS before 11)

@@ -102,6 +102,26 @@ TEST(Roofline, SomeKernelsAreSlowerThanTheirBytes) {
   EXPECT_NEAR(copied, 3.0 * alone, 1e-9);
 }
 
+// 24 groups of 128 channels: 3 % of the peak at 64 channels, twice that at 128.
+TEST(Roofline, GroupsThatCudnnHasNoKernelForAreSlow) {
+  facts::EfficiencyConstants constants = halves();
+  constants.grouped_convolution = Ratio(0.03);
+  const facts::Gpu gpu = round_machine().gpu;
+  Missing missing;
+  step::Work work = gemm(8192, 128, 9 * 128);
+  work.batch = 24;
+  work.flops = Flops(2.0 * 8192 * 128 * 9 * 128 * 24);
+  const Nature last{.convolution = true, .channels_last = true};
+  const double peak = gpu.peak.bf16->value();
+  const auto seconds = [&](const step::Work& of, const Nature& nature) {
+    return time_of(of, gpu, constants, missing, nature)->seconds.value();
+  };
+  EXPECT_NEAR(seconds(work, last), work.flops.value() / (0.06 * peak), 1e-9);
+  EXPECT_LT(seconds(work, {.convolution = true}), seconds(work, last) / 5);
+  work.batch = 32;  // ResNeXt's
+  EXPECT_LT(seconds(work, last), seconds(work, {.convolution = true}) * 1.01);
+}
+
 TEST(Roofline, ShortSequencesKeepAttentionWaiting) {
   facts::EfficiencyConstants constants = halves();
   constants.attention_half_intensity = 100.0;
