@@ -158,8 +158,7 @@ Machine machine_of(const Topology& topology, const std::optional<Gpu>& known, co
   const GpuDevice* first = first_gpu(topology);
   machine.gpus = std::max<std::int64_t>(1, alike_gpus(topology));
   machine.gpu = first == nullptr ? no_gpu : gpu_of(*first, known);
-  machine.name =
-      first == nullptr ? "without GPUs" : fmt::format("{} x {}", machine.gpus, machine.gpu.name);
+  machine.name = "probed machine";
   machine.host = host_of(topology);
   machine.storage = storage_of(topology);
   if (first != nullptr) machine.network_per_gpu = network_per_gpu(topology, machine.gpus);
