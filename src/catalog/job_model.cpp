@@ -112,6 +112,9 @@ Result<facts::ModelSource> from_file(const std::string& name, const fs::path& pa
   STEELYARD_CHECK(is_configuration(name));
   std::error_code trouble;
   const bool is_folder = fs::is_directory(path, trouble);
+  if (!is_folder && path.filename() == "model_index.json") {
+    return from_pipeline(name, path.parent_path());
+  }
   if (is_folder && fs::exists(path / "model_index.json", trouble)) {
     return from_pipeline(name, path);
   }
@@ -228,8 +231,9 @@ Result<void> has_sizes(const facts::ModelSource& source) {
   const facts::Value* type = source.config.find("model_type");
   if (type == nullptr || type->as_text() == nullptr) return {};
   // What reads pictures has no vocabulary, and its library's defaults are one complete model.
-  static constexpr std::array<std::string_view, 6> kPictureKeys = {
-      "num_channels", "image_size", "patch_size", "in_chans", "img_size", "num_classes"};
+  static constexpr std::array<std::string_view, 7> kPictureKeys = {
+      "num_channels", "image_size",  "patch_size", "in_chans",
+      "img_size",     "num_classes", "backbone"};
   const auto given = [&](std::string_view key) { return source.config.find(key) != nullptr; };
   if (given("num_embeddings_per_feature")) return {};  // of a recommender: its reader asks
   if (std::any_of(kPictureKeys.begin(), kPictureKeys.end(), given)) return {};

@@ -32,6 +32,8 @@ struct Session {
 void add_plan(CLI::App& tree, Session& session);
 void add_why(CLI::App& tree, Session& session);
 void add_compare(CLI::App& tree, Session& session);
+void add_ratio(CLI::App& tree, Session& session);
+void add_share(CLI::App& tree, Session& session);
 void add_search(CLI::App& tree, Session& session);
 void add_limits(CLI::App& tree, Session& session);
 void add_explain(CLI::App& tree, Session& session);
@@ -41,6 +43,7 @@ void add_show(CLI::App& tree, Session& session);
 void add_schema(CLI::App& tree, Session& session);
 void add_validate(CLI::App& tree, Session& session);
 void add_calibrate(CLI::App& tree, Session& session);
+void add_rehearse(CLI::App& tree, Session& session);
 void add_completion(CLI::App& tree, Session& session);
 
 // A subcommand with the options every command has, and its examples below the help.

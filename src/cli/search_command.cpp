@@ -174,7 +174,7 @@ Result<ExitStatus> run_search(const Session& session, const SearchOptions& optio
       .free = options.free,
       .goal = *facts::from_name<facts::SearchGoal>(options.goal),
       .progress = [&](std::int64_t done, std::int64_t all) { return progress(done, all); }};
-  const facts::SearchResult result = search::search(question, planner_of(base));
+  const facts::SearchResult result = search::search(question, layout_planner_of(base));
   progress.clear();
   if (options.json) {
     session.terminal.out << codec::to_json(codec::to_value(result)) << "\n";

@@ -1,8 +1,63 @@
 #include "cli/what_if.h"
 
+#include <memory>
+#include <mutex>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "facts/host.h"
 #include "plan/figures.h"
 
 namespace steelyard::cli {
+namespace {
+
+Result<facts::Plan> planned(plan::Request& request, search::Depth depth) {
+  request.advice = false;
+  // What ranks without a card hold lies in host memory, which every depth asks for.
+  request.vram =
+      depth != search::Depth::without_vram || facts::computes_on_host(request.machine.gpu);
+  return plan::figures(request, {.only_if_fits = depth == search::Depth::only_if_fits});
+}
+
+auto all_of(const facts::MachineKeys& keys) {
+  return std::tie(keys.name, keys.nodes, keys.gpus, keys.fabric_gpus, keys.gpu, keys.ram_gib,
+                  keys.vram_gib, keys.cores, keys.storage_gb_per_s, keys.network_gbps_per_gpu,
+                  keys.numa_binding);
+}
+
+// Requests of machines that were looked up, each for one plan at a time.
+class Requests {
+ public:
+  explicit Requests(const Base& base) : base_(base) {}
+
+  Result<std::unique_ptr<plan::Request>> borrow(const facts::Job& job) {
+    {
+      const std::scoped_lock lock(mutex_);
+      for (std::unique_ptr<plan::Request>& spare : spares_) {
+        if (all_of(spare->job.machine) != all_of(job.machine)) continue;
+        std::unique_ptr<plan::Request> found = std::move(spare);
+        spare = std::move(spares_.back());
+        spares_.pop_back();
+        found->job = job;
+        return found;
+      }
+    }
+    STEELYARD_TRY(request, request_of({job, base_.read.folder}, base_.catalog));
+    return std::make_unique<plan::Request>(std::move(request));
+  }
+  void give_back(std::unique_ptr<plan::Request> request) {
+    const std::scoped_lock lock(mutex_);
+    spares_.push_back(std::move(request));
+  }
+
+ private:
+  const Base& base_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<plan::Request>> spares_;
+};
+
+}  // namespace
 
 Result<Base> base_of(const Session& session, const JobWords& words) {
   STEELYARD_TRY(read, read_job(words));
@@ -18,9 +73,17 @@ Result<Base> base_of(const Session& session, const JobWords& words) {
 search::Planner planner_of(const Base& base) {
   return [&base](const facts::Job& job, search::Depth depth) -> Result<facts::Plan> {
     STEELYARD_TRY(request, request_of({job, base.read.folder}, base.catalog));
-    request.advice = false;
-    request.vram = depth != search::Depth::without_vram;
-    return plan::figures(request, {.only_if_fits = depth == search::Depth::only_if_fits});
+    return planned(request, depth);
+  };
+}
+
+search::Planner layout_planner_of(const Base& base) {
+  const auto requests = std::make_shared<Requests>(base);
+  return [requests](const facts::Job& job, search::Depth depth) -> Result<facts::Plan> {
+    STEELYARD_TRY(request, requests->borrow(job));
+    Result<facts::Plan> plan = planned(*request, depth);
+    requests->give_back(std::move(request));
+    return plan;
   };
 }
 

@@ -21,6 +21,10 @@ struct Base {
 // Plans a changed job from the same folder; valid as long as the base is.
 [[nodiscard]] search::Planner planner_of(const Base& base);
 
+// The same for a search, whose jobs differ in their machine and layout alone: what the catalogue
+// says of a machine is looked up once.
+[[nodiscard]] search::Planner layout_planner_of(const Base& base);
+
 // A machine of the catalogue or of a file; or a bare GPU of that id.
 [[nodiscard]] Result<facts::Machine> machine_named(const Base& base, const std::string& name);
 

@@ -18,6 +18,7 @@
 #include "facts/model_table.h"
 #include "facts/pace_why.h"
 #include "facts/plan.h"
+#include "facts/rehearsal.h"
 #include "facts/value.h"
 #include "facts/what_if.h"
 
@@ -64,6 +65,7 @@ enum class Format { json, toml };
 [[nodiscard]] facts::Value to_value(const facts::SearchResult& result);   // steelyard.search/1
 [[nodiscard]] facts::Value to_value(const facts::Limits& limits);         // steelyard.limits/1
 [[nodiscard]] facts::Value to_value(const facts::PaceWhy& why);  // schema steelyard.why-pace/1
+[[nodiscard]] facts::Value to_value(const facts::Rehearsal& rehearsal);  // steelyard.rehearsal/1
 // Schema steelyard.model-table/1.
 [[nodiscard]] facts::Value to_value(const facts::ModelTable& table);
 [[nodiscard]] Result<facts::CaseFile> read_cases(const std::filesystem::path& file);
@@ -73,7 +75,19 @@ enum class Format { json, toml };
 [[nodiscard]] facts::Value to_value(const facts::Validation& validation);
 
 // JSON Schemas (draft 2020-12 vocabulary, valid for draft 7 validators too).
-enum class SchemaOf { job, plan, machine, cases, why, why_pace, model, comparison, limits, search };
+enum class SchemaOf {
+  job,
+  plan,
+  machine,
+  cases,
+  why,
+  why_pace,
+  model,
+  comparison,
+  limits,
+  search,
+  rehearsal
+};
 [[nodiscard]] facts::Value schema(SchemaOf what);
 
 }  // namespace steelyard::codec

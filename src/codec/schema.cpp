@@ -5,6 +5,7 @@
 #include "codec/machine_fields.h"
 #include "codec/model_fields.h"
 #include "codec/plan_fields.h"
+#include "codec/rehearsal_fields.h"
 #include "codec/schema_builder.h"
 #include "codec/what_if_fields.h"
 #include "codec/why_fields.h"
@@ -110,6 +111,9 @@ facts::Value schema(SchemaOf what) {
       return titled(kLimitsSchema, describe<facts::Limits>(SchemaMode::written, limits_fields));
     case SchemaOf::why_pace:
       return titled(kWhyPaceSchema, describe<facts::PaceWhy>(SchemaMode::written, pace_why_fields));
+    case SchemaOf::rehearsal:
+      return titled(kRehearsalSchema,
+                    describe<facts::Rehearsal>(SchemaMode::written, rehearsal_fields));
     case SchemaOf::model:
       return titled(kModelSchema,
                     describe<facts::ModelTable>(SchemaMode::written, model_table_fields));

@@ -92,6 +92,9 @@ Result<void> Importer::set_batch() {
                       "a whole number: Megatron-LM has no default for it"));
   }
   if (length) set("train.sequence_length", job_.train.sequence_length, *length);
+  if (const auto decoder = arguments_.optional_whole("decoder-seq-length")) {
+    set("train.decoder_sequence_length", job_.train.decoder_sequence_length, *decoder);
+  }
   set("train.gradient_clipping", job_.train.gradient_clipping, arguments_.real("clip-grad") > 0.0);
   set("data.workers", job_.data.workers, arguments_.whole("num-workers"));
   return {};

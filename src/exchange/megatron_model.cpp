@@ -72,16 +72,6 @@ Error missing(const char* name) {
   return error;
 }
 
-Error not_built(const char* name, std::string found, std::string accepted) {
-  Error error;
-  error.code = ErrorCode::not_supported;
-  error.subject = MegatronArguments::subject(name);
-  error.found = std::move(found);
-  error.accepted = std::move(accepted);
-  error.hint = "encoder-decoder and encoder-only models are not built in this version";
-  return error;
-}
-
 // megatron/training/arguments.py: 4 x hidden, with SwiGLU two thirds of that in multiples of 64.
 std::int64_t default_ffn(const MegatronArguments& arguments, std::int64_t hidden) {
   if (!arguments.flag("swiglu")) return 4 * hidden;
@@ -90,6 +80,11 @@ std::int64_t default_ffn(const MegatronArguments& arguments, std::int64_t hidden
 }
 
 }  // namespace
+
+// pretrain_t5.py is no argument; only it reads these.
+bool is_encoder_decoder(const MegatronArguments& arguments) {
+  return arguments.given("decoder-num-layers") || arguments.given("decoder-seq-length");
+}
 
 // training/arguments.py: the older way names the layers of further predictions apart.
 std::string hybrid_pattern(const MegatronArguments& arguments) {
@@ -114,9 +109,6 @@ Result<std::int64_t> layers_of(const MegatronArguments& arguments) {
 }
 
 Result<facts::Value> megatron_model(const MegatronArguments& arguments, std::int64_t tensor) {
-  if (arguments.given("decoder-num-layers") || arguments.given("decoder-seq-length")) {
-    return fail(not_built("decoder-num-layers", "a T5 model", "no such argument"));
-  }
   STEELYARD_TRY(layers, layers_of(arguments));
   for (const char* name : {"hidden-size", "num-attention-heads", "max-position-embeddings"}) {
     if (!arguments.optional_whole(name)) return fail(missing(name));
@@ -124,7 +116,9 @@ Result<facts::Value> megatron_model(const MegatronArguments& arguments, std::int
   const std::int64_t hidden = arguments.whole("hidden-size");
   const std::int64_t heads = arguments.whole("num-attention-heads");
   facts::Value config{facts::Object{}};
-  config.set("model_type", "megatron_gpt");
+  const bool t5 = is_encoder_decoder(arguments);
+  config.set("model_type", t5 ? "megatron_t5" : "megatron_gpt");
+  if (t5) config.set("decoder-num-layers", arguments.value("decoder-num-layers"));
   config.set("num-layers", layers);
   for (const char* name : kModelArguments) config.set(name, arguments.value(name));
   const std::string pattern = hybrid_pattern(arguments);

@@ -1,5 +1,5 @@
 // The model that Megatron-LM's arguments describe, as a configuration under Megatron's own names
-// (model_type "megatron_gpt", src/model/megatron_gpt.cpp).
+// (model_type "megatron_gpt" or "megatron_t5", src/model/megatron_gpt.cpp and megatron_t5.cpp).
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,9 @@ namespace steelyard::exchange {
 // `tensor`: tensor-parallel ranks, which the vocabulary is padded for.
 [[nodiscard]] Result<facts::Value> megatron_model(const MegatronArguments& arguments,
                                                   std::int64_t tensor);
+
+// T5: a decoder behind an encoder.
+[[nodiscard]] bool is_encoder_decoder(const MegatronArguments& arguments);
 
 // --hybrid-layer-pattern with the layers of further predictions behind /; "" for other models.
 [[nodiscard]] std::string hybrid_pattern(const MegatronArguments& arguments);

@@ -18,7 +18,7 @@ using OperationsPerSecond = RealQuantity<struct OperationsPerSecondTag>;  // req
 
 // One figure from repeated runs.
 template <class Quantity>
-struct Measured {
+struct Repeated {
   Quantity median{};
   Quantity low{};
   Quantity high{};
@@ -42,10 +42,10 @@ struct MemoryBandwidth {
   std::int64_t core_node = 0;
   std::int64_t memory_node = 0;
   std::int64_t threads = 1;
-  Measured<BytesPerSecond> read{};
-  Measured<BytesPerSecond> write{};  // streaming stores, past the caches
-  Measured<BytesPerSecond> copy{};   // the same stores
-  Measured<BytesPerSecond> triad{};  // a[i] = b[i] + s * c[i]
+  Repeated<BytesPerSecond> read{};
+  Repeated<BytesPerSecond> write{};  // streaming stores, past the caches
+  Repeated<BytesPerSecond> copy{};   // the same stores
+  Repeated<BytesPerSecond> triad{};  // a[i] = b[i] + s * c[i]
 };
 
 struct MemoryMeasurements {
@@ -64,7 +64,7 @@ struct ImageRate {
   std::int64_t height = 0;
   Bytes compressed{};  // one stored image, the mean; 0 for work on pixels
   std::int64_t threads = 1;
-  Measured<SamplesPerSecond> images{};
+  Repeated<SamplesPerSecond> images{};
   BytesPerSecond compressed_rate{};  // compressed bytes taken in
   PixelsPerSecond pixel_rate{};      // pixels of the stored image, not of the scaled result
 };
@@ -88,11 +88,11 @@ struct ImageMeasurements {
 // What host memory does in a data path, on one core and on all.
 struct HostRate {
   std::int64_t threads = 1;
-  Measured<BytesPerSecond> byte_scan{};  // looking for one byte: what a tokeniser-free reader does
-  Measured<BytesPerSecond> memory_copy{};       // memcpy; bytes copied, not bytes moved
-  Measured<BytesPerSecond> first_touch{};       // 4 KiB pages, page faults included
-  Measured<BytesPerSecond> first_touch_huge{};  // with huge pages asked for
-  Measured<BytesPerSecond> lock_pages{};        // mmap and mlock: near to what pinning costs
+  Repeated<BytesPerSecond> byte_scan{};  // looking for one byte: what a tokeniser-free reader does
+  Repeated<BytesPerSecond> memory_copy{};       // memcpy; bytes copied, not bytes moved
+  Repeated<BytesPerSecond> first_touch{};       // 4 KiB pages, page faults included
+  Repeated<BytesPerSecond> first_touch_huge{};  // with huge pages asked for
+  Repeated<BytesPerSecond> lock_pages{};        // mmap and mlock: near to what pinning costs
 };
 
 enum class StoragePattern {
@@ -107,7 +107,7 @@ struct StorageRate {
   StoragePattern pattern = StoragePattern::sequential_read;
   Bytes request{};  // the file's size for small_files
   std::int64_t depth = 1;
-  Measured<BytesPerSecond> rate{};
+  Repeated<BytesPerSecond> rate{};
   OperationsPerSecond operations{};  // requests, or files
   Seconds latency_median{};          // of one request; 0 where it was not taken
   Seconds latency_p99{};

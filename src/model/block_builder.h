@@ -80,6 +80,8 @@ class BlockBuilder {
                                std::int64_t samples = 1, std::int64_t tokens = 0);
   // The weight of the operator just written never trains: fixed sines.
   void freeze_weight() { block_.weights.back().trains = false; }
+  // The weight of the operator just written is that one of another block.
+  void tie_weight(const std::string& to) { block_.weights.back().tied_to = to; }
   // What the operator just written puts out is that shared tensor.
   TensorRef publish(TensorRef shared);
   // [..., K] -> [..., out_features].

@@ -19,6 +19,11 @@ Latents latents_of(const SampleShape& sample, Latents own) {
   return own;
 }
 
+std::int64_t output_channels(ConfigReader& config, std::int64_t fallback, std::int64_t inputs) {
+  return config.is_null("out_channels") ? inputs
+                                        : config.whole({"out_channels"}, fallback, kChannelLimits);
+}
+
 Graph start_diffusion_graph(const ConfigReader& config, const SampleShape& sample,
                             const Latents& latents, const TextShape& text, std::int64_t outputs) {
   Graph graph;

@@ -41,6 +41,9 @@ constexpr TensorRef kText{true, 2};
 constexpr TensorRef kDenoised{true, 3};
 constexpr TensorRef kPooledText{true, 4};
 
+// out_channels: null means as many as come in (`inputs`), absent the class's own default.
+[[nodiscard]] std::int64_t output_channels(ConfigReader& config, std::int64_t fallback,
+                                           std::int64_t inputs);
 [[nodiscard]] Graph start_diffusion_graph(const ConfigReader& config, const SampleShape& sample,
                                           const Latents& latents, const TextShape& text,
                                           std::int64_t outputs);

@@ -164,6 +164,7 @@ Graph build_ltx_video(ConfigReader& config, const SampleShape& sample);
 Graph build_mamba(ConfigReader& config, const SampleShape& sample);
 Graph build_mamba2(ConfigReader& config, const SampleShape& sample);
 Graph build_megatron_gpt(ConfigReader& config, const SampleShape& sample);
+Graph build_megatron_t5(ConfigReader& config, const SampleShape& sample);
 Graph build_mistral(ConfigReader& config, const SampleShape& sample);
 Graph build_mixtral(ConfigReader& config, const SampleShape& sample);
 Graph build_modernbert(ConfigReader& config, const SampleShape& sample);

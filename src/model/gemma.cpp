@@ -22,11 +22,9 @@ struct Gemma {
   std::int64_t window = 0;
   double final_softcap = 0.0;
   bool local_tables = false;
+  TensorRef local_cos{true, 3}, local_sin{true, 4};
   std::string root = "model";  // of the names of all weights
 };
-
-constexpr TensorRef kLocalCos{true, 3};
-constexpr TensorRef kLocalSin{true, 4};
 
 Gemma read_gemma(ConfigReader& config, const SizeDefaults& defaults,
                  std::int64_t default_intermediate) {
@@ -54,8 +52,8 @@ Block gemma2_layer(const Graph& graph, const Gemma& gemma, int kind) {
   AttentionPart attention = gemma.attention;
   attention.shape.window = kind == 1 ? gemma.window : 0;
   if (kind == 1 && gemma.local_tables) {
-    attention.cos = kLocalCos;
-    attention.sin = kLocalSin;
+    attention.cos = gemma.local_cos;
+    attention.sin = gemma.local_sin;
   }
   BlockBuilder block(graph, gemma.root + ".layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, gemma.sizes.hidden});
@@ -70,13 +68,14 @@ Block gemma2_layer(const Graph& graph, const Gemma& gemma, int kind) {
 }
 
 // A second table, by the block that made the first.
-void add_local_tables(Graph& graph, std::int64_t dims) {
+void add_local_tables(Graph& graph, const Gemma& gemma) {
+  const std::int64_t dims = gemma.sizes.head_dim;
   graph.shared.push_back({"local_cos", {1, graph.sequence, dims}, ElementKind::real});
   graph.shared.push_back({"local_sin", {1, graph.sequence, dims}, ElementKind::real});
   Operator& table = graph.segments.front().blocks.front().operators.emplace_back();
   table.kind = OperatorKind::rotary_table;
   table.name = "model.rotary_emb_local";
-  table.outputs = {kLocalCos, kLocalSin};
+  table.outputs = {gemma.local_cos, gemma.local_sin};
 }
 
 Graph gemma_ends(ConfigReader& config, const SampleShape& sample, const Gemma& gemma,
@@ -86,7 +85,7 @@ Graph gemma_ends(ConfigReader& config, const SampleShape& sample, const Gemma& g
                     .scale = std::sqrt(static_cast<double>(gemma.sizes.hidden)),
                     .rotary_dims = gemma.sizes.head_dim,
                     .rotary_name = "model.rotary_emb"});
-  if (gemma.local_tables) add_local_tables(graph, gemma.sizes.head_dim);
+  if (gemma.local_tables) add_local_tables(graph, gemma);
   add_middle(graph);
   add_head(graph, gemma.sizes,
            {.norm = HeadOptions::Norm::rms_unit_offset,
@@ -140,29 +139,7 @@ Gemma read_second(ConfigReader& config) {
   return gemma;
 }
 
-std::vector<int> alternating(ConfigReader& config, const Gemma& gemma) {
-  return window_kinds(config, gemma.sizes.layers,
-                      [](std::int64_t layer) { return layer % 2 == 0; });
-}
-
-}  // namespace
-
-Graph build_gemma(ConfigReader& config, const SampleShape& sample) {
-  const Gemma gemma = read_first(config);
-  return gemma_ends(config, sample, gemma, [&](Graph& graph) {
-    graph.segments.push_back({gemma.sizes.layers, {gemma_layer(graph, gemma)}});
-  });
-}
-
-Graph build_gemma2(ConfigReader& config, const SampleShape& sample) {
-  const Gemma gemma = read_second(config);
-  const std::vector<int> kinds = alternating(config, gemma);
-  return gemma_ends(config, sample, gemma, [&](Graph& graph) {
-    add_layers(graph, kinds, [&](int kind) { return gemma2_layer(graph, gemma, kind); });
-  });
-}
-
-Graph build_gemma3_text(ConfigReader& config, const SampleShape& sample) {
+Gemma read_third(ConfigReader& config) {
   Gemma gemma = read_gemma(config,
                            {.vocabulary = 262208,
                             .hidden = 2304,
@@ -180,16 +157,52 @@ Graph build_gemma3_text(ConfigReader& config, const SampleShape& sample) {
   gemma.attention.shape.softcap = config.real({"attn_logit_softcapping"}, 0.0, 0.0, kLargestCap);
   gemma.final_softcap = config.real({"final_logit_softcapping"}, 0.0, 0.0, kLargestCap);
   gemma.local_tables = true;
+  return gemma;
+}
+
+// Layers of kind 1 have a window.
+std::vector<int> window_layers(ConfigReader& config, const Gemma& gemma) {
+  if (!gemma.local_tables) {
+    return window_kinds(config, gemma.sizes.layers,
+                        [](std::int64_t layer) { return layer % 2 == 0; });
+  }
   const std::int64_t pattern = config.whole({"sliding_window_pattern"}, 6, kLayerLimits);
-  const std::vector<int> kinds = window_kinds(
-      config, gemma.sizes.layers, [&](std::int64_t layer) { return (layer + 1) % pattern != 0; });
+  return window_kinds(config, gemma.sizes.layers,
+                      [&](std::int64_t layer) { return (layer + 1) % pattern != 0; });
+}
+
+}  // namespace
+
+Graph build_gemma(ConfigReader& config, const SampleShape& sample) {
+  const Gemma gemma = read_first(config);
+  return gemma_ends(config, sample, gemma, [&](Graph& graph) {
+    graph.segments.push_back({gemma.sizes.layers, {gemma_layer(graph, gemma)}});
+  });
+}
+
+namespace {
+
+Graph build_windowed(ConfigReader& config, const SampleShape& sample, const Gemma& gemma) {
+  const std::vector<int> kinds = window_layers(config, gemma);
   return gemma_ends(config, sample, gemma, [&](Graph& graph) {
     add_layers(graph, kinds, [&](int kind) { return gemma2_layer(graph, gemma, kind); });
   });
 }
 
-TextStack read_gemma_stack(ConfigReader& text, const TextNames& names, bool second) {
-  Gemma gemma = second ? read_second(text) : read_first(text);
+}  // namespace
+
+Graph build_gemma2(ConfigReader& config, const SampleShape& sample) {
+  return build_windowed(config, sample, read_second(config));
+}
+
+Graph build_gemma3_text(ConfigReader& config, const SampleShape& sample) {
+  return build_windowed(config, sample, read_third(config));
+}
+
+TextStack read_gemma_stack(ConfigReader& text, const TextNames& names, int generation) {
+  Gemma gemma = generation == 1   ? read_first(text)
+                : generation == 2 ? read_second(text)
+                                  : read_third(text);
   gemma.root = names.root;
   TextStack stack;
   stack.sizes = gemma.sizes;
@@ -201,10 +214,13 @@ TextStack read_gemma_stack(ConfigReader& text, const TextNames& names, bool seco
                 .embedding_name = names.root + ".embed_tokens",
                 .head_name = names.head,
                 .softcap = gemma.final_softcap};
-  stack.kinds = second ? alternating(text, gemma)
-                       : std::vector<int>(static_cast<std::size_t>(gemma.sizes.layers), 0);
-  stack.layer = [gemma, second](const Graph& graph, int kind) {
-    return second ? gemma2_layer(graph, gemma, kind) : gemma_layer(graph, gemma);
+  stack.kinds = generation == 1 ? std::vector<int>(static_cast<std::size_t>(gemma.sizes.layers), 0)
+                                : window_layers(text, gemma);
+  stack.local_tables = gemma.local_tables;
+  gemma.local_cos = kPictureLocalCos;
+  gemma.local_sin = kPictureLocalSin;
+  stack.layer = [gemma, generation](const Graph& graph, int kind) {
+    return generation == 1 ? gemma_layer(graph, gemma) : gemma2_layer(graph, gemma, kind);
   };
   return stack;
 }

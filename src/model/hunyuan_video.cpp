@@ -49,7 +49,6 @@ Hunyuan read(ConfigReader& config, const SampleShape& sample) {
   net.refiner_layers = config.whole({"num_refiner_layers"}, 2, kLayerLimits);
   net.patch = config.whole({"patch_size"}, 2, kSideLimits);
   net.patch_time = config.whole({"patch_size_t"}, 1, kSideLimits);
-  net.outputs = config.whole({"out_channels"}, 16, kChannelLimits);
   net.guidance = config.flag({"guidance_embeds"}, true);
   const double ratio = config.real({"mlp_ratio"}, 4.0, 0.01, 1024.0);
   net.inner = static_cast<std::int64_t>(static_cast<double>(net.hidden()) * ratio);
@@ -59,6 +58,7 @@ Hunyuan read(ConfigReader& config, const SampleShape& sample) {
   // Without a size: the pipeline's own, 720 x 1280 pixels and 129 frames.
   Latents own{129 / kTime + 1, 720 / kSide, 1280 / kSide, 16, kSide, kTime};
   own.channels = config.whole({"in_channels"}, 16, kChannelLimits);
+  net.outputs = output_channels(config, 16, own.channels);
   net.latents = latents_of(sample, own);
   check_latent_patches(config, net.latents, net.patch);
   return net;

@@ -1,10 +1,12 @@
-// Models whose pictures go through a tower of their own and a projector into a decoder: LLaVA and
-// PaliGemma (transformers: modeling_llava.py, modeling_paligemma.py).
+// Models whose pictures go through a tower of their own and a projector into a decoder: LLaVA,
+// PaliGemma and Gemma 3 (transformers: modeling_llava.py, modeling_paligemma.py,
+// modeling_gemma3.py).
 #include <fmt/format.h>
 
 #include <cmath>
 
 #include "model/picture_text.h"
+#include "model/vision_family.h"
 #include "model/vision_tower.h"
 
 namespace steelyard::model {
@@ -88,6 +90,75 @@ Graph build_paligemma(ConfigReader& config, const SampleShape& sample) {
   }
   x = block.linear("multi_modal_projector.linear", x, width, {.bias = true});
   x = block.scale("features", x, 1.0 / std::sqrt(static_cast<double>(text.sizes.hidden)));
+  graph.segments.push_back({1, {block.finish(add_merged_embedding(graph, block, text, x))}});
+  add_text_layers(graph, text);
+  return graph;
+}
+
+namespace {
+
+// Gemma3MultiModalProjector: the patches as a picture, averaged down to the tokens a picture has,
+// normed, and multiplied by a matrix that is no linear's.
+TensorRef projected(BlockBuilder& block, TensorRef x, const VisionTower& tower, std::int64_t side,
+                    std::int64_t width) {
+  const std::string at = "multi_modal_projector.";
+  const std::int64_t hidden = tower.layer.hidden;
+  const std::int64_t tokens = checked_multiply(side, side);
+  const std::int64_t patches = tower.side / tower.patch;
+  x = block.view(at + "picture", x, {tower.pictures, hidden, patches, patches}, true);
+  x = block.average_pool(at + "avg_pool", block.contiguous(at + "contiguous", x), side, side);
+  x = block.view(at + "tokens", x, {tower.pictures, tokens, hidden}, true);
+  x = block.rms_norm(at + "mm_soft_emb_norm", x, true);
+  x = block.contiguous(at + "rows", x);
+  x = block.view(at + "flat", x, {1, checked_multiply(tower.pictures, tokens), hidden});
+  const TensorRef matrix =
+      block.parameter(at + "mm_input_projection_weight", {hidden, width}, WeightRole::other);
+  const TensorRef square = block.view(at + "matrix", matrix, {1, hidden, width});
+  x = block.view(at + "projected", x, {1, block.shape(x).at(1), width});
+  block.last().kind = OperatorKind::matmul;
+  block.last().inputs.push_back(square);
+  return x;
+}
+
+}  // namespace
+
+// Names as in its checkpoints and transformers up to 4.51. Pictures are read from both sides, as
+// PaliGemma's.
+Graph build_gemma3(ConfigReader& config, const SampleShape& sample) {
+  ConfigReader text_config = config.table("text_config");
+  TextStack text = read_text_stack(text_config, kInner, "gemma3_text");
+  text.scales_text_alone = true;
+  config.adopt(text_config);
+  ConfigReader vision_config = config.table("vision_config");
+  VisionTower tower = read_vision_tower(vision_config, kTower, "siglip_vision_model");
+  // The projector knows one size: the loader brings every picture to it.
+  tower.pictures = pictures_of(sample);
+  tower.height = tower.width = tower.side;
+  config.adopt(vision_config);
+  constexpr Limits kTokens{1, 1'048'576};
+  const std::int64_t wanted = config.whole({"mm_tokens_per_image"}, 256, kTokens);
+  const auto side = static_cast<std::int64_t>(std::sqrt(static_cast<double>(wanted)));
+  if (side > tower.side / tower.patch) {
+    config.reject("mm_tokens_per_image", fmt::format("{}", wanted),
+                  fmt::format("at most the {} patches of a picture", tower.patches()));
+    return Graph();
+  }
+  PicturesOfSample pictures = pictures_of_tower(tower, sample, checked_multiply(side, side));
+  if (sample.height > 0 && sample.width > 0) {
+    pictures.height = sample.height;
+    pictures.width = sample.width;
+  }
+  Graph graph = start_picture_text(config, text, sample, pictures);
+  add_vision_layers(graph, tower, kPixelValues, tower.layers);
+  BlockBuilder block(graph, "middle");
+  TensorRef x = add_post_norm(block, block.input(tower.stream()), tower);
+  if (tower.pools) {
+    const std::size_t from = block.weight_count();
+    (void)add_pooling(block, x, tower);
+    block.leave_unread(from);
+  }
+  x = projected(block, x, tower, side, graph.hidden);
+  x = block.view("features", x, {tower.pictures, checked_multiply(side, side), graph.hidden});
   graph.segments.push_back({1, {block.finish(add_merged_embedding(graph, block, text, x))}});
   add_text_layers(graph, text);
   return graph;

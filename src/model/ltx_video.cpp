@@ -47,7 +47,7 @@ Ltx read(ConfigReader& config, const SampleShape& sample) {
   // Without a size: the pipeline's own, 512 x 704 pixels, 161 frames.
   Latents own{161 / kTime + 1, 512 / kSide, 704 / kSide, 128, kSide, kTime};
   own.channels = config.whole({"in_channels"}, 128, kChannelLimits);
-  net.outputs = config.optional_whole({"out_channels"}, kChannelLimits).value_or(own.channels);
+  net.outputs = output_channels(config, 128, own.channels);
   net.latents = latents_of(sample, own);
   check_latent_patches(config, net.latents, net.patch);
   if (net.cross != net.hidden()) {

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <string_view>
 
@@ -56,11 +57,15 @@ void read_positions(ConfigReader& config, Megatron& model) {
   const std::string kind = config.text({"position-embedding-type"}, "learned_absolute");
   model.learned_positions = kind == "learned_absolute";
   model.alibi = kind == "alibi";
-  if (kind == "rope" || kind == "yarn") {
+  // Latent attention has a table of its own whatever the model's positions are
+  // (multi_latent_attention.py, by rope_type).
+  if (kind == "rope" || kind == "yarn" || model.latent) {
     const double share = config.real({"rotary-percent"}, 1.0, 0.0, 1.0);
     const std::int64_t head = model.latent ? model.turning : model.sizes.head_dim;
     model.rotary_dims = static_cast<std::int64_t>(std::floor(static_cast<double>(head) * share));
-  } else if (kind != "learned_absolute" && kind != "none" && kind != "alibi") {
+  }
+  constexpr std::array kKinds = {"learned_absolute", "rope", "yarn", "alibi", "none"};
+  if (std::ranges::find(kKinds, kind) == kKinds.end()) {
     config.reject("position-embedding-type", kind, "learned_absolute, rope, yarn, alibi or none");
   }
 }
@@ -230,6 +235,8 @@ void reject_unbuilt(ConfigReader& config) {
                 "a residual stream in fp32 of Megatron-LM: not built in this version");
 }
 
+}  // namespace
+
 Megatron read_megatron(ConfigReader& config) {
   reject_unbuilt(config);
   Megatron model;
@@ -264,6 +271,8 @@ Megatron read_megatron(ConfigReader& config) {
   read_predictions(config, model);
   return model;
 }
+
+namespace {
 
 Block layer_of(const Graph& graph, const Megatron& model, int kind) {
   BlockBuilder block(graph, "decoder.layers");

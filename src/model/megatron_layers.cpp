@@ -30,6 +30,7 @@ AttentionShape attention_shape(const Megatron& model, bool window) {
   shape.head_dim = model.sizes.head_dim;
   shape.window = window ? model.window : 0;
   shape.alibi = model.alibi;
+  shape.causal = model.causal;
   shape.dropout = model.attention_dropout;
   return shape;
 }
@@ -90,6 +91,25 @@ TensorRef attention_of(BlockBuilder& block, const Megatron& model, TensorRef x, 
     k = turned.second;
   }
   return core_attention(block, model, q, k, v, attention_shape(model, window));
+}
+
+// core/transformer/attention.py (CrossAttention): queries of x; keys and values of the encoder's
+// states in one product.
+TensorRef cross_attention_of(BlockBuilder& block, const Megatron& model, TensorRef x,
+                             TensorRef states) {
+  const Sizes& sizes = model.sizes;
+  const std::int64_t query = sizes.heads * sizes.head_dim;
+  const std::int64_t key = sizes.kv_heads * sizes.head_dim;
+  TensorRef q = block.linear("cross_attention.linear_q", x, query, {.bias = model.qkv_bias});
+  const TensorRef fused =
+      block.linear("cross_attention.linear_kv", states, 2 * key, {.bias = model.qkv_bias});
+  const auto parts = block.split("cross_attention.split", fused, {{"k", key}, {"v", key}});
+  q = block.heads("cross_attention.q_heads", q, sizes.heads);
+  const TensorRef k = block.heads("cross_attention.k_heads", parts[0], sizes.kv_heads);
+  const TensorRef v = block.heads("cross_attention.v_heads", parts[1], sizes.kv_heads);
+  AttentionShape shape = attention_shape(model, false);
+  shape.causal = false;
+  return block.attention("cross_attention.core_attention", q, k, v, shape);
 }
 
 // fc1, activation, fc2 on all tokens.
@@ -165,6 +185,17 @@ TensorRef megatron_layer(BlockBuilder& block, const Megatron& model, int kind, T
     case 'E': return feed_forward_half(block, model, x, true);
     default: return attention_half(block, model, x, false);  // * and +
   }
+}
+
+TensorRef megatron_decoder_layer(BlockBuilder& block, const Megatron& model, TensorRef x,
+                                 TensorRef states) {
+  x = attention_half(block, model, x, false);
+  TensorRef h = megatron_norm(block, model, "pre_cross_attn_layernorm", x);
+  h = cross_attention_of(block, model, h, states);
+  h = block.linear("cross_attention.linear_proj", h, model.sizes.hidden);
+  x = block.bias_dropout_add("cross_attn_bda", h, x, model.hidden_dropout,
+                             model.bias ? "cross_attention.linear_proj.bias" : "");
+  return feed_forward_half(block, model, x, false);
 }
 
 Block megatron_predictions(const Graph& graph, const Megatron& model) {

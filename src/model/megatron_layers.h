@@ -27,6 +27,7 @@ struct Megatron {
   ActivationKind activation = ActivationKind::gelu;
   std::int64_t rotary_dims = 0;
   bool learned_positions = false, alibi = false;
+  bool causal = true;  // not in T5's encoder
   double hidden_dropout = 0.1, attention_dropout = 0.1;
   MixtureShape mixture;           // experts 0: none
   std::int64_t shared_inner = 0;  // feed-forward width of the experts that see every token
@@ -49,6 +50,9 @@ struct Megatron {
   bool shares_predictions = false;
 };
 
+// The arguments of a model of any of Megatron-LM's kinds (megatron_gpt.cpp).
+[[nodiscard]] Megatron read_megatron(ConfigReader& config);
+
 // A norm of the model's own sort.
 [[nodiscard]] TensorRef megatron_norm(BlockBuilder& block, const Megatron& model,
                                       const std::string& name, TensorRef x);
@@ -56,6 +60,10 @@ struct Megatron {
 // One layer of this kind, behind x.
 [[nodiscard]] TensorRef megatron_layer(BlockBuilder& block, const Megatron& model, int kind,
                                        TensorRef x);
+
+// One layer of a decoder that reads `states`, the encoder's [B,S,H], in a second attention.
+[[nodiscard]] TensorRef megatron_decoder_layer(BlockBuilder& block, const Megatron& model,
+                                               TensorRef x, TensorRef states);
 
 // The norm behind the layers, and the layers that predict further tokens from what it gives: the
 // states of all predictions, one behind the other along the tokens.

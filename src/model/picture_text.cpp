@@ -38,6 +38,10 @@ Graph start_picture_text(ConfigReader& config, const TextStack& text, const Samp
   graph.shared.push_back({"sin", table, ElementKind::real});
   graph.shared.push_back({"pixel_values", pictures.pixels, ElementKind::pixels});
   graph.batch_tensors.push_back(graph.shared.back());
+  if (text.local_tables) {
+    graph.shared.push_back({"local_cos", table, ElementKind::real});
+    graph.shared.push_back({"local_sin", table, ElementKind::real});
+  }
   graph.image_height = pictures.height;
   graph.image_width = pictures.width;
   graph.images = std::max<std::int64_t>(1, sample.images);
@@ -50,8 +54,13 @@ namespace {
 
 TensorRef finish_embedding(BlockBuilder& block, const TextStack& text, TensorRef x) {
   const std::string name = text.names.root + ".embed_tokens";
-  if (text.embedding_scale) x = block.scale(name + ".scale", x, *text.embedding_scale);
+  if (text.embedding_scale && !text.scales_text_alone) {
+    x = block.scale(name + ".scale", x, *text.embedding_scale);
+  }
   if (text.rotary_dims > 0) block.rotary_table(text.names.root + ".rotary_emb", kCos, kSin);
+  if (text.local_tables) {
+    block.rotary_table(text.names.root + ".rotary_emb_local", kPictureLocalCos, kPictureLocalSin);
+  }
   return x;
 }
 
@@ -60,7 +69,10 @@ TensorRef finish_embedding(BlockBuilder& block, const TextStack& text, TensorRef
 TensorRef add_merged_embedding(const Graph& graph, BlockBuilder& block, const TextStack& text,
                                TensorRef features) {
   const std::string name = text.names.root + ".embed_tokens";
-  const TensorRef tokens = block.embedding(name, kTokenIds, graph.vocabulary, graph.hidden);
+  TensorRef tokens = block.embedding(name, kTokenIds, graph.vocabulary, graph.hidden);
+  if (text.embedding_scale && text.scales_text_alone) {
+    tokens = block.scale(name + ".scale", tokens, *text.embedding_scale);
+  }
   return finish_embedding(block, text,
                           block.merge_pictures("merge_pictures", tokens, features, kTokenIds));
 }

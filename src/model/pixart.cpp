@@ -47,7 +47,9 @@ Pixart read(ConfigReader& config, const SampleShape& sample, std::int64_t own_si
   (void)config.choice({"norm_type"}, norm, {norm});
   net.side = config.whole({"sample_size"}, own_side, kSideLimits);
   const std::int64_t inputs = config.whole({"in_channels"}, 4, kChannelLimits);
-  net.outputs = config.optional_whole({"out_channels"}, kChannelLimits).value_or(2 * inputs);
+  // PixArt's class has 8 of its own, the noise and its variance; DiT's none.
+  const bool single = std::string_view(norm) == "ada_norm_single";
+  net.outputs = output_channels(config, single ? 8 : inputs, inputs);
   net.latents = latents_of(sample, {1, net.side, net.side, inputs});
   check_latent_patches(config, net.latents, net.patch);
   return net;

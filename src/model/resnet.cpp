@@ -1,6 +1,9 @@
 // Residual networks: torchvision.models.resnet (timm.models.resnet has the same network, names and
 // in-place activations) and transformers' modeling_resnet.py, whose activations are not in place.
-#include <array>
+#include "model/resnet_parts.h"
+
+#include <algorithm>
+#include <functional>
 
 #include "model/family.h"
 #include "model/image_parts.h"
@@ -21,6 +24,7 @@ struct Style {
   std::string stem_conv, stem_norm, head;
   bool in_place = true;
   bool stride_in_first = false;  // of a bottleneck: the original paper's, instead of the 3x3
+  bool frozen_norms = false;     // buffers alone: x * scale + bias (FrozenBatchNorm2d)
 };
 
 struct ResNet {
@@ -56,9 +60,14 @@ TensorRef activate(BlockBuilder& block, const std::string& name, TensorRef x, bo
                   : block.activation(name, x, ActivationKind::relu);
 }
 
-TensorRef conv_norm(BlockBuilder& block, const PartNames& names, TensorRef x, std::int64_t channels,
-                    const ConvOptions& options) {
-  return block.batch_norm(names.norm, block.conv(names.conv, x, channels, options));
+TensorRef conv_norm(BlockBuilder& block, const Style& style, const PartNames& names, TensorRef x,
+                    std::int64_t channels, const ConvOptions& options) {
+  x = block.conv(names.conv, x, channels, options);
+  if (!style.frozen_norms) return block.batch_norm(names.norm, x);
+  x = block.multiply(names.norm + ".scaled", x,
+                     block.values(names.norm + ".scale", {1, channels, 1, 1}));
+  constexpr std::int64_t kBuffers = 4;  // weight, bias, mean, variance
+  return block.add_buffer(names.norm, x, {kBuffers, channels});
 }
 
 struct BlockPlace {
@@ -77,31 +86,34 @@ Block residual_block(const Graph& graph, const ResNet& net, const Stage& stage,
   const std::int64_t early = net.style.stride_in_first ? stride : 1;
   TensorRef h;
   if (net.bottleneck) {
-    h = conv_norm(block, part(1), x, stage.middle, {.kernel = 1, .stride = early});
+    h = conv_norm(block, net.style, part(1), x, stage.middle, {.kernel = 1, .stride = early});
     h = activate(block, "relu_1", h, in_place);
-    h = conv_norm(block, part(2), h, stage.middle,
+    h = conv_norm(block, net.style, part(2), h, stage.middle,
                   {.kernel = 3, .stride = stride / early, .padding = 1, .groups = net.groups});
     h = activate(block, "relu_2", h, in_place);
-    h = conv_norm(block, part(3), h, stage.outputs, {.kernel = 1});
+    h = conv_norm(block, net.style, part(3), h, stage.outputs, {.kernel = 1});
   } else {
-    h = conv_norm(block, part(1), x, stage.outputs, {.kernel = 3, .stride = stride, .padding = 1});
+    h = conv_norm(block, net.style, part(1), x, stage.outputs,
+                  {.kernel = 3, .stride = stride, .padding = 1});
     h = activate(block, "relu_1", h, in_place);
-    h = conv_norm(block, part(2), h, stage.outputs, {.kernel = 3, .padding = 1});
+    h = conv_norm(block, net.style, part(2), h, stage.outputs, {.kernel = 3, .padding = 1});
   }
   TensorRef shortcut = x;
   if (stride != 1 || place.input.at(1) != stage.outputs) {
-    shortcut = conv_norm(block, part(0), x, stage.outputs, {.kernel = 1, .stride = stride});
+    shortcut =
+        conv_norm(block, net.style, part(0), x, stage.outputs, {.kernel = 1, .stride = stride});
   }
   h = block.add_in_place("residual", h, shortcut);
   return block.finish(activate(block, "relu", h, in_place));
 }
 
-Graph finish_resnet(const ConfigReader& config, const SampleShape& sample, const ResNet& net,
-                    Namer part, std::string (*stage_name)(std::size_t stage)) {
-  Graph graph = start_picture_graph(config, sample, net.picture);
+using StageName = std::function<std::string(std::size_t stage)>;
+
+// Stem and stages; the shape of what they put out.
+Shape add_stages(Graph& graph, const ResNet& net, Namer part, const StageName& stage_name) {
   BlockBuilder embed(graph, "embed");
-  TensorRef x = conv_norm(embed, {net.style.stem_conv, net.style.stem_norm}, kPixels, net.stem,
-                          {.kernel = 7, .stride = 2, .padding = 3});
+  TensorRef x = conv_norm(embed, net.style, {net.style.stem_conv, net.style.stem_norm}, kPixels,
+                          net.stem, {.kernel = 7, .stride = 2, .padding = 3});
   x = activate(embed, "relu", x, net.style.in_place);
   x = embed.max_pool("maxpool", x, {.kernel = 3, .stride = 2, .padding = 1});
   Shape stream = embed.shape(x);
@@ -118,6 +130,13 @@ Graph finish_resnet(const ConfigReader& config, const SampleShape& sample, const
     graph.segments.push_back(
         {stage.blocks - 1, {residual_block(graph, net, stage, {name, stream, false}, part)}});
   }
+  return stream;
+}
+
+Graph finish_resnet(const ConfigReader& config, const SampleShape& sample, const ResNet& net,
+                    Namer part, const StageName& stage_name) {
+  Graph graph = start_picture_graph(config, sample, net.picture);
+  const Shape stream = add_stages(graph, net, part, stage_name);
   graph.hidden = stream.at(1);
   BlockBuilder head(graph, "head");
   const TensorRef last = head.input(stream);
@@ -126,18 +145,7 @@ Graph finish_resnet(const ConfigReader& config, const SampleShape& sample, const
   return graph;
 }
 
-}  // namespace
-
-Graph build_torchvision_resnet(ConfigReader& config, const SampleShape& sample) {
-  ResNet net;
-  net.picture = picture_of(sample, 224, 224, config.whole({"in_chans"}, 3, kChannelLimits));
-  net.bottleneck = config.choice({"block"}, "bottleneck", {"basic", "bottleneck"}) == "bottleneck";
-  net.groups = config.whole({"groups", "cardinality"}, 1, kChannelLimits);
-  net.classes = config.whole({"num_classes"}, 1000, kLabelLimits);
-  net.style = {"conv1", "bn1", "fc", true, false};
-  const std::int64_t base = config.whole({"width_per_group", "base_width"}, 64, kChannelLimits);
-  const std::vector<std::int64_t> depths =
-      config.whole_list({"layers"}, {3, 4, 6, 3}, kLayerLimits);
+void add_classic_stages(ResNet& net, const std::vector<std::int64_t>& depths, std::int64_t base) {
   std::int64_t planes = 64;
   for (const std::int64_t blocks : depths) {
     const std::int64_t middle = planes * base / 64 * net.groups;
@@ -145,6 +153,42 @@ Graph build_torchvision_resnet(ConfigReader& config, const SampleShape& sample) 
         {blocks, middle, net.bottleneck ? 4 * planes : planes, net.stages.empty() ? 1 : 2});
     planes *= 2;
   }
+}
+
+}  // namespace
+
+Shape add_frozen_resnet(Graph& graph, const FrozenResNet& backbone) {
+  ResNet net;
+  net.bottleneck = backbone.bottleneck;
+  net.style = {.stem_conv = backbone.prefix + "conv1",
+               .stem_norm = backbone.prefix + "bn1",
+               .head = {},
+               .frozen_norms = true};
+  add_classic_stages(net, backbone.depths, 64);
+  const std::size_t first = graph.segments.size();
+  const Shape stream = add_stages(graph, net, torchvision_part, [&](std::size_t stage) {
+    return backbone.prefix + "layer" + std::to_string(stage + 1);
+  });
+  const std::string& trained = backbone.prefix + "layer2";
+  for (std::size_t i = first; i < graph.segments.size(); ++i) {
+    Block& block = graph.segments[i].blocks.front();
+    if (block.name == trained) break;
+    for (Weight& weight : block.weights) weight.trains = false;
+  }
+  return stream;
+}
+
+Graph build_torchvision_resnet(ConfigReader& config, const SampleShape& sample) {
+  ResNet net;
+  net.picture = picture_of(sample, 224, 224, config.whole({"in_chans"}, 3, kChannelLimits));
+  net.bottleneck = config.choice({"block"}, "bottleneck", {"basic", "bottleneck"}) == "bottleneck";
+  net.groups = config.whole({"groups", "cardinality"}, 1, kChannelLimits);
+  net.classes = config.whole({"num_classes"}, 1000, kLabelLimits);
+  net.style = {.stem_conv = "conv1", .stem_norm = "bn1", .head = "fc"};
+  const std::int64_t base = config.whole({"width_per_group", "base_width"}, 64, kChannelLimits);
+  const std::vector<std::int64_t> depths =
+      config.whole_list({"layers"}, {3, 4, 6, 3}, kLayerLimits);
+  add_classic_stages(net, depths, base);
   return finish_resnet(config, sample, net, torchvision_part,
                        [](std::size_t stage) { return "layer" + std::to_string(stage + 1); });
 }
@@ -156,8 +200,11 @@ Graph build_resnet(ConfigReader& config, const SampleShape& sample) {
       config.choice({"layer_type"}, "bottleneck", {"basic", "bottleneck"}) == "bottleneck";
   net.stem = config.whole({"embedding_size"}, 64, kChannelLimits);
   net.classes = labels_of(config);
-  net.style = {"resnet.embedder.embedder.convolution", "resnet.embedder.embedder.normalization",
-               "classifier.1", false, config.flag({"downsample_in_bottleneck"}, false)};
+  net.style = {.stem_conv = "resnet.embedder.embedder.convolution",
+               .stem_norm = "resnet.embedder.embedder.normalization",
+               .head = "classifier.1",
+               .in_place = false,
+               .stride_in_first = config.flag({"downsample_in_bottleneck"}, false)};
   const bool early = config.flag({"downsample_in_first_stage"}, false);
   const std::vector<std::int64_t> widths =
       config.whole_list({"hidden_sizes"}, {256, 512, 1024, 2048}, kChannelLimits);

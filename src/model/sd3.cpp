@@ -40,7 +40,6 @@ Sd3 read(ConfigReader& config, const SampleShape& sample) {
   net.head_dim = config.whole({"attention_head_dim"}, 64, kHiddenLimits);
   net.layers = config.whole({"num_layers"}, 18, kLayerLimits);
   net.patch = config.whole({"patch_size"}, 2, kSideLimits);
-  net.outputs = config.whole({"out_channels"}, 16, kChannelLimits);
   net.table = config.whole({"pos_embed_max_size"}, 96, kSideLimits);
   net.dual = config.whole_list({"dual_attention_layers"}, {}, {0, kLayerLimits.most});
   net.norms_heads = config.has("qk_norm");
@@ -50,6 +49,7 @@ Sd3 read(ConfigReader& config, const SampleShape& sample) {
   const std::int64_t side = config.whole({"sample_size"}, 128, kSideLimits);
   net.latents =
       latents_of(sample, {1, side, side, config.whole({"in_channels"}, 16, kChannelLimits)});
+  net.outputs = output_channels(config, 16, net.latents.channels);
   check_latent_patches(config, net.latents, net.patch);
   const std::int64_t projected = config.whole({"caption_projection_dim"}, 1152, kHiddenLimits);
   if (projected != net.hidden()) {

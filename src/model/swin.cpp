@@ -1,6 +1,8 @@
-// Swin (transformers 4.57: modeling_swin.py): attention inside of windows of the picture, shifted
-// in every other layer, with a learned bias by distance; between stages four neighbours become one.
-// Its code has no fused attention.
+// Swin and its second version (transformers 4.57: modeling_swin.py, modeling_swinv2.py): attention
+// inside of windows of the picture, shifted in every other layer, with a learned bias by distance;
+// between stages four neighbours become one. The second compares queries and keys by their angle,
+// computes the bias by a small network, and norms behind each half. Their code has no fused
+// attention.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -23,11 +25,14 @@ struct Swin {
   double ratio = 4.0;
   ActivationKind activation = ActivationKind::gelu;
   bool qkv_bias = true, absolute = false;
+  bool second = false;
+  std::string root = "swin";
   double hidden_dropout = 0.0, attention_dropout = 0.0, drop_path = 0.1;
 };
 
 struct Stage {
   std::string name;
+  TensorRef places;  // swinv2: of its distances, a buffer
   std::int64_t rows = 0, columns = 0, width = 0, heads = 1;
   [[nodiscard]] std::int64_t tokens() const { return rows * columns; }
 };
@@ -56,6 +61,90 @@ TensorRef attention(BlockBuilder& block, TensorRef x, const Swin& net, const Sta
                                  .bias = true});
 }
 
+// Swinv2SelfAttention: 16 * sigmoid of what a network makes of each distance.
+TensorRef bias_of_distances(BlockBuilder& block, const Swin& net, const Stage& stage,
+                            std::int64_t tokens) {
+  constexpr std::int64_t kInner = 512;
+  const std::string module = "attention.self.continuous_position_bias_mlp";
+  const std::int64_t reach = 2 * std::min({net.window, stage.rows, stage.columns}) - 1;
+  TensorRef x = block.linear(module + ".0", stage.places, kInner, {.bias = true});
+  x = block.activation_in_place(module + ".1", x, ActivationKind::relu);
+  x = block.linear(module + ".2", x, stage.heads);
+  x = block.view(module + ".rows", x, {1, reach * reach, stage.heads});
+  x = block.gather_tokens(module + ".of_pairs", x, {tokens, tokens, stage.heads});
+  x = block.view(module + ".turn", x, {1, stage.heads, tokens, tokens}, true);
+  x = block.contiguous(module + ".contiguous", x);
+  x = block.activation(module + ".sigmoid", x, ActivationKind::sigmoid);
+  return block.scale(module + ".scale", x, 16.0);
+}
+
+// a [n,M,K] times b [n,K,N].
+TensorRef product(BlockBuilder& block, const std::string& name, TensorRef a, TensorRef b,
+                  Shape out) {
+  const TensorRef y = block.view(name, a, std::move(out));
+  block.last().kind = OperatorKind::matmul;
+  block.last().inputs.push_back(b);
+  return y;
+}
+
+// torch.nn.functional.normalize: x / x.norm(dim=-1, keepdim=True).clamp_min(eps).
+TensorRef normalized(BlockBuilder& block, const std::string& name, TensorRef x) {
+  const Shape whole = block.shape(x);
+  Shape rows = whole;
+  rows.back() = 1;
+  TensorRef length = block.view(name + ".norm", x, std::move(rows));
+  block.last().kind = OperatorKind::reduce;
+  block.last().saves = Saves::both;
+  block.last().wide = true;
+  length = block.clamp(name + ".clamp_min", length);
+  const TensorRef y = block.view(name, x, whole);
+  block.last().kind = OperatorKind::binary;
+  block.last().arithmetic = ArithmeticKind::divide;
+  block.last().inputs.push_back(length);
+  return y;
+}
+
+// The cosine of queries and keys times a learned scale of each head.
+TensorRef cosine_attention(BlockBuilder& block, TensorRef x, const Swin& net, const Stage& stage,
+                           bool shifted) {
+  const std::string module = "attention.self";
+  const std::int64_t windows = block.shape(x).at(0);
+  const std::int64_t tokens = block.shape(x).at(1);
+  const std::int64_t width = stage.width / stage.heads;
+  const auto [q, k, v] = add_projections(block, module, x, stage.heads, {.bias = net.qkv_bias}, {});
+  const auto unit = [&](const std::string& name, TensorRef y) {
+    return block.contiguous(name + ".rows", normalized(block, name, y));
+  };
+  const TensorRef unit_q = unit(module + ".normalize_query", q);
+  TensorRef unit_k = unit(module + ".normalize_key", k);
+  unit_k = block.view(module + ".key_columns", unit_k, {windows, stage.heads, width, tokens});
+  const Shape pairs = {windows, stage.heads, tokens, tokens};
+  TensorRef scores = product(block, module + ".scores", unit_q, unit_k, pairs);
+  TensorRef scale =
+      block.parameter(module + ".logit_scale", {stage.heads, 1, 1}, WeightRole::other);
+  scale = block.clamp(module + ".clamp", scale);
+  scale = block.view(module + ".exp", scale, {stage.heads, 1, 1});
+  block.last().kind = OperatorKind::unary;
+  block.last().saves = Saves::output;
+  scores = block.multiply(module + ".scaled", scores, scale);
+  scores = block.add(module + ".biased", scores, bias_of_distances(block, net, stage, tokens));
+  if (shifted) {
+    // The mask of shifted windows, made anew; the code adds it twice.
+    const TensorRef mask = block.values(module + ".mask", {windows, 1, tokens, tokens});
+    scores = block.add(module + ".masked", scores, mask);
+    scores = block.add(module + ".masked_again", scores, mask);
+  }
+  scores = block.view(module + ".softmax", scores, pairs);
+  block.last().kind = OperatorKind::softmax;
+  block.last().wide = true;
+  scores = block.dropout(module + ".dropout", scores, net.attention_dropout);
+  const TensorRef values = block.contiguous(module + ".value_rows", v);
+  TensorRef mixed =
+      product(block, module + ".context", scores, values, {windows, stage.heads, tokens, width});
+  mixed = block.view(module + ".turn", mixed, {windows, tokens, stage.width}, true);
+  return block.contiguous(module + ".contiguous", mixed);
+}
+
 // SwinLayer.forward: windows of the padded picture, turned by half a window where they shift.
 TensorRef over_windows(BlockBuilder& block, TensorRef x, const Swin& net, const Stage& stage,
                        bool shifted) {
@@ -68,7 +157,8 @@ TensorRef over_windows(BlockBuilder& block, TensorRef x, const Swin& net, const 
   if (shifted) h = block.roll("roll", h);
   h = block.view("window_partition", h, {samples * count, side * side, stage.width}, true);
   h = block.contiguous("window_partition.contiguous", h);
-  h = attention(block, h, net, stage, shifted);
+  h = net.second ? cosine_attention(block, h, net, stage, shifted)
+                 : attention(block, h, net, stage, shifted);
   h = block.linear("attention.output.dense", h, stage.width, {.bias = true});
   h = block.dropout("attention.output.dropout", h, net.attention_dropout);
   h = block.view("window_reverse", h, wide, true);
@@ -82,21 +172,25 @@ Block layer_of(const Graph& graph, const Swin& net, const Stage& stage, int kind
   BlockBuilder block(graph, stage.name + ".blocks");
   const double drop_path = (kind & kDrops) != 0 ? net.drop_path : 0.0;
   const TensorRef x = block.input({graph.batch, stage.tokens(), stage.width});
-  TensorRef h = block.layer_norm("layernorm_before", x);
+  TensorRef h = net.second ? x : block.layer_norm("layernorm_before", x);
   h = over_windows(block, h, net, stage, (kind & kShifted) != 0);
+  if (net.second) h = block.layer_norm("layernorm_before", h);
   const TensorRef middle =
       block.add("residual_attention", x, block.drop_path("drop_path", h, drop_path));
-  h = block.layer_norm("layernorm_after", middle);
+  h = net.second ? middle : block.layer_norm("layernorm_after", middle);
   const auto inner = static_cast<std::int64_t>(net.ratio * static_cast<double>(stage.width));
   h = block.linear("intermediate.dense", h, inner, {.bias = true});
   h = block.activation("intermediate.act", h, net.activation);
   h = block.linear("output.dense", h, stage.width, {.bias = true});
   h = block.dropout("output.dropout", h, net.hidden_dropout);
+  if (net.second) {
+    h = block.drop_path("drop_path_mlp", block.layer_norm("layernorm_after", h), drop_path);
+  }
   return block.finish(block.add("residual_mlp", middle, h));
 }
 
 // SwinPatchMerging; the next stage.
-Stage add_merging(Graph& graph, const Stage& stage) {
+Stage add_merging(Graph& graph, const Swin& net, const Stage& stage) {
   constexpr std::int64_t kNeighbours = 4;
   Stage next = stage;
   next.rows = (stage.rows + 1) / 2;
@@ -110,8 +204,9 @@ Stage add_merging(Graph& graph, const Stage& stage) {
   if (even != whole) x = block.pad("maybe_pad", x, even);
   x = block.view("neighbours", x, {graph.batch, next.tokens(), kNeighbours * stage.width}, true);
   x = block.contiguous("cat", x);
-  x = block.layer_norm(stage.name + ".downsample.norm", x);
+  if (!net.second) x = block.layer_norm(stage.name + ".downsample.norm", x);
   x = block.linear(stage.name + ".downsample.reduction", x, next.width);
+  if (net.second) x = block.layer_norm(stage.name + ".downsample.norm", x);
   graph.segments.push_back({1, {block.finish(x)}});
   return next;
 }
@@ -158,32 +253,55 @@ void add_stage(Graph& graph, const Swin& net, const Stage& stage, std::int64_t d
 
 }  // namespace
 
-Graph build_swin(ConfigReader& config, const SampleShape& sample) {
-  const Swin net = read(config, sample);
+namespace {
+
+// relative_coords_table, a buffer of every layer: it exists before the step.
+TensorRef add_places(Graph& graph, const Swin& net, const Stage& stage) {
+  const std::int64_t reach = 2 * std::min({net.window, stage.rows, stage.columns}) - 1;
+  graph.shared.push_back(
+      {stage.name + ".relative_coords_table", {1, reach, reach, 2}, ElementKind::pixels});
+  return {true, static_cast<std::int32_t>(graph.shared.size()) - 1};
+}
+
+Graph build_net(ConfigReader& config, const SampleShape& sample, const Swin& net) {
   Graph graph = start_picture_graph(config, sample, net.picture);
   Stage stage;
   stage.width = net.width;
   BlockBuilder embed(graph, "embed");
-  TensorRef x = embed.conv("swin.embeddings.patch_embeddings.projection", kPixels, net.width,
+  TensorRef x = embed.conv(net.root + ".embeddings.patch_embeddings.projection", kPixels, net.width,
                            {.kernel = net.patch, .stride = net.patch, .bias = true});
   stage.rows = embed.shape(x).at(2);
   stage.columns = embed.shape(x).at(3);
   x = embed.view("patches", x, {graph.batch, stage.tokens(), net.width}, true);
-  x = embed.layer_norm("swin.embeddings.norm", x);
-  x = embed.dropout("swin.embeddings.dropout", x, net.hidden_dropout);
+  x = embed.layer_norm(net.root + ".embeddings.norm", x);
+  x = embed.dropout(net.root + ".embeddings.dropout", x, net.hidden_dropout);
   graph.segments.push_back({1, {embed.finish(x)}});
   for (std::size_t i = 0; i < net.depths.size(); ++i) {
-    stage.name = fmt::format("swin.encoder.layers.{}", i);
+    stage.name = fmt::format("{}.encoder.layers.{}", net.root, i);
     stage.heads = net.heads[i];
+    if (net.second) stage.places = add_places(graph, net, stage);
     add_stage(graph, net, stage, net.depths[i], i == 0);
-    if (i + 1 < net.depths.size()) stage = add_merging(graph, stage);
+    if (i + 1 < net.depths.size()) stage = add_merging(graph, net, stage);
   }
   graph.hidden = stage.width;
   BlockBuilder head(graph, "head");
   x = head.input({graph.batch, stage.tokens(), stage.width});
-  x = head.global_average_pool("swin.pooler", head.layer_norm("swin.layernorm", x));
+  x = head.global_average_pool(net.root + ".pooler", head.layer_norm(net.root + ".layernorm", x));
   finish_classifier(graph, head, x, "classifier", net.classes);
   return graph;
+}
+
+}  // namespace
+
+Graph build_swin(ConfigReader& config, const SampleShape& sample) {
+  return build_net(config, sample, read(config, sample));
+}
+
+Graph build_swinv2(ConfigReader& config, const SampleShape& sample) {
+  Swin net = read(config, sample);
+  net.second = true;
+  net.root = "swinv2";
+  return build_net(config, sample, net);
 }
 
 }  // namespace steelyard::model

@@ -20,9 +20,11 @@ struct TextNames {
 struct TextStack {
   Sizes sizes;
   TextNames names;
-  std::optional<double> embedding_scale = {};  // of text and pictures alike: Gemma
+  std::optional<double> embedding_scale = {};  // of text and pictures alike: PaliGemma
+  bool scales_text_alone = false;              // before the pictures come in: Gemma 3
   std::int64_t rotary_dims = 0;
-  bool sections = false;  // rotary tables of three positions of each token (Qwen2-VL)
+  bool sections = false;      // rotary tables of three positions of each token (Qwen2-VL)
+  bool local_tables = false;  // further ones for layers with a window (Gemma 3)
   HeadOptions head;
   std::vector<int> kinds;
   std::function<Block(const Graph&, int kind)> layer;
@@ -31,6 +33,12 @@ struct TextStack {
 // By the model_type that the configuration of the text names, `fallback` where it names none.
 [[nodiscard]] TextStack read_text_stack(ConfigReader& text, const TextNames& names,
                                         const std::string& fallback);
-[[nodiscard]] TextStack read_gemma_stack(ConfigReader& text, const TextNames& names, bool second);
+// `generation`: 1 to 3.
+[[nodiscard]] TextStack read_gemma_stack(ConfigReader& text, const TextNames& names,
+                                         int generation);
+
+// Where the local tables lie among the shared tensors of a graph of pictures and text.
+constexpr TensorRef kPictureLocalCos{true, 4};
+constexpr TensorRef kPictureLocalSin{true, 5};
 
 }  // namespace steelyard::model

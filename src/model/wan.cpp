@@ -37,7 +37,6 @@ Wan read(ConfigReader& config, const SampleShape& sample) {
   net.layers = config.whole({"num_layers"}, 40, kLayerLimits);
   net.inner = config.whole({"ffn_dim"}, 13824, kWideLimits);
   net.time_channels = config.whole({"freq_dim"}, 256, kHiddenLimits);
-  net.outputs = config.whole({"out_channels"}, 16, kChannelLimits);
   net.patch = config.whole_list({"patch_size"}, {1, 2, 2}, kSideLimits);
   net.cross_norm = config.flag({"cross_attn_norm"}, true);
   net.text = {kTextTokens, config.whole({"text_dim"}, 4096, kHiddenLimits)};
@@ -53,6 +52,7 @@ Wan read(ConfigReader& config, const SampleShape& sample) {
   // Without a size: the pipeline's own, 480 x 832 pixels and 81 frames.
   Latents own{81 / kTime + 1, 480 / kSide, 832 / kSide, 16, kSide, kTime};
   own.channels = config.whole({"in_channels"}, 16, kChannelLimits);
+  net.outputs = output_channels(config, 16, own.channels);
   net.latents = latents_of(sample, own);
   check_latent_patches(config, net.latents, net.patch[1]);
   return net;

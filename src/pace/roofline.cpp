@@ -139,6 +139,8 @@ std::optional<Seconds> host_time_of(const Work& work, const Gpu& gpu,
   }
   const auto link = host_link(gpu, missing);
   if (!link) return std::nullopt;
+  // What `steelyard probe` measured are copies: they need no share of a raw rate.
+  if (gpu.host_link.from == facts::Provenance::measured) return work.traffic / *link;
   return work.traffic / scaled(*link, efficiency.host_link);
 }
 

@@ -9,9 +9,11 @@
 #include "base/format.h"
 #include "facts/host.h"
 #include "feed/feed.h"
+#include "model/latent_source.h"
 #include "model/model.h"
 #include "pace/pace.h"
 #include "plan/balance.h"
+#include "plan/checkpoints.h"
 #include "plan/confidence.h"
 #include "plan/objective.h"
 #include "plan/ranks.h"
@@ -127,8 +129,9 @@ struct Busiest {
 
 Busiest busiest(const Programs& programs) {
   Busiest found;
-  for (const step::RankProgram& rank : programs) {
-    found.shares.push_back(arithmetic_of(rank.program));
+  for (std::size_t i = 0; i < programs.size(); ++i) {
+    const std::size_t like = programs[i].like;
+    found.shares.push_back(like < i ? found.shares[like] : arithmetic_of(programs[i].program));
   }
   const auto most = std::max_element(found.shares.begin(), found.shares.end());
   found.program = &programs[static_cast<std::size_t>(most - found.shares.begin())].program;
@@ -234,19 +237,9 @@ void add_data_stall(Plan& plan) {
       utilization->value() <= 0.0) {
     return;
   }
-  const double share = utilization->value();
   const Seconds busy = *plan.pace.step;
-  plan.pace.step = busy / share;
+  stretch_step(plan.pace, *utilization);
   plan.pace.breakdown.data_stall = *plan.pace.step - busy;
-  const auto shrink = [share](auto& rate) {
-    if (rate) rate = *rate * share;
-  };
-  shrink(plan.pace.samples);
-  shrink(plan.pace.tokens);
-  shrink(plan.pace.tokens_per_gpu);
-  shrink(plan.pace.mfu);
-  shrink(plan.pace.hfu);
-  shrink(plan.pace.model_flops_per_gpu);
 }
 
 Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
@@ -264,6 +257,7 @@ Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
   STEELYARD_TRY(path, feed::data_path(wanted));
   plan.feed = std::move(path);
   add_data_stall(plan);
+  add_checkpoints(plan);
   return {};
 }
 
@@ -343,14 +337,31 @@ void warn(const Request& request, Plan& plan) {
   }
 }
 
-// One sample in host memory as the loader hands it over: token ids and labels.
-Bytes sample_bytes(const step::Program& program, const model::Graph& graph, const facts::Job& job) {
-  return ceil_divide(program.states.batch_bytes, graph.batch / rows_of_sample(job));
+// An autoencoder on the card makes latents of what was decoded.
+bool brings_pixels(const Request& request, const facts::Job& job) {
+  const facts::DataKind kind = job.data.kind.value_or(facts::DataKind::synthetic);
+  if (kind != facts::DataKind::jpeg && kind != facts::DataKind::png &&
+      kind != facts::DataKind::video) {
+    return false;
+  }
+  for (std::size_t i = 0; i < request.companions.size(); ++i) {
+    const facts::Value* name = request.companions[i].config.find("_class_name");
+    const std::string* text = name != nullptr ? name->as_text() : nullptr;
+    if (text == nullptr || !model::is_autoencoder(*text)) continue;
+    if (job.model.companions.at(i).held == facts::CompanionHeld::always) return true;
+  }
+  return false;
+}
+
+// One sample in host memory as the loader hands it over.
+Bytes sample_bytes(const Request& request, const model::Graph& graph, const facts::Job& job) {
+  return ceil_divide(model::brought_bytes(graph, brings_pixels(request, job)),
+                     graph.batch / rows_of_sample(job));
 }
 
 Result<void> measure_the_rest(const Request& request, const Busiest& most,
                               const model::Graph& graph, Flops beside, Plan& plan) {
-  const Bytes sample = sample_bytes(*most.program, graph, plan.job);
+  const Bytes sample = sample_bytes(request, graph, plan.job);
   STEELYARD_CHECK(measure_ram(request, *most.program, sample, plan));
   STEELYARD_CHECK(measure_pace(request, most, beside, plan));
   return measure_feed(request, sample, plan);

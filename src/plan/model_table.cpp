@@ -130,22 +130,36 @@ std::set<std::int32_t> freed_in(const step::Phase& forward) {
   return freed;
 }
 
+// Layers of a segment that receive alike are one body; a first one that does not stands for itself
+// (Assembler::add_chains), and the row is that of the others.
+void add_saved(const model::Segment& segment, const step::Body& body, const step::Program& program,
+               const std::set<std::int32_t>& freed, std::size_t first_part, ModelTable& table) {
+  Makers makers(table.parts, first_part, segment.blocks.size());
+  for (const step::Event& event : body.events) {
+    if (event.kind != EventKind::allocate || freed.contains(event.index)) continue;
+    const step::Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+    makers.save(maker(program, slot), slot.bytes);
+  }
+}
+
 // Segments and forward bodies come in the same order; bodies of no segment stand between them.
 void add_saved(const model::Graph& graph, const step::Program& program, ModelTable& table) {
   const step::Phase* forward = forward_of(program);
   if (forward == nullptr) return;
   const std::set<std::int32_t> freed = freed_in(*forward);
   std::size_t segment = 0, first_part = 0;
+  std::int64_t layers = 0;  // of the segment, in bodies so far
+  const step::Body* usual = nullptr;
   for (const step::Body& body : forward->bodies) {
     if (segment == graph.segments.size()) break;
     const model::Segment& now = graph.segments[segment];
-    if (body.layer != now.blocks.front().name || body.repeat != now.repeat) continue;
-    Makers makers(table.parts, first_part, now.blocks.size());
-    for (const step::Event& event : body.events) {
-      if (event.kind != EventKind::allocate || freed.contains(event.index)) continue;
-      const step::Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
-      makers.save(maker(program, slot), slot.bytes);
-    }
+    if (body.layer != now.blocks.front().name || layers + body.repeat > now.repeat) continue;
+    layers += body.repeat;
+    if (usual == nullptr || body.repeat >= usual->repeat) usual = &body;
+    if (layers < now.repeat) continue;
+    add_saved(now, *usual, program, freed, first_part, table);
+    usual = nullptr;
+    layers = 0;
     first_part += now.blocks.size();
     ++segment;
   }

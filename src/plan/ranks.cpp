@@ -43,7 +43,7 @@ Result<Ranks> ranks_of(const Request& request) {
   const facts::FrameworkProfile& framework = request.constants.framework;
   if (ranks.job.train.objective == facts::Objective::sft) {
     STEELYARD_TRY(programs, step::programs_of(local, ranks.job, framework, request.machine.gpu,
-                                              std::move(companions)));
+                                              std::move(companions), {.once = !request.vram}));
     ranks.programs = std::move(programs);
     return ranks;
   }

@@ -364,10 +364,11 @@ Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Mach
   const bool rows = graph.row_bytes > 0;
   const bool sound = graph.audio_samples > 0;
   fill(job, data.kind, "data.kind",
-       rows       ? facts::DataKind::tabular
-       : pictures ? facts::DataKind::jpeg
-       : sound    ? facts::DataKind::audio
-                  : facts::DataKind::tokens,
+       rows               ? facts::DataKind::tabular
+       : graph.frames > 0 ? facts::DataKind::video
+       : pictures         ? facts::DataKind::jpeg
+       : sound            ? facts::DataKind::audio
+                          : facts::DataKind::tokens,
        Origin::model);
   if (sound && *data.kind == facts::DataKind::audio) {
     fill(job, data.bytes_per_sample, "data.bytes_per_sample",

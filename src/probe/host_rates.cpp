@@ -29,7 +29,7 @@ std::string on(const std::vector<int>& threads) {
   return threads.size() == 1 ? "on one core" : fmt::format("on {} threads", threads.size());
 }
 
-facts::Measured<BytesPerSecond> unmeasured(const std::string& how, const Error& error) {
+facts::Repeated<BytesPerSecond> unmeasured(const std::string& how, const Error& error) {
   return {.how = how, .warning = to_text(error)};
 }
 
@@ -64,7 +64,7 @@ class HostMeter {
   }
 
   // One store into each page of a new mapping.
-  [[nodiscard]] facts::Measured<BytesPerSecond> touch(PageSize size) const {
+  [[nodiscard]] facts::Repeated<BytesPerSecond> touch(PageSize size) const {
     const std::string how = fmt::format(
         "one store into each 4 KiB of a new mapping of {} per thread, {} pages, {}",
         to_text(kPageFaultPiece), size == PageSize::huge ? "huge" : "small", on(threads_));
@@ -75,7 +75,7 @@ class HostMeter {
     });
   }
 
-  [[nodiscard]] facts::Measured<BytesPerSecond> lock() const {
+  [[nodiscard]] facts::Repeated<BytesPerSecond> lock() const {
     const std::string how = fmt::format("mmap and mlock of {} per thread, small pages, {}",
                                         to_text(kLockedPiece), on(threads_));
     return mapped(kLockedPiece, PageSize::small, how, [](std::byte* data, std::size_t bytes) {
@@ -90,7 +90,7 @@ class HostMeter {
     return Bytes(static_cast<std::int64_t>(each * threads_.size()));
   }
 
-  [[nodiscard]] facts::Measured<BytesPerSecond> figure(std::size_t each,
+  [[nodiscard]] facts::Repeated<BytesPerSecond> figure(std::size_t each,
                                                        const std::function<void(std::size_t)>& work,
                                                        std::string how) const {
     const double bytes = whole(each).real();
@@ -103,7 +103,7 @@ class HostMeter {
 
   // A new mapping for each thread and run: what `use` does with it is timed, mmap and munmap of
   // the mapping are not.
-  [[nodiscard]] facts::Measured<BytesPerSecond> mapped(
+  [[nodiscard]] facts::Repeated<BytesPerSecond> mapped(
       Bytes piece, PageSize size, const std::string& how,
       const std::function<int(std::byte*, std::size_t)>& use) const {
     std::optional<Error> refused;

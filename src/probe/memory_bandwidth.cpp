@@ -87,7 +87,7 @@ class Meter {
   }
 
  private:
-  facts::Measured<BytesPerSecond> one(std::size_t each, const std::vector<int>& threads,
+  facts::Repeated<BytesPerSecond> one(std::size_t each, const std::vector<int>& threads,
                                       const char* words,
                                       const std::function<void(std::size_t)>& work) {
     const double left = std::max(0.0, end_ - monotonic_seconds());

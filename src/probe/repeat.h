@@ -41,7 +41,7 @@ inline constexpr Ratio kNoisy{0.10};
 
 // Rates as a figure with its words.
 template <class Quantity>
-[[nodiscard]] facts::Measured<Quantity> measured(std::span<const double> rates, std::string how) {
+[[nodiscard]] facts::Repeated<Quantity> measured(std::span<const double> rates, std::string how) {
   const Spread spread = spread_of(rates);
   return {.median = Quantity(spread.median),
           .low = Quantity(spread.low),

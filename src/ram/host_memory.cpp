@@ -133,6 +133,7 @@ Result<facts::RamPlan> host_memory(const Request& request) {
   }
   checkpoint[RamCategory::checkpoint_staging] = checkpoint_staging(node, plan.notes);
 
+  plan.checkpoint_bytes = checkpoint_size(node);
   find_peak(plan);
   plan.page_cache_wanted = page_cache_wanted(node, plan.notes);
   plan.capacity = node.machine.host.memory;

@@ -8,6 +8,7 @@
 #include "facts/model_table.h"
 #include "facts/pace_why.h"
 #include "facts/plan.h"
+#include "facts/rehearsal.h"
 #include "facts/what_if.h"
 
 namespace steelyard::report {
@@ -64,6 +65,9 @@ struct Style {
 [[nodiscard]] std::string models_compared(
     const facts::ModelTable& a, const facts::ModelTable& b, const Style& style,
     const std::function<std::string(const facts::Value&)>& write);
+
+// What a rehearsal of the data path measured, the plan's prediction beside it where there is one.
+[[nodiscard]] std::string rehearsal_text(const facts::Rehearsal& rehearsal, const Style& style);
 
 [[nodiscard]] std::string gpu_text(const facts::Gpu& gpu, const Style& style);
 [[nodiscard]] std::string machine_text(const facts::Machine& machine, const Style& style);

@@ -1,6 +1,7 @@
 #include "step/block_trace.h"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 #include "step/loss_operator.h"
@@ -120,10 +121,16 @@ const model::TensorInfo& BlockRun::info_of(model::TensorRef ref) const {
 Tensor& BlockRun::tensor_of(model::TensorRef ref) {
   const auto index = static_cast<std::size_t>(ref.index);
   if (!ref.shared) return live_[index];
+  if (index >= lent_.size()) throw std::logic_error("an operator reads what no block makes");
   if (lent_[index]) return lent_[index];
   Tensor& tensor = shared_.tensors[index];
   const model::TensorInfo& info = graph_.shared[index];
-  if (tensor || info.kind == model::ElementKind::real) return tensor;
+  // Real numbers of the batch (a map of targets) come with it; others are made by a block.
+  if (tensor) return tensor;
+  if (info.kind == model::ElementKind::real &&
+      std::ranges::find(graph_.batch_tensors, info) == graph_.batch_tensors.end()) {
+    return tensor;
+  }
   tensor = of_batch(tape_, info);
   return tensor;
 }
@@ -268,19 +275,9 @@ void BlockRun::run_head(std::size_t projection) {
 Tensor BlockRun::input_tensor(bool first) {
   if (first || block_.input.index < 0) return {};
   const model::TensorInfo& info = info_of(block_.input);
-  // The residual stream has the parameters' type under autocast (embeddings and norms give it).
-  const Arithmetic& arithmetic = tape_.arithmetic();
-  const DType usual = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
-  const DType dtype = shared_.stream.dtype.value_or(usual);
-  const std::int64_t numel = model::elements(info.shape);
-  Tensor input;
-  if (shared_.stream.borrowed) {
-    input = tape_.external(numel, dtype);
-    borrowed_ = input.storage.get();
-  } else {
-    input = tape_.adopted(numel, dtype, "input", VramCategory::activations);
-    trace_.forward.push_back({EventKind::adopt, input.storage->slot});
-  }
+  Tensor input = handed_over(tape_, shared_, model::elements(info.shape));
+  if (shared_.stream.borrowed) borrowed_ = input.storage.get();
+  if (borrowed_ == nullptr) trace_.forward.push_back({EventKind::adopt, input.storage->slot});
   input = tape_.shaped(input, extent_of(info.shape));
   if (!options_.input_requires_grad) return input;
   NodeRef node = tape_.make_node("input", {}, {}, [this](Tape&, const std::vector<Tensor>& g) {
@@ -401,6 +398,7 @@ void BlockRun::backward(Tensor& input, Tensor output, bool last) {
 void BlockRun::hand_on(const Tensor& output) {
   shared_.stream.dtype = output.dtype;
   shared_.stream.borrowed = output.storage.use_count() > 1;
+  shared_.stream.shared = made_as(shared_, output);
   if (shared_.stream.borrowed) return;
   trace_.forward.push_back({EventKind::carry, output.storage->slot});
   tape_.disown(output);

@@ -58,6 +58,9 @@ struct Handover {
   // The block that made it keeps it for its own backward pass (a ReLU's result) and frees it there:
   // the next block reads it, and may save it, without owning it. It works backwards earlier.
   bool borrowed = false;
+  // It is also a tensor that later blocks read (model::Graph::shared): whoever lets go of it last
+  // frees it. -1: no.
+  std::int32_t shared = -1;
 
   friend bool operator==(const Handover&, const Handover&) = default;
 };

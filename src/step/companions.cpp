@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "model/latent_source.h"
 #include "step/adapters.h"
 #include "step/assembler.h"
 #include "step/weight_storage.h"
@@ -76,10 +77,24 @@ std::vector<model::Weight> held_of(const model::Weight& weight, const facts::Job
   return {base, down, up};
 }
 
+// The pictures lie on the card beside the latents that an autoencoder makes of them.
+bool brings_pixels(const facts::Job& job, const std::vector<Companion>& companions) {
+  const facts::DataKind kind = job.data.kind.value_or(facts::DataKind::synthetic);
+  const bool decoded = kind == facts::DataKind::jpeg || kind == facts::DataKind::png ||
+                       kind == facts::DataKind::video;
+  return decoded && std::any_of(companions.begin(), companions.end(), [](const Companion& other) {
+           return other.held == facts::CompanionHeld::always &&
+                  model::is_autoencoder(other.graph.model_type);
+         });
+}
+
 }  // namespace
 
 Result<model::Graph> with_companions(model::Graph graph, const facts::Job& job,
                                      const std::vector<Companion>& companions) {
+  if (model::reads_latents(graph) && brings_pixels(job, companions)) {
+    graph.batch_tensors.push_back(model::pixels_of(graph));
+  }
   for (const Companion& companion : companions) {
     if (!companion.trainable) continue;
     std::vector<std::string> targets;

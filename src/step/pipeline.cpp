@@ -37,8 +37,20 @@ struct Layers {
       count += graph.segments[s].repeat * blocks;
     }
   }
-  // Layers [begin, end) as segments: whole rounds of a segment together, the rest one by one.
-  [[nodiscard]] std::vector<Segment> between(std::int64_t begin, std::int64_t end) const;
+  struct Cut {  // rounds of a segment; or one layer of it, at that place of a round
+    static constexpr std::int64_t kWhole = -1;
+    std::size_t segment = 0;
+    std::int64_t place = kWhole, rounds = 1;
+
+    friend bool operator==(const Cut&, const Cut&) = default;
+  };
+  // Layers [begin, end): whole rounds of a segment together, the rest one by one.
+  [[nodiscard]] std::vector<Cut> between(std::int64_t begin, std::int64_t end) const;
+  [[nodiscard]] Segment segment_of(const Cut& cut) const {
+    const Segment& whole = graph_.segments[cut.segment];
+    if (cut.place == Cut::kWhole) return {cut.rounds, whole.blocks};
+    return {1, {whole.blocks[static_cast<std::size_t>(cut.place)]}};
+  }
 
   std::int64_t count = 0;
 
@@ -47,8 +59,8 @@ struct Layers {
   std::size_t end_;  // segments from here on are no layers
 };
 
-std::vector<Segment> Layers::between(std::int64_t begin, std::int64_t end) const {
-  std::vector<Segment> result;
+std::vector<Layers::Cut> Layers::between(std::int64_t begin, std::int64_t end) const {
+  std::vector<Cut> result;
   std::int64_t offset = 0;  // of the segment's first layer
   for (std::size_t s = 1; s < end_; ++s) {
     const Segment& segment = graph_.segments[s];
@@ -59,10 +71,10 @@ std::vector<Segment> Layers::between(std::int64_t begin, std::int64_t end) const
       const std::int64_t place = (at - offset) % period;
       const std::int64_t rounds = place == 0 ? (last - at) / period : 0;
       if (rounds > 0) {
-        result.push_back({rounds, segment.blocks});
+        result.push_back({s, Cut::kWhole, rounds});
         at += rounds * period;
       } else {
-        result.push_back({1, {segment.blocks[static_cast<std::size_t>(place)]}});
+        result.push_back({s, place, 1});
         ++at;
       }
     }
@@ -141,8 +153,24 @@ void untie(std::vector<Segment>& segments, std::size_t from) {
 
 }  // namespace
 
+namespace {
+
+using Cuts = std::vector<std::vector<Layers::Cut>>;  // by chunk of a stage
+
+void find_alike(const std::vector<Cuts>& cuts, std::vector<Stage>& stages) {
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    stages[i].like = i;
+    const bool end = i == 0 || i + 1 == stages.size();
+    for (std::size_t k = 1; k < i && !end && stages[i].like == i; ++k) {
+      if (cuts[k] == cuts[i]) stages[i].like = k;
+    }
+  }
+}
+
+}  // namespace
+
 Result<std::vector<Stage>> stages_of(const Graph& graph, const facts::ParallelKeys& parallel,
-                                     const std::vector<std::int64_t>& chunks) {
+                                     const std::vector<std::int64_t>& chunks, bool once) {
   const std::int64_t stages = parallel.pipeline;
   std::vector<Stage> result(static_cast<std::size_t>(stages));
   if (stages == 1 && parallel.virtual_stages == 1 && parallel.stage_layers.empty()) {
@@ -151,33 +179,35 @@ Result<std::vector<Stage>> stages_of(const Graph& graph, const facts::ParallelKe
   }
   const Layers layers(graph);
   STEELYARD_TRY(counts, layers_of_chunks(layers.count, parallel, chunks));
-  const std::optional<Segment> tables = shared_tensors(graph);
+  std::vector<Cuts> cuts(result.size());
   std::int64_t begin = 0;
-  for (std::size_t i = 0; i < counts.size(); ++i) {
-    Stage& stage = result[i % result.size()];
-    if (stage.chunk_begins.empty()) {
-      stage.index = static_cast<std::int64_t>(i);
-      stage.graph = graph;
-      stage.graph.segments.clear();
-      stage.has_loss = false;
-    }
+  for (std::size_t i = 0; i < counts.size(); begin += counts[i++]) {
+    cuts[i % result.size()].push_back(layers.between(begin, begin + counts[i]));
+  }
+  find_alike(cuts, result);
+  model::Graph rest = graph;
+  rest.segments.clear();
+  const std::optional<Segment> tables = shared_tensors(graph);
+  for (std::size_t s = 0; s < result.size(); ++s) {
+    Stage& stage = result[s];
+    stage.index = static_cast<std::int64_t>(s);
+    stage.has_loss = s + 1 == result.size();
+    if (once && stage.like != s) continue;
+    stage.graph = rest;
     std::vector<Segment>& own = stage.graph.segments;
-    stage.chunk_begins.push_back(own.size());
-    if (i == 0) {
-      own.push_back(graph.segments.front());
-    } else if (tables) {
-      own.push_back(*tables);
+    for (std::size_t c = 0; c < cuts[s].size(); ++c) {
+      stage.chunk_begins.push_back(own.size());
+      if (s == 0 && c == 0) {
+        own.push_back(graph.segments.front());
+      } else if (tables) {
+        own.push_back(*tables);
+      }
+      for (const Layers::Cut& cut : cuts[s][c]) own.push_back(layers.segment_of(cut));
     }
-    for (Segment& segment : layers.between(begin, begin + counts[i])) {
-      own.push_back(std::move(segment));
-    }
-    if (i + 1 == counts.size()) {
-      const std::size_t from = own.size();
-      own.insert(own.end(), graph.segments.end() - graph.tail, graph.segments.end());
-      if (stage.index > 0) untie(own, from);
-      stage.has_loss = true;
-    }
-    begin += counts[i];
+    if (!stage.has_loss) continue;
+    const std::size_t from = own.size();
+    own.insert(own.end(), graph.segments.end() - graph.tail, graph.segments.end());
+    if (stage.index > 0) untie(own, from);
   }
   return result;
 }

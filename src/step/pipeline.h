@@ -18,14 +18,18 @@ struct Stage {
   model::Graph graph;                          // all chunks, one behind the other
   std::vector<std::size_t> chunk_begins = {};  // index of each chunk's first segment; first: 0
   bool has_loss = true;
+  // The first stage that holds the same layers, none of the model's ends among them; often itself.
+  std::size_t like = 0;
 };
 
 // One entry per stage, from the embedding's to the loss's. A chunk that lacks the block that makes
 // the shared tensors (rotary tables) makes its own. Errors: more chunks than layers, stage_layers
-// that do not add up. `chunks`: layers of each chunk by depth, when an import says so.
+// that do not add up. `chunks`: layers of each chunk by depth, when an import says so. `once`:
+// stages that are like an earlier one get no graph.
 [[nodiscard]] Result<std::vector<Stage>> stages_of(const model::Graph& graph,
                                                    const facts::ParallelKeys& parallel,
-                                                   const std::vector<std::int64_t>& chunks = {});
+                                                   const std::vector<std::int64_t>& chunks = {},
+                                                   bool once = false);
 
 // One forward or backward pass of a chunk over the next of its micro-batches.
 struct Turn {

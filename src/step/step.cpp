@@ -230,9 +230,14 @@ Result<void> check_split(const model::Graph& graph, const facts::ParallelKeys& p
     if (value == 1) return {};
     return fail(not_yet(key, std::to_string(value), "1 for " + graph.model_type));
   };
-  if (!other && !whole_mixers) return {};
-  STEELYARD_CHECK(refuse("parallel.tensor", parallel.tensor));
-  if (other) STEELYARD_CHECK(refuse("parallel.pipeline", parallel.pipeline));
+  // A decoder reads the encoder's states in every layer; a stage behind it would not have them.
+  const bool two_stacks = graph.decoder_sequence > 0;
+  if (!other && !whole_mixers && !two_stacks) return {};
+  if (other || whole_mixers) STEELYARD_CHECK(refuse("parallel.tensor", parallel.tensor));
+  if (other || two_stacks) {
+    STEELYARD_CHECK(refuse("parallel.pipeline", parallel.pipeline));
+    STEELYARD_CHECK(refuse("parallel.virtual_stages", parallel.virtual_stages));
+  }
   return refuse("parallel.context", parallel.context);
 }
 
@@ -327,7 +332,8 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   spread_context(local, parallel.context);
   STEELYARD_TRY(stages,
                 stages_of(local, parallel,
-                          job.megatron ? job.megatron->chunk_layers : std::vector<std::int64_t>()));
+                          job.megatron ? job.megatron->chunk_layers : std::vector<std::int64_t>(),
+                          use.once));
   const Stage whole{0, with_fp8(trained, fp8), {0}, true};
   StateSizes states = Assembler(whole, job, profile, variants, layout, habits).states();
   states.embedding_host_bytes = host_tables(placed, layout);
@@ -338,12 +344,16 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   states.largest_block_bytes = own.largest_block_bytes;
   std::vector<RankProgram> programs;
   for (const Stage& stage : stages) {
+    if (use.once && stage.like != programs.size()) {
+      programs.push_back({kind_of(stage, parallel), programs[stage.like].ranks, {}, stage.like});
+      continue;
+    }
     Assembler assembler(stage, job, profile, variants, layout, habits);
     assembler.bring(companions);
     if (use.asks_only) assembler.ask_only();
     Program program = assembler.assemble();
     program.states = states;
-    programs.push_back({kind_of(stage, parallel), program.ranks, std::move(program)});
+    programs.push_back({kind_of(stage, parallel), program.ranks, std::move(program), stage.like});
   }
   return programs;
 }

@@ -1,6 +1,7 @@
 // The first header of the room: graph + job -> the program of one rank for one step.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -18,6 +19,8 @@ struct RankProgram {
   std::string kind;        // "data-parallel rank", "pipeline stage 3 of 16"
   std::int64_t ranks = 1;  // how many of them the job has
   Program program;
+  // The first stage that holds and does the same but for the order of its passes; often itself.
+  std::size_t like = 0;
 };
 
 // A model that shares the card (model.companions): a text encoder, an autoencoder.
@@ -31,6 +34,9 @@ struct Companion {
 struct ModelUse {
   bool asks_only = false;     // forward passes under torch.no_grad()
   bool adapters_off = false;  // the base alone (PEFT's disable_adapter())
+  // Stages that are like an earlier one get no program of their own: for who asks how long they
+  // take, not what they hold.
+  bool once = false;
 };
 
 // The programs of all kinds of ranks; pipeline stages in order, from the embedding's to the loss's.

@@ -47,8 +47,8 @@ std::vector<Tensor> weights_of(Tape& tape, const model::Block& block, const Bloc
 Tensor of_batch(Tape& tape, const model::TensorInfo& info) {
   const Arithmetic& arithmetic = tape.arithmetic();
   const DType own = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
-  const bool picture = info.kind == model::ElementKind::pixels;
-  return tape.external(model::elements(info.shape), picture ? own : DType::int64);
+  const bool ids = info.kind != model::ElementKind::pixels && info.kind != model::ElementKind::real;
+  return tape.external(model::elements(info.shape), ids ? DType::int64 : own);
 }
 
 Extent extent_of(const model::Shape& shape) {
@@ -168,6 +168,29 @@ Tensor lent(Tape& tape, const Tensor& shared) {
   own.storage->bytes = shared.storage->bytes;
   own.storage->external = own.storage->shared = true;
   return own;
+}
+
+Tensor handed_over(Tape& tape, const SharedTensors& shared, std::int64_t numel) {
+  // The residual stream has the parameters' type under autocast (embeddings and norms give it).
+  const Arithmetic& arithmetic = tape.arithmetic();
+  const DType usual = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
+  const Handover& stream = shared.stream;
+  const DType dtype = stream.dtype.value_or(usual);
+  if (!stream.borrowed) return tape.adopted(numel, dtype, "input", VramCategory::activations);
+  Tensor input = tape.external(numel, dtype);
+  if (stream.shared < 0) return input;
+  input.storage = lent(tape, shared.tensors[static_cast<std::size_t>(stream.shared)]).storage;
+  return input;
+}
+
+std::int32_t made_as(const SharedTensors& shared, const Tensor& output) {
+  const auto same = [&output](const Tensor& tensor) {
+    return tensor && tensor.storage == output.storage;
+  };
+  const auto found = std::find_if(shared.tensors.begin(), shared.tensors.end(), same);
+  return found == shared.tensors.end()
+             ? -1
+             : static_cast<std::int32_t>(std::distance(shared.tensors.begin(), found));
 }
 
 std::vector<Root> share_made(Tape& tape, SharedTensors& shared) {

@@ -77,8 +77,8 @@ class CachingAllocator::Implementation {
   Pool& pool_of(const Block& block) { return pool(block.pool); }
   Pool& pool(PoolKind kind) { return kind == PoolKind::small ? small_ : large_; }
 
-  std::optional<FreeSet::Place> find_free(PoolKind kind, std::int64_t size, int stream);
-  Index take_free(PoolKind kind, FreeSet::Place place, std::int64_t size);
+  std::optional<FreeSet::iterator> find_free(PoolKind kind, std::int64_t size, int stream);
+  Index take_free(PoolKind kind, const FreeSet::iterator& place, std::int64_t size);
   Index new_block(PoolKind kind, std::int64_t size, int stream);
   Index split(Index index, std::int64_t size);
   Index use(Index index);

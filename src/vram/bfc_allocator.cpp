@@ -4,6 +4,7 @@
 #include <cassert>
 #include <iterator>
 #include <limits>
+#include <vector>
 
 #include "base/fingerprint.h"
 
@@ -89,25 +90,26 @@ void BfcAllocator::add_region(std::int64_t bytes) {
 
 bool BfcAllocator::give_back_free_regions(std::int64_t rounded) {
   if (!settings_.garbage_collection) return false;
+  if (rounded > limit_ - totals_.allocated) return false;
   // Neighbours that are free have merged: a region without a live chunk is one chunk.
   const auto whole = [this](Chunks::iterator chunk) {
     const auto next = std::next(chunk);
-    return !chunk->second.used && chunk->first == chunk->second.region &&
+    return chunk->first == chunk->second.region &&
            (next == chunks_.end() || next->second.region != chunk->second.region);
   };
+  std::vector<Chunks::iterator> regions;
   std::int64_t free = 0;
-  for (auto at = chunks_.begin(); at != chunks_.end(); ++at) {
-    if (whole(at)) free += at->second.size;
+  for (const auto& [size, address] : free_) {
+    const auto chunk = chunks_.find(address);
+    if (!whole(chunk)) continue;
+    free += size;
+    regions.push_back(chunk);
   }
   if (free == 0 || rounded > limit_ - totals_.reserved + free) return false;
-  for (auto at = chunks_.begin(); at != chunks_.end();) {
-    if (!whole(at)) {
-      ++at;
-      continue;
-    }
-    totals_.reserved -= at->second.size;
-    free_.erase({at->second.size, at->first});
-    at = chunks_.erase(at);
+  for (const auto chunk : regions) {
+    totals_.reserved -= chunk->second.size;
+    free_.erase({chunk->second.size, chunk->first});
+    chunks_.erase(chunk);
   }
   return true;
 }

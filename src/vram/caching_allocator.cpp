@@ -79,29 +79,28 @@ void CachingAllocator::Implementation::free(Index index) {
   if (!std::exchange(block.retired, false)) totals_.allocated -= block.size;
   // What it merges with is in the free blocks already: one of them gives its place to the whole.
   FreeSet& free = pool_of(block).free;
-  std::optional<FreeSet::Place> place;
+  std::optional<FreeKey> place;
   for (const Index neighbour : {block.previous, block.next}) {
     if (!may_merge(block, neighbour)) continue;
-    const FreeSet::Place its = free.place_of(key_of(neighbour));
+    const FreeKey its = key_of(neighbour);
     join(index, neighbour);
     if (place) {
       free.erase(its);
-      if (its < *place) --*place;
     } else {
       place = its;
     }
   }
   if (place) {
-    free.replace(*place, key_of(index));
+    free.replace(free.lower_bound(*place), key_of(index));
   } else {
     free.insert(key_of(index));
   }
 }
 
 // --- Best fit, split and merge
-std::optional<FreeSet::Place> CachingAllocator::Implementation::find_free(PoolKind kind,
-                                                                          std::int64_t size,
-                                                                          int stream) {
+std::optional<FreeSet::iterator> CachingAllocator::Implementation::find_free(PoolKind kind,
+                                                                             std::int64_t size,
+                                                                             int stream) {
   const FreeSet& free = pool(kind).free;
   auto found = free.from(stream, size);
   if (found == free.end() || found->stream() != stream) return {};
@@ -118,14 +117,14 @@ std::optional<FreeSet::Place> CachingAllocator::Implementation::find_free(PoolKi
   if (size >= max_split_size_ && block_size >= size + settings_.max_non_split_rounding.value()) {
     return {};
   }
-  return found - free.begin();
+  return found;
 }
 
 // A free block for `size` bytes; what it has more may stay free in its place.
-Index CachingAllocator::Implementation::take_free(PoolKind kind, FreeSet::Place place,
+Index CachingAllocator::Implementation::take_free(PoolKind kind, const FreeSet::iterator& place,
                                                   std::int64_t size) {
   FreeSet& free = pool(kind).free;
-  const Index index = (free.begin() + place)->block;
+  const Index index = place->block;
   if (!may_split(blocks_[index], size)) {
     free.erase(place);
     return use(index);
@@ -286,17 +285,20 @@ bool CachingAllocator::Implementation::release_oversize(PoolKind kind, std::int6
   if (!settings_.max_split_size || settings_.expandable_segments) return false;
   FreeSet& free = pool(kind).free;
   const std::int64_t wanted = std::max(size, max_split_size_);
-  auto place = free.lower_bound({stream, wanted, 0, kNone});
-  if (place != free.end() && place->stream() == stream) {
-    release_segment(place->block);
+  const FreeKey least(stream, wanted, 0, kNone);
+  const auto enough = free.lower_bound(least);
+  if (enough != free.end() && enough->stream() == stream) {
+    release_segment(enough->block);
     return true;
   }
   std::int64_t released = 0;
-  while (place != free.begin() && released < wanted) {
-    --place;
-    if (place->stream() != stream || place->size() < max_split_size_) break;
-    released += place->size();
-    release_segment(place->block);  // `place` is then the next one's
+  while (released < wanted) {
+    auto largest = free.lower_bound(least);
+    if (largest == free.begin()) break;
+    --largest;
+    if (largest->stream() != stream || largest->size() < max_split_size_) break;
+    released += largest->size();
+    release_segment(largest->block);
   }
   return released >= wanted;
 }

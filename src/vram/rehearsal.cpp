@@ -9,6 +9,8 @@ namespace steelyard::vram {
 Rehearsal::Rehearsal(Tree& tree, Witness& witness,
                      const CachingAllocator::Implementation& allocator)
     : tree_(tree), witness_(witness), allocator_(allocator) {
+  constexpr std::size_t kPiecesPerAct = 64;
+  most_to_look_at_ = kPiecesPerAct * tree.acts.size();
   std::int32_t most = 0;
   for (const Act& act : tree.acts) most = std::max({most, act.variable, act.kept});
   values_.resize(static_cast<std::size_t>(most) + 1);
@@ -202,7 +204,10 @@ void Rehearsal::join(std::int32_t lower, std::int32_t upper) {
 }
 
 // The best fit among the free pieces; of equal ones the lowest.
+// Hundreds of experts leave thousands of free pieces: to look through them for each request takes
+// longer than to play the layer as it stands, which is given up then (most_to_look_at_).
 std::int32_t Rehearsal::best_piece(PoolKind pool, int stream, std::int64_t size) {
+  looked_at_ += free_.size();
   std::int64_t best_size = 0;
   for (const std::int32_t index : free_) {
     const Piece& each = piece(index);
@@ -222,6 +227,7 @@ std::int32_t Rehearsal::best_piece(PoolKind pool, int stream, std::int64_t size)
 // Inside of an area it is so on every course.
 bool Rehearsal::lies_lower(const Piece& one, const Piece& other) {
   if (one.area == other.area) return witness_.address_of(one.at) < witness_.address_of(other.at);
+  looked_at_ += ascending_.size();
   for (const auto& [lower, upper] : ascending_) {
     const std::int32_t below = area_of_[static_cast<std::size_t>(lower)];
     const std::int32_t above = area_of_[static_cast<std::size_t>(upper)];
@@ -240,6 +246,7 @@ bool Rehearsal::lies_lower(const Piece& one, const Piece& other) {
 
 std::int32_t Rehearsal::piece_for(PoolKind pool, int stream, std::int64_t size) {
   const std::int32_t best = best_piece(pool, stream, size);
+  if (looked_at_ > most_to_look_at_) return -1;
   if (best >= 0 && known_best(piece(best), size)) return best;
   Question question;
   question.kind = QuestionKind::fits;

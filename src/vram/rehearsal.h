@@ -88,6 +88,7 @@ class Rehearsal {
   std::vector<std::int32_t> area_of_;  // by anchor
   std::vector<Range> empty_;
   std::vector<std::pair<std::int32_t, std::int32_t>> ascending_;  // anchors whose order is known
+  std::size_t looked_at_ = 0, most_to_look_at_ = 0;               // free pieces and known orders
   std::vector<Value> values_;
   std::int64_t allocated_ = 0;
   Outcome result_;

@@ -154,9 +154,9 @@ BlockId Replay::take(Bytes bytes, int stream) {
   if (request_.stops != nullptr) request_.stops->store(true, std::memory_order_relaxed);
   constexpr int kGrowths = 16;
   constexpr std::int64_t kPart = 64;
-  const bool far = ++growths_ > kGrowths && request_.capacity;
+  const bool far = ++growths_ > kGrowths;
   return allocator_->allocate_beyond(bytes, stream,
-                                     far ? ceil_divide(*request_.capacity, kPart) : Bytes());
+                                     far ? ceil_divide(allocator_->reserved(), kPart) : Bytes());
 }
 
 void Replay::allocate(std::int32_t slot, std::size_t at) {

@@ -65,6 +65,17 @@ TEST(Megatron, FillsTheModel) {
   EXPECT_EQ(*config.find("hidden-dropout"), Value(0.1));
 }
 
+// Nothing but the decoder's arguments tells T5 from GPT: the script that reads them is none.
+TEST(Megatron, TellsAnEncoderDecoder) {
+  const auto job = job_of("--decoder-num-layers 6 --decoder-seq-length 128");
+  ASSERT_TRUE(job) << to_text(job.error());
+  EXPECT_EQ(job->train.sequence_length, 1024);
+  EXPECT_EQ(job->train.decoder_sequence_length, 128);
+  const Value& config = std::get<Value>(job->model.config);
+  EXPECT_EQ(*config.find("model_type"), Value("megatron_t5"));
+  EXPECT_EQ(*config.find("decoder-num-layers"), Value(6));
+}
+
 TEST(Megatron, TakesOtherSpellings) {
   EXPECT_EQ(refused("--disable-bias-linear --no-rope-fusion"), "accepted");
   const auto job = job_of("--use_distributed_optimizer --use-flash-attn --recompute-activations");

@@ -33,6 +33,37 @@ TEST(MegatronGpt, CountsItsParameters) {
   EXPECT_EQ(parameters_of({{"position-embedding-type", "rope"}}), 2 * kLayer + kEmbedding + 1024);
 }
 
+// The first operator that reads a tensor which is not there; empty when all are.
+std::string reads_nothing(const Graph& graph) {
+  const auto there = [&](const Block& block, TensorRef ref) {
+    return static_cast<std::size_t>(ref.index) <
+           (ref.shared ? graph.shared.size() : block.tensors.size());
+  };
+  for (const Segment& segment : graph.segments) {
+    for (const Block& block : segment.blocks) {
+      for (const Operator& op : block.operators) {
+        for (const TensorRef ref : op.inputs) {
+          if (!there(block, ref)) return op.name;
+        }
+      }
+    }
+  }
+  return {};
+}
+
+// Multi-latent attention turns its positions by a table of its own, beside learned ones too (found
+// in Megatron's own test gpt3_mcore_te_tp2_pp2_mla).
+TEST(MegatronGpt, LatentAttentionHasItsOwnTableBesideLearnedPositions) {
+  facts::Value config{small()};
+  config.set("multi-latent-attention", true);
+  for (const char* kind : {"learned_absolute", "rope", "none"}) {
+    config.set("position-embedding-type", kind);
+    const auto graph = build({"test", config, ""}, {.batch = 2, .sequence = 128});
+    ASSERT_TRUE(graph) << to_text(graph.error());
+    EXPECT_EQ(reads_nothing(*graph), "") << kind;
+  }
+}
+
 // Without biases: 1536 + 512 + 2048 + 512 fewer per layer; add-qkv-bias brings back 1536.
 TEST(MegatronGpt, LeavesBiasesOut) {
   const std::int64_t bare = parameters_of({{"add-bias-linear", false}});

@@ -188,6 +188,7 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
                "hubert",
                "layers",
                "megatron_gpt",
+               "megatron_t5",
                "nemotron_h",
                "timm_resnet",
                "timm_vision_transformer",

@@ -219,9 +219,90 @@ MODELS += [
         },
     },
 ]
-VISION = ("beit", "convnext", "convnextv2", "dinov2", "dinov2_with_registers", "segformer", "swin")
-NO_KERNEL = ("convnext", "convnextv2", "segformer", "swin")  # their code asks for no attention
-SIDES = {"qwen2_vl": 32, "qwen2_5_vl": 32}
+MLLAMA = {
+    "model_type": "mllama",
+    "text_config": {
+        **{k: v for k, v in LL.items() if k != "model_type"},
+        "num_hidden_layers": 5,
+        "cross_attention_layers": [1, 3],
+        "rope_scaling": {"rope_type": "default"},
+        "pad_token_id": 0,
+    },
+    "vision_config": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 4,
+        "num_global_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 16,
+        "patch_size": 4,
+        "vision_output_dim": 96,
+        "intermediate_layers_indices": [1, 3],
+        "max_num_tiles": 2,
+        "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]],
+    },
+}
+MODELS += [MLLAMA]
+GE3 = dict(
+    GE, model_type="gemma3_text", num_hidden_layers=4, num_key_value_heads=2, sliding_window=8, sliding_window_pattern=3
+)
+MODELS += [
+    {
+        "model_type": "gemma3",
+        "image_token_index": 200,
+        "mm_tokens_per_image": 4,
+        "text_config": GE3,
+        "vision_config": dict(SIGV, vision_use_head=False),
+    },
+]
+IDEFICS = {
+    "model_type": "idefics3",
+    "image_token_id": 200,
+    "scale_factor": 2,
+    "text_config": LL,
+    "vision_config": {k: v for k, v in SIGV.items() if k != "model_type"},
+}
+MODELS += [IDEFICS, {**IDEFICS, "model_type": "smolvlm", "text_config": dict(LL, tie_word_embeddings=True)}]
+SWIN2 = {**SWIN, "model_type": "swinv2"}
+MODELS += [{**SWIN2, "image_size": 64}, {**SWIN2, "image_size": 32, "drop_path_rate": 0.0, "depths": [2, 2], "window_size": 8}]
+MODELS += [
+    {
+        "model_type": "detr",
+        "backbone": "resnet18",
+        "use_pretrained_backbone": False,
+        "d_model": 32,
+        "num_queries": 10,
+        "encoder_layers": 2,
+        "decoder_layers": 3,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48,
+        "decoder_ffn_dim": 40,
+        "dropout": 0.0,  # on a CPU its noise is kept in fp32
+        "num_labels": 7,
+    }
+]
+# transformers from 4.52 on names parts otherwise than checkpoints do; the graph bears the checkpoints' names.
+RENAMED = {
+    "gemma3": [
+        ("model.language_model", "language_model.model"),
+        ("lm_head", "language_model.lm_head"),
+        ("model.vision_tower", "vision_tower"),
+        ("model.multi_modal_projector", "multi_modal_projector"),
+    ],
+}
+
+
+def named(c, name):
+    for now, then in RENAMED.get(c["model_type"], ()):
+        if name.startswith(now):
+            return then + name[len(now) :]
+    return name
+
+
+VISION = ("beit", "convnext", "convnextv2", "detr", "dinov2", "dinov2_with_registers", "segformer", "swin", "swinv2")
+NO_KERNEL = ("convnext", "convnextv2", "detr", "segformer", "swin", "swinv2")  # their code asks for no attention
+SIDES = {"qwen2_vl": 32, "qwen2_5_vl": 32, "detr": 96}
 
 
 def build(c, **how):
@@ -239,7 +320,12 @@ def build(c, **how):
         "paligemma": "PaliGemmaForConditionalGeneration",
         "qwen2_vl": "Qwen2VLForConditionalGeneration",
         "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+        "gemma3": "Gemma3ForConditionalGeneration",
+        "idefics3": "Idefics3ForConditionalGeneration",
+        "smolvlm": "SmolVLMForConditionalGeneration",
         "mllama": "MllamaForConditionalGeneration",
+        "detr": "DetrForObjectDetection",
+        "swinv2": "Swinv2ForImageClassification",
         "swin": "SwinForImageClassification",
         "convnext": "ConvNextForImageClassification",
         "convnextv2": "ConvNextV2ForImageClassification",
@@ -263,6 +349,8 @@ def batch(c, B=B, S=S):
     side = SIDES.get(f) or c.get("image_size") or c["vision_config"]["image_size"]
     side = side[0] if isinstance(side, list) else side
     px = torch.randn(B, 3, side, side)
+    if f == "detr":
+        return {"pixel_values": px, "pixel_mask": torch.ones(B, side, side, dtype=torch.long)}
     if c.get("architectures") or f.endswith("vision_model") or "vision_config" not in c:
         return {"pixel_values": px}
     if f in ("clip", "siglip"):
@@ -278,14 +366,31 @@ def batch(c, B=B, S=S):
             "pixel_values": torch.randn(B * g * g, 3 * 2 * 16),
             "image_grid_thw": torch.tensor([[1, g, g]] * B),
         }
+    if f == "mllama":
+        tiles = c["vision_config"]["max_num_tiles"]
+        return {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "pixel_values": torch.randn(B, 1, tiles, 3, side, side),
+            "aspect_ratio_ids": torch.ones(B, 1, dtype=torch.long),
+            "aspect_ratio_mask": torch.ones(B, 1, tiles, dtype=torch.long),
+            "cross_attention_mask": torch.ones(B, S, 1, tiles, dtype=torch.long),
+        }
     n = (
         16
         if c["vision_config"].get("model_type", "sig").startswith("sig") or c.get("vision_feature_select_strategy") != "full"
         else 17
     )
+    if f in ("idefics3", "smolvlm"):
+        g = c["vision_config"]["image_size"] // c["vision_config"]["patch_size"] // c["scale_factor"]
+        ids[:, : g * g] = 200
+        mask = torch.ones(B, 1, side, side, dtype=torch.long)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": px[:, None], "pixel_attention_mask": mask}
+    if f == "gemma3":
+        n = c["mm_tokens_per_image"]
     ids[:, :n] = 200
     d = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": px}
-    if f == "paligemma":
+    if f in ("paligemma", "gemma3"):
         d["token_type_ids"] = torch.ones_like(ids)
     return d
 
@@ -298,9 +403,14 @@ def observed(c):
 
     def watch(n):
         def hook(mod, i, o):
+            if type(mod).__name__ == "Swinv2SelfAttention":  # products that are no attention of the graph
+                windows, tokens, width = i[0].shape
+                fl[0] += 4 * windows * tokens * tokens * width
             if not torch.is_tensor(o):
                 return
-            outs.setdefault(n, list(o.shape))
+            outs.setdefault(named(c, n), list(o.shape))
+            if type(mod).__name__ == "Gemma3MultiModalProjector":
+                fl[0] += 2 * o.numel() * mod.mm_input_projection_weight.shape[0]
             if type(mod).__name__ == "Linear":
                 fl[0] += 2 * i[0].numel() * o.shape[-1]
             if type(mod).__name__ in ("Conv2d", "Conv3d"):
@@ -309,13 +419,13 @@ def observed(c):
         return hook
 
     for n, mod in m.named_modules(remove_duplicate=False):
-        if any(True for _ in mod.parameters(recurse=False)):
+        if any(True for _ in mod.parameters(recurse=False)) or type(mod).__name__ == "Swinv2SelfAttention":
             mod.register_forward_hook(watch(n))
     b = batch(c)
     with torch.no_grad():
         m(**b)
     w = {
-        (f"{mn}.{n}" if mn else n): list(p.shape)
+        named(c, f"{mn}.{n}" if mn else n): list(p.shape)
         for mn, mod in m.named_modules(remove_duplicate=False)
         for n, p in mod.named_parameters(recurse=False)
     }
@@ -366,6 +476,12 @@ def saved(c, impl):
         f = c["model_type"]
         if f in ("clip", "siglip") and not c.get("architectures"):
             loss = m(**b, return_loss=True).loss
+        elif f == "detr":  # the costs of matching, over a few numbers, are left out
+            o = m(**b)
+            labels = torch.zeros(o.logits.shape[:2], dtype=torch.long).flatten()
+            out.add(labels.untyped_storage().data_ptr())
+            loss = torch.nn.functional.cross_entropy(o.logits.flatten(0, 1), labels) + o.pred_boxes.sum()
+            del o
         elif f.endswith("vision_model"):
             loss = m(**b).pooler_output.sum()
         elif c.get("architectures") or "vision_config" not in c:

@@ -1,0 +1,288 @@
+// `steelyard rehearse`: the data path, really run.
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <memory>
+#include <ostream>
+#include <thread>
+
+#include "base/format.h"
+#include "cli/command.h"
+#include "cli/job_options.h"
+#include "cli/rehearsal_plan.h"
+#include "cli/rehearse_storage.h"
+#include "cli/what_if.h"
+#include "codec/codec.h"
+#include "rehearse/tune.h"
+#include "report/report.h"
+
+namespace steelyard::cli {
+namespace {
+
+struct RehearseOptions {
+  JobWords words;
+  std::string data;
+  rehearse::OpenOptions open;
+  StorageOptions storage;
+  std::optional<std::int64_t> accelerators, batch, workers, prefetch;
+  std::optional<double> step_time, seconds, memory_limit_gib;
+  std::int64_t depth = 32;
+  std::int64_t side = 224;
+  std::uint64_t seed = 0;
+  std::string pixels = "u8", on_error = "fail";
+  double target = 0.95;
+  bool direct = false, in_order = false, tune = false, json = false, ascii = false;
+};
+
+constexpr double kSeconds = 10, kSecondsOfATry = 3;
+
+volatile std::sig_atomic_t asked_to_end = 0;
+
+// SIGINT and SIGTERM ask the rehearsal to end; what was measured is printed. A second one kills.
+class Signals {
+ public:
+  Signals() {
+    asked_to_end = 0;
+    struct sigaction action {};
+    action.sa_handler = [](int) { asked_to_end = 1; };
+    action.sa_flags = static_cast<int>(SA_RESETHAND);
+    sigaction(SIGINT, &action, &interrupt_);
+    sigaction(SIGTERM, &action, &terminate_);
+  }
+  Signals(const Signals&) = delete;
+  Signals& operator=(const Signals&) = delete;
+  ~Signals() {
+    sigaction(SIGINT, &interrupt_, nullptr);
+    sigaction(SIGTERM, &terminate_, nullptr);
+  }
+
+ private:
+  struct sigaction interrupt_ {
+  }, terminate_{};
+};
+
+// One line on a terminal, written over; nothing elsewhere.
+class Line {
+ public:
+  explicit Line(std::ostream& err) : err_(err), shown_(isatty(STDERR_FILENO) == 1) {}
+  Line(const Line&) = delete;
+  Line& operator=(const Line&) = delete;
+  ~Line() {
+    if (shown_) err_ << "\r\x1b[K" << std::flush;
+  }
+  void show(const rehearse::Progress& progress) {
+    if (!shown_) return;
+    std::string used;
+    if (progress.utilization) {
+      used = fmt::format(", accelerators used {:.1f} %", 100 * progress.utilization->value());
+    }
+    err_ << fmt::format("\r\x1b[K{}: {} samples, {}{}, {} faults", to_text(progress.elapsed),
+                        grouped(progress.samples.value()), to_text(progress.rate), used,
+                        grouped(progress.faults))
+         << std::flush;
+  }
+
+ private:
+  std::ostream& err_;
+  bool shown_;
+};
+
+Result<std::optional<facts::Plan>> plan_of(const Session& session, const RehearseOptions& options) {
+  if (options.words.file.empty() && options.words.model.empty()) {
+    return std::optional<facts::Plan>();
+  }
+  STEELYARD_TRY(base, base_of(session, options.words));
+  return std::optional<facts::Plan>(std::move(base.planned));
+}
+
+template <class T, class U>
+void set(T& field, const std::optional<U>& given) {
+  if (given) field = T(*given);
+}
+
+Result<rehearse::Settings> settings_of(const RehearseOptions& options,
+                                       const std::optional<facts::Plan>& plan,
+                                       const std::optional<Preset>& preset) {
+  rehearse::Settings settings;
+  settings.workers = std::max(1U, std::thread::hardware_concurrency());
+  if (plan && !options.step_time) {
+    STEELYARD_TRY(planned, cli::settings_of(*plan));
+    settings = planned;
+  }
+  if (preset) {
+    settings.batch = preset->workload.batch.value();
+    settings.step_time = preset->workload.computation;
+  }
+  set(settings.accelerators, options.accelerators);
+  set(settings.batch, options.batch);
+  set(settings.workers, options.workers);
+  set(settings.prefetch, options.prefetch);
+  set(settings.step_time, options.step_time);
+  settings.duration = Seconds(options.seconds.value_or(options.tune ? kSecondsOfATry : kSeconds));
+  settings.direct = options.direct;
+  settings.most_depth = options.depth;
+  settings.shape.side = static_cast<int>(options.side);
+  settings.shape.pixels = options.pixels == "f32" ? rehearse::Pixels::f32 : rehearse::Pixels::u8;
+  settings.shuffled = !options.in_order;
+  settings.seed = options.seed;
+  settings.skip_faults = options.on_error == "skip";
+  if (options.memory_limit_gib) {
+    settings.memory_limit = Bytes(checked_round(*options.memory_limit_gib * (1 << 30)));
+  }
+  return settings;
+}
+
+Result<std::string> data_of(const RehearseOptions& options,
+                            const std::optional<facts::Plan>& plan) {
+  if (!options.data.empty()) return options.data;
+  if (plan && plan->job.data.sizes_from) return *plan->job.data.sizes_from;
+  return fail({.code = ErrorCode::missing_value,
+               .subject = "the data to read",
+               .found = "neither --data nor the job's data.sizes_from",
+               .accepted = "--data FOLDER_OR_FILE",
+               .hint = "steelyard rehearse --help"});
+}
+
+void say_what_it_takes(const Session& session, const rehearse::Forecast& forecast) {
+  session.terminal.err << fmt::format(
+      "takes {}: batches {}, read buffers {}, decoding {}, index {}, the program {}{}\n",
+      to_text(forecast.total()), to_text(forecast.batches), to_text(forecast.read_buffers),
+      to_text(forecast.decoding), to_text(forecast.index), to_text(forecast.program),
+      forecast.limit ? "; limit " + to_text(*forecast.limit) + " of " + forecast.limited_by
+                     : std::string());
+}
+
+Result<facts::Rehearsal> run_once(const Session& session, const rehearse::Dataset& dataset,
+                                  const rehearse::Settings& settings) {
+  Line line(session.terminal.err);
+  return rehearse::rehearse(dataset, settings, [&](const rehearse::Progress& progress) {
+    line.show(progress);
+    return asked_to_end == 0;
+  });
+}
+
+Result<facts::Rehearsal> run_or_tune(const Session& session, const RehearseOptions& options,
+                                     const rehearse::Dataset& dataset,
+                                     const rehearse::Settings& settings) {
+  const rehearse::Trial trial = [&](const rehearse::Settings& tried) -> Result<facts::Rehearsal> {
+    STEELYARD_TRY(rehearsal, run_once(session, dataset, tried));
+    if (options.tune && rehearsal.end == facts::RehearsalEnd::signal) {
+      return fail({.code = ErrorCode::bad_input, .subject = "--tune was interrupted"});
+    }
+    return rehearsal;
+  };
+  if (!options.tune) return trial(settings);
+  const std::int64_t most =
+      options.workers.value_or(std::max<std::int64_t>(1, std::thread::hardware_concurrency()));
+  STEELYARD_TRY(tuned, rehearse::tune(settings, most, Ratio(options.target), trial));
+  return std::move(tuned.rehearsal);
+}
+
+Result<ExitStatus> run_rehearse(const Session& session, const RehearseOptions& options) {
+  STEELYARD_TRY(plan, plan_of(session, options));
+  STEELYARD_TRY(data, data_of(options, plan));
+  STEELYARD_TRY(preset, preset_of(session, options.storage));
+  STEELYARD_TRY(settings, settings_of(options, plan, preset));
+  STEELYARD_TRY(dataset, rehearse::open_dataset(data, opened_for(preset, options.open)));
+  STEELYARD_TRY(forecast, rehearse::forecast(dataset, settings));
+  say_what_it_takes(session, forecast);
+  const Signals signals;
+  STEELYARD_TRY(rehearsal, run_or_tune(session, options, dataset, settings));
+  rehearsal.setting.data = data;
+  for (const std::string& remark : dataset.remarks) rehearsal.notes.push_back(remark);
+  for (const rehearse::Fault& fault : dataset.faults) {
+    rehearsal.notes.push_back(fault.file + ": " + fault.what);
+  }
+  if (preset) put_beside(*preset, dataset.total, rehearsal);
+  if (plan) put_beside(*plan, rehearsal);
+  if (options.json) {
+    session.terminal.out << codec::to_json(codec::to_value(rehearsal)) << "\n";
+  } else {
+    session.terminal.out << report::rehearsal_text(rehearsal, {.columns = session.terminal.columns,
+                                                               .colour = session.terminal.colour,
+                                                               .ascii = options.ascii});
+  }
+  if (rehearsal.end != facts::RehearsalEnd::fault) return ExitStatus::success;
+  session.terminal.err << "steelyard: ended by broken records; --on-error skip leaves them out\n";
+  return ExitStatus::bad_input;
+}
+
+void add_what(CLI::App& command, RehearseOptions& options) {
+  command.add_option("--data", options.data, "Folder or file to read (else data.sizes_from)")
+      ->type_name("FOLDER_OR_FILE");
+  command.add_option("--format", options.open.format, "Of the records; else by the names of files")
+      ->type_name("images|tar|tfrecord|npy|tokens|npz|parquet|raw");
+  command
+      .add_option("--record-bytes", options.open.record_bytes,
+                  "raw: size of a record; 0: the whole file")
+      ->type_name("BYTES");
+  command.add_option("--sequence", options.open.sequence_tokens, "tokens: length of a sequence")
+      ->type_name("TOKENS");
+  command.add_option("--accelerators", options.accelerators, "That take batches")->type_name("N");
+  command
+      .add_option("--step-time", options.step_time, "Of an accelerator; 0: as fast as they come")
+      ->type_name("SECONDS");
+  command.add_option("--batch", options.batch, "Samples of one accelerator's step")->type_name("N");
+  command.add_option("--workers", options.workers, "Decoding threads; else one per core")
+      ->type_name("N");
+  command.add_option("--prefetch", options.prefetch, "Batches ahead per accelerator")
+      ->type_name("N");
+  command.add_option("--side", options.side, "Of the square images")->type_name("PIXELS");
+  command.add_option("--pixels", options.pixels, "Bytes, or normalised floats")
+      ->type_name("u8|f32");
+}
+
+void add_how(CLI::App& command, RehearseOptions& options) {
+  command.add_option("--seconds", options.seconds, "How long, 10; of each try of --tune, 3")
+      ->type_name("SECONDS");
+  command.add_flag("--direct", options.direct, "Read past the page cache");
+  command.add_option("--depth", options.depth, "Most read requests at once")->type_name("N");
+  command.add_flag("--in-order", options.in_order, "Do not shuffle");
+  command.add_option("--seed", options.seed, "Of the shuffling and cropping")->type_name("N");
+  command.add_option("--on-error", options.on_error, "Broken records end it, or are left out")
+      ->type_name("fail|skip");
+  command
+      .add_option("--memory-limit", options.memory_limit_gib,
+                  "Refuse to take more; the control group's and the machine's bind too")
+      ->type_name("GIB");
+  command.add_flag("--tune", options.tune,
+                   "Find the least workers, prefetch and memory that are enough");
+  command.add_option("--target", options.target, "Utilization that is enough for --tune")
+      ->type_name("RATIO")
+      ->check(CLI::Range(0.01, 1.0));
+  command.add_flag("--json", options.json, "As JSON (steelyard schema rehearsal)");
+  command.add_flag("--ascii", options.ascii, "Plain ASCII instead of lines");
+}
+
+}  // namespace
+
+void add_rehearse(CLI::App& tree, Session& session) {
+  CLI::App& command = add_command(
+      tree, "rehearse", "Really run the data path: read, decode, batch, at the accelerators' pace",
+      {"steelyard rehearse --data /data/imagenet --accelerators 8 --batch 256 --step-time 0.315",
+       "steelyard rehearse job.toml --data /data/imagenet --seconds 30",
+       "steelyard rehearse --data shards/ --batch 64 --step-time 0.1 --tune --target 0.95",
+       "steelyard rehearse --data images/ --workers 8 --json",
+       "steelyard rehearse --generate /data/unet3d --preset unet3d/h100 --size 20GiB",
+       "steelyard rehearse --data /data/unet3d --preset unet3d/h100 --accelerators 2",
+       "steelyard rehearse --checkpoint llama3-8b --path /data --size 2GiB"});
+  const auto options = std::make_shared<RehearseOptions>();
+  add_job_options(command, options->words);
+  add_what(command, *options);
+  add_how(command, *options);
+  add_catalog_option(command, session);
+  add_storage_options(command, options->storage);
+  command.callback([&session, options] {
+    options->storage.seed = options->seed;
+    options->storage.json = options->json;
+    options->storage.accelerators = options->accelerators.value_or(1);
+    session.chosen = [&session, options] {
+      return wants_storage(options->storage) ? run_storage(session, options->storage)
+                                             : run_rehearse(session, *options);
+    };
+  });
+}
+
+}  // namespace steelyard::cli

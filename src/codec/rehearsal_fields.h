@@ -1,0 +1,99 @@
+// Every key of `steelyard rehearse --json` (schema steelyard.rehearsal/1), once: the same table
+// writes it and describes it.
+#pragma once
+
+#include "codec/leaf.h"
+#include "facts/rehearsal.h"
+
+namespace steelyard::codec {
+
+inline constexpr const char* kRehearsalSchema = "steelyard.rehearsal/1";
+
+inline constexpr auto rehearsal_setting_fields = [](auto& v, auto& s) {
+  v.key("data", s.data, about("folder or file"));
+  v.key("format", s.format, about("how its records lie in files"));
+  v.key("records", s.records, about("in it"));
+  v.key("bytes", s.bytes, about("of all records, as stored"));
+  v.key("accelerators", s.accelerators, about("that took batches"));
+  v.key("batch", s.batch, about("samples of one accelerator's step"));
+  v.key("workers", s.workers, about("decoding threads"));
+  v.key("prefetch", s.prefetch, about("batches ahead per accelerator"));
+  v.key("step_time", s.step_time, about("seconds; 0: accelerators take what comes"));
+  v.key("direct", s.direct, about("past the page cache"));
+  v.key("reader", s.reader, about("io_uring or threads"));
+  v.key("read_depth", s.read_depth, about("most requests under way at once"));
+};
+
+inline constexpr auto rehearsal_stage_fields = [](auto& v, auto& s) {
+  v.key("name", s.name, about("read, decode or accelerator"));
+  v.key("threads", s.threads, about("side by side"));
+  v.key("can", s.can, about("samples per second at its busy time; null: it was never busy"));
+  v.key("planned", s.planned, about("samples per second; null without a plan"));
+  v.key("busy", s.busy, about("seconds, sum over its threads"));
+  v.key("waits_for_data", s.waits_for_data, about("seconds, sum over its threads"));
+  v.key("waits_for_room", s.waits_for_room, about("seconds, sum over its threads"));
+  v.key("cpu", s.cpu, about("CPU seconds, sum over its threads"));
+};
+
+inline constexpr auto rehearsal_memory_fields = [](auto& v, auto& m) {
+  v.key("index", m.index, about("bytes: where the records lie"));
+  v.key("read_buffers", m.read_buffers, about("bytes, the most"));
+  v.key("batches", m.batches, about("bytes, the most"));
+  v.key("decoding", m.decoding, about("bytes, the most: decoders and threads"));
+  v.key("needed", m.needed, about("bytes of the whole process, told before the start"));
+  v.key("peak", m.peak, about("anonymous bytes of the process, the most"));
+  v.key("page_cache", m.page_cache, about("bytes of the control group; null without one"));
+  v.key("group_peak", m.group_peak, about("bytes of everything in the control group"));
+  v.key("limit", m.limit, about("bytes, the least that binds"));
+};
+
+inline constexpr auto rehearsal_fault_fields = [](auto& v, auto& f) {
+  v.key("kind", f.kind, about("of fault"));
+  v.key("count", f.count, about("records, each time they were met"));
+  v.key("first", f.first, about("the first few, by name"));
+};
+
+inline constexpr auto rehearsal_planned_fields = [](auto& v, auto& p) {
+  v.key("samples", p.samples, about("per second and node"));
+  v.key("utilization", p.utilization, about("of the accelerators"));
+  v.key("step", p.step, about("seconds, without waiting for data"));
+  v.key("limited_by", p.limited_by, about("a stage; empty: never short"));
+  v.key("workers_enough", p.workers_enough, about("fewest per GPU that starve none"));
+};
+
+inline constexpr auto rehearsal_try_fields = [](auto& v, auto& t) {
+  v.key("workers", t.workers, about("decoding threads"));
+  v.key("prefetch", t.prefetch, about("batches ahead per accelerator"));
+  v.key("depth", t.depth, about("most read requests under way"));
+  v.key("utilization", t.utilization, about("of the least used accelerator"));
+  v.key("needed", t.needed, about("bytes of memory"));
+  v.key("enough", t.enough, about("the target was reached"));
+};
+
+inline constexpr auto rehearsal_tuning_fields = [](auto& v, auto& t) {
+  v.key("target", t.target, about("utilization asked for"));
+  v.key("reached", t.reached, about("by the settings above"));
+  v.list("tries", t.tries, rehearsal_try_fields, about("in their order"));
+};
+
+inline constexpr auto rehearsal_fields = [](auto& v, auto& r) {
+  v.constant("schema", kRehearsalSchema);
+  v.table("setting", r.setting, rehearsal_setting_fields, about("what was run"));
+  v.key("end", r.end, about("what ended it"));
+  v.key("elapsed", r.elapsed, about("seconds"));
+  v.key("samples", r.samples, about("that reached accelerators"));
+  v.key("epochs", r.epochs, about("times the data set was read"));
+  v.key("rate", r.rate, about("samples per second after each accelerator's first step"));
+  v.key("read_rate", r.read_rate, about("bytes per second of records"));
+  v.key("utilization_mean", r.utilization_mean, about("MLPerf Storage's; null without steps"));
+  v.key("utilization_least", r.utilization_least, about("of the least used accelerator"));
+  v.key("limited_by", r.limited_by, about("a stage; empty: accelerators are never short"));
+  v.list("stages", r.stages, rehearsal_stage_fields, about("in the order of the data path"));
+  v.table("memory", r.memory, rehearsal_memory_fields, about("of the host"));
+  v.list("faults", r.faults, rehearsal_fault_fields, about("by kind"));
+  v.key("notes", r.notes, about("what else to know"));
+  v.optional_table("planned", r.planned, rehearsal_planned_fields, about("null without a job"));
+  v.optional_table("tuning", r.tuning, rehearsal_tuning_fields, about("null without --tune"));
+};
+
+}  // namespace steelyard::codec
