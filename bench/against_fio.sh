@@ -19,12 +19,13 @@ trap 'exit 130' INT TERM HUP
 head -c "${mebibytes}M" /dev/urandom > "$file"
 sync "$file"
 
-# fio_rate KIND REQUEST DEPTH: MB/s
+# fio_rate KIND REQUEST DEPTH: MB/s. As a thread: a fio process leaves its session, and so the share of
+# the processor that an autogroup gives to both programs.
 fio_rate() {
   local field=read
   [ "$1" = write ] && field=write
   fio --name=it --filename="$file" --rw="$1" --bs="$2" --iodepth="$3" --ioengine=io_uring --direct=1 \
-    --fixedbufs --registerfiles --time_based --runtime="$seconds" --size="${mebibytes}M" \
+    --fixedbufs --registerfiles --thread --time_based --runtime="$seconds" --size="${mebibytes}M" \
     --output-format=json --refill_buffers=0 |
     python3 -c "import json, sys; print(json.load(sys.stdin)['jobs'][0]['$field']['bw_bytes'] / 1e6)"
 }
