@@ -231,8 +231,9 @@ Result<void> has_sizes(const facts::ModelSource& source) {
   const facts::Value* type = source.config.find("model_type");
   if (type == nullptr || type->as_text() == nullptr) return {};
   // What reads pictures has no vocabulary, and its library's defaults are one complete model.
-  static constexpr std::array<std::string_view, 6> kPictureKeys = {
-      "num_channels", "image_size", "patch_size", "in_chans", "img_size", "num_classes"};
+  static constexpr std::array<std::string_view, 7> kPictureKeys = {
+      "num_channels", "image_size",  "patch_size", "in_chans",
+      "img_size",     "num_classes", "backbone"};
   const auto given = [&](std::string_view key) { return source.config.find(key) != nullptr; };
   if (given("num_embeddings_per_feature")) return {};  // of a recommender: its reader asks
   if (std::any_of(kPictureKeys.begin(), kPictureKeys.end(), given)) return {};

@@ -1,5 +1,7 @@
 #include "cli/command.h"
 
+#include "cli/probe_command.h"
+
 namespace steelyard::cli {
 
 CLI::App& add_command(CLI::App& tree, const std::string& name, const std::string& description,
@@ -38,11 +40,14 @@ void add_all(CLI::App& tree, Session& session) {
   add_compare(tree, session);
   add_limits(tree, session);
   add_search(tree, session);
+  add_ratio(tree, session);
+  add_share(tree, session);
   add_explain(tree, session);
   add_model(tree, session);
   add_list(tree, session);
   add_show(tree, session);
   add_schema(tree, session);
+  add_probe(tree, session);
   add_validate(tree, session);
   add_calibrate(tree, session);
   add_rehearse(tree, session);

@@ -32,6 +32,8 @@ struct Session {
 void add_plan(CLI::App& tree, Session& session);
 void add_why(CLI::App& tree, Session& session);
 void add_compare(CLI::App& tree, Session& session);
+void add_ratio(CLI::App& tree, Session& session);
+void add_share(CLI::App& tree, Session& session);
 void add_search(CLI::App& tree, Session& session);
 void add_limits(CLI::App& tree, Session& session);
 void add_explain(CLI::App& tree, Session& session);

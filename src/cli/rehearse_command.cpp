@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/job_options.h"
 #include "cli/rehearsal_plan.h"
+#include "cli/rehearse_storage.h"
 #include "cli/what_if.h"
 #include "codec/codec.h"
 #include "rehearse/tune.h"
@@ -23,6 +24,7 @@ struct RehearseOptions {
   JobWords words;
   std::string data;
   rehearse::OpenOptions open;
+  StorageOptions storage;
   std::optional<std::int64_t> accelerators, batch, workers, prefetch;
   std::optional<double> step_time, seconds, memory_limit_gib;
   std::int64_t depth = 32;
@@ -100,12 +102,17 @@ void set(T& field, const std::optional<U>& given) {
 }
 
 Result<rehearse::Settings> settings_of(const RehearseOptions& options,
-                                       const std::optional<facts::Plan>& plan) {
+                                       const std::optional<facts::Plan>& plan,
+                                       const std::optional<Preset>& preset) {
   rehearse::Settings settings;
   settings.workers = std::max(1U, std::thread::hardware_concurrency());
   if (plan && !options.step_time) {
-    STEELYARD_TRY(planned, settings_of(*plan));
+    STEELYARD_TRY(planned, cli::settings_of(*plan));
     settings = planned;
+  }
+  if (preset) {
+    settings.batch = preset->workload.batch.value();
+    settings.step_time = preset->workload.computation;
   }
   set(settings.accelerators, options.accelerators);
   set(settings.batch, options.batch);
@@ -175,8 +182,9 @@ Result<facts::Rehearsal> run_or_tune(const Session& session, const RehearseOptio
 Result<ExitStatus> run_rehearse(const Session& session, const RehearseOptions& options) {
   STEELYARD_TRY(plan, plan_of(session, options));
   STEELYARD_TRY(data, data_of(options, plan));
-  STEELYARD_TRY(settings, settings_of(options, plan));
-  STEELYARD_TRY(dataset, rehearse::open_dataset(data, options.open));
+  STEELYARD_TRY(preset, preset_of(session, options.storage));
+  STEELYARD_TRY(settings, settings_of(options, plan, preset));
+  STEELYARD_TRY(dataset, rehearse::open_dataset(data, opened_for(preset, options.open)));
   STEELYARD_TRY(forecast, rehearse::forecast(dataset, settings));
   say_what_it_takes(session, forecast);
   const Signals signals;
@@ -186,6 +194,7 @@ Result<ExitStatus> run_rehearse(const Session& session, const RehearseOptions& o
   for (const rehearse::Fault& fault : dataset.faults) {
     rehearsal.notes.push_back(fault.file + ": " + fault.what);
   }
+  if (preset) put_beside(*preset, dataset.total, rehearsal);
   if (plan) put_beside(*plan, rehearsal);
   if (options.json) {
     session.terminal.out << codec::to_json(codec::to_value(rehearsal)) << "\n";
@@ -254,14 +263,24 @@ void add_rehearse(CLI::App& tree, Session& session) {
       {"steelyard rehearse --data /data/imagenet --accelerators 8 --batch 256 --step-time 0.315",
        "steelyard rehearse job.toml --data /data/imagenet --seconds 30",
        "steelyard rehearse --data shards/ --batch 64 --step-time 0.1 --tune --target 0.95",
-       "steelyard rehearse --data images/ --workers 8 --json"});
+       "steelyard rehearse --data images/ --workers 8 --json",
+       "steelyard rehearse --generate /data/unet3d --preset unet3d/h100 --size 20GiB",
+       "steelyard rehearse --data /data/unet3d --preset unet3d/h100 --accelerators 2",
+       "steelyard rehearse --checkpoint llama3-8b --path /data --size 2GiB"});
   const auto options = std::make_shared<RehearseOptions>();
   add_job_options(command, options->words);
   add_what(command, *options);
   add_how(command, *options);
   add_catalog_option(command, session);
+  add_storage_options(command, options->storage);
   command.callback([&session, options] {
-    session.chosen = [&session, options] { return run_rehearse(session, *options); };
+    options->storage.seed = options->seed;
+    options->storage.json = options->json;
+    options->storage.accelerators = options->accelerators.value_or(1);
+    session.chosen = [&session, options] {
+      return wants_storage(options->storage) ? run_storage(session, options->storage)
+                                             : run_rehearse(session, *options);
+    };
   });
 }
 

@@ -113,9 +113,10 @@ std::string generated_json(const Preset& preset, const StorageOptions& options,
 }
 
 Result<ExitStatus> run_generate(const Session& session, const StorageOptions& options) {
-  if (options.preset.empty()) return fail(missing("--preset", "a workload, such as unet3d/h100"));
   if (options.size.empty()) return fail(missing("--size", "the size of the data set, as 20GiB"));
-  STEELYARD_TRY(preset, preset_named(session, options.preset));
+  STEELYARD_TRY(named, preset_of(session, options));
+  if (!named) return fail(missing("--preset", "a workload, such as unet3d/h100"));
+  const Preset& preset = *named;
   STEELYARD_TRY(size, parse_bytes(options.size, "--size"));
   const Stop stop;
   const bool shown = ::isatty(STDERR_FILENO) != 0 && !options.json;
@@ -210,7 +211,6 @@ void add_storage_options(CLI::App& command, StorageOptions& options) {
   command.add_option("--size", options.size, "How much: 20GiB; for a checkpoint also all")
       ->type_name("SIZE")
       ->group(group);
-  command.add_option("--seed", options.seed, "Of what is made up")->type_name("N")->group(group);
   command.add_option("--io-threads", options.threads, "Threads that write and read files")
       ->type_name("N")
       ->group(group)
@@ -236,11 +236,33 @@ Result<ExitStatus> run_storage(const Session& session, const StorageOptions& opt
                                   : run_generate(session, options);
 }
 
-Result<Preset> preset_named(const Session& session, const std::string& id) {
+Result<std::optional<Preset>> preset_of(const Session& session, const StorageOptions& options) {
+  if (options.preset.empty()) return std::optional<Preset>();
   STEELYARD_TRY(catalog, open_catalog(session));
   STEELYARD_TRY(storage, catalog::storage_catalogue(catalog));
-  STEELYARD_TRY(workload, storage.workload(id));
-  return Preset{workload, storage.rules};
+  STEELYARD_TRY(workload, storage.workload(options.preset));
+  return std::optional<Preset>(Preset{workload, storage.rules});
+}
+
+rehearse::OpenOptions opened_for(const std::optional<Preset>& preset,
+                                 rehearse::OpenOptions options) {
+  const bool parquet = preset && preset->workload.format == facts::StorageFormat::parquet;
+  if (parquet && options.record_bytes == 0) {
+    options.record_bytes = static_cast<std::uint64_t>(preset->workload.record.value());
+  }
+  return options;
+}
+
+void put_beside(const Preset& preset, Bytes dataset, facts::Rehearsal& rehearsal) {
+  for (std::string& remark : rehearse::dataset_remarks(
+           preset.workload, preset.rules, rehearsal.setting.accelerators, host_memory(), dataset)) {
+    rehearsal.notes.push_back(std::move(remark));
+  }
+  const std::optional<Ratio> least = preset.workload.least_utilization;
+  if (!least || !rehearsal.utilization_mean) return;
+  rehearsal.notes.push_back(
+      fmt::format("{} asks for a mean utilization of {}: {}", preset.workload.id, percent(*least),
+                  *rehearsal.utilization_mean >= *least ? "reached" : "not reached"));
 }
 
 }  // namespace steelyard::cli

@@ -3,6 +3,8 @@
 
 #include "cli/command.h"
 #include "codec/codec.h"
+#include "codec/probe.h"
+#include "codec/share.h"
 
 namespace steelyard::cli {
 namespace {
@@ -21,6 +23,13 @@ codec::SchemaOf schema_named(std::string_view name) {
   return codec::SchemaOf::cases;
 }
 
+facts::Value schema_of(const std::string& name) {
+  if (name == "ratio") return codec::ratio_schema();
+  if (name == "share") return codec::share_schema();
+  if (name == "probe") return codec::probe_schema();
+  return codec::schema(schema_named(name));
+}
+
 }  // namespace
 
 void add_schema(CLI::App& tree, Session& session) {
@@ -29,11 +38,13 @@ void add_schema(CLI::App& tree, Session& session) {
                   {"steelyard schema job > job.schema.json", "steelyard schema plan"});
   const auto what = std::make_shared<std::string>();
   command.add_option("what", *what, "Which file")
-      ->type_name("job|plan|why|why-pace|comparison|limits|search|rehearsal|model|machine|cases")
+      ->type_name(
+          "job|plan|why|why-pace|comparison|limits|search|share|ratio|rehearsal|model|machine|probe|"
+          "cases")
       ->required();
   command.callback([&session, what] {
     session.chosen = [&session, what]() -> Result<ExitStatus> {
-      session.terminal.out << codec::to_json(codec::schema(schema_named(*what))) << "\n";
+      session.terminal.out << codec::to_json(schema_of(*what)) << "\n";
       return ExitStatus::success;
     };
   });

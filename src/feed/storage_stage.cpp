@@ -26,7 +26,10 @@ ReadRate rate_and_note(const Path& path) {
   const auto found =
       std::ranges::find_if(all, [&](const facts::Storage& s) { return s.name == location; });
   if (found != all.end() && found->read) {
-    const std::string why = found->read.from == facts::Provenance::given ? ", as given" : "";
+    const bool measured = found->read.from == facts::Provenance::measured;
+    const std::string why = found->read.from == facts::Provenance::given ? ", as given"
+                            : measured                                   ? ", measured"
+                                                                         : "";
     const std::optional<double> operations = found->read_operations_per_second
                                                  ? std::optional(*found->read_operations_per_second)
                                                  : std::nullopt;

@@ -62,11 +62,16 @@ bool is_decoded(const Path& path) {
   return path.job.data.cache == DataCache::ram && !path.first_epoch;
 }
 
+// What `steelyard probe` measured are copies: they need no share of a raw rate.
+Ratio share_of_link(const Path& path) {
+  const bool copies = path.machine.gpu.host_link.from == facts::Provenance::measured;
+  return copies ? Ratio(1.0) : path.constants.host_link_share;
+}
+
 // Of one GPU, while those behind the same PCIe switch copy too.
 BytesPerSecond copy_rate(const Path& path) {
   const auto& link = path.machine.gpu.host_link;
-  const BytesPerSecond alone =
-      link ? scaled(*link, path.constants.host_link_share) : path.constants.pcie_copy;
+  const BytesPerSecond alone = link ? scaled(*link, share_of_link(path)) : path.constants.pcie_copy;
   return alone * (1.0 / facts::sharers_of_uplink(path.machine, path.ranks));
 }
 
@@ -186,11 +191,14 @@ Station host_to_device(const Path& path) {
   const BytesPerSecond copy = copy_rate(path);
   const double rate = static_cast<double>(path.ranks) / copy_seconds(path).value() /
                       static_cast<double>(path.loads);
-  std::string note = path.machine.gpu.host_link
-                         ? fmt::format("{} x {} ({} of the link)", counted(path.ranks, "GPU"),
-                                       to_text(copy), percent(path.constants.host_link_share))
-                         : fmt::format("{} x {} (PCIe 4 x16 assumed, the link is unknown)",
-                                       counted(path.ranks, "GPU"), to_text(copy));
+  const bool measured = path.machine.gpu.host_link.from == facts::Provenance::measured;
+  std::string note =
+      measured ? fmt::format("{} x {} (measured)", counted(path.ranks, "GPU"), to_text(copy))
+      : path.machine.gpu.host_link
+          ? fmt::format("{} x {} ({} of the link)", counted(path.ranks, "GPU"), to_text(copy),
+                        percent(path.constants.host_link_share))
+          : fmt::format("{} x {} (PCIe 4 x16 assumed, the link is unknown)",
+                        counted(path.ranks, "GPU"), to_text(copy));
   const double sharers = facts::sharers_of_uplink(path.machine, path.ranks);
   if (sharers > 1.0) note += fmt::format(", {:.0f} GPUs share a switch's lanes", sharers);
   if (sockets_are_slower(path)) {

@@ -56,6 +56,10 @@ bool before_ampere(const Gpu& gpu) {
   return gpu.compute_capability.has_value() && *gpu.compute_capability < 8.0;
 }
 
+double vector_lanes(double compute_capability) {
+  return compute_capability >= 7.0 && compute_capability < 8.1 ? 64.0 : 128.0;
+}
+
 void Missing::add(std::string what) {
   if (std::find(names_.begin(), names_.end(), what) == names_.end()) {
     names_.push_back(std::move(what));

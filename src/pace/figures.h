@@ -26,6 +26,10 @@ class Missing {
 // Compute capability 8.0 is Ampere, the first with tf32 and bf16.
 [[nodiscard]] bool before_ampere(const facts::Gpu& gpu);
 
+// fp32 lanes of one multiprocessor: products per cycle of its vector units (CUDA C Programming
+// Guide, "Arithmetic Instructions"): 64 from compute capability 7.0 to 8.0, else 128.
+[[nodiscard]] double vector_lanes(double compute_capability);
+
 // The dense peak rate of arithmetic in `type`. `tf32`: fp32 operands multiplied as tf32, which
 // processors before Ampere carry out as plain fp32. Unknown: nothing, and `missing` names it.
 [[nodiscard]] std::optional<FlopsPerSecond> peak_rate(const facts::Gpu& gpu, facts::DType type,

@@ -56,8 +56,7 @@ std::vector<Member> of_each_architecture() {
           ratio("attention_backward_ratio", &C::attention_backward, 0.1, 0.8, 0.2),
           ratio("cudnn_attention_forward_ratio", &C::cudnn_attention_forward, 0.1, 0.8, 0.2),
           ratio("cudnn_attention_backward_ratio", &C::cudnn_attention_backward, 0.1, 0.8, 0.2),
-          ratio("gemm_unaligned_ratio", &C::gemm_unaligned, 0.15, 1.0, 0.3),
-          ratio("memory_ratio", &C::memory, 0.6, 0.95, 0.08)};
+          ratio("memory_ratio", &C::memory, 0.6, 1.0, 0.08)};
 }
 
 std::vector<Member> of_all() {
@@ -66,6 +65,7 @@ std::vector<Member> of_all() {
           ratio("gemm_tf32_ratio", &C::gemm_tf32, 0.5, 1.0, 0.15),
           ratio("gemm_vector_ratio", &C::gemm_vector, 0.6, 1.0, 0.08),
           ratio("gemm_unaligned_batched_ratio", &C::gemm_unaligned_batched, 0.3, 1.0, 0.3),
+          ratio("gemm_unaligned_ratio", &C::gemm_unaligned, 1.0, 10.0, 0.4),
           number("attention_half_intensity", &C::attention_half_intensity, 10.0, 300.0, 0.7),
           number("convolution_layout", &C::convolution_layout, 0.1, 2.0, 0.4),
           ratio("link_ratio", &C::link, 0.5, 0.95, 0.12),
@@ -75,7 +75,7 @@ std::vector<Member> of_all() {
           ratio("step_overhead_ratio", &C::step_overhead, 0.005, 0.12, 0.8),
           microseconds("kernel_launch_us", &C::kernel_launch, 3.0, 20.0, 0.5),
           microseconds("kernel_launch_forward_us", &C::kernel_launch_forward, 3.0, 30.0, 0.5),
-          microseconds("kernel_floor_us", &C::kernel_floor, 1.0, 6.0, 0.5)};
+          microseconds("kernel_floor_us", &C::kernel_floor, 1.0, 10.0, 0.5)};
 }
 
 void everywhere(EfficiencyConstants& constants,
@@ -115,7 +115,7 @@ void add_named(const EfficiencyConstants& efficiency, std::vector<FreeConstant>&
           here.attention_of.at(name).*member = Ratio(value);
         });
       };
-      free.push_back({{"attention_of", name, key}, in, out, 0.3, 1.0, 0.3});
+      free.push_back({{"attention_of", name, key}, in, out, 0.02, 1.0, 0.3});
     }
   }
 }

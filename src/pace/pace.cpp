@@ -35,7 +35,6 @@ Result<void> check(const EfficiencyConstants& constants) {
       {"link", constants.link},
       {"network", constants.network},
       {"host_peer", constants.host_peer},
-      {"gemm_unaligned", constants.gemm_unaligned},
       {"gemm_unaligned_batched", constants.gemm_unaligned_batched},
   };
   for (const auto& [name, ratio] : ratios) {

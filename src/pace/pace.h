@@ -21,6 +21,10 @@ struct Request {
   BytesPerSecond socket_link{};  // one way, where a host has several sockets; 0: no limit
   // Kernels are launched as CUDA graphs: the host is no limit.
   bool launched_as_graphs = false;
+  // Products of operands that are not aligned use no matrix units (cuBLAS before 11).
+  bool unaligned_on_vector_units = false;
+  // Of one parameter in a loop of the framework's own optimizer; 0: torch's.
+  double optimizer_kernels = 0.0;
   // Arithmetic of each pipeline stage over that of this rank; empty: all alike.
   std::vector<double> stage_shares = {};
   Flops model_flops_per_sample;        // forward and backward, no recomputation

@@ -18,10 +18,12 @@ void share(std::vector<Piece>& pieces, EventKind kind, Seconds all, Seconds adde
 
 }  // namespace
 
-std::vector<Piece> pieces_of(const step::Body& body, step::PhaseKind phase,
+std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
                              const step::Program& program, const Prices& prices) {
+  const step::PhaseKind phase = of.kind;
   std::vector<Piece> pieces;
-  Seconds working, exposed, sending, copying;
+  const double border_share = exposed_at_borders(of, program, prices);
+  Seconds working, exposed, sending, copying, crossing;
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
     Piece piece;
@@ -36,7 +38,8 @@ std::vector<Piece> pieces_of(const step::Body& body, step::PhaseKind phase,
     } else if (event.kind == EventKind::communicate) {
       piece.busy = prices.communication[index];
       piece.beside = program.communication[index].overlaps;
-      (piece.beside ? sending : exposed) += piece.busy;
+      const bool border = crosses_border(body, program.communication[index]);
+      (border ? crossing : piece.beside ? sending : exposed) += piece.busy;
     } else {
       continue;
     }
@@ -44,6 +47,8 @@ std::vector<Piece> pieces_of(const step::Body& body, step::PhaseKind phase,
     pieces.push_back(piece);
   }
   const Seconds added = added_by_overlap(working, sending, prices.overlap_slowdown);
+  // A body has no work and crosses a border, or has some: never both.
+  share(pieces, EventKind::communicate, crossing, crossing * border_share);
   share(pieces, EventKind::communicate, sending, added);
   share(pieces, EventKind::work, copying, std::max(Seconds(), copying - working - exposed - added));
   return pieces;

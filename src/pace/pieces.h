@@ -19,7 +19,7 @@ struct Piece {
 };
 
 // What runs beside the work of an iteration shares what that adds to it by its own length.
-[[nodiscard]] std::vector<Piece> pieces_of(const step::Body& body, step::PhaseKind phase,
+[[nodiscard]] std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
                                            const step::Program& program, const Prices& prices);
 
 [[nodiscard]] Seconds total_of(const std::vector<Piece>& pieces);

@@ -19,6 +19,8 @@ using step::Program;
 
 constexpr std::string_view kGrouped = "grouped_mm";        // operations of the step room
 constexpr std::string_view kConvolutions = "convolution";  // of EfficiencyConstants::kernels
+constexpr std::string_view kEfficient = "efficient_attention";
+constexpr std::string_view kOptimizer = "optimizer", kClipping = "clip_grad_norm";
 
 Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what) {
   if (index < 0 || static_cast<std::size_t>(index) >= used.size()) {
@@ -27,6 +29,26 @@ Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what)
   }
   used[static_cast<std::size_t>(index)] = true;
   return {};
+}
+
+// The kernels of a step of the optimizer: a Python loop runs its operations for each parameter,
+// torch's foreach and fused forms for lists of them.
+void set_optimizer(const Request& request, std::string_view operation, Nature& nature) {
+  if (operation != kOptimizer && operation != kClipping) return;
+  const facts::OptimizerKeys& keys = request.job->train.optimizer;
+  const bool fused = keys.fused.value_or(false);
+  nature.together = fused || keys.foreach.value_or(true);
+  constexpr double kAdam = 9.0, kNormAndScale = 2.0, kClipPasses = 3.0, kAdamPasses = 20.0,
+                   kFusedPasses = 7.0;
+  const double own = request.optimizer_kernels;
+  const double adam = !nature.together && own > 0.0 ? own : kAdam;
+  if (operation == kClipping) {
+    nature.kernels = kNormAndScale;
+    nature.passes = kClipPasses;
+  } else {
+    nature.kernels = fused ? 1.0 : adam;
+    nature.passes = fused ? kFusedPasses : kAdamPasses;
+  }
 }
 
 // By the program's names ("model.layers: layer_norm"): what the operation says of its kernels.
@@ -47,6 +69,10 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     const auto known = by_operation.find(operation);
     natures.push_back(known == by_operation.end() ? Nature{} : known->second);
     natures.back().grouped = operation.starts_with(kGrouped);
+    natures.back().convolution = operation.starts_with(kConvolutions);
+    natures.back().efficient = operation.starts_with(kEfficient);
+    natures.back().vector_unaligned = request.unaligned_on_vector_units;
+    set_optimizer(request, operation, natures.back());
   }
   return natures;
 }

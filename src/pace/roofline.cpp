@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
+#include <string_view>
 
 #include "pace/tiles.h"
 
@@ -72,34 +74,55 @@ double bound_of(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
   return half && gpu.measured_bf16 ? std::min(bound, gpu.measured_bf16->value()) : bound;
 }
 
-// Batched products of short types whose operands begin at odd places run without matrix units.
-bool falls_back(const Work& work, const Gpu& gpu, bool grouped) {
-  return work.batch > 1 && !grouped && on_matrix_units(work, gpu) && !aligned(work) &&
-         facts::bytes_of(work.dtype) == 2 && gpu.peak.fp32.value.has_value();
+// Batched products of short types whose operands begin at odd places run without matrix units;
+// with cuBLAS before 11 all such products do (NVIDIA, Matrix Multiplication Background, table 1).
+bool falls_back(const Work& work, const Gpu& gpu, const Nature& nature) {
+  return (work.batch > 1 || nature.vector_unaligned) && !nature.grouped && !nature.convolution &&
+         on_matrix_units(work, gpu) && !aligned(work) && facts::bytes_of(work.dtype) == 2 &&
+         gpu.peak.fp32.value.has_value();
+}
+
+// Operands whose rows begin at odd places are loaded element by element, so that a multiprocessor
+// gets so many products per cycle, whatever its matrix units could do and whatever the type.
+double unaligned_bound(const Gpu& gpu, const EfficiencyConstants& efficiency) {
+  if (!gpu.compute_capability || !gpu.peak.fp32) return std::numeric_limits<double>::infinity();
+  constexpr double kLanes = 64.0;
+  return gpu.peak.fp32->value() * kLanes / vector_lanes(*gpu.compute_capability) *
+         efficiency.gemm_unaligned.value();
 }
 
 double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
-                 const EfficiencyConstants& efficiency, bool grouped) {
-  if (falls_back(work, gpu, grouped)) {
+                 const EfficiencyConstants& efficiency, const Nature& nature) {
+  if (falls_back(work, gpu, nature)) {
     const double shape = share_on(false, work, gpu, efficiency).value();
     return gpu.peak.fp32->value() * efficiency.gemm_unaligned_batched.value() * shape;
   }
-  const double shape =
-      (grouped && aligned(work, true) ? share_on(on_matrix_units(work, gpu), work, gpu, efficiency)
-                                      : shape_efficiency(work, gpu, efficiency))
-          .value();
+  const double shape = shape_efficiency(work, gpu, efficiency).value();
   if (!on_matrix_units(work, gpu)) return peak.value() * efficiency.gemm_vector.value() * shape;
   const double tf32 = work.dtype == facts::DType::fp32 ? efficiency.gemm_tf32.value() : 1.0;
   const double fed = rate_of_units(gpu, work, peak, efficiency) * efficiency.gemm.value() * shape;
-  return tf32 * std::min(bound_of(gpu, work, peak, efficiency), fed);
+  const double rate = tf32 * std::min(bound_of(gpu, work, peak, efficiency), fed);
+  // cuDNN pads channels by itself.
+  if (nature.convolution || aligned(work, nature.grouped)) return rate;
+  return std::min(rate, unaligned_bound(gpu, efficiency) * shape);
+}
+
+// EfficiencyConstants::attention_of by kernel, not by framework.
+constexpr std::string_view kEfficient = "efficient", kWide = "fp32";
+
+double rate_of_kernel(std::string_view name, const Work& work,
+                      const EfficiencyConstants& efficiency) {
+  const auto kernel = efficiency.attention_of.find(name);
+  if (kernel == efficiency.attention_of.end()) return 1.0;
+  return (work.backward ? kernel->second.backward : kernel->second.forward).value();
 }
 
 // Short sequences give a kernel little arithmetic for what it loads.
 double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
-                      const EfficiencyConstants& efficiency) {
+                      const EfficiencyConstants& efficiency, const Nature& nature) {
   // Backward: five products for twice the traffic of forward's two.
   constexpr double kBackwardOverForward = 5.0 / 4.0;
-  const double share =
+  double share =
       (work.backward ? efficiency.attention_backward : efficiency.attention_forward).value();
   double long_enough = 1.0;
   if (work.traffic > Bytes(0)) {
@@ -107,6 +130,15 @@ double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
         work.flops.value() / work.traffic.real() / (work.backward ? kBackwardOverForward : 1.0);
     long_enough = intensity / (intensity + efficiency.attention_half_intensity);
   }
+  if (work.dtype == facts::DType::fp32) {
+    // Three products of tf32 each (PyTorch, mem_eff_attention/gemm_kernel_utils.h); before Ampere
+    // plain fp32.
+    const FlopsPerSecond units = before_ampere(gpu) ? peak : gpu.peak.tf32.value.value_or(peak);
+    return units.value() * rate_of_kernel(kWide, work, efficiency) * long_enough;
+  }
+  // Before Ampere there is no other fused kernel, and the constants are its own.
+  if (nature.efficient && !before_ampere(gpu))
+    share *= rate_of_kernel(kEfficient, work, efficiency);
   return std::min(bound_of(gpu, work, peak, efficiency),
                   rate_of_units(gpu, work, peak, efficiency) * share * long_enough);
 }
@@ -120,11 +152,25 @@ bool has_arithmetic(const Work& work) {
 
 }  // namespace
 
+double launches_of(const Work& work, const Nature& nature) {
+  if (nature.kernels <= 0.0) return 1.0;
+  if (!nature.together) return nature.kernels;
+  constexpr double kTensors = 48.0, kBytes = 320.0 * 65536.0 * 4.0;
+  const double bytes = work.traffic.real() / nature.passes;
+  return nature.kernels * std::max(1.0 / kTensors, bytes / kBytes);
+}
+
+Ratio streamed_share(const Gpu& gpu, BytesPerSecond bandwidth,
+                     const EfficiencyConstants& efficiency) {
+  if (efficiency.multiprocessors.empty()) return efficiency.memory;
+  constexpr double kOfOne = 48.0 * 1024.0 / 600e-9;
+  const double wanted = bandwidth.value() / multiprocessors_of(gpu, efficiency);
+  return Ratio(efficiency.memory.value() / (1.0 + wanted / kOfOne));
+}
+
 Ratio shape_efficiency(const Work& gemm, const Gpu& gpu, const EfficiencyConstants& efficiency) {
   const bool matrix = on_matrix_units(gemm, gpu);
-  const Ratio share = share_on(matrix, gemm, gpu, efficiency);
-  if (!matrix || aligned(gemm)) return share;
-  return Ratio(share.value() * efficiency.gemm_unaligned.value());
+  return share_on(matrix, gemm, gpu, efficiency);
 }
 
 bool on_the_host(WorkKind kind) {
@@ -139,6 +185,8 @@ std::optional<Seconds> host_time_of(const Work& work, const Gpu& gpu,
   }
   const auto link = host_link(gpu, missing);
   if (!link) return std::nullopt;
+  // What `steelyard probe` measured are copies: they need no share of a raw rate.
+  if (gpu.host_link.from == facts::Provenance::measured) return work.traffic / *link;
   return work.traffic / scaled(*link, efficiency.host_link);
 }
 
@@ -149,17 +197,17 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   bool known = true;
   if (has_arithmetic(work)) {
     if (const auto peak = peak_rate(gpu, work.dtype, work.tf32, missing)) {
-      arithmetic = Seconds(work.flops.value() /
-                           (work.kind == WorkKind::attention
-                                ? attention_rate(work, gpu, *peak, efficiency)
-                                : gemm_rate(work, gpu, *peak, efficiency, nature.grouped)));
+      arithmetic =
+          Seconds(work.flops.value() / (work.kind == WorkKind::attention
+                                            ? attention_rate(work, gpu, *peak, efficiency, nature)
+                                            : gemm_rate(work, gpu, *peak, efficiency, nature)));
     } else {
       known = false;
     }
   }
   if (work.traffic > Bytes(0)) {
     if (const auto bandwidth = memory_bandwidth(gpu, missing)) {
-      memory = work.traffic / scaled(*bandwidth, efficiency.memory);
+      memory = work.traffic / scaled(*bandwidth, streamed_share(gpu, *bandwidth, efficiency));
       // Matrix units want channels last: cuDNN reads and writes the tensors once more.
       if (nature.copies_channels && has_arithmetic(work) && on_matrix_units(work, gpu)) {
         copies = 2.0 * efficiency.convolution_layout * memory;
@@ -170,8 +218,9 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
     }
   }
   if (!known) return std::nullopt;
-  return WorkTime{std::max(arithmetic, memory) + copies + efficiency.kernel_floor,
-                  arithmetic > memory && arithmetic >= efficiency.kernel_floor};
+  const double launches = launches_of(work, nature);
+  return WorkTime{std::max(arithmetic, memory) + copies + efficiency.kernel_floor * launches,
+                  arithmetic > memory && arithmetic >= efficiency.kernel_floor, launches};
 }
 
 }  // namespace steelyard::pace

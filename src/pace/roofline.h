@@ -16,13 +16,20 @@ namespace steelyard::pace {
 struct WorkTime {
   Seconds seconds;
   bool arithmetic_bound = false;  // limited by the rate of multiplication, not by memory
+  double launches = 1.0;          // kernels; a part of one where it works on many tensors at once
 };
 
 // What the name of its operation says of a kernel (EfficiencyConstants::kernels).
 struct Nature {
   double traffic = 1.0;          // time over that of moving its bytes
   bool copies_channels = false;  // a convolution whose tensors are brought into another order first
-  bool grouped = false;  // products whose tokens lie one behind the other: how many says nothing
+  bool convolution = false;
+  bool grouped = false;    // products whose tokens lie one behind the other: how many says nothing
+  bool efficient = false;  // the memory-efficient attention kernel, not FlashAttention
+  bool vector_unaligned = false;  // unaligned products use no matrix units (cuBLAS before 11)
+  // Of an optimizer: kernels per parameter, or per list of them, and passes over its bytes. 0: one.
+  double kernels = 0.0, passes = 1.0;
+  bool together = false;
 };
 
 // Nothing when the GPU lacks a figure that this work needs; `missing` then names it.
@@ -37,6 +44,17 @@ struct Nature {
                                                   const facts::EfficiencyConstants& efficiency,
                                                   BytesPerSecond host_memory_of_rank,
                                                   Missing& missing);
+
+// A kernel over lists takes 36 to 110 tensors and 320 pieces of 65,536 elements
+// (aten/src/ATen/native/cuda/MultiTensorApply.cuh, depth_to_max_tensors, depth_to_max_blocks).
+[[nodiscard]] double launches_of(const step::Work& work, const Nature& nature);
+
+// Of the HBM bandwidth, by streaming kernels. A multiprocessor keeps some 48 KiB of loads in flight
+// (2,048 threads, 16 to 32 bytes each) for 600 ns, what memory takes to answer: 82 GB/s (Little's
+// law; Volkov, "Understanding Latency Hiding on GPUs", 2016). The more bandwidth there is for each
+// multiprocessor (RTX A6000: 9 GB/s, A100: 19, H100: 25, B200: 54), the less of it is reached.
+[[nodiscard]] Ratio streamed_share(const facts::Gpu& gpu, BytesPerSecond bandwidth,
+                                   const facts::EfficiencyConstants& efficiency);
 
 // What a GEMM of m x n x k, `batch` times, reaches of the rate for large aligned matrices, in (0,
 // 1].

@@ -44,13 +44,13 @@ class Drawing {
     step::for_each_phase(pass, [this](const step::Phase& phase) {
       const Seconds from = now_;
       const std::string name = step::name_of(phase.kind);
-      for (const Body& one : phase.bodies) body(one, phase.kind, name);
+      for (const Body& one : phase.bodies) body(one, phase, name);
       counted("waiting for launches", name, {}, waiting_for_launches(phase, program_, prices_));
       add({"phases", name, name, {}, from, now_ - from});
     });
   }
 
-  void body(const Body& body, step::PhaseKind phase, const std::string& phase_name) {
+  void body(const Body& body, const step::Phase& phase, const std::string& phase_name) {
     const std::vector<Piece> pieces = pieces_of(body, phase, program_, prices_);
     const Seconds once = total_of(pieces);
     const auto layer = [&](std::int64_t iteration) {

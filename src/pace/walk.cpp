@@ -19,7 +19,7 @@ using step::WorkKind;
 struct Part {  // of a body or a phase
   Seconds compute, memory, optimizer, exposed, offload;
   Flops recomputed;
-  std::int64_t kernels = 0;
+  double kernels = 0.0;
 
   [[nodiscard]] Seconds busy() const { return compute + memory + optimizer; }
 };
@@ -32,11 +32,11 @@ void add(Part& sum, const Part& part, std::int64_t times) {
   sum.exposed += part.exposed * t;
   sum.offload += part.offload * t;
   sum.recomputed += part.recomputed * t;
-  sum.kernels = checked_add(sum.kernels, checked_multiply(part.kernels, times));
+  sum.kernels += part.kernels * t;
 }
 
 void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phase) {
-  ++part.kernels;
+  part.kernels += time.launches;
   if (belongs_to_optimizer(phase) || work.kind == WorkKind::optimizer) {
     part.optimizer += time.seconds;
   } else if (time.arithmetic_bound) {
@@ -49,8 +49,8 @@ void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phas
   }
 }
 
-Part one_iteration(const Body& body, PhaseKind phase, const Program& program,
-                   const Prices& prices) {
+Part one_iteration(const Body& body, PhaseKind phase, const Program& program, const Prices& prices,
+                   double border_share) {
   Part part;
   Seconds beside;
   Seconds copying;
@@ -62,8 +62,12 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program,
     } else if (event.kind == EventKind::work) {
       add_work(part, program.work[index], prices.work[index], phase);
     } else if (event.kind == EventKind::communicate) {
-      (program.communication[index].overlaps ? beside : part.exposed) +=
-          prices.communication[index];
+      const Seconds length = prices.communication[index];
+      if (crosses_border(body, program.communication[index])) {
+        part.exposed += length * border_share;
+      } else {
+        (program.communication[index].overlaps ? beside : part.exposed) += length;
+      }
     }
   }
   part.exposed += added_by_overlap(part.busy(), beside, prices.overlap_slowdown);
@@ -78,14 +82,15 @@ struct PhaseTime {
 
 PhaseTime time_of(const Phase& phase, const Program& program, const Prices& prices) {
   PhaseTime time;
+  const double border_share = exposed_at_borders(phase, program, prices);
   for (const Body& body : phase.bodies) {
-    add(time.once, one_iteration(body, phase.kind, program, prices), body.repeat);
+    add(time.once, one_iteration(body, phase.kind, program, prices, border_share), body.repeat);
   }
   Part& once = time.once;
   const bool driven = phase.kind == PhaseKind::forward || phase.kind == PhaseKind::generation ||
-                      phase.kind == PhaseKind::scoring;
+                      phase.kind == PhaseKind::scoring || belongs_to_optimizer(phase.kind);
   const Seconds launch = driven ? prices.kernel_launch_forward : prices.kernel_launch;
-  const Seconds launching = launch * static_cast<double>(once.kernels);
+  const Seconds launching = launch * once.kernels;
   time.waiting = std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
   (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += time.waiting;
   return time;
@@ -146,13 +151,37 @@ void add(Walked& walked, const PhaseTime& time, std::int64_t repeat) {
   walked.breakdown.offload += once.offload * times;
   walked.host_bound += time.waiting * times;
   walked.recomputed += once.recomputed * times;
-  walked.kernels = checked_add(walked.kernels, checked_multiply(once.kernels, repeat));
+  walked.kernels += once.kernels * times;
 }
 
 }  // namespace
 
 bool belongs_to_optimizer(PhaseKind kind) {
   return kind == PhaseKind::clip || kind == PhaseKind::optimizer || kind == PhaseKind::zero_grad;
+}
+
+bool crosses_border(const Body& body, const step::Communication& communication) {
+  return communication.overlaps && communication.kind == step::Collective::send &&
+         std::none_of(body.events.begin(), body.events.end(),
+                      [](const step::Event& event) { return event.kind == EventKind::work; });
+}
+
+double exposed_at_borders(const Phase& phase, const Program& program, const Prices& prices) {
+  Seconds working, crossing;
+  for (const Body& body : phase.bodies) {
+    const double times = static_cast<double>(body.repeat);
+    for (const step::Event& event : body.events) {
+      const auto index = static_cast<std::size_t>(event.index);
+      if (event.kind == EventKind::work && !on_the_host(program.work[index].kind)) {
+        working += prices.work[index].seconds * times;
+      } else if (event.kind == EventKind::communicate &&
+                 crosses_border(body, program.communication[index])) {
+        crossing += prices.communication[index] * times;
+      }
+    }
+  }
+  if (!(crossing > Seconds())) return 0.0;
+  return (added_by_overlap(working, crossing, prices.overlap_slowdown) / crossing).value();
 }
 
 // With work w, communication c beside it and slow-down s, work proceeds at 1 / (1 + s) until the

@@ -29,12 +29,20 @@ struct Prices {
 struct Walked {
   facts::PaceBreakdown breakdown;
   Flops recomputed;  // of one rank, by matrix products and attention
-  std::int64_t kernels = 0;
+  double kernels = 0.0;
   Seconds host_bound;  // of the breakdown: waiting for the host to launch kernels
 };
 
 // Clipping, the optimizer's own phase and setting gradients to zero.
 [[nodiscard]] bool belongs_to_optimizer(step::PhaseKind kind);
+
+// At the border of a pipeline stage, in a body without work: what may overlap runs beside the work
+// of its phase.
+[[nodiscard]] bool crosses_border(const step::Body& body, const step::Communication& communication);
+
+// The share of all that crosses borders in a phase that its work does not hide.
+[[nodiscard]] double exposed_at_borders(const step::Phase& phase, const step::Program& program,
+                                        const Prices& prices);
 
 // What communication beside the work of an iteration adds to it (docs/model/communication.md).
 [[nodiscard]] Seconds added_by_overlap(Seconds work, Seconds communication, Ratio slowdown);

@@ -96,7 +96,7 @@ void add_passes(const Program& program, const Prices& prices, Table& table) {
     step::for_each_phase(pass, [&](const step::Phase& phase) {
       for (const Body& body : phase.bodies) {
         const std::int64_t times = checked_multiply(body.repeat, pass.repeat);
-        for (const Piece& piece : pieces_of(body, phase.kind, program, prices)) {
+        for (const Piece& piece : pieces_of(body, phase, program, prices)) {
           table.add(piece, phase.kind, body, static_cast<double>(times), times);
         }
       }

@@ -178,11 +178,25 @@ BytesPerSecond socket_link_of(const Request& request, const Plan& plan) {
                                        : request.constants.host.socket_link;
 }
 
-// [operators] launches = "graphs" of a framework's profile.
-bool launches_graphs(const Request& request) {
+// Whether [operators] of the framework's profile says so: launches = "graphs".
+bool profile_says(const Request& request, std::string_view key, std::string_view variant) {
   const auto& words = request.constants.framework.operators;
-  const auto word = words.find("launches");
-  return word != words.end() && word->second == "graphs";
+  const auto word = words.find(key);
+  return word != words.end() && word->second == variant;
+}
+
+bool launches_graphs(const Request& request) {
+  return profile_says(request, "launches", "graphs");
+}
+
+double optimizer_kernels_of(const Request& request) {
+  const auto& words = request.constants.framework.operators;
+  const auto word = words.find("optimizer_kernels");
+  return word == words.end() ? 0.0 : std::stod(word->second);
+}
+
+bool multiplies_unaligned_on_vector_units(const Request& request) {
+  return profile_says(request, "unaligned_products", "vector");
 }
 
 std::int64_t tokens_counted(const facts::Job& job) {
@@ -203,6 +217,8 @@ PaceQuestion question_of(const Request& request, const Busiest& most, Flops besi
           .program = *most.program,
           .stage_shares = most.shares,
           .launched_as_graphs = launches_graphs(request),
+          .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
+          .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
           .host_memory = host_memory_of(request, plan),
           .socket_link = socket_link_of(request, plan),
           .model_flops_per_sample = flops_of_sample(plan, beside),
@@ -211,17 +227,20 @@ PaceQuestion question_of(const Request& request, const Busiest& most, Flops besi
 }
 
 Result<void> measure_pace(const Request& request, const Busiest& most, Flops beside, Plan& plan) {
-  const pace::Request wanted{.program = most.program,
-                             .job = &plan.job,
-                             .machine = &plan.machine,
-                             .efficiency = &request.constants.efficiency,
-                             .host_memory = host_memory_of(request, plan),
-                             .socket_link = socket_link_of(request, plan),
-                             .launched_as_graphs = launches_graphs(request),
-                             .stage_shares = most.shares,
-                             .model_flops_per_sample = flops_of_sample(plan, beside),
-                             .tokens_per_sample = tokens_counted(plan.job),
-                             .samples_per_step = samples_of_step(plan.job)};
+  const pace::Request wanted{
+      .program = most.program,
+      .job = &plan.job,
+      .machine = &plan.machine,
+      .efficiency = &request.constants.efficiency,
+      .host_memory = host_memory_of(request, plan),
+      .socket_link = socket_link_of(request, plan),
+      .launched_as_graphs = launches_graphs(request),
+      .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
+      .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
+      .stage_shares = most.shares,
+      .model_flops_per_sample = flops_of_sample(plan, beside),
+      .tokens_per_sample = tokens_counted(plan.job),
+      .samples_per_step = samples_of_step(plan.job)};
   STEELYARD_TRY(step_time, pace::step_time(wanted));
   plan.pace = std::move(step_time);
   for (const std::string& missing : plan.pace.missing) {
@@ -379,6 +398,8 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.socket_link = socket_link;
   request.stage_shares = stage_shares;
   request.launched_as_graphs = launched_as_graphs;
+  request.unaligned_on_vector_units = unaligned_on_vector_units;
+  request.optimizer_kernels = optimizer_kernels;
   request.model_flops_per_sample = model_flops_per_sample;
   request.tokens_per_sample = tokens_per_sample;
   request.samples_per_step = samples_per_step;

@@ -30,8 +30,9 @@ std::string parameters_words(Parameters parameters) {
 std::string sample_words(const ModelTable& model) {
   std::string words = model.batch == 1 ? "1 sample" : grouped(model.batch) + " samples";
   if (model.row_bytes > 0) {
-    constexpr std::int64_t kFeature = 4;
-    return words + fmt::format(" of {} features", grouped(model.row_bytes / kFeature));
+    constexpr std::int64_t kColumn = 4;  // a label and a number of each feature
+    return words +
+           fmt::format(" of {} features and a label", grouped(model.row_bytes / kColumn - 1));
   }
   const std::string written =
       model.decoder_sequence > 0

@@ -84,13 +84,15 @@ std::string module_tree(const facts::ModelTable& model, const Paint& paint) {
   std::set<std::string> seen;
   for (const facts::ModelPartWeights& part : model.weights) {
     std::vector<std::string> above;
-    if (part.name != "embed" && part.name != "head") {
+    if (part.name != "embed" && part.name != "middle" && part.name != "head") {
       above = components(part.name);
       if (above.empty()) above.push_back(part.name);
       std::string& last = above.back();
       if (part.layers > 1) last += fmt::format(" {} {}", paint.signs().times, part.layers);
       const std::string label = last;
-      for (int n = 2; !seen.insert(last).second; ++n) last = fmt::format("{} ({})", label, n);
+      for (int n = 2; !seen.insert(fmt::format("{}", fmt::join(above, "."))).second; ++n) {
+        last = fmt::format("{} ({})", label, n);
+      }
     }
     for (const facts::ModelWeight& weight : part.weights) {
       add_weight(root, above, weight, above.empty() ? 1 : part.layers);

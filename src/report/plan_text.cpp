@@ -1,3 +1,4 @@
+#include "report/measured_section.h"
 #include "report/page.h"
 #include "report/plan_sections.h"
 #include "report/report.h"
@@ -19,6 +20,7 @@ std::string plan_text(const facts::Plan& plan, const Style& style) {
   page.blank();
   page.section("Step", step_lines(plan, page.width(), paint));
   page.section("Data", data_lines(plan, page.width(), paint));
+  page.section("Measured", measured_lines(plan, page.width(), paint));
   page.section("Trust", confidence_lines(plan, page.width(), paint));
   page.blank();
   page.section("Advice", advice_lines(plan, page.width(), paint));

@@ -17,6 +17,7 @@ std::filesystem::path Tree::at(const std::string& path) const {
 }
 
 std::optional<std::string> Tree::text(const std::string& path) const {
+  note(path);
   std::ifstream file(at(path), std::ios::binary);
   if (!file) return std::nullopt;
   std::string content(static_cast<std::size_t>(kLargestFile), '\0');
@@ -38,6 +39,7 @@ std::optional<std::int64_t> Tree::number(const std::string& path) const {
 }
 
 std::vector<std::string> Tree::names(const std::string& folder) const {
+  note(folder);
   std::vector<std::string> found;
   std::error_code failed;
   for (std::filesystem::directory_iterator entry(at(folder), failed), end; entry != end;
@@ -47,6 +49,34 @@ std::vector<std::string> Tree::names(const std::string& folder) const {
   }
   std::sort(found.begin(), found.end());
   return found;
+}
+
+std::optional<std::string> Tree::link(const std::string& path) const {
+  note(path);
+  std::error_code failed;
+  const std::filesystem::path target = std::filesystem::read_symlink(at(path), failed);
+  if (failed) return std::nullopt;
+  return target.string();
+}
+
+bool Tree::exists(const std::string& path) const {
+  note(path);
+  std::error_code failed;
+  return std::filesystem::exists(at(path), failed);
+}
+
+Tree Tree::remembering() const {
+  Tree tree(root_);
+  tree.asked_ = std::make_shared<std::set<std::string>>();
+  return tree;
+}
+
+std::set<std::string> Tree::asked() const {
+  return asked_ ? *asked_ : std::set<std::string>();
+}
+
+void Tree::note(const std::string& path) const {
+  if (asked_) asked_->insert(path);
 }
 
 }  // namespace steelyard::sense

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,9 +29,20 @@ class Tree {
   [[nodiscard]] std::optional<std::int64_t> number(const std::string& path) const;
   // The names in a folder, in the order of the alphabet; none where there is no such folder.
   [[nodiscard]] std::vector<std::string> names(const std::string& folder) const;
+  // Where a symbolic link points, as it is written; nothing where there is none.
+  [[nodiscard]] std::optional<std::string> link(const std::string& path) const;
+  [[nodiscard]] bool exists(const std::string& path) const;
+
+  // A tree of the same root that writes down every path that it is asked for; copies share the set.
+  [[nodiscard]] Tree remembering() const;
+  // What was asked for; empty for a tree that does not remember.
+  [[nodiscard]] std::set<std::string> asked() const;
 
  private:
+  void note(const std::string& path) const;
+
   std::filesystem::path root_;
+  std::shared_ptr<std::set<std::string>> asked_;
 };
 
 }  // namespace steelyard::sense

@@ -216,6 +216,9 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   const bool uneven = dims.values() != dims.head_dim && call.op->attention.one_width;
   const bool efficient =
       wide || biased || uneven || call.variants->attention == AttentionKernel::efficient;
+  // Where a card has the flash kernel, torch's choice falls on this one for a mask of the padding,
+  // and under a mask all scores are computed (transformers, sdpa_attention.py: is_causal).
+  if (call.variants->attention == AttentionKernel::efficient) kernel.computed_share = 1.0;
   // mha_fwd's result is empty_like(q): where q was joined of two parts it lies in memory head by
   // head, and so does the result, which is copied before its heads are put side by side.
   const bool by_head = !efficient && kernel.context == 1 && call.inputs[0].dense;

@@ -126,8 +126,11 @@ Tensor& BlockRun::tensor_of(model::TensorRef ref) {
   Tensor& tensor = shared_.tensors[index];
   const model::TensorInfo& info = graph_.shared[index];
   // Real numbers of the batch (a map of targets) come with it; others are made by a block.
-  const bool of_loader = index < graph_.batch_tensors.size();
-  if (tensor || (info.kind == model::ElementKind::real && !of_loader)) return tensor;
+  if (tensor) return tensor;
+  if (info.kind == model::ElementKind::real &&
+      std::ranges::find(graph_.batch_tensors, info) == graph_.batch_tensors.end()) {
+    return tensor;
+  }
   tensor = of_batch(tape_, info);
   return tensor;
 }
@@ -272,14 +275,7 @@ void BlockRun::run_head(std::size_t projection) {
 Tensor BlockRun::input_tensor(bool first) {
   if (first || block_.input.index < 0) return {};
   const model::TensorInfo& info = info_of(block_.input);
-  // The residual stream has the parameters' type under autocast (embeddings and norms give it).
-  const Arithmetic& arithmetic = tape_.arithmetic();
-  const DType usual = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
-  const DType dtype = shared_.stream.dtype.value_or(usual);
-  const std::int64_t numel = model::elements(info.shape);
-  Tensor input = shared_.stream.borrowed
-                     ? handed_over(tape_, shared_, numel, dtype)
-                     : tape_.adopted(numel, dtype, "input", VramCategory::activations);
+  Tensor input = handed_over(tape_, shared_, model::elements(info.shape));
   if (shared_.stream.borrowed) borrowed_ = input.storage.get();
   if (borrowed_ == nullptr) trace_.forward.push_back({EventKind::adopt, input.storage->slot});
   input = tape_.shaped(input, extent_of(info.shape));

@@ -140,11 +140,16 @@ void Assembler::defer_head_gradients(Chunk& chunk) {
   }
 }
 
+// [operators] pipeline_transfers = "overlapped": with several chunks a stage asks for the next
+// chunk's input before it computes this one (Megatron-LM, schedules.py, overlap_p2p_comm).
 void Assembler::receive(Phase& phase, std::int32_t index, Bytes bytes, std::string_view what) {
   Body body;
   body.layer = "stage border";
   allocate(body.events, index);
-  communicate(body.events, Collective::send, bytes, false, what, groups_.neighbours);
+  const auto word = profile_.operators.find("pipeline_transfers");
+  const bool ahead =
+      chunks_.size() > 1 && word != profile_.operators.end() && word->second == "overlapped";
+  communicate(body.events, Collective::send, bytes, ahead, what, groups_.neighbours);
   body.events.push_back({EventKind::carry, index});
   phase.bodies.push_back(std::move(body));
 }

@@ -170,11 +170,16 @@ Tensor lent(Tape& tape, const Tensor& shared) {
   return own;
 }
 
-Tensor handed_over(Tape& tape, const SharedTensors& shared, std::int64_t numel, DType dtype) {
+Tensor handed_over(Tape& tape, const SharedTensors& shared, std::int64_t numel) {
+  // The residual stream has the parameters' type under autocast (embeddings and norms give it).
+  const Arithmetic& arithmetic = tape.arithmetic();
+  const DType usual = arithmetic.autocast ? arithmetic.ambient : arithmetic.compute;
+  const Handover& stream = shared.stream;
+  const DType dtype = stream.dtype.value_or(usual);
+  if (!stream.borrowed) return tape.adopted(numel, dtype, "input", VramCategory::activations);
   Tensor input = tape.external(numel, dtype);
-  if (shared.stream.shared < 0) return input;
-  input.storage =
-      lent(tape, shared.tensors[static_cast<std::size_t>(shared.stream.shared)]).storage;
+  if (stream.shared < 0) return input;
+  input.storage = lent(tape, shared.tensors[static_cast<std::size_t>(stream.shared)]).storage;
   return input;
 }
 

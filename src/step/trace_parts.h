@@ -64,9 +64,9 @@ void mark_activations(Program& program, const std::vector<Event>& forward);
 // release_shared event. What exists before the step is handed on as it is; an empty tensor for what
 // nobody made yet.
 [[nodiscard]] Tensor lent(Tape& tape, const Tensor& shared);
-// The stream from a block that keeps it, or lent it to all (Handover).
-[[nodiscard]] Tensor handed_over(Tape& tape, const SharedTensors& shared, std::int64_t numel,
-                                 facts::DType dtype);
+// The stream from the block before: its own now, or of a block that keeps it or lent it to all
+// (Handover).
+[[nodiscard]] Tensor handed_over(Tape& tape, const SharedTensors& shared, std::int64_t numel);
 // The index of the tensor for all blocks whose storage is the output's; -1: none.
 [[nodiscard]] std::int32_t made_as(const SharedTensors& shared, const Tensor& output);
 

@@ -5,7 +5,7 @@
 //   model.config = "gpt2"
 //   --- args             one argument a line after "steelyard"; JOB stands for the job file;
 //   plan                 left out: plan JOB
-//   JOB
+//   JOB                  TESTS/ at the beginning of one stands for the folder tests
 //   --- status           of the process; left out: 0
 //   3
 //   --- contains         lines that must appear in this order, each as a part of a line
@@ -86,6 +86,7 @@ TEST_P(CaseFile, SaysWhatItMust) {
   if (arguments.empty()) arguments = {"plan", "JOB"};
   for (std::string& argument : arguments) {
     if (argument == "JOB") argument = job;
+    if (argument.starts_with("TESTS/")) argument = STEELYARD_TESTS_DIR + argument.substr(5);
   }
   std::ostringstream out, err;
   const Terminal terminal{.out = out, .err = err, .colour = false, .columns = 100, .program = {}};

@@ -78,10 +78,9 @@ TEST(Roofline, AHalvedRateIsReachedSinceTheUnitsCouldDoMore) {
               1e-9);
 }
 
-TEST(Roofline, RaggedSidesLoseOnTensorCoresOnly) {
+TEST(Roofline, RaggedSidesLeaveTilesHardlyFuller) {
   const facts::EfficiencyConstants constants = halves();
-  // 50257 is no multiple of 8 elements (16 bytes of bf16); 50304 is.
-  EXPECT_NEAR(shape(gemm(1024, 50257, 768), constants), 0.5, 1e-3);
+  EXPECT_NEAR(shape(gemm(1024, 50257, 768), constants), 1.0, 1e-3);
   EXPECT_DOUBLE_EQ(shape(gemm(1024, 50304, 768), constants), 1.0);
   EXPECT_NEAR(shape(gemm(1024, 50257, 768, facts::DType::fp32), constants), 1.0, 1e-3);
 }
@@ -222,14 +221,87 @@ TEST(Roofline, ManyUnalignedProductsAtOnceRunOnVectorUnits) {
   step::Work tokens = test::gemm(2041, 2048, 1024), whole_tokens = test::gemm(2048, 2048, 1024);
   tokens.batch = whole_tokens.batch = 8;
   const auto grouped = [&](const step::Work& work) {
-    return time_of(work, gpu, test::halves(), missing, Nature{1.0, false, true})->seconds.value();
+    return time_of(work, gpu, test::halves(), missing, Nature{.grouped = true})->seconds.value();
   };
   EXPECT_NEAR(grouped(tokens) / grouped(whole_tokens), 1.0, 0.02);
-  // A single product keeps the matrix units, at half of their rate.
-  facts::EfficiencyConstants whole = test::halves();
-  whole.gemm_unaligned = Ratio(1.0);
-  EXPECT_NEAR(shape_efficiency(one, gpu, test::halves()).value(),
-              shape_efficiency(one, gpu, whole).value() * 0.5, 1e-12);
+}
+
+// 100 fp32 TFLOP/s, 128 lanes in a multiprocessor: 64 lanes make half of that.
+TEST(Roofline, UnalignedProductsGetSoManyPerCycle) {
+  facts::Gpu gpu = test::round_machine().gpu;
+  facts::EfficiencyConstants constants = test::halves();
+  constants.gemm_unaligned = Ratio(2.0);
+  const step::Work odd = test::gemm(8192, 8192, 8190), even = test::gemm(8192, 8192, 8192);
+  Missing missing;
+  const auto rate = [&](const step::Work& work, const Nature& nature) {
+    const auto time = time_of(work, gpu, constants, missing, nature);
+    return work.flops.value() / time->seconds.value();
+  };
+  const double shape = shape_efficiency(odd, gpu, constants).value();
+  EXPECT_NEAR(rate(odd, {}) / 1e12, 2.0 * 100.0 / 2.0 * shape, 1.0);
+  EXPECT_NEAR(rate(even, {}) / 1e12, 500.0 * shape, 5.0);
+  // On a processor with 64 lanes the same peak means twice as many multiprocessors.
+  gpu.compute_capability = 8.0;
+  EXPECT_NEAR(rate(odd, {}) / 1e12, 2.0 * 100.0 * shape, 2.0);
+  // Libraries that have no such kernels take the vector units.
+  Nature old;
+  old.vector_unaligned = true;
+  EXPECT_NEAR(rate(odd, old) / 1e12, 0.25 * 100.0 * shape, 1.0);
+  EXPECT_NEAR(rate(even, old) / 1e12, 500.0 * shape, 5.0);
+}
+
+TEST(Roofline, AttentionKernelsHaveTheirOwnRates) {
+  facts::Gpu gpu = test::round_machine().gpu;
+  facts::EfficiencyConstants constants = test::halves();
+  constants.attention_of["efficient"] = {Ratio(0.5), Ratio(0.25), {}};
+  constants.attention_of["fp32"] = {Ratio(0.2), Ratio(0.1), {}};
+  step::Work work;
+  work.kind = step::WorkKind::attention;
+  work.dtype = facts::DType::bf16;
+  work.flops = Flops(1e15);
+  Missing missing;
+  const auto seconds = [&](const Nature& nature) {
+    return time_of(work, gpu, constants, missing, nature)->seconds.value();
+  };
+  Nature efficient;
+  efficient.efficient = true;
+  EXPECT_NEAR(seconds({}), 1.0 / 0.5, 1e-9);
+  EXPECT_NEAR(seconds(efficient), 1.0 / 0.25, 1e-9);
+  work.backward = true;
+  EXPECT_NEAR(seconds(efficient), 1.0 / (0.25 * 0.25), 1e-9);
+  work.dtype = facts::DType::fp32;  // of 500 TFLOP/s of tf32
+  EXPECT_NEAR(seconds(efficient), 1.0 / (0.5 * 0.1), 1e-9);
+  gpu.compute_capability = 7.0;  // of 100 of fp32
+  EXPECT_NEAR(seconds(efficient), 1.0 / (0.1 * 0.1), 1e-9);
+}
+
+// 19 and 9 GB/s for each multiprocessor, of 82 that one keeps in flight.
+TEST(Roofline, AMultiprocessorKeepsSoMuchInFlight) {
+  facts::Gpu gpu = test::round_machine().gpu;
+  gpu.id = "wide";
+  facts::EfficiencyConstants constants = test::halves();
+  const auto share = [&](double gb_per_s) {
+    return streamed_share(gpu, BytesPerSecond(gb_per_s * 1e9), constants).value();
+  };
+  EXPECT_EQ(share(1900.0), 0.5);  // nobody says how many there are
+  constants.multiprocessors["wide"] = 100.0;
+  EXPECT_NEAR(share(1900.0), 0.5 / (1.0 + 19.0 / 81.92), 1e-9);
+  EXPECT_NEAR(share(900.0), 0.5 / (1.0 + 9.0 / 81.92), 1e-9);
+}
+
+TEST(Roofline, AStepOfTheOptimizerIsSoManyKernels) {
+  step::Work work;
+  work.traffic = Bytes(20 * 4 * 1000);
+  EXPECT_EQ(launches_of(work, {}), 1.0);
+  Nature loop;
+  loop.kernels = 9.0;
+  loop.passes = 20.0;
+  EXPECT_EQ(launches_of(work, loop), 9.0);
+  Nature lists = loop;
+  lists.together = true;
+  EXPECT_NEAR(launches_of(work, lists), 9.0 / 48.0, 1e-12);
+  work.traffic = Bytes(20LL * 4 * 10 * 320 * 65536);  // ten times what one kernel takes
+  EXPECT_NEAR(launches_of(work, lists), 90.0, 1e-9);
 }
 
 }  // namespace

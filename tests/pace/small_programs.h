@@ -54,7 +54,6 @@ inline facts::EfficiencyConstants halves() {
   constants.host_link = Ratio(0.5);
   constants.host_peer = Ratio(0.25);
   constants.gemm_vector = Ratio(0.5);
-  constants.gemm_unaligned = Ratio(0.5);
   constants.gemm_unaligned_batched = Ratio(0.25);
   return constants;
 }

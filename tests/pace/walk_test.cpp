@@ -47,6 +47,20 @@ TEST(Walk, WhatOverlapsIsExposedOnlyWhereItOutlastsTheWork) {
   EXPECT_EQ(walked.kernels, 8);
 }
 
+// What crosses the border of a stage is in a body of its own and runs beside the whole phase.
+TEST(Walk, WhatCrossesABorderRunsBesideThePhase) {
+  Program program;
+  Body border, layers, waits;
+  append(program, border, send_for(0.015, true));
+  layers.repeat = 2;
+  append(program, layers, compute_for(0.010));
+  append(program, waits, send_for(0.004, false));
+  program.step.push_back({1, {phase_of(PhaseKind::forward, {border, layers, waits})}});
+  EXPECT_NEAR(walk(program, priced(program)).breakdown.exposed_communication.value(), 0.004, 1e-12);
+  program.step.front().phases.front().bodies[1].repeat = 1;
+  EXPECT_NEAR(walk(program, priced(program)).breakdown.exposed_communication.value(), 0.009, 1e-12);
+}
+
 TEST(Walk, CommunicationBesideWorkSlowsIt) {
   Program program;
   Body hidden, longer;

@@ -44,5 +44,23 @@ TEST(Tree, TheRootIsThisMachine) {
   EXPECT_TRUE(Tree().text("/proc/meminfo").has_value());
 }
 
+TEST_F(TreeTest, LinksAreReadAsTheyAreWritten) {
+  std::filesystem::create_symlink("../sys/node", root_ / "sys/link");
+  const Tree tree(root_);
+  EXPECT_EQ(tree.link("/sys/link"), "../sys/node");
+  EXPECT_EQ(tree.link("/sys/node"), std::nullopt);
+  EXPECT_TRUE(tree.exists("/sys/node/size"));
+  EXPECT_FALSE(tree.exists("/sys/none"));
+}
+
+TEST_F(TreeTest, RemembersWhatItWasAskedFor) {
+  const Tree tree = Tree(root_).remembering();
+  const Tree copy = tree;
+  (void)copy.text("/sys/none");
+  (void)tree.names("/sys/node");
+  EXPECT_EQ(tree.asked(), (std::set<std::string>{"/sys/node", "/sys/none"}));
+  EXPECT_TRUE(Tree(root_).asked().empty());
+}
+
 }  // namespace
 }  // namespace steelyard::sense

@@ -1,0 +1,207 @@
+#include "probe/image_rates.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "base/format.h"
+#include "probe/crew.h"
+#include "probe/decode_model.h"
+#include "probe/image_set.h"
+#include "probe/interruption.h"
+#include "probe/repeat.h"
+
+namespace steelyard::probe {
+
+namespace {
+
+using facts::ImageRate;
+using facts::ImageWork;
+
+constexpr int kResized = 224;
+constexpr int kRuns = 4;  // of one figure, planned
+
+int parts_of(ImageWork work) {
+  switch (work) {
+    case ImageWork::jpeg_half: return 2;
+    case ImageWork::jpeg_quarter: return 4;
+    case ImageWork::jpeg_eighth: return 8;
+    default: return 1;
+  }
+}
+
+// What is measured: a group of files, what is done with them, by how many threads.
+struct Task {
+  const ImageGroup* group;
+  ImageWork work;
+  std::vector<int> threads;
+};
+
+// One thread's work on one image after the other.
+class Worker {
+ public:
+  Worker(const Task& task, std::size_t first) : task_(task), next_(first) {
+    if (task.work != ImageWork::resize) return;
+    // What is resized is decoded before the clock runs.
+    failed_ = !decoder_.decode(task.group->files[next_ % task.group->files.size()], 1, source_);
+  }
+
+  // False where the image is broken.
+  bool one() {
+    if (failed_) return false;
+    if (task_.work == ImageWork::resize) {
+      resizer_.resize(source_, result_);
+      return true;
+    }
+    const Encoded& file = task_.group->files[next_++ % task_.group->files.size()];
+    if (task_.work == ImageWork::png) return decode_png(file, result_).has_value();
+    return decoder_.decode(file, parts_of(task_.work), result_).has_value();
+  }
+
+ private:
+  const Task& task_;
+  std::size_t next_;
+  bool failed_ = false;
+  JpegDecoder decoder_;
+  Resizer resizer_{kResized, kResized};
+  Raster source_;
+  Raster result_;
+};
+
+// Images per second of all threads together: each works until `length` is over and ends with a
+// whole image; its own rate counts, so that a thread that ends early does not wait for the others.
+std::optional<double> rate_of(const Task& task, Seconds length) {
+  std::vector<double> rates(task.threads.size());
+  std::atomic<bool> failed = false;
+  (void)run_together(task.threads, [&](std::size_t thread) {
+    Worker worker(task, thread * 3);
+    const double begin = monotonic_seconds();
+    double now = begin;
+    double images = 0;
+    while (now < begin + length.value() || images == 0) {
+      if (!worker.one()) {
+        failed = true;
+        return;
+      }
+      ++images;
+      now = monotonic_seconds();
+    }
+    rates[thread] = images / (now - begin);
+  });
+  if (failed) return std::nullopt;
+  double sum = 0;
+  for (const double rate : rates) sum += rate;
+  return sum;
+}
+
+ImageRate measure_one(const Task& task, Seconds budget) {
+  const Seconds length = std::max(budget / kRuns, Seconds(0.005));
+  const std::vector<double> rates =
+      repeat([&] { return rate_of(task, length); }, {.budget = budget, .most = 2 * kRuns});
+  const bool takes_bytes = task.work != ImageWork::resize;
+  const ImageGroup& group = *task.group;
+  ImageRate rate{.work = task.work,
+                 .width = std::lround(group.width),
+                 .height = std::lround(group.height),
+                 .compressed = Bytes(takes_bytes ? std::llround(group.bytes) : 0),
+                 .threads = static_cast<std::int64_t>(task.threads.size())};
+  rate.images = measured<SamplesPerSecond>(
+      rates, fmt::format("{} of {} images of about {} x {}{}, {} thread{}, already in memory",
+                         name_of(task.work), group.files.size(), rate.width, rate.height,
+                         takes_bytes ? " and " + to_text(rate.compressed) : "", rate.threads,
+                         rate.threads == 1 ? "" : "s"));
+  if (rates.empty()) rate.images.warning = "an image could not be decoded";
+  const double median = rate.images.median.value();
+  rate.compressed_rate = BytesPerSecond(takes_bytes ? median * group.bytes : 0);
+  rate.pixel_rate = facts::PixelsPerSecond(median * group.width * group.height);
+  return rate;
+}
+
+Result<std::vector<ImageGroup>> synthetic_groups(const ImageOptions& options) {
+  std::vector<ImageGroup> groups;
+  // Two sorts of each size tell the cost of a pixel from that of a compressed byte.
+  for (const auto& [width, height] : options.sizes) {
+    for (const double detail : {1.0, 0.1}) {
+      STEELYARD_TRY(group, synthetic_jpegs(width, height, detail));
+      groups.push_back(std::move(group));
+    }
+  }
+  for (std::size_t i = 0; i < options.sizes.size() && i < 3; ++i) {
+    STEELYARD_TRY(group, synthetic_pngs(options.sizes[i].first, options.sizes[i].second));
+    groups.push_back(std::move(group));
+  }
+  return groups;
+}
+
+std::vector<Task> tasks_of(const std::vector<ImageGroup>& groups, const std::vector<int>& threads) {
+  const std::vector<int> one = {threads.front()};
+  std::vector<std::vector<int>> crews = {one};
+  if (threads.size() > 1) crews.push_back(threads);
+  std::vector<Task> tasks;
+  for (std::size_t i = 0; i < groups.size(); ++i) {
+    const ImageGroup& group = groups[i];
+    for (const std::vector<int>& crew : crews) {
+      tasks.push_back({&group, group.png ? ImageWork::png : ImageWork::jpeg, crew});
+      // Every other group has the size of the one before it.
+      if (!group.png && i % 2 == 0) tasks.push_back({&group, ImageWork::resize, crew});
+    }
+    if (group.png || i % 2 != 0) continue;
+    for (const ImageWork work :
+         {ImageWork::jpeg_half, ImageWork::jpeg_quarter, ImageWork::jpeg_eighth})
+      tasks.push_back({&group, work, one});
+  }
+  return tasks;
+}
+
+// For each codec, from what one core did.
+std::vector<facts::DecodeModel> models_of(const std::vector<ImageRate>& rates) {
+  std::vector<facts::DecodeModel> models;
+  for (const ImageWork work : {ImageWork::jpeg, ImageWork::jpeg_half, ImageWork::jpeg_quarter,
+                               ImageWork::jpeg_eighth, ImageWork::png}) {
+    std::vector<DecodePoint> points;
+    for (const ImageRate& rate : rates) {
+      if (rate.work != work || rate.threads != 1 || rate.images.runs == 0) continue;
+      points.push_back({.pixels = static_cast<double>(rate.width * rate.height),
+                        .bytes = rate.compressed.real(),
+                        // The best run: what disturbs makes it slower, never faster.
+                        .time = Seconds(1 / rate.images.high.value())});
+    }
+    if (auto model = fit_decode_model(points)) {
+      model->work = work;
+      models.push_back(*model);
+    }
+  }
+  return models;
+}
+
+}  // namespace
+
+Result<facts::ImageMeasurements> measure_images(const ImageOptions& options) {
+  const Interruption interruption;
+  facts::ImageMeasurements seen{.source = "synthetic",
+                                .decoder = JpegDecoder::name() + ", " + png_decoder_name()};
+  const double end = monotonic_seconds() + options.budget.value();
+  std::vector<ImageGroup> groups;
+  if (options.path.empty()) {
+    STEELYARD_TRY(made, synthetic_groups(options));
+    groups = std::move(made);
+  } else {
+    STEELYARD_TRY(found, images_of(options.path));
+    groups = std::move(found.groups);
+    seen.source = options.path.string();
+    if (found.broken > 0) seen.source += fmt::format(" ({} files left out)", found.broken);
+  }
+  const std::vector<Task> tasks = tasks_of(groups, options.threads);
+  for (std::size_t i = 0; i < tasks.size(); ++i) {
+    const double left = std::max(0.0, end - monotonic_seconds());
+    seen.rates.push_back(
+        measure_one(tasks[i], Seconds(left / static_cast<double>(tasks.size() - i))));
+    if (interrupted()) return fail(interruption_error());
+  }
+  seen.models = models_of(seen.rates);
+  return seen;
+}
+
+}  // namespace steelyard::probe

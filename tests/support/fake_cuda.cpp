@@ -1,0 +1,155 @@
+// A library with the CUDA driver's functions that copies in host memory and keeps a clock of its
+// own: each copy takes the time that FAKE_CUDA says, so that rates come out exactly.
+//
+//   FAKE_CUDA="to=50 from=40 pageable=10 inside=1000 init=100 memory=out"   rates in 10^9 bytes/s
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+namespace {
+
+constexpr int kSuccess = 0, kOutOfMemory = 2, kInvalidValue = 1;
+
+std::string option(const char* name, const char* otherwise) {
+  const char* all = std::getenv("FAKE_CUDA");
+  const std::string text = std::string(" ") + (all == nullptr ? "" : all) + " ";
+  const std::string key = std::string(" ") + name + "=";
+  const std::size_t at = text.find(key);
+  if (at == std::string::npos) return otherwise;
+  const std::size_t begin = at + key.size();
+  return text.substr(begin, text.find(' ', begin) - begin);
+}
+
+double rate(const char* name, const char* otherwise) {
+  return std::strtod(option(name, otherwise).c_str(), nullptr) * 1e9;
+}
+
+double g_now = 0;  // seconds
+long g_pinned = 0, g_on_device = 0, g_contexts = 0;
+const void* g_pinned_block = nullptr;
+
+struct Event {
+  double at;
+};
+
+}  // namespace
+
+extern "C" {
+
+int cuInit(unsigned int) {
+  return static_cast<int>(std::strtol(option("init", "0").c_str(), nullptr, 10));
+}
+int cuGetErrorName(int error, const char** name) {
+  *name = error == 100 ? "CUDA_ERROR_NO_DEVICE"
+          : error == 2 ? "CUDA_ERROR_OUT_OF_MEMORY"
+                       : "CUDA_ERROR_UNKNOWN";
+  return kSuccess;
+}
+int cuDeviceGetCount(int* count) {
+  *count = static_cast<int>(std::strtol(option("count", "1").c_str(), nullptr, 10));
+  return kSuccess;
+}
+int cuDeviceGet(int* device, int ordinal) {
+  *device = ordinal;
+  return kSuccess;
+}
+int cuDeviceGetPCIBusId(char* id, int length, int device) {
+  std::snprintf(id, static_cast<std::size_t>(length), "0000:%02X:00.0", 0x1b + device * 0x10);
+  return kSuccess;
+}
+int cuDeviceTotalMem_v2(std::size_t* bytes, int) {
+  *bytes = std::size_t{79647} << 20;
+  return kSuccess;
+}
+int cuDevicePrimaryCtxRetain(void** context, int) {
+  static int kept;
+  *context = &kept;
+  ++g_contexts;
+  return kSuccess;
+}
+int cuDevicePrimaryCtxRelease_v2(int) {
+  --g_contexts;
+  return kSuccess;
+}
+int cuCtxSetCurrent(void*) {
+  return kSuccess;
+}
+int cuMemAlloc_v2(unsigned long long* pointer, std::size_t bytes) {
+  if (option("memory", "") == "out") return kOutOfMemory;
+  *pointer = reinterpret_cast<unsigned long long>(std::malloc(bytes));
+  ++g_on_device;
+  return *pointer == 0 ? kOutOfMemory : kSuccess;
+}
+int cuMemFree_v2(unsigned long long pointer) {
+  std::free(reinterpret_cast<void*>(pointer));
+  --g_on_device;
+  return kSuccess;
+}
+int cuMemHostAlloc(void** pointer, std::size_t bytes, unsigned int) {
+  if (option("pinned", "") == "out") return kOutOfMemory;
+  *pointer = std::malloc(bytes);
+  g_pinned_block = *pointer;
+  ++g_pinned;
+  return *pointer == nullptr ? kOutOfMemory : kSuccess;
+}
+int cuMemFreeHost(void* pointer) {
+  std::free(pointer);
+  --g_pinned;
+  return kSuccess;
+}
+int cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, std::size_t bytes, void*) {
+  if (to == 0 || from == nullptr) return kInvalidValue;
+  std::memcpy(reinterpret_cast<void*>(to), from, bytes);
+  const bool pinned = from == g_pinned_block;
+  g_now += static_cast<double>(bytes) / (pinned ? rate("to", "50") : rate("pageable", "10"));
+  return option("copy", "") == "fails" ? 719 : kSuccess;  // CUDA_ERROR_LAUNCH_FAILED
+}
+int cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, std::size_t bytes, void*) {
+  if (from == 0 || to == nullptr) return kInvalidValue;
+  std::memcpy(to, reinterpret_cast<void*>(from), bytes);
+  const bool pinned = to == g_pinned_block;
+  g_now += static_cast<double>(bytes) / (pinned ? rate("from", "40") : rate("pageable", "10"));
+  return kSuccess;
+}
+int cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, std::size_t bytes, void*) {
+  if (to == 0 || from == 0) return kInvalidValue;
+  std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
+  g_now += 2 * static_cast<double>(bytes) / rate("inside", "1000");
+  return kSuccess;
+}
+int cuStreamCreate(void** stream, unsigned int) {
+  static int kept;
+  *stream = &kept;
+  return kSuccess;
+}
+int cuStreamDestroy_v2(void*) {
+  return kSuccess;
+}
+int cuEventCreate(void** event, unsigned int) {
+  *event = new Event{0};
+  return kSuccess;
+}
+int cuEventDestroy_v2(void* event) {
+  delete static_cast<Event*>(event);
+  return kSuccess;
+}
+int cuEventRecord(void* event, void*) {
+  static_cast<Event*>(event)->at = g_now;
+  return kSuccess;
+}
+int cuEventSynchronize(void*) {
+  return kSuccess;
+}
+int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
+  *milliseconds =
+      static_cast<float>((static_cast<Event*>(end)->at - static_cast<Event*>(start)->at) * 1e3);
+  return kSuccess;
+}
+
+// What a test looks at afterwards: everything must have been given back.
+long fake_cuda_held() {
+  return g_pinned + g_on_device + g_contexts;
+}
+
+}  // extern "C"
