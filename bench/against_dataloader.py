@@ -10,8 +10,9 @@ coloured noise with a photograph's spectrum), then runs in turn, --rounds times,
   steelyard steelyard rehearse, one worker per core, no step time
   loader N  torchvision ImageFolder-like data set, RandomResizedCrop(224), flip, bytes, N workers
 
-and prints the median rate of each and the most memory it held (sum of the proportional set sizes
-of its processes, less shared pages counted twice). Needs Debian's python3-torchvision.
+and prints the median rate of each, the processor time of an image (which, unlike the rate, does not
+depend on what else the machine does) and the most memory it held (sum of the proportional set sizes
+of its processes). Needs Debian's python3-torchvision.
 """
 import argparse
 import ctypes
@@ -121,12 +122,13 @@ def bare(folder, seconds, cores):
             i += cores
 
     threads = [threading.Thread(target=decode, args=(n,)) for n in range(cores)]
-    begin = time.monotonic()
+    begin, used = time.monotonic(), time.process_time()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return sum(counts) / (time.monotonic() - begin), 0
+    images = sum(counts)
+    return images / (time.monotonic() - begin), (time.process_time() - used) / images, 0
 
 
 def steelyard(program, folder, seconds, cores, batch):
@@ -140,11 +142,14 @@ def steelyard(program, folder, seconds, cores, batch):
     memory.on = False
     if process.returncode != 0:
         sys.exit(f"steelyard rehearse ended with {process.returncode}")
-    return json.loads(text)["rate"], memory.most
+    result = json.loads(text)
+    decoded = result["epochs"] * result["setting"]["records"]
+    return (result["rate"], sum(stage["cpu"] for stage in result["stages"]) / max(1, decoded),
+            memory.most)
 
 
 LOADER = """
-import sys, time, pathlib, torch, torchvision
+import os, sys, time, pathlib, torch, torchvision
 from PIL import Image
 folder, workers, batch, seconds = sys.argv[1], *map(int, sys.argv[2:5])
 torch.set_num_threads(1)
@@ -161,14 +166,21 @@ class Files(torch.utils.data.Dataset):
             return self.make(Image.open(file).convert('RGB'))
 loader = torch.utils.data.DataLoader(Files(), batch_size=batch, shuffle=True, drop_last=True,
                                      num_workers=workers, persistent_workers=workers > 0)
+def used():
+    ticks = 0
+    pids = ['self'] + pathlib.Path('/proc/self/task/%d/children' % os.getpid()).read_text().split()
+    for pid in pids:
+        words = pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()
+        ticks += int(words[11]) + int(words[12])
+    return ticks / os.sysconf('SC_CLK_TCK')
 begin = None
 images = 0
 while begin is None or time.monotonic() - begin < seconds:
     for pictures in loader:
-        if begin is None: begin = time.monotonic()
+        if begin is None: begin, before = time.monotonic(), used()
         else: images += len(pictures)
         if time.monotonic() - begin >= seconds: break
-print(images / (time.monotonic() - begin))
+print(images / (time.monotonic() - begin), (used() - before) / max(1, images))
 """
 
 
@@ -179,7 +191,8 @@ def loader(folder, seconds, workers, batch):
     memory.start()
     text, _ = process.communicate()
     memory.on = False
-    return float(text), memory.most
+    rate, cpu = map(float, text.split())
+    return rate, cpu, memory.most
 
 
 def main():
@@ -212,14 +225,14 @@ def main():
             for run, start in runs.items():
                 results[run].append(start())
         print(f"load average at the end {os.getloadavg()[0]:.1f}\n")
-        print("| run | images/s, median | from .. to | memory, most MiB |\n|---|---:|---:|---:|")
-        for run, pairs in results.items():
-            rates = sorted(rate for rate, _ in pairs)
-            memory = max(bytes_ for _, bytes_ in pairs) / 2**20
+        print("| run | images/s, median | from .. to | CPU ms per image, median | memory, most |\n"
+              "|---|---:|---:|---:|---:|")
+        for run, triples in results.items():
+            rates = sorted(rate for rate, _, _ in triples)
+            cpu = statistics.median(used for _, used, _ in triples) * 1000
+            memory = max(held for _, _, held in triples) / 2**20
             print(f"| {run} | {statistics.median(rates):.0f} | {rates[0]:.0f} .. {rates[-1]:.0f} "
-                  f"| {memory:.0f} |" if memory else
-                  f"| {run} | {statistics.median(rates):.0f} | {rates[0]:.0f} .. {rates[-1]:.0f} "
-                  "| |")
+                  f"| {cpu:.2f} | {f'{memory:.0f} MiB' if memory else ''} |")
 
 
 if __name__ == "__main__":

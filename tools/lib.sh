@@ -48,7 +48,7 @@ need_packages() {
 # Debian packages that building needs, and those that testing adds.
 build_packages=(cmake ninja-build g++ libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
   libcli11-dev libyaml-dev zlib1g-dev pkg-config libhwloc-dev liburing-dev
-  libturbojpeg0-dev libspng-dev libtbb-dev python3)
+  libjpeg62-turbo-dev libturbojpeg0-dev libspng-dev libtbb-dev python3)
 test_packages=(libgtest-dev libgmock-dev python3-jsonschema)
 
 # configure PRESET [CMAKE-ARGUMENT...]: once; afterwards the build notices changes itself. What it

@@ -1,5 +1,4 @@
 // `steelyard rehearse`: the data path, really run.
-
 #include <fmt/format.h>
 #include <unistd.h>
 

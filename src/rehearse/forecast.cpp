@@ -3,6 +3,7 @@
 #include <string>
 
 #include "rehearse/host_memory.h"
+#include "rehearse/pages.h"
 #include "rehearse/read/read_buffers.h"
 #include "rehearse/summary.h"
 #include "rehearse/worker.h"
@@ -14,7 +15,7 @@ constexpr std::int64_t kMost = 1'000'000;  // of anything that is counted
 
 // Of a decoding thread: rows between decoding and resizing, the libraries' tables and pools, its
 // heap (glibc gives every thread one of its own).
-constexpr Bytes kPerWorker = Bytes(2 << 20);
+constexpr Bytes kPerWorker = Bytes(1 << 20);
 // Of any thread: the touched part of its stack, its control block.
 constexpr Bytes kPerThread = Bytes(64 << 10);
 constexpr std::int64_t kOtherThreads = 2;
@@ -73,10 +74,11 @@ Result<Forecast> forecast(const Dataset& dataset, const Settings& settings) {
   Forecast forecast;
   forecast.index = index_of(dataset);
   forecast.read_buffers =
-      Bytes(static_cast<std::int64_t>(slots.count * slots.bytes + slots.large_bytes));
-  forecast.batches =
+      Bytes(static_cast<std::int64_t>(in_pages(slots.count * slots.bytes) + slots.large_bytes));
+  const Bytes batches =
       Bytes(static_cast<std::int64_t>(sample)) *
       checked_multiply(static_cast<std::int64_t>(batches_of(settings)), settings.batch);
+  forecast.batches = Bytes(static_cast<std::int64_t>(in_pages(std::size_t(batches.value()))));
   forecast.decoding =
       kPerWorker * settings.workers + kPerThread * (settings.accelerators + kOtherThreads);
   forecast.program = std::max(Bytes(0), host.read().anonymous.value_or(Bytes(0)) - forecast.index);

@@ -7,14 +7,9 @@
 #include <utility>
 
 #include "base/format.h"
+#include "rehearse/pages.h"
 
 namespace steelyard::rehearse {
-namespace {
-
-constexpr std::size_t kPage = 4096;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
-}  // namespace
 
 void Ledger::add(Kind kind, std::int64_t bytes) {
   Account& account = accounts_[static_cast<std::size_t>(kind)];
@@ -25,9 +20,7 @@ void Ledger::add(Kind kind, std::int64_t bytes) {
 }
 
 Result<Region> Region::make(std::size_t bytes, Kind kind, Ledger& ledger) {
-  // A region smaller than a huge page is not rounded up to one: it would take up to 2 MiB more.
-  const std::size_t page = bytes >= kHugePage ? kHugePage : kPage;
-  const std::size_t whole = (bytes + page - 1) / page * page;
+  const std::size_t whole = in_pages(bytes);
   void* const memory =
       mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
@@ -37,7 +30,8 @@ Result<Region> Region::make(std::size_t bytes, Kind kind, Ledger& ledger) {
          .found = to_text(Bytes(static_cast<std::int64_t>(whole))) + ": " + std::strerror(errno),
          .hint = "a smaller --batch or --prefetch, or fewer --accelerators"});
   }
-  if (page == kHugePage) madvise(memory, whole, MADV_HUGEPAGE);  // refused: small pages serve too
+  // Refused: small pages serve too.
+  if (page_for(bytes) == kHugePage) madvise(memory, whole, MADV_HUGEPAGE);
   std::memset(memory, 0, whole);
   Region region;
   region.data_ = static_cast<std::uint8_t*>(memory);
