@@ -51,7 +51,9 @@ TEST(Walk, WhatOverlapsIsExposedOnlyWhereItOutlastsTheWork) {
 TEST(Walk, WhatCrossesABorderRunsBesideThePhase) {
   Program program;
   Body border, layers, waits;
-  append(program, border, send_for(0.015, true));
+  step::Communication crossing = send_for(0.015, true);
+  crossing.kind = step::Collective::send;
+  append(program, border, crossing);
   layers.repeat = 2;
   append(program, layers, compute_for(0.010));
   append(program, waits, send_for(0.004, false));
