@@ -213,10 +213,14 @@ Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
   wanted.efficiency = &request_.constants.efficiency;
   const facts::EfficiencyConstants constants = pace::constants_for(wanted);
   STEELYARD_TRY(used, pace::used_by_step(program));
-  pace::Missing missing;
-  const pace::Prices prices = pace::price(program, used, wanted, constants, missing);
   const ParallelKeys& p = job.parallel;
   const std::int64_t ranks = p.tensor * p.context * p.expert * p.expert_tensor;
+  // Replicas' collectives are not counted; a network that is unknown does not matter.
+  for (std::size_t i = 0; i < program.communication.size(); ++i) {
+    if (program.communication[i].ranks > ranks) used.communication[i] = false;
+  }
+  pace::Missing missing;
+  const pace::Prices prices = pace::price(program, used, wanted, constants, missing);
   model::SampleShape own = sample_shape(job, *job.train.micro_batch);
   own.sequence /= p.context;
   STEELYARD_TRY(graph, trained_graph(request_.model, job, own));
