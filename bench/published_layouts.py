@@ -38,7 +38,9 @@ def job_of(run):
         "framework": run.get("framework", "megatron"),
         "machine": {"name": run.get("machine", "dgx-a100-80gb"), "nodes": run["nodes"]},
         "train": {"sequence_length": run.get("sequence", 2048), "global_batch": run["batch"],
-                  "precision": "fp16-mixed", "optimizer": "adam"},
+                  "precision": "fp16-mixed", "optimizer": "adam",
+                  # Until 2022 Megatron-LM had no flash attention.
+                  "attention": run.get("attention", "math")},
         "parallel": {"context": 1, "sharding": "none", "sequence_parallel": False},
         "data": {"kind": "tokens"},
     }
@@ -90,8 +92,12 @@ def main():
             if plan is None:
                 print(f"| {run['name']} | | {error} |", flush=True)
                 continue
-            search, error = run_program([given.program, "search", str(path), "--json", *more])
-        place = search["places"][0] if search else {"found": []}
+            search, error = run_program([given.program, "search", str(path), "--json", *sets,
+                                         "--free", *FREE.values(), *more])
+        if search is None:
+            print(f"| {run['name']} | | {error} |", flush=True)
+            continue
+        place = search["places"][0]
         published = plan["pace"]["step"]
         most = plan["vram"]["peak_device_used"] / 2**30
         fits = "yes" if plan["fits"] else "no"

@@ -250,11 +250,12 @@ Result<ExitStatus> search_and_print(const Session& session, const SearchOptions&
   return any ? ExitStatus::success : ExitStatus::does_not_fit;
 }
 
-// Of several processes the first one speaks for all.
+// Of several processes the first one speaks for all: what it ends with is the status of all, and
+// mpirun would stop it amid its words if another one ended with an error before.
 Result<ExitStatus> run_search(const Session& session, const SearchOptions& options) {
   const std::unique_ptr<search::Crew> crew = crew_of_this_process();
   Result<ExitStatus> status = search_and_print(session, options, crew.get());
-  if (!status && crew && crew->rank() > 0) return ExitStatus::bad_input;
+  if (crew && crew->rank() > 0) return ExitStatus::success;
   return status;
 }
 
