@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <csignal>
 #include <memory>
@@ -12,9 +13,11 @@
 #include "base/suggest.h"
 #include "base/text.h"
 #include "cli/job_options.h"
+#include "cli/mpi_crew.h"
 #include "cli/what_if.h"
 #include "codec/codec.h"
 #include "report/report.h"
+#include "search/space.h"
 
 namespace steelyard::cli {
 namespace {
@@ -24,9 +27,10 @@ struct SearchOptions {
   std::vector<std::string> machines;
   std::string nodes;
   std::string goal = "step";
-  std::vector<std::string> free;
+  std::vector<std::string> free, within;
   bool json = false;
   bool ascii = false;
+  bool all = false;
 };
 
 volatile std::sig_atomic_t interrupted = 0;
@@ -106,18 +110,61 @@ Result<std::vector<std::string>> machines_of(const Base& base, const SearchOptio
 }
 
 // A key that no search can free would be ignored in silence.
-Result<void> check_free(const std::vector<std::string>& free) {
+Result<std::vector<std::string>> free_keys(const std::vector<std::string>& words) {
   const std::vector<std::string>& known = search::searchable_keys();
-  for (const std::string& key : free) {
-    if (std::find(known.begin(), known.end(), key) != known.end()) continue;
-    const auto near = nearest_name(key, known);
+  std::vector<std::string> keys;
+  for (const std::string& word : words) {
+    const std::vector<std::string> named = search::keys_named(word);
+    keys.insert(keys.end(), named.begin(), named.end());
+    if (!named.empty()) continue;
+    const auto near = nearest_name(word, known);
     return fail({.code = ErrorCode::unknown_name,
                  .subject = "--free",
-                 .found = key,
+                 .found = word,
                  .accepted = listed(known),
                  .hint = near ? "did you mean \"" + *near + "\"?" : std::string()});
   }
-  return {};
+  return keys;
+}
+
+// "ram_gib=512": at most so much.
+Result<search::Within> within_of(const std::vector<std::string>& words) {
+  search::Within within;
+  std::optional<double> most_gpus;
+  const std::pair<std::string_view, std::optional<double>*> known[] = {
+      {"step", &within.step},
+      {"price", &within.price},
+      {"ram_gib", &within.ram_gib},
+      {"vram_gib", &within.vram_gib},
+      {"gpus", &most_gpus}};
+  for (const std::string& word : words) {
+    const std::size_t equals = word.find('=');
+    std::optional<double>* limit = nullptr;
+    for (const auto& [name, member] : known) {
+      if (word.substr(0, equals) == name) limit = member;
+    }
+    double value = 0.0;
+    const char* begin = equals == std::string::npos ? nullptr : word.data() + equals + 1;
+    const char* end = word.data() + word.size();
+    const bool is_number = begin != nullptr && begin != end &&
+                           std::from_chars(begin, end, value).ptr == end && value > 0.0;
+    if (limit == nullptr || !is_number) {
+      return fail({.code = ErrorCode::bad_input,
+                   .subject = "--within",
+                   .found = word,
+                   .accepted = "step, price, ram_gib, vram_gib or gpus and the most of it, as "
+                               "ram_gib=512"});
+    }
+    *limit = value;
+  }
+  if (most_gpus) within.gpus = static_cast<std::int64_t>(*most_gpus);
+  return within;
+}
+
+std::string shardings_word(const Base& base) {
+  const auto& words = base.request.constants.framework.operators;
+  const auto word = words.find("shardings");
+  return word == words.end() ? std::string() : word->second;
 }
 
 Result<std::vector<search::Place>> places_of(const Base& base, const SearchOptions& options) {
@@ -138,7 +185,8 @@ Result<std::vector<search::Place>> places_of(const Base& base, const SearchOptio
 // A line that is written over, on a terminal alone.
 class Progress {
  public:
-  explicit Progress(std::ostream& err) : err_(err), shown_(isatty(STDERR_FILENO) == 1) {}
+  Progress(std::ostream& err, bool speaks)
+      : err_(err), shown_(speaks && isatty(STDERR_FILENO) == 1) {}
   bool operator()(std::int64_t done, std::int64_t all) {
     const auto now = std::chrono::steady_clock::now();
     if (shown_ && now - last_ > std::chrono::milliseconds(200)) {
@@ -161,30 +209,54 @@ class Progress {
   std::chrono::steady_clock::time_point begun_ = std::chrono::steady_clock::now(), last_ = begun_;
 };
 
-Result<ExitStatus> run_search(const Session& session, const SearchOptions& options) {
-  STEELYARD_CHECK(check_free(options.free));
+std::string counts_text(const search::Counts& counts) {
+  return fmt::format("\n{} layouts planned, {} ruled out by bounds, {} refused\n",
+                     grouped(counts.planned), grouped(counts.ruled_out), grouped(counts.refused));
+}
+
+Result<ExitStatus> search_and_print(const Session& session, const SearchOptions& options,
+                                    search::Crew* crew) {
+  STEELYARD_TRY(free, free_keys(options.free));
+  STEELYARD_TRY(within, within_of(options.within));
   STEELYARD_TRY(base, base_of(session, options.words));
   STEELYARD_TRY(places, places_of(base, options));
+  const bool prints = crew == nullptr || crew->rank() == 0;
   const Interrupts interrupts;
-  Progress progress(session.terminal.err);
+  Progress progress(session.terminal.err, prints);
+  search::Counts counts;
   const search::SearchQuestion question{
       .job = &base.read.job,
       .planned = &base.planned,
       .places = std::move(places),
-      .free = options.free,
+      .free = free,
+      .shardings = search::shardings_of(shardings_word(base)),
+      .within = within,
       .goal = *facts::from_name<facts::SearchGoal>(options.goal),
+      .bounds = options.all ? std::function<search::Bounds(const facts::Job&)>() : bounds_of(base),
+      .counts = &counts,
+      .crew = crew,
       .progress = [&](std::int64_t done, std::int64_t all) { return progress(done, all); }};
   const facts::SearchResult result = search::search(question, layout_planner_of(base));
   progress.clear();
-  if (options.json) {
+  if (prints && options.json) {
     session.terminal.out << codec::to_json(codec::to_value(result)) << "\n";
-  } else {
+  } else if (prints) {
     session.terminal.out << report::search_text(
         result, {.columns = session.terminal.columns, .ascii = options.ascii});
+    session.terminal.out << counts_text(counts);
   }
   const bool any = std::any_of(result.places.begin(), result.places.end(),
                                [](const auto& place) { return !place.found.empty(); });
   return any ? ExitStatus::success : ExitStatus::does_not_fit;
+}
+
+// Of several processes the first one speaks for all: what it ends with is the status of all, and
+// mpirun would stop it amid its words if another one ended with an error before.
+Result<ExitStatus> run_search(const Session& session, const SearchOptions& options) {
+  const std::unique_ptr<search::Crew> crew = crew_of_this_process();
+  Result<ExitStatus> status = search_and_print(session, options, crew.get());
+  if (crew && crew->rank() > 0) return ExitStatus::success;
+  return status;
 }
 
 }  // namespace
@@ -194,12 +266,13 @@ void add_search(CLI::App& tree, Session& session) {
       tree, "search", "The best layouts of a job: on its machine or on several",
       {"steelyard search --model llama-3.1-8b --machine dgx-h100",
        "steelyard search job.toml --nodes 1..16 --goal cost",
-       "steelyard search job.toml --machines 'dgx-*' --nodes 4 --free train.micro_batch", "",
-       "Keys that the job gives are fixed, the others are free: tensor, pipeline and context "
-       "ranks,",
-       "sequence_parallel, sharding, virtual_stages, micro_batch, recompute. The batch of a step "
-       "is",
-       "kept. Exit status: 0 something fits, 3 nothing does."});
+       "steelyard search job.toml --machines 'dgx-*' --nodes 4 --free train.micro_batch",
+       "steelyard search job.toml --free offload precision --within ram_gib=512 step=20",
+       "mpirun -n 64 steelyard search job.toml --nodes 1..512", "",
+       "Keys that the job gives are fixed, the others are free: tensor, pipeline, context and",
+       "(where the model has experts) expert ranks, sequence_parallel, sharding, virtual_stages,",
+       "micro_batch, recompute; offload, precision and data.workers where --free names them. The",
+       "batch of a step is kept. Exit status: 0 something fits, 3 nothing does."});
   const auto options = std::make_shared<SearchOptions>();
   add_job_options(command, options->words, false);
   command
@@ -210,8 +283,17 @@ void add_search(CLI::App& tree, Session& session) {
       ->type_name("N..M");
   command.add_option("--goal", options->goal, "What the answer is ordered by")
       ->type_name("step|cost|gpus|energy");
-  command.add_option("--free", options->free, "Keys that are free although the job gives them")
+  command
+      .add_option("--free", options->free,
+                  "Keys that are free although the job gives them, or usually fixed")
       ->type_name("KEY");
+  command
+      .add_option("--within", options->within,
+                  "What the answer keeps to: step (s), price (per hour), ram_gib (of a node), "
+                  "vram_gib, gpus")
+      ->type_name("NAME=MOST");
+  command.add_flag("--plan-all", options->all,
+                   "Plan every layout, also those that bounds rule out (the answer is the same)");
   command.add_flag("--json", options->json, "As JSON (steelyard schema search)");
   command.add_flag("--ascii", options->ascii, "Plain ASCII instead of lines");
   add_catalog_option(command, session);

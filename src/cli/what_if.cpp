@@ -8,6 +8,7 @@
 
 #include "facts/host.h"
 #include "plan/figures.h"
+#include "plan/floor.h"
 
 namespace steelyard::cli {
 namespace {
@@ -35,7 +36,8 @@ class Requests {
     {
       const std::scoped_lock lock(mutex_);
       for (std::unique_ptr<plan::Request>& spare : spares_) {
-        if (all_of(spare->job.machine) != all_of(job.machine)) continue;
+        // What is imported is read into each job anew.
+        if (job.import.megatron || all_of(spare->job.machine) != all_of(job.machine)) continue;
         std::unique_ptr<plan::Request> found = std::move(spare);
         spare = std::move(spares_.back());
         spares_.pop_back();
@@ -84,6 +86,33 @@ search::Planner layout_planner_of(const Base& base) {
     Result<facts::Plan> plan = planned(*request, depth);
     requests->give_back(std::move(request));
     return plan;
+  };
+}
+
+std::function<search::Bounds(const facts::Job& place)> bounds_of(const Base& base) {
+  struct Known {
+    facts::MachineKeys machine;
+    std::shared_ptr<plan::Floors> floors;
+  };
+  const auto known = std::make_shared<std::vector<Known>>();
+  return [known, &base](const facts::Job& place) -> search::Bounds {
+    facts::MachineKeys machine = place.machine;
+    machine.nodes = 1;  // floors are of any number of them
+    std::shared_ptr<plan::Floors> floors;
+    for (const Known& one : *known) {
+      if (all_of(one.machine) == all_of(machine)) floors = one.floors;
+    }
+    if (!floors) {
+      Result<plan::Request> request = request_of({place, base.read.folder}, base.catalog);
+      if (!request) return {};
+      floors = std::make_shared<plan::Floors>(std::move(*request));
+      known->push_back({machine, floors});
+    }
+    return [floors](const facts::Job& layout) -> std::optional<search::Bound> {
+      const Result<plan::Floor> floor = floors->of(layout);
+      if (!floor || !floor->any) return std::nullopt;
+      return search::Bound{floor->step, floor->ram, floor->vram};
+    };
   };
 }
 

@@ -1,6 +1,7 @@
 // What the commands that plan a job many times share.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "cli/command.h"
@@ -24,6 +25,9 @@ struct Base {
 // The same for a search, whose jobs differ in their machine and layout alone: what the catalogue
 // says of a machine is looked up once.
 [[nodiscard]] search::Planner layout_planner_of(const Base& base);
+
+// Bounds of layouts of the base's job on the machine that a job names.
+[[nodiscard]] std::function<search::Bounds(const facts::Job& place)> bounds_of(const Base& base);
 
 // A machine of the catalogue or of a file; or a bare GPU of that id.
 [[nodiscard]] Result<facts::Machine> machine_named(const Base& base, const std::string& name);

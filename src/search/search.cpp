@@ -1,17 +1,15 @@
-// Every legal layout: paces first, then the memory of those that could win.
+// On every place the layouts in the order of their step, and the memory of those that could win.
 #include "search/search.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <atomic>
-#include <mutex>
-#include <numeric>
+#include <array>
+#include <limits>
 
 #include "base/format.h"
-#include "base/parallel.h"
+#include "search/ordered_layouts.h"
 #include "search/space.h"
-#include "search/words.h"
 
 namespace steelyard::search {
 
@@ -24,27 +22,22 @@ using facts::SearchedPlace;
 
 constexpr std::size_t kMostLost = 4;      // that are told, on each side of the best
 constexpr std::size_t kMostTried = 64;    // behind the best, in search of such that fit too
+constexpr std::size_t kMostLate = 16;     // after a stop, until something fits
 constexpr std::size_t kMostLacking = 48;  // that are planned in full where nothing fits
-
-// A layout whose pace is known.
-struct Candidate {
-  std::int64_t number = 0;
-  Seconds step;
-  std::int64_t ram_gib = 0;  // of a node, rounded up
-};
-
-std::int64_t whole_gib(Bytes bytes) {
-  return ceil_divide(bytes.value(), std::int64_t{1} << 30);
-}
 
 class PlaceSearch {
  public:
   PlaceSearch(const SearchQuestion& question, const Place& place, const Planner& planner,
               std::int64_t batch)
       : question_(question),
+        place_(place),
         planner_(planner),
         space_(moved(question, place), place.nodes * gpus_of(question, place),
-               gpus_of(question, place), batch, question.free) {
+               gpus_of(question, place), batch,
+               {.keys = question.free,
+                .shardings = question.shardings,
+                .experts = question.planned->model.active_parameters <
+                           question.planned->model.parameters}) {
     searched_.machine = place.name;
     searched_.nodes = place.nodes;
     searched_.gpus = gpus_of(question, place);
@@ -53,10 +46,9 @@ class PlaceSearch {
   [[nodiscard]] std::int64_t size() const { return space_.size(); }
   [[nodiscard]] std::vector<std::string> keys() const { return space_.keys(); }
 
-  // Of each candidate the pace; `tick` is called after each layout, false stops.
-  void measure(const std::function<bool()>& tick);
-  void weigh(const std::function<bool()>& tick);
+  void run(const OrderedLayouts::Tick& tick);
   [[nodiscard]] SearchedPlace take() { return std::move(searched_); }
+  [[nodiscard]] const Counts& counts() const { return counts_; }
 
  private:
   [[nodiscard]] static std::int64_t gpus_of(const SearchQuestion& question, const Place& place) {
@@ -79,69 +71,81 @@ class PlaceSearch {
     return job;
   }
 
+  [[nodiscard]] Room room() const;
+  [[nodiscard]] bool fits(const Plan& plan) const {
+    const auto& most = question_.within.vram_gib;
+    return plan.fits() && (!most || plan.vram.fullest.peak_device_used.real() <= *most * kGib);
+  }
   [[nodiscard]] std::optional<Plan> planned(std::int64_t number, Depth depth) const {
-    facts::Job job;
-    facts::KeySettings set;
-    if (!space_.layout(number, job, set)) return std::nullopt;
+    facts::Job job = space_.job();
+    if (!space_.apply(number, job)) return std::nullopt;
     Result<Plan> plan = planner_(job, depth);
     if (!plan) return std::nullopt;
     return std::move(*plan);
   }
-  [[nodiscard]] facts::KeySettings settings(std::int64_t number) const {
-    facts::Job job;
-    facts::KeySettings set;
-    static_cast<void>(space_.layout(number, job, set));
-    return set;
-  }
   [[nodiscard]] FoundLayout found(std::int64_t number) const;
-  void tell_the_slower(std::size_t best);
-  void tell_what_lacks_least();
+  // False: a bound was wrong.
+  [[nodiscard]] bool seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick);
+  void tell_too_large(const Candidate& candidate);
+  void tell_slower(const Candidate& candidate, const Plan& plan);
+  void tell_what_lacks_least(const OrderedLayouts& layouts);
+
+  static constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
 
   const SearchQuestion& question_;
+  const Place& place_;
   const Planner& planner_;
   Space space_;
-  std::vector<Candidate> candidates_;  // by step, then by number
   SearchedPlace searched_;
+  Counts counts_;
 };
 
-void PlaceSearch::measure(const std::function<bool()>& tick) {
-  std::vector<std::optional<Candidate>> all(static_cast<std::size_t>(space_.size()));
-  std::atomic<std::int64_t> illegal = 0, done = 0;
-  std::atomic<bool> stopped = false;
-  std::mutex first;
-  for_each_side_by_side(all.size(), [&](std::size_t i) {
-    if (stopped) return;
-    const auto number = static_cast<std::int64_t>(i);
-    facts::Job job;
-    facts::KeySettings set;
-    if (space_.layout(number, job, set)) {
-      const Result<Plan> plan = planner_(job, Depth::without_vram);
-      if (!plan) {
-        ++illegal;
-        const std::scoped_lock lock(first);
-        if (searched_.refused.empty()) searched_.refused = one_line(plan.error());
-      } else if (plan->pace.step && plan->fits_ram.value_or(true)) {
-        all[i] = Candidate{number, *plan->pace.step, whole_gib(plan->ram.peak)};
-        ++done;
-      } else {
-        ++done;
-      }
-    }
-    if (!tick()) stopped = true;
-  });
-  for (const auto& candidate : all) {
-    if (candidate) candidates_.push_back(*candidate);
+// What the job says of its machine may be other than what the machine has: the planner knows.
+Room PlaceSearch::room() const {
+  Room room;
+  const Within& within = question_.within;
+  const bool own = space_.job().machine.ram_gib || space_.job().machine.vram_gib;
+  if (!own) {
+    room.vram = place_.machine.gpu.memory.value;
+    room.ram = place_.machine.host.memory.value;
   }
-  std::stable_sort(candidates_.begin(), candidates_.end(),
-                   [](const Candidate& a, const Candidate& b) { return a.step < b.step; });
-  searched_.layouts = done;
-  searched_.illegal = illegal;
-  if (done > 0) searched_.refused.clear();
+  const auto narrow = [](std::optional<Bytes>& bytes, const std::optional<double>& gib) {
+    if (!gib) return;
+    const Bytes most(static_cast<std::int64_t>(*gib * kGib) + 1);  // rounded up
+    bytes = bytes ? std::min(*bytes, most) : most;
+  };
+  narrow(room.ram, within.ram_gib);
+  narrow(room.vram, within.vram_gib);
+  if (own) {
+    narrow(room.ram, space_.job().machine.ram_gib);
+    narrow(room.vram, space_.job().machine.vram_gib);
+  }
+  if (within.step) room.step = Seconds(*within.step);
+  return room;
+}
+
+void PlaceSearch::run(const OrderedLayouts::Tick& tick) {
+  Bounds bounds = question_.bounds ? question_.bounds(space_.job()) : Bounds();
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    OrderedLayouts layouts(space_, planner_, attempt == 0 ? bounds : Bounds(), question_.crew,
+                           room());
+    layouts.bound(tick);
+    searched_.found.clear();
+    searched_.lost.clear();
+    const bool sound = seek(layouts, tick);
+    searched_.layouts = layouts.legal();
+    counts_ = {.planned = layouts.legal() - layouts.ruled_out(),
+               .ruled_out = layouts.ruled_out(),
+               .refused = layouts.refused()};
+    searched_.illegal = layouts.refused();
+    searched_.refused = layouts.legal() > 0 ? std::string() : layouts.why_refused();
+    if (sound) return;  // else all are planned
+  }
 }
 
 FoundLayout PlaceSearch::found(std::int64_t number) const {
   FoundLayout layout;
-  layout.set = settings(number);
+  layout.set = space_.settings(number);
   layout.plan = planned(number, Depth::full).value_or(Plan{});
   const Plan& plan = layout.plan;
   if (!plan.pace.step) return layout;
@@ -157,34 +161,44 @@ FoundLayout PlaceSearch::found(std::int64_t number) const {
 
 // In the order of the step: the first that fits is the fastest; a slower one is on the front only
 // where it needs less RAM than all before it.
-void PlaceSearch::weigh(const std::function<bool()>& tick) {
+bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick) {
   std::int64_t least_ram = std::numeric_limits<std::int64_t>::max();
-  std::optional<std::size_t> best;
-  for (std::size_t i = 0; i < candidates_.size(); ++i) {
-    const Candidate& candidate = candidates_[i];
-    if (candidate.ram_gib >= least_ram) continue;
-    const std::optional<Plan> plan = planned(candidate.number, Depth::only_if_fits);
-    if (plan && plan->fits()) {
-      searched_.found.push_back(found(candidate.number));
-      least_ram = candidate.ram_gib;
-      if (!best) best = i;
-    } else if (!best && searched_.lost.size() < kMostLost) {
-      const std::optional<Plan> full = planned(candidate.number, Depth::full);
-      LostLayout lost{settings(candidate.number), candidate.step, "does not fit"};
-      if (full && full->vram.capacity) {
-        lost.why = fmt::format("does not fit: each GPU needs {} of {}",
-                               to_text(full->vram.fullest.peak_device_used),
-                               to_text(*full->vram.capacity));
+  std::size_t behind = 0, slower = 0, late = 0;
+  while (const std::optional<Candidate> next = layouts.next(tick)) {
+    const bool wanted = next->ram_gib < least_ram;
+    const bool first = searched_.found.empty();
+    const bool tells = !first && behind < kMostTried && slower < kMostLost;
+    if (!first) ++behind;
+    if (wanted || tells) {
+      const std::optional<Plan> plan = planned(next->number, Depth::only_if_fits);
+      const bool fitting = plan && fits(*plan);
+      if (fitting && wanted) {
+        searched_.found.push_back(found(next->number));
+        least_ram = next->ram_gib;
       }
-      searched_.lost.push_back(std::move(lost));
+      if (fitting && tells && plan->pace.step) {
+        ++slower;
+        tell_slower(*next, *plan);
+      }
+      if (!fitting && first && searched_.lost.size() < kMostLost) tell_too_large(*next);
     }
-    if (!tick()) break;
+    if (behind >= kMostTried || slower >= kMostLost) layouts.only_below(least_ram);
+    // Stopped: of those planned already some may still be tried for an answer.
+    if (!tick(0) && (!searched_.found.empty() || ++late > kMostLate)) break;
   }
-  if (best) {
-    tell_the_slower(*best);
-  } else {
-    tell_what_lacks_least();
+  if (searched_.found.empty()) tell_what_lacks_least(layouts);
+  return !layouts.bounds_fail();
+}
+
+void PlaceSearch::tell_too_large(const Candidate& candidate) {
+  const std::optional<Plan> full = planned(candidate.number, Depth::full);
+  LostLayout lost{space_.settings(candidate.number), candidate.step, "does not fit"};
+  if (full && full->vram.capacity) {
+    lost.why =
+        fmt::format("does not fit: each GPU needs {} of {}",
+                    to_text(full->vram.fullest.peak_device_used), to_text(*full->vram.capacity));
   }
+  searched_.lost.push_back(std::move(lost));
 }
 
 // What grew most between two steps, in words.
@@ -208,41 +222,29 @@ std::string what_slows(const facts::PaceBreakdown& fast, const facts::PaceBreakd
                      most->first);
 }
 
-// Those behind the best that fit too.
-void PlaceSearch::tell_the_slower(std::size_t best) {
+// One behind the best that fits too.
+void PlaceSearch::tell_slower(const Candidate& candidate, const Plan& plan) {
   const Plan& winner = searched_.found.front().plan;
-  const std::size_t end = std::min(candidates_.size(), best + 1 + kMostTried);
-  std::size_t told = 0;
-  for (std::size_t i = best + 1; i < end && told < kMostLost; ++i) {
-    const std::optional<Plan> plan = planned(candidates_[i].number, Depth::only_if_fits);
-    if (!plan || !plan->fits() || !plan->pace.step) continue;
-    ++told;
-    const Ratio slower(candidates_[i].step.value() / winner.pace.step->value() - 1.0);
-    searched_.lost.push_back(
-        {settings(candidates_[i].number), candidates_[i].step,
-         fmt::format("fits, {} slower: {}", percent(slower),
-                     what_slows(winner.pace.breakdown, plan->pace.breakdown))});
-  }
+  const Ratio slower(candidate.step.value() / winner.pace.step->value() - 1.0);
+  searched_.lost.push_back({space_.settings(candidate.number), candidate.step,
+                            fmt::format("fits, {} slower: {}", percent(slower),
+                                        what_slows(winner.pace.breakdown, plan.pace.breakdown))});
 }
 
-// Where nothing fits: of some layouts, taken evenly from the fastest to the slowest, the one that
-// lacks least. Not the least of all: that would need the memory of every layout.
-void PlaceSearch::tell_what_lacks_least() {
-  std::vector<std::pair<Bytes, LostLayout>> lacking;
-  const std::size_t step = std::max<std::size_t>(1, candidates_.size() / kMostLacking);
-  for (std::size_t i = 0; i < candidates_.size(); i += step) {
-    const std::optional<Plan> plan = planned(candidates_[i].number, Depth::full);
-    if (!plan || !plan->vram.capacity) continue;
+// Where nothing fits: of some layouts, taken evenly by their bounds, the one that lacks least. Not
+// the least of all: that would need the memory of every layout.
+void PlaceSearch::tell_what_lacks_least(const OrderedLayouts& layouts) {
+  std::optional<std::pair<Bytes, LostLayout>> least;
+  for (const std::int64_t number : layouts.some(kMostLacking)) {
+    const std::optional<Plan> plan = planned(number, Depth::full);
+    if (!plan || !plan->vram.capacity || !plan->pace.step) continue;
     const Bytes needed = plan->vram.fullest.peak_device_used;
-    lacking.emplace_back(
-        needed, LostLayout{settings(candidates_[i].number), candidates_[i].step,
-                           fmt::format("does not fit: each GPU needs {} of {}", to_text(needed),
-                                       to_text(*plan->vram.capacity))});
+    if (least && least->first <= needed) continue;
+    least = {needed, LostLayout{space_.settings(number), plan->pace.step,
+                                fmt::format("does not fit: each GPU needs {} of {}",
+                                            to_text(needed), to_text(*plan->vram.capacity))}};
   }
-  std::stable_sort(lacking.begin(), lacking.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
-  if (lacking.empty()) return;
-  searched_.lost = {std::move(lacking.front().second)};
+  if (least) searched_.lost = {std::move(least->second)};
 }
 
 double score(const FoundLayout& layout, facts::SearchGoal goal) {
@@ -290,6 +292,21 @@ void mark_front(std::vector<SearchedPlace>& places) {
 
 }  // namespace
 
+namespace {
+
+// A place that what is asked for rules out.
+bool is_within(const Place& place, const SearchQuestion& question) {
+  const Within& within = question.within;
+  const bool bare = place.machine.kind == "bare-gpu";
+  const std::int64_t each = question.job->machine.gpus.value_or(bare ? 1 : place.machine.gpus);
+  if (within.gpus && place.nodes * each > *within.gpus) return false;
+  if (!within.price) return true;
+  return place.machine.price &&
+         place.machine.price->per_hour * static_cast<double>(place.nodes) <= *within.price;
+}
+
+}  // namespace
+
 facts::SearchResult search(const SearchQuestion& question, const Planner& planner) {
   facts::SearchResult result;
   result.job = question.planned->job.name;
@@ -298,6 +315,7 @@ facts::SearchResult search(const SearchQuestion& question, const Planner& planne
   std::vector<PlaceSearch> searches;
   std::int64_t all = 0;
   for (const Place& place : question.places) {
+    if (!is_within(place, question)) continue;
     searches.emplace_back(question, place, planner, result.global_batch);
     all += searches.back().size();
     for (const std::string& key : searches.back().keys()) {
@@ -306,18 +324,25 @@ facts::SearchResult search(const SearchQuestion& question, const Planner& planne
       }
     }
   }
-  std::mutex one;
   std::int64_t done = 0;
   bool goes_on = true;
   const auto tick = [&](std::int64_t more) {
-    const std::scoped_lock lock(one);
     done += more;
     if (goes_on && question.progress) goes_on = question.progress(done, all);
+    if (question.crew != nullptr) {  // one stops, all stop
+      const auto stops = question.crew->gathered(goes_on ? "" : "stop");
+      goes_on =
+          std::all_of(stops.begin(), stops.end(), [](const auto& one) { return one.empty(); });
+    }
     return goes_on;
   };
   for (PlaceSearch& search : searches) {
-    search.measure([&] { return tick(1); });
-    search.weigh([&] { return tick(0); });
+    search.run(tick);
+    if (question.counts != nullptr) {
+      question.counts->planned += search.counts().planned;
+      question.counts->ruled_out += search.counts().ruled_out;
+      question.counts->refused += search.counts().refused;
+    }
     result.places.push_back(search.take());
     if (!goes_on) break;
   }

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "facts/job.h"
 #include "facts/what_if.h"
+#include "search/crew.h"
 
 namespace steelyard::search {
 
@@ -46,24 +47,56 @@ struct Place {
   std::int64_t nodes = 1;
 };
 
+// What no plan of a layout goes below; of whole nodes' memory, of one GPU's.
+struct Bound {
+  Seconds step;
+  Bytes ram, vram;
+};
+// Nothing: nothing is known of that layout. Called side by side.
+using Bounds = std::function<std::optional<Bound>(const facts::Job& layout)>;
+
+// What the answer must keep to; no value: anything.
+struct Within {
+  std::optional<double> step;      // seconds
+  std::optional<double> price;     // per hour, of all nodes; a machine without a price does not
+  std::optional<double> ram_gib;   // of a node
+  std::optional<double> vram_gib;  // of a GPU
+  std::optional<std::int64_t> gpus;
+};
+
+// Of all places.
+struct Counts {
+  std::int64_t planned = 0, ruled_out = 0, refused = 0;
+};
+
 struct SearchQuestion {
   const facts::Job* job = nullptr;       // as read: keys that it gives are fixed
   const facts::Plan* planned = nullptr;  // of it; its batch of a step is kept everywhere
   std::vector<Place> places;
-  std::vector<std::string> free{};  // keys that are free although the job gives them
+  // Keys that are free although the job gives them, or although they usually are not.
+  std::vector<std::string> free{};
+  std::vector<facts::Sharding> shardings = {facts::Sharding::none};  // that the launcher offers
+  Within within{};
   facts::SearchGoal goal = facts::SearchGoal::step;
-  // Called now and then from one thread at a time: planned, of how many. False: stop, and answer
-  // with what was found.
+  // Bounds for the layouts of a place, of which it gets one; none: every layout is planned.
+  std::function<Bounds(const facts::Job& place)> bounds = {};
+  Counts* counts = nullptr;  // what has become of the layouts; null: nobody asks
+  Crew* crew = nullptr;      // processes that search together; all of them ask the same
+  // Called now and then from one thread at a time: planned or ruled out, of how many. False: stop,
+  // and answer with what was found.
   std::function<bool(std::int64_t done, std::int64_t all)> progress = {};
 };
 
 // The keys that a search can set free.
 [[nodiscard]] const std::vector<std::string>& searchable_keys();
+// Those of them that a word names: a key, its table ("offload") or its last part ("expert").
+[[nodiscard]] std::vector<std::string> keys_named(const std::string& word);
 
-// All legal layouts of the free keys on every place: the pace of each, then the memory of each that
-// could be on the front of step and RAM, in the order of their step. Nothing is left out by a rule
-// of thumb: a layout whose memory is not looked at is slower than one that fits and needs no less
-// RAM (in whole GiB).
+// The best of all legal layouts of the free keys on every place, in the order of their step: the
+// fastest that fits, then what needs less RAM (in whole GiB). Nothing is left out by a rule of
+// thumb: a layout that is not planned has a bound that a planned one beats, or that its GPU or node
+// cannot hold; one whose GPU memory is not looked at is slower than one that fits and needs no less
+// RAM.
 [[nodiscard]] facts::SearchResult search(const SearchQuestion& question, const Planner& planner);
 
 // The configuration's key for its number of layers ("num_hidden_layers", "n_layer", ...) and the

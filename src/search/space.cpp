@@ -50,16 +50,6 @@ std::vector<Choice> flags(bool facts::ParallelKeys::*key) {
           {"true", [key](Job& job) { job.parallel.*key = true; }}};
 }
 
-// What the framework's own launcher offers.
-std::vector<Sharding> shardings_of(facts::Framework framework) {
-  switch (framework) {
-    case facts::Framework::megatron: return {Sharding::none, Sharding::zero1};
-    case facts::Framework::deepspeed:
-      return {Sharding::none, Sharding::zero1, Sharding::zero2, Sharding::zero3};
-    default: return {Sharding::none, Sharding::fsdp, Sharding::hsdp, Sharding::shard_grad_op};
-  }
-}
-
 std::vector<Choice> recompute_choices() {
   using facts::RecomputeMode;
   return names<RecomputeMode>({RecomputeMode::none, RecomputeMode::selective, RecomputeMode::full},
@@ -71,66 +61,130 @@ std::vector<Choice> recompute_choices() {
 
 constexpr std::int64_t kMostPipeline = 64;
 constexpr std::int64_t kMostContext = 32;
+constexpr std::int64_t kMostExpert = 64;
 constexpr std::int64_t kMostMicroBatch = 64;
 constexpr std::int64_t kLeastTokensPerRank = 512;
 
 }  // namespace
 
-void Space::add(const std::string& key, std::vector<Choice> choices,
-                const std::vector<std::string>& free) {
-  const bool given = job_.origins.contains(key);
-  const bool freed = std::find(free.begin(), free.end(), key) != free.end();
+std::vector<Sharding> shardings_of(std::string_view words) {
+  std::vector<Sharding> shardings;
+  while (!words.empty()) {
+    const std::size_t comma = std::min(words.find(", "), words.size());
+    if (const auto one = facts::from_name<Sharding>(words.substr(0, comma))) {
+      shardings.push_back(*one);
+    }
+    words.remove_prefix(std::min(comma + 2, words.size()));
+  }
+  if (shardings.empty()) shardings.push_back(Sharding::none);
+  return shardings;
+}
+
+void Space::add(const std::string& key, std::vector<Choice> choices, const Freedom& freedom,
+                bool usually) {
+  const bool given = job_.origins.contains(key) || !usually;
+  const bool freed = std::find(freedom.keys.begin(), freedom.keys.end(), key) != freedom.keys.end();
   if (choices.size() < 2 || (given && !freed)) return;
   dimensions_.push_back({key, std::move(choices)});
 }
 
 Space::Space(const Job& job, std::int64_t gpus, std::int64_t per_node, std::int64_t batch,
-             const std::vector<std::string>& free)
+             const Freedom& freedom)
     : job_(job), gpus_(gpus), per_node_(per_node), batch_(batch) {
   job_.train.global_batch = batch;
   job_.train.gradient_accumulation.reset();
   if (!job_.train.micro_batch) job_.train.micro_batch = 1;
   job_.parallel.data.reset();
   job_.parallel.shard_group.reset();
+  add_ranks(freedom);
+  add_training(freedom);
+}
+
+void Space::add_ranks(const Freedom& freedom) {
   add("parallel.tensor",
-      numbers(divisors(gpus, per_node),
+      numbers(divisors(gpus_, per_node_),
               [](Job& to, std::int64_t value) { to.parallel.tensor = value; }),
-      free);
+      freedom);
   add("parallel.pipeline",
-      numbers(divisors(gpus, kMostPipeline),
+      numbers(divisors(gpus_, kMostPipeline),
               [](Job& to, std::int64_t value) { to.parallel.pipeline = value; }),
-      free);
-  const std::int64_t tokens = job.train.sequence_length.value_or(1);
+      freedom);
+  const std::int64_t tokens = job_.train.sequence_length.value_or(1);
   add("parallel.context",
-      numbers(powers_up_to(std::min({gpus, kMostContext, tokens / kLeastTokensPerRank})),
+      numbers(powers_up_to(std::min({gpus_, kMostContext, tokens / kLeastTokensPerRank})),
               [](Job& to, std::int64_t value) { to.parallel.context = value; }),
-      free);
-  add("parallel.sequence_parallel", flags(&facts::ParallelKeys::sequence_parallel), free);
+      freedom);
+  add("parallel.expert",
+      numbers(powers_up_to(std::min(gpus_, kMostExpert)),
+              [](Job& to, std::int64_t value) { to.parallel.expert = value; }),
+      freedom, freedom.experts);
+  add("parallel.sequence_parallel", flags(&facts::ParallelKeys::sequence_parallel), freedom);
   add("parallel.sharding",
-      names<Sharding>(shardings_of(job.framework),
+      names<Sharding>(freedom.shardings,
                       [](Job& to, Sharding value) { to.parallel.sharding = value; }),
-      free);
+      freedom);
   add("parallel.virtual_stages",
-      numbers({1, 2, 4},
+      numbers({1, 2, 3, 4},
               [](Job& to, std::int64_t value) {
                 to.parallel.virtual_stages = value;
                 to.parallel.schedule =
                     value > 1 ? facts::Schedule::interleaved : facts::Schedule::one_f_one_b;
               }),
-      free);
+      freedom);
+}
+
+void Space::add_training(const Freedom& freedom) {
+  using facts::OffloadKeys;
   add("train.micro_batch",
-      numbers(powers_up_to(std::min(kMostMicroBatch, batch)),
+      numbers(powers_up_to(std::min(kMostMicroBatch, batch_)),
               [](Job& to, std::int64_t value) { to.train.micro_batch = value; }),
-      free);
-  add("train.recompute", recompute_choices(), free);
+      freedom);
+  add("train.recompute", recompute_choices(), freedom);
+  const auto& precisions = facts::EnumNames<facts::Precision>::values;
+  std::vector<facts::Precision> all;
+  for (std::size_t i = 0; i < precisions.size(); ++i) {
+    all.push_back(static_cast<facts::Precision>(i));
+  }
+  add("train.precision",
+      names<facts::Precision>(all,
+                              [](Job& to, facts::Precision value) { to.train.precision = value; }),
+      freedom, false);
+  const std::pair<const char*, facts::OffloadTo OffloadKeys::*> offloads[] = {
+      {"offload.parameters", &OffloadKeys::parameters},
+      {"offload.gradients", &OffloadKeys::gradients},
+      {"offload.optimizer", &OffloadKeys::optimizer},
+      {"offload.activations", &OffloadKeys::activations}};
+  for (const auto& [key, member] : offloads) {
+    add(key,
+        names<facts::OffloadTo>(
+            {facts::OffloadTo::none, facts::OffloadTo::cpu},
+            [member](Job& to, facts::OffloadTo value) { to.offload.*member = value; }),
+        freedom, false);
+  }
+  add("data.workers",
+      numbers({0, 1, 2, 4, 8, 16}, [](Job& to, std::int64_t value) { to.data.workers = value; }),
+      freedom, false);
 }
 
 const std::vector<std::string>& searchable_keys() {
-  static const std::vector<std::string> keys = {"parallel.tensor",   "parallel.pipeline",
-                                                "parallel.context",  "parallel.sequence_parallel",
-                                                "parallel.sharding", "parallel.virtual_stages",
-                                                "train.micro_batch", "train.recompute"};
+  static const std::vector<std::string> keys = {
+      "parallel.tensor",         "parallel.pipeline",          "parallel.context",
+      "parallel.expert",         "parallel.sequence_parallel", "parallel.sharding",
+      "parallel.virtual_stages", "train.micro_batch",          "train.recompute",
+      "train.precision",         "offload.parameters",         "offload.gradients",
+      "offload.optimizer",       "offload.activations",        "data.workers"};
   return keys;
+}
+
+std::vector<std::string> keys_named(const std::string& word) {
+  std::vector<std::string> named;
+  for (const std::string& key : searchable_keys()) {
+    const std::size_t dot = key.find('.');
+    if (key == word || key.substr(0, dot) == word || key.substr(dot + 1) == word) {
+      named.push_back(key);
+    }
+  }
+  return named;
 }
 
 std::int64_t Space::size() const {
@@ -155,20 +209,33 @@ bool Space::can_be_legal(const Job& job) const {
   return sharing > 1 || parallel.sharding == Sharding::none;
 }
 
-bool Space::layout(std::int64_t number, Job& job, facts::KeySettings& set) const {
-  job = job_;
-  set.clear();
+bool Space::apply(std::int64_t number, Job& job) const {
+  for (const Dimension& dimension : dimensions_) {
+    const auto many = static_cast<std::int64_t>(dimension.choices.size());
+    dimension.choices[static_cast<std::size_t>(number % many)].apply(job);
+    number /= many;
+  }
+  return can_be_legal(job);
+}
+
+facts::KeySettings Space::settings(std::int64_t number) const {
+  facts::KeySettings set;
   for (const Dimension& dimension : dimensions_) {
     const auto many = static_cast<std::int64_t>(dimension.choices.size());
     const Choice& choice = dimension.choices[static_cast<std::size_t>(number % many)];
-    choice.apply(job);
     set.emplace_back(dimension.key, choice.value);
     if (dimension.key == "parallel.virtual_stages" && choice.value != "1") {
       set.emplace_back("parallel.schedule", "interleaved");
     }
     number /= many;
   }
-  return can_be_legal(job);
+  return set;
+}
+
+bool Space::layout(std::int64_t number, Job& job, facts::KeySettings& set) const {
+  job = job_;
+  set = settings(number);
+  return apply(number, job);
 }
 
 std::vector<std::string> Space::keys() const {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "facts/job.h"
@@ -23,21 +24,37 @@ struct Dimension {
   std::vector<Choice> choices;  // at least one
 };
 
+// What a framework's launcher offers, as its profile says it: "none, zero1". Words that are no
+// sharding are left out; none at all: no sharding.
+[[nodiscard]] std::vector<facts::Sharding> shardings_of(std::string_view words);
+
+struct Freedom {
+  std::vector<std::string> keys{};  // that are free although the job gives them, or usually fixed
+  std::vector<facts::Sharding> shardings = {facts::Sharding::none};
+  bool experts = false;  // the model has some
+};
+
 class Space {
  public:
-  // `free`: keys that are free although the job gives them. `batch`: samples per step, kept.
+  // `batch`: samples per step, kept.
   Space(const facts::Job& job, std::int64_t gpus, std::int64_t per_node, std::int64_t batch,
-        const std::vector<std::string>& free);
+        const Freedom& freedom);
 
   [[nodiscard]] std::int64_t size() const;
   // The layout of that number (below size()), and what it sets; nothing where it cannot be legal
   // or is another one written otherwise.
   [[nodiscard]] bool layout(std::int64_t number, facts::Job& job, facts::KeySettings& set) const;
+  // The same, written over another layout of this space.
+  [[nodiscard]] bool apply(std::int64_t number, facts::Job& job) const;
+  [[nodiscard]] const facts::Job& job() const { return job_; }
+  [[nodiscard]] facts::KeySettings settings(std::int64_t number) const;
   [[nodiscard]] std::vector<std::string> keys() const;
 
  private:
-  void add(const std::string& key, std::vector<Choice> choices,
-           const std::vector<std::string>& free);
+  void add(const std::string& key, std::vector<Choice> choices, const Freedom& freedom,
+           bool usually = true);
+  void add_ranks(const Freedom& freedom);
+  void add_training(const Freedom& freedom);
   [[nodiscard]] bool can_be_legal(const facts::Job& job) const;
 
   facts::Job job_;

@@ -330,10 +330,10 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   STEELYARD_TRY(split, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));
   model::Graph local = with_fp8(std::move(split), fp8);
   spread_context(local, parallel.context);
-  STEELYARD_TRY(stages,
-                stages_of(local, parallel,
-                          job.megatron ? job.megatron->chunk_layers : std::vector<std::int64_t>(),
-                          use.once));
+  STEELYARD_TRY(
+      stages,
+      stages_of(local, parallel,
+                job.megatron ? job.megatron->chunk_layers : std::vector<std::int64_t>(), use.once));
   const Stage whole{0, with_fp8(trained, fp8), {0}, true};
   StateSizes states = Assembler(whole, job, profile, variants, layout, habits).states();
   states.embedding_host_bytes = host_tables(placed, layout);

@@ -1,27 +1,51 @@
 // The repository's own catalogue and the real planner.
 #pragma once
 
+#include <memory>
+
+#include "plan/floor.h"
 #include "plan/planning.h"
 #include "search/search.h"
+#include "search/space.h"
 
 namespace steelyard::search {
+
+inline Result<plan::Request> own_request(const facts::Job& job) {
+  plan::Request request;
+  request.job = job;
+  STEELYARD_TRY(model, plan::own_catalog().model_of(job, {}));
+  STEELYARD_TRY(machine, plan::own_catalog().machine_of(job, {}));
+  STEELYARD_TRY(constants, plan::own_catalog().constants(job.framework));
+  request.model = std::move(model);
+  request.machine = std::move(machine);
+  request.constants = std::move(constants);
+  request.advice = false;
+  return request;
+}
 
 inline const Planner& own_planner() {
   static const Planner with_catalog = [](const facts::Job& job,
                                          Depth depth) -> Result<facts::Plan> {
-    plan::Request request;
-    request.job = job;
-    STEELYARD_TRY(model, plan::own_catalog().model_of(job, {}));
-    STEELYARD_TRY(machine, plan::own_catalog().machine_of(job, {}));
-    STEELYARD_TRY(constants, plan::own_catalog().constants(job.framework));
-    request.model = std::move(model);
-    request.machine = std::move(machine);
-    request.constants = std::move(constants);
-    request.advice = false;
+    STEELYARD_TRY(request, own_request(job));
     request.vram = depth != Depth::without_vram;
     return plan::plan(request);
   };
   return with_catalog;
+}
+
+// Of the real floors.
+inline Bounds own_bounds(const facts::Job& place) {
+  const auto floors = std::make_shared<plan::Floors>(plan::value_of(own_request(place)));
+  return [floors](const facts::Job& layout) -> std::optional<Bound> {
+    const Result<plan::Floor> floor = floors->of(layout);
+    if (!floor || !floor->any) return std::nullopt;
+    return Bound{floor->step, floor->ram, floor->vram};
+  };
+}
+
+inline std::vector<facts::Sharding> own_shardings(const facts::Job& job) {
+  const auto constants = plan::value_of(plan::own_catalog().constants(job.framework));
+  return shardings_of(constants.framework.operators.at("shardings"));
 }
 
 }  // namespace steelyard::search

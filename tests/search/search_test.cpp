@@ -1,9 +1,12 @@
 // Search against the plain way: planning every layout in full, on random jobs.
 #include <gtest/gtest.h>
 
+#include <array>
+#include <barrier>
 #include <limits>
 #include <map>
 #include <random>
+#include <thread>
 
 #include "search/own_planner.h"
 #include "search/space.h"
@@ -15,19 +18,24 @@ namespace {
 struct RandomJob {
   facts::Job job;
   facts::Machine machine;
+  std::vector<std::string> free{};
 
   explicit RandomJob(std::mt19937& random) {
     const auto pick = [&](std::initializer_list<std::int64_t> values) {
       return *(values.begin() + static_cast<std::ptrdiff_t>(random() % values.size()));
     };
     const auto give = [&](const char* key) { job.origins[key].origin = facts::Origin::job; };
-    job.model.config = facts::Value(facts::Object{{"model_type", "llama"},
-                                                  {"hidden_size", pick({256, 512})},
-                                                  {"num_hidden_layers", 2},
-                                                  {"num_attention_heads", 8},
-                                                  {"num_key_value_heads", pick({4, 8})},
-                                                  {"intermediate_size", 1024},
-                                                  {"vocab_size", pick({1000, 32000})}});
+    const bool experts = random() % 4 == 0;
+    facts::Object config{
+        {"model_type", experts ? "mixtral" : "llama"}, {"hidden_size", pick({256, 512})},
+        {"num_hidden_layers", pick({2, 3, 4})},        {"num_attention_heads", 8},
+        {"num_key_value_heads", pick({4, 8})},         {"intermediate_size", 1024},
+        {"vocab_size", pick({1000, 32000})},           {"tie_word_embeddings", random() % 2 == 0}};
+    if (experts) {
+      config.emplace_back("num_local_experts", 4);
+      config.emplace_back("num_experts_per_tok", 2);
+    }
+    job.model.config = facts::Value(std::move(config));
     const std::array frameworks = {facts::Framework::pytorch, facts::Framework::megatron,
                                    facts::Framework::deepspeed};
     job.framework = frameworks[random() % frameworks.size()];
@@ -39,24 +47,44 @@ struct RandomJob {
     job.machine.ram_gib = 256.0;
     // Cards so small that some layouts do not fit.
     job.machine.vram_gib = 1.0 + 0.25 * static_cast<double>(random() % 24);
+    // One of the keys that are usually fixed, now and then.
+    const std::array words = {"offload", "precision", "data.workers"};
+    if (random() % 3 == 0) free = keys_named(words[random() % words.size()]);
     // Half of the keys are free: spaces of some dozen layouts.
     for (const char* key : {"parallel.context", "parallel.virtual_stages", "parallel.tensor",
                             "parallel.sequence_parallel", "train.recompute", "parallel.pipeline",
-                            "parallel.sharding", "train.micro_batch"}) {
-      if (random() % 2 == 0) give(key);
+                            "parallel.sharding", "train.micro_batch", "parallel.expert"}) {
+      if (random() % 2 == 0 || (!free.empty() && random() % 2 == 0)) give(key);
     }
     machine = plan::value_of(plan::own_catalog().machine_of(job, {}));
   }
 };
+
+SearchQuestion question_of(const RandomJob& one, const facts::Plan& planned, bool bounded) {
+  SearchQuestion question{.job = &one.job,
+                          .planned = &planned,
+                          .places = {{"l40s", one.machine, 1}},
+                          .free = one.free,
+                          .shardings = own_shardings(one.job)};
+  if (bounded) question.bounds = own_bounds;
+  return question;
+}
+
+Freedom freedom_of(const RandomJob& one, const facts::Plan& planned) {
+  return {.keys = one.free,
+          .shardings = own_shardings(one.job),
+          .experts = planned.model.active_parameters < planned.model.parameters};
+}
 
 std::int64_t ram_gib(const facts::Plan& plan) {
   return ceil_divide(plan.ram.peak.value(), std::int64_t{1} << 30);
 }
 
 // All that is on the front of step and RAM, the fastest first.
-std::vector<std::pair<double, std::int64_t>> front_of_everything(const RandomJob& random) {
+std::vector<std::pair<double, std::int64_t>> front_of_everything(const RandomJob& random,
+                                                                 const facts::Plan& planned) {
   const Space space(random.job, *random.job.machine.gpus, *random.job.machine.gpus,
-                    *random.job.train.global_batch, {});
+                    *random.job.train.global_batch, freedom_of(random, planned));
   std::map<double, std::int64_t> by_step;  // the least RAM of that step
   for (std::int64_t number = 0; number < space.size(); ++number) {
     facts::Job job;
@@ -77,40 +105,165 @@ std::vector<std::pair<double, std::int64_t>> front_of_everything(const RandomJob
   return front;
 }
 
+std::vector<std::pair<double, std::int64_t>> front_of(const facts::SearchResult& result) {
+  std::vector<std::pair<double, std::int64_t>> found;
+  std::int64_t least = std::numeric_limits<std::int64_t>::max();
+  for (const facts::FoundLayout& layout : result.places.at(0).found) {
+    EXPECT_TRUE(layout.plan.fits());
+    const std::int64_t ram = ram_gib(layout.plan);
+    if (ram >= least) continue;
+    least = ram;
+    found.emplace_back(layout.plan.pace.step->value(), ram);
+  }
+  return found;
+}
+
 TEST(Search, FindsWhatPlanningEverythingFinds) {
   std::mt19937 random(20261129);
   int that_fit = 0, that_do_not = 0;
+  std::int64_t ruled_out = 0;
   for (int i = 0; i < 200; ++i) {
     const RandomJob one(random);
     const auto planned = own_planner()(one.job, Depth::full);
     if (!planned) continue;
     SCOPED_TRACE(i);
-    const facts::SearchResult result =
-        search({.job = &one.job, .planned = &*planned, .places = {{"l40s", one.machine, 1}}},
-               own_planner());
+    Counts counts;
+    SearchQuestion question = question_of(one, *planned, true);
+    question.counts = &counts;
+    const facts::SearchResult result = search(question, own_planner());
     ASSERT_EQ(result.places.size(), 1U);
-    std::vector<std::pair<double, std::int64_t>> found;
-    std::int64_t least = std::numeric_limits<std::int64_t>::max();
-    for (const facts::FoundLayout& layout : result.places[0].found) {
-      ASSERT_TRUE(layout.plan.fits());
-      const std::int64_t ram = ram_gib(layout.plan);
-      if (ram >= least) continue;
-      least = ram;
-      found.emplace_back(layout.plan.pace.step->value(), ram);
-    }
-    ASSERT_EQ(found, front_of_everything(one));
+    const auto found = front_of(result);
+    ASSERT_EQ(found, front_of_everything(one, *planned));
+    ruled_out += counts.ruled_out;
     ++(found.empty() ? that_do_not : that_fit);
   }
   EXPECT_GT(that_fit, 100);
   EXPECT_GT(that_do_not, 5);
+  EXPECT_GT(ruled_out, 100);
+}
+
+// Floors of layouts are no more than their plans.
+TEST(Search, NoPlanGoesBelowItsBound) {
+  std::mt19937 random(7);
+  int known = 0;
+  for (int i = 0; i < 60; ++i) {
+    const RandomJob one(random);
+    const auto planned = own_planner()(one.job, Depth::full);
+    if (!planned) continue;
+    SCOPED_TRACE(i);
+    const Space space(one.job, *one.job.machine.gpus, *one.job.machine.gpus,
+                      *one.job.train.global_batch, freedom_of(one, *planned));
+    const Bounds bounds = own_bounds(space.job());
+    for (int k = 0; k < 12; ++k) {
+      facts::Job job;
+      facts::KeySettings set;
+      const auto number = static_cast<std::int64_t>(random()) % space.size();
+      if (!space.layout(number, job, set)) continue;
+      const auto bound = bounds(job);
+      const auto plan = own_planner()(job, Depth::full);
+      if (!plan || !bound || !plan->pace.step) continue;
+      ++known;
+      EXPECT_LE(bound->step.value(), plan->pace.step->value() * (1.0 + 1e-9));
+      EXPECT_LE(bound->ram, plan->ram.peak);
+      EXPECT_LE(bound->vram, plan->vram.fullest.peak_device_used);
+      EXPECT_GT(bound->step.value(), 0.0);
+    }
+  }
+  EXPECT_GT(known, 100);
+}
+
+// As many processes as wanted, one after the other: each knows of the others what they would do.
+class ManyCrew : public Crew {
+ public:
+  struct Board {
+    explicit Board(std::size_t size) : barrier(static_cast<std::ptrdiff_t>(size)), given(size) {}
+    std::barrier<> barrier;
+    std::vector<std::string> given;
+  };
+  ManyCrew(Board& board, std::size_t rank) : board_(board), rank_(rank) {}
+  [[nodiscard]] std::size_t size() const override { return board_.given.size(); }
+  [[nodiscard]] std::size_t rank() const override { return rank_; }
+  [[nodiscard]] std::vector<std::string> gathered(const std::string& own) override {
+    board_.given[rank_] = own;
+    board_.barrier.arrive_and_wait();
+    const std::vector<std::string> all = board_.given;
+    board_.barrier.arrive_and_wait();
+    return all;
+  }
+
+ private:
+  Board& board_;
+  std::size_t rank_;
+};
+
+TEST(Search, AnyNumberOfProcessesGiveTheSameAnswer) {
+  std::mt19937 random(11);
+  for (int i = 0; i < 5; ++i) {
+    const RandomJob one(random);
+    const auto planned = own_planner()(one.job, Depth::full);
+    if (!planned) continue;
+    const facts::SearchResult alone = search(question_of(one, *planned, true), own_planner());
+    constexpr std::size_t kProcesses = 3;
+    ManyCrew::Board board(kProcesses);
+    std::vector<facts::SearchResult> answers(kProcesses);
+    {
+      std::vector<std::jthread> processes;
+      for (std::size_t rank = 0; rank < kProcesses; ++rank) {
+        processes.emplace_back([&, rank] {
+          ManyCrew crew(board, rank);
+          SearchQuestion question = question_of(one, *planned, true);
+          question.crew = &crew;
+          answers[rank] = search(question, own_planner());
+        });
+      }
+    }
+    for (const facts::SearchResult& answer : answers) {
+      EXPECT_EQ(front_of(answer), front_of(alone));
+      EXPECT_EQ(answer.places[0].layouts, alone.places[0].layouts);
+      EXPECT_EQ(answer.places[0].lost.size(), alone.places[0].lost.size());
+    }
+  }
+}
+
+// Where a plan goes below its bound, bounds rule nothing out.
+TEST(Search, BoundsThatAreWrongAreDropped) {
+  std::mt19937 random(3);
+  const RandomJob one(random);
+  const facts::Plan planned = plan::value_of(own_planner()(one.job, Depth::full));
+  SearchQuestion question = question_of(one, planned, false);
+  const auto right = front_of(search(question, own_planner()));
+  question.bounds = [](const facts::Job&) -> Bounds {
+    return [](const facts::Job&) -> std::optional<Bound> {
+      return Bound{Seconds(1e9), Bytes(1), Bytes(1)};
+    };
+  };
+  EXPECT_EQ(front_of(search(question, own_planner())), right);
+}
+
+TEST(Search, KeepsToWhatIsAskedFor) {
+  std::mt19937 random(3);
+  const RandomJob one(random);
+  const facts::Plan planned = plan::value_of(own_planner()(one.job, Depth::full));
+  SearchQuestion question = question_of(one, planned, true);
+  const auto front = front_of(search(question, own_planner()));
+  ASSERT_FALSE(front.empty());
+  question.within.step = front[0].first * 0.5;
+  EXPECT_TRUE(front_of(search(question, own_planner())).empty());
+  question.within = {};
+  question.within.ram_gib = static_cast<double>(front.back().second);
+  const auto less = front_of(search(question, own_planner()));
+  ASSERT_EQ(less.size(), 1U);
+  EXPECT_EQ(less[0], front.back());
+  question.within = {};
+  question.within.gpus = *one.job.machine.gpus - 1;
+  EXPECT_TRUE(search(question, own_planner()).places.empty());
 }
 
 TEST(Search, TheSameAnswerEveryTime) {
   std::mt19937 random(3);
   const RandomJob one(random);
   const facts::Plan planned = plan::value_of(own_planner()(one.job, Depth::full));
-  const SearchQuestion question{
-      .job = &one.job, .planned = &planned, .places = {{"l40s", one.machine, 1}}};
+  const SearchQuestion question = question_of(one, planned, true);
   const facts::SearchResult first = search(question, own_planner());
   for (int i = 0; i < 3; ++i) {
     const facts::SearchResult again = search(question, own_planner());
@@ -126,12 +279,10 @@ TEST(Search, StopsWhenAskedAndSaysSo) {
   std::mt19937 random(3);
   const RandomJob one(random);
   const facts::Plan planned = plan::value_of(own_planner()(one.job, Depth::full));
-  const facts::SearchResult result =
-      search({.job = &one.job,
-              .planned = &planned,
-              .places = {{"l40s", one.machine, 1}, {"l40s", one.machine, 1}},
-              .progress = [](std::int64_t done, std::int64_t) { return done < 3; }},
-             own_planner());
+  SearchQuestion question = question_of(one, planned, true);
+  question.places.push_back(question.places.front());
+  question.progress = [](std::int64_t done, std::int64_t) { return done < 3; };
+  const facts::SearchResult result = search(question, own_planner());
   EXPECT_TRUE(result.interrupted);
   EXPECT_EQ(result.places.size(), 1U);
 }
@@ -165,11 +316,21 @@ TEST(Search, WhatTheJobGivesIsFixed) {
     const std::vector<std::string> keys = space.keys();
     return std::find(keys.begin(), keys.end(), key) != keys.end();
   };
-  const Space fixed(job, 8, 8, 64, {});
+  const Space fixed(job, 8, 8, 64, Freedom{});
   EXPECT_FALSE(has(fixed, "parallel.tensor"));
   EXPECT_FALSE(has(fixed, "train.micro_batch"));
   EXPECT_TRUE(has(fixed, "parallel.pipeline"));
-  EXPECT_TRUE(has(Space(job, 8, 8, 64, {"train.micro_batch"}), "train.micro_batch"));
+  EXPECT_TRUE(has(Space(job, 8, 8, 64, {.keys = {"train.micro_batch"}}), "train.micro_batch"));
+}
+
+TEST(Search, WordsNameKeysAndTables) {
+  EXPECT_EQ(keys_named("expert"), std::vector<std::string>{"parallel.expert"});
+  EXPECT_EQ(keys_named("offload").size(), 4U);
+  EXPECT_EQ(keys_named("train.micro_batch"), std::vector<std::string>{"train.micro_batch"});
+  EXPECT_TRUE(keys_named("nothing").empty());
+  EXPECT_EQ(shardings_of("none, zero1"),
+            (std::vector<facts::Sharding>{facts::Sharding::none, facts::Sharding::zero1}));
+  EXPECT_EQ(shardings_of(""), std::vector<facts::Sharding>{facts::Sharding::none});
 }
 
 }  // namespace

@@ -1,0 +1,100 @@
+// What one layout of a large model costs: its bounds, its pace and RAM, its whole plan.
+#include <benchmark/benchmark.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <string>
+
+#include "catalog/catalog.h"
+#include "plan/figures.h"
+#include "plan/floor.h"
+#include "search/space.h"
+
+namespace {
+
+using namespace steelyard;
+
+template <class T>
+T value_of(Result<T> result) {
+  if (result) return std::move(*result);
+  std::cerr << result.error().subject << ": " << result.error().found << "\n";
+  std::exit(1);
+}
+
+// A 175B model on 64 nodes, all of its layouts.
+struct Question {
+  plan::Request request;
+  search::Space space;
+
+  static facts::Job job() {
+    facts::Job job;
+    job.model.config = facts::Value(facts::Object{{"model_type", "gpt2"},
+                                                  {"n_embd", 12288},
+                                                  {"n_layer", 96},
+                                                  {"n_head", 96},
+                                                  {"n_positions", 2048},
+                                                  {"vocab_size", 51200}});
+    job.framework = facts::Framework::megatron;
+    job.train.sequence_length = 2048;
+    job.train.global_batch = 1536;
+    job.data.kind = facts::DataKind::tokens;
+    job.machine.name = "dgx-h100";
+    job.machine.nodes = 64;
+    return job;
+  }
+  static plan::Request read() {
+    const catalog::Catalog known = value_of(catalog::Catalog::open({}));
+    plan::Request request;
+    request.job = job();
+    request.model = value_of(known.model_of(request.job, {}));
+    request.machine = value_of(known.machine_of(request.job, {}));
+    request.constants = value_of(known.constants(request.job.framework));
+    request.advice = false;
+    return request;
+  }
+  Question()
+      : request(read()),
+        space(job(), 512, 8, 1536, {.shardings = {facts::Sharding::none, facts::Sharding::zero1}}) {
+  }
+};
+
+Question& question() {
+  static Question asked;
+  return asked;
+}
+
+// The next legal layout from `number` on.
+facts::Job next(std::int64_t& number) {
+  const search::Space& space = question().space;
+  facts::Job job = space.job();
+  constexpr std::int64_t kStride = 7919;  // all over the space
+  do {
+    number = (number + kStride) % space.size();
+  } while (!space.apply(number, job));
+  return job;
+}
+
+void bound(benchmark::State& state) {
+  static plan::Floors floors(question().request);
+  std::int64_t number = 0;
+  for (auto _ : state) benchmark::DoNotOptimize(floors.of(next(number)));
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(bound)->Iterations(20000);
+
+void planned(benchmark::State& state, bool vram) {
+  plan::Request request = question().request;
+  request.vram = vram;
+  std::int64_t number = 0;
+  for (auto _ : state) {
+    request.job = next(number);
+    benchmark::DoNotOptimize(plan::figures(request));
+  }
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK_CAPTURE(planned, pace_and_ram, false)->Iterations(300);
+BENCHMARK_CAPTURE(planned, in_full, true)->Iterations(50);
+
+}  // namespace
+
+BENCHMARK_MAIN();

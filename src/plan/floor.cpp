@@ -1,0 +1,317 @@
+#include "plan/floor.h"
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "facts/host.h"
+#include "pace/pace.h"
+#include "pace/prices.h"
+#include "plan/figures.h"
+#include "plan/layer_sums.h"
+#include "plan/objective.h"
+#include "plan/resolve.h"
+#include "ram/ram.h"
+#include "step/step.h"
+
+namespace steelyard::plan {
+namespace {
+
+using facts::Job;
+using facts::ParallelKeys;
+using facts::Sharding;
+
+// Replicas that stand for any number of them above one: what is cut into so many parts is next to
+// nothing. Divides by the sizes of groups that layouts have.
+constexpr std::int64_t kMany = std::int64_t{65536} * 3 * 5 * 7;
+
+using Key = std::array<std::int64_t, 19>;
+
+template <class Enum>
+std::int64_t number_of(Enum value) {
+  return static_cast<std::int64_t>(value);
+}
+
+// What the resolved layout has in common with others that are cut alike.
+Key key_of(const Job& layout, std::int64_t data, bool accumulates) {
+  const ParallelKeys& p = layout.parallel;
+  const facts::OffloadKeys& offload = layout.offload;
+  const facts::RecomputeKeys& recompute = layout.train.recompute;
+  const bool hybrid = p.sharding == Sharding::hsdp;
+  return {p.tensor,
+          p.context,
+          p.expert,
+          p.expert_tensor,
+          p.sequence_parallel ? 1 : 0,
+          number_of(p.sharding),
+          layout.train.micro_batch.value_or(1),
+          number_of(recompute.mode),
+          recompute.every.value_or(0),
+          recompute.layers.value_or(0),
+          number_of(layout.train.precision),
+          number_of(offload.parameters),
+          number_of(offload.optimizer),
+          number_of(offload.gradients),
+          number_of(offload.activations),
+          accumulates ? 1 : 0,
+          data > 1 ? 1 : 0,
+          hybrid ? std::min(data * p.context, layout.machine.gpus.value_or(1)) : 0,
+          layout.data.workers.value_or(-1)};
+}
+
+// Layers of each stage by depth, as the step room cuts them where the job says nothing else.
+std::vector<std::int64_t> layers_of_stages(std::int64_t layers, std::int64_t stages,
+                                           std::int64_t chunks_each) {
+  const std::int64_t chunks = stages * chunks_each;
+  const std::int64_t rest = layers % chunks, from = (chunks - rest) / 2;
+  std::vector<std::int64_t> counts(static_cast<std::size_t>(stages), 0);
+  for (std::int64_t i = 0; i < chunks; ++i) {
+    counts[static_cast<std::size_t>(i % stages)] +=
+        layers / chunks + (i >= from && i < from + rest ? 1 : 0);
+  }
+  return counts;
+}
+
+// Passes of a chunk through the first stage before its first backward pass.
+std::int64_t passes_ahead(const ParallelKeys& p, std::int64_t micro_batches) {
+  if (p.virtual_stages > 1) {
+    const std::int64_t ahead = (p.pipeline - 1) * 2 + (p.virtual_stages - 1) * p.pipeline;
+    return std::min(ahead + 1, micro_batches * p.virtual_stages);
+  }
+  if (p.schedule == facts::Schedule::gpipe) return micro_batches;
+  return std::min(p.pipeline, micro_batches);
+}
+
+// Layouts that are cut alike.
+struct Kind {
+  std::once_flag once;
+  std::optional<Error> refused;
+  Job job;  // resolved, without its model
+  LayerSums sums;
+  step::StateSizes states;
+  Bytes sample;
+  double stretch = 1.0;
+};
+
+struct Shape {                       // of a pipeline
+  std::vector<std::int64_t> layers;  // by stage
+  std::int64_t micro_batches = 1, chunks = 1;
+};
+
+// The stage with most arithmetic, whose passes the plan counts; of several such the one that takes
+// least. And what the others make it wait: the first micro-batch comes through those before it, the
+// last one's backward goes back through them (pace/schedule.cpp plays no faster).
+Seconds step_floor(const LayerSums& sums, const Shape& shape, bool waits) {
+  const auto count = std::ssize(shape.layers);
+  const bool ends = count == 1 || !sums.tied;
+  const auto flops_of = [&](std::int64_t stage) {
+    return sums.flops * static_cast<double>(shape.layers[static_cast<std::size_t>(stage)]) +
+           (stage == 0 ? sums.first_flops : 0.0) + (stage + 1 == count ? sums.last_flops : 0.0);
+  };
+  const auto seconds_of = [&](std::int64_t stage) {
+    return sums.passes * static_cast<double>(shape.layers[static_cast<std::size_t>(stage)]) +
+           (ends && stage == 0 ? sums.first : Seconds()) +
+           (ends && stage + 1 == count ? sums.last : Seconds());
+  };
+  const double times = static_cast<double>(shape.micro_batches);
+  if (!sums.alike) {  // any stage may be the busiest
+    const auto least = *std::min_element(shape.layers.begin(), shape.layers.end());
+    return sums.passes * static_cast<double>(least) * times;
+  }
+  constexpr double kAsMuch = 1.0 - 1e-9;
+  double most = 0.0;
+  for (std::int64_t stage = 0; stage < count; ++stage) most = std::max(most, flops_of(stage));
+  std::optional<Seconds> least;
+  double before = 0.0;  // arithmetic of the stages before this one
+  for (std::int64_t stage = 0; stage < count; before += flops_of(stage++)) {
+    if (flops_of(stage) < most * kAsMuch) continue;
+    const Seconds all = seconds_of(stage) * times;
+    const double turns = times * static_cast<double>(shape.chunks);
+    const Seconds waited = waits ? all * (before / most * kAsMuch / turns) : Seconds();
+    if (!least || all + waited < *least) least = all + waited;
+  }
+  return least.value_or(Seconds());
+}
+
+// Before its first backward pass a stage holds the layers' states and what so many passes saved.
+// Where further passes follow, the gradients that backward keeps are there too.
+Bytes vram_floor(const LayerSums& sums, Bytes held, const ParallelKeys& p, const Shape& shape) {
+  const std::int64_t layers = shape.layers.front();
+  const std::int64_t ahead = passes_ahead(p, shape.micro_batches);
+  const std::int64_t least_of_chunk = sums.layers / (p.pipeline * shape.chunks);
+  Bytes floor = held * layers + sums.saved * (shape.chunks > 1 ? least_of_chunk : layers) * ahead;
+  if (shape.chunks == 1 && shape.micro_batches > ahead) floor += sums.gradients * layers;
+  return floor;
+}
+
+}  // namespace
+
+class Floors::Memory {
+ public:
+  explicit Memory(Request request) : request_(std::move(request)) {
+    request_.advice = request_.vram = false;
+    const Job& job = request_.job;
+    usable_ = job.train.objective == facts::Objective::sft && !job.megatron &&
+              job.model.companions.empty() && job.model.roles.empty() &&
+              job.parallel.stage_layers.empty() && !facts::computes_on_host(request_.machine.gpu);
+  }
+
+  Result<Floor> of(const Job& layout);
+
+ private:
+  std::shared_ptr<Kind> kind_of(std::map<Key, std::shared_ptr<Kind>>& kinds, const Key& key) {
+    const std::scoped_lock lock(mutex_);
+    std::shared_ptr<Kind>& kind = kinds[key];
+    if (!kind) kind = std::make_shared<Kind>();
+    return kind;
+  }
+  Result<void> measure(const Job& layout, Kind& kind) const;
+  Result<void> measure_states(const Job& layout, std::int64_t replicas, Kind& kind) const;
+  Result<Bytes> ram_of(const Job& layout, std::int64_t data, const Kind& kind) const;
+  Result<step::Program> program_of(const Job& resolved) const;
+
+  Request request_;
+  bool usable_ = false;
+  std::mutex mutex_;
+  std::map<Key, std::shared_ptr<Kind>> kinds_, states_;
+};
+
+// All layers on one rank.
+Result<step::Program> Floors::Memory::program_of(const Job& resolved) const {
+  model::SampleShape own = sample_shape(resolved, *resolved.train.micro_batch);
+  own.sequence /= resolved.parallel.context;
+  STEELYARD_TRY(local, trained_graph(request_.model, resolved, own));
+  STEELYARD_TRY(programs, step::programs_of(local, resolved, request_.constants.framework,
+                                            request_.machine.gpu));
+  return std::move(programs.front().program);
+}
+
+Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
+  STEELYARD_TRY(job,
+                resolve(layout, request_.model, request_.machine, request_.constants.framework));
+  kind.job = job;
+  kind.job.model = {};
+  kind.job.origins.clear();
+  kind.job.versions = {};
+  job.parallel.pipeline = job.parallel.virtual_stages = 1;
+  job.parallel.schedule = facts::Schedule::one_f_one_b;
+  job.train.gradient_accumulation = *job.train.gradient_accumulation > 1 ? 2 : 1;
+  if (*job.parallel.data > 1) {
+    job.parallel.data = kMany;
+    if (job.parallel.sharding != Sharding::hsdp) {
+      job.parallel.shard_group = kMany * job.parallel.context;
+    }
+  }
+  STEELYARD_TRY(program, program_of(job));
+  pace::Request wanted;
+  wanted.program = &program;
+  wanted.job = &job;
+  wanted.machine = &request_.machine;
+  wanted.efficiency = &request_.constants.efficiency;
+  const facts::EfficiencyConstants constants = pace::constants_for(wanted);
+  STEELYARD_TRY(used, pace::used_by_step(program));
+  const ParallelKeys& p = job.parallel;
+  const std::int64_t ranks = p.tensor * p.context * p.expert * p.expert_tensor;
+  // Replicas' collectives are not counted; a network that is unknown does not matter.
+  for (std::size_t i = 0; i < program.communication.size(); ++i) {
+    if (program.communication[i].ranks > ranks) used.communication[i] = false;
+  }
+  pace::Missing missing;
+  const pace::Prices prices = pace::price(program, used, wanted, constants, missing);
+  model::SampleShape own = sample_shape(job, *job.train.micro_batch);
+  own.sequence /= p.context;
+  STEELYARD_TRY(graph, trained_graph(request_.model, job, own));
+  kind.sums = layer_sums(graph, program, missing.any() ? nullptr : &prices, ranks);
+  kind.states = program.states;
+  kind.sample = ceil_divide(program.states.batch_bytes, graph.batch / rows_of_sample(job));
+  kind.stretch = 1.0 + constants.step_overhead.value();
+  return {};
+}
+
+// States alone: of the smallest sample, cut as the layout's.
+Result<void> Floors::Memory::measure_states(const Job& layout, std::int64_t replicas,
+                                            Kind& kind) const {
+  STEELYARD_TRY(job,
+                resolve(layout, request_.model, request_.machine, request_.constants.framework));
+  job.parallel.pipeline = job.parallel.virtual_stages = job.parallel.context = 1;
+  job.parallel.schedule = facts::Schedule::one_f_one_b;
+  job.parallel.data = replicas;
+  job.train.gradient_accumulation = 1;
+  job.train.recompute = {};
+  job.train.micro_batch = 1;
+  STEELYARD_TRY(program, program_of(job));
+  STEELYARD_TRY(graph, trained_graph(request_.model, job, sample_shape(job, 1)));
+  kind.sums = layer_sums(graph, program, nullptr, 0);
+  return {};
+}
+
+Result<Bytes> Floors::Memory::ram_of(const Job& layout, std::int64_t data, const Kind& kind) const {
+  Job job = kind.job;
+  const ParallelKeys& p = layout.parallel;
+  job.parallel.tensor = p.tensor;
+  job.parallel.pipeline = p.pipeline;
+  job.parallel.data = data;
+  const std::int64_t alike = data * p.context;
+  job.parallel.shard_group =
+      p.sharding == Sharding::hsdp ? std::min(alike, job.machine.gpus.value_or(1)) : alike;
+  job.machine.nodes = layout.machine.nodes;
+  ram::Request wanted;
+  wanted.job = &job;
+  wanted.machine = &request_.machine;
+  wanted.states = &kind.states;
+  wanted.constants = &request_.constants.host;
+  wanted.sample_bytes = kind.sample;
+  wanted.words = &request_.constants.framework.operators;
+  STEELYARD_TRY(host, ram::host_memory(wanted));
+  return host.peak;
+}
+
+Result<Floor> Floors::Memory::of(const Job& layout) {
+  if (!usable_ || !layout.train.micro_batch || !layout.train.global_batch) return Floor();
+  const ParallelKeys& p = layout.parallel;
+  const std::int64_t gpus =
+      checked_multiply(layout.machine.nodes, layout.machine.gpus.value_or(request_.machine.gpus));
+  const std::int64_t data = gpus / (p.tensor * p.pipeline * p.context);
+  if (data < 1) return Floor();
+  const std::int64_t micro_batches =
+      *layout.train.global_batch / checked_multiply(data, *layout.train.micro_batch);
+  const auto kind = kind_of(kinds_, key_of(layout, data, micro_batches > 1));
+  std::call_once(kind->once, [&] {
+    const Result<void> measured = measure(layout, *kind);
+    if (!measured) kind->refused = measured.error();
+  });
+  // What one of them is refused for may be its own: pipelines deeper than the model.
+  const LayerSums& sums = kind->sums;
+  if (kind->refused || !sums.known) return Floor();
+  if (checked_multiply(p.pipeline, p.virtual_stages) > sums.layers) return Floor();
+  Key of_states = key_of(layout, data, false);
+  of_states[1] = data * p.context;
+  for (const std::size_t beside : {4U, 6U, 7U, 8U, 9U, 14U, 18U}) of_states[beside] = 0;
+  const auto states = kind_of(states_, of_states);
+  std::call_once(states->once, [&] {
+    const Result<void> measured = measure_states(layout, data * p.context, *states);
+    if (!measured) states->refused = measured.error();
+  });
+  const Bytes held = states->refused || !states->sums.known ? sums.held : states->sums.held;
+  const Shape shape{layers_of_stages(sums.layers, p.pipeline, p.virtual_stages), micro_batches,
+                    p.virtual_stages};
+  Floor floor;
+  floor.any = true;
+  floor.step = step_floor(sums, shape, p.schedule != facts::Schedule::zero_bubble) * kind->stretch;
+  floor.vram = vram_floor(sums, held, p, shape);
+  STEELYARD_TRY(ram, ram_of(layout, data, *kind));
+  floor.ram = ram;
+  return floor;
+}
+
+Floors::Floors(Request request) : memory_(std::make_unique<Memory>(std::move(request))) {}
+Floors::~Floors() = default;
+
+Result<Floor> Floors::of(const Job& layout) {
+  return memory_->of(layout);
+}
+
+}  // namespace steelyard::plan

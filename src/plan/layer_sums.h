@@ -1,0 +1,35 @@
+// What the layers of a program take and hold, one by one: floors of plans are made of these.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/quantity.h"
+#include "model/graph.h"
+#include "pace/walk.h"
+#include "step/program.h"
+
+namespace steelyard::plan {
+
+struct LayerSums {
+  // False: the program's bodies do not stand for the graph's layers one by one.
+  bool known = false;
+  bool alike = false;  // one kind of layer
+  bool tied = false;   // weights of one end are the other's: apart, the ends do less
+  std::int64_t layers = 0;
+  // Of the layer that takes or holds least.
+  Seconds passes;   // forward and backward of one micro-batch
+  Bytes saved;      // between its forward and its backward, of one micro-batch
+  Bytes held;       // parameters, optimizer states and what else setup makes and nothing frees
+  Bytes gradients;  // that backward makes and keeps
+  // Arithmetic of a micro-batch, forward and backward: of a layer, of the model's two ends.
+  double flops = 0.0, first_flops = 0.0, last_flops = 0.0;
+  Seconds first, last;  // passes of the two ends
+};
+
+// Of a program with all layers on one rank. `prices`: of that program; none: no times. Collectives
+// of more than `ranks` ranks are not counted.
+[[nodiscard]] LayerSums layer_sums(const model::Graph& graph, const step::Program& program,
+                                   const pace::Prices* prices, std::int64_t ranks);
+
+}  // namespace steelyard::plan

@@ -1,0 +1,94 @@
+// The layouts of a space in the order of their step, each planned only when its bound says that it
+// may come next.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/quantity.h"
+#include "search/search.h"
+#include "search/space.h"
+
+namespace steelyard::search {
+
+// A layout whose pace and host memory are known.
+struct Candidate {
+  std::int64_t number = 0;
+  Seconds step;
+  std::int64_t ram_gib = 0;  // of a node, rounded up
+};
+
+// What a node and its GPUs have, or may use.
+struct Room {
+  std::optional<Bytes> ram, vram;
+  std::optional<Seconds> step;
+};
+
+class OrderedLayouts {
+ public:
+  // `tick` is called with the number of layouts that are settled; false: stop soon.
+  using Tick = std::function<bool(std::int64_t more)>;
+
+  OrderedLayouts(const Space& space, const Planner& planner, Bounds bounds, Crew* crew,
+                 const Room& room)
+      : space_(space), planner_(planner), bounds_(std::move(bounds)), crew_(crew), room_(room) {}
+
+  // Bounds of all layouts. Without this there are none.
+  void bound(const Tick& tick);
+  // The next by step, then by number, among those that are not ruled out.
+  [[nodiscard]] std::optional<Candidate> next(const Tick& tick);
+  // From now on only layouts that need less of a node's memory.
+  void only_below(std::int64_t ram_gib) { ram_limit_ = ram_gib; }
+
+  [[nodiscard]] std::int64_t legal() const { return legal_; }  // planned or ruled out
+  [[nodiscard]] std::int64_t ruled_out() const { return ruled_out_; }
+  [[nodiscard]] std::int64_t refused() const { return refused_; }
+  // Why the first of them was refused; empty: none was.
+  [[nodiscard]] std::string why_refused() const;
+  // A plan went below its bound, so nothing that bounds ruled out is certain.
+  [[nodiscard]] bool bounds_fail() const { return bounds_fail_; }
+  // Of those that might have been planned, by bound: some, evenly.
+  [[nodiscard]] std::vector<std::int64_t> some(std::size_t most) const;
+
+ private:
+  struct Bounded {
+    double step = 0.0;
+    std::int64_t number = 0, ram_gib = 0;
+    std::int64_t vram = 0;
+    bool legal = false;
+  };
+  struct Planned {
+    double step = 0.0;
+    std::int64_t ram_gib = 0;
+    bool refused = false, counts = false;  // has a step, and its node holds it
+  };
+
+  [[nodiscard]] bool can_win(const Bounded& layout) const;
+  [[nodiscard]] Planned planned(std::int64_t number) const;
+  void plan_some(const Tick& tick);
+
+  const Space& space_;
+  const Planner& planner_;
+  Bounds bounds_;
+  Crew* crew_;
+  Room room_;
+  std::vector<Bounded> waiting_;  // by bound, then by number; from `next_` on
+  std::size_t next_ = 0;
+  std::vector<Bounded> too_large_;                                 // for the GPU, by bound
+  std::map<std::pair<double, std::int64_t>, std::int64_t> ready_;  // step, number -> RAM
+  std::int64_t ram_limit_ = std::numeric_limits<std::int64_t>::max();
+  std::int64_t legal_ = 0, ruled_out_ = 0, refused_ = 0;
+  std::int64_t first_refused_ = -1;
+  bool bounds_fail_ = false;
+};
+
+[[nodiscard]] std::int64_t whole_gib(Bytes bytes);
+
+}  // namespace steelyard::search
