@@ -12,7 +12,8 @@ namespace {
 
 using facts::Repeated;
 
-std::string apart(double median, double low, double high) {
+std::string apart(int runs, double median, double low, double high) {
+  if (runs == 1) return "one run";
   if (!(median > 0)) return "";
   return fmt::format("{} apart", percent(Ratio((high - low) / median)));
 }
@@ -27,7 +28,7 @@ class Part {
   void figure(std::string name, const Repeated<Quantity>& m, const std::string& more = "") {
     if (m.runs > 0) {
       table_.add({std::move(name), to_text(m.median),
-                  apart(m.median.value(), m.low.value(), m.high.value()), more});
+                  apart(m.runs, m.median.value(), m.low.value(), m.high.value()), more});
     }
     if (m.warning) warn(*m.warning);
   }
