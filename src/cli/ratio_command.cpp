@@ -131,8 +131,10 @@ void add_ratio(CLI::App& tree, Session& session) {
   const auto options = std::make_shared<RatioOptions>();
   command.add_option("jobs", options->jobs, "Job files that are the mix, each with its weight")
       ->type_name("FILE");
-  command.add_option("--tier", options->tier, "The mix of a tier instead (catalog/tiers)")
-      ->type_name("entry|mid|large|data-heavy");
+  command
+      .add_option("--tier", options->tier,
+                  "The mix of a tier instead: entry, mid, large, data-heavy")
+      ->type_name("TIER");
   command.add_option("--gpus", options->gpus, "Kinds of GPU: catalogue ids, 'h100-*' for several")
       ->type_name("GPU");
   command.add_option("--csv", options->csv, "Also write every job on every kind of GPU")
