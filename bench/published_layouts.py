@@ -57,9 +57,14 @@ def settings(layout):
     return found
 
 
-def words(pairs):
+def free_of(run):
+    """What the run's software left to choose."""
+    return [name for key, name in FREE.items() if key not in run.get("fixed", [])]
+
+
+def words(pairs, run):
     kept = dict(pairs)
-    return " ".join(str(kept.get(key, "?")) for key in FREE.values())
+    return " ".join(str(kept.get(name, run["layout"][key])) for key, name in FREE.items())
 
 
 def run_program(command):
@@ -93,7 +98,7 @@ def main():
                 print(f"| {run['name']} | | {error} |", flush=True)
                 continue
             search, error = run_program([given.program, "search", str(path), "--json", *sets,
-                                         "--free", *FREE.values(), *more])
+                                         "--free", *free_of(run), *more])
         if search is None:
             print(f"| {run['name']} | | {error} |", flush=True)
             continue
@@ -111,7 +116,7 @@ def main():
         step = best["plan"]["step"]
         near = published / step
         print(f"| {run['name']} | {gpus:,} | {own} | {published:.2f} s | {most:.1f} GiB | {fits} | "
-              f"{words(best['set'])} | {step:.2f} s | {near:.2f}{'' if near <= NEAR else ' (miss)'} |",
+              f"{words(best['set'], run)} | {step:.2f} s | {near:.2f}{'' if near <= NEAR else ' (miss)'} |",
               flush=True)
 
 
