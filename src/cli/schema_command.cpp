@@ -39,8 +39,8 @@ void add_schema(CLI::App& tree, Session& session) {
   const auto what = std::make_shared<std::string>();
   command.add_option("what", *what, "Which file")
       ->type_name(
-          "job|plan|why|why-pace|comparison|limits|search|share|ratio|rehearsal|model|machine|probe|"
-          "cases")
+          "job|plan|why|why-pace|comparison|limits|search|share|ratio|rehearsal|model|machine|"
+          "probe|cases")
       ->required();
   command.callback([&session, what] {
     session.chosen = [&session, what]() -> Result<ExitStatus> {

@@ -140,7 +140,7 @@ struct RamPlan {
   RamPhase peak_phase = RamPhase::startup;
   std::array<RamBytes, kRamPhases> phases{};  // per node
   Bytes page_cache_wanted;
-  Bytes checkpoint_bytes;  // of the whole job, as written
+  Bytes checkpoint_bytes;          // of the whole job, as written
   std::vector<std::string> notes;  // rules and assumptions used, one sentence each
 };
 

@@ -261,9 +261,8 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
     if (learns) result.push_back(bias_gradient(t, dims, dtype));
     const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
     // Five products instead of two: the scores are computed again.
-    t.work(WorkKind::attention,
-           efficient ? "efficient_attention_gradient" : "attention_gradient", dtype, 3.0 * along_key + 2.0 * along_value,
-           2 * traffic);
+    t.work(WorkKind::attention, efficient ? "efficient_attention_gradient" : "attention_gradient",
+           dtype, 3.0 * along_key + 2.0 * along_value, 2 * traffic);
     return result;
   });
   return y;

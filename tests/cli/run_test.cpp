@@ -65,7 +65,7 @@ TEST(Cli, EveryCommandHasHelpWithExamples) {
 
 TEST(Cli, AMisspeltCommandSuggests) {
   expect_bad_input({"plna", "job.toml"}, "did you mean \"plan\"?");
-  expect_bad_input({"frobnicate"}, "accepted: plan, why, compare, limits, search, explain");
+  expect_bad_input({"frobnicate"}, "accepted: plan, why, compare, limits, search, ratio, share");
   expect_bad_input({kExample}, "to plan that file: steelyard plan " + kExample);
 }
 

@@ -174,7 +174,7 @@ TEST(AtomicFile, AWriteThatFailsLeavesNothing) {
 }
 
 TEST(AtomicFile, AFullDiskIsNamed) {
-  if (!fs::exists("/dev/full")) GTEST_SKIP() << "no /dev/full";
+  ASSERT_TRUE(fs::exists("/dev/full"));  // every Linux has it
   const int full = ::open("/dev/full", O_WRONLY);
   const Result<void> done =
       write_all(full, 0, ByteSpan(reinterpret_cast<const unsigned char*>("x"), 1), "/dev/full");
