@@ -31,6 +31,11 @@ Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what)
   return {};
 }
 
+TokenSide tokens_of(std::string_view operation) {
+  if (operation == "mm" || operation == "mm_input_gradient") return TokenSide::rows;
+  return operation == "mm_weight_gradient" ? TokenSide::depth : TokenSide::none;
+}
+
 // The kernels of a step of the optimizer: a Python loop runs its operations for each parameter,
 // torch's foreach and fused forms for lists of them.
 void set_optimizer(const Request& request, std::string_view operation, Nature& nature) {
@@ -68,6 +73,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
         std::string_view(name).substr(colon == std::string::npos ? 0 : colon + 2);
     const auto known = by_operation.find(operation);
     natures.push_back(known == by_operation.end() ? Nature{} : known->second);
+    natures.back().tokens = tokens_of(operation);
     natures.back().grouped = operation.starts_with(kGrouped);
     natures.back().convolution = operation.starts_with(kConvolutions);
     natures.back().channels_last = natures.back().convolution && !channels_first;

@@ -27,12 +27,14 @@ bool on_matrix_units(const Work& work, const Gpu& gpu) {
   return work.tf32 && !before_ampere(gpu);
 }
 
-bool aligned(const Work& work, bool grouped = false) {
+bool aligned(const Work& work, const Nature& nature = {}) {
   const std::int64_t multiple = kAlignmentBytes / facts::bytes_of(work.dtype);
   if (multiple <= 1) return true;
-  const bool rows = work.m % multiple == 0, depth = work.k % multiple == 0;
+  // How many tokens there are is how many rows are loaded, not how long one is.
+  const bool rows = nature.tokens == TokenSide::rows || work.m % multiple == 0;
+  const bool depth = nature.tokens == TokenSide::depth || work.k % multiple == 0;
   // Of grouped products one of these counts tokens, whose rows are whole.
-  return work.n % multiple == 0 && (grouped ? rows || depth : rows && depth);
+  return work.n % multiple == 0 && (nature.grouped ? rows || depth : rows && depth);
 }
 
 double multiprocessors_of(const Gpu& gpu, const EfficiencyConstants& efficiency) {
@@ -78,7 +80,7 @@ double bound_of(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
 // with cuBLAS before 11 all such products do (NVIDIA, Matrix Multiplication Background, table 1).
 bool falls_back(const Work& work, const Gpu& gpu, const Nature& nature) {
   return (work.batch > 1 || nature.vector_unaligned) && !nature.grouped && !nature.convolution &&
-         on_matrix_units(work, gpu) && !aligned(work) && facts::bytes_of(work.dtype) == 2 &&
+         on_matrix_units(work, gpu) && !aligned(work, nature) && facts::bytes_of(work.dtype) == 2 &&
          gpu.peak.fp32.value.has_value();
 }
 
@@ -117,7 +119,7 @@ double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
   const double fed = rate_of_units(gpu, work, peak, efficiency) * efficiency.gemm.value() * shape;
   const double rate = tf32 * std::min(bound_of(gpu, work, peak, efficiency), fed);
   // cuDNN pads channels by itself.
-  if (nature.convolution || aligned(work, nature.grouped)) return rate;
+  if (nature.convolution || aligned(work, nature)) return rate;
   return std::min(rate, unaligned_bound(gpu, efficiency) * shape);
 }
 

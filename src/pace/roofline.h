@@ -3,6 +3,7 @@
 // GEMM are derived in docs/model/compute.md.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 
 #include "base/quantity.h"
@@ -19,12 +20,17 @@ struct WorkTime {
   double launches = 1.0;          // kernels; a part of one where it works on many tensors at once
 };
 
+// Which side of a product counts tokens: of a linear layer's, the rows of forward and of the
+// input's gradient, the depth of the weight's.
+enum class TokenSide : std::uint8_t { none, rows, depth };
+
 // What the name of its operation says of a kernel (EfficiencyConstants::kernels).
 struct Nature {
   double traffic = 1.0;          // time over that of moving its bytes
   bool copies_channels = false;  // a convolution whose tensors are brought into another order first
   bool convolution = false;
   bool channels_last = false;  // of a convolution's tensors
+  TokenSide tokens = TokenSide::none;
   bool grouped = false;    // products whose tokens lie one behind the other: how many says nothing
   bool efficient = false;  // the memory-efficient attention kernel, not FlashAttention
   bool vector_unaligned = false;  // unaligned products use no matrix units (cuBLAS before 11)

@@ -102,6 +102,25 @@ TEST(Roofline, SomeKernelsAreSlowerThanTheirBytes) {
   EXPECT_NEAR(copied, 3.0 * alone, 1e-9);
 }
 
+// 10,922 tokens of an expert are no multiple of anything; the rows of 2,048 channels are.
+TEST(Roofline, TheNumberOfTokensLeavesRowsAligned) {
+  facts::EfficiencyConstants constants = halves();
+  constants.gemm_unaligned = Ratio(0.01);
+  facts::Gpu gpu = round_machine().gpu;
+  gpu.compute_capability = 9.0;
+  Missing missing;
+  const auto seconds = [&](const step::Work& work, TokenSide tokens) {
+    return time_of(work, gpu, constants, missing, {.tokens = tokens})->seconds.value();
+  };
+  const step::Work forward = gemm(10922, 2048, 4096);
+  const step::Work weight = gemm(2048, 4096, 10922);
+  EXPECT_GT(seconds(forward, TokenSide::none), 5 * seconds(forward, TokenSide::rows));
+  EXPECT_GT(seconds(weight, TokenSide::none), 5 * seconds(weight, TokenSide::depth));
+  // A vocabulary of 50,257 is the length of rows.
+  const step::Work head = gemm(8192, 50257, 4096);
+  EXPECT_DOUBLE_EQ(seconds(head, TokenSide::rows), seconds(head, TokenSide::none));
+}
+
 // 24 groups of 128 channels: 3 % of the peak at 64 channels, twice that at 128.
 TEST(Roofline, GroupsThatCudnnHasNoKernelForAreSlow) {
   facts::EfficiencyConstants constants = halves();
