@@ -23,7 +23,7 @@ TEST(CheckpointText, RatesOfTheRoundsAndWhatToKnow) {
             "Checkpoint of llama3-8b: 1.9 GiB by 8 ranks, 4 at a time\n"
             "  write      1 GB/s       2 s  (1 GB/s to 1 GB/s in 2 rounds)  fsync included, "
             "at most 500 ms of one file\n"
-            "  read     2.67 GB/s    750 ms  (2 GB/s to 4 GB/s in 2 rounds)\n"
+            "  read    2.67 GB/s    750 ms  (2 GB/s to 4 GB/s in 2 rounds)\n"
             "  memory of the rehearsal 20.0 MiB\n"
             "  Note: the page cache was dropped between write and read.\n");
 }
