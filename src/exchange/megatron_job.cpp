@@ -18,6 +18,7 @@ namespace {
 using facts::DType;
 
 constexpr std::int64_t kGroupedStreams = 4;  // of Transformer Engine's grouped products
+constexpr std::int64_t kOverlapStreams = 3;  // of its products beside user buffers
 
 Error wrong(ErrorCode code, const char* name, std::string found, std::string accepted,
             std::string hint = {}) {
@@ -353,6 +354,7 @@ Result<void> Importer::set_states() {
   keys_.overlaps_reduction = arguments_.flag("overlap-grad-reduce");
   keys_.optimizer_instances = arguments_.whole("num-distributed-optimizer-instances");
   if (arguments_.flag("moe-grouped-gemm")) keys_.engine_workspaces += kGroupedStreams;
+  if (arguments_.flag("tp-comm-overlap")) keys_.engine_workspaces += kOverlapStreams;
   // megatron/training/determinism.py: ":4096:8", eight times 4096 KiB.
   if (arguments_.flag("deterministic-mode")) {
     keys_.library_workspace = Bytes(std::int64_t{8} * 4096 * 1024);

@@ -135,6 +135,16 @@ TEST(Megatron, LeavesTheStatesToDeepSpeed) {
   EXPECT_FALSE(job->megatron->gradient_buffer);
 }
 
+// One for products, four for grouped ones, three beside user buffers.
+TEST(Megatron, CountsTheEnginesWorkspaces) {
+  const auto workspaces = [](const std::string& arguments) {
+    const auto job = job_of(arguments);
+    return job ? job->megatron->engine_workspaces : -1;
+  };
+  EXPECT_EQ(workspaces(""), 1);
+  EXPECT_EQ(workspaces("--tensor-model-parallel-size 2 --sequence-parallel --tp-comm-overlap"), 4);
+}
+
 // Every argument stands in the table once: understood, another spelling, refused or ignored.
 TEST(Megatron, TheTableNamesEachArgumentOnce) {
   std::map<std::string, int> seen;
