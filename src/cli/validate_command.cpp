@@ -125,7 +125,7 @@ void add_validate(CLI::App& tree, Session& session) {
       ->type_name("FILE_OR_FOLDER")
       ->required();
   command.add_option("--only", options->only, "One group of quantities")
-      ->type_name("vram|ram|pace");
+      ->type_name("vram|ram|pace|feed");
   command.add_option("--source", options->source, "One source: the stem of its file")
       ->type_name("NAME");
   command.add_option("--confidence", options->confidence, "Cases of one confidence")

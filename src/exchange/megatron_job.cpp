@@ -199,6 +199,12 @@ void Importer::set_experts() {
   if (arguments_.flag("deterministic-mode") && !arguments_.flag("moe-permute-fusion")) {
     keys_.operators["unpermute"] = "index_add";
   }
+  // moe_utils.py, topk_router_with capacity and permute(drop_and_pad): every expert gets as many
+  // rows; without padding an even load loses none.
+  const double capacity = arguments_.real("moe-expert-capacity-factor");  // 0: not given
+  if (capacity > 0.0 && arguments_.flag("moe-pad-expert-input-to-capacity")) {
+    set("parallel.expert_capacity", job_.parallel.expert_capacity, capacity);
+  }
   if (arguments_.text("moe-token-dispatcher-type") == "allgather") {
     keys_.operators["gathered_tokens"] = "global_buffer";
   }

@@ -61,8 +61,7 @@ Network network_of(const Path& path, const Stations& stations) {
   network.storage = stations[0].seconds / loads;
   network.compute = worker_seconds(path).value();
   if (path.cores) network.cores = *path.cores;
-  network.hand_over =
-      std::max(assemble_seconds(path).value() / path.running_parents, copy_seconds(path).value());
+  network.hand_over = std::max(handing_over(path).value(), copy_seconds(path).value());
   network.spread = spread_of(path);
   if (path.needed && path.needed->value() > 0.0) {
     network.consume = static_cast<double>(path.ranks) / (path.needed->value() * loads);

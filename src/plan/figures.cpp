@@ -273,6 +273,11 @@ Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
   if (plan.ram.capacity) {
     wanted.free_for_page_cache = std::max(Bytes(), *plan.ram.capacity - plan.ram.peak);
   }
+  const facts::RamBytes& steady =
+      plan.ram.phases[static_cast<std::size_t>(facts::RamPhase::steady)];
+  wanted.loaders = steady[facts::RamCategory::loader_workers];
+  wanted.batches = steady[facts::RamCategory::prefetch];
+  wanted.pinned = steady[facts::RamCategory::pinned];
   STEELYARD_TRY(path, feed::data_path(wanted));
   plan.feed = std::move(path);
   add_data_stall(plan);
@@ -353,6 +358,9 @@ void warn(const Request& request, Plan& plan) {
   if (!pool && plan.fits_vram.value_or(false) &&
       (plan.vram.fullest.peak_device_used / *plan.vram.capacity).value() > kTight) {
     say("less than 5 % of the GPU's memory stays free: within the error of this plan");
+  }
+  if (plan.fits_ram.value_or(false) && (plan.ram.peak / *plan.ram.capacity).value() > kTight) {
+    say("less than 5 % of the host's memory stays free: within the error of this plan");
   }
 }
 

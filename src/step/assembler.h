@@ -24,6 +24,9 @@ namespace steelyard::step {
 
 // Not the embedding, nor the head, nor what lies between an encoder and its decoder.
 [[nodiscard]] bool is_layer(const model::Block& block);
+// Rows of embedding tables that lie in host memory, and what the optimizer keeps of them beside
+// them.
+[[nodiscard]] Bytes host_tables(const model::Graph& graph, const Layout& layout);
 
 class Assembler {
  public:
@@ -106,6 +109,7 @@ class Assembler {
   [[nodiscard]] bool sums_wide() const;
   [[nodiscard]] bool flattens_on_card(Bytes flat) const;
   [[nodiscard]] std::int64_t partition_elements() const;
+  [[nodiscard]] std::int64_t gradient_partition_elements(std::int64_t trained) const;
   std::int32_t partition_slot(facts::DType dtype, facts::VramCategory category,
                               std::string_view text);
   void add_flattened_parameters();

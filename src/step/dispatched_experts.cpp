@@ -1,8 +1,11 @@
 // Experts whose tokens are sorted by expert, sent to the ranks that hold them, multiplied in groups
 // and sent back (Megatron-LM core/transformer/moe: MoEAlltoAllTokenDispatcher, GroupedMLP; the same
-// in torchtitan). Tokens are taken as spread evenly: a rank receives as many as it sends.
+// in torchtitan). A rank receives as many tokens as it sends, times what the job states: the
+// imbalance of the fullest rank, and the capacity to which each expert's rows are padded.
 #include "step/dispatched_experts.h"
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -18,21 +21,29 @@ namespace {
 
 using Gradients = std::vector<Tensor>;
 
-// Tokens change ranks; backward the other way.
-Tensor all_to_all(Tape& tape, Tensor argument) {
+std::int64_t times(std::int64_t rows, double factor) {
+  return checked_round(std::ceil(static_cast<double>(rows) * factor));
+}
+
+// Tokens change ranks, and arrive as `numel` features; backward the other way. The fullest rank's
+// side, the larger one, takes longest.
+Tensor all_to_all(Tape& tape, Tensor argument, std::int64_t numel) {
   if (tape.options().expert.ranks == 1) return argument;
   const Tensor x = std::move(argument);
+  const std::int64_t before = x.numel;
+  const Bytes most = bytes_of(std::max(before, numel), x.dtype);
   const auto exchange = [](Tape& t, Bytes payload) {
     t.communicate(Collective::all_to_all, "all_to_all_tokens", payload, t.options().expert, false);
   };
   tape.begin_operation(OperationKind::other, {&x});
-  Tensor y = tape.allocate(x.numel, x.dtype, "all_to_all_tokens");
-  exchange(tape, bytes_of(y));
+  Tensor y = tape.allocate(numel, x.dtype, "all_to_all_tokens");
+  exchange(tape, most);
   if (!tape.tracks({&x})) return y;
   tape.track(y, "all_to_all_tokens", {Tape::edge_of(x)}, {},
-             [exchange](Tape& t, const Gradients& gradients) {
-               Tensor dx = t.allocate(gradients[0].numel, gradients[0].dtype, "all_to_all_tokens");
-               exchange(t, bytes_of(dx));
+             [=](Tape& t, const Gradients& gradients) {
+               const DType dtype = gradients[0].dtype;
+               Tensor dx = t.allocate(before, dtype, "all_to_all_tokens");
+               exchange(t, bytes_of(std::max(before, numel), dtype));
                return Gradients{dx};
              });
   return y;
@@ -252,17 +263,20 @@ Tensor dispatched_experts(Tape& tape, const OperatorCall& call) {
   const Tensor& routing = call.inputs[1];  // weights of the chosen experts, [T,k]
   const model::MixtureShape& mixture = call.op->mixture;
   const std::int64_t hidden = call.input_shapes[0].back();
-  const std::int64_t choices = routing.numel;
+  const std::int64_t choices = times(routing.numel, tape.options().expert_capacity);
+  const std::int64_t sent = checked_multiply(choices, hidden);
+  const std::int64_t received =
+      checked_multiply(times(choices, tape.options().expert_imbalance), hidden);
   const bool sorts = mixture.experts / mixture.ranks > 1 && mixture.ranks > 1;
   const Tensor order = tape.allocate(choices, DType::int64, "sorted_indices");
-  Tensor rows = index(tape, x, {order}, checked_multiply(choices, hidden));
-  rows = all_to_all(tape, std::move(rows));
+  Tensor rows = index(tape, x, {order}, sent);
+  rows = all_to_all(tape, std::move(rows), received);
   if (sorts) rows = sort_chunks(tape, std::move(rows));
   rows = exchange_features(tape, std::move(rows), true);
   rows = feed_forward(tape, call, std::move(rows), hidden);
   rows = exchange_features(tape, std::move(rows), false);
   if (sorts) rows = sort_chunks(tape, std::move(rows));
-  rows = all_to_all(tape, std::move(rows));
+  rows = all_to_all(tape, std::move(rows), sent);
   if (!call.variants->inner_probabilities) {
     rows = mul(tape, std::move(rows), index(tape, routing, {order}, choices));
   }

@@ -89,6 +89,8 @@ BlockOptions Assembler::block_options() const {
   options.tape.context_code = variants_.context;
   options.tape.expert = groups_.expert;
   options.tape.expert_tensor = groups_.expert_tensor;
+  options.tape.expert_imbalance = job_.parallel.expert_imbalance;
+  options.tape.expert_capacity = job_.parallel.expert_capacity;
   options.tape.async_tensor = job_.parallel.async_tensor;
   options.tape.kernel_temporaries = !variants_.fake_tensors;
   options.tape.sum_in_place = !variants_.fake_tensors;

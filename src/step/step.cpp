@@ -1,5 +1,7 @@
 #include "step/step.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -89,6 +91,14 @@ Result<void> check_idle_keys(const facts::Job& job) {
   const facts::ParallelKeys& parallel = job.parallel;
   if (parallel.async_tensor && parallel.tensor == 1) {
     return fail(not_yet("parallel.async_tensor", "true", "false where parallel.tensor is 1"));
+  }
+  const bool divides_gradients =
+      parallel.sharding == facts::Sharding::zero2 || parallel.sharding == facts::Sharding::zero3;
+  if (divides_gradients && parallel.pipeline > 1) {  // deepspeed/runtime/pipe/engine.py, __init__
+    return fail(misfit("parallel.sharding", std::string(facts::name_of(parallel.sharding)),
+                       "none or zero1: parallel.pipeline is " + std::to_string(parallel.pipeline),
+                       "gradients of several micro-batches are in flight: ZeRO-2 and ZeRO-3 cannot "
+                       "divide them"));
   }
   if (parallel.schedule == facts::Schedule::dualpipe) {
     return fail(not_yet("parallel.schedule", std::string(facts::name_of(parallel.schedule)),
@@ -259,6 +269,35 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   return {};
 }
 
+bool has_experts(const model::Graph& graph) {
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.mixture.experts > 0) return true;
+      }
+    }
+  }
+  return false;
+}
+
+// What is stated of the experts' load counts where tokens are sent to them in rows.
+Result<void> check_expert_load(const model::Graph& graph, const facts::ParallelKeys& parallel,
+                               const Variants& variants) {
+  const bool imbalanced = parallel.expert_imbalance > 1.0;
+  if (!imbalanced && parallel.expert_capacity == 1.0) return {};
+  const char* key = imbalanced ? "parallel.expert_imbalance" : "parallel.expert_capacity";
+  const double stated = imbalanced ? parallel.expert_imbalance : parallel.expert_capacity;
+  if (!has_experts(graph)) {
+    return fail(misfit(key, fmt::format("{}", stated), "no value: the model has no experts", ""));
+  }
+  const bool dispatched =
+      variants.experts == Experts::dispatched || parallel.expert > 1 || parallel.expert_tensor > 1;
+  if (dispatched) return {};
+  return fail(misfit(key, fmt::format("{}", stated),
+                     "no value: this framework runs one expert after the other",
+                     "set parallel.expert, or framework = \"megatron\" or \"torchtitan\""));
+}
+
 // The keys and values of a token come from all ranks of the context group.
 void spread_context(model::Graph& graph, std::int64_t ranks) {
   for (model::Segment& segment : graph.segments) {
@@ -277,18 +316,6 @@ facts::FrameworkProfile with_words(facts::FrameworkProfile profile, const facts:
     profile.ddp_gradient_as_bucket_view = true;
   }
   return profile;
-}
-
-Bytes host_tables(const model::Graph& graph, const Layout& layout) {
-  Bytes sum;
-  for (const model::Segment& segment : graph.segments) {
-    for (const model::Block& block : segment.blocks) {
-      for (const model::Weight& weight : block.weights) {
-        sum += bytes_of(weight.host_elements, layout.parameter) * segment.repeat;
-      }
-    }
-  }
-  return sum;
 }
 
 std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
@@ -325,6 +352,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   STEELYARD_TRY(variants, variants_of(profile, job.train, job.parallel));
   if (variants.functional_lamb) make_functional(job.train.optimizer, layout.optimizer);
   const facts::ParallelKeys& parallel = job.parallel;
+  STEELYARD_CHECK(check_expert_load(graph, parallel, variants));
   STEELYARD_TRY(placed, place_tables(trained, job));
   STEELYARD_TRY(spread, spread_experts(placed, parallel));
   STEELYARD_TRY(split, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));

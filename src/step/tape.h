@@ -177,6 +177,7 @@ struct TapeOptions {
   Group replicas;  // that hold the same parameters
   Group tensor, context;
   Group expert, expert_tensor;  // that its experts, or their features, are spread over
+  double expert_imbalance = 1.0, expert_capacity = 1.0;  // as facts::ParallelKeys
   ContextCode context_code = ContextCode::sdpa_all_gather;
   bool async_tensor = false;  // tensor-parallel collectives run beside the products
 };
