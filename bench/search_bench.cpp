@@ -9,6 +9,7 @@
 #include "plan/figures.h"
 #include "plan/floor.h"
 #include "search/space.h"
+#include "step/workshop.h"
 
 namespace {
 
@@ -82,18 +83,24 @@ void bound(benchmark::State& state) {
 }
 BENCHMARK(bound)->Iterations(20000);
 
-void planned(benchmark::State& state, bool vram) {
+// `shared`: what layouts have in common is made once, as in a search.
+void planned(benchmark::State& state, bool vram, bool shared) {
   plan::Request request = question().request;
   request.vram = vram;
+  if (shared) {
+    static const auto workshop = std::make_shared<step::Workshop>();
+    request.workshop = workshop;
+  }
   std::int64_t number = 0;
   for (auto _ : state) {
     request.job = next(number);
-    benchmark::DoNotOptimize(plan::figures(request));
+    benchmark::DoNotOptimize(plan::figures(request, {.comparable_only = shared}));
   }
   state.SetItemsProcessed(state.iterations());
 }
-BENCHMARK_CAPTURE(planned, pace_and_ram, false)->Iterations(300);
-BENCHMARK_CAPTURE(planned, in_full, true)->Iterations(50);
+BENCHMARK_CAPTURE(planned, pace_and_ram_alone, false, false)->Iterations(300);
+BENCHMARK_CAPTURE(planned, pace_and_ram, false, true)->Iterations(15000);
+BENCHMARK_CAPTURE(planned, in_full, true, true)->Iterations(50);
 
 }  // namespace
 

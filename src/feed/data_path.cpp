@@ -167,11 +167,12 @@ std::optional<Ratio> spread_loss(const Path& path, const Stations& stations) {
 
 Result<facts::FeedPlan> data_path(const Request& request) {
   STEELYARD_TRY(path, path_of(request));
-  const Path first = in_first_epoch(path);
   const Stations stations = stations_of(path);
-  const Stations at_first = stations_of(first);
   facts::FeedPlan plan;
   static_cast<facts::FeedFlow&>(plan) = judged(path, stations);
+  if (request.flow_only) return plan;
+  const Path first = in_first_epoch(path);
+  const Stations at_first = stations_of(first);
   plan.first_epoch = judged(first, at_first);
   for (std::size_t i = 0; i < stations.size(); ++i) {
     facts::FeedStage stage = stations[i].stage;

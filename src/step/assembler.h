@@ -19,6 +19,7 @@
 #include "step/program.h"
 #include "step/recompute_plan.h"
 #include "step/step.h"
+#include "step/workshop.h"
 
 namespace steelyard::step {
 
@@ -37,6 +38,8 @@ class Assembler {
   void bring(const std::vector<Companion>& companions) { companions_ = &companions; }
   // The model is only asked: its forward pass runs under torch.no_grad().
   void ask_only() { asks_only_ = true; }
+  // Traces that other programs have too come from there; null: all are its own.
+  void work_in(Workshop* workshop) { workshop_ = workshop; }
   [[nodiscard]] Program assemble();
   // Of the model as this stage holds it: the whole job's when the stage is the whole model.
   [[nodiscard]] StateSizes states() const;
@@ -224,6 +227,8 @@ class Assembler {
   const AdapterHabits& habits_;
   const std::vector<Companion>* companions_ = nullptr;
   bool asks_only_ = false;
+  Workshop* workshop_ = nullptr;
+  Names traced_names_;
   Groups groups_;
   Program program_;
   SharedTensors shared_;

@@ -8,13 +8,8 @@
 
 #include "step/adapters.h"
 #include "step/assembler.h"
-#include "step/companions.h"
-#include "step/embedding_placement.h"
-#include "step/expert_parallel.h"
-#include "step/frozen_parts.h"
-#include "step/fused_projection.h"
 #include "step/offload_rules.h"
-#include "step/tensor_parallel.h"
+#include "step/split_graph.h"
 
 namespace steelyard::step {
 
@@ -298,15 +293,6 @@ Result<void> check_expert_load(const model::Graph& graph, const facts::ParallelK
                      "set parallel.expert, or framework = \"megatron\" or \"torchtitan\""));
 }
 
-// The keys and values of a token come from all ranks of the context group.
-void spread_context(model::Graph& graph, std::int64_t ranks) {
-  for (model::Segment& segment : graph.segments) {
-    for (model::Block& block : segment.blocks) {
-      for (model::Operator& op : block.operators) op.attention.context = ranks;
-    }
-  }
-}
-
 // What an import says of the operators counts more than the framework's habits.
 facts::FrameworkProfile with_words(facts::FrameworkProfile profile, const facts::Job& job) {
   if (!job.megatron) return profile;
@@ -341,33 +327,23 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   if (use.adapters_off) std::erase(job.train.fused_kernels, facts::FusedKernel::lora);
   const facts::FrameworkProfile profile = with_words(given_profile, job);
   STEELYARD_TRY(habits, adapter_habits_of(profile, graph.library));
-  STEELYARD_TRY(joined, with_companions(graph, job, companions));
-  STEELYARD_TRY(projected, with_own_projections(joined, profile));
-  STEELYARD_TRY(open, with_frozen_parts(projected, job));
-  STEELYARD_TRY(adapted, with_method(open, job, habits));
-  const model::Graph trained = use.adapters_off ? without_adapters(adapted) : adapted;
   STEELYARD_TRY(fp8, fp8_of(job, profile, gpu));
   STEELYARD_TRY(layout, layout_of(job, habits, fp8));
   if (gpu.memory) layout.card = *gpu.memory;
+  if (job.train.method == facts::Method::full) STEELYARD_CHECK(check_stages(graph, job));
   STEELYARD_TRY(variants, variants_of(profile, job.train, job.parallel));
   if (variants.functional_lamb) make_functional(job.train.optimizer, layout.optimizer);
   const facts::ParallelKeys& parallel = job.parallel;
   STEELYARD_CHECK(check_expert_load(graph, parallel, variants));
-  STEELYARD_TRY(placed, place_tables(trained, job));
-  STEELYARD_TRY(spread, spread_experts(placed, parallel));
-  STEELYARD_TRY(split, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));
-  model::Graph local = with_fp8(std::move(split), fp8);
-  spread_context(local, parallel.context);
+  STEELYARD_TRY(split, split_graph(graph, job, profile, habits, fp8, companions, use));
   STEELYARD_TRY(
       stages,
-      stages_of(local, parallel,
+      stages_of(split->local, parallel,
                 job.megatron ? job.megatron->chunk_layers : std::vector<std::int64_t>(), use.once));
-  const Stage whole{0, with_fp8(trained, fp8), {0}, true};
-  StateSizes states = Assembler(whole, job, profile, variants, layout, habits).states();
-  states.embedding_host_bytes = host_tables(placed, layout);
+  StateSizes states = Assembler(split->whole, job, profile, variants, layout, habits).states();
+  states.embedding_host_bytes = host_tables(split->held.graph, layout);
   // A rank makes and loads the tables that it holds, not those of the others.
-  const Stage held{0, with_fp8(placed, fp8), {0}, true};
-  const StateSizes own = Assembler(held, job, profile, variants, layout, habits).states();
+  const StateSizes own = Assembler(split->held, job, profile, variants, layout, habits).states();
   states.made_bytes = own.parameter_bytes;
   states.largest_block_bytes = own.largest_block_bytes;
   std::vector<RankProgram> programs;
@@ -379,6 +355,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
     Assembler assembler(stage, job, profile, variants, layout, habits);
     assembler.bring(companions);
     if (use.asks_only) assembler.ask_only();
+    assembler.work_in(use.workshop);
     Program program = assembler.assemble();
     program.states = states;
     programs.push_back({kind_of(stage, parallel), program.ranks, std::move(program), stage.like});
