@@ -11,6 +11,7 @@
 #include "facts/host.h"
 #include "model/model.h"
 #include "plan/objective.h"
+#include "plan/persistent_states.h"
 
 namespace steelyard::plan {
 
@@ -429,6 +430,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
                     const facts::FrameworkProfile& framework) {
   STEELYARD_CHECK(check_allocator(job, framework));
   STEELYARD_CHECK(resolve_ranks(job, machine));
+  resolve_states(job, framework);
   STEELYARD_CHECK(resolve_sharding(job));
   STEELYARD_CHECK(resolve_tokens_per_batch(job));
   STEELYARD_CHECK(resolve_batch(job));
