@@ -64,6 +64,7 @@ class Importer {
   void set_experts();
   Result<void> set_parallel();
   Result<void> set_context();
+  [[nodiscard]] Result<std::int64_t> layers_to_split() const;
   Result<void> set_pipeline();
   Result<void> set_states();
   void set_checkpoint();
@@ -157,6 +158,7 @@ Result<void> Importer::set_optimizer() {
 }
 
 Result<void> Importer::set_recompute() {
+  if (own("train.recompute")) return {};
   const std::string granularity = arguments_.text("recompute-granularity");
   if (granularity.empty()) return {};
   facts::RecomputeKeys recompute;
@@ -250,13 +252,13 @@ Result<void> Importer::set_attention() {
 
 Result<void> Importer::set_parallel() {
   facts::ParallelKeys& parallel = job_.parallel;
-  const std::int64_t tensor = arguments_.whole("tensor-model-parallel-size");
-  set("parallel.tensor", parallel.tensor, tensor);
+  set("parallel.tensor", parallel.tensor, arguments_.whole("tensor-model-parallel-size"));
   set("parallel.context", parallel.context, arguments_.whole("context-parallel-size"));
   set("parallel.expert", parallel.expert, arguments_.whole("expert-model-parallel-size"));
   const bool experts = arguments_.optional_whole("num-experts").has_value();
   set("parallel.expert_tensor", parallel.expert_tensor,
-      experts ? arguments_.optional_whole("expert-tensor-parallel-size").value_or(tensor) : 1);
+      experts ? arguments_.optional_whole("expert-tensor-parallel-size").value_or(parallel.tensor)
+              : 1);
   // Without tensor parallelism Megatron-LM turns it off.
   set("parallel.sequence_parallel", parallel.sequence_parallel,
       arguments_.flag("sequence-parallel") && parallel.tensor > 1);
@@ -284,14 +286,25 @@ Result<void> Importer::set_context() {
   return set_pipeline();
 }
 
+// The arguments', unless the job changes the model.
+Result<std::int64_t> Importer::layers_to_split() const {
+  const facts::Value* changed = job_.model.set.find("num-layers");
+  const std::int64_t* count = changed != nullptr ? changed->as_whole() : nullptr;
+  if (count != nullptr) return *count;
+  return layers_of(arguments_);
+}
+
 Result<void> Importer::set_pipeline() {
   facts::ParallelKeys& parallel = job_.parallel;
   if (own("parallel.stage_layers")) {  // the job's own split: Megatron-DeepSpeed divides unevenly
     set("parallel.pipeline", parallel.pipeline, arguments_.whole("pipeline-model-parallel-size"));
     return {};
   }
-  STEELYARD_TRY(layers, layers_of(arguments_));
-  STEELYARD_TRY(layout, pipeline_layout(arguments_, layers));
+  STEELYARD_TRY(layers, layers_to_split());
+  PipelineSizes sizes;
+  if (own("parallel.pipeline")) sizes.stages = parallel.pipeline;
+  if (own("parallel.virtual_stages")) sizes.chunks = parallel.virtual_stages;
+  STEELYARD_TRY(layout, pipeline_layout(arguments_, layers, sizes));
   set("parallel.pipeline", parallel.pipeline, layout.stages);
   set("parallel.virtual_stages", parallel.virtual_stages, layout.chunks);
   set("parallel.schedule", parallel.schedule,
@@ -325,7 +338,8 @@ Result<void> Importer::set_states() {
   const bool other_engine =
       own("parallel.sharding") && job_.parallel.sharding != facts::Sharding::none;
   keys_.gradient_buffer = !other_engine;
-  keys_.distributed_optimizer = arguments_.flag("use-distributed-optimizer") && !other_engine;
+  keys_.distributed_optimizer =
+      arguments_.flag("use-distributed-optimizer") && !own("parallel.sharding");
   if (keys_.distributed_optimizer) {
     set("parallel.sharding", job_.parallel.sharding, facts::Sharding::zero1);
   } else {
@@ -420,7 +434,10 @@ Result<facts::Job> Importer::run() {
   STEELYARD_CHECK(set_states());
   set_checkpoint();
   STEELYARD_CHECK(refuse_unbuilt());
-  if (std::holds_alternative<std::monostate>(job_.model.config)) {
+  // A job that was imported before, and changed since, gets its model anew.
+  const auto model = job_.origins.find("model.config");
+  const bool imported = model != job_.origins.end() && model->second.origin == facts::Origin::import;
+  if (imported || std::holds_alternative<std::monostate>(job_.model.config)) {
     STEELYARD_TRY(config, megatron_model(arguments_, job_.parallel.tensor));
     job_.model.config = std::move(config);
     job_.origins["model.config"] = {facts::Origin::import, {}};

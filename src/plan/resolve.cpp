@@ -12,6 +12,7 @@
 #include "model/model.h"
 #include "plan/graphs.h"
 #include "plan/objective.h"
+#include "plan/persistent_states.h"
 
 namespace steelyard::plan {
 
@@ -430,6 +431,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
                     const facts::FrameworkProfile& framework, step::Workshop* workshop) {
   STEELYARD_CHECK(check_allocator(job, framework));
   STEELYARD_CHECK(resolve_ranks(job, machine));
+  resolve_states(job, framework);
   STEELYARD_CHECK(resolve_sharding(job));
   STEELYARD_CHECK(resolve_tokens_per_batch(job));
   STEELYARD_CHECK(resolve_batch(job));
