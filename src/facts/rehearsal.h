@@ -79,6 +79,26 @@ struct RehearsalTuning {
   std::vector<RehearsalTry> tries;  // in their order
 };
 
+// One process of a synchronous job.
+struct RehearsalRank {
+  std::int64_t rank = 0;
+  std::string host;
+  std::int64_t accelerators = 1;
+  std::optional<Ratio> alone;  // accelerators used, if it waited for its own data only
+  Seconds waits_for_data;      // its own, without the first step
+  Seconds waits_for_others;    // with its data there
+  std::int64_t last = 0;       // steps for which all waited for it
+  Bytes needed, peak;          // memory of the process, told and measured
+};
+
+// Several processes that took their steps together.
+struct RehearsalCrew {
+  std::int64_t hosts = 1;
+  std::int64_t steps = 0;                 // of each process
+  std::optional<std::int64_t> slowest{};  // whose data came latest in sum; nobody's: none
+  std::vector<RehearsalRank> ranks;
+};
+
 struct Rehearsal {
   RehearsalSetting setting;
   RehearsalEnd end = RehearsalEnd::time;
@@ -96,6 +116,7 @@ struct Rehearsal {
   std::vector<std::string> notes;
   std::optional<RehearsalPlanned> planned{};
   std::optional<RehearsalTuning> tuning{};
+  std::optional<RehearsalCrew> crew{};
 };
 
 }  // namespace steelyard::facts

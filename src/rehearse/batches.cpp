@@ -1,5 +1,7 @@
 #include "rehearse/batches.h"
 
+#include <chrono>
+
 namespace steelyard::rehearse {
 
 Result<std::unique_ptr<Batches>> Batches::make(std::size_t count, std::size_t samples,
@@ -59,6 +61,16 @@ std::optional<Batches::Full> Batches::take() {
     full_.pop_front();
   }
   full_changed_.notify_all();  // the next in line
+  return full;
+}
+
+std::optional<Batches::Full> Batches::take_within(Nanoseconds most) {
+  std::unique_lock lock(mutex_);
+  full_changed_.wait_for(lock, std::chrono::nanoseconds(most),
+                         [&] { return closed_ || !full_.empty(); });
+  if (closed_ || full_.empty()) return std::nullopt;
+  const Full full = full_.front();
+  full_.pop_front();
   return full;
 }
 

@@ -38,6 +38,8 @@ class Batches {
 
   // The next full batch; nothing once closed. Who asked first gets it first.
   [[nodiscard]] std::optional<Full> take();
+  // The same for one who takes alone; nothing too when none is full within that time.
+  [[nodiscard]] std::optional<Full> take_within(Nanoseconds most);
   void give_back(std::size_t batch);
 
   void close();

@@ -5,8 +5,7 @@
 #include <cstring>
 #include <thread>
 
-#include "base/format.h"
-#include "rehearse/accelerator.h"
+#include "rehearse/conductor.h"
 #include "rehearse/faults.h"
 #include "rehearse/host_memory.h"
 #include "rehearse/summary.h"
@@ -28,16 +27,21 @@ std::string words_of(int error) {
   return error == 0 ? "ends before the record does" : std::strerror(error);
 }
 
+Shard shard_of(const Crew* crew) {
+  return crew == nullptr ? Shard() : Shard{.rank = crew->rank(), .of = crew->size()};
+}
+
 // One rehearsal from its buffers to its end. Threads refer to its members: it does not move.
 class Run {
  public:
   Run(const Dataset& dataset, const Settings& settings, const Watcher& watcher,
-      const Injection& injection)
+      const Injection& injection, Crew* crew)
       : dataset_(dataset),
         settings_(settings),
         watcher_(watcher),
         injection_(injection),
-        order_(dataset.records.size(), settings.seed, settings.shuffled) {}
+        crew_(crew),
+        order_(dataset.records.size(), settings.seed, settings.shuffled, shard_of(crew)) {}
 
   Result<facts::Rehearsal> go(const Forecast& forecast);
 
@@ -51,12 +55,15 @@ class Run {
   void fault(std::uint64_t record, facts::FaultKind kind, const std::string& what);
   void broken(Error error);
   void took_batch();
+  void start_accelerators(std::vector<std::jthread>& threads);
+  void conduct_all();
   [[nodiscard]] Progress progress() const;
 
   const Dataset& dataset_;
   const Settings& settings_;
   const Watcher& watcher_;
   const Injection& injection_;
+  Crew* crew_;
   Order order_;
   Ledger ledger_;
   Faults faults_;
@@ -66,6 +73,7 @@ class Run {
   BoundedQueue<ReadItem> ready_;
   StageTime read_time_, work_time_, accelerator_time_;
   std::vector<AcceleratorTime> accelerators_;
+  OwnWaits waits_;
   std::atomic<bool> stop_{false};
   std::atomic<std::int64_t> samples_{0}, depth_{0};
   std::atomic<std::int64_t> bad_in_a_row_{0};
@@ -162,9 +170,32 @@ void Run::watch() {
   }
 }
 
-void Run::measure(Reader& reader, WorkContext& work) {
-  began_ = now();
-  std::vector<std::jthread> threads;
+void Run::conduct_all() {
+  const Conducted context{.crew = *crew_,
+                          .batches = *batches_,
+                          .step = nanoseconds(settings_.step_time),
+                          .patience = settings_.patience,
+                          .stop = stop_,
+                          .accelerators = accelerators_,
+                          .waits = waits_,
+                          .took = [this] { took_batch(); },
+                          .end =
+                              [this] {
+                                const std::scoped_lock lock(end_mutex_);
+                                return end_;
+                              },
+                          .stop_all = [this](facts::RehearsalEnd why) { stop(why); }};
+  if (auto done = conduct(context); !done) broken(std::move(done).error());
+}
+
+void Run::start_accelerators(std::vector<std::jthread>& threads) {
+  if (crew_ != nullptr) {
+    threads.emplace_back([this] {
+      conduct_all();
+      accelerator_time_.add({.began = now()});
+    });
+    return;
+  }
   for (AcceleratorTime& time : accelerators_) {
     threads.emplace_back([this, &time] {
       run_accelerator(*batches_, nanoseconds(settings_.step_time), stop_, time,
@@ -172,6 +203,12 @@ void Run::measure(Reader& reader, WorkContext& work) {
       accelerator_time_.add({.began = now()});
     });
   }
+}
+
+void Run::measure(Reader& reader, WorkContext& work) {
+  began_ = now();
+  std::vector<std::jthread> threads;
+  start_accelerators(threads);
   for (std::int64_t i = 0; i < settings_.workers; ++i) {
     threads.emplace_back([&work] { run_worker(work); });
   }
@@ -190,7 +227,7 @@ Result<facts::Rehearsal> Run::go(const Forecast& forecast) {
   }
   ledger_.add(Kind::index, forecast.index.value());
   ledger_.add(Kind::decoding, forecast.decoding.value());
-  STEELYARD_CHECK(make_buffers());
+  STEELYARD_CHECK(all_well(crew_, make_buffers(), settings_.patience));
   accelerators_ = std::vector<AcceleratorTime>(static_cast<std::size_t>(settings_.accelerators));
   ReadContext read{.dataset = dataset_,
                    .order = order_,
@@ -224,18 +261,21 @@ Result<facts::Rehearsal> Run::go(const Forecast& forecast) {
   measure(*reader, work);
   if (error_) return fail(std::move(*error_));
 
-  const Measured measured{.dataset = dataset_,
-                          .settings = settings_,
-                          .forecast = forecast,
-                          .ledger = ledger_,
-                          .peak = peak_,
-                          .read = read_time_,
-                          .work = work_time_,
-                          .accelerator = accelerator_time_,
-                          .accelerators = accelerators_,
-                          .elapsed = seconds(ended_ - began_),
-                          .samples = samples_};
+  const Measured measured{
+      .dataset = dataset_,
+      .settings = settings_,
+      .forecast = forecast,
+      .ledger = ledger_,
+      .peak = peak_,
+      .read = read_time_,
+      .work = work_time_,
+      .accelerator = accelerator_time_,
+      .accelerators = accelerators_,
+      .elapsed = seconds(ended_ - began_),
+      .samples = samples_,
+      .epochs = static_cast<double>(read_time_.done()) / static_cast<double>(order_.length())};
   facts::Rehearsal rehearsal = summary(measured);
+  if (crew_ != nullptr) rehearsal.crew = crew_of(measured, *crew_, waits_);
   rehearsal.setting.direct = direct_;
   rehearsal.setting.reader = reader_name_;
   rehearsal.setting.read_depth = depth_;
@@ -245,20 +285,23 @@ Result<facts::Rehearsal> Run::go(const Forecast& forecast) {
   return rehearsal;
 }
 
+Result<Forecast> checked_forecast(const Dataset& dataset, const Settings& settings) {
+  STEELYARD_TRY(expected, forecast(dataset, settings));
+  if (expected.limit && expected.total() > *expected.limit) {
+    return fail(beyond(expected.total(), *expected.limit, expected.limited_by));
+  }
+  return std::move(expected);
+}
+
 }  // namespace
 
 Result<facts::Rehearsal> rehearse(const Dataset& dataset, const Settings& settings,
-                                  const Watcher& watcher, const Injection& injection) {
-  STEELYARD_TRY(expected, forecast(dataset, settings));
-  if (expected.limit && expected.total() > *expected.limit) {
-    return fail({.code = ErrorCode::too_large,
-                 .subject = "the memory of the rehearsal",
-                 .found = to_text(expected.total()),
-                 .accepted = "at most " + to_text(*expected.limit) + ", the limit of " +
-                             expected.limited_by,
-                 .hint = "a smaller --batch or --prefetch, fewer --accelerators or --workers"});
-  }
-  return Run(dataset, settings, watcher, injection).go(expected);
+                                  const Watcher& watcher, const Injection& injection, Crew* crew) {
+  const Result<Forecast> expected = checked_forecast(dataset, settings);
+  const Result<void> fits = expected ? Result<void>() : fail(expected.error());
+  STEELYARD_CHECK(all_well(crew, fits, settings.patience));
+  if (crew != nullptr) STEELYARD_CHECK(all_fit(*crew, *expected, settings.patience));
+  return Run(dataset, settings, watcher, injection, crew).go(*expected);
 }
 
 }  // namespace steelyard::rehearse
