@@ -99,6 +99,26 @@ struct RehearsalCrew {
   std::vector<RehearsalRank> ranks;
 };
 
+// A real accelerator that batches were copied to.
+struct RehearsalDevice {
+  std::int64_t accelerator = 0;  // of this process
+  std::string name;              // as the driver says
+  std::string pci;
+  std::optional<std::int64_t> numa_node{};  // that it is near to, where its batches lie
+  std::int64_t copies = 0;
+  Bytes bytes;                           // copied
+  Seconds copying;                       // by the device's own clock, sum over the copies
+  std::optional<BytesPerSecond> rate{};  // while it copied
+};
+
+// What the kernel gave to memory requests while it ran, all programs of the machine.
+struct RehearsalNode {
+  std::int64_t node = 0;
+  Bytes local;   // on this node to threads that ran on it
+  Bytes remote;  // on this node to threads that ran on another
+  Bytes missed;  // on another although this was preferred
+};
+
 struct Rehearsal {
   RehearsalSetting setting;
   RehearsalEnd end = RehearsalEnd::time;
@@ -117,6 +137,8 @@ struct Rehearsal {
   std::optional<RehearsalPlanned> planned{};
   std::optional<RehearsalTuning> tuning{};
   std::optional<RehearsalCrew> crew{};
+  std::vector<RehearsalDevice> devices{};  // empty: accelerators were paced
+  std::vector<RehearsalNode> nodes{};      // NUMA; empty where the kernel does not tell
 };
 
 }  // namespace steelyard::facts

@@ -17,23 +17,52 @@ class Conductor {
  private:
   // Takes what is missing of the next step's batches, for a while.
   void collect();
+  Result<void> copy();
+  void give_back();
   void begin_step(const Agreed& all);
 
   [[nodiscard]] bool ready() const { return batches_.size() == context_.accelerators.size(); }
 
   const Conducted& context_;
-  Nanoseconds end_;  // of the last step
+  Nanoseconds end_;  // of the step under way, else of the last one
   std::vector<Batches::Full> batches_;
   Turn turn_;
 };
 
+void Conductor::give_back() {
+  for (const Batches::Full& full : batches_) {
+    context_.batches.give_back(full.batch);
+    context_.took();
+  }
+}
+
+Result<void> Conductor::copy() {
+  for (std::size_t i = 0; i < batches_.size(); ++i) {
+    STEELYARD_CHECK(context_.devices->begin_copy(i, context_.batches.memory(batches_[i].batch),
+                                                 context_.batches.batch_bytes()));
+  }
+  for (std::size_t i = 0; i < batches_.size(); ++i) {
+    STEELYARD_CHECK(context_.devices->end_copy(i));
+    batches_[i].since = now();  // there since then
+  }
+  give_back();
+  return {};
+}
+
+// Real accelerators get the next batches while a step is under way, paced ones after its end.
 void Conductor::collect() {
+  if (turn_.ready) return;
+  if (context_.devices == nullptr) sleep_until(end_, context_.stop);
   while (!ready()) {
-    const auto full = context_.batches.take_within(kSign);
+    const Nanoseconds most = std::max(kSign, end_ - now());
+    const auto full = context_.batches.take_within(most, batches_.size());
     if (!full) break;
     batches_.push_back(*full);
   }
-  if (turn_.ready) return;
+  if (ready() && context_.devices != nullptr) {
+    if (auto copied = copy(); !copied) context_.broken(std::move(copied).error());
+  }
+  sleep_until(end_, context_.stop);
   const Nanoseconds time = now();
   Nanoseconds since = time;
   if (ready()) {
@@ -51,13 +80,9 @@ void Conductor::begin_step(const Agreed& all) {
     context_.waits.for_others += all.wait - turn_.wait;
     if (all.wait > 0 && all.slowest == context_.crew.rank()) ++context_.waits.last;
   }
-  for (const Batches::Full& full : batches_) {
-    context_.batches.give_back(full.batch);
-    context_.took();
-  }
+  if (context_.devices == nullptr) give_back();
   batches_.clear();
   end_ += all.wait + context_.step;
-  sleep_until(end_, context_.stop);
   for (AcceleratorTime& one : context_.accelerators) one.step(all.wait, context_.step);
   turn_ = {};
 }

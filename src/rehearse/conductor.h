@@ -8,6 +8,7 @@
 
 #include "rehearse/accelerator.h"
 #include "rehearse/crew.h"
+#include "rehearse/cuda_devices.h"
 
 namespace steelyard::rehearse {
 
@@ -26,9 +27,11 @@ struct Conducted {
   const std::atomic<bool>& stop;
   std::span<AcceleratorTime> accelerators;
   OwnWaits& waits;
+  CudaDevices* devices = nullptr;                           // none: accelerators are paced
   std::function<void()> took;                               // a batch
   std::function<std::optional<facts::RehearsalEnd>()> end;  // this process wants to end
   std::function<void(facts::RehearsalEnd)> stop_all;        // all agreed to end
+  std::function<void(Error)> broken;  // a device fails: from then on `end` says so
 };
 
 // Until all agreed to end. A step that has begun counts, also where the end comes amid it: so all

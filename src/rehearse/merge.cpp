@@ -66,6 +66,7 @@ void add(Rehearsal& sum, const Rehearsal& part) {
       sum.notes.push_back(note);
     }
   }
+  sum.devices.insert(sum.devices.end(), part.devices.begin(), part.devices.end());
   if (part.crew) {
     sum.crew->ranks.insert(sum.crew->ranks.end(), part.crew->ranks.begin(), part.crew->ranks.end());
   }

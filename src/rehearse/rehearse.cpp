@@ -5,9 +5,10 @@
 #include <cstring>
 #include <thread>
 
-#include "rehearse/conductor.h"
+#include "rehearse/device_accelerator.h"
 #include "rehearse/faults.h"
 #include "rehearse/host_memory.h"
+#include "rehearse/numa_counters.h"
 #include "rehearse/summary.h"
 #include "rehearse/worker.h"
 
@@ -35,13 +36,19 @@ Shard shard_of(const Crew* crew) {
 class Run {
  public:
   Run(const Dataset& dataset, const Settings& settings, const Watcher& watcher,
-      const Injection& injection, Crew* crew)
+      const Injection& injection, const Partners& partners)
       : dataset_(dataset),
         settings_(settings),
         watcher_(watcher),
         injection_(injection),
-        crew_(crew),
-        order_(dataset.records.size(), settings.seed, settings.shuffled, shard_of(crew)) {}
+        crew_(partners.crew),
+        devices_(partners.devices),
+        order_(dataset.records.size(), settings.seed, settings.shuffled, shard_of(partners.crew)) {}
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+  ~Run() {
+    if (devices_ != nullptr) devices_->give_back();
+  }
 
   Result<facts::Rehearsal> go(const Forecast& forecast);
 
@@ -56,6 +63,7 @@ class Run {
   void broken(Error error);
   void took_batch();
   void start_accelerators(std::vector<std::jthread>& threads);
+  void run_one(std::size_t accelerator);
   void conduct_all();
   [[nodiscard]] Progress progress() const;
 
@@ -64,10 +72,12 @@ class Run {
   const Watcher& watcher_;
   const Injection& injection_;
   Crew* crew_;
+  CudaDevices* devices_;
   Order order_;
   Ledger ledger_;
   Faults faults_;
   HostMemory memory_;
+  NumaCounters numa_;
   std::unique_ptr<ReadBuffers> buffers_;
   std::unique_ptr<Batches> batches_;
   BoundedQueue<ReadItem> ready_;
@@ -80,6 +90,7 @@ class Run {
   std::mutex end_mutex_;
   std::optional<facts::RehearsalEnd> end_;
   std::optional<Error> error_;
+  bool crew_lost_ = false;
   Nanoseconds began_ = 0, ended_ = 0;
   MemoryPeak peak_;
   bool direct_ = false;
@@ -126,9 +137,11 @@ Result<void> Run::make_buffers() {
   buffers_ = std::move(buffers);
   STEELYARD_TRY(batches,
                 Batches::make(batches_of(settings_), static_cast<std::size_t>(settings_.batch),
-                              sample_bytes_of(dataset_, settings_.shape), ledger_));
+                              sample_bytes_of(dataset_, settings_.shape), ledger_,
+                              devices_ == nullptr ? std::vector<int>() : devices_->nodes()));
   batches_ = std::move(batches);
-  return {};
+  if (devices_ == nullptr) return {};
+  return devices_->take(batches_->memory(0), batches_->all_bytes(), batches_->batch_bytes());
 }
 
 Result<std::unique_ptr<Reader>> Run::make_reader(ReadContext& context) {
@@ -178,14 +191,28 @@ void Run::conduct_all() {
                           .stop = stop_,
                           .accelerators = accelerators_,
                           .waits = waits_,
+                          .devices = devices_,
                           .took = [this] { took_batch(); },
                           .end =
                               [this] {
                                 const std::scoped_lock lock(end_mutex_);
                                 return end_;
                               },
-                          .stop_all = [this](facts::RehearsalEnd why) { stop(why); }};
-  if (auto done = conduct(context); !done) broken(std::move(done).error());
+                          .stop_all = [this](facts::RehearsalEnd why) { stop(why); },
+                          .broken = [this](Error error) { broken(std::move(error)); }};
+  auto done = conduct(context);
+  if (done) return;
+  crew_lost_ = true;
+  broken(std::move(done).error());
+}
+
+void Run::run_one(std::size_t accelerator) {
+  const Nanoseconds step = nanoseconds(settings_.step_time);
+  const auto took = [this] { took_batch(); };
+  AcceleratorTime& time = accelerators_[accelerator];
+  if (devices_ == nullptr) return run_accelerator(*batches_, step, stop_, time, took);
+  auto done = run_device(*batches_, *devices_, accelerator, step, stop_, time, took);
+  if (!done) broken(std::move(done).error());
 }
 
 void Run::start_accelerators(std::vector<std::jthread>& threads) {
@@ -196,10 +223,9 @@ void Run::start_accelerators(std::vector<std::jthread>& threads) {
     });
     return;
   }
-  for (AcceleratorTime& time : accelerators_) {
-    threads.emplace_back([this, &time] {
-      run_accelerator(*batches_, nanoseconds(settings_.step_time), stop_, time,
-                      [this] { took_batch(); });
+  for (std::size_t i = 0; i < accelerators_.size(); ++i) {
+    threads.emplace_back([this, i] {
+      run_one(i);
       accelerator_time_.add({.began = now()});
     });
   }
@@ -259,7 +285,8 @@ Result<facts::Rehearsal> Run::go(const Forecast& forecast) {
       .good = [this] { bad_in_a_row_.store(0, std::memory_order_relaxed); }};
   STEELYARD_TRY(reader, make_reader(read));
   measure(*reader, work);
-  if (error_) return fail(std::move(*error_));
+  const Result<void> well = error_ ? fail(*error_) : Result<void>();
+  STEELYARD_CHECK(crew_lost_ ? well : all_well(crew_, well, settings_.patience));
 
   const Measured measured{
       .dataset = dataset_,
@@ -275,6 +302,8 @@ Result<facts::Rehearsal> Run::go(const Forecast& forecast) {
       .samples = samples_,
       .epochs = static_cast<double>(read_time_.done()) / static_cast<double>(order_.length())};
   facts::Rehearsal rehearsal = summary(measured);
+  rehearsal.nodes = numa_.since();
+  if (devices_ != nullptr) rehearsal.devices = devices_->counted();
   if (crew_ != nullptr) rehearsal.crew = crew_of(measured, *crew_, waits_);
   rehearsal.setting.direct = direct_;
   rehearsal.setting.reader = reader_name_;
@@ -296,12 +325,14 @@ Result<Forecast> checked_forecast(const Dataset& dataset, const Settings& settin
 }  // namespace
 
 Result<facts::Rehearsal> rehearse(const Dataset& dataset, const Settings& settings,
-                                  const Watcher& watcher, const Injection& injection, Crew* crew) {
+                                  const Watcher& watcher, const Injection& injection,
+                                  const Partners& partners) {
+  Crew* const crew = partners.crew;
   const Result<Forecast> expected = checked_forecast(dataset, settings);
   const Result<void> fits = expected ? Result<void>() : fail(expected.error());
   STEELYARD_CHECK(all_well(crew, fits, settings.patience));
   if (crew != nullptr) STEELYARD_CHECK(all_fit(*crew, *expected, settings.patience));
-  return Run(dataset, settings, watcher, injection, crew).go(*expected);
+  return Run(dataset, settings, watcher, injection, partners).go(*expected);
 }
 
 }  // namespace steelyard::rehearse

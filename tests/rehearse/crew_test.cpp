@@ -52,9 +52,9 @@ std::vector<Result<Rehearsal>> run_together(const Dataset& dataset, const Settin
       ThreadCrew crew(meeting, rank, rank < 2 ? "node0" : "node1");
       Settings own = settings;
       if (rank == special_rank) special.settings(own);
-      results[rank] = rank == special_rank
-                          ? rehearse(dataset, own, special.watcher, special.injection, &crew)
-                          : rehearse(dataset, own, {}, {}, &crew);
+      results[rank] = rank == special_rank ? rehearse(dataset, own, special.watcher,
+                                                      special.injection, {.crew = &crew})
+                                           : rehearse(dataset, own, {}, {}, {.crew = &crew});
     });
   }
   threads.clear();
@@ -203,7 +203,7 @@ TEST(Crew, ALostRankIsAnErrorAndNoHang) {
     }
   });
   ThreadCrew crew(meeting, 0, "node0");
-  const auto result = rehearse(dataset, settings, {}, {}, &crew);
+  const auto result = rehearse(dataset, settings, {}, {}, {.crew = &crew});
   ASSERT_FALSE(result);
   EXPECT_EQ(result.error().code, ErrorCode::unreadable);
 }
