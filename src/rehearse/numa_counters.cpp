@@ -33,7 +33,8 @@ std::vector<facts::RehearsalNode> NumaCounters::read() const {
     const auto number = node_of(name);
     const auto text = tree_.text(folder + "/" + name + "/numastat");
     if (!number || !text) continue;
-    facts::RehearsalNode node{.node = *number};
+    facts::RehearsalNode node;
+    node.node = *number;
     std::istringstream words(*text);
     std::int64_t pages = 0;
     for (std::string key; words >> key >> pages;) {

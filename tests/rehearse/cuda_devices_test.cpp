@@ -10,6 +10,7 @@
 #include <fstream>
 #include <thread>
 
+#include "rehearse/batches.h"
 #include "rehearse/numa_counters.h"
 #include "rehearse/pictures.h"
 #include "rehearse/rehearse.h"
