@@ -57,9 +57,10 @@ Result<facts::Rehearsal> of_all(rehearse::Crew* crew, facts::Rehearsal own, Seco
 void scale_planned(const facts::Plan& plan, facts::Rehearsal& rehearsal) {
   if (!rehearsal.crew || !rehearsal.planned) return;
   const double hosts = static_cast<double>(rehearsal.crew->hosts);
-  if (rehearsal.planned->samples) *rehearsal.planned->samples *= hosts;
+  auto& samples = rehearsal.planned->samples;
+  if (samples) samples = *samples * hosts;
   for (facts::RehearsalStage& stage : rehearsal.stages) {
-    if (stage.planned) *stage.planned *= hosts;
+    if (stage.planned) stage.planned = *stage.planned * hosts;
   }
   if (plan.job.machine.nodes == rehearsal.crew->hosts) return;
   rehearsal.notes.push_back(

@@ -198,7 +198,14 @@ void Run::conduct_all() {
                                 const std::scoped_lock lock(end_mutex_);
                                 return end_;
                               },
-                          .stop_all = [this](facts::RehearsalEnd why) { stop(why); },
+                          .stop_all =
+                              [this](facts::RehearsalEnd why) {
+                                {
+                                  const std::scoped_lock lock(end_mutex_);
+                                  end_ = why;  // whatever this process wanted itself
+                                }
+                                stop(why);
+                              },
                           .broken = [this](Error error) { broken(std::move(error)); }};
   auto done = conduct(context);
   if (done) return;
