@@ -101,7 +101,7 @@ TEST_F(GemmTest, TheMachineFileHasThem) {
   const facts::Topology topology = measured("bf16=700 fp8=1400");
   facts::Gpu known;
   known.name = "card of the catalogue";
-  known.peak.bf16 = {FlopsPerSecond(989e12), facts::Provenance::vendor, "data sheet"};
+  known.peak.bf16 = {FlopsPerSecond(989e12), facts::Provenance::catalogue, "data sheet"};
   const facts::Gpu gpu = machine_of(topology, known, {}, "today").gpu;
   EXPECT_NEAR(gpu.measured_bf16->value(), 700e12, 1e9);
   EXPECT_EQ(gpu.measured_bf16.from, facts::Provenance::measured);
