@@ -1,5 +1,6 @@
 #include "rehearse/crew.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "base/format.h"
@@ -32,6 +33,17 @@ int number(const std::string& text) {
   return value;
 }
 
+// An error that does not depend on the process, such as a mistyped key: it needs no rank.
+bool all_say_the_same(const std::vector<std::string>& all) {
+  std::vector<std::string> first = unpacked(all.front());
+  if (!first.empty()) first.pop_back();  // the host
+  return std::all_of(all.begin(), all.end(), [&](const std::string& one) {
+    std::vector<std::string> words = unpacked(one);
+    if (!words.empty()) words.pop_back();
+    return words == first;
+  });
+}
+
 Error error_of(const std::vector<std::string>& words, std::size_t rank) {
   Error error{.code = static_cast<ErrorCode>(number(words[0])),
               .subject = "rank " + std::to_string(rank) + " on " + words[7] + ": " + words[1],
@@ -62,6 +74,7 @@ Agreed agreed(std::span<const Turn> turns) {
 Result<void> all_well(Crew* crew, const Result<void>& own, Seconds patience) {
   if (crew == nullptr) return own;
   STEELYARD_TRY(all, crew->gathered(packed(words_of(*crew, own)), patience));
+  if (!own && all_say_the_same(all)) return own;
   for (std::size_t rank = 0; rank < all.size(); ++rank) {
     const std::vector<std::string> words = unpacked(all[rank]);
     if (!words.empty()) return fail(error_of(words, rank));

@@ -187,6 +187,17 @@ TEST(Crew, ARefusalOfOneIsTheErrorOfAll) {
   }
 }
 
+TEST(Crew, AnErrorOfAllAlikeNeedsNoRank) {
+  const Folder folder;
+  const Dataset dataset = jpeg_folder(folder, 9);
+  Settings settings = small(10);
+  settings.batch = 0;
+  for (const auto& result : run_together(dataset, settings, 3)) {
+    ASSERT_FALSE(result);
+    EXPECT_EQ(result.error().subject, "--batch");
+  }
+}
+
 TEST(Crew, ALostRankIsAnErrorAndNoHang) {
   const Folder folder;
   const Dataset dataset = jpeg_folder(folder, 9);

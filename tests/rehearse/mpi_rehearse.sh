@@ -41,6 +41,10 @@ together sh one_without.sh --format raw --record-bytes 0 && failed "a refusal is
 [ "$(grep -c 'rank 3 on .*nowhere' err)" = 1 ] || failed "a refusal is told once, with its rank"
 [ -s out ] && failed "a refusal prints no report"
 
+# One that all have alike needs no rank.
+together "$steelyard" rehearse --data nowhere && failed "an error is a status"
+[ "$(grep -c 'steelyard: nowhere' err)" = 1 ] || failed "an error of all is told once, without rank"
+
 # Records that vanish.
 cat > vanish.sh <<'RANK'
 [ "$OMPI_COMM_WORLD_RANK" = 0 ] && { sleep 1; rm -f data/5.raw; } &
