@@ -292,6 +292,20 @@ Result<ExitStatus> run_rehearse(const Session& session, const RehearseOptions& o
   return crew->rank() == 0 ? status : ExitStatus::success;
 }
 
+// Several processes would write the same files.
+Result<ExitStatus> run_storage_alone(const Session& session, const StorageOptions& options) {
+  STEELYARD_TRY(crew, rehearsal_crew());
+  const Result<void> alone = crew == nullptr || crew->size() == 1
+                                 ? Result<void>()
+                                 : fail({.code = ErrorCode::not_supported,
+                                         .subject = "--generate and --checkpoint",
+                                         .found = fmt::format("{} processes", crew->size()),
+                                         .accepted = "one process"});
+  if (alone) return run_storage(session, options);
+  if (crew->rank() > 0) return ExitStatus::success;
+  return fail(alone.error());
+}
+
 void add_what(CLI::App& command, RehearseOptions& options) {
   command.add_option("--data", options.data, "Folder or file to read (else data.sizes_from)")
       ->type_name("FOLDER_OR_FILE");
@@ -372,7 +386,7 @@ void add_rehearse(CLI::App& tree, Session& session) {
     options->storage.json = options->json;
     options->storage.accelerators = options->accelerators.value_or(1);
     session.chosen = [&session, options] {
-      return wants_storage(options->storage) ? run_storage(session, options->storage)
+      return wants_storage(options->storage) ? run_storage_alone(session, options->storage)
                                              : run_rehearse(session, *options);
     };
   });

@@ -96,7 +96,7 @@ inline constexpr auto rehearsal_crew_fields = [](auto& v, auto& c) {
 };
 
 inline constexpr auto rehearsal_device_fields = [](auto& v, auto& d) {
-  v.key("accelerator", d.accelerator, about("of its process, from 0"));
+  v.key("accelerator", d.accelerator, about("from 0, through all processes"));
   v.key("name", d.name, about("as the driver says"));
   v.key("pci", d.pci, about("address"));
   v.key("numa_node", d.numa_node, about("that it is near to; null: unknown"));

@@ -101,7 +101,7 @@ struct RehearsalCrew {
 
 // A real accelerator that batches were copied to.
 struct RehearsalDevice {
-  std::int64_t accelerator = 0;  // of this process
+  std::int64_t accelerator = 0;  // from 0, through all processes
   std::string name;              // as the driver says
   std::string pci;
   std::optional<std::int64_t> numa_node{};  // that it is near to, where its batches lie

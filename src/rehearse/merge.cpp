@@ -46,6 +46,10 @@ void raise(std::optional<Ratio>& sum, const std::optional<Ratio>& part, bool lea
 }
 
 void add(Rehearsal& sum, const Rehearsal& part) {
+  for (facts::RehearsalDevice device : part.devices) {
+    device.accelerator += sum.setting.accelerators;
+    sum.devices.push_back(std::move(device));
+  }
   sum.setting.accelerators += part.setting.accelerators;
   sum.setting.workers += part.setting.workers;
   sum.setting.read_depth = std::max(sum.setting.read_depth, part.setting.read_depth);
@@ -66,7 +70,6 @@ void add(Rehearsal& sum, const Rehearsal& part) {
       sum.notes.push_back(note);
     }
   }
-  sum.devices.insert(sum.devices.end(), part.devices.begin(), part.devices.end());
   if (part.crew) {
     sum.crew->ranks.insert(sum.crew->ranks.end(), part.crew->ranks.begin(), part.crew->ranks.end());
   }

@@ -105,9 +105,10 @@ std::string devices(const Rehearsal& r, const Paint& paint) {
                    {"time", Align::right},
                    {"while copying", Align::right}});
   for (const facts::RehearsalDevice& device : r.devices) {
-    table.add({paint.outside(device.name), paint.outside(device.pci),
-               device.numa_node ? grouped(*device.numa_node) : "?", grouped(device.copies),
-               to_text(device.bytes), to_text(device.copying), known(device.rate)});
+    table.add({fmt::format("{} {}", device.accelerator, paint.outside(device.name)),
+               paint.outside(device.pci), device.numa_node ? grouped(*device.numa_node) : "?",
+               grouped(device.copies), to_text(device.bytes), to_text(device.copying),
+               known(device.rate)});
   }
   return table.text() + "\n";
 }

@@ -111,7 +111,10 @@ TEST(Crew, AllTakeTheSameSteps) {
     EXPECT_EQ(result->utilization_least, parts[0].utilization_least);
     EXPECT_EQ(result->utilization_mean, parts[0].utilization_mean);
   }
+  for (Rehearsal& part : parts) part.devices.resize(2);
+  parts[2].devices[1].accelerator = 1;
   const Rehearsal all = merged(parts);
+  EXPECT_EQ(all.devices.at(5).accelerator, 5) << "counted through all";
   EXPECT_EQ(all.crew->hosts, 2);
   ASSERT_EQ(all.crew->ranks.size(), 3U);
   EXPECT_EQ(all.setting.accelerators, 6);
