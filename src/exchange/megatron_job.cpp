@@ -69,6 +69,7 @@ class Importer {
   Result<void> set_states();
   void set_checkpoint();
   Result<DType> state_type(const char* name) const;
+  Result<void> set_graphs();
   Result<void> refuse_unbuilt() const;
 
   const MegatronArguments& arguments_;
@@ -207,8 +208,19 @@ void Importer::set_experts() {
   if (capacity > 0.0 && arguments_.flag("moe-pad-expert-input-to-capacity")) {
     set("parallel.expert_capacity", job_.parallel.expert_capacity, capacity);
   }
-  if (arguments_.text("moe-token-dispatcher-type") == "allgather") {
-    keys_.operators["gathered_tokens"] = "global_buffer";
+  // general_grouped_gemm: a product of cuBLAS for each expert.
+  if (arguments_.text("transformer-impl") != "local") {
+    keys_.operators["grouped_products"] = "one_kernel_each";
+  }
+  const std::string dispatcher = arguments_.text("moe-token-dispatcher-type");
+  if (dispatcher == "allgather") keys_.operators["gathered_tokens"] = "global_buffer";
+  if (dispatcher == "flex") keys_.operators["exchanges"] = "by_rank";
+  if (arguments_.flag("overlap-moe-expert-parallel-comm")) {
+    keys_.operators["exchange_time"] = "beside_other_pass";
+  }
+  if (arguments_.flag("use-transformer-engine-op-fuser")) {
+    keys_.operators["expert_mlp"] = "fused_products";
+    keys_.operators["grouped_products"] = "one_kernel";
   }
 }
 
@@ -379,9 +391,8 @@ Result<void> Importer::set_states() {
   if (arguments_.flag("deterministic-mode")) {
     keys_.library_workspace = Bytes(std::int64_t{8} * 4096 * 1024);
   }
-  // Only fp32 buffers are accumulated into by the product itself.
-  keys_.fused_weight_gradients =
-      arguments_.flag("gradient-accumulation-fusion") && keys_.main_gradients == DType::fp32;
+  // Into buffers of any type (tensor_parallel/layers.py: wgrad_gemm_accum_fp32 and _fp16).
+  keys_.fused_weight_gradients = arguments_.flag("gradient-accumulation-fusion");
   return {};
 }
 
@@ -394,20 +405,31 @@ void Importer::set_checkpoint() {
   if (every && *every > 0) set("checkpoint.every_steps", job_.checkpoint.every_steps, *every);
 }
 
+// CUDA graphs: of the whole step, or of what does not depend on where tokens go.
+Result<void> Importer::set_graphs() {
+  const std::string graphs = arguments_.text("cuda-graph-impl");
+  if (graphs == "none") return {};
+  const std::vector<std::string> modules = arguments_.list("cuda-graph-modules");
+  const bool whole = graphs == "full_iteration" ||
+                     std::find(modules.begin(), modules.end(), "full_iteration") != modules.end();
+  if (!whole && graphs != "transformer_engine" && graphs != "local") {
+    return fail(wrong(ErrorCode::bad_input, "cuda-graph-impl", graphs,
+                      "none, local, transformer_engine or full_iteration"));
+  }
+  keys_.operators["launches"] = whole ? "graphs" : "graphs_of_layers";
+  return {};
+}
+
 // Understood, but their effect is still to be built.
 Result<void> Importer::refuse_unbuilt() const {
   for (const char* name :
        {"use-megatron-fsdp", "use-torch-fsdp2", "optimizer-cpu-offload", "fp32-residual-connection",
-        "distribute-saved-activations", "fine-grained-activation-offloading",
-        "overlap-moe-expert-parallel-comm"}) {
+        "distribute-saved-activations", "fine-grained-activation-offloading"}) {
     if (arguments_.flag(name)) return fail(not_built(name, "true", "no such argument"));
   }
   if (arguments_.whole("cpu-offloading-num-layers") > 0) {
     return fail(not_built("cpu-offloading-num-layers",
                           std::to_string(arguments_.whole("cpu-offloading-num-layers")), "0"));
-  }
-  if (arguments_.text("cuda-graph-impl") != "none") {
-    return fail(not_built("cuda-graph-impl", arguments_.text("cuda-graph-impl"), "none"));
   }
   for (const std::string& module : keys_.recomputed_modules) {
     constexpr std::array kKnown = {"moe_act", "layernorm", "mla_up_proj",
@@ -433,10 +455,12 @@ Result<facts::Job> Importer::run() {
   STEELYARD_CHECK(set_parallel());
   STEELYARD_CHECK(set_states());
   set_checkpoint();
+  STEELYARD_CHECK(set_graphs());
   STEELYARD_CHECK(refuse_unbuilt());
   // A job that was imported before, and changed since, gets its model anew.
   const auto model = job_.origins.find("model.config");
-  const bool imported = model != job_.origins.end() && model->second.origin == facts::Origin::import;
+  const bool imported =
+      model != job_.origins.end() && model->second.origin == facts::Origin::import;
   if (imported || std::holds_alternative<std::monostate>(job_.model.config)) {
     STEELYARD_TRY(config, megatron_model(arguments_, job_.parallel.tensor));
     job_.model.config = std::move(config);

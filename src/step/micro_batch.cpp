@@ -110,6 +110,9 @@ BlockOptions Assembler::block_options() const {
   options.gradients_exist =
       !profile_.gradients_set_to_none && whole_gradients && !layout_.on_host.gradients;
   options.accumulates = micro_batches() > 1 && whole_gradients;
+  if (job_.megatron && job_.megatron->gradient_buffer && job_.megatron->fused_weight_gradients) {
+    options.tape.accumulates_into = job_.megatron->main_gradients;
+  }
   return options;
 }
 
@@ -222,6 +225,20 @@ void Assembler::trace_chunks() {
   }
 }
 
+namespace {
+
+// Trained elements of experts, where ranks hold different ones.
+std::int64_t expert_elements(const model::Block& block) {
+  std::int64_t sum = 0;
+  for (const model::Weight& weight : block.weights) {
+    const bool counts = weight.expert && weight.trains && !weight.placed && weight.tied_to.empty();
+    if (counts) sum = checked_add(sum, model::elements(weight.shape));
+  }
+  return sum;
+}
+
+}  // namespace
+
 // DDP and ZeRO-1/2: the layer's gradients go into buckets that are reduced beside the computation.
 void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces) {
   const Bytes whole = bytes_of(unit.trained, layout_.reduce);
@@ -232,7 +249,18 @@ void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool r
     }
     send_gradients_to_host(events, unit);
   } else if (reduces) {
-    communicate(events, Collective::all_reduce, whole, true, "all_reduce", groups_.replicas);
+    // The distributed optimizer scatters what it adds up (param_and_grad_buffer.py, start_grad_sync);
+    // experts have buffers of their own, over the ranks that hold the same ones.
+    const Collective kind =
+        layout_.parameter_buffer ? Collective::reduce_scatter : Collective::all_reduce;
+    const std::string_view text = layout_.parameter_buffer ? "reduce_scatter" : "all_reduce";
+    const std::int64_t apart = expert_elements(*unit.block);
+    communicate(events, kind, bytes_of(unit.trained - apart, layout_.reduce), true, text,
+                groups_.replicas);
+    if (apart > 0) {
+      communicate(events, kind, bytes_of(apart, layout_.reduce), true, text,
+                  groups_.expert_replicas);
+    }
   }
 }
 

@@ -17,6 +17,7 @@
 #include <initializer_list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -182,6 +183,9 @@ struct TapeOptions {
   double expert_imbalance = 1.0, expert_capacity = 1.0;  // as facts::ParallelKeys
   ContextCode context_code = ContextCode::sdpa_all_gather;
   bool async_tensor = false;  // tensor-parallel collectives run beside the products
+  // Gradients of matrices are added by the product itself to the lasting ones, of this type
+  // (--gradient-accumulation-fusion).
+  std::optional<facts::DType> accumulates_into;
 
   friend bool operator==(const TapeOptions&, const TapeOptions&) = default;
 };
@@ -305,6 +309,9 @@ class Tape {
 
   // Records work; traffic is what the kernel reads and writes.
   void work(WorkKind kind, std::string_view operation, DType dtype, Flops flops, Bytes traffic);
+  // A fused kernel; heads of so many elements.
+  void attention(std::string_view operation, DType dtype, Flops flops, Bytes traffic,
+                 std::int64_t head_dim);
   void gemm(std::string_view operation, DType dtype, std::int64_t m, std::int64_t n, std::int64_t k,
             std::int64_t batch, Bytes traffic);
   void pointwise(std::string_view operation, Bytes traffic) {
