@@ -9,6 +9,7 @@
 #include <random>
 
 #include "base/format.h"
+#include "probe/repeat.h"
 #include "probe/spread.h"
 #include "sense/cublaslt_api.h"
 #include "sense/cuda_api.h"
@@ -297,6 +298,22 @@ class Gemms {
     return bench_.passed() / times;
   }
 
+  // When not to believe it. The power limit holds every large card back: that is no fault.
+  void doubt(const Precision& precision, const Spread& spread) {
+    if (!held_back_.empty() && held_back_ != "the power limit") {
+      say(fmt::format("{} GEMM: the clock was held back by {}", precision.name, held_back_));
+    }
+    if (spread.relative() > kNoisy) {
+      say(fmt::format("{} GEMM: its runs differ by {}", precision.name,
+                      percent(spread.relative())));
+    }
+  }
+  void say(std::string sentence) {
+    const bool said =
+        std::find(gpu_.problems.begin(), gpu_.problems.end(), sentence) != gpu_.problems.end();
+    if (!said) gpu_.problems.push_back(std::move(sentence));
+  }
+
   void one_size(const Precision& precision, std::int64_t size) {
     constexpr int kMostTimes = 1000;
     held_back_.clear();
@@ -314,6 +331,7 @@ class Gemms {
     const FlopsPerSecond rate(product.flops() / spread.median);
     Known<FlopsPerSecond>& best = gpu_.rates.*precision.rate;
     if (best && *best >= rate) return;
+    doubt(precision, spread);
     best = {rate, Provenance::measured,
             fmt::format(
                 "cuBLASLt, {0} x {0} x {0}, {1} runs of {2}, within {3}{4}", size, spread.runs,
