@@ -107,14 +107,22 @@ void measure_vram(const Request& request, const Programs& programs, bool only_if
 double arithmetic_of(const step::Program& program) {
   double sum = 0.0;
   for (const step::Pass& pass : program.step) {
-    step::for_each_phase(pass, [&](const step::Phase& phase) {
+    std::vector<std::vector<double>> bodies;  // of each phase, which may come more than once
+    for (const step::Phase& phase : pass.phases) {
+      bodies.emplace_back();
       for (const step::Body& body : phase.bodies) {
         double once = 0.0;
         for (const step::Event& event : body.events) {
           if (event.kind != step::EventKind::work) continue;
           once += program.work[static_cast<std::size_t>(event.index)].flops.value();
         }
-        sum += once * static_cast<double>(body.repeat) * static_cast<double>(pass.repeat);
+        bodies.back().push_back(once * static_cast<double>(body.repeat) *
+                                static_cast<double>(pass.repeat));
+      }
+    }
+    step::for_each_phase(pass, [&](const step::Phase& phase) {
+      for (const double body : bodies[static_cast<std::size_t>(&phase - pass.phases.data())]) {
+        sum += body;
       }
     });
   }
@@ -440,9 +448,8 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   Plan plan;
   std::shared_ptr<const Prepared> prepared = shortcuts.prepared;
   if (prepared) {
-    STEELYARD_TRY(
-        job, resolve(request.job, request.model, request.machine, request.constants.framework,
-                     request.workshop.get()));
+    STEELYARD_TRY(job, resolve(request.job, request.model, request.machine,
+                               request.constants.framework, request.workshop.get()));
     plan.job = std::move(job);
   } else {
     STEELYARD_TRY(made, prepare(request));

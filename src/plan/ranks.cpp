@@ -44,10 +44,10 @@ Result<Ranks> ranks_of(const Request& request) {
   STEELYARD_TRY(companions, companions_of(request, own));
   const facts::FrameworkProfile& framework = request.constants.framework;
   if (ranks.job.train.objective == facts::Objective::sft) {
-    STEELYARD_TRY(programs, step::programs_of(local, ranks.job, framework, request.machine.gpu,
-                                              std::move(companions),
-                                              {.once = !request.vram,
-                                               .workshop = request.workshop.get()}));
+    STEELYARD_TRY(
+        programs,
+        step::programs_of(local, ranks.job, framework, request.machine.gpu, std::move(companions),
+                          {.once = !request.vram, .workshop = request.workshop.get()}));
     ranks.programs = std::move(programs);
     return ranks;
   }
