@@ -35,9 +35,9 @@ Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what)
 // What is launched by itself where CUDA graphs hold attention, router and preparation of the
 // exchange alone (Megatron-LM, --cuda-graph-modules attn moe_router moe_preprocess).
 bool of_experts(std::string_view operation) {
-  constexpr std::array<std::string_view, 8> kTheirs = {
-      "grouped_mm", "sort_chunks", "index", "unpermute", "bias_activation",
-      "quantize",   "optimizer",   "clip_grad_norm"};
+  constexpr std::array<std::string_view, 8> kTheirs = {"grouped_mm", "sort_chunks",     "index",
+                                                       "unpermute",  "bias_activation", "quantize",
+                                                       "optimizer",  "clip_grad_norm"};
   return std::any_of(kTheirs.begin(), kTheirs.end(),
                      [&](std::string_view mine) { return operation.starts_with(mine); });
 }
@@ -219,8 +219,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
     const Seconds time =
         time_of(program.communication[i], machine, constants, missing).value_or(Seconds());
     // Kernels that store to other GPUs by themselves are slower than NCCL's copies.
-    prices.communication[i] =
-        time * nature_of(program.communication[i].name, natures).traffic;
+    prices.communication[i] = time * nature_of(program.communication[i].name, natures).traffic;
   }
   return prices;
 }

@@ -124,8 +124,8 @@ double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
 }
 
 // EfficiencyConstants::attention_of by kernel, not by framework.
-constexpr std::string_view kEfficient = "efficient", kWide = "fp32",
-                           kWideHeads = "efficient_wide", kSmallTiles = "efficient_small";
+constexpr std::string_view kEfficient = "efficient", kWide = "fp32", kWideHeads = "efficient_wide",
+                           kSmallTiles = "efficient_small";
 
 double rate_of_kernel(std::string_view name, const Work& work,
                       const EfficiencyConstants& efficiency) {
