@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <utility>
 
 #include "base/format.h"
@@ -389,8 +390,24 @@ bool brings_pixels(const Request& request, const facts::Job& job) {
   return false;
 }
 
-// One sample in host memory as the loader hands it over.
+// One sample in host memory as the loader hands it over. Loaders of data.loader write pictures as
+// pixels and everything else as it is stored, each with room for the largest: of n sizes that
+// vary normally, about sqrt(2 ln n) deviations above the mean.
 Bytes sample_bytes(const Request& request, const model::Graph& graph, const facts::Job& job) {
+  if (const auto& loader = request.constants.host.loader) {
+    const facts::DataKeys& data = job.data;
+    const bool pictures = data.kind == facts::DataKind::jpeg || data.kind == facts::DataKind::png;
+    if (pictures && job.train.image_size.size() == 2) {
+      const double pixels = static_cast<double>(job.train.image_size[0]) *
+                            static_cast<double>(job.train.image_size[1]);
+      return Bytes(checked_round(pixels * 3.0 * loader->bytes_per_value));
+    }
+    if (data.bytes_per_sample) {
+      const auto count = static_cast<double>(std::max<std::int64_t>(2, data.samples.value_or(2)));
+      return Bytes(checked_round(*data.bytes_per_sample + data.bytes_deviation.value_or(0.0) *
+                                                              std::sqrt(2.0 * std::log(count))));
+    }
+  }
   return ceil_divide(model::brought_bytes(graph, brings_pixels(request, job)),
                      graph.batch / rows_of_sample(job));
 }

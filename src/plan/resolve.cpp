@@ -356,10 +356,11 @@ void read_in_batches(Job& job) {
 
 Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Machine& machine) {
   facts::DataKeys& data = job.data;
-  if (data.sizes_from) {
+  // Whoever reads job files looks into the folder first (cli/planning.cpp).
+  if (data.sizes_from && !data.bytes_per_sample) {
     Error error = impossible("data.sizes_from", *data.sizes_from, "data.bytes_per_sample",
-                             "measuring a folder is not built in this version: give the mean");
-    error.code = ErrorCode::not_supported;
+                             "the folder was not measured: give the mean");
+    error.code = ErrorCode::missing_value;
     return fail(std::move(error));
   }
   const bool pictures = graph.image_height > 0;

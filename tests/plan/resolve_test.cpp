@@ -282,13 +282,15 @@ INSTANTIATE_TEST_SUITE_P(
                                  }}),
     [](const auto& row) { return std::to_string(row.index); });
 
-TEST(Resolve, AFolderOfSamplesIsNotMeasuredYet) {
+TEST(Resolve, AFolderOfSamplesHasToBeMeasuredBefore) {
   Job job = small_job();
   job.data.sizes_from = "photographs";
   const Result<Job> result = resolved(job);
   ASSERT_FALSE(result);
-  EXPECT_EQ(result.error().code, ErrorCode::not_supported);
+  EXPECT_EQ(result.error().code, ErrorCode::missing_value);
   EXPECT_EQ(result.error().subject, "data.sizes_from");
+  job.data.bytes_per_sample = 1000;
+  EXPECT_TRUE(resolved(job));
 }
 
 }  // namespace
