@@ -41,6 +41,28 @@ inline constexpr auto gpu_fields = [](auto& v, auto& g) {
   v.key("confidence", g.confidence, about("high, medium or low"));
 };
 
+inline constexpr auto host_node_fields = [](auto& v, auto& n) {
+  v.key("id", n.id, required(between(0, kMostCores, "as the kernel counts")));
+  v.key("socket", n.socket, between(0, kMostCores, "it belongs to"));
+  v.key("memory_bytes", n.memory, between(0, kMostBytes, "of the node"));
+  v.key("cores", n.cores, between(0, kMostCores, "physical cores of the node"));
+  v.key("cpus", n.cpus, about("its hardware threads, 0-15,128-143; empty: unknown"));
+};
+
+inline constexpr auto near_node_fields = [](auto& v, auto& n) {
+  v.key("name", n.name, about("mlx5_0, nvme0n1, ...; GPUs need none"));
+  v.key("numa_node", n.node, between(0, kMostCores, "whose lanes it hangs on"));
+};
+
+inline constexpr auto host_numa_fields = [](auto& v, auto& n) {
+  v.list("nodes", n.nodes, host_node_fields, about("empty: one per socket"));
+  v.list("gpus", n.gpus, near_node_fields,
+         about("in CUDA's order; empty: in order over the nodes"));
+  v.list("nics", n.nics, near_node_fields, about("network interfaces; empty: unknown"));
+  v.list("drives", n.drives, near_node_fields, about("empty: unknown"));
+  v.key("source", n.source, about("where the layout comes from"));
+};
+
 inline constexpr auto host_fields = [](auto& v, auto& h) {
   v.key("memory_bytes", h.memory, between(1, kMostBytes, "per node"));
   v.key("threads", h.threads, between(1, kMostCores, "hardware threads per node"));
@@ -51,6 +73,7 @@ inline constexpr auto host_fields = [](auto& v, auto& h) {
   v.key("gpus_per_uplink", h.gpus_per_uplink,
         between(1, kMostGpusPerNode, "GPUs that share a PCIe switch's lanes to the host"));
   v.key("cpu_model", h.cpu_model, about("name of the processor"));
+  v.table("numa", h.numa, host_numa_fields, about("its NUMA nodes and what hangs on them"));
 };
 
 inline constexpr auto storage_fields = [](auto& v, auto& s) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/quantity.h"
+#include "facts/numa.h"
 #include "facts/origin.h"
 
 namespace steelyard::facts {
@@ -46,6 +47,7 @@ struct Host {
   Known<BytesPerSecond> socket_link;    // between two sockets, one way
   Known<std::int64_t> gpus_per_uplink;  // that share a PCIe switch's lanes to the host
   std::string cpu_model;
+  HostNuma numa;
 };
 
 struct Storage {

@@ -28,6 +28,16 @@ inline facts::Machine example_machine() {
   machine.host.threads = {224, Provenance::measured};
   machine.host.cores = {112, Provenance::derived, "two threads per core"};
   machine.host.cpu_model = "a processor";
+  machine.host.numa.nodes = {{.id = 0, .socket = {0, Provenance::measured}, .cpus = "0-55,112-167"},
+                             {.id = 1,
+                              .socket = {1, Provenance::measured},
+                              .memory = {Bytes(std::int64_t{1} << 40), Provenance::measured},
+                              .cores = {56, Provenance::measured}}};
+  for (const std::int64_t node : {0, 0, 0, 0, 1, 1, 1, 1}) {
+    machine.host.numa.gpus.push_back({"", {node, Provenance::measured}});
+  }
+  machine.host.numa.nics = {{"mlx5_0", {1, Provenance::measured}}, {"eth0", {}}};
+  machine.host.numa.source = "/sys";
   machine.storage.resize(2);
   machine.storage[0].name = "nvme";
   machine.storage[0].read = {BytesPerSecond(6.8e9), Provenance::measured, "direct, 1 MiB blocks"};
