@@ -18,16 +18,16 @@ struct Machine;
 
 struct HostNode {
   std::int64_t id = 0;
-  Known<std::int64_t> socket;
-  Known<Bytes> memory;
-  Known<std::int64_t> cores;  // physical
-  std::string cpus;           // hardware threads, "0-15,128-143"; empty: unknown
+  Known<std::int64_t> socket{};
+  Known<Bytes> memory{};
+  Known<std::int64_t> cores{};  // physical
+  std::string cpus{};           // hardware threads, "0-15,128-143"; empty: unknown
 };
 
 // A GPU, a network interface or a drive, and the node whose lanes it hangs on.
 struct NearNode {
-  std::string name;  // empty: none of its own
-  Known<std::int64_t> node;
+  std::string name{};  // empty: none of its own
+  Known<std::int64_t> node{};
 };
 
 struct HostNuma {

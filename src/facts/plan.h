@@ -197,14 +197,15 @@ struct NumaPlan {
 struct NodeLoad {
   std::int64_t node = 0;
   std::int64_t socket = 0;
-  Known<Bytes> memory;
-  Known<std::int64_t> cores;
-  std::string cpus;                       // "0-15,128-143"; empty: unknown
-  std::vector<std::int64_t> ranks;        // of one host, as are their GPUs
-  std::vector<std::string> nics, drives;  // on its lanes
-  Bytes need;                             // in its fullest phase
+  Known<Bytes> memory{};
+  Known<std::int64_t> cores{};
+  std::string cpus{};                 // "0-15,128-143"; empty: unknown
+  std::vector<std::int64_t> ranks{};  // of one host, as are their GPUs
+  std::vector<std::string> nics{};
+  std::vector<std::string> drives{};  // on its lanes
+  Bytes need{};                       // in its fullest phase
   RamPhase need_phase = RamPhase::startup;
-  std::optional<bool> fits;
+  std::optional<bool> fits{};
 };
 
 // Where one rank of a host belongs, and the commands that put it there.
@@ -212,11 +213,11 @@ struct RankPlace {
   std::int64_t rank = 0;
   std::int64_t node = 0;
   std::int64_t socket = 0;
-  std::string nic;       // the nearest that is its own; empty: unknown
-  bool nic_near = true;  // on its socket
-  bool strict = false;   // there is room to keep its memory from other nodes
-  std::string numactl;   // "numactl --cpunodebind=0 --membind=0"
-  std::string taskset;   // "taskset -c 0-15,128-143"; empty: the threads are unknown
+  std::string nic{};      // the nearest that is its own; empty: unknown
+  bool nic_near = true;   // on its socket
+  bool strict = false;    // there is room to keep its memory from other nodes
+  std::string numactl{};  // "numactl --cpunodebind=0 --membind=0"
+  std::string taskset{};  // "taskset -c 0-15,128-143"; empty: the threads are unknown
 };
 
 // One host with several NUMA nodes; of others only `note`.

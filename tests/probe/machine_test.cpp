@@ -135,16 +135,23 @@ TEST(ProbedMachine, DrivesSayCapacityAndNoRate) {
 TEST(ProbedMachine, CarriesNodesAndWhatHangsOnThem) {
   facts::Topology t = server(2);
   t.numa.resize(3);
-  t.numa[0] = {.id = 0, .cpus = {0, 1, 4, 5}, .socket = {0, Provenance::measured}};
-  t.numa[1] = {.id = 1, .cpus = {2, 3, 6, 7}, .socket = {1, Provenance::measured}};
+  t.numa[0].cpus = {0, 1, 4, 5};
+  t.numa[0].socket = {0, Provenance::measured};
+  t.numa[1].id = 1;
+  t.numa[1].cpus = {2, 3, 6, 7};
+  t.numa[1].socket = {1, Provenance::measured};
   t.numa[1].memory = {Bytes(512), Provenance::measured};
   t.numa[2].id = 2;
   t.numa[2].of_gpu = true;
   t.gpus[0].numa_node = {1, Provenance::measured};
   t.gpus[1].usable = false;
-  t.drives.push_back({.name = "nvme0n1", .numa_node = {0, Provenance::measured}});
-  t.network.push_back({.name = "mlx5_0", .up = true, .numa_node = {2, Provenance::measured}});
-  t.network.push_back({.name = "mlx5_1", .up = false});
+  t.drives.emplace_back().name = "nvme0n1";
+  t.drives[0].numa_node = {0, Provenance::measured};
+  t.network.resize(2);
+  t.network[0].name = "mlx5_0";
+  t.network[0].up = true;
+  t.network[0].numa_node = {2, Provenance::measured};
+  t.network[1].name = "mlx5_1";
   const facts::HostNuma numa = machine_of(t, catalogued(), processors_only(), "today").host.numa;
   ASSERT_EQ(numa.nodes.size(), 2U) << "no processor is on a GPU's memory";
   EXPECT_EQ(numa.nodes[1].cpus, "2-3,6-7");
