@@ -35,7 +35,7 @@ facts::Host host_of(const facts::Value& entry, Fields& fields) {
   }
   host.cpu_model = fields.text("host.cpu_model");
   if (own != nullptr && own->find("numa") != nullptr)
-    host.numa = numa_of(host, *own->find("numa"), fields);
+    host.numa = numa_of(*own->find("numa"), host, fields);
   return host;
 }
 

@@ -184,7 +184,10 @@ class Placing {
         short_of_threads(load) ? socket : std::vector<std::size_t>{own};
     place.numactl = "numactl --cpunodebind=" + ids(threads);
     place.strict = true;
-    if (have_room({own})) {
+    // Ranks of a node that is short fill the others of its socket, which are then nobody's own.
+    const bool each_alone =
+        std::ranges::all_of(socket, [&](std::size_t node) { return have_room({node}); });
+    if (each_alone) {
       place.numactl += " --membind=" + ids({own});
     } else if (have_room(socket)) {
       place.numactl += " --membind=" + ids(socket);

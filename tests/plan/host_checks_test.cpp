@@ -11,6 +11,8 @@
 namespace steelyard::plan {
 namespace {
 
+using namespace literals;
+
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 
 // MLPerf Storage, checkpoint workloads, table 2 (printed as GB): 2 B of weights and 12 B of fp32

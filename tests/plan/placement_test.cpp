@@ -9,6 +9,7 @@
 namespace steelyard::plan {
 namespace {
 
+using namespace literals;
 using facts::Known;
 using facts::Plan;
 using facts::Provenance;
@@ -101,6 +102,8 @@ TEST(Placement, MemoryThatOneNodeLacksComesFromItsSocket) {
   EXPECT_EQ(placement.nodes[3].fits, false);
   EXPECT_EQ(placement.ranks[0].numactl, "numactl --cpunodebind=3 --membind=0-3");
   EXPECT_TRUE(placement.ranks[0].strict);
+  EXPECT_EQ(placement.ranks[2].numactl, "numactl --cpunodebind=1 --membind=0-3")
+      << "the first two fill its node too";
   EXPECT_EQ(placement.ranks[4].numactl, "numactl --cpunodebind=7 --membind=7");
   EXPECT_EQ(placement.short_node(), nullptr);
 }
