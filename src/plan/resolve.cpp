@@ -10,6 +10,7 @@
 
 #include "facts/host.h"
 #include "model/model.h"
+#include "plan/engine_states.h"
 #include "plan/objective.h"
 
 namespace steelyard::plan {
@@ -429,6 +430,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
                     const facts::FrameworkProfile& framework) {
   STEELYARD_CHECK(check_allocator(job, framework));
   STEELYARD_CHECK(resolve_ranks(job, machine));
+  STEELYARD_CHECK(resolve_engine(job, framework));
   STEELYARD_CHECK(resolve_sharding(job));
   STEELYARD_CHECK(resolve_tokens_per_batch(job));
   STEELYARD_CHECK(resolve_batch(job));
@@ -441,6 +443,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   // With the job's batch: a file may fix one.
   STEELYARD_TRY(graph, model::build(model, sample_shape(job, *job.train.micro_batch)));
   STEELYARD_CHECK(resolve_sample(job, graph));
+  resolve_workspaces(job, graph, framework);
   STEELYARD_CHECK(resolve_data(job, graph, machine));
   if (framework.versions.as_object() != nullptr) job.versions = framework.versions;
   if (job.name.empty()) job.name = model.name;
