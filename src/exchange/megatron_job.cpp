@@ -192,7 +192,7 @@ Result<void> Importer::set_recompute() {
 // transformer/moe/experts.py (bias_act_func) and moe_utils.py (unpermute).
 void Importer::set_experts() {
   if (!arguments_.optional_whole("num-experts")) return;
-  const bool fuses = keys_.operators["bias_activation"] == "fused";
+  const bool fuses = fuses_activation(arguments_);
   const bool swiglu = arguments_.flag("swiglu") && fuses;
   const bool geglu = arguments_.flag("quick-geglu") && fuses;
   const bool relu =

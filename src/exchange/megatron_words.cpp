@@ -30,13 +30,6 @@ Result<void> is_one_of(const char* name, const std::string& found, const Words& 
   return fail(wrong(ErrorCode::bad_input, name, found, fmt::format("{}", fmt::join(accepted, ", "))));
 }
 
-// training/argument_utils.py: bias_activation_fusion is --bias-swiglu-fusion's or
-// --bias-gelu-fusion's, by the activation; configurations may say it themselves.
-bool fuses_activation(const MegatronArguments& arguments) {
-  if (arguments.given("bias-activation-fusion")) return arguments.flag("bias-activation-fusion");
-  return arguments.flag(arguments.flag("swiglu") ? "bias-swiglu-fusion" : "bias-gelu-fusion");
-}
-
 // transformer/moe/moe_layer.py, router.py, token_dispatcher.py.
 Result<void> check_experts(const MegatronArguments& arguments) {
   if (!arguments.optional_whole("num-experts")) return {};
@@ -73,10 +66,15 @@ Result<void> check_softmax(const MegatronArguments& arguments) {
 
 }  // namespace
 
+// bias_activation_fusion is --bias-swiglu-fusion's or --bias-gelu-fusion's, by the activation;
+// configurations may say it themselves.
+bool fuses_activation(const MegatronArguments& arguments) {
+  if (arguments.given("bias-activation-fusion")) return arguments.flag("bias-activation-fusion");
+  return arguments.flag(arguments.flag("swiglu") ? "bias-swiglu-fusion" : "bias-gelu-fusion");
+}
+
 std::map<std::string, std::string, std::less<>> words_of(const MegatronArguments& arguments) {
   std::map<std::string, std::string, std::less<>> words;
-  words["bias_activation"] = fuses_activation(arguments) ? "fused" : "separate";
-  words["bias_dropout"] = arguments.flag("bias-dropout-fusion") ? "fused" : "separate";
   // datasets/t5_dataset.py makes masks of its own.
   const bool mask = arguments.flag("create-attention-mask-in-dataloader");
   words["attention_mask"] = mask && !is_encoder_decoder(arguments) ? "in_batch" : "none";

@@ -10,7 +10,10 @@
 
 namespace steelyard::exchange {
 
-// Fusions, masks, transfers: composite operator -> variant.
+// training/argument_utils.py: a dense layer's bias and activation are one kernel.
+[[nodiscard]] bool fuses_activation(const MegatronArguments& arguments);
+
+// Masks, transfers, caches: composite operator -> variant.
 [[nodiscard]] std::map<std::string, std::string, std::less<>> words_of(
     const MegatronArguments& arguments);
 
