@@ -27,7 +27,8 @@ Error wrong(ErrorCode code, const char* name, std::string found, std::string acc
 
 Result<void> is_one_of(const char* name, const std::string& found, const Words& accepted) {
   if (std::ranges::find(accepted, found) != accepted.end()) return {};
-  return fail(wrong(ErrorCode::bad_input, name, found, fmt::format("{}", fmt::join(accepted, ", "))));
+  return fail(
+      wrong(ErrorCode::bad_input, name, found, fmt::format("{}", fmt::join(accepted, ", "))));
 }
 
 // transformer/moe/moe_layer.py, router.py, token_dispatcher.py.
@@ -37,9 +38,9 @@ Result<void> check_experts(const MegatronArguments& arguments) {
                             arguments.text("moe-token-dispatcher-type"),
                             {"allgather", "alltoall", "flex"}));
   for (const std::string& kind : arguments.list("moe-router-load-balancing-type")) {
-    STEELYARD_CHECK(is_one_of("moe-router-load-balancing-type", kind,
-                              {"aux_loss", "seq_aux_loss", "global_aux_loss", "sinkhorn",
-                               "quantile_balancing", "none"}));
+    STEELYARD_CHECK(is_one_of(
+        "moe-router-load-balancing-type", kind,
+        {"aux_loss", "seq_aux_loss", "global_aux_loss", "sinkhorn", "quantile_balancing", "none"}));
   }
   if (arguments.text("moe-token-dispatcher-type") != "flex") return {};
   const std::string backend = arguments.text("moe-flex-dispatcher-backend");
@@ -53,8 +54,8 @@ Result<void> check_experts(const MegatronArguments& arguments) {
 // transformer/dot_product_attention.py, fusions/fused_softmax.py: without the fused kernel the
 // scores are widened for PyTorch's softmax only where this says so.
 Result<void> check_softmax(const MegatronArguments& arguments) {
-  const bool plain = arguments.text("transformer-impl") == "local" &&
-                     !arguments.flag("masked-softmax-fusion");
+  const bool plain =
+      arguments.text("transformer-impl") == "local" && !arguments.flag("masked-softmax-fusion");
   const bool wide = arguments.flag("attention-softmax-in-fp32") ||
                     arguments.flag("apply-query-key-layer-scaling");
   const bool is_short = arguments.flag("bf16") || arguments.flag("fp16");

@@ -77,8 +77,9 @@ Result<void> check_sharding(const Job& job, const facts::FrameworkProfile& frame
   error.subject = "parallel.sharding";
   error.found = name;
   error.accepted = std::string(offered) + ": what the engine of " + framework.name + " has";
-  error.hint = "another engine's sharding is planned under its own framework, or beside "
-               "[import] arguments";
+  error.hint =
+      "another engine's sharding is planned under its own framework, or beside "
+      "[import] arguments";
   return fail(std::move(error));
 }
 
@@ -107,8 +108,8 @@ Result<void> resolve_engine(Job& job, const facts::FrameworkProfile& framework) 
   keys.distributed_optimizer = job.parallel.sharding == facts::Sharding::zero1;
   keys.main_gradients = type_of(*job.parallel.reduce_precision);
   keys.first_moment = keys.second_moment = type_of(*optimizer.state_precision);
-  keys.fused_weight_gradients = word_of(framework, "weight_gradients") == "into_buffer" &&
-                                keys.main_gradients == DType::fp32;
+  keys.fused_weight_gradients =
+      word_of(framework, "weight_gradients") == "into_buffer" && keys.main_gradients == DType::fp32;
   job.megatron = std::move(keys);
   return {};
 }

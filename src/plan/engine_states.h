@@ -14,7 +14,8 @@ namespace steelyard::plan {
 // gradients are reduced in, checkpoints. Nothing where the profile has no such engine
 // (operators.states = "engine_buffers").
 // Errors: a sharding that the engine does not have (operators.shardings).
-[[nodiscard]] Result<void> resolve_engine(facts::Job& job, const facts::FrameworkProfile& framework);
+[[nodiscard]] Result<void> resolve_engine(facts::Job& job,
+                                          const facts::FrameworkProfile& framework);
 
 // The workspaces of the engine's products: more where a mixture's are multiplied in groups, and
 // where products run beside their communication.
