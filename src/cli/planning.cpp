@@ -5,6 +5,7 @@
 #include "cli/measured_data.h"
 #include "codec/codec.h"
 #include "exchange/exchange.h"
+#include "exchange/megatron_equivalent.h"
 
 namespace steelyard::cli {
 namespace {
@@ -64,6 +65,25 @@ Result<void> measure_folder(facts::Job& job, const std::filesystem::path& folder
   return {};
 }
 
+// Framework profiles say whose code builds the models (operators.models). Adapters and frozen parts
+// name the family's own modules, and other objectives ask for its heads: those keep its graph.
+Result<void> with_own_model(const facts::Job& job, const facts::FrameworkProfile& framework,
+                            const catalog::Catalog& catalog, facts::ModelSource& model) {
+  const auto models = framework.operators.find("models");
+  const bool own = models != framework.operators.end() && models->second == "engine";
+  const facts::TrainKeys& train = job.train;
+  const bool plain = train.method == facts::Method::full &&
+                     train.objective == facts::Objective::sft && train.trainable.empty() &&
+                     train.frozen.empty() && job.model.companions.empty();
+  if (!own || !plain || job.import.megatron || model.stored != nullptr) return {};
+  STEELYARD_TRY(models_table, catalog.import_table("megatron_models"));
+  STEELYARD_TRY(arguments_table, catalog.import_table("megatron"));
+  STEELYARD_TRY(config, exchange::megatron_equivalent(model.config, job.parallel.tensor,
+                                                      models_table, arguments_table));
+  if (config) model.config = std::move(*config);
+  return {};
+}
+
 }  // namespace
 
 Result<ReadJob> read_job(const JobWords& words) {
@@ -97,6 +117,7 @@ Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& ca
     STEELYARD_TRY(loader, catalog.loader(*job.data.loader));
     constants.host.loader = std::move(loader);
   }
+  STEELYARD_CHECK(with_own_model(job, constants.framework, catalog, model));
   request.job = std::move(job);
   request.model = std::move(model);
   request.companions = std::move(companions);

@@ -71,7 +71,7 @@ void describe_model(const Request& request, const model::Graph& graph,
 using Programs = std::vector<step::RankProgram>;
 
 void measure_vram(const Request& request, const Programs& programs, bool only_if_fits, Plan& plan) {
-  const facts::DeviceMemoryConstants device = device_of(request);
+  const facts::DeviceMemoryConstants device = device_of(request, plan.job);
   vram::Request wanted;
   wanted.device = &device;
   wanted.timeline = request.timeline;
