@@ -143,20 +143,22 @@ model::Graph catalogue_graph(const std::string& id, const facts::Value& set) {
   return graph.value_or(model::Graph());
 }
 
-// peft 0.21, r = 8: Qwen1.5-MoE-A2.7B has 247,726,080 in its 24 layers, Qwen3-30B-A3B 281,542,656
+// peft 0.21, r = 16: Qwen1.5-MoE-A2.7B has 247,726,080 in its 24 layers, Qwen3-30B-A3B 281,542,656
 // in its 48.
 TEST(Adapters, OfExpertsAreEachExpertsOwn) {
-  const auto job = lora_job({"gate_proj", "up_proj", "down_proj"});
+  auto job = lora_job({"gate_proj", "up_proj", "down_proj"});
+  job.train.lora.rank = 16;
   const auto qwen = catalogue_graph("qwen1.5-moe-a2.7b", facts::Object{{"num_hidden_layers", 2}});
   const auto graph = with_method(qwen, job, {});
   ASSERT_TRUE(graph) << to_text(graph.error());
   EXPECT_EQ(trained_elements(*graph), 247'726'080 / 24 * 2);
   const auto qwen3 = catalogue_graph("qwen3-30b-a3b", facts::Object{{"num_hidden_layers", 2}});
-  const auto down = with_method(qwen3, lora_job({"q_proj", "down_proj"}), {});
+  job.train.lora.targets = {"q_proj", "down_proj"};
+  const auto down = with_method(qwen3, job, {});
   ASSERT_TRUE(down) << to_text(down.error());
   EXPECT_EQ(trained_elements(*down), 281'542'656 / 48 * 2);
   EXPECT_EQ(trained_elements(without_adapters(*down)), 0);
-  facts::Job spread = job;
+  facts::Job spread = job;  // over two ranks
   spread.parallel.expert = 2;
   const auto refused = with_method(qwen, spread, {});
   ASSERT_FALSE(refused);
