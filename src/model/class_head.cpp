@@ -146,9 +146,9 @@ TensorRef Heading::add(OperatorKind kind, const std::string& name, std::vector<T
 }
 
 TensorRef Heading::linear(const std::string& name, TensorRef in, std::int64_t outputs, bool bias) {
-  Shape shape = shape_of(in);
-  shape.back() = outputs;
-  const TensorRef out = add(OperatorKind::linear, name, {in}, std::move(shape));
+  Shape result = shape_of(in);
+  result.back() = outputs;
+  const TensorRef out = add(OperatorKind::linear, name, {in}, std::move(result));
   const auto weight = [&](const char* part, Shape shape, WeightRole role) {
     Weight one;
     one.name = name + part;

@@ -109,6 +109,25 @@ Error refused(const model::Graph& graph, const std::string& target, std::string 
           .hint = std::move(hint)};
 }
 
+// Weights that no operator reads are those of companions, which have adapters of their own
+// (step/companions.h).
+bool names_companion(const model::Graph& graph, std::string_view target) {
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      std::vector<bool> read(block.weights.size(), false);
+      for (const model::Operator& op : block.operators) {
+        for (const std::int32_t weight : op.weights) {
+          if (weight >= 0) read[static_cast<std::size_t>(weight)] = true;
+        }
+      }
+      for (std::size_t i = 0; i < read.size(); ++i) {
+        if (!read[i] && names_module(target, module_of(block.weights[i].name))) return true;
+      }
+    }
+  }
+  return false;
+}
+
 bool is_expression(std::string_view target) {
   return target.find_first_of("()[]|\\^$+?") != std::string_view::npos ||
          target.find(".*") != std::string_view::npos;
@@ -175,7 +194,7 @@ Result<void> check_targets(const model::Graph& graph, const std::vector<std::str
                         .hint = named.why});
     }
     any |= named.any;
-    if (named.any || nothing) continue;
+    if (named.any || nothing || names_companion(graph, target)) continue;
     const bool misspelt = nearest_name(target, last_parts(graph)).has_value();
     if (misspelt || is_expression(target)) return fail(names_nothing(graph, target));
     nothing = names_nothing(graph, target);

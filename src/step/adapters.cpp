@@ -168,6 +168,7 @@ void LowRank::add_adapter(model::Block& block, model::Operator& op, std::int64_t
 }
 
 std::int64_t outputs_of(const model::Block& block, const model::Operator& op) {
+  if (op.kind == OperatorKind::router) return op.mixture.experts;  // it puts the chosen out
   return block.tensors[static_cast<std::size_t>(op.outputs.front().index)].shape.back();
 }
 
