@@ -16,6 +16,7 @@
 #include "plan/balance.h"
 #include "plan/checkpoints.h"
 #include "plan/confidence.h"
+#include "plan/model_remarks.h"
 #include "plan/objective.h"
 #include "plan/placement.h"
 #include "plan/ranks.h"
@@ -329,11 +330,15 @@ void state_confidence(const Request& request, Plan& plan) {
 }
 
 // What a person should know before believing the figures.
-void warn(const Request& request, Plan& plan) {
+void warn(const Request& request, const model::Graph& graph, Plan& plan) {
   constexpr double kTight = 0.95;
   const facts::Gpu& gpu = plan.machine.gpu;
   const facts::TrainKeys& train = plan.job.train;
   const auto say = [&](std::string text) { plan.warnings.push_back(std::move(text)); };
+  const facts::FrameworkProfile& profile = request.constants.framework;
+  for (std::string& remark : model_remarks(request.model, graph, plan.job, profile)) {
+    say(std::move(remark));
+  }
   const bool wide =
       train.precision == facts::Precision::fp32 || train.precision == facts::Precision::tf32;
   const bool short_only =
@@ -501,7 +506,7 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   STEELYARD_CHECK(measure_the_rest(request, most, graph, beside, plan));
   count_cost(plan);
   state_confidence(request, plan);
-  warn(request, plan);
+  warn(request, graph, plan);
   plan.balance = balance_of(plan);
   return plan;
 }
