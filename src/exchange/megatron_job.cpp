@@ -428,7 +428,8 @@ Result<facts::Job> Importer::run() {
   STEELYARD_CHECK(refuse_unbuilt());
   // A job that was imported before, and changed since, gets its model anew.
   const auto model = job_.origins.find("model.config");
-  const bool imported = model != job_.origins.end() && model->second.origin == facts::Origin::import;
+  const bool imported =
+      model != job_.origins.end() && model->second.origin == facts::Origin::import;
   if (imported || std::holds_alternative<std::monostate>(job_.model.config)) {
     STEELYARD_TRY(config, megatron_model(arguments_, job_.parallel.tensor));
     job_.model.config = std::move(config);
