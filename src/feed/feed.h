@@ -21,7 +21,7 @@ struct Request {
   Bytes free_for_page_cache;  // host memory left over by everything else
   // Of a host while it trains, as ram/ says: loader processes, batches in flight, page-locked ones.
   Bytes loaders{}, batches{}, pinned{};
-  bool flow_only = false;     // the flow alone, none of what would improve it
+  bool flow_only = false;  // the flow alone, none of what would improve it
 };
 
 // The rate of each stage and the slowest of them. Rules: docs/model/data-path.md.

@@ -31,7 +31,8 @@ Tensor bias_activation(Tape& tape, Tensor argument, const Tensor& bias, std::int
                const Tensor& dy = gradients[0];
                Gradients result(2);
                result[0] = t.allocate(numel, dy.dtype, "bias_activation_backward");
-               if (!in_products) t.pointwise("bias_activation_backward", bytes_of(dy) + 2 * bytes_of(result[0]));
+               if (!in_products)
+                 t.pointwise("bias_activation_backward", bytes_of(dy) + 2 * bytes_of(result[0]));
                if (wants_bias) result[1] = bias_gradient(t, result[0], width);
                return result;
              });

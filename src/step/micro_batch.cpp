@@ -249,8 +249,8 @@ void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool r
     }
     send_gradients_to_host(events, unit);
   } else if (reduces) {
-    // The distributed optimizer scatters what it adds up (param_and_grad_buffer.py, start_grad_sync);
-    // experts have buffers of their own, over the ranks that hold the same ones.
+    // The distributed optimizer scatters what it adds up (param_and_grad_buffer.py,
+    // start_grad_sync); experts have buffers of their own, over the ranks that hold the same ones.
     const Collective kind =
         layout_.parameter_buffer ? Collective::reduce_scatter : Collective::all_reduce;
     const std::string_view text = layout_.parameter_buffer ? "reduce_scatter" : "all_reduce";

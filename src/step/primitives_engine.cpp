@@ -68,7 +68,8 @@ void multiply(Tape& tape, std::string_view name, std::int64_t m, std::int64_t n,
   const std::int64_t operands = checked_add(checked_multiply(m, k), checked_multiply(k, n));
   const std::int64_t read = nibble ? operands / 2 : operands;
   const std::int64_t written = checked_multiply(m, n) * facts::bytes_of(result) * touched;
-  tape.gemm(count > 1 ? "grouped_" + std::string(name) : std::string(name), nibble ? DType::fp4 : DType::fp8, m, n, k, count,
+  tape.gemm(count > 1 ? "grouped_" + std::string(name) : std::string(name),
+            nibble ? DType::fp4 : DType::fp8, m, n, k, count,
             Bytes(checked_multiply(count, checked_add(read, written))));
 }
 
@@ -184,8 +185,8 @@ Tensor engine_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& wei
 
   Layouts input;
   if (!a.quantized) {
-    input = quantize(tape, a, inputs, false, tracked && plan.wants_w && !plan.casts_input,
-                     fused.input);
+    input =
+        quantize(tape, a, inputs, false, tracked && plan.wants_w && !plan.casts_input, fused.input);
   }
   plan.has_columns = static_cast<bool>(input.columns);
   std::vector<Layouts> casts = cast_weights(tape, weights, inputs, tracked && !plan.recasts);

@@ -78,9 +78,9 @@ struct Variants {
   // A token goes once to each rank that has experts of it, whose kernels put it where it belongs
   // (DeepEP, HybridEP), not once for each expert.
   bool sends_once = false;
-  bool sends_beside = false;       // exchanges run beside the pass of another micro-batch
-  bool fused_expert_mlp = false;   // activation and casts between experts' products are in these
-  bool token_buffer = false;  // tokens of all expert ranks are gathered into one lasting buffer
+  bool sends_beside = false;      // exchanges run beside the pass of another micro-batch
+  bool fused_expert_mlp = false;  // activation and casts between experts' products are in these
+  bool token_buffer = false;      // tokens of all expert ranks are gathered into one lasting buffer
   bool fused_latent_rotary = false;  // multi-latent attention's positions through one kernel
   bool score_buffer = false;  // products of scores write beside one buffer that lives for ever
   GatheredInput gathered_input = GatheredInput::whole;
