@@ -51,7 +51,7 @@ def merged(table, over, corrects):
     """`over` laid over `table`; what the job says already stays unless `over` corrects it."""
     result = dict(table)
     for key, value in over.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and isinstance(result.get(key, {}), dict):
             result[key] = merged(result.get(key, {}), value, corrects)
         elif corrects or key not in result:
             result[key] = value

@@ -89,7 +89,11 @@ Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& ca
   request.roles = std::move(roles);
   request.machine = std::move(machine);
   request.constants = std::move(constants);
-  request.alternatives = [catalog, job = request.job] {
+  facts::Job elsewhere = request.job;  // with as many GPUs as here
+  if (!elsewhere.machine.gpus && request.machine.gpus > 0) {
+    elsewhere.machine.gpus = request.machine.gpus;
+  }
+  request.alternatives = [catalog, job = std::move(elsewhere)] {
     return catalog.alternatives(job).value_or(std::vector<facts::Machine>());
   };
   return request;

@@ -139,6 +139,10 @@ inline constexpr auto parallel_fields = [](auto& v, auto& p) {
   v.key("expert", p.expert, between(1, kMostRanks, "expert-parallel ranks"));
   v.key("expert_tensor", p.expert_tensor,
         between(1, kMostRanks, "tensor-parallel ranks of experts"));
+  v.key("expert_imbalance", p.expert_imbalance,
+        between(1, kMostImbalance, "tokens of the fullest rank's experts over an even share"));
+  v.key("expert_capacity", p.expert_capacity,
+        between(1, kMostImbalance, "rows that each expert is padded to, over an even share"));
   v.key("sequence_parallel", p.sequence_parallel, about("between tensor-parallel blocks"));
   v.key("schedule", p.schedule, about("of the pipeline"));
   v.key("virtual_stages", p.virtual_stages, between(1, kMostLayers, "model chunks per stage"));

@@ -64,10 +64,12 @@ class Importer {
   void set_experts();
   Result<void> set_parallel();
   Result<void> set_context();
+  [[nodiscard]] Result<std::int64_t> layers_to_split() const;
   Result<void> set_pipeline();
   Result<void> set_states();
   void set_checkpoint();
   Result<DType> state_type(const char* name) const;
+  Result<void> set_graphs();
   Result<void> refuse_unbuilt() const;
 
   const MegatronArguments& arguments_;
@@ -157,6 +159,7 @@ Result<void> Importer::set_optimizer() {
 }
 
 Result<void> Importer::set_recompute() {
+  if (own("train.recompute")) return {};
   const std::string granularity = arguments_.text("recompute-granularity");
   if (granularity.empty()) return {};
   facts::RecomputeKeys recompute;
@@ -199,8 +202,25 @@ void Importer::set_experts() {
   if (arguments_.flag("deterministic-mode") && !arguments_.flag("moe-permute-fusion")) {
     keys_.operators["unpermute"] = "index_add";
   }
-  if (arguments_.text("moe-token-dispatcher-type") == "allgather") {
-    keys_.operators["gathered_tokens"] = "global_buffer";
+  // moe_utils.py, topk_router_with capacity and permute(drop_and_pad): every expert gets as many
+  // rows; without padding an even load loses none.
+  const double capacity = arguments_.real("moe-expert-capacity-factor");  // 0: not given
+  if (capacity > 0.0 && arguments_.flag("moe-pad-expert-input-to-capacity")) {
+    set("parallel.expert_capacity", job_.parallel.expert_capacity, capacity);
+  }
+  // general_grouped_gemm: a product of cuBLAS for each expert.
+  if (arguments_.text("transformer-impl") != "local") {
+    keys_.operators["grouped_products"] = "one_kernel_each";
+  }
+  const std::string dispatcher = arguments_.text("moe-token-dispatcher-type");
+  if (dispatcher == "allgather") keys_.operators["gathered_tokens"] = "global_buffer";
+  if (dispatcher == "flex") keys_.operators["exchanges"] = "by_rank";
+  if (arguments_.flag("overlap-moe-expert-parallel-comm")) {
+    keys_.operators["exchange_time"] = "beside_other_pass";
+  }
+  if (arguments_.flag("use-transformer-engine-op-fuser")) {
+    keys_.operators["expert_mlp"] = "fused_products";
+    keys_.operators["grouped_products"] = "one_kernel";
   }
 }
 
@@ -244,13 +264,13 @@ Result<void> Importer::set_attention() {
 
 Result<void> Importer::set_parallel() {
   facts::ParallelKeys& parallel = job_.parallel;
-  const std::int64_t tensor = arguments_.whole("tensor-model-parallel-size");
-  set("parallel.tensor", parallel.tensor, tensor);
+  set("parallel.tensor", parallel.tensor, arguments_.whole("tensor-model-parallel-size"));
   set("parallel.context", parallel.context, arguments_.whole("context-parallel-size"));
   set("parallel.expert", parallel.expert, arguments_.whole("expert-model-parallel-size"));
   const bool experts = arguments_.optional_whole("num-experts").has_value();
   set("parallel.expert_tensor", parallel.expert_tensor,
-      experts ? arguments_.optional_whole("expert-tensor-parallel-size").value_or(tensor) : 1);
+      experts ? arguments_.optional_whole("expert-tensor-parallel-size").value_or(parallel.tensor)
+              : 1);
   // Without tensor parallelism Megatron-LM turns it off.
   set("parallel.sequence_parallel", parallel.sequence_parallel,
       arguments_.flag("sequence-parallel") && parallel.tensor > 1);
@@ -278,14 +298,25 @@ Result<void> Importer::set_context() {
   return set_pipeline();
 }
 
+// The arguments', unless the job changes the model.
+Result<std::int64_t> Importer::layers_to_split() const {
+  const facts::Value* changed = job_.model.set.find("num-layers");
+  const std::int64_t* count = changed != nullptr ? changed->as_whole() : nullptr;
+  if (count != nullptr) return *count;
+  return layers_of(arguments_);
+}
+
 Result<void> Importer::set_pipeline() {
   facts::ParallelKeys& parallel = job_.parallel;
   if (own("parallel.stage_layers")) {  // the job's own split: Megatron-DeepSpeed divides unevenly
     set("parallel.pipeline", parallel.pipeline, arguments_.whole("pipeline-model-parallel-size"));
     return {};
   }
-  STEELYARD_TRY(layers, layers_of(arguments_));
-  STEELYARD_TRY(layout, pipeline_layout(arguments_, layers));
+  STEELYARD_TRY(layers, layers_to_split());
+  PipelineSizes sizes;
+  if (own("parallel.pipeline")) sizes.stages = parallel.pipeline;
+  if (own("parallel.virtual_stages")) sizes.chunks = parallel.virtual_stages;
+  STEELYARD_TRY(layout, pipeline_layout(arguments_, layers, sizes));
   set("parallel.pipeline", parallel.pipeline, layout.stages);
   set("parallel.virtual_stages", parallel.virtual_stages, layout.chunks);
   set("parallel.schedule", parallel.schedule,
@@ -319,7 +350,8 @@ Result<void> Importer::set_states() {
   const bool other_engine =
       own("parallel.sharding") && job_.parallel.sharding != facts::Sharding::none;
   keys_.gradient_buffer = !other_engine;
-  keys_.distributed_optimizer = arguments_.flag("use-distributed-optimizer") && !other_engine;
+  keys_.distributed_optimizer =
+      arguments_.flag("use-distributed-optimizer") && !own("parallel.sharding");
   if (keys_.distributed_optimizer) {
     set("parallel.sharding", job_.parallel.sharding, facts::Sharding::zero1);
   } else {
@@ -359,9 +391,8 @@ Result<void> Importer::set_states() {
   if (arguments_.flag("deterministic-mode")) {
     keys_.library_workspace = Bytes(std::int64_t{8} * 4096 * 1024);
   }
-  // Only fp32 buffers are accumulated into by the product itself.
-  keys_.fused_weight_gradients =
-      arguments_.flag("gradient-accumulation-fusion") && keys_.main_gradients == DType::fp32;
+  // Into buffers of any type (tensor_parallel/layers.py: wgrad_gemm_accum_fp32 and _fp16).
+  keys_.fused_weight_gradients = arguments_.flag("gradient-accumulation-fusion");
   return {};
 }
 
@@ -374,20 +405,31 @@ void Importer::set_checkpoint() {
   if (every && *every > 0) set("checkpoint.every_steps", job_.checkpoint.every_steps, *every);
 }
 
+// CUDA graphs: of the whole step, or of what does not depend on where tokens go.
+Result<void> Importer::set_graphs() {
+  const std::string graphs = arguments_.text("cuda-graph-impl");
+  if (graphs == "none") return {};
+  const std::vector<std::string> modules = arguments_.list("cuda-graph-modules");
+  const bool whole = graphs == "full_iteration" ||
+                     std::find(modules.begin(), modules.end(), "full_iteration") != modules.end();
+  if (!whole && graphs != "transformer_engine" && graphs != "local") {
+    return fail(wrong(ErrorCode::bad_input, "cuda-graph-impl", graphs,
+                      "none, local, transformer_engine or full_iteration"));
+  }
+  keys_.operators["launches"] = whole ? "graphs" : "graphs_of_layers";
+  return {};
+}
+
 // Understood, but their effect is still to be built.
 Result<void> Importer::refuse_unbuilt() const {
   for (const char* name :
        {"use-megatron-fsdp", "use-torch-fsdp2", "optimizer-cpu-offload", "fp32-residual-connection",
-        "distribute-saved-activations", "fine-grained-activation-offloading",
-        "overlap-moe-expert-parallel-comm"}) {
+        "distribute-saved-activations", "fine-grained-activation-offloading"}) {
     if (arguments_.flag(name)) return fail(not_built(name, "true", "no such argument"));
   }
   if (arguments_.whole("cpu-offloading-num-layers") > 0) {
     return fail(not_built("cpu-offloading-num-layers",
                           std::to_string(arguments_.whole("cpu-offloading-num-layers")), "0"));
-  }
-  if (arguments_.text("cuda-graph-impl") != "none") {
-    return fail(not_built("cuda-graph-impl", arguments_.text("cuda-graph-impl"), "none"));
   }
   for (const std::string& module : keys_.recomputed_modules) {
     constexpr std::array kKnown = {"moe_act", "layernorm", "mla_up_proj",
@@ -413,8 +455,13 @@ Result<facts::Job> Importer::run() {
   STEELYARD_CHECK(set_parallel());
   STEELYARD_CHECK(set_states());
   set_checkpoint();
+  STEELYARD_CHECK(set_graphs());
   STEELYARD_CHECK(refuse_unbuilt());
-  if (std::holds_alternative<std::monostate>(job_.model.config)) {
+  // A job that was imported before, and changed since, gets its model anew.
+  const auto model = job_.origins.find("model.config");
+  const bool imported =
+      model != job_.origins.end() && model->second.origin == facts::Origin::import;
+  if (imported || std::holds_alternative<std::monostate>(job_.model.config)) {
     STEELYARD_TRY(config, megatron_model(arguments_, job_.parallel.tensor));
     job_.model.config = std::move(config);
     job_.origins["model.config"] = {facts::Origin::import, {}};

@@ -138,6 +138,8 @@ struct ParallelKeys {
   std::optional<ContextMethod> context_method;  // none: the framework's own
   std::int64_t expert = 1;
   std::int64_t expert_tensor = 1;
+  double expert_imbalance = 1.0;  // tokens that the fullest rank's experts get, over an even share
+  double expert_capacity = 1.0;   // rows of each expert, over an even share: padded up to that
   bool sequence_parallel = false;
   Schedule schedule = Schedule::one_f_one_b;
   std::int64_t virtual_stages = 1;

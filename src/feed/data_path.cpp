@@ -61,8 +61,7 @@ Network network_of(const Path& path, const Stations& stations) {
   network.storage = stations[0].seconds / loads;
   network.compute = worker_seconds(path).value();
   if (path.cores) network.cores = *path.cores;
-  network.hand_over =
-      std::max(assemble_seconds(path).value() / path.running_parents, copy_seconds(path).value());
+  network.hand_over = std::max(handing_over(path).value(), copy_seconds(path).value());
   network.spread = spread_of(path);
   if (path.needed && path.needed->value() > 0.0) {
     network.consume = static_cast<double>(path.ranks) / (path.needed->value() * loads);
@@ -168,11 +167,12 @@ std::optional<Ratio> spread_loss(const Path& path, const Stations& stations) {
 
 Result<facts::FeedPlan> data_path(const Request& request) {
   STEELYARD_TRY(path, path_of(request));
-  const Path first = in_first_epoch(path);
   const Stations stations = stations_of(path);
-  const Stations at_first = stations_of(first);
   facts::FeedPlan plan;
   static_cast<facts::FeedFlow&>(plan) = judged(path, stations);
+  if (request.flow_only) return plan;
+  const Path first = in_first_epoch(path);
+  const Stations at_first = stations_of(first);
   plan.first_epoch = judged(first, at_first);
   for (std::size_t i = 0; i < stations.size(); ++i) {
     facts::FeedStage stage = stations[i].stage;

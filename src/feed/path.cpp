@@ -95,7 +95,10 @@ Result<Path> path_of(const Request& request) {
             .sample = std::max(Bytes(), request.sample_bytes),
             .handed_over = Bytes(),
             .dataset = std::nullopt,
-            .free_for_page_cache = std::max(Bytes(), request.free_for_page_cache)};
+            .free_for_page_cache = std::max(Bytes(), request.free_for_page_cache),
+            .loaders = request.loaders,
+            .batches = request.batches,
+            .pinned = request.pinned};
   path.ranks = std::max<std::int64_t>(1, *job.machine.gpus);
   path.workers = std::max<std::int64_t>(0, job.data.workers.value_or(0));
   count_loads(path);

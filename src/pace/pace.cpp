@@ -96,6 +96,12 @@ void note_assumptions(PacePlan& plan, const Request& request, const Used& used,
         "its "
         "share of the memory bandwidth, all ranks at once.");
   }
+  for (const auto& [word, what] :
+       {std::pair{"launches", "CUDA graphs"}, std::pair{"exchange_time", "Overlapped exchanges"}}) {
+    const auto& job = *request.job;
+    if (!job.megatron || !job.megatron->operators.contains(word)) continue;
+    say(std::string(what) + " are counted in time alone; the memory that they hold is not.");
+  }
   if (walked.host_bound > Seconds()) {
     say("The host launches kernels slower than the GPU executes them in part of the step.");
   }

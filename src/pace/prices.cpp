@@ -1,6 +1,7 @@
 #include "pace/prices.h"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <map>
 #include <string>
@@ -29,6 +30,23 @@ Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what)
   }
   used[static_cast<std::size_t>(index)] = true;
   return {};
+}
+
+// What is launched by itself where CUDA graphs hold attention, router and preparation of the
+// exchange alone (Megatron-LM, --cuda-graph-modules attn moe_router moe_preprocess).
+bool of_experts(std::string_view operation) {
+  constexpr std::array<std::string_view, 8> kTheirs = {
+      "grouped_mm", "sort_chunks", "index", "unpermute", "bias_activation",
+      "quantize",   "optimizer",   "clip_grad_norm"};
+  return std::any_of(kTheirs.begin(), kTheirs.end(),
+                     [&](std::string_view mine) { return operation.starts_with(mine); });
+}
+
+// Whether Megatron-LM's arguments lay this word over the framework's profile.
+bool imported(const Request& request, std::string_view key, std::string_view word) {
+  if (!request.job->megatron) return false;
+  const auto own = request.job->megatron->operators.find(key);
+  return own != request.job->megatron->operators.end() && own->second == word;
 }
 
 TokenSide tokens_of(std::string_view operation) {
@@ -66,6 +84,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
                         .copies_channels = channels_first && name == kConvolutions};
     for (const std::string& operation : group.operations) by_operation[operation] = nature;
   }
+  const bool graphs = imported(request, "launches", "graphs_of_layers");
   std::vector<Nature> natures;
   for (const std::string& name : program.names) {
     const std::size_t colon = name.rfind(": ");
@@ -79,6 +98,9 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.back().channels_last = natures.back().convolution && !channels_first;
     natures.back().efficient = operation.starts_with(kEfficient);
     natures.back().vector_unaligned = request.unaligned_on_vector_units;
+    natures.back().each_group =
+        natures.back().grouped && imported(request, "grouped_products", "one_kernel_each");
+    natures.back().in_graph = graphs && name.find("layers") < colon && !of_experts(operation);
     set_optimizer(request, operation, natures.back());
   }
   return natures;
@@ -169,7 +191,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
   const BytesPerSecond host_memory =
       request.host_memory * (1.0 / static_cast<double>(std::max<std::int64_t>(gpus, 1)));
   Prices prices;
-  if (!request.launched_as_graphs) {
+  if (!request.launched_as_graphs && !imported(request, "launches", "graphs")) {
     prices.kernel_launch = constants.kernel_launch;
     prices.kernel_launch_forward = constants.kernel_launch_forward;
   }

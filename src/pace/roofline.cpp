@@ -124,13 +124,34 @@ double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
 }
 
 // EfficiencyConstants::attention_of by kernel, not by framework.
-constexpr std::string_view kEfficient = "efficient", kWide = "fp32";
+constexpr std::string_view kEfficient = "efficient", kWide = "fp32",
+                           kWideHeads = "efficient_wide", kSmallTiles = "efficient_small";
 
 double rate_of_kernel(std::string_view name, const Work& work,
                       const EfficiencyConstants& efficiency) {
   const auto kernel = efficiency.attention_of.find(name);
   if (kernel == efficiency.attention_of.end()) return 1.0;
   return (work.backward ? kernel->second.backward : kernel->second.forward).value();
+}
+
+// 8.6, 8.9 and 12.0 let a block have 99 KB of shared memory, 8.0 and 9.0 163 and 227 KB (CUDA C++
+// Programming Guide, "Compute Capabilities"): kernels with large tiles do not run there.
+bool has_little_shared_memory(const Gpu& gpu) {
+  const double capability = gpu.compute_capability.value_or(0.0);
+  return (capability > 8.05 && capability < 8.95) || capability >= 12.0;
+}
+
+// The memory-efficient kernel is compiled for heads of up to 64 and 128 elements, narrower ones
+// fill the rest with zeros; for wider ones its sums lie in memory (PyTorch,
+// mem_eff_attention/kernels/generate_kernels.py and kernel_forward.h, kSingleValueIteration).
+double share_of_efficient(const Work& work, const Gpu& gpu, const EfficiencyConstants& efficiency) {
+  constexpr std::int64_t kNarrow = 64, kWidest = 128;
+  double share = rate_of_kernel(kEfficient, work, efficiency);
+  if (has_little_shared_memory(gpu)) share *= rate_of_kernel(kSmallTiles, work, efficiency);
+  if (work.k > kWidest) return share * rate_of_kernel(kWideHeads, work, efficiency);
+  if (work.k <= 0) return share;
+  const double compiled = static_cast<double>(work.k <= kNarrow ? kNarrow : kWidest);
+  return share * static_cast<double>(work.k) / compiled;
 }
 
 // Short sequences give a kernel little arithmetic for what it loads.
@@ -153,8 +174,7 @@ double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
     return units.value() * rate_of_kernel(kWide, work, efficiency) * long_enough;
   }
   // Before Ampere there is no other fused kernel, and the constants are its own.
-  if (nature.efficient && !before_ampere(gpu))
-    share *= rate_of_kernel(kEfficient, work, efficiency);
+  if (nature.efficient && !before_ampere(gpu)) share *= share_of_efficient(work, gpu, efficiency);
   return std::min(bound_of(gpu, work, peak, efficiency),
                   rate_of_units(gpu, work, peak, efficiency) * share * long_enough);
 }
@@ -166,9 +186,20 @@ bool has_arithmetic(const Work& work) {
          work.flops.value() > 0.0;
 }
 
+// Kernels that begin one after the other: those of grouped products run on four streams
+// (Transformer Engine, common/util/multi_stream.cpp).
+double starts_of(const Work& work, const Nature& nature, double launches) {
+  constexpr double kStreams = 4.0;
+  if (nature.in_graph) return 1.0;
+  if (nature.each_group && work.batch > 1) return std::max(1.0, launches / kStreams);
+  return launches;
+}
+
 }  // namespace
 
 double launches_of(const Work& work, const Nature& nature) {
+  if (nature.in_graph) return 0.0;
+  if (nature.each_group && work.batch > 1) return static_cast<double>(work.batch);
   if (nature.kernels <= 0.0) return 1.0;
   if (!nature.together) return nature.kernels;
   constexpr double kTensors = 48.0, kBytes = 320.0 * 65536.0 * 4.0;
@@ -235,7 +266,8 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   }
   if (!known) return std::nullopt;
   const double launches = launches_of(work, nature);
-  return WorkTime{std::max(arithmetic, memory) + copies + efficiency.kernel_floor * launches,
+  return WorkTime{std::max(arithmetic, memory) + copies +
+                      efficiency.kernel_floor * starts_of(work, nature, launches),
                   arithmetic > memory && arithmetic >= efficiency.kernel_floor, launches};
 }
 

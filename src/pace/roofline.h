@@ -37,6 +37,8 @@ struct Nature {
   // Of an optimizer: kernels per parameter, or per list of them, and passes over its bytes. 0: one.
   double kernels = 0.0, passes = 1.0;
   bool together = false;
+  bool each_group = false;  // one kernel for each of grouped products
+  bool in_graph = false;    // launched with a CUDA graph
 };
 
 // Nothing when the GPU lacks a figure that this work needs; `missing` then names it.

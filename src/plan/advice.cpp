@@ -93,6 +93,12 @@ std::string effects_of(const Plan& before, const Plan& after) {
     compare("step", to_text(*after.pace.step), to_text(*before.pace.step));
   }
   compare("host", to_text(after.ram.peak), to_text(before.ram.peak));
+  if (before.cost && after.cost && before.cost->currency == after.cost->currency) {
+    const auto price = [](const Plan& plan) {
+      return fmt::format("{:.2f} {} per hour", plan.cost->per_hour, plan.cost->currency);
+    };
+    compare("for", price(after), price(before));
+  }
   return effects.empty() ? std::string() : fmt::format(": {}", fmt::join(effects, ", "));
 }
 
@@ -265,6 +271,7 @@ void make_it_better(const Trials& trials, const Plan& planned, std::vector<Advic
     return gain && gain->value() > kWorthwhileGain && changed.fits_ram.value_or(true);
   };
   std::vector<Candidate> all = that_feed_faster(planned);
+  for (Candidate& candidate : that_save_faster(planned)) all.push_back(std::move(candidate));
   for (Candidate& candidate : that_gain_speed(planned)) all.push_back(std::move(candidate));
   for (Candidate& machine : other_machines(trials.request(), planned)) {
     all.push_back(std::move(machine));

@@ -262,8 +262,9 @@ void add_data_stall(Plan& plan) {
   plan.pace.breakdown.data_stall = *plan.pace.step - busy;
 }
 
-Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
+Result<void> measure_feed(const Request& request, Bytes sample, bool flow_only, Plan& plan) {
   feed::Request wanted;
+  wanted.flow_only = flow_only;
   wanted.job = &plan.job;
   wanted.machine = &plan.machine;
   wanted.constants = &request.constants.host;
@@ -274,6 +275,11 @@ Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
   if (plan.ram.capacity) {
     wanted.free_for_page_cache = std::max(Bytes(), *plan.ram.capacity - plan.ram.peak);
   }
+  const facts::RamBytes& steady =
+      plan.ram.phases[static_cast<std::size_t>(facts::RamPhase::steady)];
+  wanted.loaders = steady[facts::RamCategory::loader_workers];
+  wanted.batches = steady[facts::RamCategory::prefetch];
+  wanted.pinned = steady[facts::RamCategory::pinned];
   STEELYARD_TRY(path, feed::data_path(wanted));
   plan.feed = std::move(path);
   add_data_stall(plan);
@@ -355,6 +361,9 @@ void warn(const Request& request, Plan& plan) {
       (plan.vram.fullest.peak_device_used / *plan.vram.capacity).value() > kTight) {
     say("less than 5 % of the GPU's memory stays free: within the error of this plan");
   }
+  if (plan.fits_ram.value_or(false) && (plan.ram.peak / *plan.ram.capacity).value() > kTight) {
+    say("less than 5 % of the host's memory stays free: within the error of this plan");
+  }
 }
 
 // An autoencoder on the card makes latents of what was decoded.
@@ -380,11 +389,12 @@ Bytes sample_bytes(const Request& request, const model::Graph& graph, const fact
 }
 
 Result<void> measure_the_rest(const Request& request, const Busiest& most,
-                              const model::Graph& graph, Flops beside, Plan& plan) {
+                              const model::Graph& graph, Flops beside, Plan& plan,
+                              bool flow_only = false) {
   const Bytes sample = sample_bytes(request, graph, plan.job);
   STEELYARD_CHECK(measure_ram(request, *most.program, sample, plan));
   STEELYARD_CHECK(measure_pace(request, most, beside, plan));
-  STEELYARD_CHECK(measure_feed(request, sample, plan));
+  STEELYARD_CHECK(measure_feed(request, sample, flow_only, plan));
   place_ranks(*most.program, plan);
   return {};
 }
@@ -423,8 +433,9 @@ Result<PaceQuestion> pace_question(const Request& request) {
 
 Result<std::shared_ptr<const Prepared>> prepare(const Request& request) {
   STEELYARD_TRY(ranks, ranks_of(request));
-  STEELYARD_TRY(graph, trained_graph(request.model, ranks.job,
-                                     sample_shape(ranks.job, *ranks.job.train.micro_batch)));
+  STEELYARD_TRY(graph, shared_graph(request.model, ranks.job,
+                                    sample_shape(ranks.job, *ranks.job.train.micro_batch),
+                                    request.workshop.get()));
   return std::make_shared<const Prepared>(Prepared{std::move(ranks), std::move(graph)});
 }
 
@@ -433,7 +444,8 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   std::shared_ptr<const Prepared> prepared = shortcuts.prepared;
   if (prepared) {
     STEELYARD_TRY(
-        job, resolve(request.job, request.model, request.machine, request.constants.framework));
+        job, resolve(request.job, request.model, request.machine, request.constants.framework,
+                     request.workshop.get()));
     plan.job = std::move(job);
   } else {
     STEELYARD_TRY(made, prepare(request));
@@ -441,10 +453,14 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
     plan.job = prepared->ranks.job;
   }
   const Programs& programs = prepared->ranks.programs;
-  const model::Graph& graph = prepared->graph;
+  const model::Graph& graph = *prepared->graph;
   plan.machine = request.machine;
   const Flops beside = prepared->ranks.flops_beside;
   const Busiest most = busiest(programs);
+  if (shortcuts.comparable_only && !request.vram) {
+    STEELYARD_CHECK(measure_the_rest(request, most, graph, beside, plan, true));
+    return plan;
+  }
   describe_model(request, graph, most.program->states, plan);
   if (shortcuts.is_promising) {
     Plan sketch = plan;

@@ -70,7 +70,9 @@ void add_tensors(const Node& node, facts::RamBytes& bytes, Notes& notes) {
 void add_waiting(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const Bytes waiting = node.states.waiting_bytes;
   if (waiting == Bytes()) return;
-  const Bytes held = page_locked_in_pieces(waiting, node.job.offload.pin_memory);
+  const PinnedTensors frozen{.trainable = false, .frozen = true, .parts = node.shards};
+  const Bytes held =
+      node.job.offload.pin_memory ? waiting * rounding_of(node.states.weights, frozen) : waiting;
   bytes[RamCategory::parameters] += held * node.ranks;
   const std::string note =
       fmt::format("parameters: {} of models that wait for their turn, on each of {}.",

@@ -309,7 +309,9 @@ void BlockRun::collect_gradients() {
     if (again && views_.erase(leaf) > 0) sum = sum_beside(tape_, gradient);
     if (gradient.view && !again) views_.insert(leaf);
     const bool elsewhere = options_.gradients_exist || graded;
-    if (elsewhere || again || options_.accumulates) {
+    const bool by_product = tape_.options().accumulates_into.has_value() &&
+                            block_.weights[index].shape.size() > 1 && !again;
+    if (!by_product && (elsewhere || again || options_.accumulates)) {
       tape_.pointwise("accumulate_gradient", 3 * bytes_of(gradient));
     }
     if (elsewhere) return;

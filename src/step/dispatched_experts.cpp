@@ -1,8 +1,11 @@
 // Experts whose tokens are sorted by expert, sent to the ranks that hold them, multiplied in groups
 // and sent back (Megatron-LM core/transformer/moe: MoEAlltoAllTokenDispatcher, GroupedMLP; the same
-// in torchtitan). Tokens are taken as spread evenly: a rank receives as many as it sends.
+// in torchtitan). A rank receives as many tokens as it sends, times what the job states: the
+// imbalance of the fullest rank, and the capacity to which each expert's rows are padded.
 #include "step/dispatched_experts.h"
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -18,24 +21,59 @@ namespace {
 
 using Gradients = std::vector<Tensor>;
 
-// Tokens change ranks; backward the other way.
-Tensor all_to_all(Tape& tape, Tensor argument) {
-  if (tape.options().expert.ranks == 1) return argument;
+std::int64_t times(std::int64_t rows, double factor) {
+  return checked_round(std::ceil(static_cast<double>(rows) * factor));
+}
+
+// Of R ranks that share E experts evenly, how many have one of a token's k, which are drawn at
+// random: R (1 - C(E - E/R, k) / C(E, k)).
+double ranks_reached(double experts, double ranks, std::int64_t choices) {
+  double none = 1.0;
+  for (std::int64_t i = 0; i < choices; ++i) {
+    const double drawn = static_cast<double>(i);
+    none *= std::max(0.0, experts - experts / ranks - drawn) / (experts - drawn);
+  }
+  return ranks * (1.0 - none);
+}
+
+// An exchange of tokens: what each rank sends to the ranks of `group`, and before that to those of
+// `between`, one on each node.
+struct Exchange {
+  Group group;
+  Bytes payload;
+  bool beside = false;
+  Group between = {};
+  Bytes far = Bytes(0);
+
+  void emit(Tape& tape) const {
+    tape.communicate(Collective::all_to_all, "all_to_all_tokens", far, between, beside);
+    tape.communicate(Collective::all_to_all, "all_to_all_tokens", payload, group, beside);
+  }
+};
+
+// Tokens change ranks, `arriving` elements of them; backward the other way.
+Tensor all_to_all(Tape& tape, Tensor argument, const Exchange& exchange, std::int64_t arriving) {
   const Tensor x = std::move(argument);
-  const auto exchange = [](Tape& t, Bytes payload) {
-    t.communicate(Collective::all_to_all, "all_to_all_tokens", payload, t.options().expert, false);
-  };
   tape.begin_operation(OperationKind::other, {&x});
-  Tensor y = tape.allocate(x.numel, x.dtype, "all_to_all_tokens");
-  exchange(tape, bytes_of(y));
+  Tensor y = tape.allocate(arriving, x.dtype, "all_to_all_tokens");
+  exchange.emit(tape);
   if (!tape.tracks({&x})) return y;
+  const std::int64_t before = x.numel;
   tape.track(y, "all_to_all_tokens", {Tape::edge_of(x)}, {},
-             [exchange](Tape& t, const Gradients& gradients) {
-               Tensor dx = t.allocate(gradients[0].numel, gradients[0].dtype, "all_to_all_tokens");
-               exchange(t, bytes_of(dx));
+             [exchange, before](Tape& t, const Gradients& gradients) {
+               Tensor dx = t.allocate(before, gradients[0].dtype, "all_to_all_tokens");
+               exchange.emit(t);
                return Gradients{dx};
              });
   return y;
+}
+
+// Every choice of a token travels by itself. The fullest rank's side, the larger one, takes
+// longest.
+Tensor all_to_all(Tape& tape, Tensor argument, bool beside, std::int64_t arriving) {
+  if (tape.options().expert.ranks == 1) return argument;
+  const Bytes payload = bytes_of(std::max(argument.numel, arriving), argument.dtype);
+  return all_to_all(tape, std::move(argument), {tape.options().expert, payload, beside}, arriving);
 }
 
 // Chunks of tokens in another order, source rank first or expert first.
@@ -81,10 +119,11 @@ Tensor exchange_features(Tape& tape, Tensor argument, bool gather) {
 // Rows grouped by expert times each expert's matrix: one input, one result, a weight gradient each.
 // `experts` of them in one weight, where that is less than one for each.
 Tensor grouped_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& weights,
-                      std::int64_t inputs, std::int64_t outputs, std::int64_t experts = 0) {
+                      std::int64_t inputs, std::int64_t outputs, std::int64_t experts = 0,
+                      FusedCasts fused = {}) {
   const Fp8Library library = tape.arithmetic().fp8.library;
   if (library == Fp8Library::transformer_engine && fits_fp8(inputs, outputs) && experts == 0) {
-    return fp8_grouped_linear(tape, x, weights, inputs, outputs);
+    return fp8_grouped_linear(tape, x, weights, inputs, outputs, fused);
   }
   const Tensor a = to_compute(tape, x);
   const std::int64_t rows = a.numel / inputs;
@@ -121,7 +160,9 @@ Tensor grouped_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& we
                    result[static_cast<std::size_t>(i) + 1] = t.allocate(
                        inputs * outputs * (count / held), dtype, "grouped_mm_weight_gradient");
                  }
-                 t.gemm("grouped_mm_weight_gradient", dtype, outputs, inputs, each, count, traffic);
+                 const Bytes added = added_traffic(t, count * inputs * outputs, dtype);
+                 t.gemm("grouped_mm_weight_gradient", dtype, outputs, inputs, each, count,
+                        traffic + added);
                }
                return result;
              });
@@ -168,7 +209,8 @@ Tensor weighted(Tape& tape, const OperatorCall& call, Tensor h, std::int64_t tok
 Tensor inner_activation(Tape& tape, const OperatorCall& call, Tensor h, bool gated,
                         std::int64_t tokens, std::int64_t features) {
   if (call.variants->fused_activation) {
-    return bias_activation(tape, std::move(h), Tensor(), features, gated);
+    return bias_activation(tape, std::move(h), Tensor(), features, gated,
+                           call.variants->fused_expert_mlp);
   }
   if (gated) {
     const std::vector<Tensor> halves = split(tape, h, {h.numel / 2, h.numel / 2});
@@ -226,11 +268,14 @@ Tensor feed_forward(Tape& tape, const OperatorCall& call, Tensor rows, std::int6
   const std::int64_t first = call.weights[0].numel / hidden;  // features, perhaps gate and up
   const bool gated = first == 2 * wide;
   const std::int64_t tokens = rows.numel / hidden;
-  Tensor h = grouped_linear(tape, rows, matrices(call, 0, 2), hidden, first);
+  // transformer_engine/pytorch/ops/fused: grouped products whose kernels apply the activation and
+  // cast what they write, forward and backward.
+  const bool fused = call.variants->fused_expert_mlp;
+  Tensor h = grouped_linear(tape, rows, matrices(call, 0, 2), hidden, first, 0, {false, fused});
   rows = Tensor();
   if (!call.recomputes_activation) {
     h = inner_activation(tape, call, std::move(h), gated, tokens, first);
-    return grouped_linear(tape, h, matrices(call, 1, 2), wide, hidden);
+    return grouped_linear(tape, h, matrices(call, 1, 2), wide, hidden, 0, {fused, false});
   }
   OperatorCall apart = call;
   apart.inputs.clear();  // the part gets what it reads
@@ -245,6 +290,47 @@ Tensor feed_forward(Tape& tape, const OperatorCall& call, Tensor rows, std::int6
   return y;
 }
 
+// Tokens go once to each rank that has experts of theirs; there they are put into the experts'
+// order, and what the experts of a rank make of one token is added up before it goes back
+// (Megatron-LM core/transformer/moe/fused_a2a.py over DeepEP and HybridEP). Between nodes a token
+// travels once, and a rank of the other node hands it on.
+Tensor sent_once(Tape& tape, const OperatorCall& call, const Tensor& order) {
+  const Tensor& x = call.inputs[0];
+  const model::MixtureShape& mixture = call.op->mixture;
+  const std::int64_t hidden = call.input_shapes[0].back();
+  const std::int64_t choices = call.inputs[1].numel;
+  const double imbalance = tape.options().expert_imbalance;
+  const std::int64_t received = times(choices, tape.options().expert_capacity * imbalance);
+  const Group& group = tape.options().expert;
+  const double experts = static_cast<double>(mixture.experts);
+  const double ranks = static_cast<double>(group.ranks);
+  const double per_node =
+      static_cast<double>(std::clamp(group.ranks_per_node, std::int64_t{1}, group.ranks));
+  const std::int64_t each = std::max<std::int64_t>(choices * hidden / x.numel, 1);
+  const double reached = ranks_reached(experts, ranks, each);
+  const double tokens = static_cast<double>(x.numel / hidden);
+  const auto sent = [&](double often) {
+    return bytes_of(static_cast<std::int64_t>(tokens * imbalance * often) * hidden, x.dtype);
+  };
+  Exchange exchange{group, sent(reached), call.variants->sends_beside};
+  if (ranks > per_node) {  // what one node's ranks get of a token is handed on by one of them
+    const auto on_node = static_cast<std::int64_t>(per_node);
+    const double nodes = ranks / per_node;
+    exchange.group = {on_node, on_node};
+    exchange.between = {group.ranks / on_node, 1};
+    exchange.far = sent(ranks_reached(experts, nodes, each));
+  }
+  const std::int64_t arriving = static_cast<std::int64_t>(tokens * imbalance * reached) * hidden;
+  Tensor rows = all_to_all(tape, x, exchange, arriving);
+  rows = index(tape, rows, {order}, checked_multiply(received, hidden));
+  rows = exchange_features(tape, std::move(rows), true);
+  rows = feed_forward(tape, call, std::move(rows), hidden);
+  rows = exchange_features(tape, std::move(rows), false);
+  rows = scatter_add(tape, to(tape, std::move(rows), x.dtype), order, arriving,
+                     call.variants->adds_by_index);
+  return all_to_all(tape, std::move(rows), exchange, x.numel);
+}
+
 }  // namespace
 
 Tensor dispatched_experts(Tape& tape, const OperatorCall& call) {
@@ -252,20 +338,26 @@ Tensor dispatched_experts(Tape& tape, const OperatorCall& call) {
   const Tensor& routing = call.inputs[1];  // weights of the chosen experts, [T,k]
   const model::MixtureShape& mixture = call.op->mixture;
   const std::int64_t hidden = call.input_shapes[0].back();
-  const std::int64_t choices = routing.numel;
+  const std::int64_t choices = times(routing.numel, tape.options().expert_capacity);
+  const std::int64_t sent = checked_multiply(choices, hidden);
+  const std::int64_t received =
+      checked_multiply(times(choices, tape.options().expert_imbalance), hidden);
   const bool sorts = mixture.experts / mixture.ranks > 1 && mixture.ranks > 1;
+  const bool beside = call.variants->sends_beside;
   const Tensor order = tape.allocate(choices, DType::int64, "sorted_indices");
-  Tensor rows = index(tape, x, {order}, checked_multiply(choices, hidden));
-  rows = all_to_all(tape, std::move(rows));
+  const bool inner = call.variants->inner_probabilities;
+  if (call.variants->sends_once && inner && tape.options().expert.ranks > 1) {
+    return sent_once(tape, call, order);
+  }
+  Tensor rows = index(tape, x, {order}, sent);
+  rows = all_to_all(tape, std::move(rows), beside, received);
   if (sorts) rows = sort_chunks(tape, std::move(rows));
   rows = exchange_features(tape, std::move(rows), true);
   rows = feed_forward(tape, call, std::move(rows), hidden);
   rows = exchange_features(tape, std::move(rows), false);
   if (sorts) rows = sort_chunks(tape, std::move(rows));
-  rows = all_to_all(tape, std::move(rows));
-  if (!call.variants->inner_probabilities) {
-    rows = mul(tape, std::move(rows), index(tape, routing, {order}, choices));
-  }
+  rows = all_to_all(tape, std::move(rows), beside, sent);
+  if (!inner) rows = mul(tape, std::move(rows), index(tape, routing, {order}, choices));
   return scatter_add(tape, to(tape, std::move(rows), x.dtype), order, x.numel,
                      call.variants->adds_by_index);
 }

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "step/primitives_fp8.h"
 #include "step/tape.h"
 
 namespace steelyard::step {
@@ -15,7 +16,7 @@ struct Fp8Cast {
 // each; x [rows, inputs] is divided among them.
 [[nodiscard]] Tensor engine_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& weights,
                                    const Tensor& bias, std::int64_t inputs, std::int64_t outputs,
-                                   bool keeps_input);
+                                   bool keeps_input, FusedCasts fused = {});
 
 // One layout of x with its scales.
 [[nodiscard]] Tensor engine_cast(Tape& tape, const Tensor& x);

@@ -18,11 +18,11 @@ Tensor bias_gradient(Tape& tape, const Tensor& gradient, std::int64_t width) {
 }  // namespace
 
 Tensor bias_activation(Tape& tape, Tensor argument, const Tensor& bias, std::int64_t width,
-                       bool gated) {
+                       bool gated, bool in_products) {
   const Tensor x = std::move(argument);
   tape.begin_operation();
   Tensor y = tape.allocate(gated ? x.numel / 2 : x.numel, x.dtype, "bias_activation");
-  tape.pointwise("bias_activation", bytes_of(x) + bytes_of(y));
+  if (!in_products) tape.pointwise("bias_activation", bytes_of(x) + bytes_of(y));
   if (!tape.tracks({&x}) && !(bias && tape.tracks({&bias}))) return y;
   const std::int64_t numel = x.numel;
   const bool wants_bias = bias && bias.requires_grad;
@@ -31,7 +31,7 @@ Tensor bias_activation(Tape& tape, Tensor argument, const Tensor& bias, std::int
                const Tensor& dy = gradients[0];
                Gradients result(2);
                result[0] = t.allocate(numel, dy.dtype, "bias_activation_backward");
-               t.pointwise("bias_activation_backward", bytes_of(dy) + 2 * bytes_of(result[0]));
+               if (!in_products) t.pointwise("bias_activation_backward", bytes_of(dy) + 2 * bytes_of(result[0]));
                if (wants_bias) result[1] = bias_gradient(t, result[0], width);
                return result;
              });

@@ -16,8 +16,9 @@ namespace steelyard::step {
 
 // act(x + bias) of [rows, width], gated: act(first half) * second half. Saves x alone; `bias` may
 // be an empty handle.
+// `in_products`: both passes are parts of the products beside them.
 [[nodiscard]] Tensor bias_activation(Tape& tape, Tensor x, const Tensor& bias, std::int64_t width,
-                                     bool gated);
+                                     bool gated, bool in_products = false);
 
 // residual + dropout(x + bias). Saves the mask, one byte per element; nothing without dropout.
 [[nodiscard]] Tensor bias_dropout_add(Tape& tape, Tensor x, Tensor residual, const Tensor& bias,

@@ -69,6 +69,12 @@ bool reads_mask(const model::Block& block) {
   });
 }
 
+bool exchanges_tables(const model::Block& block) {
+  return std::ranges::any_of(block.operators, [](const model::Operator& op) {
+    return op.kind == model::OperatorKind::exchange_tables;
+  });
+}
+
 // Embedding, head and loss, which are no layers.
 bool compiles_ends(const Variants& variants) {
   return variants.compiles == CompileScope::everything ||
@@ -83,12 +89,13 @@ BlockOptions Assembler::block_options() const {
   options.tape.arithmetic = layout_.arithmetic;
   options.tape.mean_saves_input = variants_.mean_saves_input;
   options.tape.softmax_saves_input = variants_.softmax_saves_input;
-  options.tape.replicas = groups_.replicas;
   options.tape.tensor = groups_.tensor;
   options.tape.context = groups_.context;
   options.tape.context_code = variants_.context;
   options.tape.expert = groups_.expert;
   options.tape.expert_tensor = groups_.expert_tensor;
+  options.tape.expert_imbalance = job_.parallel.expert_imbalance;
+  options.tape.expert_capacity = job_.parallel.expert_capacity;
   options.tape.async_tensor = job_.parallel.async_tensor;
   options.tape.kernel_temporaries = !variants_.fake_tensors;
   options.tape.sum_in_place = !variants_.fake_tensors;
@@ -103,6 +110,9 @@ BlockOptions Assembler::block_options() const {
   options.gradients_exist =
       !profile_.gradients_set_to_none && whole_gradients && !layout_.on_host.gradients;
   options.accumulates = micro_batches() > 1 && whole_gradients;
+  if (job_.megatron && job_.megatron->gradient_buffer && job_.megatron->fused_weight_gradients) {
+    options.tape.accumulates_into = job_.megatron->main_gradients;
+  }
   return options;
 }
 
@@ -138,7 +148,12 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     options.keeps_input = unit.layer && !asks_only_ && keeps_boundaries(job_, habits_, block);
     options.keeps_gradient = options.keeps_input && !before_head;
     options.tape.offloads_saved = unit.layer && job_.offload.activations == facts::OffloadTo::cpu;
-    unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);
+    // Other blocks talk to no replicas, so theirs may be of jobs with any number of them.
+    options.tape.replicas = exchanges_tables(block) ? groups_.replicas : Group();
+    unit.trace = workshop_ != nullptr
+                     ? workshop_->trace(program_, traced_names_, graph_, block, options, shared_,
+                                        first, last)
+                     : trace_block(program_, graph_, block, options, shared_, first, last);
     grade_the_rest(unit);
     step_in_backward(unit);
     if (block.output.index >= 0) options.input_requires_grad = unit.trace.output_requires_grad;
@@ -210,6 +225,20 @@ void Assembler::trace_chunks() {
   }
 }
 
+namespace {
+
+// Trained elements of experts, where ranks hold different ones.
+std::int64_t expert_elements(const model::Block& block) {
+  std::int64_t sum = 0;
+  for (const model::Weight& weight : block.weights) {
+    const bool counts = weight.expert && weight.trains && !weight.placed && weight.tied_to.empty();
+    if (counts) sum = checked_add(sum, model::elements(weight.shape));
+  }
+  return sum;
+}
+
+}  // namespace
+
 // DDP and ZeRO-1/2: the layer's gradients go into buckets that are reduced beside the computation.
 void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces) {
   const Bytes whole = bytes_of(unit.trained, layout_.reduce);
@@ -220,7 +249,18 @@ void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool r
     }
     send_gradients_to_host(events, unit);
   } else if (reduces) {
-    communicate(events, Collective::all_reduce, whole, true, "all_reduce", groups_.replicas);
+    // The distributed optimizer scatters what it adds up (param_and_grad_buffer.py, start_grad_sync);
+    // experts have buffers of their own, over the ranks that hold the same ones.
+    const Collective kind =
+        layout_.parameter_buffer ? Collective::reduce_scatter : Collective::all_reduce;
+    const std::string_view text = layout_.parameter_buffer ? "reduce_scatter" : "all_reduce";
+    const std::int64_t apart = expert_elements(*unit.block);
+    communicate(events, kind, bytes_of(unit.trained - apart, layout_.reduce), true, text,
+                groups_.replicas);
+    if (apart > 0) {
+      communicate(events, kind, bytes_of(apart, layout_.reduce), true, text,
+                  groups_.expert_replicas);
+    }
   }
 }
 

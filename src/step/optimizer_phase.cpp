@@ -251,6 +251,25 @@ void Assembler::step_functionally(Phase& phase) {
   for (Body& body : release) phase.bodies.push_back(std::move(body));
 }
 
+namespace {
+
+// Trained elements of experts, which Megatron's distributed optimizer shards over the ranks that
+// hold the same ones.
+std::int64_t expert_elements(const model::Graph& graph) {
+  std::int64_t sum = 0;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        if (!weight.expert || !weight.trains || weight.placed || !weight.tied_to.empty()) continue;
+        sum = checked_add(sum, checked_multiply(segment.repeat, model::elements(weight.shape)));
+      }
+    }
+  }
+  return sum;
+}
+
+}  // namespace
+
 void Assembler::add_optimizer_step() {
   Phase phase{PhaseKind::optimizer, {}};
   if (job_.train.optimizer.in_backward) {  // done; its states are made behind the first backward
@@ -272,9 +291,12 @@ void Assembler::add_optimizer_step() {
     // ZeRO-1/2: every rank has stepped its partition; all gather the new parameters.
     Body body;
     body.layer = "parameters";
+    const std::int64_t apart = layout_.parameter_buffer ? expert_elements(graph_) : 0;
     communicate(body.events, Collective::all_gather,
-                bytes_of(trained_elements(graph_), layout_.parameter), false,
+                bytes_of(trained_elements(graph_) - apart, layout_.parameter), false,
                 "all_gather parameters", groups_.shards);
+    communicate(body.events, Collective::all_gather, bytes_of(apart, layout_.parameter), false,
+                "all_gather experts", groups_.expert_replicas);
     phase.bodies.push_back(std::move(body));
   }
   program_.step.push_back({1, {std::move(phase)}});

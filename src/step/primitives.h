@@ -127,4 +127,8 @@ struct AttentionDims {
 [[nodiscard]] Tensor fused_cross_entropy(Tape& tape, Tensor logits, const Tensor& labels,
                                          std::int64_t rows, bool in_place);
 
+// What a product moves besides when it adds its result of `numel` elements, of type `made`, to
+// lasting gradients (TapeOptions::accumulates_into).
+[[nodiscard]] Bytes added_traffic(const Tape& tape, std::int64_t numel, facts::DType made);
+
 }  // namespace steelyard::step

@@ -7,6 +7,7 @@
 // the weight's gradient. Where backward gathers the tokens again, rows are kept, since fp8 with one
 // scale per tensor travels as rows, and the columns are made of what arrived.
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "step/fp8_casts.h"
@@ -38,13 +39,16 @@ struct Layouts {
   [[nodiscard]] const Tensor& later() const { return columns ? columns : rows; }
 };
 
-Layouts quantize(Tape& tape, const Tensor& x, std::int64_t last, bool weight, bool columns) {
+// `fused`: the product that made x wrote it so.
+Layouts quantize(Tape& tape, const Tensor& x, std::int64_t last, bool weight, bool columns,
+                 bool fused = false) {
   Layouts made;
   tape.begin_operation(OperationKind::other, {&x});
   made.rows = layout(tape, x.numel, last, weight, "quantize");
   if (columns && tape.arithmetic().fp8.two_layouts) {
     made.columns = layout(tape, x.numel, last, weight, "quantize");
   }
+  if (fused) return made;
   // 4 bits: the largest value is found by a pass of its own (quantizer.cpp, quantize_impl).
   const bool nibble = tape.arithmetic().fp8.scaling == Fp8Scaling::nibble;
   const std::int64_t written = (made.columns ? 2 : 1) * (nibble ? x.numel / 2 : x.numel);
@@ -59,12 +63,12 @@ Tensor columns_of_rows(Tape& tape, std::int64_t numel, std::int64_t last) {
 }
 
 void multiply(Tape& tape, std::string_view name, std::int64_t m, std::int64_t n, std::int64_t k,
-              std::int64_t count) {
+              std::int64_t count, DType result = DType::bf16, std::int64_t touched = 1) {
   const bool nibble = tape.arithmetic().fp8.scaling == Fp8Scaling::nibble;
   const std::int64_t operands = checked_add(checked_multiply(m, k), checked_multiply(k, n));
   const std::int64_t read = nibble ? operands / 2 : operands;
-  const std::int64_t written = checked_multiply(m, n) * facts::bytes_of(DType::bf16);
-  tape.gemm(name, nibble ? DType::fp4 : DType::fp8, m, n, k, count,
+  const std::int64_t written = checked_multiply(m, n) * facts::bytes_of(result) * touched;
+  tape.gemm(count > 1 ? "grouped_" + std::string(name) : std::string(name), nibble ? DType::fp4 : DType::fp8, m, n, k, count,
             Bytes(checked_multiply(count, checked_add(read, written))));
 }
 
@@ -76,6 +80,7 @@ struct Plan {  // of a backward pass
   bool has_columns = false;    // of x, from forward
   bool recasts = false;        // weights
   bool wants_bias = false;
+  FusedCasts fused;
   DType input_type = DType::bf16;
 };
 
@@ -104,7 +109,7 @@ Gradients backward_of(Tape& t, const Plan& plan, const Tensor& dy) {
   }
   Layouts gradient;
   if (!dy.quantized) {
-    gradient = quantize(t, dy, s.outputs, false, plan.wants_w);
+    gradient = quantize(t, dy, s.outputs, false, plan.wants_w, plan.fused.gradient);
   } else if (two && plan.wants_w) {
     gradient.columns = columns_of_rows(t, dy.numel, s.outputs);
   }
@@ -127,7 +132,10 @@ Gradients backward_of(Tape& t, const Plan& plan, const Tensor& dy) {
   for (std::int64_t i = 0; i < s.count; ++i) {
     result[static_cast<std::size_t>(i) + 1] = t.allocate(s.weight(), type, "mm_weight_gradient");
   }
-  multiply(t, "mm_weight_gradient", s.outputs, s.inputs, s.each(), s.count);
+  // Added to what is there: read and written.
+  const std::optional<DType> sum = t.options().accumulates_into;
+  multiply(t, "mm_weight_gradient", s.outputs, s.inputs, s.each(), s.count,
+           sum.value_or(DType::bf16), sum ? 2 : 1);
   return result;
 }
 
@@ -159,11 +167,12 @@ Tensor engine_cast(Tape& tape, const Tensor& x) {
 
 Tensor engine_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& weights,
                      const Tensor& bias, std::int64_t inputs, std::int64_t outputs,
-                     bool keeps_input) {
+                     bool keeps_input, FusedCasts fused) {
   const Fp8& fp8 = tape.arithmetic().fp8;
   const Tensor a = x.quantized ? x : to_compute(tape, x);
   Plan plan;
   plan.shape = {a.numel / inputs, inputs, outputs, static_cast<std::int64_t>(weights.size())};
+  plan.fused = fused;
   plan.wants_x = a.requires_grad;
   for (const Tensor& weight : weights) plan.wants_w = plan.wants_w || weight.requires_grad;
   plan.wants_bias = bias && bias.requires_grad;
@@ -175,7 +184,8 @@ Tensor engine_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& wei
 
   Layouts input;
   if (!a.quantized) {
-    input = quantize(tape, a, inputs, false, tracked && plan.wants_w && !plan.casts_input);
+    input = quantize(tape, a, inputs, false, tracked && plan.wants_w && !plan.casts_input,
+                     fused.input);
   }
   plan.has_columns = static_cast<bool>(input.columns);
   std::vector<Layouts> casts = cast_weights(tape, weights, inputs, tracked && !plan.recasts);

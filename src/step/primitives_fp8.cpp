@@ -170,8 +170,8 @@ Tensor fp8_linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tenso
 }
 
 Tensor fp8_grouped_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& weights,
-                          std::int64_t inputs, std::int64_t outputs) {
-  return engine_linear(tape, x, weights, Tensor(), inputs, outputs, false);
+                          std::int64_t inputs, std::int64_t outputs, FusedCasts fused) {
+  return engine_linear(tape, x, weights, Tensor(), inputs, outputs, false, fused);
 }
 
 Tensor fp8_cast(Tape& tape, const Tensor& x) {

@@ -12,10 +12,15 @@ namespace steelyard::step {
                                 const Tensor& bias, std::int64_t inputs, std::int64_t outputs,
                                 bool keeps_input);
 
+// Casts that the products before them make themselves: of what comes in, of the gradient.
+struct FusedCasts {
+  bool input = false, gradient = false;
+};
+
 // The same for rows grouped by matrix: Transformer Engine's GroupedLinear.
 [[nodiscard]] Tensor fp8_grouped_linear(Tape& tape, const Tensor& x,
                                         const std::vector<Tensor>& weights, std::int64_t inputs,
-                                        std::int64_t outputs);
+                                        std::int64_t outputs, FusedCasts fused = {});
 
 // x cast, one layout; the result stands for x and holds one byte per element. Between ranks.
 [[nodiscard]] Tensor fp8_cast(Tape& tape, const Tensor& x);

@@ -6,6 +6,12 @@
 
 namespace steelyard::step {
 
+Bytes added_traffic(const Tape& tape, std::int64_t numel, facts::DType made) {
+  const std::optional<facts::DType> sum = tape.options().accumulates_into;
+  if (!sum) return Bytes(0);
+  return Bytes(numel * (2 * facts::bytes_of(*sum) - facts::bytes_of(made)));
+}
+
 namespace {
 
 using Gradients = std::vector<Tensor>;
@@ -74,7 +80,8 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
       result[1] =
           t.shaped(t.allocate(weight_numel, dtype, "mm_weight_gradient"), {outputs, inputs});
       result[1].view = gives_view;
-      t.gemm("mm_weight_gradient", dtype, outputs, inputs, rows, 1, traffic);
+      const Bytes added = added_traffic(t, weight_numel, dtype);
+      t.gemm("mm_weight_gradient", dtype, outputs, inputs, rows, 1, traffic + added);
     };
     // The generated code goes by the arguments' names: mm has mat2 and self, addmm mat1, mat2,
     // self.
@@ -243,7 +250,7 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const Flops along_key(2.0 * scores * static_cast<double>(dims.head_dim));
   const Flops along_value(2.0 * scores * static_cast<double>(dims.values()));
   const Bytes traffic = bytes_of(q) + bytes_of(k) + bytes_of(v) + bytes_of(y);
-  tape.work(WorkKind::attention, name, q.dtype, along_key + along_value, traffic);
+  tape.attention(name, q.dtype, along_key + along_value, traffic, dims.head_dim);
   if (!tape.tracks({&q, &k, &v})) return y;
   const std::int64_t numels[3] = {q.numel, k.numel, v.numel};
   std::vector<Edge> edges = {Tape::edge_of(q), Tape::edge_of(k), Tape::edge_of(v)};
@@ -261,8 +268,8 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
     if (learns) result.push_back(bias_gradient(t, dims, dtype));
     const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
     // Five products instead of two: the scores are computed again.
-    t.work(WorkKind::attention, efficient ? "efficient_attention_gradient" : "attention_gradient",
-           dtype, 3.0 * along_key + 2.0 * along_value, 2 * traffic);
+    t.attention(efficient ? "efficient_attention_gradient" : "attention_gradient", dtype,
+                3.0 * along_key + 2.0 * along_value, 2 * traffic, dims.head_dim);
     return result;
   });
   return y;

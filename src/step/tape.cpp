@@ -422,6 +422,13 @@ void Tape::gemm(std::string_view operation, DType dtype, std::int64_t m, std::in
   entry.batch = batch;
 }
 
+void Tape::attention(std::string_view operation, DType dtype, Flops flops, Bytes traffic,
+                     std::int64_t head_dim) {
+  const std::size_t before = program_.work.size();
+  work(WorkKind::attention, operation, dtype, flops, traffic);
+  if (program_.work.size() > before) program_.work.back().k = head_dim;
+}
+
 void Tape::communicate(Collective kind, std::string_view operation, Bytes payload,
                        const Group& group, bool overlaps) {
   if (group.ranks <= 1 || from_cache()) return;

@@ -145,6 +145,15 @@ Result<void> read_experts(const facts::FrameworkProfile& profile, Variants& v) {
                                          {{"global_buffer", true}, {"own", false}}));
   STEELYARD_TRY(latent_rotary, read<bool>(profile, "latent_rotary", v.fused_latent_rotary,
                                           {{"fused", true}, {"separate", false}}));
+  STEELYARD_TRY(once, read<bool>(profile, "exchanges", v.sends_once,
+                                 {{"by_rank", true}, {"by_expert", false}}));
+  STEELYARD_TRY(beside, read<bool>(profile, "exchange_time", v.sends_beside,
+                                   {{"beside_other_pass", true}, {"alone", false}}));
+  STEELYARD_TRY(one_kernel, read<bool>(profile, "expert_mlp", v.fused_expert_mlp,
+                                       {{"fused_products", true}, {"apart", false}}));
+  v.sends_once = once;
+  v.sends_beside = beside;
+  v.fused_expert_mlp = one_kernel;
   v.fused_latent_rotary = latent_rotary;
   v.fused_activation = fused_activation;
   v.inner_probabilities = inner;

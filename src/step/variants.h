@@ -75,6 +75,11 @@ struct Variants {
   bool fused_activation = false;     // gate and up of experts through one kernel that saves them
   bool inner_probabilities = false;  // experts' weights go into that kernel, not into their results
   bool adds_by_index = false;        // experts' results return by index_add, which saves them
+  // A token goes once to each rank that has experts of it, whose kernels put it where it belongs
+  // (DeepEP, HybridEP), not once for each expert.
+  bool sends_once = false;
+  bool sends_beside = false;       // exchanges run beside the pass of another micro-batch
+  bool fused_expert_mlp = false;   // activation and casts between experts' products are in these
   bool token_buffer = false;  // tokens of all expert ranks are gathered into one lasting buffer
   bool fused_latent_rotary = false;  // multi-latent attention's positions through one kernel
   bool score_buffer = false;  // products of scores write beside one buffer that lives for ever
@@ -100,6 +105,8 @@ struct Variants {
   bool fake_tensors = false;
   bool composite_silu_backward = false;  // TapeOptions
   bool functional_lamb = false;          // the step returns parameter and averages as new tensors
+
+  friend bool operator==(const Variants&, const Variants&) = default;
 };
 
 // The profile's words, and what the job's own keys put in their place: train.attention, train.loss,
