@@ -64,7 +64,7 @@ class Placing {
 
   NumaPlacement run() {
     placement_.assumed = layout_.gpus_assumed;
-    placement_.note = layout_words(plan_.machine, layout_);
+    placement_.note = layout_words(layout_);
     for (std::size_t i = 0; i < layout_.nodes.size(); ++i) placement_.nodes.push_back(load_of(i));
     for (std::int64_t rank = 0; rank < ranks_; ++rank) placement_.ranks.push_back(place_of(rank));
     return std::move(placement_);

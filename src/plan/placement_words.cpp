@@ -110,14 +110,13 @@ std::string ranges(const std::vector<std::int64_t>& numbers) {
   return text;
 }
 
-std::string layout_words(const facts::Machine& machine, const facts::NumaLayout& layout) {
+std::string layout_words(const facts::NumaLayout& layout) {
   std::string words;
   if (layout.nodes_assumed) {
     words = fmt::format("{} sockets, one NUMA node each (assumed)", layout.sockets);
   } else {
     words = fmt::format("{} NUMA nodes on {} socket{}", layout.nodes.size(), layout.sockets,
                         layout.sockets == 1 ? "" : "s");
-    if (!machine.host.numa.source.empty()) words += " (" + machine.host.numa.source + ")";
   }
   if (layout.gpus_assumed) words += "; GPUs in order over them (assumed)";
   return words;

@@ -14,8 +14,7 @@ namespace steelyard::plan {
 [[nodiscard]] std::string ranges(const std::vector<std::int64_t>& numbers);
 
 // "2 sockets, one NUMA node each; GPUs in order over them (assumed)".
-[[nodiscard]] std::string layout_words(const facts::Machine& machine,
-                                       const facts::NumaLayout& layout);
+[[nodiscard]] std::string layout_words(const facts::NumaLayout& layout);
 
 // Whole sentences about what a person would overlook.
 void add_remarks(const facts::Plan& plan, facts::NumaPlacement& placement);

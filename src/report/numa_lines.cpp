@@ -85,19 +85,22 @@ void add_step(const facts::Plan& plan, std::size_t width, Lines& lines) {
   append_wrapped(lines, text, width);
 }
 
-std::string commands(const facts::RankPlace& place) {
-  return place.taskset.empty() ? place.numactl : place.numactl + " | " + place.taskset;
+// `who` and its numactl; below it the same for threads alone, where they are known.
+void add_commands(const std::string& who, const facts::RankPlace& place, std::size_t width,
+                  Lines& lines) {
+  append_wrapped(lines, who + ": " + place.numactl, width);
+  if (!place.taskset.empty()) append_wrapped(lines, "  or " + place.taskset, width);
 }
 
-// Ranks that are bound alike, on one line.
+// Ranks that are bound alike, once.
 void add_bindings(const facts::NumaPlacement& numa, std::size_t width, Lines& lines) {
   for (std::size_t i = 0; i < numa.ranks.size();) {
+    const facts::RankPlace& first = numa.ranks[i];
     std::vector<std::int64_t> alike;
-    const std::string line = commands(numa.ranks[i]);
-    for (; i < numa.ranks.size() && commands(numa.ranks[i]) == line; ++i) {
+    for (; i < numa.ranks.size() && numa.ranks[i].numactl == first.numactl; ++i) {
       alike.push_back(numa.ranks[i].rank);
     }
-    append_wrapped(lines, ranks_text(alike) + ": " + line, width);
+    add_commands(ranks_text(alike), first, width, lines);
   }
 }
 
@@ -127,11 +130,11 @@ Lines numa_details(const facts::Plan& plan, std::size_t width, const Paint& pain
   add_rates(plan.feed.numa, width, lines);
   add_step(plan, width, lines);
   for (const facts::RankPlace& place : numa.ranks) {
-    std::string line = fmt::format("rank {}: {}", place.rank, commands(place));
+    std::string who = fmt::format("rank {}", place.rank);
     if (!place.nic.empty()) {
-      line += fmt::format(" ({}{})", paint.outside(place.nic), place.nic_near ? "" : ", far");
+      who += fmt::format(" ({}{})", paint.outside(place.nic), place.nic_near ? "" : ", far");
     }
-    append_wrapped(lines, line, width);
+    add_commands(who, place, width, lines);
   }
   for (const std::string& remark : numa.remarks) {
     append_wrapped(lines, sentence_of(remark, paint), width);
