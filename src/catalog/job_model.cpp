@@ -139,6 +139,32 @@ Result<facts::ModelSource> from_file(const std::string& name, const fs::path& pa
   return facts::ModelSource{.name = name, .config = std::move(config), .source = ""};
 }
 
+// timm's config.json on the Hub names the function that makes the model.
+const std::string* timm_architecture(const facts::Value& config) {
+  for (const char* key : {"model_type", "_class_name"}) {
+    if (config.find(key) != nullptr) return nullptr;
+  }
+  const facts::Value* name = config.find("architecture");
+  return name != nullptr ? name->as_text() : nullptr;
+}
+
+// "timm/resnet50.a1_in1k" -> "timm/resnet50": behind the dot timm names weights of the network.
+// Their head is that of the data they were trained on last: ImageNet-1k's where the tag ends so.
+Result<std::string> without_timm_tag(const std::string& name) {
+  const std::size_t dot = name.find('.');
+  if (!name.starts_with("timm/") || dot == std::string::npos) return name;
+  const std::string_view tag = std::string_view(name).substr(dot + 1);
+  if (tag.ends_with("in1k")) return name.substr(0, dot);
+  return fail(
+      Error{.code = ErrorCode::not_supported,
+            .subject = "model.config",
+            .found = fmt::format("{}, weights of another data set than ImageNet-1k", name),
+            .accepted = "a name without a tag, or with one that ends in in1k",
+            .hint = fmt::format("config = \"{}\" with set = {{ num_classes = ... }} plans the "
+                                "network with a head of that size",
+                                name.substr(0, dot))});
+}
+
 // "a text" or a list of texts, joined.
 std::string sources_of(const facts::Value* source) {
   if (source == nullptr) return "";
@@ -254,18 +280,6 @@ Result<void> has_sizes(const facts::ModelSource& source) {
   return {};
 }
 
-// Weights already quantized are trained by methods that are not built yet.
-Result<void> is_unquantized(const facts::ModelSource& source) {
-  const facts::Value* quantized = source.config.find("quantization_config");
-  if (quantized == nullptr || quantized->is_null()) return {};
-  return fail(Error{.code = ErrorCode::not_supported,
-                    .subject = source.name + ": quantization_config",
-                    .found = quantized->kind_name(),
-                    .accepted = "no such key",
-                    .hint = "quantized training is not built in this version: without the key the "
-                            "model is planned unquantized"});
-}
-
 // An override that nearly bears the name of a key that is there is a misspelling of it.
 Result<void> overrides_known_keys(const facts::ModelSource& source, const facts::Value& set) {
   const facts::Object* overrides = set.as_object();
@@ -311,7 +325,8 @@ Result<facts::ModelSource> Catalog::named_model(const std::string& name,
   const bool has_path = name.find('/') != std::string::npos || name.ends_with(".json");
   const bool exists = fs::exists(path, trouble);
   if (!(has_path && exists)) {
-    auto known = model(name);
+    STEELYARD_TRY(id, without_timm_tag(name));
+    auto known = model(id);
     // A damaged catalogue file is reported; a name that is no id may still be a file.
     if (known || known.error().code != ErrorCode::unknown_name) return known;
     if (!exists) {
@@ -321,7 +336,17 @@ Result<facts::ModelSource> Catalog::named_model(const std::string& name,
       return known;
     }
   }
-  return from_file(name, path);
+  STEELYARD_TRY(read, from_file(name, path));
+  const std::string* architecture = timm_architecture(read.config);
+  if (architecture == nullptr) return read;
+  STEELYARD_TRY(network, model("timm/" + *architecture));
+  if (const facts::Value* classes = read.config.find("num_classes")) {
+    facts::Value head = facts::Value(facts::Object{{"num_classes", *classes}});
+    merge(network.config, head);
+  }
+  network.name = read.name;
+  network.stored = read.stored;
+  return network;
 }
 
 Result<std::vector<facts::ModelSource>> Catalog::companions_of(
@@ -333,7 +358,6 @@ Result<std::vector<facts::ModelSource>> Catalog::companions_of(
       source.error().subject = fmt::format("model.companions[{}].config", i);
     }
     STEELYARD_TRY(found, std::move(source));
-    STEELYARD_CHECK(is_unquantized(found));
     sources.push_back(std::move(found));
   }
   return sources;
@@ -358,7 +382,6 @@ Result<std::vector<facts::ModelSource>> Catalog::roles_of(
     }
     STEELYARD_CHECK(overrides_known_keys(source, role.set));
     STEELYARD_CHECK(override_keys(source.config, role.set));
-    STEELYARD_CHECK(is_unquantized(source));
     sources.push_back(std::move(source));
   }
   return sources;
@@ -391,7 +414,6 @@ Result<facts::ModelSource> Catalog::model_of(const facts::Job& job,
   }
   STEELYARD_CHECK(overrides_known_keys(source, job.model.set));
   STEELYARD_CHECK(override_keys(source.config, job.model.set));
-  STEELYARD_CHECK(is_unquantized(source));
   STEELYARD_CHECK(has_sizes(source));
   return source;
 }

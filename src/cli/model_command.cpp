@@ -65,10 +65,14 @@ void add_model(CLI::App& tree, Session& session) {
   CLI::App& command =
       add_command(tree, "model", "Show a model operator by operator, or compare two",
                   {"steelyard model llama-3.1-8b", "steelyard model path/to/config.json --tree",
+                   "steelyard model model.safetensors.index.json", "steelyard model export.onnx",
                    "steelyard model resnet-50 --set train.micro_batch=32 --json",
                    "steelyard model llama-3.1-8b qwen3-8b"});
   const auto options = std::make_shared<ModelOptions>();
-  command.add_option("model", options->model, "Catalogue id or config.json")
+  command
+      .add_option("model", options->model,
+                  "Catalogue id, a config.json, a folder that holds one (or a diffusers "
+                  "model_index.json), an .onnx file, or .safetensors beside its config.json")
       ->type_name("MODEL")
       ->required();
   command.add_option("other", options->other, "Another model to compare with")->type_name("MODEL");

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include "cli/measured_data.h"
 #include "codec/codec.h"
 #include "exchange/exchange.h"
+#include "exchange/megatron_equivalent.h"
 
 namespace steelyard::cli {
 namespace {
@@ -55,6 +57,33 @@ Result<facts::Job> with_import(const ReadJob& read, const catalog::Catalog& cata
   return exchange::imported(read.job, read.folder, table);
 }
 
+// data.sizes_from: the folder's real sizes, where the job gives none itself.
+Result<void> measure_folder(facts::Job& job, const std::filesystem::path& folder) {
+  if (!job.data.sizes_from || job.data.bytes_per_sample) return {};
+  STEELYARD_TRY(dataset, rehearse::open_dataset(folder / *job.data.sizes_from));
+  measure_data(dataset, false, job);
+  return {};
+}
+
+// Framework profiles say whose code builds the models (operators.models). Adapters and frozen parts
+// name the family's own modules, and other objectives ask for its heads: those keep its graph.
+Result<void> with_own_model(const facts::Job& job, const facts::FrameworkProfile& framework,
+                            const catalog::Catalog& catalog, facts::ModelSource& model) {
+  const auto models = framework.operators.find("models");
+  const bool own = models != framework.operators.end() && models->second == "engine";
+  const facts::TrainKeys& train = job.train;
+  const bool plain = train.method == facts::Method::full &&
+                     train.objective == facts::Objective::sft && train.trainable.empty() &&
+                     train.frozen.empty() && job.model.companions.empty();
+  if (!own || !plain || job.import.megatron || model.stored != nullptr) return {};
+  STEELYARD_TRY(models_table, catalog.import_table("megatron_models"));
+  STEELYARD_TRY(arguments_table, catalog.import_table("megatron"));
+  STEELYARD_TRY(config, exchange::megatron_equivalent(model.config, job.parallel.tensor,
+                                                      models_table, arguments_table));
+  if (config) model.config = std::move(*config);
+  return {};
+}
+
 }  // namespace
 
 Result<ReadJob> read_job(const JobWords& words) {
@@ -78,11 +107,17 @@ Result<ReadJob> read_job(const JobWords& words) {
 Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& catalog) {
   plan::Request request;
   STEELYARD_TRY(job, with_import(read, catalog));
+  STEELYARD_CHECK(measure_folder(job, read.folder));
   STEELYARD_TRY(model, catalog.model_of(job, read.folder));
   STEELYARD_TRY(companions, catalog.companions_of(job, read.folder));
   STEELYARD_TRY(roles, catalog.roles_of(job, model, read.folder));
   STEELYARD_TRY(machine, catalog.machine_of(job, read.folder));
   STEELYARD_TRY(constants, catalog.constants(job.framework, job.versions));
+  if (job.data.loader) {
+    STEELYARD_TRY(loader, catalog.loader(*job.data.loader));
+    constants.host.loader = std::move(loader);
+  }
+  STEELYARD_CHECK(with_own_model(job, constants.framework, catalog, model));
   request.job = std::move(job);
   request.model = std::move(model);
   request.companions = std::move(companions);

@@ -137,6 +137,7 @@ Result<facts::Machine> machine_of(const Session& session, const facts::Probe& fo
   STEELYARD_TRY(no_gpu, catalog.gpu("cpu"));
   facts::Machine machine = probe::machine_of(found.topology, known, no_gpu, today());
   if (found.measurements) {
+    probe::add_rates(machine, *found.measurements);
     probe::add_storage(machine, *found.measurements, found.topology.mounts);
   }
   return machine;

@@ -28,10 +28,9 @@ struct RehearseOptions {
   std::string data;
   rehearse::OpenOptions open;
   StorageOptions storage;
-  std::optional<std::int64_t> accelerators, batch, workers, prefetch;
+  std::optional<std::int64_t> accelerators, batch, workers, prefetch, side;
   std::optional<double> step_time, seconds, memory_limit_gib;
   std::int64_t depth = 32;
-  std::int64_t side = 224;
   std::uint64_t seed = 0;
   std::string pixels = "u8", on_error = "fail", device = "paced";
   double target = 0.95, patience = 60;
@@ -93,12 +92,19 @@ class Line {
   bool shown_;
 };
 
-Result<std::optional<facts::Plan>> plan_of(const Session& session, const RehearseOptions& options) {
-  if (options.words.file.empty() && options.words.model.empty()) {
-    return std::optional<facts::Plan>();
-  }
+// A job's plan, with what the plan of this engine needs besides.
+struct Planned {
+  facts::Plan plan;
+  facts::HostConstants constants;
+};
+
+Result<std::optional<Planned>> plan_of(const Session& session, const RehearseOptions& options) {
+  if (options.words.file.empty() && options.words.model.empty()) return std::optional<Planned>();
   STEELYARD_TRY(base, base_of(session, options.words));
-  return std::optional<facts::Plan>(std::move(base.planned));
+  STEELYARD_TRY(loader, base.catalog.loader("rehearsal"));
+  Planned planned{std::move(base.planned), std::move(base.request.constants.host)};
+  planned.constants.loader = std::move(loader);
+  return std::optional<Planned>(std::move(planned));
 }
 
 template <class T, class U>
@@ -107,14 +113,14 @@ void set(T& field, const std::optional<U>& given) {
 }
 
 Result<rehearse::Settings> settings_of(const RehearseOptions& options,
-                                       const std::optional<facts::Plan>& plan,
+                                       const std::optional<Planned>& planned,
                                        const std::optional<Preset>& preset,
                                        const HostShare& share) {
   rehearse::Settings settings;
   settings.workers = std::max(1U, std::thread::hardware_concurrency());
-  if (plan && !options.step_time) {
-    STEELYARD_TRY(planned, cli::settings_of(*plan));
-    settings = planned;
+  if (planned) {
+    STEELYARD_TRY(of_job, cli::settings_of(planned->plan, !options.step_time));
+    settings = of_job;
     STEELYARD_TRY(each, accelerators_of_each(settings.accelerators, share));
     settings.accelerators = each;
   }
@@ -131,7 +137,7 @@ Result<rehearse::Settings> settings_of(const RehearseOptions& options,
   settings.duration = Seconds(options.seconds.value_or(options.tune ? kSecondsOfATry : kSeconds));
   settings.direct = options.direct;
   settings.most_depth = options.depth;
-  settings.shape.side = static_cast<int>(options.side);
+  if (options.side) settings.shape.side = static_cast<int>(*options.side);
   settings.shape.pixels = options.pixels == "f32" ? rehearse::Pixels::f32 : rehearse::Pixels::u8;
   settings.shuffled = !options.in_order;
   settings.seed = options.seed;
@@ -143,10 +149,13 @@ Result<rehearse::Settings> settings_of(const RehearseOptions& options,
   return settings;
 }
 
-Result<std::string> data_of(const RehearseOptions& options,
-                            const std::optional<facts::Plan>& plan) {
+Result<std::string> data_of(const RehearseOptions& options, const std::optional<Planned>& planned) {
   if (!options.data.empty()) return options.data;
-  if (plan && plan->job.data.sizes_from) return *plan->job.data.sizes_from;
+  if (planned && planned->plan.job.data.sizes_from) {
+    // As written in the job: relative to the folder of its file.
+    const auto folder = std::filesystem::path(options.words.file).parent_path();
+    return (folder / *planned->plan.job.data.sizes_from).string();
+  }
   return fail({.code = ErrorCode::missing_value,
                .subject = "the data to read",
                .found = "neither --data nor the job's data.sizes_from",
@@ -165,7 +174,7 @@ void say_what_it_takes(const Session& session, const rehearse::Forecast& forecas
 
 // What a process has read and decided before anything runs.
 struct Prepared {
-  std::optional<facts::Plan> plan;
+  std::optional<Planned> plan;
   std::string data;
   std::optional<Preset> preset;
   rehearse::Settings settings;
@@ -248,6 +257,19 @@ void print(const Session& session, const RehearseOptions& options,
   }
 }
 
+// The plan of a host, whose processes have the accelerators and workers among them.
+Result<void> put_plan_beside(const Prepared& prepared, const HostShare& share,
+                             facts::Rehearsal& rehearsal) {
+  rehearse::Settings host = prepared.settings;
+  host.accelerators = checked_multiply(host.accelerators, share.processes);
+  host.workers = checked_multiply(host.workers, share.processes);
+  const Planned& planned = *prepared.plan;
+  STEELYARD_TRY(engine, engine_plan(planned.plan, planned.constants, prepared.dataset, host));
+  put_beside(planned.plan, engine, rehearsal);
+  scale_planned(planned.plan, rehearsal);
+  return {};
+}
+
 // The whole of one process. Of several only the first prints.
 Result<ExitStatus> run_process(const Session& session, const RehearseOptions& options,
                                rehearse::Crew* crew) {
@@ -266,8 +288,7 @@ Result<ExitStatus> run_process(const Session& session, const RehearseOptions& op
   }
   STEELYARD_TRY(rehearsal, of_all(crew, std::move(own), prepared.settings.patience));
   if (prepared.preset) put_beside(*prepared.preset, prepared.dataset.total, rehearsal);
-  if (prepared.plan) put_beside(*prepared.plan, rehearsal);
-  if (prepared.plan) scale_planned(*prepared.plan, rehearsal);
+  if (prepared.plan) STEELYARD_CHECK(put_plan_beside(prepared, share, rehearsal));
   const std::string remark = crew == nullptr ? alone_remark() : std::string();
   if (!remark.empty()) rehearsal.notes.push_back(remark);
   if (speaks(crew)) print(session, options, rehearsal);
@@ -330,7 +351,7 @@ void add_what(CLI::App& command, RehearseOptions& options) {
       ->type_name("N");
   command.add_option("--prefetch", options.prefetch, "Batches ahead per accelerator")
       ->type_name("N");
-  command.add_option("--side", options.side, "Of the square images")->type_name("PIXELS");
+  command.add_option("--side", options.side, "Of the square images, 224")->type_name("PIXELS");
   command.add_option("--pixels", options.pixels, "Bytes, or normalised floats")
       ->type_name("u8|f32");
 }

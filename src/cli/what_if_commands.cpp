@@ -38,9 +38,10 @@ Result<ExitStatus> run_compare(const Session& session, const WhatIfOptions& opti
 
 Result<ExitStatus> run_limits(const Session& session, const WhatIfOptions& options) {
   STEELYARD_TRY(base, base_of(session, options.words));
-  const search::LimitsQuestion question{.job = &base.read.job,
-                                        .planned = &base.planned,
-                                        .layers = search::layers_of(base.request.model.config)};
+  // As the job names it: a framework may build the model by code of its own.
+  STEELYARD_TRY(model, base.catalog.model_of(base.request.job, base.read.folder));
+  const search::LimitsQuestion question{
+      .job = &base.read.job, .planned = &base.planned, .layers = search::layers_of(model.config)};
   const facts::Limits limits = search::limits(question, planner_of(base));
   if (options.json) {
     session.terminal.out << codec::to_json(codec::to_value(limits)) << "\n";

@@ -59,6 +59,15 @@ inline constexpr auto rehearsal_planned_fields = [](auto& v, auto& p) {
   v.key("step", p.step, about("seconds, without waiting for data"));
   v.key("limited_by", p.limited_by, about("a stage; empty: never short"));
   v.key("workers_enough", p.workers_enough, about("fewest per GPU that starve none"));
+  v.key("supply", p.supply, about("samples per second, were nothing to wait for accelerators"));
+  v.key("index", p.index, about("bytes"));
+  v.key("read_buffers", p.read_buffers, about("bytes"));
+  v.key("batches", p.batches, about("bytes"));
+  v.key("decoding", p.decoding, about("bytes: decoders and threads"));
+  v.key("peak", p.peak, about("bytes of the whole process"));
+  v.key("machine", p.machine, about("whose figures these are"));
+  v.key("job_ram", p.job_ram, about("bytes of a node for the job with its own loader"));
+  v.key("job_supply", p.job_supply, about("samples per second and node of the job's own loader"));
 };
 
 inline constexpr auto rehearsal_try_fields = [](auto& v, auto& t) {

@@ -87,6 +87,7 @@ inline constexpr auto searched_place_fields = [](auto& v, auto& place) {
   v.key("gpus_per_node", place.gpus, about("used of each"));
   v.key("refused", place.refused, about("why the job cannot go there at all; empty: it can"));
   v.key("layouts", place.layouts, about("legal ones: planned, or ruled out by a bound"));
+  v.key("ruled_out", place.ruled_out, about("of the legal ones, by bounds; the rest was planned"));
   v.key("illegal", place.illegal, about("refused by the planner"));
   v.list("found", place.found, found_layout_fields,
          about("the fastest that fits, then those that need less RAM"));

@@ -10,6 +10,7 @@
 #include "exchange/exchange.h"
 #include "exchange/megatron_arguments.h"
 #include "exchange/megatron_model.h"
+#include "exchange/megatron_words.h"
 #include "exchange/pipeline_layout.h"
 
 namespace steelyard::exchange {
@@ -194,8 +195,9 @@ Result<void> Importer::set_recompute() {
 // transformer/moe/experts.py (bias_act_func) and moe_utils.py (unpermute).
 void Importer::set_experts() {
   if (!arguments_.optional_whole("num-experts")) return;
-  const bool swiglu = arguments_.flag("swiglu") && arguments_.flag("bias-swiglu-fusion");
-  const bool geglu = arguments_.flag("quick-geglu") && arguments_.flag("bias-gelu-fusion");
+  const bool fuses = fuses_activation(arguments_);
+  const bool swiglu = arguments_.flag("swiglu") && fuses;
+  const bool geglu = arguments_.flag("quick-geglu") && fuses;
   const bool relu =
       arguments_.flag("squared-relu") && arguments_.flag("use-fused-weighted-squared-relu");
   keys_.operators["expert_activation"] = swiglu || geglu || relu ? "fused" : "separate";
@@ -367,6 +369,8 @@ Result<void> Importer::set_states() {
                     (bf16 && !arguments_.flag("grad-reduce-in-bf16") && gradients == DType::fp32);
   const DType own_type = bf16 ? DType::bf16 : (arguments_.flag("fp16") ? DType::fp16 : DType::fp32);
   keys_.main_gradients = wide ? DType::fp32 : own_type;
+  // Megatron-DeepSpeed's mask is one for all samples and passes through the stages.
+  if (other_engine) keys_.operators["attention_mask"] = "none";
   keys_.wide_gradient_copy = other_engine && wide && own_type != DType::fp32;
   set("parallel.reduce_precision", job_.parallel.reduce_precision,
       keys_.main_gradients == DType::fp32   ? facts::ShortPrecision::fp32
@@ -447,6 +451,8 @@ Result<facts::Job> Importer::run() {
     job_.framework = facts::Framework::megatron;
     job_.origins["framework"] = {facts::Origin::import, {}};
   }
+  STEELYARD_CHECK(check_words(arguments_));
+  keys_.operators = words_of(arguments_);
   STEELYARD_CHECK(set_batch());
   STEELYARD_CHECK(set_precision());
   STEELYARD_CHECK(set_optimizer());

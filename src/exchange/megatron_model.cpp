@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <string>
 
+#include "exchange/megatron_words.h"
+
 namespace steelyard::exchange {
 namespace {
 
@@ -121,6 +123,8 @@ Result<facts::Value> megatron_model(const MegatronArguments& arguments, std::int
   if (t5) config.set("decoder-num-layers", arguments.value("decoder-num-layers"));
   config.set("num-layers", layers);
   for (const char* name : kModelArguments) config.set(name, arguments.value(name));
+  config.set("bias-activation-fusion", fuses_activation(arguments));
+  config.set("bias-dropout-fusion", arguments.flag("bias-dropout-fusion"));
   const std::string pattern = hybrid_pattern(arguments);
   config.set("hybrid-layer-pattern", pattern.empty() ? facts::Value{} : facts::Value{pattern});
   config.set("tensor-model-parallel-size", tensor);

@@ -170,8 +170,8 @@ std::vector<std::int64_t> PipelineLayout::stage_layers() const {
 
 Result<PipelineLayout> pipeline_layout(const MegatronArguments& arguments, std::int64_t layers,
                                        const PipelineSizes& sizes) {
-  const std::int64_t stages =
-      sizes.stages.value_or(std::max<std::int64_t>(arguments.whole("pipeline-model-parallel-size"), 1));
+  const std::int64_t stages = sizes.stages.value_or(
+      std::max<std::int64_t>(arguments.whole("pipeline-model-parallel-size"), 1));
   const std::string text = arguments.text("pipeline-model-parallel-layout");
   if (!text.empty()) {
     STEELYARD_TRY(layout, from_layout(text, stages));

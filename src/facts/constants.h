@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/quantity.h"
+#include "facts/loader.h"
 #include "facts/origin.h"
 #include "facts/value.h"
 
@@ -238,6 +239,7 @@ struct HostConstants {
   BytesPerSecond pcie_copy;              // pinned host-to-device, when the machine does not say
   Ratio host_link_share;                 // of the host link's raw rate that pinned copies reach
   std::string source;
+  std::optional<LoaderProfile> loader{};  // of data.loader
 };
 
 struct Constants {

@@ -166,7 +166,10 @@ struct DataKeys {
   std::optional<DataKind> kind;            // resolved: tokens for text models
   std::optional<std::int64_t> samples;     // in the dataset
   std::optional<double> bytes_per_sample;  // mean on storage; resolved for tokens
+  std::optional<double> bytes_deviation;   // standard deviation of the same
+  std::vector<std::int64_t> stored_size;   // rows, columns of a stored picture, mean
   std::optional<std::string> sizes_from;   // a real folder to measure
+  std::optional<std::string> loader;       // catalog/loaders; absent: the framework's own
   std::optional<DataLayout> layout;        // resolved: memmap for tokens, files otherwise
   std::optional<std::string> location;     // a storage name of the machine, or "network"; resolved
   Shuffle shuffle = Shuffle::sample;

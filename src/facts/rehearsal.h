@@ -63,6 +63,12 @@ struct RehearsalPlanned {
   std::optional<Seconds> step;
   std::string limited_by;
   std::optional<std::int64_t> workers_enough;
+  // Of this engine on the job's machine, accelerators that take what comes; memory by kind.
+  std::optional<SamplesPerSecond> supply{};
+  std::optional<Bytes> index{}, read_buffers{}, batches{}, decoding{}, peak{};
+  std::string machine{};           // whose figures these are
+  std::optional<Bytes> job_ram{};  // host memory of the job itself, its own loaders included
+  std::optional<SamplesPerSecond> job_supply{};
 };
 
 // One short rehearsal on the way to the least that is enough.

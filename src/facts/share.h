@@ -54,7 +54,8 @@ struct PlacedJob {
   std::vector<std::int64_t> on{};       // GPU numbers; empty: it moves
   std::vector<std::int64_t> sockets{};  // of those GPUs
   Seat seat = Seat::whole;
-  std::string profile{};  // of a MIG instance
+  std::string profile{};   // of a MIG instance
+  Bytes profile_memory{};  // of that instance
   std::optional<Seconds> step_alone{}, step_together{};
   std::vector<SharedPart> parts{};  // of resources that do not suffice for all
 };

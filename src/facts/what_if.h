@@ -71,7 +71,8 @@ struct SearchedPlace {
   std::string machine;
   std::int64_t nodes = 1, gpus = 1;  // nodes, GPUs of each
   std::string refused;               // why the job cannot go there at all
-  std::int64_t layouts = 0;          // that were planned
+  std::int64_t layouts = 0;          // legal ones
+  std::int64_t ruled_out = 0;        // of those: not planned, because a bound rules them out
   std::int64_t illegal = 0;          // that were refused
   std::vector<FoundLayout> found;    // the fastest first; then what needs less RAM
   std::vector<LostLayout> lost;      // faster ones that do not fit, then slower ones

@@ -36,6 +36,7 @@ Cores cores_of(const facts::Host& host) {
 // t seconds of a worker per sample, s of hand-over and c of the GPU, X samples per second take
 // X (t + s + c) cores. What the ranks leave is for the workers.
 void share_cores(Path& path) {
+  if (path.constants.loader) return;  // no process of a rank beside it; threads say for themselves
   const Cores cores = cores_of(path.machine.host);
   path.cores_note = cores.note;
   const auto ranks = static_cast<double>(path.ranks);

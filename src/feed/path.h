@@ -2,6 +2,7 @@
 // the stages themselves.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -53,6 +54,14 @@ struct Station {
   double seconds = 0.0;  // storage: of one sample that the job consumes, on the node's storage
   double latency = 0.0;  // storage: that a worker waits for a sample besides
 };
+
+using Stations = std::array<Station, 5>;  // storage, read, decode, assemble, host-to-device
+
+// The stages of data.loader's threads; only where the constants hold its profile.
+struct ThreadedLoader {
+  Stations stations;
+};
+[[nodiscard]] ThreadedLoader threaded(const Path& path);
 
 // Rates are of samples that the job consumes, per node.
 [[nodiscard]] Station storage(const Path& path);

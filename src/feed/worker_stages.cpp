@@ -8,6 +8,7 @@
 #include "facts/host.h"
 #include "feed/decode_cost.h"
 #include "feed/path.h"
+#include "feed/picture_cost.h"
 
 namespace steelyard::feed {
 namespace {
@@ -81,9 +82,9 @@ bool sockets_are_slower(const Path& path) {
 
 std::optional<Seconds> read_seconds(const Path& path) {
   const facts::HostConstants& constants = path.constants;
-  if (is_decoded(path)) return path.sample / constants.thread_copy;
+  if (is_decoded(path)) return path.sample / thread_copy_rate(path);
   if (!path.stored) return std::nullopt;
-  Seconds seconds = *path.stored / constants.thread_copy;
+  Seconds seconds = *path.stored / cached_read_rate(path);
   const bool files =
       path.job.data.layout.value_or(facts::DataLayout::files) == facts::DataLayout::files;
   const bool in_memory = path.job.data.cache == DataCache::ram_encoded && !path.first_epoch;
@@ -113,7 +114,7 @@ Seconds assemble_seconds(const Path& path) {
   if (is_synthetic(path)) return Seconds();
   if (path.workers == 0) return collate_seconds(path);
   const bool pins = path.job.data.pin_memory && !facts::computes_on_host(path.machine.gpu);
-  const Seconds copy = pins ? path.handed_over / path.constants.thread_copy : Seconds();
+  const Seconds copy = pins ? path.handed_over / thread_copy_rate(path) : Seconds();
   return hand_over_seconds(path) + copy;
 }
 
@@ -139,7 +140,7 @@ Station read(const Path& path) {
                       static_cast<double>(path.loads);
   return station("read", SamplesPerSecond(rate), Bytes(),
                  fmt::format("{} per sample and worker: system calls and one copy at {}",
-                             to_text(*seconds), to_text(path.constants.thread_copy)));
+                             to_text(*seconds), to_text(cached_read_rate(path))));
 }
 
 Station decode(const Path& path) {

@@ -156,6 +156,7 @@ Parameters active_parameter_count(const Graph& graph) {
         if (op.kind != OperatorKind::experts) continue;
         std::int64_t held = 0;
         for (std::int32_t weight : op.weights) {
+          if (weight < 0) continue;
           held += elements(block.weights.at(static_cast<std::size_t>(weight)).shape);
         }
         const std::int64_t idle = op.mixture.experts - op.mixture.chosen;

@@ -7,6 +7,7 @@
 
 #include "model/decoder_parts.h"
 #include "model/family.h"
+#include "model/llama4.h"
 
 namespace steelyard::model {
 

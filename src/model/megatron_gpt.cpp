@@ -260,6 +260,8 @@ Megatron read_megatron(ConfigReader& config) {
   model.qkv_bias = model.bias || config.flag({"add-qkv-bias"}, false);
   model.qk_norm = config.flag({"qk-layernorm"}, false);
   model.embedding_norm = config.flag({"embed-layernorm"}, false);
+  model.fuses_activation = config.flag({"bias-activation-fusion"}, true);
+  model.fuses_dropout = config.flag({"bias-dropout-fusion"}, true);
   model.hidden_dropout = config.probability({"hidden-dropout"}, 0.1);
   model.attention_dropout = config.probability({"attention-dropout"}, 0.1);
   read_activation(config, model);

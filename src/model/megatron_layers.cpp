@@ -112,13 +112,37 @@ TensorRef cross_attention_of(BlockBuilder& block, const Megatron& model, TensorR
   return block.attention("cross_attention.core_attention", q, k, v, shape);
 }
 
-// fc1, activation, fc2 on all tokens.
-TensorRef feed_forward(BlockBuilder& block, const Megatron& model, TensorRef h,
-                       const std::string& module, std::int64_t inner, bool bias) {
+// mlp.py without its fused kernels: of a gated activation the second half goes through an addition
+// of glu_linear_offset, which makes a tensor of its own.
+TensorRef separate_activation(BlockBuilder& block, const Megatron& model, TensorRef h,
+                              const std::string& module, std::int64_t inner, bool bias) {
+  h = block.linear(module + ".linear_fc1", h, model.gated ? 2 * inner : inner, {.bias = bias});
+  const std::string name = module + ".activation_func";
+  if (!model.gated) return block.activation(name, h, model.activation);
+  const auto halves = block.split(module + ".chunk", h, {{"glu", inner}, {"linear", inner}});
+  const TensorRef linear = block.scale(module + ".glu_linear_offset", halves[1], 1.0);
+  return block.gated_activation(name, halves[0], linear, model.activation);
+}
+
+// A projection back to the model's width and the sum with the residual.
+TensorRef projected_sum(BlockBuilder& block, const Megatron& model, TensorRef h, TensorRef residual,
+                        const std::string& linear, const std::string& sum, bool bias) {
+  const bool fused = model.fuses_dropout;
+  h = block.linear(linear, h, model.sizes.hidden, {.bias = bias && !fused});
+  if (fused) {
+    return block.bias_dropout_add(sum, h, residual, model.hidden_dropout,
+                                  bias ? linear + ".bias" : "");
+  }
+  return block.add(sum, residual, block.dropout(sum + ".dropout", h, model.hidden_dropout));
+}
+
+// fc1, activation: on all tokens.
+TensorRef first_half(BlockBuilder& block, const Megatron& model, TensorRef h,
+                     const std::string& module, std::int64_t inner, bool bias) {
+  if (!model.fuses_activation) return separate_activation(block, model, h, module, inner, bias);
   h = block.linear(module + ".linear_fc1", h, model.gated ? 2 * inner : inner);
-  h = block.bias_activation(module + ".activation_func", h, model.activation, model.gated,
-                            bias ? module + ".linear_fc1.bias" : "");
-  return block.linear(module + ".linear_fc2", h, model.sizes.hidden);
+  return block.bias_activation(module + ".activation_func", h, model.activation, model.gated,
+                               bias ? module + ".linear_fc1.bias" : "");
 }
 
 // megatron/core/transformer/moe/moe_layer.py: routed experts and the one that sees every token.
@@ -138,8 +162,9 @@ TensorRef mixture_of(BlockBuilder& block, const Megatron& model, TensorRef h) {
                           {.bias = model.bias, .replicated = true});
   }
   if (model.shared_inner == 0) return routed;
-  const TensorRef shared =
-      feed_forward(block, model, h, "mlp.shared_experts", model.shared_inner, false);
+  const std::string module = "mlp.shared_experts";
+  TensorRef shared = first_half(block, model, h, module, model.shared_inner, false);
+  shared = block.linear(module + ".linear_fc2", shared, model.sizes.hidden);
   return block.add("mlp.sum", routed, shared);
 }
 
@@ -147,17 +172,18 @@ TensorRef mixture_of(BlockBuilder& block, const Megatron& model, TensorRef h) {
 TensorRef attention_half(BlockBuilder& block, const Megatron& model, TensorRef x, bool window) {
   TensorRef h = normed(block, model, "input_layernorm", x, !model.latent);
   h = model.latent ? latent_attention_of(block, model, h) : attention_of(block, model, h, window);
-  h = block.linear("self_attention.linear_proj", h, model.sizes.hidden);
-  return block.bias_dropout_add("self_attn_bda", h, x, model.hidden_dropout,
-                                model.bias ? "self_attention.linear_proj.bias" : "");
+  return projected_sum(block, model, h, x, "self_attention.linear_proj", "self_attn_bda",
+                       model.bias);
 }
 
 TensorRef feed_forward_half(BlockBuilder& block, const Megatron& model, TensorRef x, bool mixture) {
   TensorRef h = normed(block, model, "pre_mlp_layernorm", x, !mixture);
-  h = mixture ? mixture_of(block, model, h)
-              : feed_forward(block, model, h, "mlp", model.inner, model.bias);
-  return block.bias_dropout_add("mlp_bda", h, x, model.hidden_dropout,
-                                model.bias && !mixture ? "mlp.linear_fc2.bias" : "");
+  if (!mixture) {
+    h = first_half(block, model, h, "mlp", model.inner, model.bias);
+    return projected_sum(block, model, h, x, "mlp.linear_fc2", "mlp_bda", model.bias);
+  }
+  return block.bias_dropout_add("mlp_bda", mixture_of(block, model, h), x, model.hidden_dropout,
+                                "");
 }
 
 // megatron/core/ssm/mamba_layer.py and mamba_mixer.py: no projection of the mixer has a bias.
@@ -192,9 +218,8 @@ TensorRef megatron_decoder_layer(BlockBuilder& block, const Megatron& model, Ten
   x = attention_half(block, model, x, false);
   TensorRef h = megatron_norm(block, model, "pre_cross_attn_layernorm", x);
   h = cross_attention_of(block, model, h, states);
-  h = block.linear("cross_attention.linear_proj", h, model.sizes.hidden);
-  x = block.bias_dropout_add("cross_attn_bda", h, x, model.hidden_dropout,
-                             model.bias ? "cross_attention.linear_proj.bias" : "");
+  x = projected_sum(block, model, h, x, "cross_attention.linear_proj", "cross_attn_bda",
+                    model.bias);
   return feed_forward_half(block, model, x, false);
 }
 

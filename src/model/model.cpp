@@ -5,8 +5,10 @@
 #include <array>
 
 #include "base/suggest.h"
+#include "model/class_head.h"
 #include "model/diffusion_family.h"
 #include "model/family.h"
+#include "model/llama4.h"
 #include "model/onnx.h"
 #include "model/stored_weights.h"
 #include "model/vision_family.h"
@@ -18,6 +20,7 @@ namespace {
 struct Family {
   std::string_view model_type;
   Graph (*build)(ConfigReader&, const SampleShape&);
+  bool reads_class = false;  // builds the end that "architectures" names itself
 };
 
 // Sorted by name.
@@ -25,8 +28,8 @@ constexpr std::array kFamilies = {
     Family{"AutoencoderKL", build_autoencoder_kl},
     Family{"AutoencoderKLCogVideoX", build_autoencoder_cogvideox},
     Family{"AutoencoderKLLTXVideo", build_autoencoder_ltx},
-    Family{"CLIPTextModel", build_clip_text},
-    Family{"CLIPTextModelWithProjection", build_clip_text},
+    Family{"CLIPTextModel", build_clip_text, true},
+    Family{"CLIPTextModelWithProjection", build_clip_text, true},
     Family{"CogVideoXTransformer3DModel", build_cogvideox},
     Family{"DiTTransformer2DModel", build_dit},
     Family{"FluxTransformer2DModel", build_flux},
@@ -34,33 +37,33 @@ constexpr std::array kFamilies = {
     Family{"LTXVideoTransformer3DModel", build_ltx_video},
     Family{"PixArtTransformer2DModel", build_pixart},
     Family{"SD3Transformer2DModel", build_sd3},
-    Family{"T5EncoderModel", build_t5_encoder},
+    Family{"T5EncoderModel", build_t5_encoder, true},
     Family{"UNet2DConditionModel", build_unet},
     Family{"WanTransformer3DModel", build_wan},
     Family{"bart", build_bart},
     Family{"beit", build_beit},
-    Family{"bert", build_bert},
+    Family{"bert", build_bert, true},
     Family{"blenderbot", build_blenderbot},
     Family{"bloom", build_bloom},
-    Family{"camembert", build_xlm_roberta},
-    Family{"clip", build_clip},
-    Family{"clip_vision_model", build_clip},
+    Family{"camembert", build_xlm_roberta, true},
+    Family{"clip", build_clip, true},
+    Family{"clip_vision_model", build_clip, true},
     Family{"cohere", build_cohere},
     Family{"cohere2", build_cohere2},
     Family{"convnext", build_convnext},
     Family{"convnextv2", build_convnextv2},
     Family{"dbrx", build_dbrx},
     Family{"dcn", build_dcn},
-    Family{"deberta-v2", build_deberta_v2},
+    Family{"deberta-v2", build_deberta_v2, true},
     Family{"deepseek_v2", build_deepseek_v2},
     Family{"deepseek_v3", build_deepseek_v3},
     Family{"deit", build_deit},
     Family{"detr", build_detr},
     Family{"dinov2", build_dinov2},
     Family{"dinov2_with_registers", build_dinov2_with_registers},
-    Family{"distilbert", build_distilbert},
+    Family{"distilbert", build_distilbert, true},
     Family{"dlrm", build_dlrm},
-    Family{"electra", build_electra},
+    Family{"electra", build_electra, true},
     Family{"falcon", build_falcon},
     Family{"falcon_h1", build_falcon_h1},
     Family{"gemma", build_gemma},
@@ -75,7 +78,7 @@ constexpr std::array kFamilies = {
     Family{"gptj", build_gptj},
     Family{"granite", build_granite},
     Family{"granitemoe", build_granitemoe},
-    Family{"hubert", build_hubert},
+    Family{"hubert", build_hubert, true},
     Family{"idefics3", build_idefics3},
     Family{"internvl", build_internvl},
     Family{"jamba", build_jamba},
@@ -92,7 +95,7 @@ constexpr std::array kFamilies = {
     Family{"mistral", build_mistral},
     Family{"mixtral", build_mixtral},
     Family{"mllama", build_mllama},
-    Family{"modernbert", build_modernbert},
+    Family{"modernbert", build_modernbert, true},
     Family{"mpt", build_mpt},
     Family{"mt5", build_mt5},
     Family{"nemotron_h", build_nemotron_h},
@@ -110,10 +113,10 @@ constexpr std::array kFamilies = {
     Family{"qwen3", build_qwen3},
     Family{"qwen3_moe", build_qwen3_moe},
     Family{"resnet", build_resnet},
-    Family{"roberta", build_roberta},
-    Family{"segformer", build_segformer},
-    Family{"siglip", build_siglip},
-    Family{"siglip_vision_model", build_siglip},
+    Family{"roberta", build_roberta, true},
+    Family{"segformer", build_segformer, true},
+    Family{"siglip", build_siglip, true},
+    Family{"siglip_vision_model", build_siglip, true},
     Family{"smolvlm", build_idefics3},
     Family{"stablelm", build_stablelm},
     Family{"starcoder2", build_starcoder2},
@@ -125,10 +128,10 @@ constexpr std::array kFamilies = {
     Family{"torchvision_resnet", build_torchvision_resnet},
     Family{"transfo-xl", build_transfo_xl},
     Family{"vit", build_vit},
-    Family{"wav2vec2", build_wav2vec2},
+    Family{"wav2vec2", build_wav2vec2, true},
     Family{"whisper", build_whisper},
     Family{"wide_deep", build_wide_deep},
-    Family{"xlm-roberta", build_xlm_roberta},
+    Family{"xlm-roberta", build_xlm_roberta, true},
 };
 
 constexpr SampleShape kLargestSample{1'000'000, 1'073'741'824};
@@ -163,6 +166,17 @@ const Family* family_of_class(const facts::ModelSource& source) {
   return nullptr;
 }
 
+// Files older than diffusers 0.28 name one class for several networks; diffusers tells them apart
+// by their norm (models/model_loading_utils.py, _CLASS_REMAPPING_DICT).
+std::string_view renamed_class(const facts::ModelSource& source, std::string_view name) {
+  if (name != "Transformer2DModel") return name;
+  const facts::Value* norm = source.config.find("norm_type");
+  const std::string* kind = norm != nullptr ? norm->as_text() : nullptr;
+  if (kind != nullptr && *kind == "ada_norm_zero") return "DiTTransformer2DModel";
+  if (kind != nullptr && *kind == "ada_norm_single") return "PixArtTransformer2DModel";
+  return name;
+}
+
 Result<const Family*> family_of(const facts::ModelSource& source) {
   if (source.config.as_object() == nullptr) {
     return fail(wrong(ErrorCode::bad_input, source.name, source.config.kind_name(),
@@ -179,8 +193,9 @@ Result<const Family*> family_of(const facts::ModelSource& source) {
     return fail(wrong(ErrorCode::bad_input, source.name + ": model_type", value->kind_name(),
                       listed(known, known.size()), ""));
   }
+  const std::string_view class_name = renamed_class(source, *name);
   for (const Family& family : kFamilies) {
-    if (family.model_type == *name) return &family;
+    if (family.model_type == class_name) return &family;
   }
   const std::vector<std::string> known = known_model_types();
   const auto nearest = nearest_name(*name, known);
@@ -248,6 +263,10 @@ Result<Graph> build(const facts::ModelSource& source, SampleShape shape) {
   ConfigReader config(source.config, source.name);
   Graph graph = family->build(config, shape);
   if (config.first_error()) return fail(*config.first_error());
+  if (!family->reads_class) {
+    STEELYARD_TRY(ended, with_class_head(std::move(graph), config));
+    graph = std::move(ended);
+  }
   graph.model_type = family->model_type;
   STEELYARD_CHECK(check_countable(graph));
   if (source.stored != nullptr) STEELYARD_CHECK(check_stored(graph, *source.stored));

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "model/onnx_lowering.h"
+#include "model/speech_parts.h"
 
 namespace steelyard::model {
 
@@ -76,9 +77,18 @@ std::int64_t Inputs::by_position(const OnnxValueInfo& input, std::size_t axis) {
     return own > 0 ? own : kUsualSide;
   }
   const bool features = real && (input.dims.size() == 2 || input.dims.size() == kPictureRank);
-  if (!features) return sample_.sequence > 0 ? sample_.sequence : kUsualSequence;
+  const std::int64_t asked = sample_.sequence;
+  if (!features) {
+    const std::int64_t steps = asked > 0 ? asked : kUsualSequence;
+    // [B,C,t] and [B,t,C]: the sample's length, which a job may state as that of a text.
+    if (real && lowering_.graph.sequence == 1) lowering_.graph.sequence = steps;
+    return steps;
+  }
   // Of real numbers, a sample with one open dimension is a sound.
-  if (input.dims.size() == 2) return sample_.sequence > 0 ? sample_.sequence : kUsualSound;
+  if (input.dims.size() == 2) {
+    if (asked > 0) return asked;
+    return lowering_.graph.audio_samples = audio_samples_of(sample_, kUsualSound);
+  }
   refuse(input, fmt::format("a dimension {} without a number", axis),
          "numbers for all but the batch, the sequence and the picture's sides",
          "export with that dimension fixed");

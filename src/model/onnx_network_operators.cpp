@@ -96,7 +96,13 @@ void lower_conv(OnnxCall& call) {
                      x.shape[1] % groups == 0 &&
                      (transposed ? w.shape[0] == x.shape[1]
                                  : w.shape[1] == x.shape[1] / groups && w.shape[0] % groups == 0);
-  if (!meets || !w.is_weight() || w.initializers.size() != 1 || x.is_constant()) {
+  if (!w.is_weight() || w.initializers.size() != 1) {
+    return call.refuse("a convolution whose weight the graph computes",
+                       "a stored weight [O,C/groups,...]",
+                       "export without the parametrization: remove_weight_norm or "
+                       "remove_parametrizations; standardized weights folded into plain ones");
+  }
+  if (!meets || x.is_constant()) {
     return call.refuse(fmt::format("a weight that does not fit {} groups", groups),
                        "X [B,C,...] and a stored weight [O,C/groups,...]");
   }

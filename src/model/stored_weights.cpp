@@ -97,32 +97,66 @@ std::map<std::string, Shape> state_dict_of(const Graph& graph) {
   return weights;
 }
 
-Result<void> check_stored(const Graph& graph, const StoredTensors& stored) {
+namespace {
+
+struct Comparison {
+  std::vector<std::string> missing, shaped, typed;
+  std::set<std::string, std::less<>> used;
+  std::int64_t parameters = 0;  // of the graph
+};
+
+Comparison compared(const Graph& graph, const StoredTensors& stored) {
+  Comparison result;
   std::map<std::string, const StoredTensor*> held;
   for (const StoredTensor& tensor : stored.tensors) held.emplace(tensor.name, &tensor);
   const std::map<std::string, Shape> wanted = state_dict_of(graph);
   const bool whole = std::any_of(wanted.begin(), wanted.end(),
                                  [&](const auto& weight) { return held.contains(weight.first); });
-  std::vector<std::string> missing, shaped, typed;
-  std::set<std::string, std::less<>> used;
-  std::int64_t parameters = 0;
   for (const auto& [name, shape] : wanted) {
-    parameters = checked_add(parameters, elements(shape));
+    result.parameters = checked_add(result.parameters, elements(shape));
     auto found = held.find(whole ? name : without_base(name));
     if (found == held.end()) found = held.find(of_outer_module(name));
     if (found == held.end()) found = held.find(of_both_stacks(name));
     if (found == held.end()) {
-      missing.push_back(name);
+      result.missing.push_back(name);
       continue;
     }
     const StoredTensor& tensor = *found->second;
-    used.insert(tensor.name);
+    result.used.insert(tensor.name);
     if (tensor.shape != shape) {
-      shaped.push_back(
+      result.shaped.push_back(
           fmt::format("{} {} (file: {})", name, text_of(shape), text_of(tensor.shape)));
     }
-    if (!trains(tensor)) typed.push_back(fmt::format("{} {}", tensor.name, tensor.dtype));
+    if (!trains(tensor)) result.typed.push_back(fmt::format("{} {}", tensor.name, tensor.dtype));
   }
+  return result;
+}
+
+// A classifier is put on a model that was trained without it: transformers makes its weights anew
+// ("newly initialized") and so does a fine-tuning that starts from the file.
+bool is_new_head(const Graph& graph, const std::vector<std::string>& missing) {
+  const Block& head = graph.segments.back().blocks.back();
+  if (head.operators.empty() || graph.segments.size() < 2) return false;
+  const OperatorKind end = head.operators.back().kind;
+  if (end != OperatorKind::classification_loss && end != OperatorKind::span_loss &&
+      end != OperatorKind::squared_loss) {
+    return false;
+  }
+  return std::all_of(missing.begin(), missing.end(), [&](const std::string& name) {
+    return std::any_of(head.weights.begin(), head.weights.end(),
+                       [&](const Weight& weight) { return weight.name == name; });
+  });
+}
+
+}  // namespace
+
+std::vector<std::string> newly_made(const Graph& graph, const StoredTensors& stored) {
+  return compared(graph, stored).missing;
+}
+
+Result<void> check_stored(const Graph& graph, const StoredTensors& stored) {
+  const Comparison result = compared(graph, stored);
+  const auto& [missing, shaped, typed, used, parameters] = result;
   if (!typed.empty()) {
     return fail(differs(graph, stored, "weights of a type that does not train: " + first_of(typed),
                         "F32, F16, BF16 or F64", "name the checkpoint before its quantization"));
@@ -131,7 +165,7 @@ Result<void> check_stored(const Graph& graph, const StoredTensors& stored) {
     return fail(differs(graph, stored, "other shapes: " + first_of(shaped), "the same shapes",
                         "the configuration is not the one these weights were made with"));
   }
-  if (!missing.empty()) {
+  if (!missing.empty() && !is_new_head(graph, missing)) {
     return fail(differs(graph, stored, "weights that the file lacks: " + first_of(missing),
                         "a tensor for every weight of the configuration's model",
                         "do \"architectures\" and the sizes in config.json fit the file?"));

@@ -101,20 +101,24 @@ void keep_last(Block& head, std::size_t projection, std::int64_t keeps) {
 Result<Graph> with_task_head(Graph graph, const TaskHeadOptions& options) {
   Block& head = graph.segments.back().blocks.back();
   const std::size_t projection = projection_of(head);
+  const bool scores = options.head == TaskHead::scores || options.head == TaskHead::scores_loss;
+  // A class that scores has no output projection, but a reward model's place.
+  const bool scored =
+      scores && projection < head.operators.size() && head.operators[projection].name == "score";
   const bool decoder = !head.operators.empty() && projection < head.operators.size() &&
-                       head.operators.back().kind == OperatorKind::causal_lm_loss &&
+                       (scored || head.operators.back().kind == OperatorKind::causal_lm_loss) &&
                        graph.decoder_sequence == 0 && graph.images == 0 &&
                        !head.operators[projection].inputs[0].shared;
   if (!decoder) {
     return fail({ErrorCode::not_supported,
                  "train.objective",
                  graph.model_type,
-                 "a decoder that reads text",
+                 "a decoder that reads text, with its output projection",
                  "preference and reinforcement learning are built for language models",
                  "",
                  {}});
   }
-  if (options.head == TaskHead::scores || options.head == TaskHead::scores_loss) {
+  if (scores) {
     score(head, projection);
     if (options.head == TaskHead::scores_loss) {
       append(head, OperatorKind::alignment_loss, "loss", head.output, {});

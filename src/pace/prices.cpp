@@ -35,9 +35,9 @@ Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what)
 // What is launched by itself where CUDA graphs hold attention, router and preparation of the
 // exchange alone (Megatron-LM, --cuda-graph-modules attn moe_router moe_preprocess).
 bool of_experts(std::string_view operation) {
-  constexpr std::array<std::string_view, 8> kTheirs = {
-      "grouped_mm", "sort_chunks", "index", "unpermute", "bias_activation",
-      "quantize",   "optimizer",   "clip_grad_norm"};
+  constexpr std::array<std::string_view, 8> kTheirs = {"grouped_mm", "sort_chunks",     "index",
+                                                       "unpermute",  "bias_activation", "quantize",
+                                                       "optimizer",  "clip_grad_norm"};
   return std::any_of(kTheirs.begin(), kTheirs.end(),
                      [&](std::string_view mine) { return operation.starts_with(mine); });
 }
@@ -113,8 +113,8 @@ bool runs_cudnn(const Request& request, const facts::AttentionRates* own) {
          own->cudnn_from && capability && *capability >= *own->cudnn_from;
 }
 
-Nature nature_of(const step::Work& work, const std::vector<Nature>& natures) {
-  const auto name = static_cast<std::size_t>(work.name);
+Nature nature_of(std::int32_t text, const std::vector<Nature>& natures) {
+  const auto name = static_cast<std::size_t>(text);
   return name < natures.size() ? natures[name] : Nature{};
 }
 
@@ -212,13 +212,15 @@ Prices price(const Program& program, const Used& used, const Request& request,
       continue;
     }
     prices.work[i] = time_of(program.work[i], machine.gpu, constants, missing,
-                             nature_of(program.work[i], natures))
+                             nature_of(program.work[i].name, natures))
                          .value_or(WorkTime());
   }
   for (std::size_t i = 0; i < program.communication.size(); ++i) {
     if (!used.communication[i]) continue;
-    prices.communication[i] =
+    const Seconds time =
         time_of(program.communication[i], machine, constants, missing).value_or(Seconds());
+    // Kernels that store to other GPUs by themselves are slower than NCCL's copies.
+    prices.communication[i] = time * nature_of(program.communication[i].name, natures).traffic;
   }
   return prices;
 }

@@ -124,8 +124,8 @@ double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
 }
 
 // EfficiencyConstants::attention_of by kernel, not by framework.
-constexpr std::string_view kEfficient = "efficient", kWide = "fp32",
-                           kWideHeads = "efficient_wide", kSmallTiles = "efficient_small";
+constexpr std::string_view kEfficient = "efficient", kWide = "fp32", kWideHeads = "efficient_wide",
+                           kSmallTiles = "efficient_small";
 
 double rate_of_kernel(std::string_view name, const Work& work,
                       const EfficiencyConstants& efficiency) {
@@ -147,8 +147,8 @@ bool has_little_shared_memory(const Gpu& gpu) {
 double share_of_efficient(const Work& work, const Gpu& gpu, const EfficiencyConstants& efficiency) {
   constexpr std::int64_t kNarrow = 64, kWidest = 128;
   double share = rate_of_kernel(kEfficient, work, efficiency);
-  if (has_little_shared_memory(gpu)) share *= rate_of_kernel(kSmallTiles, work, efficiency);
   if (work.k > kWidest) return share * rate_of_kernel(kWideHeads, work, efficiency);
+  if (has_little_shared_memory(gpu)) share *= rate_of_kernel(kSmallTiles, work, efficiency);
   if (work.k <= 0) return share;
   const double compiled = static_cast<double>(work.k <= kNarrow ? kNarrow : kWidest);
   return share * static_cast<double>(work.k) / compiled;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <utility>
 
 #include "base/format.h"
@@ -15,6 +16,7 @@
 #include "plan/balance.h"
 #include "plan/checkpoints.h"
 #include "plan/confidence.h"
+#include "plan/model_remarks.h"
 #include "plan/objective.h"
 #include "plan/placement.h"
 #include "plan/ranks.h"
@@ -70,7 +72,7 @@ void describe_model(const Request& request, const model::Graph& graph,
 using Programs = std::vector<step::RankProgram>;
 
 void measure_vram(const Request& request, const Programs& programs, bool only_if_fits, Plan& plan) {
-  const facts::DeviceMemoryConstants device = device_of(request);
+  const facts::DeviceMemoryConstants device = device_of(request, plan.job);
   vram::Request wanted;
   wanted.device = &device;
   wanted.timeline = request.timeline;
@@ -108,14 +110,22 @@ void measure_vram(const Request& request, const Programs& programs, bool only_if
 double arithmetic_of(const step::Program& program) {
   double sum = 0.0;
   for (const step::Pass& pass : program.step) {
-    step::for_each_phase(pass, [&](const step::Phase& phase) {
+    std::vector<std::vector<double>> bodies;  // of each phase, which may come more than once
+    for (const step::Phase& phase : pass.phases) {
+      bodies.emplace_back();
       for (const step::Body& body : phase.bodies) {
         double once = 0.0;
         for (const step::Event& event : body.events) {
           if (event.kind != step::EventKind::work) continue;
           once += program.work[static_cast<std::size_t>(event.index)].flops.value();
         }
-        sum += once * static_cast<double>(body.repeat) * static_cast<double>(pass.repeat);
+        bodies.back().push_back(once * static_cast<double>(body.repeat) *
+                                static_cast<double>(pass.repeat));
+      }
+    }
+    step::for_each_phase(pass, [&](const step::Phase& phase) {
+      for (const double body : bodies[static_cast<std::size_t>(&phase - pass.phases.data())]) {
+        sum += body;
       }
     });
   }
@@ -320,11 +330,15 @@ void state_confidence(const Request& request, Plan& plan) {
 }
 
 // What a person should know before believing the figures.
-void warn(const Request& request, Plan& plan) {
+void warn(const Request& request, const model::Graph& graph, Plan& plan) {
   constexpr double kTight = 0.95;
   const facts::Gpu& gpu = plan.machine.gpu;
   const facts::TrainKeys& train = plan.job.train;
   const auto say = [&](std::string text) { plan.warnings.push_back(std::move(text)); };
+  const facts::FrameworkProfile& profile = request.constants.framework;
+  for (std::string& remark : model_remarks(request.model, graph, plan.job, profile)) {
+    say(std::move(remark));
+  }
   const bool wide =
       train.precision == facts::Precision::fp32 || train.precision == facts::Precision::tf32;
   const bool short_only =
@@ -382,8 +396,24 @@ bool brings_pixels(const Request& request, const facts::Job& job) {
   return false;
 }
 
-// One sample in host memory as the loader hands it over.
+// One sample in host memory as the loader hands it over. Loaders of data.loader write pictures as
+// pixels and everything else as it is stored, each with room for the largest: of n sizes that
+// vary normally, about sqrt(2 ln n) deviations above the mean.
 Bytes sample_bytes(const Request& request, const model::Graph& graph, const facts::Job& job) {
+  if (const auto& loader = request.constants.host.loader) {
+    const facts::DataKeys& data = job.data;
+    const bool pictures = data.kind == facts::DataKind::jpeg || data.kind == facts::DataKind::png;
+    if (pictures && job.train.image_size.size() == 2) {
+      const double pixels = static_cast<double>(job.train.image_size[0]) *
+                            static_cast<double>(job.train.image_size[1]);
+      return Bytes(checked_round(pixels * 3.0 * loader->bytes_per_value));
+    }
+    if (data.bytes_per_sample) {
+      const auto count = static_cast<double>(std::max<std::int64_t>(2, data.samples.value_or(2)));
+      return Bytes(checked_round(*data.bytes_per_sample + data.bytes_deviation.value_or(0.0) *
+                                                              std::sqrt(2.0 * std::log(count))));
+    }
+  }
   return ceil_divide(model::brought_bytes(graph, brings_pixels(request, job)),
                      graph.batch / rows_of_sample(job));
 }
@@ -443,9 +473,8 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   Plan plan;
   std::shared_ptr<const Prepared> prepared = shortcuts.prepared;
   if (prepared) {
-    STEELYARD_TRY(
-        job, resolve(request.job, request.model, request.machine, request.constants.framework,
-                     request.workshop.get()));
+    STEELYARD_TRY(job, resolve(request.job, request.model, request.machine,
+                               request.constants.framework, request.workshop.get()));
     plan.job = std::move(job);
   } else {
     STEELYARD_TRY(made, prepare(request));
@@ -477,7 +506,7 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   STEELYARD_CHECK(measure_the_rest(request, most, graph, beside, plan));
   count_cost(plan);
   state_confidence(request, plan);
-  warn(request, plan);
+  warn(request, graph, plan);
   plan.balance = balance_of(plan);
   return plan;
 }

@@ -185,16 +185,15 @@ Result<step::Program> Floors::Memory::program_of(const Job& resolved) const {
   model::SampleShape own = sample_shape(resolved, *resolved.train.micro_batch);
   own.sequence /= resolved.parallel.context;
   STEELYARD_TRY(local, shared_graph(request_.model, resolved, own, request_.workshop.get()));
-  STEELYARD_TRY(programs, step::programs_of(*local, resolved, request_.constants.framework,
-                                            request_.machine.gpu, {},
-                                            {.workshop = request_.workshop.get()}));
+  STEELYARD_TRY(programs,
+                step::programs_of(*local, resolved, request_.constants.framework,
+                                  request_.machine.gpu, {}, {.workshop = request_.workshop.get()}));
   return std::move(programs.front().program);
 }
 
 Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
-  STEELYARD_TRY(job,
-                resolve(layout, request_.model, request_.machine, request_.constants.framework,
-                        request_.workshop.get()));
+  STEELYARD_TRY(job, resolve(layout, request_.model, request_.machine, request_.constants.framework,
+                             request_.workshop.get()));
   kind.job = job;
   kind.job.model = {};
   kind.job.origins.clear();
@@ -237,9 +236,8 @@ Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
 // States alone: of the smallest sample, cut as the layout's.
 Result<void> Floors::Memory::measure_states(const Job& layout, std::int64_t replicas,
                                             Kind& kind) const {
-  STEELYARD_TRY(job,
-                resolve(layout, request_.model, request_.machine, request_.constants.framework,
-                        request_.workshop.get()));
+  STEELYARD_TRY(job, resolve(layout, request_.model, request_.machine, request_.constants.framework,
+                             request_.workshop.get()));
   job.parallel.pipeline = job.parallel.virtual_stages = job.parallel.context = 1;
   job.parallel.schedule = facts::Schedule::one_f_one_b;
   job.parallel.data = replicas;
@@ -247,8 +245,8 @@ Result<void> Floors::Memory::measure_states(const Job& layout, std::int64_t repl
   job.train.recompute = {};
   job.train.micro_batch = 1;
   STEELYARD_TRY(program, program_of(job));
-  STEELYARD_TRY(graph, shared_graph(request_.model, job, sample_shape(job, 1),
-                                    request_.workshop.get()));
+  STEELYARD_TRY(graph,
+                shared_graph(request_.model, job, sample_shape(job, 1), request_.workshop.get()));
   kind.sums = layer_sums(*graph, program, nullptr, 0);
   return {};
 }

@@ -22,8 +22,7 @@ using GraphRef = std::shared_ptr<const model::Graph>;
                                            step::Workshop* workshop);
 
 // As trained_graph (objective.h).
-[[nodiscard]] Result<GraphRef> shared_graph(const facts::ModelSource& source,
-                                            const facts::Job& job,
+[[nodiscard]] Result<GraphRef> shared_graph(const facts::ModelSource& source, const facts::Job& job,
                                             const model::SampleShape& sample,
                                             step::Workshop* workshop);
 

@@ -1,18 +1,25 @@
 // A model's graph as a table. Sizes and arithmetic are the graph's; what is saved for backward is
 // read off the program of the job's first rank: what a layer's forward pass allocated and the
 // whole forward pass did not free.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <map>
 #include <set>
 #include <utility>
 
+#include "facts/stored_tensors.h"
 #include "model/model.h"
 #include "model/operator_names.h"
+#include "plan/model_remarks.h"
 #include "plan/objective.h"
 #include "plan/plan.h"
 #include "plan/ranks.h"
 #include "plan/resolve.h"
+#include "step/adapters.h"
+#include "step/frozen_parts.h"
+#include "step/fused_projection.h"
 
 namespace steelyard::plan {
 namespace {
@@ -46,12 +53,21 @@ ModelPart part_of(const model::Block& block, std::int64_t layers, const model::G
     row.name = op.name;
     row.kind = model::name_of(op.kind);
     row.output = output_of(op, block, graph);
+    facts::ModelOperator adapter{.name = op.name + ".lora",
+                                 .kind = "adapter",
+                                 .output = {},
+                                 .parameters = {},
+                                 .forward_flops = {},
+                                 .saved = {}};
     for (const std::int32_t weight : op.weights) {
-      if (weight >= 0) row.parameters += count(static_cast<std::size_t>(weight));
+      if (weight < 0) continue;
+      const auto index = static_cast<std::size_t>(weight);
+      (block.weights[index].adapter ? adapter : row).parameters += count(index);
     }
     row.forward_flops = model::forward_flops(op, block, graph);
     part.forward_flops += row.forward_flops;
     part.operators.push_back(std::move(row));
+    if (adapter.parameters > Parameters(0)) part.operators.push_back(std::move(adapter));
   }
   for (std::size_t i = 0; i < block.weights.size(); ++i) {
     if (const Parameters left = count(i); left > Parameters(0)) {
@@ -165,44 +181,116 @@ void add_saved(const model::Graph& graph, const step::Program& program, ModelTab
   }
 }
 
-std::set<std::string, std::less<>> weight_names(const model::Graph& graph) {
-  std::set<std::string, std::less<>> names;
+// Name of every weight, and whether it is held quantized.
+std::map<std::string, bool, std::less<>> weight_names(const model::Graph& graph) {
+  std::map<std::string, bool, std::less<>> names;
   for (const model::Segment& segment : graph.segments) {
     for (const model::Block& block : segment.blocks) {
-      for (const model::Weight& weight : block.weights) names.insert(weight.name);
+      for (const model::Weight& weight : block.weights) names[weight.name] |= weight.quantized;
     }
   }
   return names;
 }
 
-std::vector<facts::HeldParameters> held_by(const model::Graph& graph,
-                                           const step::Program& program) {
-  const auto names = weight_names(graph);
-  std::map<std::string, facts::HeldParameters> held;
-  const auto add = [&](const step::Slot& slot, std::int64_t layers) {
-    if (slot.category != facts::VramCategory::parameters) return;
-    if (!names.contains(program.names[static_cast<std::size_t>(slot.name)])) return;
-    const std::string type = slot.dtype ? std::string(facts::name_of(*slot.dtype)) : "";
-    facts::HeldParameters& row = held[type];
-    row.dtype = type;
-    row.bytes += slot.bytes * layers;
-    if (!slot.dtype) return;
-    const std::int64_t count = slot.bytes.value() / facts::bytes_of(*slot.dtype);
-    row.parameters += Parameters(checked_multiply(count, layers));
-  };
-  for (const step::Pass& pass : program.setup) {
-    for (const step::Phase& phase : pass.phases) {
-      for (const step::Body& body : phase.bodies) {
-        for (const step::Event& event : body.events) {
-          if (event.kind != EventKind::allocate) continue;
-          add(program.slots[static_cast<std::size_t>(event.index)], body.repeat);
-        }
+// Elements that a byte of packed storage holds (step/weight_storage.h).
+std::int64_t packed_in_byte(facts::BaseQuantization how) {
+  return how == facts::BaseQuantization::int8 ? 1 : 2;
+}
+
+class Holdings {
+ public:
+  Holdings(const model::Graph& graph, const step::Program& program, facts::BaseQuantization how)
+      : program_(program), names_(weight_names(graph)), how_(how) {}
+
+  void add(const step::Body& body) {
+    std::map<std::string_view, Bytes> packed;  // the largest tensor of a quantized weight
+    for_slots(body, [&](const step::Slot& slot, std::string_view name, bool quantized) {
+      if (quantized) packed[name] = std::max(packed[name], slot.bytes);
+    });
+    for_slots(body, [&](const step::Slot& slot, std::string_view name, bool quantized) {
+      const std::string type = quantized    ? std::string(facts::name_of(how_))
+                               : slot.dtype ? std::string(facts::name_of(*slot.dtype))
+                                            : "";
+      facts::HeldParameters& row = held_[type];
+      row.dtype = type;
+      row.bytes += slot.bytes * body.repeat;
+      std::int64_t count = 0;
+      if (!quantized && slot.dtype) count = slot.bytes.value() / facts::bytes_of(*slot.dtype);
+      // Statistics of the quantization are no parameters.
+      if (quantized && slot.bytes == packed[name]) {
+        count = checked_multiply(slot.bytes.value(), packed_in_byte(how_));
       }
+      row.parameters += Parameters(checked_multiply(count, body.repeat));
+    });
+  }
+
+  [[nodiscard]] std::vector<facts::HeldParameters> rows() const {
+    std::vector<facts::HeldParameters> rows;
+    for (const auto& [type, row] : held_) rows.push_back(row);
+    return rows;
+  }
+
+ private:
+  template <class Visit>
+  void for_slots(const step::Body& body, const Visit& visit) const {
+    for (const step::Event& event : body.events) {
+      if (event.kind != EventKind::allocate) continue;
+      const step::Slot& slot = program_.slots[static_cast<std::size_t>(event.index)];
+      if (slot.category != facts::VramCategory::parameters) continue;
+      const std::string& name = program_.names[static_cast<std::size_t>(slot.name)];
+      const auto known = names_.find(name);
+      if (known != names_.end()) visit(slot, name, known->second);
     }
   }
-  std::vector<facts::HeldParameters> rows;
-  for (auto& [type, row] : held) rows.push_back(std::move(row));
-  return rows;
+
+  const step::Program& program_;
+  std::map<std::string, bool, std::less<>> names_;
+  facts::BaseQuantization how_;
+  std::map<std::string, facts::HeldParameters> held_;
+};
+
+std::vector<facts::HeldParameters> held_by(const model::Graph& graph, const step::Program& program,
+                                           facts::BaseQuantization how) {
+  Holdings holdings(graph, program, how);
+  for (const step::Pass& pass : program.setup) {
+    for (const step::Phase& phase : pass.phases) {
+      for (const step::Body& body : phase.bodies) holdings.add(body);
+    }
+  }
+  return holdings.rows();
+}
+
+// With its adapters, as the program holds it (step::programs_of).
+Result<model::Graph> with_adapters(const model::Graph& graph, const facts::Job& job,
+                                   const facts::FrameworkProfile& profile) {
+  if (job.train.method == facts::Method::full) return graph;
+  STEELYARD_TRY(habits, step::adapter_habits_of(profile, graph.library));
+  STEELYARD_TRY(projected, step::with_own_projections(graph, profile));
+  STEELYARD_TRY(open, step::with_frozen_parts(projected, job));
+  return step::with_method(open, job, habits);
+}
+
+// Types of the weights in the files that were read: "F8_E4M3 x 61, BF16 x 4".
+std::string stored_types(const facts::ModelSource& source) {
+  if (source.stored == nullptr) return "";
+  std::map<std::string, std::int64_t> count;
+  for (const facts::StoredTensor& tensor : source.stored->tensors) ++count[tensor.dtype];
+  std::string text =
+      fmt::format("{}: {} tensors (", source.stored->file, std::ssize(source.stored->tensors));
+  bool first = true;
+  for (const auto& [type, tensors] : count) {
+    text += fmt::format("{}{} {}", first ? "" : ", ", tensors, type);
+    first = false;
+  }
+  return text + ")";
+}
+
+std::string sources_of(const facts::ModelSource& source, const std::vector<std::string>& remarks) {
+  std::string text = source.source;
+  for (std::string part : remarks) text += (text.empty() ? "" : "; ") + std::move(part);
+  const std::string types = stored_types(source);
+  if (!types.empty()) text += (text.empty() ? "" : "; ") + types;
+  return text;
 }
 
 }  // namespace
@@ -212,39 +300,42 @@ Result<ModelTable> model_table(const Request& request) {
   STEELYARD_TRY(graph, trained_graph(request.model, ranks.job,
                                      sample_shape(ranks.job, *ranks.job.train.micro_batch)));
   const step::Program& program = ranks.programs.front().program;
-  ModelTable table{.name = request.model.name,
-                   .model_type = graph.model_type,
-                   .source = request.model.source,
-                   .framework = std::string(facts::name_of(ranks.job.framework)),
-                   .precision = std::string(facts::name_of(ranks.job.train.precision)),
-                   .batch = graph.batch,
-                   .sequence = graph.sequence,
-                   .image_height = graph.image_height,
-                   .image_width = graph.image_width,
-                   .decoder_sequence = graph.decoder_sequence,
-                   .frames = graph.frames,
-                   .audio_seconds = static_cast<double>(graph.audio_samples) /
-                                    static_cast<double>(model::kSamplingRate),
-                   .row_bytes = graph.row_bytes,
-                   .layers = graph.layers,
-                   .hidden = graph.hidden,
-                   .vocabulary = graph.vocabulary,
-                   .parameters = model::parameter_count(graph),
-                   .trainable = program.states.trainable,
-                   .active = model::active_parameter_count(graph),
-                   .forward_flops = model::forward_flops(graph),
-                   .saved = {},
-                   .held = held_by(graph, program),
-                   .parts = {},
-                   .weights = {},
-                   .config = request.model.config};
-  for (const model::Segment& segment : graph.segments) {
+  const facts::FrameworkProfile& profile = request.constants.framework;
+  STEELYARD_TRY(adapted, with_adapters(graph, ranks.job, profile));
+  ModelTable table{
+      .name = request.model.name,
+      .model_type = graph.model_type,
+      .source = sources_of(request.model, model_remarks(request.model, graph, ranks.job, profile)),
+      .framework = std::string(facts::name_of(ranks.job.framework)),
+      .precision = std::string(facts::name_of(ranks.job.train.precision)),
+      .batch = graph.batch,
+      .sequence = graph.sequence,
+      .image_height = graph.image_height,
+      .image_width = graph.image_width,
+      .decoder_sequence = graph.decoder_sequence,
+      .frames = graph.frames,
+      .audio_seconds =
+          static_cast<double>(graph.audio_samples) / static_cast<double>(model::kSamplingRate),
+      .row_bytes = graph.row_bytes,
+      .layers = graph.layers,
+      .hidden = graph.hidden,
+      .vocabulary = graph.vocabulary,
+      .parameters = model::parameter_count(graph),
+      .trainable = program.states.trainable,
+      .active = model::active_parameter_count(graph),
+      .forward_flops = model::forward_flops(graph),
+      .saved = {},
+      .held = held_by(adapted, program, ranks.job.train.base_quantization),
+      .parts = {},
+      .weights = {},
+      .config = request.model.config};
+  for (const model::Segment& segment : adapted.segments) {
     for (const model::Block& block : segment.blocks) {
-      table.parts.push_back(part_of(block, segment.repeat, graph));
+      table.parts.push_back(part_of(block, segment.repeat, adapted));
       table.weights.push_back(weights_of(block, segment.repeat));
     }
   }
-  add_saved(graph, program, table);
+  add_saved(adapted, program, table);
   for (const ModelPart& part : table.parts) table.saved += part.saved * part.layers;
   return table;
 }

@@ -300,10 +300,14 @@ model::Graph with_packing(model::Graph graph, const Job& job) {
 
 }  // namespace
 
-Result<model::Graph> trained_graph(const facts::ModelSource& source, const Job& job,
+Result<model::Graph> trained_graph(const facts::ModelSource& named, const Job& job,
                                    const model::SampleShape& sample) {
   model::SampleShape rows = sample;
   rows.batch = checked_multiply(sample.batch, rows_of_sample(job));
+  facts::ModelSource source = named;
+  // Vocabularies that are padded for the ranks they are spread over follow the layout.
+  constexpr const char* kRanks = "tensor-model-parallel-size";
+  if (source.config.find(kRanks) != nullptr) source.config.set(kRanks, job.parallel.tensor);
   STEELYARD_TRY(graph, model::build(source, rows));
   using model::TaskHead;
   model::TaskHeadOptions options;

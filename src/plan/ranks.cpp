@@ -44,10 +44,10 @@ Result<Ranks> ranks_of(const Request& request) {
   STEELYARD_TRY(companions, companions_of(request, own));
   const facts::FrameworkProfile& framework = request.constants.framework;
   if (ranks.job.train.objective == facts::Objective::sft) {
-    STEELYARD_TRY(programs, step::programs_of(local, ranks.job, framework, request.machine.gpu,
-                                              std::move(companions),
-                                              {.once = !request.vram,
-                                               .workshop = request.workshop.get()}));
+    STEELYARD_TRY(
+        programs,
+        step::programs_of(local, ranks.job, framework, request.machine.gpu, std::move(companions),
+                          {.once = !request.vram, .workshop = request.workshop.get()}));
     ranks.programs = std::move(programs);
     return ranks;
   }
@@ -67,15 +67,15 @@ std::vector<const step::Program*> programs_only(const std::vector<step::RankProg
 }
 
 // Workspaces of products: of the library, and of an engine that brings its own.
-facts::DeviceMemoryConstants device_of(const Request& request) {
+facts::DeviceMemoryConstants device_of(const Request& request, const facts::Job& resolved) {
   const facts::Gpu& gpu = request.machine.gpu;
   if (facts::computes_on_host(gpu)) return {};  // neither a context nor workspaces
   facts::DeviceMemoryConstants device =
       request.constants.device_memory.on(gpu.architecture).over(gpu.link.value, gpu.peer_access);
   std::map<std::string, std::string, std::less<>> words = request.constants.framework.operators;
-  if (request.job.megatron) {
-    for (const auto& [composite, word] : request.job.megatron->operators) words[composite] = word;
-    const auto& keys = *request.job.megatron;
+  if (resolved.megatron) {
+    for (const auto& [composite, word] : resolved.megatron->operators) words[composite] = word;
+    const auto& keys = *resolved.megatron;
     device.engine_workspaces = keys.engine_workspaces;
     device.gemm_workspace = keys.library_workspace.value_or(device.gemm_workspace);
   }

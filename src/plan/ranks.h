@@ -23,6 +23,7 @@ struct Ranks {
     const std::vector<step::RankProgram>& programs);
 
 // Of the machine's card, with the workspaces that the job's products have.
-[[nodiscard]] facts::DeviceMemoryConstants device_of(const Request& request);
+[[nodiscard]] facts::DeviceMemoryConstants device_of(const Request& request,
+                                                     const facts::Job& resolved);
 
 }  // namespace steelyard::plan

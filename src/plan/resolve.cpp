@@ -10,9 +10,9 @@
 
 #include "facts/host.h"
 #include "model/model.h"
+#include "plan/engine_states.h"
 #include "plan/graphs.h"
 #include "plan/objective.h"
-#include "plan/persistent_states.h"
 
 namespace steelyard::plan {
 
@@ -356,10 +356,11 @@ void read_in_batches(Job& job) {
 
 Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Machine& machine) {
   facts::DataKeys& data = job.data;
-  if (data.sizes_from) {
+  // Whoever reads job files looks into the folder first (cli/planning.cpp).
+  if (data.sizes_from && !data.bytes_per_sample) {
     Error error = impossible("data.sizes_from", *data.sizes_from, "data.bytes_per_sample",
-                             "measuring a folder is not built in this version: give the mean");
-    error.code = ErrorCode::not_supported;
+                             "the folder was not measured: give the mean");
+    error.code = ErrorCode::missing_value;
     return fail(std::move(error));
   }
   const bool pictures = graph.image_height > 0;
@@ -431,7 +432,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
                     const facts::FrameworkProfile& framework, step::Workshop* workshop) {
   STEELYARD_CHECK(check_allocator(job, framework));
   STEELYARD_CHECK(resolve_ranks(job, machine));
-  resolve_states(job, framework);
+  STEELYARD_CHECK(resolve_engine(job, framework));
   STEELYARD_CHECK(resolve_sharding(job));
   STEELYARD_CHECK(resolve_tokens_per_batch(job));
   STEELYARD_CHECK(resolve_batch(job));
@@ -444,6 +445,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   // With the job's batch: a file may fix one.
   STEELYARD_TRY(graph, built_graph(model, sample_shape(job, *job.train.micro_batch), workshop));
   STEELYARD_CHECK(resolve_sample(job, *graph));
+  resolve_workspaces(job, *graph, framework);
   STEELYARD_CHECK(resolve_data(job, *graph, machine));
   if (framework.versions.as_object() != nullptr) job.versions = framework.versions;
   if (job.name.empty()) job.name = model.name;

@@ -39,7 +39,7 @@ std::size_t fullest_of(const std::vector<vram::Answer>& answers) {
 
 Result<facts::VramWhy> vram_why(const Request& request, const std::optional<std::string>& kind) {
   STEELYARD_TRY(ranks, ranks_of(request));
-  const facts::DeviceMemoryConstants device = device_of(request);
+  const facts::DeviceMemoryConstants device = device_of(request, ranks.job);
   vram::Request wanted;
   wanted.device = &device;
   wanted.capacity = request.machine.gpu.memory.value;

@@ -333,10 +333,10 @@ class Gemms {
     if (best && *best >= rate) return;
     doubt(precision, spread);
     best = {rate, Provenance::measured,
-            fmt::format(
-                "cuBLASLt, {0} x {0} x {0}, {1} runs of {2}, within {3}{4}", size, spread.runs,
-                times, percent(spread.relative()),
-                held_back_.empty() ? std::string() : "; the clock was held back by " + held_back_)};
+            fmt::format("{} cubed, within {}{}; cuBLASLt, {} runs of {}", size,
+                        percent(spread.relative()),
+                        held_back_.empty() ? std::string() : ", held back by " + held_back_,
+                        spread.runs, times)};
   }
 
   Bench& bench_;

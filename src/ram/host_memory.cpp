@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "base/format.h"
+#include "ram/loader_alone.h"
 #include "ram/loaders.h"
 #include "ram/node.h"
 #include "ram/offload.h"
@@ -94,6 +95,9 @@ void find_peak(facts::RamPlan& plan) {
 
 Result<facts::RamPlan> host_memory(const Request& request) {
   STEELYARD_TRY(node, node_of(request));
+  if (node.constants.loader && node.constants.loader->alone) {
+    return memory_of_loader_alone(node, request.sample_bytes);
+  }
   facts::RamPlan plan;
   const auto phase = [&plan](RamPhase which) -> facts::RamBytes& {
     return plan.phases[static_cast<std::size_t>(which)];

@@ -164,8 +164,10 @@ std::string model_text(const ModelTable& model, const Style& style) {
                    {"saved", Align::right}});
   const bool only = model.parts.size() == 1;
   for (const ModelPart& part : model.parts) add_part(table, part, only, paint);
-  table.add({"whole model", "", "", parameters_words(model.parameters),
-             flops_words(model.forward_flops), bytes_words(model.saved)});
+  Parameters all;  // adapters too
+  for (const ModelPart& part : model.parts) all += part.parameters * part.layers;
+  table.add({"whole model", "", "", parameters_words(all), flops_words(model.forward_flops),
+             bytes_words(model.saved)});
   std::string text = heading(model, paint) + "\n" + table.text(0, "-");
   if (!model.held.empty()) text += "\n" + held_words(model);
   if (!model.source.empty()) text += "\nsource: " + paint.outside(model.source) + "\n";

@@ -82,16 +82,22 @@ std::string stages(const Rehearsal& r) {
 
 std::string memory(const Rehearsal& r) {
   const facts::RehearsalMemory& m = r.memory;
-  TextTable table({{"memory"}, {"the most", Align::right}});
-  table.add({"index of records", to_text(m.index)});
-  table.add({"read buffers", to_text(m.read_buffers)});
-  table.add({"batches", to_text(m.batches)});
-  table.add({"decoders and threads", to_text(m.decoding)});
-  table.add({"process, told before the start", to_text(m.needed)});
-  table.add({"process, measured", to_text(m.peak)});
-  if (m.page_cache) table.add({"page cache of the control group", to_text(*m.page_cache)});
-  if (m.group_peak) table.add({"all of the control group", to_text(*m.group_peak)});
-  if (m.limit) table.add({"limit", to_text(*m.limit)});
+  const bool planned = r.planned.has_value();
+  TextTable table(
+      {{"memory"}, {"the most", Align::right}, {planned ? "planned" : "", Align::right}});
+  const auto add = [&](const char* what, Bytes measured, std::optional<Bytes> plan = {}) {
+    table.add({what, to_text(measured), plan ? to_text(*plan) : std::string()});
+  };
+  const facts::RehearsalPlanned p = r.planned.value_or(facts::RehearsalPlanned{});
+  add("index of records", m.index, p.index);
+  add("read buffers", m.read_buffers, p.read_buffers);
+  add("batches", m.batches, p.batches);
+  add("decoders and threads", m.decoding, p.decoding);
+  add("process, told before the start", m.needed);
+  add("process, measured", m.peak, p.peak);
+  if (m.page_cache) add("page cache of the control group", *m.page_cache);
+  if (m.group_peak) add("all of the control group", *m.group_peak);
+  if (m.limit) add("limit", *m.limit);
   return table.text() + "\n";
 }
 

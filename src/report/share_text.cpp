@@ -124,7 +124,8 @@ std::string jobs_text(const SharePlan& plan, const Paint& paint, const Style& st
       table.add({letter(i), job_name(job, paint), seat_words(job)});
       continue;
     }
-    const auto& capacity = job.alone->vram.capacity;
+    facts::Known<Bytes> capacity = job.alone->vram.capacity;
+    if (job.seat == facts::Seat::mig) capacity.value = job.profile_memory;
     table.add({letter(i), job_name(job, paint), seat_words(job),
                fmt::format("{} / {}", to_text(job.alone->vram.fullest.peak_device_used),
                            capacity ? to_text(*capacity) : "?"),

@@ -194,10 +194,9 @@ std::string search_text(const facts::SearchResult& result, const Style& style) {
   const std::string free = result.free.empty()
                                ? "nothing, for the job says all (--free KEY frees a key)"
                                : fmt::format("{}", fmt::join(result.free, ", "));
-  std::string text =
-      fmt::format("{}: {} samples per step; free: {}{}\n\n", paint.outside(result.job),
-                  grouped(result.global_batch), free,
-                  result.interrupted ? "\nInterrupted: the best so far." : "");
+  std::string text = fmt::format("{}: {} samples per step; free: {}{}\n\n",
+                                 paint.outside(result.job), grouped(result.global_batch), free,
+                                 result.interrupted ? "\nInterrupted: the best so far." : "");
   const bool energy = result.goal == facts::SearchGoal::energy;
   TextTable table({{""},
                    {"machine"},

@@ -134,6 +134,7 @@ void PlaceSearch::run(const OrderedLayouts::Tick& tick) {
     searched_.lost.clear();
     const bool sound = seek(layouts, tick);
     searched_.layouts = layouts.legal();
+    searched_.ruled_out = layouts.ruled_out();
     counts_ = {.planned = layouts.legal() - layouts.ruled_out(),
                .ruled_out = layouts.ruled_out(),
                .refused = layouts.refused()};

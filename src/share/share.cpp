@@ -238,7 +238,9 @@ class Sharing {
       }
       if (sitting.profile >= 0) {
         job.seat = Seat::mig;
-        job.profile = room_.mig->profiles[static_cast<std::size_t>(sitting.profile)].name;
+        const auto& profile = room_.mig->profiles[static_cast<std::size_t>(sitting.profile)];
+        job.profile = profile.name;
+        job.profile_memory = profile.memory;
       }
     }
     mark_turns();

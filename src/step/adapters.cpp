@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "step/adapter_targets.h"
 #include "step/assembler.h"
 #include "step/frozen_parts.h"
 #include "step/fused_adapters.h"
@@ -32,13 +33,6 @@ constexpr std::array<FusedPart, 5> kFusedParts = {{{"q_proj", 0, false},
                                                    {"v_proj", 2, false},
                                                    {"gate_proj", 0, true},
                                                    {"up_proj", 1, true}}};
-
-constexpr std::string_view kAllLinear = "all-linear";
-
-std::string last_part(std::string_view name) {
-  const std::size_t dot = name.rfind('.');
-  return std::string(dot == std::string_view::npos ? name : name.substr(dot + 1));
-}
 
 Result<bool> word(const facts::FrameworkProfile& profile, std::string_view key, std::string_view no,
                   std::string_view yes) {
@@ -74,11 +68,14 @@ class LowRank {
   void adapt_parts(model::Block& block, model::Operator& op);
   void add_adapter(model::Block& block, model::Operator& op, std::int64_t rank,
                    std::int64_t outputs) const;
+  void adapt_experts(model::Block& block, model::Operator& op) const;
+  [[nodiscard]] bool dispatches() const {
+    const facts::ParallelKeys& parallel = job_.parallel;
+    return habits_.dispatched_experts || parallel.expert > 1 || parallel.expert_tensor > 1;
+  }
   [[nodiscard]] bool targeted(const model::Operator& op, const Place& place) const;
   void train_modules(model::Block& block);
-  [[nodiscard]] std::string linears() const;
   [[nodiscard]] bool fuses() const;
-  [[nodiscard]] bool targets_experts() const;
 
   model::Graph graph_;
   const facts::Job& job_;
@@ -171,34 +168,16 @@ void LowRank::add_adapter(model::Block& block, model::Operator& op, std::int64_t
 }
 
 std::int64_t outputs_of(const model::Block& block, const model::Operator& op) {
+  if (op.kind == OperatorKind::router) return op.mixture.experts;  // it puts the chosen out
   return block.tensors[static_cast<std::size_t>(op.outputs.front().index)].shape.back();
 }
 
 bool LowRank::targeted(const model::Operator& op, const Place& place) const {
   return std::any_of(targets().begin(), targets().end(), [&](const std::string& target) {
-    const bool linear = op.kind == OperatorKind::linear;
+    const bool linear = op.kind == OperatorKind::linear || (is_linear_router(op) && !dispatches());
     const bool all = target == kAllLinear && linear && !place.heads && !place.embeds;
     return all || names_module(target, op.name);
   });
-}
-
-// What PEFT has a layer for; of convolutions plain ones in one group.
-bool is_adaptable(const model::Operator& op) {
-  if (op.kind == OperatorKind::linear || op.kind == OperatorKind::embedding) return true;
-  return op.kind == OperatorKind::conv && op.groups == 1 && !op.transposed;
-}
-
-// The split of a fused projection: `op` splits, perhaps after its output is seen as heads; null
-// when it does not.
-const model::Operator* split_of(const model::Block& block, const model::Operator& op) {
-  std::int32_t result = op.outputs.front().index;
-  for (const model::Operator& other : block.operators) {
-    if (other.inputs.empty() || other.inputs.front().shared) continue;
-    if (other.inputs.front().index != result) continue;
-    if (other.kind == OperatorKind::split || other.fused_gate_up) return &other;
-    if (other.kind == OperatorKind::heads) result = other.outputs.front().index;
-  }
-  return nullptr;
 }
 
 // Columns of each part of a fused projection.
@@ -240,8 +219,46 @@ bool is_open(const model::Block& block, const model::Operator& op) {
   return block.weights[static_cast<std::size_t>(op.weights.front())].trains;
 }
 
+// Of every expert whose projection is named, an A and a B of its own; they follow the matrices in
+// their order, -1 for a projection without.
+void LowRank::adapt_experts(model::Block& block, model::Operator& op) const {
+  const std::int64_t rank = job_.train.lora.rank;
+  std::vector<std::int32_t> added;
+  bool any = false;
+  for (const std::int32_t index : op.weights) {
+    const model::Weight base = block.weights[static_cast<std::size_t>(index)];
+    const std::string module(module_of(base.name));
+    const bool named = std::any_of(targets().begin(), targets().end(), [&](const auto& target) {
+      return target == kAllLinear || names_module(target, module);
+    });
+    any |= named;
+    for (const bool down : {true, false}) {
+      added.push_back(-1);
+      if (!named) continue;
+      model::Weight weight;
+      weight.name = module + (down ? ".lora_A.weight" : ".lora_B.weight");
+      weight.shape =
+          down ? model::Shape{rank, base.shape.at(1)} : model::Shape{base.shape.at(0), rank};
+      weight.adapter = true;
+      weight.expert = base.expert;
+      weight.unread = base.unread;
+      added.back() = static_cast<std::int32_t>(block.weights.size());
+      block.weights.push_back(std::move(weight));
+    }
+  }
+  if (!any) return;
+  op.weights.insert(op.weights.end(), added.begin(), added.end());
+  op.adapter_rank = rank;
+  op.adapter_dropout = job_.train.lora.dropout;
+}
+
 void LowRank::adapt(model::Block& block, const Place& place) {
   for (model::Operator& op : block.operators) {
+    if (holds_expert_modules(op) && is_open(block, op) && !dispatches()) {
+      adapt_experts(block, op);
+      any_ |= op.adapter_rank > 0;
+      continue;
+    }
     if (!is_adaptable(op) || !is_open(block, op)) continue;
     if (targeted(op, place)) {
       add_adapter(block, op, job_.train.lora.rank, outputs_of(block, op));
@@ -285,49 +302,10 @@ bool LowRank::fuses() const {
   return asked && job_.parallel.tensor == 1 && (quantized || !habits_.fuses_quantized_only);
 }
 
-std::string LowRank::linears() const {
-  std::string names = std::string(kAllLinear);
-  std::vector<std::string> known;
-  for (const model::Segment& segment : graph_.segments) {
-    for (const model::Block& block : segment.blocks) {
-      for (const model::Operator& op : block.operators) {
-        if (op.kind != OperatorKind::linear) continue;
-        std::string name = last_part(op.name);
-        if (std::find(known.begin(), known.end(), name) != known.end()) continue;
-        names += ", " + name;
-        known.push_back(std::move(name));
-      }
-    }
-  }
-  return names;
-}
-
-// Linears inside of experts are one operator, which adapters have no place in yet.
-bool LowRank::targets_experts() const {
-  constexpr std::array<std::string_view, 5> kInside = {kAllLinear, "w1", "w2", "w3", "gate"};
-  const bool named = std::any_of(targets().begin(), targets().end(), [&](const auto& target) {
-    return std::find(kInside.begin(), kInside.end(), target) != kInside.end();
-  });
-  for (const model::Segment& segment : graph_.segments) {
-    for (const model::Block& block : segment.blocks) {
-      for (const model::Operator& op : block.operators) {
-        if (named && op.kind == OperatorKind::experts) return true;
-      }
-    }
-  }
-  return false;
-}
-
 Result<model::Graph> LowRank::apply() {
-  if (targets_experts()) {
-    return fail({ErrorCode::not_supported,
-                 "train.lora.targets",
-                 targets().front(),
-                 "linears outside of the experts: " + linears(),
-                 "adapters inside of experts are not built in this version",
-                 "",
-                 {}});
-  }
+  STEELYARD_CHECK(check_targets(
+      graph_, targets(),
+      {.fused_parts = habits_.adapts_fused_parts, .dispatched_experts = dispatches()}));
   const std::size_t last = graph_.segments.size() - 1;
   for (std::size_t s = 0; s <= last; ++s) {
     const Place place{s, s == 0, s == last};
@@ -343,32 +321,12 @@ Result<model::Graph> LowRank::apply() {
     return fail({ErrorCode::bad_input,
                  "train.lora.targets",
                  targets().empty() ? "no module" : targets().front(),
-                 linears(),
+                 known_targets(graph_),
                  "name linears that the model has",
                  "",
                  {}});
   }
   return std::move(graph_);
-}
-
-// PEFT's default of most families; a fused projection where the model has no q_proj.
-std::vector<std::string> default_targets(const model::Graph& graph) {
-  std::vector<std::string> fused;
-  for (const model::Segment& segment : graph.segments) {
-    for (const model::Block& block : segment.blocks) {
-      for (const model::Operator& op : block.operators) {
-        if (op.kind != OperatorKind::linear) continue;
-        if (names_module("q_proj", op.name)) return {"q_proj", "v_proj"};
-        const model::Operator* split = split_of(block, op);
-        const bool splits = split != nullptr && split->kind == OperatorKind::split;
-        std::string name = last_part(op.name);
-        if (splits && std::find(fused.begin(), fused.end(), name) == fused.end()) {
-          fused.push_back(std::move(name));
-        }
-      }
-    }
-  }
-  return fused;
 }
 
 }  // namespace
@@ -386,7 +344,9 @@ model::Graph without_adapters(model::Graph graph) {
     for (model::Block& block : segment.blocks) {
       for (model::Operator& op : block.operators) {
         if (op.adapter_rank == 0) continue;
-        op.weights.resize(op.weights.size() - 2);
+        // Of experts, each matrix has two (LowRank::adapt_experts).
+        op.weights.resize(op.kind == OperatorKind::experts ? op.weights.size() / 3
+                                                           : op.weights.size() - 2);
         op.adapter_rank = op.adapter_outputs = 0;
         op.adapter_dropout = 0.0;
       }
@@ -414,6 +374,8 @@ Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile,
   STEELYARD_TRY(fused, word(profile, "lora_kernel", "any_base", "quantized_base"));
   STEELYARD_TRY(mixes, word(profile, "lora_units", "own", "mixed"));
   STEELYARD_TRY(subclass, word(profile, "lora_quantized_by", "bitsandbytes", "torchao"));
+  STEELYARD_TRY(dispatched, word(profile, "experts", "loop", "dispatched"));
+  habits.dispatched_experts = dispatched;
   habits.tensor_subclass = subclass;
   habits.mixes_units = mixes;
   habits.promotes = promotes;

@@ -30,6 +30,7 @@ struct AdapterHabits {
   bool tensor_subclass = false;        // torchao's NF4Tensor holds 4-bit matrices, not bitsandbytes
   bool mixes_units = false;  // FSDP1 wraps adapters and frozen weights into one flat parameter
   bool fuses_quantized_only = false;  // the `lora` kernel is for a quantized base
+  bool dispatched_experts = false;    // experts are multiplied as one, no modules of their own
   // Parameters of a short type are trained under autocast all the same: word LIBRARY_arithmetic, of
   // the library whose code builds the model.
   bool short_autocast = false;

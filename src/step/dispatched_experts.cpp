@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -42,12 +43,13 @@ struct Exchange {
   Group group;
   Bytes payload;
   bool beside = false;
+  std::string_view name = "all_to_all_tokens";
   Group between = {};
   Bytes far = Bytes(0);
 
   void emit(Tape& tape) const {
     tape.communicate(Collective::all_to_all, "all_to_all_tokens", far, between, beside);
-    tape.communicate(Collective::all_to_all, "all_to_all_tokens", payload, group, beside);
+    tape.communicate(Collective::all_to_all, name, payload, group, beside);
   }
 };
 
@@ -312,7 +314,7 @@ Tensor sent_once(Tape& tape, const OperatorCall& call, const Tensor& order) {
   const auto sent = [&](double often) {
     return bytes_of(static_cast<std::int64_t>(tokens * imbalance * often) * hidden, x.dtype);
   };
-  Exchange exchange{group, sent(reached), call.variants->sends_beside};
+  Exchange exchange{group, sent(reached), call.variants->sends_beside, "tokens_to_ranks"};
   if (ranks > per_node) {  // what one node's ranks get of a token is handed on by one of them
     const auto on_node = static_cast<std::int64_t>(per_node);
     const double nodes = ranks / per_node;

@@ -222,6 +222,7 @@ void mark(model::Block& block) {
     for (std::size_t i = 0; i < matrices && i < op.weights.size(); ++i) {
       if (op.weights[i] < 0) continue;
       model::Weight& weight = block.weights[static_cast<std::size_t>(op.weights[i])];
+      if (weight.adapter) continue;
       weight.fp8 = weight.shape.size() >= 2 && fits_fp8(weight.shape[0], weight.shape.back());
     }
   }

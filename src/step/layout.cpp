@@ -42,7 +42,8 @@ Result<Short> short_of(Precision precision, bool held_short) {
   switch (precision) {
     case Precision::fp32: return Short{DType::fp32, false, false};
     case Precision::tf32: return Short{DType::fp32, false, true};
-    // Megatron-LM holds short parameters: its mixed precision is no autocast.
+    // Megatron-LM holds short parameters whatever is called mixed (transformer/module.py,
+    // Float16Module), and its optimizer the masters.
     case Precision::fp16_mixed: return Short{DType::fp16, !held_short, false};
     case Precision::bf16_mixed: return Short{DType::bf16, !held_short, false};
     case Precision::bf16: return Short{DType::bf16, false, false};

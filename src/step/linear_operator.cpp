@@ -30,15 +30,16 @@ bool is_four_bit(BaseQuantization kind) {
          kind == BaseQuantization::fp4;
 }
 
+}  // namespace
+
 // peft/tuners/lora/layer.py, Linear.forward, and bnb.py, Linear4bit.forward:
 //   result = self.base_layer(x)              (4-bit: .clone())
 //   x = x.to(lora_A.weight.dtype)            (bitsandbytes: not under autocast)
 //   result = result + lora_B(lora_A(dropout(x))) * scaling
 //   result = result.to(torch_result_dtype)
-Tensor adapted(Tape& tape, const OperatorCall& call, Tensor result) {
+Tensor adapted(Tape& tape, const OperatorCall& call, const Tensor& input, const LowRankPair& pair,
+               Tensor result) {
   const model::Operator& op = *call.op;
-  const Tensor& down = call.weights[2];
-  const Tensor& up = call.weights[3];
   const BaseQuantization kind = call.quantization.kind;
   // torchtune's LoRALinear.forward adds to linear_nf4's result itself.
   const bool by_subclass = is_four_bit(kind) && call.quantization.subclass;
@@ -47,11 +48,10 @@ Tensor adapted(Tape& tape, const OperatorCall& call, Tensor result) {
   if (is_four_bit(kind) && !by_subclass) result = clone(tape, std::move(result));
   const DType before = result.dtype;
   const bool converts = !of_bitsandbytes || !tape.arithmetic().autocast;
-  Tensor x = converts ? to(tape, call.inputs[0], down.dtype) : call.inputs[0];
-  const std::int64_t inputs = call.input_shapes[0].back();
-  Tensor low =
-      linear(tape, dropout(tape, x, op.adapter_dropout), down, Tensor(), inputs, op.adapter_rank);
-  Tensor high = linear(tape, low, up, Tensor(), op.adapter_rank, op.adapter_outputs);
+  Tensor x = converts ? to(tape, input, pair.down.dtype) : input;
+  Tensor low = linear(tape, dropout(tape, x, op.adapter_dropout), pair.down, Tensor(), pair.inputs,
+                      op.adapter_rank);
+  Tensor high = linear(tape, low, pair.up, Tensor(), op.adapter_rank, pair.outputs);
   low = Tensor();
   high = mul_constant(tape, std::move(high));
   high = padded_columns(tape, std::move(high), result.numel);  // an adapter of some parts
@@ -59,13 +59,24 @@ Tensor adapted(Tape& tape, const OperatorCall& call, Tensor result) {
   return to(tape, add(tape, std::move(result), std::move(high)), before);
 }
 
-}  // namespace
+Tensor adapted_expert(Tape& tape, const OperatorCall& call, const Tensor& input,
+                      const ExpertMatrix& matrix, Tensor result) {
+  if (call.op->adapter_rank == 0) return result;
+  const std::size_t first = call.weights.size() / 3 + 2 * matrix.weight;
+  if (!call.weights[first]) return result;
+  return adapted(tape, call, input,
+                 {call.weights[first], call.weights[first + 1], matrix.inputs, matrix.outputs},
+                 std::move(result));
+}
 
 Tensor linear_layer(Tape& tape, const OperatorCall& call) {
   const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
   Tensor result = base_layer(tape, call, bias);
   if (call.op->adapter_rank == 0) return result;
-  return adapted(tape, call, std::move(result));
+  return adapted(
+      tape, call, call.inputs[0],
+      {call.weights[2], call.weights[3], call.input_shapes[0].back(), call.op->adapter_outputs},
+      std::move(result));
 }
 
 }  // namespace steelyard::step

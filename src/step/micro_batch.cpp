@@ -196,9 +196,9 @@ void Assembler::trace_chunks() {
     options.input_requires_grad = c > 0 || stage_.index > 0;  // from another stage's layers
     shared_.tensors.clear();                                  // every chunk makes its own
     shared_.stream = {};
+    chunk.has_loss = final_chunk && stage_.has_loss;
     make_mask(chunk);
     recompute_plan_.start_chunk();
-    chunk.has_loss = final_chunk && stage_.has_loss;
     for (std::size_t s = begin; s < end; ++s) {
       const bool last = chunk.has_loss && s + 1 == end;
       const std::vector<LayerRun> runs = layer_runs(graph_.segments[s], last);
@@ -410,6 +410,12 @@ void Assembler::end_micro_batch(Chunk& chunk, Phase& phase, bool last) {
     free(body.events, chunk.sent_part);
   } else if (keeps_output(chunk) && !(torch_pipeline() && profile_.pipeline_keeps_outputs)) {
     free(body.events, chunk.sent);
+  }
+  // A mask of the batch that recomputed layers had as an argument.
+  const bool saved = job_.train.recompute.mode != facts::RecomputeMode::none;
+  const auto mask = static_cast<std::size_t>(std::max(chunk.mask, 0));
+  if (saved && chunk.mask >= 0 && program_.slots[mask].category == VramCategory::batch) {
+    free(body.events, chunk.mask);
   }
   if (last && chunk.held_input >= 0) {
     allocate(body.events, chunk.held_input);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/dispatched_experts.h"
+#include "step/linear_operator.h"
 #include "step/operators_image.h"
 #include "step/own_experts.h"
 #include "step/primitives.h"
@@ -40,7 +41,10 @@ Tensor router_logits(Tape& tape, const OperatorCall& call) {
   const model::MixtureShape& mixture = call.op->mixture;
   const std::int64_t hidden = call.input_shapes[0].back();
   if (!mixture.wide_router && !mixture.router_bias) {
-    return part(tape, call, x, 0, hidden, mixture.experts);
+    Tensor logits = part(tape, call, x, 0, hidden, mixture.experts);
+    if (call.op->adapter_rank == 0) return logits;
+    return adapted(tape, call, x, {call.weights[2], call.weights[3], hidden, mixture.experts},
+                   std::move(logits));
   }
   const Tensor bias = mixture.router_bias ? call.weights[1] : Tensor();
   if (!mixture.wide_router) return linear(tape, x, call.weights[0], bias, hidden, mixture.experts);
@@ -162,10 +166,15 @@ Tensor experts(Tape& tape, const OperatorCall& call) {
     const Tensor& tokens = call.inputs[3 + 2 * at];
     const std::size_t w1 = 3 * at;  // then w2, w3
     const Tensor own = index(tape, x, {tokens}, checked_multiply(tokens.numel, hidden));
-    Tensor gate = activation(tape, call.op->activation, part(tape, call, own, w1, hidden, wide));
-    Tensor up = part(tape, call, own, w1 + 2, hidden, wide);
+    const auto matrix = [&](const Tensor& in, std::size_t weight, std::int64_t inputs,
+                            std::int64_t outputs) {
+      return adapted_expert(tape, call, in, {weight, inputs, outputs},
+                            part(tape, call, in, weight, inputs, outputs));
+    };
+    Tensor gate = activation(tape, call.op->activation, matrix(own, w1, hidden, wide));
+    Tensor up = matrix(own, w1 + 2, hidden, wide);
     Tensor h = mul(tape, std::move(gate), std::move(up));
-    h = part(tape, call, h, w1 + 1, wide, hidden);
+    h = matrix(h, w1 + 1, wide, hidden);
     h = mul(tape, std::move(h), index(tape, routing, {tokens, slots}, tokens.numel));
     out = index_add_in_place(tape, std::move(out), tokens, to(tape, std::move(h), sums));
   }

@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "step/linear_operator.h"
 #include "step/primitives.h"
 #include "step/primitives_image.h"
 #include "step/primitives_quantized.h"
@@ -24,10 +25,10 @@ Tensor operand(Tensor part) {
 
 Tensor module_linear(Tape& tape, const OperatorCall& call, const Tensor& x, std::size_t weight,
                      std::int64_t inputs, std::int64_t outputs) {
-  if (call.quantization.kind == facts::BaseQuantization::none) {
-    return linear(tape, x, call.weights[weight], Tensor(), inputs, outputs);
-  }
-  return quantized_linear(tape, x, Tensor(), inputs, outputs, call.quantization);
+  const bool plain = call.quantization.kind == facts::BaseQuantization::none;
+  Tensor result = plain ? linear(tape, x, call.weights[weight], Tensor(), inputs, outputs)
+                        : quantized_linear(tape, x, Tensor(), inputs, outputs, call.quantization);
+  return adapted_expert(tape, call, x, {weight, inputs, outputs}, std::move(result));
 }
 
 // new_x = empty_like(outs); new_x[indices] = outs: the indices are saved.

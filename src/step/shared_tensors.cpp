@@ -39,8 +39,33 @@ const model::Operator* causal_attention(const model::Graph& graph) {
 
 // The model's own attention code reads a mask that the forward pass makes once for all layers:
 // ones(S, S).tril().
+//
+// Megatron-LM's batch brings one along ([operators] attention_mask = "in_batch"; --create-
+// attention-mask-in-dataloader, on by default): the first and the last stage receive [B,1,S,S] with
+// their tokens, though no kernel for causal attention reads it (megatron/core/utils.py,
+// get_batch_on_this_tp_rank; of a context group each rank then takes its rows,
+// get_batch_on_this_cp_rank). forward_step's variable lets it go with the forward pass; what is
+// recomputed is handed it as an argument, which CheckpointFunction saves (end_micro_batch).
 void Assembler::make_mask(Chunk& chunk) {
   shared_.mask = Tensor();
+  const auto word = profile_.operators.find("attention_mask");
+  if (word != profile_.operators.end() && word->second == "in_batch") {
+    const bool begins = stage_.index == 0 && chunks_.empty();
+    const std::int64_t ranks = job_.parallel.context;
+    const std::int64_t rows = checked_multiply(graph_.batch, graph_.sequence);
+    const std::int64_t numel = checked_multiply(rows, checked_multiply(graph_.sequence, ranks));
+    if (graph_.vocabulary == 0 || numel == 0 || !(begins || chunk.has_loss)) return;
+    if (ranks > 1) {
+      const Bytes whole = bytes_of(checked_multiply(numel, ranks), DType::boolean);
+      chunk.mask_source = slot(whole, VramCategory::batch, "attention mask of the context group");
+    }
+    chunk.mask = slot(bytes_of(numel, DType::boolean), VramCategory::batch, "attention mask");
+    program_.slots.back().shared = true;
+    if (job_.train.recompute.mode == facts::RecomputeMode::none) {
+      chunk.unheld.push_back(chunk.mask);
+    }
+    return;
+  }
   const bool always = variants_.causal_mask == CausalMask::always;
   if (variants_.attention != AttentionKernel::math && !always) return;
   const model::Operator* op = causal_attention(graph_);
@@ -66,9 +91,9 @@ void Assembler::make_mask(Chunk& chunk) {
 void Assembler::add_mask(const Chunk& chunk, Phase& phase) {
   Body body;
   body.layer = "causal mask";
-  allocate(body.events, chunk.mask_source);
+  if (chunk.mask_source >= 0) allocate(body.events, chunk.mask_source);
   allocate(body.events, chunk.mask);
-  free(body.events, chunk.mask_source);
+  if (chunk.mask_source >= 0) free(body.events, chunk.mask_source);
   phase.bodies.push_back(std::move(body));
 }
 

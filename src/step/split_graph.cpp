@@ -156,10 +156,12 @@ bool alike_but_segments(const model::Graph& a, const model::Graph& b) {
          shared == b.shared;
 }
 
-Result<std::shared_ptr<const SplitGraph>> split_graph(
-    const model::Graph& graph, const facts::Job& job, const facts::FrameworkProfile& profile,
-    const AdapterHabits& habits, const Fp8& fp8, const std::vector<Companion>& companions,
-    const ModelUse& use) {
+Result<std::shared_ptr<const SplitGraph>> split_graph(const model::Graph& graph,
+                                                      const facts::Job& job,
+                                                      const facts::FrameworkProfile& profile,
+                                                      const AdapterHabits& habits, const Fp8& fp8,
+                                                      const std::vector<Companion>& companions,
+                                                      const ModelUse& use) {
   if (use.workshop == nullptr || !splits_only(job, companions)) {
     return make(graph, job, profile, habits, fp8, companions, use);
   }

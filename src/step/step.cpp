@@ -246,6 +246,28 @@ Result<void> check_split(const model::Graph& graph, const facts::ParallelKeys& p
   return refuse("parallel.context", parallel.context);
 }
 
+// Chunks take turns after as many micro-batches as a group has; a last group that is smaller than
+// the pipeline would wait for itself (Megatron-LM, core/pipeline_parallel/schedules.py,
+// forward_backward_pipelining_with_interleaving: refused there too).
+Result<void> check_interleaving(const facts::Job& job) {
+  const facts::ParallelKeys& parallel = job.parallel;
+  if (parallel.virtual_stages <= 1 || parallel.pipeline <= 1) return {};
+  const std::int64_t given = job.megatron ? job.megatron->micro_batch_group : 0;
+  const std::int64_t group = given > 0 ? given : parallel.pipeline;
+  const std::int64_t batches = job.train.gradient_accumulation.value_or(1);
+  const std::int64_t rest = batches % group;
+  if (batches >= group && (rest == 0 || rest >= parallel.pipeline)) return {};
+  Error error;
+  error.code = ErrorCode::impossible_combination;
+  error.subject = "parallel.virtual_stages";
+  error.found = std::to_string(parallel.virtual_stages) + " with " + std::to_string(batches) +
+                " micro-batches in a step";
+  error.accepted = "a multiple of " + std::to_string(group) +
+                   " micro-batches: so many pass a chunk before the next one's turn";
+  error.hint = "change train.global_batch or train.micro_batch, or leave virtual stages out";
+  return fail(std::move(error));
+}
+
 Result<void> check(const model::Graph& graph, const facts::Job& job,
                    const facts::FrameworkProfile& profile) {
   if (!profile.supported) {
@@ -259,6 +281,7 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   STEELYARD_CHECK(check_context(job));
   STEELYARD_CHECK(check_in_backward(job));
   STEELYARD_CHECK(check_split(graph, job.parallel));
+  STEELYARD_CHECK(check_interleaving(job));
   STEELYARD_CHECK(check_offload(job));
   STEELYARD_CHECK(check_idle_keys(job));
   return {};

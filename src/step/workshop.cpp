@@ -43,8 +43,8 @@ bool alike(const BlockOptions& a, const BlockOptions& b) {
          input == b.input_requires_grad && keeps_input == b.keeps_input &&
          keeps_gradient == b.keeps_gradient && leaf == b.output_made_leaf && frames == b.frames &&
          exist == b.gradients_exist && train == b.weights_train && no_grad == b.no_grad &&
-         dtype == b.weight_dtype && quantization == b.quantization && modules == b.recomputed_modules &&
-         graded == b.graded && variants == b.variants;
+         dtype == b.weight_dtype && quantization == b.quantization &&
+         modules == b.recomputed_modules && graded == b.graded && variants == b.variants;
 }
 
 // The tensors under slots [0, n) of a program of their own.
@@ -165,8 +165,8 @@ class Workshop::Traces {
   [[nodiscard]] static bool answers(const Fragment& known, const Question& question) {
     return known.first == question.first && known.last == question.last &&
            known.types == question.types && alike(known.options, *question.options) &&
-           alike(known.before, *question.shared) && alike_but_segments(known.graph, *question.graph) &&
-           known.block == *question.block;
+           alike(known.before, *question.shared) &&
+           alike_but_segments(known.graph, *question.graph) && known.block == *question.block;
   }
 
   [[nodiscard]] Known find(std::size_t hash, const Question& question) const {
@@ -204,9 +204,9 @@ bool same(const Slot& a, const Slot& b) {
   const auto& [bytes, category, stream, name, managed, outlives, shared, recorded, dtype, extent] =
       a;
   static_cast<void>(name);
-  return bytes == b.bytes && category == b.category && stream == b.stream &&
-         managed == b.managed && outlives == b.outlives_micro_batch && shared == b.shared &&
-         recorded == b.recorded && dtype == b.dtype && extent == b.extent;
+  return bytes == b.bytes && category == b.category && stream == b.stream && managed == b.managed &&
+         outlives == b.outlives_micro_batch && shared == b.shared && recorded == b.recorded &&
+         dtype == b.dtype && extent == b.extent;
 }
 
 }  // namespace
@@ -256,9 +256,7 @@ class Copy {
         case EventKind::communicate:
           event.index += static_cast<std::int32_t>(communication_);
           break;
-        case EventKind::keep_gradient:
-          event.index += static_cast<std::int32_t>(gradients_);
-          break;
+        case EventKind::keep_gradient: event.index += static_cast<std::int32_t>(gradients_); break;
         default: event.index = slot(event.index);
       }
     }
@@ -318,8 +316,7 @@ class Workshop::Shelves {
   std::unordered_map<std::type_index, std::shared_ptr<void>> all_;
 };
 
-Workshop::Workshop()
-    : traces_(std::make_unique<Traces>()), shelves_(std::make_unique<Shelves>()) {}
+Workshop::Workshop() : traces_(std::make_unique<Traces>()), shelves_(std::make_unique<Shelves>()) {}
 Workshop::~Workshop() = default;
 
 void* Workshop::shelf(std::type_index type, Make make) {

@@ -60,6 +60,31 @@ TEST_F(JobModel, AFolderIsItsConfigJson) {
   EXPECT_EQ(whole(value_of(of("./mine")).config, "num_hidden_layers"), 3);
 }
 
+// timm's file on the Hub names a function of timm; a tag behind the dot names weights.
+TEST_F(JobModel, TimmsOwnFilesAndTags) {
+  catalog_.write("models/timm/resnet50.json",
+                 R"({"config": {"model_type": "timm_resnet", "num_classes": 1000}})");
+  jobs_.write("hub/config.json", R"({"architecture": "resnet50", "num_classes": 10,
+                                     "pretrained_cfg": {"tag": "a1_in1k"}})");
+  const facts::ModelSource read = value_of(of("hub"));
+  EXPECT_EQ(*read.config.find("model_type")->as_text(), "timm_resnet");
+  EXPECT_EQ(whole(read.config, "num_classes"), 10);
+  EXPECT_EQ(whole(value_of(of("timm/resnet50.a1_in1k")).config, "num_classes"), 1000);
+  const Error other = error_of(of("timm/resnet50.augreg_in21k"));
+  EXPECT_EQ(other.code, ErrorCode::not_supported);
+  EXPECT_NE(other.hint.find("timm/resnet50"), std::string::npos);
+  jobs_.write("hub/config.json", R"({"architecture": "resnet51"})");
+  EXPECT_EQ(error_of(of("hub")).code, ErrorCode::unknown_name);
+}
+
+// Weights that the Hub holds in fp8, mxfp4 or nf4 are trained all the same.
+TEST_F(JobModel, AQuantizedFileIsRead) {
+  jobs_.write("mine/config.json", R"({"model_type": "qwen2", "num_hidden_layers": 3,
+                                     "hidden_size": 64, "vocab_size": 100,
+                                     "quantization_config": {"quant_method": "fp8"}})");
+  EXPECT_EQ(whole(value_of(of("mine")).config, "hidden_size"), 64);
+}
+
 TEST_F(JobModel, AFolderWithoutConfigJsonSaysSo) {
   jobs_.write("mine/other.txt", "x");
   const Error error = error_of(of("mine"));

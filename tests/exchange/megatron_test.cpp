@@ -148,6 +148,44 @@ TEST(Megatron, RefusesByName) {
   EXPECT_EQ(misspelt.error().hint, "did you mean tensor-model-parallel-size?");
 }
 
+// What changes memory and is not built is refused by name; words that Megatron-LM does not have
+// too.
+TEST(Megatron, KnowsTheWordsOfItsArguments) {
+  const std::string experts = "--num-experts 8 ";
+  EXPECT_EQ(refused(experts + "--moe-token-dispatcher-type foo"),
+            "import.megatron.moe-token-dispatcher-type");
+  EXPECT_EQ(refused(experts + "--moe-router-load-balancing-type foo"),
+            "import.megatron.moe-router-load-balancing-type");
+  EXPECT_EQ(refused(experts + "--moe-token-dispatcher-type flex --moe-flex-dispatcher-backend foo"),
+            "import.megatron.moe-flex-dispatcher-backend");
+  EXPECT_EQ(refused(experts + "--moe-token-dispatcher-type alltoall"), "accepted");
+  EXPECT_EQ(refused("--recompute-granularity selective --recompute-method uniform"),
+            "import.megatron.recompute-method");
+  EXPECT_EQ(refused("--bf16 --transformer-impl local --no-masked-softmax-fusion"),
+            "import.megatron.attention-softmax-in-fp32");
+  EXPECT_EQ(refused("--ddp-num-buckets 4"), "import.megatron.ddp-num-buckets");
+  for (const char* name :
+       {"deallocate-pipeline-outputs", "fp8-wgrad", "clone-scatter-output-in-embedding"}) {
+    EXPECT_EQ(refused(std::string("--") + name + " false"), std::string("import.megatron.") + name);
+    EXPECT_EQ(refused(std::string("--") + name + " true"), "accepted");
+  }
+}
+
+TEST(Megatron, SaysWhichKernelsAreOne) {
+  const auto fused = [](const char* more) {
+    const auto job = job_of(std::string("--swiglu ") + more);
+    EXPECT_TRUE(job) << more;
+    const Value* config = job ? std::get_if<Value>(&job->model.config) : nullptr;
+    return config != nullptr && *config->find("bias-activation-fusion") == Value(true);
+  };
+  EXPECT_TRUE(fused(""));
+  EXPECT_TRUE(fused("--no-bias-gelu-fusion"));
+  EXPECT_FALSE(fused("--no-bias-swiglu-fusion"));
+  const auto words = job_of("--no-create-attention-mask-in-dataloader")->megatron->operators;
+  EXPECT_EQ(words.at("attention_mask"), "none");
+  EXPECT_EQ(job_of("")->megatron->operators.at("attention_mask"), "in_batch");
+}
+
 TEST(Megatron, IgnoresWhatChangesNothing) {
   EXPECT_EQ(refused("--lr 1e-4 --log-interval 1 --save-interval 50 --no-check-for-nan-in-loss-and-"
                     "grad --no-save-optim --adam-beta1 0.9"),

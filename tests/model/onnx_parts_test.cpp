@@ -43,6 +43,56 @@ OnnxNode with_whole(OnnxNode made, const std::string& name, std::int64_t value) 
   return made;
 }
 
+// --- Sizes that nobody states ---
+
+// x [b,t] of real numbers through a gate with itself.
+OnnxModel open_inputs(const Shape& fixed) {
+  OnnxModel model;
+  model.operator_sets = {{"", 17}};
+  model.graph.inputs = {input("x", fixed)};
+  model.graph.inputs.front().dims.front() = {{}, "b"};
+  model.graph.inputs.front().dims.back() = {{}, "t"};
+  const std::int64_t channels = fixed.size() == 3 ? fixed[1] : 1;
+  model.graph.initializers = {floats("w", {channels, 1})};
+  model.graph.nodes = {node("Mul", {"x", "w"}, {"y"})};
+  model.graph.outputs = {model.graph.inputs.front()};
+  model.graph.outputs.front().name = "y";
+  return model;
+}
+
+TEST(OnnxSizes, AnOpenSoundIsASecondAndSaysSo) {
+  const OnnxModel sound = open_inputs({1, 1});
+  const Graph graph = built(sound);
+  EXPECT_EQ(graph.audio_samples, 16'000);
+  EXPECT_EQ(graph.shared.front().shape, (Shape{2, 16'000}));
+  // As `plan` asks again with what the first graph said.
+  const auto again = build_onnx(sound, "test", {.batch = 2, .audio_seconds = 1.0});
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->shared.front().shape, (Shape{2, 16'000}));
+  const auto longer = build_onnx(sound, "test", {.batch = 2, .audio_seconds = 2.0});
+  ASSERT_TRUE(longer);
+  EXPECT_EQ(longer->shared.front().shape, (Shape{2, 32'000}));
+}
+
+TEST(OnnxSizes, AnOpenLengthOfChannelsIsTheSamplesLength) {
+  const OnnxModel model = open_inputs({1, 4, 1});
+  const Graph graph = built(model);
+  EXPECT_EQ(graph.sequence, 128);
+  const auto again = build_onnx(model, "test", {.batch = 2, .sequence = graph.sequence});
+  ASSERT_TRUE(again);
+  EXPECT_EQ(again->shared.front().shape, (Shape{2, 4, 128}));
+}
+
+TEST(OnnxSizes, AConvolutionWithAComputedWeightSaysSo) {
+  OnnxModel model;
+  model.operator_sets = {{"", 17}};
+  model.graph.inputs = {input("x", {2, 4, 9})};
+  model.graph.initializers = {floats("v", {8, 4, 3}), floats("g", {8, 1, 1})};
+  model.graph.nodes = {node("Mul", {"v", "g"}, {"w"}), node("Conv", {"x", "w"}, {"y"})};
+  model.graph.outputs = {input("y", {2, 8, 7})};
+  EXPECT_THAT(refusal(model), HasSubstr("whose weight the graph computes"));
+}
+
 // --- Cut ---
 
 TEST(OnnxCut, WhatIsReadBehindNonMaxSuppressionIsPutOut) {

@@ -187,6 +187,7 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
                "dlrm",
                "hubert",
                "layers",
+               "llama4",
                "megatron_gpt",
                "megatron_t5",
                "nemotron_h",

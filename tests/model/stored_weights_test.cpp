@@ -56,6 +56,35 @@ facts::ModelSource source_of(const facts::Value& row, const facts::StoredTensors
           .stored = std::make_shared<const facts::StoredTensors>(stored)};
 }
 
+// Fine-tuning's usual beginning: weights of the encoder, a configuration that asks for a
+// classifier.
+TEST(StoredWeights, ANewHeadMayBeMissing) {
+  const facts::Value config = facts::Object{
+      {"model_type", "bert"},         {"hidden_size", 16},       {"num_hidden_layers", 1},
+      {"num_attention_heads", 2},     {"intermediate_size", 32}, {"vocab_size", 50},
+      {"max_position_embeddings", 16}};
+  const auto of_class = [&](const char* name) {
+    facts::ModelSource source{.name = "bert", .config = config};
+    source.config.set("architectures", facts::Array{name});
+    return source;
+  };
+  const auto tokens = build(of_class("BertForTokenClassification"), {2, 8});
+  ASSERT_TRUE(tokens);
+  facts::StoredTensors encoder{.file = "model.safetensors", .tensors = {}};
+  for (const auto& [name, shape] : state_dict_of(*tokens)) {
+    if (name.starts_with("bert.")) encoder.tensors.push_back({name.substr(5), "F32", shape, 0});
+  }
+  facts::ModelSource source = of_class("BertForSequenceClassification");
+  source.stored = std::make_shared<const facts::StoredTensors>(encoder);
+  const auto graph = build(source, {2, 8});
+  ASSERT_TRUE(graph) << to_text(graph.error());
+  EXPECT_THAT(newly_made(*graph, encoder), ::testing::Contains("classifier.weight"));
+  // A layer that is missing is no head.
+  encoder.tensors.erase(encoder.tensors.begin() + 8);
+  source.stored = std::make_shared<const facts::StoredTensors>(encoder);
+  EXPECT_FALSE(build(source, {2, 8}));
+}
+
 TEST(StoredWeights, RealFilesFitTheirConfigurations) {
   ASSERT_GE(recorded().size(), 40u);
   for (const facts::Value& row : recorded()) {

@@ -54,6 +54,63 @@ TEST(TaskHead, ProjectionReadsTheLastTokens) {
   EXPECT_EQ(head.tensors[static_cast<std::size_t>(taken.outputs[0].index)].shape, (Shape{2, 9}));
 }
 
+// transformers 4.49 on the meta device: gpt2 and its classes. 124,439,808 as a language model.
+TEST(ClassHead, OfTheClassThatArchitecturesNames) {
+  const auto gpt2 = [](const char* name, std::int64_t labels) {
+    return build(
+        {"gpt2",
+         facts::Object{
+             {"model_type", "gpt2"}, {"architectures", facts::Array{name}}, {"num_labels", labels}},
+         ""},
+        {2, 32});
+  };
+  const std::vector<std::pair<const char*, std::int64_t>> counts = {
+      {"GPT2LMHeadModel", 124'439'808},
+      {"GPT2Model", 124'439'808},
+      {"GPT2ForSequenceClassification", 124'441'344},
+      {"GPT2ForTokenClassification", 124'441'346},
+      {"GPT2ForQuestionAnswering", 124'441'346}};
+  for (const auto& [name, parameters] : counts) {
+    const auto graph = gpt2(name, 2);
+    ASSERT_TRUE(graph) << to_text(graph.error());
+    EXPECT_EQ(parameter_count(*graph).value(), parameters) << name;
+  }
+  EXPECT_EQ(head_of(*gpt2("GPT2ForSequenceClassification", 1)).operators.back().kind,
+            OperatorKind::squared_loss);
+  const auto scored =
+      with_task_head(*gpt2("GPT2ForSequenceClassification", 1), {.head = TaskHead::scores_loss});
+  ASSERT_TRUE(scored);
+  EXPECT_EQ(parameter_count(*scored).value(), 124'439'808 + 768);
+  const auto refused = gpt2("GPT2DoubleHeadsModel", 2);
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().found.find("GPT2DoubleHeadsModel"), std::string::npos);
+}
+
+// transformers 4.49: BartForSequenceClassification of bart-large's sizes, three labels.
+TEST(ClassHead, OfBothStacksReadsTheLastToken) {
+  const auto graph =
+      build({"bart",
+             facts::Object{{"model_type", "bart"},
+                           {"architectures", facts::Array{"BartForSequenceClassification"}}},
+             ""},
+            {2, 32});
+  ASSERT_TRUE(graph) << to_text(graph.error());
+  EXPECT_EQ(parameter_count(*graph).value(), 407'344'131);
+  EXPECT_EQ(head_of(*graph).operators.back().kind, OperatorKind::classification_loss);
+}
+
+TEST(ClassHead, OfPicturesIsRefusedByName) {
+  const auto graph =
+      build({"beit",
+             facts::Object{{"model_type", "beit"},
+                           {"use_relative_position_bias", true},
+                           {"architectures", facts::Array{"BeitForSemanticSegmentation"}}},
+             ""},
+            {2});
+  ASSERT_FALSE(graph);
+  EXPECT_NE(graph.error().found.find("BeitForSemanticSegmentation"), std::string::npos);
+}
+
 TEST(TaskHead, EncodersAreRefused) {
   const facts::ModelSource bert{"bert",
                                 facts::Object{{"model_type", "bert"},

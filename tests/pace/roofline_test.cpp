@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <cstdint>
+
 #include "pace/small_programs.h"
 
 namespace steelyard::pace {
@@ -312,6 +315,52 @@ TEST(Roofline, AttentionKernelsHaveTheirOwnRates) {
   EXPECT_NEAR(seconds(efficient), 1.0 / (0.5 * 0.1), 1e-9);
   gpu.compute_capability = 7.0;  // of 100 of fp32
   EXPECT_NEAR(seconds(efficient), 1.0 / (0.1 * 0.1), 1e-9);
+}
+
+TEST(Roofline, TheEfficientKernelByHeadsAndSharedMemory) {
+  facts::Gpu gpu = test::round_machine().gpu;
+  gpu.compute_capability = 8.0;
+  facts::EfficiencyConstants constants = test::halves();
+  constants.attention_of["efficient"] = {Ratio(0.5), Ratio(0.5), {}};
+  constants.attention_of["efficient_small"] = {Ratio(0.5), Ratio(0.5), {}};
+  constants.attention_of["efficient_wide"] = {Ratio(0.25), Ratio(0.25), {}};
+  step::Work work;
+  work.kind = step::WorkKind::attention;
+  work.dtype = facts::DType::bf16;
+  work.flops = Flops(1e15);
+  Missing missing;
+  const auto seconds = [&](std::int64_t head) {
+    work.k = head;
+    const Nature nature{.efficient = true};
+    return time_of(work, gpu, constants, missing, nature)->seconds.value();
+  };
+  EXPECT_NEAR(seconds(128), 1.0 / 0.25, 1e-9);
+  EXPECT_NEAR(seconds(64), 1.0 / 0.25, 1e-9);
+  EXPECT_NEAR(seconds(96), 1.0 / (0.25 * 0.75), 1e-9);  // three quarters of 128
+  EXPECT_NEAR(seconds(256), 1.0 / (0.25 * 0.25), 1e-9);
+  gpu.compute_capability = 12.0;  // 99 KB for a block
+  EXPECT_NEAR(seconds(128), 1.0 / (0.25 * 0.5), 1e-9);
+  EXPECT_NEAR(seconds(256), 1.0 / (0.25 * 0.25), 1e-9);  // needs less, so it fits
+}
+
+// A product of cuBLAS for each group, on four streams; in a CUDA graph the host launches none.
+TEST(Roofline, GroupedProductsAreLaunchedOneByOne) {
+  step::Work work = gemm(128, 128, 128);
+  work.batch = 16;
+  facts::EfficiencyConstants constants = halves();
+  constants.kernel_floor = Seconds(1.0);
+  Missing missing;
+  const auto floors = [&](const Nature& nature) {
+    return std::round(
+        time_of(work, round_machine().gpu, constants, missing, nature)->seconds.value());
+  };
+  const Nature each{.grouped = true, .each_group = true};
+  EXPECT_EQ(launches_of(work, {}), 1.0);
+  EXPECT_EQ(launches_of(work, each), 16.0);
+  EXPECT_EQ(launches_of(work, {.in_graph = true}), 0.0);
+  EXPECT_EQ(floors({}), 1.0);
+  EXPECT_EQ(floors(each), 4.0);
+  EXPECT_EQ(floors({.in_graph = true}), 1.0);
 }
 
 // 19 and 9 GB/s for each multiprocessor, of 82 that one keeps in flight.

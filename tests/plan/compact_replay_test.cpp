@@ -35,6 +35,7 @@ class Layouts {
     if (interleaves) {
       job.parallel.virtual_stages = 2;
       job.parallel.schedule = facts::Schedule::interleaved;
+      job.train.gradient_accumulation = job.parallel.pipeline * one_of({1, 2, 5, 10});
     }
     if (!interleaves && one_of({0, 1, 2}) == 0) job.parallel.schedule = facts::Schedule::gpipe;
     const facts::Sharding sharding = job.parallel.sharding;

@@ -50,6 +50,28 @@ TEST(ModelTable, PartsAddUpToTheModel) {
   }
 }
 
+// Adapters are rows of their own; packed bytes are no parameters.
+TEST(ModelTable, OfAQuantizedBaseAndItsAdapters) {
+  facts::Job job = job_on_cards("h100-sxm-80gb", 1);
+  job.train.method = facts::Method::qlora;
+  job.train.base_quantization = facts::BaseQuantization::nf4;
+  job.train.lora.rank = 8;
+  job.train.lora.targets = {"q_proj"};
+  const facts::ModelTable table = table_of("llama-2-7b", job);
+  Parameters adapters, packed;
+  for (const facts::ModelPart& part : table.parts) {
+    for (const facts::ModelOperator& op : part.operators) {
+      if (op.kind == "adapter") adapters += op.parameters * part.layers;
+    }
+  }
+  for (const facts::HeldParameters& row : table.held) {
+    if (row.dtype == "nf4") packed += row.parameters;
+  }
+  EXPECT_EQ(adapters, Parameters(32 * 8 * (4096 + 4096)));
+  EXPECT_EQ(adapters, table.trainable);
+  EXPECT_EQ(packed, Parameters(6'738'415'616 - 2 * 32000 * 4096 - (2 * 32 + 1) * 4096));
+}
+
 // A linear layer keeps nothing of its own but its result, which the ReLU behind it reads in place
 // of its input: with fp32 weights and no autocast no copy of a weight is there either.
 TEST(ModelTable, SavedBytesAreThoseThatTheForwardPassLeaves) {

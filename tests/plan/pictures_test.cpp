@@ -99,14 +99,16 @@ TEST(Mixture, StatesTheActiveParameters) {
             Parameters(46'702'792'704 - std::int64_t{32} * 6 * 3 * 4096 * 14336));
 }
 
-TEST(Mixture, AdaptersInsideOfExpertsAreRefused) {
+// peft 0.21, "all-linear": of each layer q, k, v, o, the router's gate and 8 experts' w1, w2, w3.
+TEST(Mixture, AdaptersStandBesideEveryExpertsLinears) {
   Job job = job_of("mixtral-8x7b");
   job.train.method = facts::Method::lora;
+  job.train.lora.rank = 8;
   job.train.lora.targets = {"all-linear"};
-  const auto refused = plan(request_for(job));
-  ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().subject, "train.lora.targets");
-  EXPECT_EQ(refused.error().code, ErrorCode::not_supported);
+  const std::int64_t attention = 2 * (4096 + 4096) + 2 * (4096 + 1024);
+  const std::int64_t experts = 8 * 3 * (4096 + 14336);
+  EXPECT_EQ(planned(job).model.trainable_parameters,
+            Parameters(std::int64_t{32} * 8 * (attention + experts + 4096 + 8)));
 }
 
 }  // namespace

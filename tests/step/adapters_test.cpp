@@ -116,6 +116,76 @@ TEST(Adapters, OfNothingAreAnErrorThatNamesTheLinears) {
   EXPECT_NE(graph.error().accepted.find("down_proj"), std::string::npos);
 }
 
+// PEFT passes over a name that the model lacks beside one that it has; nearly a module's name it is
+// a slip of the pen.
+TEST(Adapters, ATargetThatNamesNothing) {
+  EXPECT_EQ(trainable(small_llama(), lora_job({"q_proj", "c_attn"})), 3 * 8 * 128);
+  const auto refused = [](std::vector<std::string> targets) {
+    const auto graph = with_method(graph_of(small_llama()), lora_job(std::move(targets)), {});
+    return graph ? Error() : graph.error();
+  };
+  EXPECT_EQ(refused({"q_proj", "v_porj"}).found, "v_porj");
+  EXPECT_NE(refused({"q_proj", "v_porj"}).hint.find("v_proj"), std::string::npos);
+  EXPECT_NE(refused({".*_proj"}).hint.find("*"), std::string::npos);
+  const Error norm = refused({"q_proj", "input_layernorm"});
+  EXPECT_EQ(norm.code, ErrorCode::not_supported);
+  EXPECT_NE(norm.found.find("input_layernorm"), std::string::npos);
+}
+
+model::Graph catalogue_graph(const std::string& id, const facts::Value& set) {
+  const auto catalog =
+      catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
+  auto source = catalog.model(id);
+  EXPECT_TRUE(source);
+  for (const auto& [key, value] : *set.as_object()) source->config.set(key, value);
+  auto graph = model::build(*source, {.batch = 1, .sequence = 64});
+  EXPECT_TRUE(graph) << (graph ? "" : to_text(graph.error()));
+  return graph.value_or(model::Graph());
+}
+
+// peft 0.21, r = 16: Qwen1.5-MoE-A2.7B has 247,726,080 in its 24 layers, Qwen3-30B-A3B 281,542,656
+// in its 48.
+TEST(Adapters, OfExpertsAreEachExpertsOwn) {
+  auto job = lora_job({"gate_proj", "up_proj", "down_proj"});
+  job.train.lora.rank = 16;
+  const auto qwen = catalogue_graph("qwen1.5-moe-a2.7b", facts::Object{{"num_hidden_layers", 2}});
+  const auto graph = with_method(qwen, job, {});
+  ASSERT_TRUE(graph) << to_text(graph.error());
+  EXPECT_EQ(trained_elements(*graph), 247'726'080 / 24 * 2);
+  const auto qwen3 = catalogue_graph("qwen3-30b-a3b", facts::Object{{"num_hidden_layers", 2}});
+  job.train.lora.targets = {"q_proj", "down_proj"};
+  const auto down = with_method(qwen3, job, {});
+  ASSERT_TRUE(down) << to_text(down.error());
+  EXPECT_EQ(trained_elements(*down), 281'542'656 / 48 * 2);
+  EXPECT_EQ(trained_elements(without_adapters(*down)), 0);
+  facts::Job spread = job;  // over two ranks
+  spread.parallel.expert = 2;
+  const auto refused = with_method(qwen, spread, {});
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().found.find("mlp.experts.0"), std::string::npos);
+}
+
+// Two experts of four, adapted: the trace frees what it allocates.
+TEST(Adapters, OfExpertsKeepWhatTheyNeed) {
+  const auto graph = catalogue_graph(
+      "qwen1.5-moe-a2.7b",
+      facts::Object{{"num_hidden_layers", 2}, {"num_experts", 4}, {"num_experts_per_tok", 2}});
+  for (const char* target : {"all-linear", "gate_proj"}) {
+    expect_balanced(program_for(graph, lora_job({target}), profile_of(Framework::transformers)),
+                    target);
+  }
+}
+
+TEST(Adapters, DefaultsOfEncodersAreQueryAndValue) {
+  const auto bert = catalogue_graph("bert-base-uncased", facts::Object{});
+  const auto graph = with_method(bert, lora_job({}), {});
+  ASSERT_TRUE(graph) << to_text(graph.error());
+  EXPECT_EQ(trained_elements(*graph), 12 * 2 * 8 * (768 + 768));
+  const auto t5 = with_method(catalogue_graph("t5-small", facts::Object{}), lora_job({}), {});
+  ASSERT_TRUE(t5) << to_text(t5.error());
+  EXPECT_EQ(trained_elements(*t5), 18 * 2 * 8 * (512 + 512));
+}
+
 TEST(MethodKeys, WithoutTheirMethodAreErrors) {
   const auto subject = [](const std::function<void(facts::Job&)>& set) {
     facts::Job job = small_job();

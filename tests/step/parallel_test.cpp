@@ -31,7 +31,7 @@ facts::Job job_of(const Ranks& ranks, std::int64_t data = 1) {
   job.parallel.pipeline = ranks.pipeline;
   job.parallel.virtual_stages = ranks.virtual_stages;
   job.parallel.sequence_parallel = ranks.sequence;
-  job.train.gradient_accumulation = 6;
+  job.train.gradient_accumulation = ranks.virtual_stages > 1 && ranks.pipeline > 2 ? 8 : 6;
   return job;
 }
 
@@ -79,6 +79,19 @@ TEST(Parallel, StepsLeaveBehindWhatTheyFound) {
         }
       }
     }
+  }
+}
+
+// Six micro-batches in groups of four: the last group would wait for itself.
+TEST(Parallel, ChunksTakeWholeGroupsOfMicroBatches) {
+  facts::Job job = job_of({1, 1, 4, 2, false});
+  const model::Graph graph = graph_of(llama_of(8));
+  EXPECT_TRUE(programs_of(graph, job, profile_of(Framework::pytorch)));
+  for (const std::int64_t batches : {3, 6}) {
+    job.train.gradient_accumulation = batches;
+    const auto refused = programs_of(graph, job, profile_of(Framework::pytorch));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().subject, "parallel.virtual_stages");
   }
 }
 

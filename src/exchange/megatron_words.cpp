@@ -1,0 +1,102 @@
+#include "exchange/megatron_words.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "exchange/megatron_model.h"
+
+namespace steelyard::exchange {
+namespace {
+
+using Words = std::vector<std::string>;
+
+Error wrong(ErrorCode code, const char* name, std::string found, std::string accepted,
+            std::string hint = {}) {
+  Error error;
+  error.code = code;
+  error.subject = MegatronArguments::subject(name);
+  error.found = std::move(found);
+  error.accepted = std::move(accepted);
+  error.hint = std::move(hint);
+  return error;
+}
+
+Result<void> is_one_of(const char* name, const std::string& found, const Words& accepted) {
+  if (std::ranges::find(accepted, found) != accepted.end()) return {};
+  return fail(
+      wrong(ErrorCode::bad_input, name, found, fmt::format("{}", fmt::join(accepted, ", "))));
+}
+
+// transformer/moe/moe_layer.py, router.py, token_dispatcher.py.
+Result<void> check_experts(const MegatronArguments& arguments) {
+  if (!arguments.optional_whole("num-experts")) return {};
+  STEELYARD_CHECK(is_one_of("moe-token-dispatcher-type",
+                            arguments.text("moe-token-dispatcher-type"),
+                            {"allgather", "alltoall", "flex"}));
+  for (const std::string& kind : arguments.list("moe-router-load-balancing-type")) {
+    STEELYARD_CHECK(is_one_of(
+        "moe-router-load-balancing-type", kind,
+        {"aux_loss", "seq_aux_loss", "global_aux_loss", "sinkhorn", "quantile_balancing", "none"}));
+  }
+  if (arguments.text("moe-token-dispatcher-type") != "flex") return {};
+  const std::string backend = arguments.text("moe-flex-dispatcher-backend");
+  if (backend == "ncclep") {
+    return fail(wrong(ErrorCode::not_supported, "moe-flex-dispatcher-backend", backend,
+                      "deepep or hybridep", "its buffers are tensors by rules that are not built"));
+  }
+  return is_one_of("moe-flex-dispatcher-backend", backend, {"deepep", "hybridep"});
+}
+
+// transformer/dot_product_attention.py, fusions/fused_softmax.py: without the fused kernel the
+// scores are widened for PyTorch's softmax only where this says so.
+Result<void> check_softmax(const MegatronArguments& arguments) {
+  const bool plain =
+      arguments.text("transformer-impl") == "local" && !arguments.flag("masked-softmax-fusion");
+  const bool wide = arguments.flag("attention-softmax-in-fp32") ||
+                    arguments.flag("apply-query-key-layer-scaling");
+  const bool is_short = arguments.flag("bf16") || arguments.flag("fp16");
+  if (!plain || wide || !is_short) return {};
+  return fail(wrong(ErrorCode::not_supported, "attention-softmax-in-fp32", "false", "true",
+                    "a softmax of PyTorch's in 16 bits: this argument is understood, but its "
+                    "effect is not built in this version"));
+}
+
+}  // namespace
+
+// bias_activation_fusion is --bias-swiglu-fusion's or --bias-gelu-fusion's, by the activation;
+// configurations may say it themselves.
+bool fuses_activation(const MegatronArguments& arguments) {
+  if (arguments.given("bias-activation-fusion")) return arguments.flag("bias-activation-fusion");
+  return arguments.flag(arguments.flag("swiglu") ? "bias-swiglu-fusion" : "bias-gelu-fusion");
+}
+
+std::map<std::string, std::string, std::less<>> words_of(const MegatronArguments& arguments) {
+  std::map<std::string, std::string, std::less<>> words;
+  // datasets/t5_dataset.py makes masks of its own.
+  const bool mask = arguments.flag("create-attention-mask-in-dataloader");
+  words["attention_mask"] = mask && !is_encoder_decoder(arguments) ? "in_batch" : "none";
+  words["pipeline_transfers"] =
+      arguments.flag("overlap-p2p-communication") ? "overlapped" : "waited_for";
+  // extensions/transformer_engine.py: is_first_microbatch is not passed on.
+  if (arguments.flag("disable-parameter-transpose-cache")) words["fp8_weights"] = "cast_each_time";
+  return words;
+}
+
+Result<void> check_words(const MegatronArguments& arguments) {
+  STEELYARD_CHECK(check_experts(arguments));
+  STEELYARD_CHECK(check_softmax(arguments));
+  // training/arguments.py asserts it.
+  if (arguments.text("recompute-granularity") == "selective" &&
+      !arguments.text("recompute-method").empty()) {
+    return fail(wrong(ErrorCode::impossible_combination, "recompute-method",
+                      arguments.text("recompute-method"),
+                      "no such argument beside recompute-granularity selective"));
+  }
+  return {};
+}
+
+}  // namespace steelyard::exchange

@@ -1,0 +1,24 @@
+// What Megatron-LM's arguments say of single operators, as words laid over the framework profile's,
+// and the words that they may say.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "base/error.h"
+#include "exchange/megatron_arguments.h"
+
+namespace steelyard::exchange {
+
+// training/argument_utils.py: a dense layer's bias and activation are one kernel.
+[[nodiscard]] bool fuses_activation(const MegatronArguments& arguments);
+
+// Masks, transfers, caches: composite operator -> variant.
+[[nodiscard]] std::map<std::string, std::string, std::less<>> words_of(
+    const MegatronArguments& arguments);
+
+// Errors: bad_input for a word that Megatron-LM does not know, impossible_combination for what its
+// validate_args refuses, not_supported for what is known but not built.
+[[nodiscard]] Result<void> check_words(const MegatronArguments& arguments);
+
+}  // namespace steelyard::exchange
