@@ -22,7 +22,7 @@ SHORT = {"tensor": "TP", "pipeline": "PP", "virtual_stages": "VP", "micro_batch"
 LAYERED = ["tensor", "pipeline", "virtual_stages", "micro_batch"]
 NEAR = 1.10
 MARKS = ("<!-- table: bench/published_layouts.py -->", "<!-- end of the table -->")
-HEAD = ("| run | GPUs | published | measured | planned | VRAM of | best found | step | published / best | "
+HEAD = ("| run | GPUs | published | measured | planned | VRAM | best found | step | published / best | "
         "legal layouts |\n|---|--:|---|--:|--:|--:|---|--:|--:|--:|")
 
 
