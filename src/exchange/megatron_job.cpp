@@ -363,9 +363,8 @@ Result<void> Importer::set_states() {
   if (arguments_.flag("deterministic-mode")) {
     keys_.library_workspace = Bytes(std::int64_t{8} * 4096 * 1024);
   }
-  // Only fp32 buffers are accumulated into by the product itself.
-  keys_.fused_weight_gradients =
-      arguments_.flag("gradient-accumulation-fusion") && keys_.main_gradients == DType::fp32;
+  // Into buffers of any type (tensor_parallel/layers.py: wgrad_gemm_accum_fp32 and _fp16).
+  keys_.fused_weight_gradients = arguments_.flag("gradient-accumulation-fusion");
   return {};
 }
 
