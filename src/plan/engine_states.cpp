@@ -108,8 +108,7 @@ Result<void> resolve_engine(Job& job, const facts::FrameworkProfile& framework) 
   keys.distributed_optimizer = job.parallel.sharding == facts::Sharding::zero1;
   keys.main_gradients = type_of(*job.parallel.reduce_precision);
   keys.first_moment = keys.second_moment = type_of(*optimizer.state_precision);
-  keys.fused_weight_gradients =
-      word_of(framework, "weight_gradients") == "into_buffer" && keys.main_gradients == DType::fp32;
+  keys.fused_weight_gradients = word_of(framework, "weight_gradients") == "into_buffer";
   job.megatron = std::move(keys);
   return {};
 }

@@ -190,6 +190,37 @@ std::vector<Layout> layouts() {
 INSTANTIATE_TEST_SUITE_P(Layouts, PlainMegatron, ::testing::ValuesIn(layouts()),
                          [](const auto& param) { return param.param.name; });
 
+// The peaks of an import with one more argument, less those without.
+Bytes added_by(const char* argument) {
+  const facts::Value usual = imported({.name = "usual"});
+  facts::Value arguments = *usual.find("import")->find("megatron");
+  arguments.set(argument, true);
+  facts::Value other = usual;
+  other.set("import", facts::Object{{"megatron", std::move(arguments)}});
+  const auto before = planned(usual);
+  const auto after = planned(other);
+  EXPECT_TRUE(before && after) << argument;
+  if (!before || !after) return {};
+  return after->vram.ranks.front().peak_allocated - before->vram.ranks.front().peak_allocated;
+}
+
+// mlp.py without its fused kernel keeps the activated half and the other one's copy: in each of 8
+// layers twice 2 x 1024 tokens of 704 in two bytes.
+TEST(PlainMegatronStates, KeepMoreWithoutFusedActivations) {
+  const double kept = 8.0 * 2.0 * 2048.0 * 704.0 * 2.0;
+  const auto extra = static_cast<double>(added_by("no-bias-swiglu-fusion").value());
+  EXPECT_GT(extra, kept * 0.8);
+  EXPECT_LT(extra, kept * 1.2);
+}
+
+// The mask of the batch: 2 x 1024 x 1024 of a byte.
+TEST(PlainMegatronStates, HaveTheMaskOfTheBatch) {
+  const double lost =
+      -static_cast<double>(added_by("no-create-attention-mask-in-dataloader").value());
+  EXPECT_GE(lost, 0.0);
+  EXPECT_LE(lost, 2.0 * 1024 * 1024 + 512.0);
+}
+
 // By hand: P parameters on a GPU, 16 GPUs share the states: 2 P + 4 P, and 12 P / 16.
 TEST(PlainMegatronStates, AreTheBuffersOfItsEngine) {
   const auto plan = planned(plain({.name = "zero1"}));
