@@ -120,6 +120,8 @@ TEST(Adapters, OfNothingAreAnErrorThatNamesTheLinears) {
 // a slip of the pen.
 TEST(Adapters, ATargetThatNamesNothing) {
   EXPECT_EQ(trainable(small_llama(), lora_job({"q_proj", "c_attn"})), 3 * 8 * 128);
+  // Names of other families are no slips, however near: q_proj beside GPT-2's c_proj.
+  EXPECT_EQ(trainable(small_gpt2(), lora_job({"c_attn", "q_proj"})), 3 * 8 * (64 + 192));
   const auto refused = [](std::vector<std::string> targets) {
     const auto graph = with_method(graph_of(small_llama()), lora_job(std::move(targets)), {});
     return graph ? Error() : graph.error();
