@@ -105,9 +105,7 @@ std::vector<int> kinds_of(ConfigReader& config, std::int64_t layers) {
   return kinds;
 }
 
-}  // namespace
-
-Graph build_llama4_text(ConfigReader& config, const SampleShape& sample) {
+Graph build_text(ConfigReader& config, const SampleShape& sample) {
   Llama4 model;
   model.sizes = read_sizes(config, {.vocabulary = 202048,
                                     .hidden = 5120,
@@ -143,6 +141,30 @@ Graph build_llama4_text(ConfigReader& config, const SampleShape& sample) {
            {.norm = HeadOptions::Norm::rms,
             .norm_name = "model.norm",
             .embedding_name = "model.embed_tokens"});
+  return graph;
+}
+
+}  // namespace
+
+Graph build_llama4_text(ConfigReader& config, const SampleShape& sample) {
+  return build_text(config, sample);
+}
+
+// The file of the whole model: Llama4ForCausalLM trains its text_config alone
+// (Llama4ForCausalLM.config_class is Llama4TextConfig).
+Graph build_llama4(ConfigReader& config, const SampleShape& sample) {
+  const std::vector<std::string> classes = config.text_list({"architectures"});
+  ConfigReader text = config.table("text_config");
+  Graph graph = build_text(text, sample);
+  config.adopt(text);
+  if (classes.empty() || !classes.front().ends_with("ForCausalLM")) {
+    config.reject({.code = ErrorCode::not_supported,
+                   .subject = config.subject_of("architectures"),
+                   .found = classes.empty() ? "nothing" : "\"" + classes.front() + "\"",
+                   .accepted = "\"Llama4ForCausalLM\", the text model of the same file",
+                   .hint = "the part for pictures is not built in this version; with set = { "
+                           "architectures = [\"Llama4ForCausalLM\"] } the text model is planned"});
+  }
   return graph;
 }
 

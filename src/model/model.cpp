@@ -84,6 +84,7 @@ constexpr std::array kFamilies = {
     Family{"jamba", build_jamba},
     Family{"layers", build_layered},
     Family{"llama", build_llama},
+    Family{"llama4", build_llama4},
     Family{"llama4_text", build_llama4_text},
     Family{"llava", build_llava},
     Family{"mamba", build_mamba},

@@ -27,7 +27,7 @@ std::string of_quantization(const facts::ModelSource& source, const facts::Job& 
   const facts::Value* quantization = source.config.find("quantization_config");
   if (quantization == nullptr || quantization->as_object() == nullptr) return "";
   const bool held = job.train.base_quantization != facts::BaseQuantization::none;
-  return fmt::format("config.json stores the weights as {} (quantization_config): planned {}",
+  return fmt::format("the configuration stores its weights as {} (quantization_config): planned {}",
                      method_of(*quantization),
                      held ? fmt::format("as train.base_quantization says, {}",
                                         facts::name_of(job.train.base_quantization))
@@ -57,19 +57,20 @@ std::vector<std::string> model_remarks(const facts::ModelSource& source, const m
   if (source.stored != nullptr) {
     const auto made = model::newly_made(graph, *source.stored);
     if (!made.empty()) {
-      remarks.push_back(source.stored->file + " lacks the head (" + listed(made, 4) +
+      remarks.push_back("the file of weights lacks the head (" + listed(made, 4) +
                         "): planned as made anew");
     }
   }
-  if (job.train.method == facts::Method::full) return remarks;
+  // A target may name a companion's modules, which are not in this graph.
+  if (job.train.method == facts::Method::full || !job.model.companions.empty()) return remarks;
   const auto habits = step::adapter_habits_of(profile, graph.library);
   const auto projected = step::with_own_projections(graph, profile);
   if (!habits || !projected) return remarks;
   const auto idle =
       step::idle_targets(*projected, job.train.lora.targets, habits->adapts_fused_parts);
   if (!idle.empty()) {
-    remarks.push_back("train.lora.targets: the model has no module " + listed(idle) +
-                      "; PEFT passes over such targets");
+    remarks.push_back("the model has no module " + listed(idle) +
+                      " of train.lora.targets: passed over, as PEFT does");
   }
   return remarks;
 }
