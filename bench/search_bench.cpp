@@ -3,12 +3,16 @@
 
 #include <cstdlib>
 #include <iostream>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "catalog/catalog.h"
 #include "plan/figures.h"
 #include "plan/floor.h"
+#include "search/search.h"
 #include "search/space.h"
+#include "step/workshop.h"
 
 namespace {
 
@@ -82,18 +86,66 @@ void bound(benchmark::State& state) {
 }
 BENCHMARK(bound)->Iterations(20000);
 
-void planned(benchmark::State& state, bool vram) {
+// `shared`: what layouts have in common is made once, as in a search.
+void planned(benchmark::State& state, bool vram, bool shared) {
   plan::Request request = question().request;
   request.vram = vram;
+  if (shared) {
+    static const auto workshop = std::make_shared<step::Workshop>();
+    request.workshop = workshop;
+  }
   std::int64_t number = 0;
   for (auto _ : state) {
     request.job = next(number);
-    benchmark::DoNotOptimize(plan::figures(request));
+    benchmark::DoNotOptimize(plan::figures(request, {.comparable_only = shared}));
   }
   state.SetItemsProcessed(state.iterations());
 }
-BENCHMARK_CAPTURE(planned, pace_and_ram, false)->Iterations(300);
-BENCHMARK_CAPTURE(planned, in_full, true)->Iterations(50);
+BENCHMARK_CAPTURE(planned, pace_and_ram_alone, false, false)->Iterations(300);
+BENCHMARK_CAPTURE(planned, pace_and_ram, false, true)->Iterations(2000);
+BENCHMARK_CAPTURE(planned, in_full, true, true)->Iterations(50);
+
+// All layouts, the replays of those that could win included; items: layouts that are decided.
+void searched(benchmark::State& state, bool bounded) {
+  for (auto _ : state) {
+    const auto workshop = std::make_shared<step::Workshop>();
+    plan::Request request = question().request;
+    request.workshop = workshop;
+    const auto floors = std::make_shared<plan::Floors>(request);
+    const search::Planner planner = [&request](const facts::Job& layout, search::Depth depth) {
+      thread_local plan::Request own = request;  // as the program keeps requests
+      own.workshop = request.workshop;
+      own.job = layout;
+      own.vram = depth != search::Depth::without_vram;
+      return plan::figures(own, {.only_if_fits = depth == search::Depth::only_if_fits,
+                                 .comparable_only = depth == search::Depth::without_vram});
+    };
+    const facts::Plan planned = value_of(planner(request.job, search::Depth::full));
+    search::Counts counts;
+    search::SearchQuestion asked{
+        .job = &request.job,
+        .planned = &planned,
+        .places = {{"dgx-h100", request.machine, request.job.machine.nodes}},
+        .shardings = {facts::Sharding::none, facts::Sharding::zero1},
+        .counts = &counts};
+    if (bounded) {
+      asked.bounds = [floors](const facts::Job&) -> search::Bounds {
+        return [floors](const facts::Job& layout) -> std::optional<search::Bound> {
+          const auto floor = floors->of(layout);
+          if (!floor || !floor->any) return std::nullopt;
+          return search::Bound{floor->step, floor->ram, floor->vram};
+        };
+      };
+    }
+    benchmark::DoNotOptimize(search::search(asked, planner));
+    state.counters["planned"] = static_cast<double>(counts.planned);
+    state.counters["ruled_out"] = static_cast<double>(counts.ruled_out);
+    state.counters["refused"] = static_cast<double>(counts.refused);
+    state.SetItemsProcessed(counts.planned + counts.ruled_out + counts.refused);
+  }
+}
+BENCHMARK_CAPTURE(searched, with_bounds, true)->Iterations(1)->MeasureProcessCPUTime();
+BENCHMARK_CAPTURE(searched, all_planned, false)->Iterations(1)->MeasureProcessCPUTime();
 
 }  // namespace
 

@@ -45,6 +45,9 @@ class Catalog {
   [[nodiscard]] Result<facts::Constants> constants(facts::Framework framework,
                                                    const facts::Value& versions = {}) const;
 
+  // What data.loader names: loaders/NAME.toml. Errors: unknown_name.
+  [[nodiscard]] Result<facts::LoaderProfile> loader(const std::string& name) const;
+
   // Errors on measured cases: confidence/measured.tsv. None where the folder has no such file.
   [[nodiscard]] Result<std::shared_ptr<const std::vector<facts::Evidence>>> evidence() const;
 

@@ -289,6 +289,7 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.socket_link = settings.rate("socket_link");
   constants.storage_read = settings.rate("storage_read");
   constants.batch_hand_over = settings.seconds("batch_hand_over");
+  constants.batch_wait = settings.seconds("batch_wait");
   constants.pcie_copy = settings.rate("pcie_copy");
   constants.host_link_share = settings.ratio("host_link_share");
   constants.source = settings.text("source");
@@ -298,6 +299,8 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.load_copies = std::move(load_copies);
   constants.decode_seconds = std::move(decode_seconds);
   constants.decode_seconds_per_byte = std::move(per_byte);
+  STEELYARD_TRY(decoding_memory, numbers_of(settings.table("decoding_memory"), file));
+  constants.decoding_memory = std::move(decoding_memory);
   STEELYARD_TRY(spread, numbers_of(settings.table("sample_spread"), file));
   constants.sample_spread = std::move(spread);
   STEELYARD_TRY(latency, numbers_of(settings.table("storage_latency_seconds"), file));

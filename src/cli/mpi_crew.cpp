@@ -2,33 +2,26 @@
 
 #ifdef STEELYARD_MPI
 
-#include <mpi.h>
-
-#include <cstdlib>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "cli/mpi_process.h"
+
 namespace steelyard::cli {
 namespace {
 
-// MPI's own handler ends all processes where a call fails (MPI_ERRORS_ARE_FATAL is the default),
-// and mpirun where one of them is gone.
 class MpiCrew : public search::Crew {
  public:
-  MpiCrew() {
-    int given = 0;
-    MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &given);
-    MPI_Comm_size(MPI_COMM_WORLD, &size_);
-    MPI_Comm_rank(MPI_COMM_WORLD, &rank_);
+  [[nodiscard]] std::size_t size() const override {
+    return static_cast<std::size_t>(process_.size());
   }
-  ~MpiCrew() override { MPI_Finalize(); }
-
-  [[nodiscard]] std::size_t size() const override { return static_cast<std::size_t>(size_); }
-  [[nodiscard]] std::size_t rank() const override { return static_cast<std::size_t>(rank_); }
+  [[nodiscard]] std::size_t rank() const override {
+    return static_cast<std::size_t>(process_.rank());
+  }
 
   [[nodiscard]] std::vector<std::string> gathered(const std::string& own) override {
-    const auto many = static_cast<std::size_t>(size_);
+    const std::size_t many = size();
     const int length = static_cast<int>(own.size());
     std::vector<int> lengths(many), begins(many);
     MPI_Allgather(&length, 1, MPI_INT, lengths.data(), 1, MPI_INT, MPI_COMM_WORLD);
@@ -45,16 +38,8 @@ class MpiCrew : public search::Crew {
   }
 
  private:
-  int size_ = 1, rank_ = 0;
+  MpiProcess process_{MPI_THREAD_FUNNELED};
 };
-
-// Set by Open MPI's mpirun, by MPICH's, and by Slurm's srun with PMI (to nothing else).
-bool was_started_together() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"}) {
-    if (std::getenv(name) != nullptr) return true;
-  }
-  return false;
-}
 
 }  // namespace
 

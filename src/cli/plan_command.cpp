@@ -1,3 +1,4 @@
+#include <future>
 #include <memory>
 #include <ostream>
 
@@ -26,10 +27,12 @@ Result<ExitStatus> run_plan(const Session& session, const CLI::App& command,
   STEELYARD_CHECK(check_timeline_file(drawn));
   STEELYARD_TRY(read, read_job(options.words));
   STEELYARD_TRY(catalog, open_catalog(session));
+  // A third of all reading; meanwhile the rest is read.
+  auto reading = std::async(std::launch::async, [&catalog] { return catalog.evidence(); });
   Result<plan::Request> request = request_of(read, catalog);
   if (!request) return fail(placed(request.error(), read));
   request->timeline = command.count("--timeline") > 0;
-  STEELYARD_TRY(evidence, catalog.evidence());
+  STEELYARD_TRY(evidence, reading.get());
   request->evidence = std::move(evidence);
   Result<facts::Plan> planned = plan::plan(*request);
   if (!planned) return fail(placed(planned.error(), read));

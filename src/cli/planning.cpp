@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "cli/measured_data.h"
 #include "codec/codec.h"
 #include "exchange/exchange.h"
 
@@ -55,6 +56,14 @@ Result<facts::Job> with_import(const ReadJob& read, const catalog::Catalog& cata
   return exchange::imported(read.job, read.folder, table);
 }
 
+// data.sizes_from: the folder's real sizes, where the job gives none itself.
+Result<void> measure_folder(facts::Job& job, const std::filesystem::path& folder) {
+  if (!job.data.sizes_from || job.data.bytes_per_sample) return {};
+  STEELYARD_TRY(dataset, rehearse::open_dataset(folder / *job.data.sizes_from));
+  measure_data(dataset, false, job);
+  return {};
+}
+
 }  // namespace
 
 Result<ReadJob> read_job(const JobWords& words) {
@@ -78,18 +87,27 @@ Result<ReadJob> read_job(const JobWords& words) {
 Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& catalog) {
   plan::Request request;
   STEELYARD_TRY(job, with_import(read, catalog));
+  STEELYARD_CHECK(measure_folder(job, read.folder));
   STEELYARD_TRY(model, catalog.model_of(job, read.folder));
   STEELYARD_TRY(companions, catalog.companions_of(job, read.folder));
   STEELYARD_TRY(roles, catalog.roles_of(job, model, read.folder));
   STEELYARD_TRY(machine, catalog.machine_of(job, read.folder));
   STEELYARD_TRY(constants, catalog.constants(job.framework, job.versions));
+  if (job.data.loader) {
+    STEELYARD_TRY(loader, catalog.loader(*job.data.loader));
+    constants.host.loader = std::move(loader);
+  }
   request.job = std::move(job);
   request.model = std::move(model);
   request.companions = std::move(companions);
   request.roles = std::move(roles);
   request.machine = std::move(machine);
   request.constants = std::move(constants);
-  request.alternatives = [catalog, job = request.job] {
+  facts::Job elsewhere = request.job;  // with as many GPUs as here
+  if (!elsewhere.machine.gpus && request.machine.gpus > 0) {
+    elsewhere.machine.gpus = request.machine.gpus;
+  }
+  request.alternatives = [catalog, job = std::move(elsewhere)] {
     return catalog.alternatives(job).value_or(std::vector<facts::Machine>());
   };
   return request;

@@ -16,6 +16,7 @@
 #include "codec/codec.h"
 #include "codec/probe.h"
 #include "probe/gather.h"
+#include "probe/gemm_rates.h"
 #include "probe/gpu_copies.h"
 #include "probe/hwloc_view.h"
 #include "probe/machine.h"
@@ -72,7 +73,7 @@ Result<ExitStatus> run_gather(const Session& session, const sense::Tree& tree,
   return ExitStatus::success;
 }
 
-void copy_to_gpus(const ProbeOptions& options, facts::Topology& topology) {
+void measure_gpus(const ProbeOptions& options, facts::Topology& topology) {
   probe::CopyOptions copies;
   if (topology.memory.available) copies.host_memory_free = *topology.memory.available;
   if (options.quick) {
@@ -80,6 +81,13 @@ void copy_to_gpus(const ProbeOptions& options, facts::Topology& topology) {
     copies.runs = 3;
   }
   probe::measure_copies(topology, copies);
+  probe::GemmOptions gemms;
+  if (options.quick) {
+    gemms.sizes = {4096};
+    gemms.run = Seconds(0.01);
+    gemms.runs = 3;
+  }
+  probe::measure_gemms(topology, gemms);
 }
 
 // Whoever names no folder did not ask for one that cannot be written to: said, and left out.
@@ -129,6 +137,7 @@ Result<facts::Machine> machine_of(const Session& session, const facts::Probe& fo
   STEELYARD_TRY(no_gpu, catalog.gpu("cpu"));
   facts::Machine machine = probe::machine_of(found.topology, known, no_gpu, today());
   if (found.measurements) {
+    probe::add_rates(machine, *found.measurements);
     probe::add_storage(machine, *found.measurements, found.topology.mounts);
   }
   return machine;
@@ -141,7 +150,7 @@ Result<facts::Probe> probed(const Session& session, const sense::Tree& tree,
   if (tree.live()) {
     check_with_hwloc(found.topology);
     sense::join(found.topology, sense::ask_nvml());
-    if (options.wants("gpu")) copy_to_gpus(options, found.topology);
+    if (options.wants("gpu")) measure_gpus(options, found.topology);
     STEELYARD_TRY(measurements, measured(session, options, found.topology));
     found.measurements = std::move(measurements);
   }

@@ -225,7 +225,8 @@ Result<ExitStatus> search_and_print(const Session& session, const SearchOptions&
   Progress progress(session.terminal.err, prints);
   search::Counts counts;
   const search::SearchQuestion question{
-      .job = &base.read.job,
+      // What another tool's arguments say is fixed too.
+      .job = base.read.job.import.megatron ? &base.request.job : &base.read.job,
       .planned = &base.planned,
       .places = std::move(places),
       .free = free,

@@ -21,7 +21,7 @@ namespace fs = std::filesystem;
 struct ValidateOptions {
   std::vector<std::string> paths;
   std::string only, source, confidence;
-  std::string markdown, notes, evidence;
+  std::string markdown, notes, evidence, append;
   bool json = false;
 };
 
@@ -61,6 +61,21 @@ std::string evidence_of(const facts::Validation& validation,
       rows, "steelyard validate validation/cases --evidence catalog/confidence/measured.tsv");
 }
 
+// The table, and behind it another document with its headings one level down.
+Result<std::string> markdown_of(const facts::Validation& validation, const std::string& append) {
+  std::string text = report::validation_markdown(validation);
+  if (append.empty()) return text;
+  STEELYARD_TRY(more, codec::read_text(append));
+  bool starts = true;
+  text += "\n";
+  for (const char c : more) {
+    if (starts && c == '#') text += '#';
+    text += c;
+    starts = c == '\n';
+  }
+  return text;
+}
+
 Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& options) {
   STEELYARD_TRY(paths, case_files(options.paths));
   STEELYARD_TRY(catalog, open_catalog(session));
@@ -98,7 +113,8 @@ Result<ExitStatus> run_validate(const Session& session, const ValidateOptions& o
     STEELYARD_CHECK(write_file(options.evidence, evidence_of(validation, likeness)));
   }
   if (!options.markdown.empty()) {
-    STEELYARD_CHECK(write_file(options.markdown, report::validation_markdown(validation)));
+    STEELYARD_TRY(text, markdown_of(validation, options.append));
+    STEELYARD_CHECK(write_file(options.markdown, text));
   }
   if (options.json) {
     session.terminal.out << codec::to_json(codec::to_value(validation)) << "\n";
@@ -118,22 +134,26 @@ void add_validate(CLI::App& tree, Session& session) {
                   {"steelyard validate validation/cases",
                    "steelyard validate validation/cases --only vram --confidence high",
                    "steelyard validate validation/cases --source torchtitan --json",
-                   "steelyard validate validation/cases --notes validation/notes.toml --markdown "
-                   "docs/validation.md"});
+                   "steelyard validate validation/cases --notes validation/notes.toml --append "
+                   "docs/published-layouts.md --markdown docs/validation.md"});
   const auto options = std::make_shared<ValidateOptions>();
   command.add_option("path", options->paths, "Case files, or folders of them")
       ->type_name("FILE_OR_FOLDER")
       ->required();
   command.add_option("--only", options->only, "One group of quantities")
-      ->type_name("vram|ram|pace");
+      ->type_name("vram|ram|pace|feed");
   command.add_option("--source", options->source, "One source: the stem of its file")
       ->type_name("NAME");
   command.add_option("--confidence", options->confidence, "Cases of one confidence")
       ->type_name("high|medium|low");
   command.add_option("--notes", options->notes, "What is known of predictions that are far off")
       ->type_name("FILE");
-  command.add_option("--markdown", options->markdown, "Also write the table to this file")
-      ->type_name("FILE");
+  CLI::Option* markdown =
+      command.add_option("--markdown", options->markdown, "Also write the table to this file")
+          ->type_name("FILE");
+  command.add_option("--append", options->append, "A Markdown file that goes behind the table")
+      ->type_name("FILE")
+      ->needs(markdown);
   command
       .add_option("--evidence", options->evidence,
                   "Also write the errors that the confidence of plans is read from")

@@ -9,6 +9,7 @@
 #include "facts/host.h"
 #include "plan/figures.h"
 #include "plan/floor.h"
+#include "step/workshop.h"
 
 namespace steelyard::cli {
 namespace {
@@ -18,7 +19,8 @@ Result<facts::Plan> planned(plan::Request& request, search::Depth depth) {
   // What ranks without a card hold lies in host memory, which every depth asks for.
   request.vram =
       depth != search::Depth::without_vram || facts::computes_on_host(request.machine.gpu);
-  return plan::figures(request, {.only_if_fits = depth == search::Depth::only_if_fits});
+  return plan::figures(request, {.only_if_fits = depth == search::Depth::only_if_fits,
+                                 .comparable_only = depth == search::Depth::without_vram});
 }
 
 auto all_of(const facts::MachineKeys& keys) {
@@ -30,7 +32,8 @@ auto all_of(const facts::MachineKeys& keys) {
 // Requests of machines that were looked up, each for one plan at a time.
 class Requests {
  public:
-  explicit Requests(const Base& base) : base_(base) {}
+  explicit Requests(const Base& base)
+      : base_(base), workshop_(std::make_shared<step::Workshop>()) {}
 
   Result<std::unique_ptr<plan::Request>> borrow(const facts::Job& job) {
     {
@@ -46,6 +49,7 @@ class Requests {
       }
     }
     STEELYARD_TRY(request, request_of({job, base_.read.folder}, base_.catalog));
+    request.workshop = workshop_;
     return std::make_unique<plan::Request>(std::move(request));
   }
   void give_back(std::unique_ptr<plan::Request> request) {
@@ -55,6 +59,7 @@ class Requests {
 
  private:
   const Base& base_;
+  std::shared_ptr<step::Workshop> workshop_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<plan::Request>> spares_;
 };
@@ -73,8 +78,10 @@ Result<Base> base_of(const Session& session, const JobWords& words) {
 }
 
 search::Planner planner_of(const Base& base) {
-  return [&base](const facts::Job& job, search::Depth depth) -> Result<facts::Plan> {
+  const auto workshop = std::make_shared<step::Workshop>();
+  return [&base, workshop](const facts::Job& job, search::Depth depth) -> Result<facts::Plan> {
     STEELYARD_TRY(request, request_of({job, base.read.folder}, base.catalog));
+    request.workshop = workshop;
     return planned(request, depth);
   };
 }
@@ -95,7 +102,8 @@ std::function<search::Bounds(const facts::Job& place)> bounds_of(const Base& bas
     std::shared_ptr<plan::Floors> floors;
   };
   const auto known = std::make_shared<std::vector<Known>>();
-  return [known, &base](const facts::Job& place) -> search::Bounds {
+  const auto workshop = std::make_shared<step::Workshop>();
+  return [known, workshop, &base](const facts::Job& place) -> search::Bounds {
     facts::MachineKeys machine = place.machine;
     machine.nodes = 1;  // floors are of any number of them
     std::shared_ptr<plan::Floors> floors;
@@ -105,6 +113,7 @@ std::function<search::Bounds(const facts::Job& place)> bounds_of(const Base& bas
     if (!floors) {
       Result<plan::Request> request = request_of({place, base.read.folder}, base.catalog);
       if (!request) return {};
+      request->workshop = workshop;
       floors = std::make_shared<plan::Floors>(std::move(*request));
       known->push_back({machine, floors});
     }

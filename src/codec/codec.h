@@ -18,7 +18,6 @@
 #include "facts/model_table.h"
 #include "facts/pace_why.h"
 #include "facts/plan.h"
-#include "facts/rehearsal.h"
 #include "facts/value.h"
 #include "facts/what_if.h"
 
@@ -65,7 +64,6 @@ enum class Format { json, toml };
 [[nodiscard]] facts::Value to_value(const facts::SearchResult& result);   // steelyard.search/1
 [[nodiscard]] facts::Value to_value(const facts::Limits& limits);         // steelyard.limits/1
 [[nodiscard]] facts::Value to_value(const facts::PaceWhy& why);  // schema steelyard.why-pace/1
-[[nodiscard]] facts::Value to_value(const facts::Rehearsal& rehearsal);  // steelyard.rehearsal/1
 // Schema steelyard.model-table/1.
 [[nodiscard]] facts::Value to_value(const facts::ModelTable& table);
 [[nodiscard]] Result<facts::CaseFile> read_cases(const std::filesystem::path& file);

@@ -139,6 +139,10 @@ inline constexpr auto parallel_fields = [](auto& v, auto& p) {
   v.key("expert", p.expert, between(1, kMostRanks, "expert-parallel ranks"));
   v.key("expert_tensor", p.expert_tensor,
         between(1, kMostRanks, "tensor-parallel ranks of experts"));
+  v.key("expert_imbalance", p.expert_imbalance,
+        between(1, kMostImbalance, "tokens of the fullest rank's experts over an even share"));
+  v.key("expert_capacity", p.expert_capacity,
+        between(1, kMostImbalance, "rows that each expert is padded to, over an even share"));
   v.key("sequence_parallel", p.sequence_parallel, about("between tensor-parallel blocks"));
   v.key("schedule", p.schedule, about("of the pipeline"));
   v.key("virtual_stages", p.virtual_stages, between(1, kMostLayers, "model chunks per stage"));
@@ -166,7 +170,12 @@ inline constexpr auto data_fields = [](auto& v, auto& d) {
   v.key("samples", d.samples, between(1, kMostDatasetSamples, "in the dataset"));
   v.key("bytes_per_sample", d.bytes_per_sample,
         between(0, kMostSampleBytes, "bytes on storage, mean"));
+  v.key("bytes_deviation", d.bytes_deviation,
+        between(0, kMostSampleBytes, "standard deviation of bytes_per_sample"));
+  v.key("stored_size", d.stored_size,
+        items(2, 2, between(1, kMostPixels, "[height, width] of stored pictures, mean")));
   v.key("sizes_from", d.sizes_from, about("a real folder whose files are measured"));
+  v.key("loader", d.loader, about("catalog/loaders; absent: the framework's own"));
   v.key("layout", d.layout, about("how samples are stored"));
   v.key("location", d.location, about("a storage name of the machine, or \"network\""));
   v.key("shuffle", d.shuffle, about("what is drawn at random"));

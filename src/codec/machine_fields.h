@@ -41,6 +41,40 @@ inline constexpr auto gpu_fields = [](auto& v, auto& g) {
   v.key("confidence", g.confidence, about("high, medium or low"));
 };
 
+inline constexpr auto host_memory_rate_fields = [](auto& v, auto& r) {
+  constexpr Rule kRate = between(0, kMostBytesPerSecond, "as programs count: a copy of n is 2 n");
+  v.key("core_node", r.core_node, between(0, kMostCores, "NUMA node of the threads"));
+  v.key("memory_node", r.memory_node, between(0, kMostCores, "NUMA node of the memory"));
+  v.key("threads", r.threads, between(1, kMostCores, "side by side"));
+  v.key("read_bytes_per_second", r.read, kRate);
+  v.key("write_bytes_per_second", r.write, kRate);
+  v.key("copy_bytes_per_second", r.copy, kRate);
+  v.key("triad_bytes_per_second", r.triad, kRate);
+};
+
+inline constexpr auto host_image_rate_fields = [](auto& v, auto& r) {
+  v.key("work", r.work, required(about("jpeg, png, resize 224, jpeg sample, png sample, ...")));
+  v.key("width", r.width, required(between(1, kMostPixels, "of the stored picture")));
+  v.key("height", r.height, required(between(1, kMostPixels, "of the stored picture")));
+  v.key("compressed_bytes", r.compressed, between(0, kMostBytes, "of the stored picture"));
+  v.key("threads", r.threads, between(1, kMostCores, "side by side"));
+  v.key("images_per_second", r.images,
+        required(between(kLeastRate, kMostRate, "of all threads together")));
+};
+
+inline constexpr auto host_decode_model_fields = [](auto& v, auto& m) {
+  v.key("work", m.work, required(about("jpeg, jpeg 1/2, png, ...")));
+  v.key("seconds_per_pixel", m.per_pixel, required(between(0, 1, "of the stored picture")));
+  v.key("seconds_per_byte", m.per_byte, required(between(0, 1, "of the stored picture")));
+};
+
+inline constexpr auto host_rates_fields = [](auto& v, auto& r) {
+  v.list("memory", r.memory, host_memory_rate_fields, about("bandwidth by NUMA node"));
+  v.list("images", r.images, host_image_rate_fields, about("decoding by size of picture"));
+  v.list("decode", r.decode, host_decode_model_fields, about("one picture on one core"));
+  v.key("source", r.source, about("how they were measured"));
+};
+
 inline constexpr auto host_fields = [](auto& v, auto& h) {
   v.key("memory_bytes", h.memory, between(1, kMostBytes, "per node"));
   v.key("threads", h.threads, between(1, kMostCores, "hardware threads per node"));
@@ -51,6 +85,11 @@ inline constexpr auto host_fields = [](auto& v, auto& h) {
   v.key("gpus_per_uplink", h.gpus_per_uplink,
         between(1, kMostGpusPerNode, "GPUs that share a PCIe switch's lanes to the host"));
   v.key("cpu_model", h.cpu_model, about("name of the processor"));
+  v.key("memory_bandwidth_bytes_per_second", h.memory_bandwidth,
+        between(kLeastRate, kMostBytesPerSecond, "reading, all nodes together"));
+  v.key("thread_copy_bytes_per_second", h.thread_copy,
+        between(kLeastRate, kMostBytesPerSecond, "one thread copying memory, bytes copied"));
+  v.table("rates", h.rates, host_rates_fields, about("as measured, by node and size of picture"));
 };
 
 inline constexpr auto storage_fields = [](auto& v, auto& s) {
@@ -62,6 +101,8 @@ inline constexpr auto storage_fields = [](auto& v, auto& s) {
         between(kLeastRate, kMostBytesPerSecond, "sequential, per node"));
   v.key("read_operations_per_second", s.read_operations_per_second,
         between(kLeastRate, kMostRate, "small random reads, per node"));
+  v.key("cached_read_bytes_per_second", s.cached_read,
+        between(kLeastRate, kMostBytesPerSecond, "one thread, of pages that memory holds"));
 };
 
 inline constexpr auto price_fields = [](auto& v, auto& p) {

@@ -66,10 +66,19 @@ inline constexpr auto peak_at_fields = [](auto& v, auto& p) {
   v.key("operator", p.operation, about("what ran at the peak"));
 };
 
+inline constexpr auto device_fields = [](auto& v, auto& r) {
+  v.key("reserved", r.peak_reserved, about("bytes of the caching allocator"));
+  v.key("context", r.context, about("bytes of the CUDA context and loaded kernels"));
+  v.key("collectives", r.collectives, about("bytes of NCCL's buffers"));
+  v.key("communicators", r.communicators, about("how many have buffers"));
+  v.key("source", r.device_source, about("of the figures outside of the allocator"));
+};
+
 inline constexpr auto memory_fields = [](auto& v, auto& r) {
   v.key("peak_allocated", r.peak_allocated, about("bytes in tensors"));
   v.key("peak_reserved", r.peak_reserved, about("bytes that the caching allocator holds"));
   v.key("peak_device_used", r.peak_device_used, about("bytes that nvidia-smi shows"));
+  v.table("device", r, device_fields, about("what device-used memory is made of"));
   v.key("steady_allocated", r.steady_allocated, about("bytes in tensors between steps"));
   v.table("by_category", r.by_category, vram_bytes_fields, about("at the peak"));
   v.table("peak_at", r.peak_at, peak_at_fields, about("where the peak is"));

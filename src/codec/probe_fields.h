@@ -131,7 +131,10 @@ inline constexpr auto gpu_rates_fields = [](auto& v, auto& r) {
   v.key("to_device_far_bytes_per_second", r.to_device_far, about("pinned, farthest NUMA node"));
   v.key("from_device_far_bytes_per_second", r.from_device_far, about("pinned, farthest NUMA node"));
   v.key("device_copy_bytes_per_second", r.device_copy, about("read and written"));
-  v.key("bf16_flops_per_second", r.bf16, about("of a GEMM"));
+  v.key("tf32_flops_per_second", r.tf32, about("of the best GEMM"));
+  v.key("fp16_flops_per_second", r.fp16, about("of the best GEMM"));
+  v.key("bf16_flops_per_second", r.bf16, about("of the best GEMM"));
+  v.key("fp8_flops_per_second", r.fp8, about("of the best GEMM, e4m3"));
 };
 
 inline constexpr auto gpu_device_fields = [](auto& v, auto& g) {

@@ -59,6 +59,15 @@ inline constexpr auto rehearsal_planned_fields = [](auto& v, auto& p) {
   v.key("step", p.step, about("seconds, without waiting for data"));
   v.key("limited_by", p.limited_by, about("a stage; empty: never short"));
   v.key("workers_enough", p.workers_enough, about("fewest per GPU that starve none"));
+  v.key("supply", p.supply, about("samples per second, were nothing to wait for accelerators"));
+  v.key("index", p.index, about("bytes"));
+  v.key("read_buffers", p.read_buffers, about("bytes"));
+  v.key("batches", p.batches, about("bytes"));
+  v.key("decoding", p.decoding, about("bytes: decoders and threads"));
+  v.key("peak", p.peak, about("bytes of the whole process"));
+  v.key("machine", p.machine, about("whose figures these are"));
+  v.key("job_ram", p.job_ram, about("bytes of a node for the job with its own loader"));
+  v.key("job_supply", p.job_supply, about("samples per second and node of the job's own loader"));
 };
 
 inline constexpr auto rehearsal_try_fields = [](auto& v, auto& t) {
@@ -74,6 +83,43 @@ inline constexpr auto rehearsal_tuning_fields = [](auto& v, auto& t) {
   v.key("target", t.target, about("utilization asked for"));
   v.key("reached", t.reached, about("by the settings above"));
   v.list("tries", t.tries, rehearsal_try_fields, about("in their order"));
+};
+
+inline constexpr auto rehearsal_rank_fields = [](auto& v, auto& r) {
+  v.key("rank", r.rank, about("from 0"));
+  v.key("host", r.host, about("its name"));
+  v.key("accelerators", r.accelerators, about("of this process"));
+  v.key("alone", r.alone, about("accelerators used, if it waited for its own data only"));
+  v.key("waits_for_data", r.waits_for_data, about("seconds, its own, without the first step"));
+  v.key("waits_for_others", r.waits_for_others, about("seconds, with its own data there"));
+  v.key("last", r.last, about("steps for which all waited for it"));
+  v.key("needed", r.needed, about("bytes of the process, told before the start"));
+  v.key("peak", r.peak, about("anonymous bytes of the process, the most"));
+};
+
+inline constexpr auto rehearsal_crew_fields = [](auto& v, auto& c) {
+  v.key("hosts", c.hosts, about("that the processes ran on"));
+  v.key("steps", c.steps, about("of each process, taken together"));
+  v.key("slowest", c.slowest, about("rank whose own data came latest in sum; null: none"));
+  v.list("ranks", c.ranks, rehearsal_rank_fields, about("the processes"));
+};
+
+inline constexpr auto rehearsal_device_fields = [](auto& v, auto& d) {
+  v.key("accelerator", d.accelerator, about("from 0, through all processes"));
+  v.key("name", d.name, about("as the driver says"));
+  v.key("pci", d.pci, about("address"));
+  v.key("numa_node", d.numa_node, about("that it is near to; null: unknown"));
+  v.key("copies", d.copies, about("of batches"));
+  v.key("bytes", d.bytes, about("copied to it"));
+  v.key("copying", d.copying, about("seconds by its own clock, sum over the copies"));
+  v.key("rate", d.rate, about("bytes per second while it copied; null: no copy"));
+};
+
+inline constexpr auto rehearsal_node_fields = [](auto& v, auto& n) {
+  v.key("node", n.node, about("number of the NUMA node"));
+  v.key("local", n.local, about("bytes given here to threads that ran here"));
+  v.key("remote", n.remote, about("bytes given here to threads that ran elsewhere"));
+  v.key("missed", n.missed, about("bytes given elsewhere although this node was preferred"));
 };
 
 inline constexpr auto rehearsal_fields = [](auto& v, auto& r) {
@@ -94,6 +140,9 @@ inline constexpr auto rehearsal_fields = [](auto& v, auto& r) {
   v.key("notes", r.notes, about("what else to know"));
   v.optional_table("planned", r.planned, rehearsal_planned_fields, about("null without a job"));
   v.optional_table("tuning", r.tuning, rehearsal_tuning_fields, about("null without --tune"));
+  v.optional_table("crew", r.crew, rehearsal_crew_fields, about("null for a process alone"));
+  v.list("devices", r.devices, rehearsal_device_fields, about("real accelerators; empty: paced"));
+  v.list("nodes", r.nodes, rehearsal_node_fields, about("memory the kernel gave, whole machine"));
 };
 
 }  // namespace steelyard::codec

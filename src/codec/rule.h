@@ -51,6 +51,7 @@ constexpr double kLeastAudioSeconds = 0.1;       // one sound
 constexpr double kMostAudioSeconds = 36'000;     // ten hours
 constexpr double kMostLayers = 1e5;              // layers of a model
 constexpr double kMostLoraRank = 65'536;         // beyond any hidden size
+constexpr double kMostImbalance = 1e4;           // of tokens among experts
 constexpr double kMostRanks = 1e7;               // any degree of parallelism
 constexpr double kMostBucketElements = 1e12;     // elements of a communication bucket
 constexpr double kMostDatasetSamples = 1e15;     // samples

@@ -18,6 +18,7 @@ namespace {
 using facts::DType;
 
 constexpr std::int64_t kGroupedStreams = 4;  // of Transformer Engine's grouped products
+constexpr std::int64_t kOverlapStreams = 3;  // of its products beside user buffers
 
 Error wrong(ErrorCode code, const char* name, std::string found, std::string accepted,
             std::string hint = {}) {
@@ -63,6 +64,7 @@ class Importer {
   void set_experts();
   Result<void> set_parallel();
   Result<void> set_context();
+  [[nodiscard]] Result<std::int64_t> layers_to_split() const;
   Result<void> set_pipeline();
   Result<void> set_states();
   void set_checkpoint();
@@ -157,6 +159,7 @@ Result<void> Importer::set_optimizer() {
 }
 
 Result<void> Importer::set_recompute() {
+  if (own("train.recompute")) return {};
   const std::string granularity = arguments_.text("recompute-granularity");
   if (granularity.empty()) return {};
   facts::RecomputeKeys recompute;
@@ -198,6 +201,12 @@ void Importer::set_experts() {
   keys_.operators["expert_activation"] = swiglu || geglu || relu ? "fused" : "separate";
   if (arguments_.flag("deterministic-mode") && !arguments_.flag("moe-permute-fusion")) {
     keys_.operators["unpermute"] = "index_add";
+  }
+  // moe_utils.py, topk_router_with capacity and permute(drop_and_pad): every expert gets as many
+  // rows; without padding an even load loses none.
+  const double capacity = arguments_.real("moe-expert-capacity-factor");  // 0: not given
+  if (capacity > 0.0 && arguments_.flag("moe-pad-expert-input-to-capacity")) {
+    set("parallel.expert_capacity", job_.parallel.expert_capacity, capacity);
   }
   // general_grouped_gemm: a product of cuBLAS for each expert.
   if (arguments_.text("transformer-impl") != "local") {
@@ -255,13 +264,13 @@ Result<void> Importer::set_attention() {
 
 Result<void> Importer::set_parallel() {
   facts::ParallelKeys& parallel = job_.parallel;
-  const std::int64_t tensor = arguments_.whole("tensor-model-parallel-size");
-  set("parallel.tensor", parallel.tensor, tensor);
+  set("parallel.tensor", parallel.tensor, arguments_.whole("tensor-model-parallel-size"));
   set("parallel.context", parallel.context, arguments_.whole("context-parallel-size"));
   set("parallel.expert", parallel.expert, arguments_.whole("expert-model-parallel-size"));
   const bool experts = arguments_.optional_whole("num-experts").has_value();
   set("parallel.expert_tensor", parallel.expert_tensor,
-      experts ? arguments_.optional_whole("expert-tensor-parallel-size").value_or(tensor) : 1);
+      experts ? arguments_.optional_whole("expert-tensor-parallel-size").value_or(parallel.tensor)
+              : 1);
   // Without tensor parallelism Megatron-LM turns it off.
   set("parallel.sequence_parallel", parallel.sequence_parallel,
       arguments_.flag("sequence-parallel") && parallel.tensor > 1);
@@ -289,14 +298,25 @@ Result<void> Importer::set_context() {
   return set_pipeline();
 }
 
+// The arguments', unless the job changes the model.
+Result<std::int64_t> Importer::layers_to_split() const {
+  const facts::Value* changed = job_.model.set.find("num-layers");
+  const std::int64_t* count = changed != nullptr ? changed->as_whole() : nullptr;
+  if (count != nullptr) return *count;
+  return layers_of(arguments_);
+}
+
 Result<void> Importer::set_pipeline() {
   facts::ParallelKeys& parallel = job_.parallel;
   if (own("parallel.stage_layers")) {  // the job's own split: Megatron-DeepSpeed divides unevenly
     set("parallel.pipeline", parallel.pipeline, arguments_.whole("pipeline-model-parallel-size"));
     return {};
   }
-  STEELYARD_TRY(layers, layers_of(arguments_));
-  STEELYARD_TRY(layout, pipeline_layout(arguments_, layers));
+  STEELYARD_TRY(layers, layers_to_split());
+  PipelineSizes sizes;
+  if (own("parallel.pipeline")) sizes.stages = parallel.pipeline;
+  if (own("parallel.virtual_stages")) sizes.chunks = parallel.virtual_stages;
+  STEELYARD_TRY(layout, pipeline_layout(arguments_, layers, sizes));
   set("parallel.pipeline", parallel.pipeline, layout.stages);
   set("parallel.virtual_stages", parallel.virtual_stages, layout.chunks);
   set("parallel.schedule", parallel.schedule,
@@ -330,7 +350,8 @@ Result<void> Importer::set_states() {
   const bool other_engine =
       own("parallel.sharding") && job_.parallel.sharding != facts::Sharding::none;
   keys_.gradient_buffer = !other_engine;
-  keys_.distributed_optimizer = arguments_.flag("use-distributed-optimizer") && !other_engine;
+  keys_.distributed_optimizer =
+      arguments_.flag("use-distributed-optimizer") && !own("parallel.sharding");
   if (keys_.distributed_optimizer) {
     set("parallel.sharding", job_.parallel.sharding, facts::Sharding::zero1);
   } else {
@@ -365,13 +386,13 @@ Result<void> Importer::set_states() {
   keys_.overlaps_reduction = arguments_.flag("overlap-grad-reduce");
   keys_.optimizer_instances = arguments_.whole("num-distributed-optimizer-instances");
   if (arguments_.flag("moe-grouped-gemm")) keys_.engine_workspaces += kGroupedStreams;
+  if (arguments_.flag("tp-comm-overlap")) keys_.engine_workspaces += kOverlapStreams;
   // megatron/training/determinism.py: ":4096:8", eight times 4096 KiB.
   if (arguments_.flag("deterministic-mode")) {
     keys_.library_workspace = Bytes(std::int64_t{8} * 4096 * 1024);
   }
   // Into buffers of any type (tensor_parallel/layers.py: wgrad_gemm_accum_fp32 and _fp16).
-  keys_.fused_weight_gradients =
-      arguments_.flag("gradient-accumulation-fusion");
+  keys_.fused_weight_gradients = arguments_.flag("gradient-accumulation-fusion");
   return {};
 }
 
@@ -436,7 +457,11 @@ Result<facts::Job> Importer::run() {
   set_checkpoint();
   STEELYARD_CHECK(set_graphs());
   STEELYARD_CHECK(refuse_unbuilt());
-  if (std::holds_alternative<std::monostate>(job_.model.config)) {
+  // A job that was imported before, and changed since, gets its model anew.
+  const auto model = job_.origins.find("model.config");
+  const bool imported =
+      model != job_.origins.end() && model->second.origin == facts::Origin::import;
+  if (imported || std::holds_alternative<std::monostate>(job_.model.config)) {
     STEELYARD_TRY(config, megatron_model(arguments_, job_.parallel.tensor));
     job_.model.config = std::move(config);
     job_.origins["model.config"] = {facts::Origin::import, {}};

@@ -120,6 +120,14 @@ Result<PipelineLayout> from_pattern(const std::string& pattern, std::int64_t sta
   return layout;
 }
 
+// Parts that are written out do not become others.
+Result<PipelineLayout> with_chunks(PipelineLayout layout, std::optional<std::int64_t> chunks,
+                                   std::string_view name) {
+  if (!chunks || *chunks == layout.chunks) return layout;
+  return fail(wrong(name, fmt::format("{} parts", layout.layers.size()),
+                    fmt::format("{} stages of {} model chunks", layout.stages, *chunks)));
+}
+
 std::int64_t chunks_of(const MegatronArguments& arguments, std::int64_t counted,
                        std::int64_t stages) {
   if (const auto chunks = arguments.optional_whole("num-virtual-stages-per-pipeline-rank")) {
@@ -160,18 +168,25 @@ std::vector<std::int64_t> PipelineLayout::stage_layers() const {
   return sums;
 }
 
-Result<PipelineLayout> pipeline_layout(const MegatronArguments& arguments, std::int64_t layers) {
+Result<PipelineLayout> pipeline_layout(const MegatronArguments& arguments, std::int64_t layers,
+                                       const PipelineSizes& sizes) {
   const std::int64_t stages =
-      std::max<std::int64_t>(arguments.whole("pipeline-model-parallel-size"), 1);
+      sizes.stages.value_or(std::max<std::int64_t>(arguments.whole("pipeline-model-parallel-size"), 1));
   const std::string text = arguments.text("pipeline-model-parallel-layout");
-  if (!text.empty()) return from_layout(text, stages);
+  if (!text.empty()) {
+    STEELYARD_TRY(layout, from_layout(text, stages));
+    return with_chunks(std::move(layout), sizes.chunks, "pipeline-model-parallel-layout");
+  }
   const std::string pattern = hybrid_pattern(arguments);
-  if (pattern.find('|') != std::string::npos) return from_pattern(pattern, stages);
+  if (pattern.find('|') != std::string::npos) {
+    STEELYARD_TRY(layout, from_pattern(pattern, stages));
+    return with_chunks(std::move(layout), sizes.chunks, "hybrid-layer-pattern");
+  }
   const std::int64_t embedding = arguments.flag("account-for-embedding-in-pipeline-split") ? 1 : 0;
   const std::int64_t loss = arguments.flag("account-for-loss-in-pipeline-split") ? 1 : 0;
   PipelineLayout layout;
   layout.stages = stages;
-  layout.chunks = chunks_of(arguments, layers + embedding + loss, stages);
+  layout.chunks = sizes.chunks.value_or(chunks_of(arguments, layers + embedding + loss, stages));
   STEELYARD_TRY(each, layers_of_stages(arguments, layers + embedding + loss, stages));
   for (std::int64_t chunk = 0; chunk < layout.chunks; ++chunk) {
     for (std::int64_t stage : each) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
@@ -20,10 +21,16 @@ struct PipelineLayout {
   [[nodiscard]] std::vector<std::int64_t> stage_layers() const;
 };
 
+// What counts more than the arguments; none: theirs.
+struct PipelineSizes {
+  std::optional<std::int64_t> stages, chunks;
+};
+
 // megatron/core/transformer/transformer_block.py (get_num_layers_to_build) and
 // pipeline_parallel_layer_layout.py (--pipeline-model-parallel-layout, "Et*3|(tt|)*6mL").
 // Errors: numbers that do not divide, a layout that cannot be read.
 [[nodiscard]] Result<PipelineLayout> pipeline_layout(const MegatronArguments& arguments,
-                                                     std::int64_t layers);
+                                                     std::int64_t layers,
+                                                     const PipelineSizes& sizes = {});
 
 }  // namespace steelyard::exchange

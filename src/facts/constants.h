@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/quantity.h"
+#include "facts/loader.h"
 #include "facts/origin.h"
 #include "facts/value.h"
 
@@ -223,10 +224,13 @@ struct HostConstants {
   double video_frames_between_keys = 0.0;   // distance of key frames
   std::map<std::string, double, std::less<>> decode_seconds;  // by data kind, one sample, one core
   std::map<std::string, double, std::less<>> decode_seconds_per_byte;  // by data kind, stored bytes
+  std::map<std::string, double, std::less<>>
+      decoding_memory{};                                       // by data kind, of its stored bytes
   std::map<std::string, double, std::less<>> sample_spread;    // by data kind: deviation over mean
   std::map<std::string, double, std::less<>> storage_latency;  // seconds, by name of the storage
   Seconds assemble_per_byte;                                   // collate and pin, one thread
   Seconds batch_hand_over{};   // of a batch, whatever its size, in the worker and in the rank
+  Seconds batch_wait{};        // and what it waits for besides, while nobody works on it
   Seconds file_read;           // opening, reading and closing a cached file, beyond its bytes
   BytesPerSecond thread_copy;  // one thread copying memory
   BytesPerSecond host_memory_bandwidth;  // one socket, when the machine does not say
@@ -235,6 +239,7 @@ struct HostConstants {
   BytesPerSecond pcie_copy;              // pinned host-to-device, when the machine does not say
   Ratio host_link_share;                 // of the host link's raw rate that pinned copies reach
   std::string source;
+  std::optional<LoaderProfile> loader{};  // of data.loader
 };
 
 struct Constants {

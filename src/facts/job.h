@@ -138,6 +138,8 @@ struct ParallelKeys {
   std::optional<ContextMethod> context_method;  // none: the framework's own
   std::int64_t expert = 1;
   std::int64_t expert_tensor = 1;
+  double expert_imbalance = 1.0;  // tokens that the fullest rank's experts get, over an even share
+  double expert_capacity = 1.0;   // rows of each expert, over an even share: padded up to that
   bool sequence_parallel = false;
   Schedule schedule = Schedule::one_f_one_b;
   std::int64_t virtual_stages = 1;
@@ -164,7 +166,10 @@ struct DataKeys {
   std::optional<DataKind> kind;            // resolved: tokens for text models
   std::optional<std::int64_t> samples;     // in the dataset
   std::optional<double> bytes_per_sample;  // mean on storage; resolved for tokens
+  std::optional<double> bytes_deviation;   // standard deviation of the same
+  std::vector<std::int64_t> stored_size;   // rows, columns of a stored picture, mean
   std::optional<std::string> sizes_from;   // a real folder to measure
+  std::optional<std::string> loader;       // catalog/loaders; absent: the framework's own
   std::optional<DataLayout> layout;        // resolved: memmap for tokens, files otherwise
   std::optional<std::string> location;     // a storage name of the machine, or "network"; resolved
   Shuffle shuffle = Shuffle::sample;

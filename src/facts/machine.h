@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/quantity.h"
+#include "facts/host_rates.h"
 #include "facts/origin.h"
 
 namespace steelyard::facts {
@@ -46,6 +47,9 @@ struct Host {
   Known<BytesPerSecond> socket_link;    // between two sockets, one way
   Known<std::int64_t> gpus_per_uplink;  // that share a PCIe switch's lanes to the host
   std::string cpu_model;
+  Known<BytesPerSecond> memory_bandwidth;  // reading, all nodes together
+  Known<BytesPerSecond> thread_copy;       // one thread's memcpy, bytes copied
+  HostRates rates{};                       // by NUMA node and by size of picture
 };
 
 struct Storage {
@@ -54,6 +58,7 @@ struct Storage {
   Known<BytesPerSecond> read;  // sequential, per node
   Known<BytesPerSecond> write;
   Known<double> read_operations_per_second;
+  Known<BytesPerSecond> cached_read;  // one thread, of pages that memory holds
 };
 
 struct Price {

@@ -10,6 +10,8 @@ const char* name_of(ImageWork work) {
     case ImageWork::jpeg_eighth: return "jpeg 1/8";
     case ImageWork::png: return "png";
     case ImageWork::resize: return "resize 224";
+    case ImageWork::jpeg_sample: return "jpeg sample";
+    case ImageWork::png_sample: return "png sample";
   }
   return "";
 }

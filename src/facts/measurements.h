@@ -55,7 +55,16 @@ struct MemoryMeasurements {
   std::vector<MemoryBandwidth> rates{};
 };
 
-enum class ImageWork { jpeg, jpeg_half, jpeg_quarter, jpeg_eighth, png, resize };
+enum class ImageWork {
+  jpeg,
+  jpeg_half,
+  jpeg_quarter,
+  jpeg_eighth,
+  png,
+  resize,
+  jpeg_sample,  // as a rehearsal makes it: a random part, mirrored or not, of 224 x 224
+  png_sample
+};
 
 // One kind of work on images of about one size.
 struct ImageRate {

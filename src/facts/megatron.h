@@ -1,5 +1,5 @@
 // What a job that starts from Megatron-LM's arguments says beyond the job file's own keys: words of
-// technique that decide what a GPU holds. Only an import fills it.
+// technique that decide what a GPU holds: of an import or a profile (plan/persistent_states.h).
 #pragma once
 
 #include <cstdint>

@@ -112,7 +112,12 @@ struct RankMemory {
   Bytes peak_device_used;
   Bytes steady_allocated;  // between steps
   Bytes paged_out;         // managed memory that a full card leaves to the host
-  VramBytes by_category;   // at the peak of device-used memory; sums to peak_device_used
+  // Outside of the allocator: context and loaded kernels (what a pool's card has besides, where
+  // one pool takes all), and buffers of so many communicators; whose figures these are.
+  Bytes context{}, collectives{};
+  std::int64_t communicators = 0;
+  std::string device_source{};
+  VramBytes by_category;  // at the peak of device-used memory; sums to peak_device_used
   PeakAt peak_at;
 };
 

@@ -63,6 +63,12 @@ struct RehearsalPlanned {
   std::optional<Seconds> step;
   std::string limited_by;
   std::optional<std::int64_t> workers_enough;
+  // Of this engine on the job's machine, accelerators that take what comes; memory by kind.
+  std::optional<SamplesPerSecond> supply{};
+  std::optional<Bytes> index{}, read_buffers{}, batches{}, decoding{}, peak{};
+  std::string machine{};           // whose figures these are
+  std::optional<Bytes> job_ram{};  // host memory of the job itself, its own loaders included
+  std::optional<SamplesPerSecond> job_supply{};
 };
 
 // One short rehearsal on the way to the least that is enough.
@@ -77,6 +83,46 @@ struct RehearsalTuning {
   Ratio target;
   bool reached = false;
   std::vector<RehearsalTry> tries;  // in their order
+};
+
+// One process of a synchronous job.
+struct RehearsalRank {
+  std::int64_t rank = 0;
+  std::string host;
+  std::int64_t accelerators = 1;
+  std::optional<Ratio> alone;  // accelerators used, if it waited for its own data only
+  Seconds waits_for_data;      // its own, without the first step
+  Seconds waits_for_others;    // with its data there
+  std::int64_t last = 0;       // steps for which all waited for it
+  Bytes needed, peak;          // memory of the process, told and measured
+};
+
+// Several processes that took their steps together.
+struct RehearsalCrew {
+  std::int64_t hosts = 1;
+  std::int64_t steps = 0;                 // of each process
+  std::optional<std::int64_t> slowest{};  // whose data came latest in sum; nobody's: none
+  std::vector<RehearsalRank> ranks;
+};
+
+// A real accelerator that batches were copied to.
+struct RehearsalDevice {
+  std::int64_t accelerator = 0;  // from 0, through all processes
+  std::string name;              // as the driver says
+  std::string pci;
+  std::optional<std::int64_t> numa_node{};  // that it is near to, where its batches lie
+  std::int64_t copies = 0;
+  Bytes bytes;                           // copied
+  Seconds copying;                       // by the device's own clock, sum over the copies
+  std::optional<BytesPerSecond> rate{};  // while it copied
+};
+
+// What the kernel gave to memory requests while it ran, all programs of the machine.
+struct RehearsalNode {
+  std::int64_t node = 0;
+  Bytes local;   // on this node to threads that ran on it
+  Bytes remote;  // on this node to threads that ran on another
+  Bytes missed;  // on another although this was preferred
 };
 
 struct Rehearsal {
@@ -96,6 +142,9 @@ struct Rehearsal {
   std::vector<std::string> notes;
   std::optional<RehearsalPlanned> planned{};
   std::optional<RehearsalTuning> tuning{};
+  std::optional<RehearsalCrew> crew{};
+  std::vector<RehearsalDevice> devices{};  // empty: accelerators were paced
+  std::vector<RehearsalNode> nodes{};      // NUMA; empty where the kernel does not tell
 };
 
 }  // namespace steelyard::facts

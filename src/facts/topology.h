@@ -139,7 +139,8 @@ struct GpuRates {
   Known<BytesPerSecond> to_device_pageable, from_device_pageable;  // from memory that is not
   Known<BytesPerSecond> to_device_far, from_device_far;  // pinned, from the farthest NUMA node
   Known<BytesPerSecond> device_copy;                     // bytes read and written
-  Known<FlopsPerSecond> bf16;
+  // The best product of matrices of cuBLASLt, by the precision of the operands.
+  Known<FlopsPerSecond> tf32, fp16, bf16, fp8;
 };
 
 struct GpuDevice {

@@ -1,6 +1,5 @@
 // The five stages side by side, the network that they are, and what it means for the GPUs.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <span>
 
@@ -21,8 +20,6 @@ constexpr std::int64_t kMostWorkers = 64;
 constexpr std::int64_t kMostPrefetch = 16;
 constexpr double kSameSupply = 0.005;
 
-using Stations = std::array<Station, 5>;
-
 // The slowest stage whose rate is known; null when none is.
 const facts::FeedStage* slowest_of(std::span<const Station> stations) {
   const facts::FeedStage* slowest = nullptr;
@@ -39,12 +36,21 @@ bool all_known(std::span<const Station> stations) {
 }
 
 double spread_of(const Path& path) {
-  if (!path.job.data.kind) return 0.0;
-  const auto found = path.constants.sample_spread.find(facts::name_of(*path.job.data.kind));
+  const facts::DataKeys& data = path.job.data;
+  if (data.bytes_deviation && data.bytes_per_sample && *data.bytes_per_sample > 0.0) {
+    return *data.bytes_deviation / *data.bytes_per_sample;
+  }
+  if (!data.kind) return 0.0;
+  const auto found = path.constants.sample_spread.find(facts::name_of(*data.kind));
   return found == path.constants.sample_spread.end() ? 0.0 : found->second;
 }
 
+bool has_threads(const Path& path) {
+  return path.constants.loader && !is_synthetic(path);
+}
+
 Stations stations_of(const Path& path) {
+  if (has_threads(path)) return threaded(path).stations;
   return {storage(path), read(path), decode(path), assemble(path), host_to_device(path)};
 }
 
@@ -61,8 +67,7 @@ Network network_of(const Path& path, const Stations& stations) {
   network.storage = stations[0].seconds / loads;
   network.compute = worker_seconds(path).value();
   if (path.cores) network.cores = *path.cores;
-  network.hand_over =
-      std::max(assemble_seconds(path).value() / path.running_parents, copy_seconds(path).value());
+  network.hand_over = std::max(handing_over(path).value(), copy_seconds(path).value());
   network.spread = spread_of(path);
   if (path.needed && path.needed->value() > 0.0) {
     network.consume = static_cast<double>(path.ranks) / (path.needed->value() * loads);
@@ -93,7 +98,20 @@ Answer serial(const Path& path, const Stations& stations) {
   return answer;
 }
 
+// Threads with buffers between them: the slowest stage decides.
+Answer pooled(const Path& path, const Stations& stations) {
+  Answer answer;
+  const facts::FeedStage* slowest = slowest_of(stations);
+  if (slowest == nullptr) return answer;
+  answer.supply = slowest->can;
+  if (path.needed && path.needed->value() > 0.0) {
+    answer.utilization = Ratio(std::min(1.0, slowest->can->value() / path.needed->value()));
+  }
+  return answer;
+}
+
 Answer flow_through(const Path& path, const Stations& stations) {
+  if (has_threads(path)) return pooled(path, stations);
   if (path.workers == 0 && !is_synthetic(path)) return serial(path, stations);
   Network network = network_of(path, stations);
   Answer answer;
@@ -107,7 +125,7 @@ Answer flow_through(const Path& path, const Stations& stations) {
 facts::FeedFlow judged(const Path& path, const Stations& stations) {
   facts::FeedFlow flow;
   const bool known = all_known(stations);
-  const bool overlaps = path.workers > 0 || is_synthetic(path);
+  const bool overlaps = path.workers > 0 || is_synthetic(path) || has_threads(path);
   const facts::FeedStage* slowest = slowest_of(stations);
   const Answer answer = flow_through(path, stations);
   if (known) flow.supply = answer.supply;
@@ -168,11 +186,12 @@ std::optional<Ratio> spread_loss(const Path& path, const Stations& stations) {
 
 Result<facts::FeedPlan> data_path(const Request& request) {
   STEELYARD_TRY(path, path_of(request));
-  const Path first = in_first_epoch(path);
   const Stations stations = stations_of(path);
-  const Stations at_first = stations_of(first);
   facts::FeedPlan plan;
   static_cast<facts::FeedFlow&>(plan) = judged(path, stations);
+  if (request.flow_only) return plan;
+  const Path first = in_first_epoch(path);
+  const Stations at_first = stations_of(first);
   plan.first_epoch = judged(first, at_first);
   for (std::size_t i = 0; i < stations.size(); ++i) {
     facts::FeedStage stage = stations[i].stage;
@@ -185,6 +204,7 @@ Result<facts::FeedPlan> data_path(const Request& request) {
   plan.numa = numa(path, rate);
   if (path.workers > 0 && !is_synthetic(path) && all_known(stations)) {
     if (path.needed) plan.workers_enough = workers_enough(path);
+    if (has_threads(path)) return plan;
     plan.prefetch_enough = prefetch_enough(path, stations);
     plan.spread_loss = spread_loss(path, stations);
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/format.h"
+#include "feed/picture_cost.h"
 
 namespace steelyard::feed {
 namespace {
@@ -17,13 +18,29 @@ std::optional<Bytes> jpeg_bytes(const Path& path, std::string& note) {
   return Bytes(checked_round(pixels * path.constants.jpeg_bytes_per_pixel));
 }
 
+// By the machine's own decoder where it was measured and the picture's size is known. libjpeg-turbo
+// is what Pillow calls; resizing, cropping and normalising take as much again.
+std::optional<DecodeCost> measured_picture(const Path& path, const char* work) {
+  const facts::HostDecodeModel* model = path.machine.host.rates.model_of(work);
+  const std::optional<PictureSize> size = picture_size(path);
+  if (model == nullptr || !size) return std::nullopt;
+  const Seconds decode = model->per_byte * size->bytes + model->per_pixel * size->pixels();
+  return DecodeCost{
+      decode * path.constants.image_transform.value(),
+      fmt::format("{} of {} with about {} pixels by the machine's measured rates, "
+                  "decoded and transformed",
+                  work, to_text(*path.stored), grouped(checked_round(size->pixels())))};
+}
+
 DecodeCost jpeg(const Path& path) {
+  if (auto measured = measured_picture(path, "jpeg")) return *std::move(measured);
   std::string note;
   const std::optional<Bytes> bytes = jpeg_bytes(path, note);
   if (!bytes || path.constants.jpeg_bytes_per_pixel <= 0.0) {
     return {std::nullopt, "set data.bytes_per_sample or data.decode_seconds"};
   }
-  const double pixels = bytes->real() / path.constants.jpeg_bytes_per_pixel;
+  const std::optional<PictureSize> size = picture_size(path);
+  const double pixels = size ? size->pixels() : bytes->real() / path.constants.jpeg_bytes_per_pixel;
   const double decode = path.constants.jpeg_seconds_per_byte * bytes->real() +
                         path.constants.jpeg_seconds_per_pixel * pixels;
   return {Seconds(decode * path.constants.image_transform.value()),
@@ -85,7 +102,9 @@ DecodeCost decode_cost(const Path& path) {
   if (!data.kind) return {std::nullopt, "set data.kind or data.decode_seconds"};
   switch (*data.kind) {
     case facts::DataKind::jpeg: return each_picture(path, jpeg(path));
-    case facts::DataKind::png: return each_picture(path, from_tables(path, *data.kind));
+    case facts::DataKind::png:
+      if (auto measured = measured_picture(path, "png")) return *std::move(measured);
+      return each_picture(path, from_tables(path, *data.kind));
     case facts::DataKind::video: return video(path);
     default: return from_tables(path, *data.kind);
   }

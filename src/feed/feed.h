@@ -19,6 +19,9 @@ struct Request {
   // What all GPUs of one node consume when never short; unknown when the step time is.
   std::optional<SamplesPerSecond> needed_per_node;
   Bytes free_for_page_cache;  // host memory left over by everything else
+  // Of a host while it trains, as ram/ says: loader processes, batches in flight, page-locked ones.
+  Bytes loaders{}, batches{}, pinned{};
+  bool flow_only = false;     // the flow alone, none of what would improve it
 };
 
 // The rate of each stage and the slowest of them. Rules: docs/model/data-path.md.

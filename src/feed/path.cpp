@@ -36,6 +36,7 @@ Cores cores_of(const facts::Host& host) {
 // t seconds of a worker per sample, s of hand-over and c of the GPU, X samples per second take
 // X (t + s + c) cores. What the ranks leave is for the workers.
 void share_cores(Path& path) {
+  if (path.constants.loader) return;  // no process of a rank beside it; threads say for themselves
   const Cores cores = cores_of(path.machine.host);
   path.cores_note = cores.note;
   const auto ranks = static_cast<double>(path.ranks);
@@ -95,7 +96,10 @@ Result<Path> path_of(const Request& request) {
             .sample = std::max(Bytes(), request.sample_bytes),
             .handed_over = Bytes(),
             .dataset = std::nullopt,
-            .free_for_page_cache = std::max(Bytes(), request.free_for_page_cache)};
+            .free_for_page_cache = std::max(Bytes(), request.free_for_page_cache),
+            .loaders = request.loaders,
+            .batches = request.batches,
+            .pinned = request.pinned};
   path.ranks = std::max<std::int64_t>(1, *job.machine.gpus);
   path.workers = std::max<std::int64_t>(0, job.data.workers.value_or(0));
   count_loads(path);

@@ -2,6 +2,7 @@
 // the stages themselves.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -34,6 +35,7 @@ struct Path {
   Bytes handed_over;             // what goes to the GPU: `sample`, or `stored` when the GPU decodes
   std::optional<Bytes> dataset;  // on storage
   Bytes free_for_page_cache;
+  Bytes loaders{}, batches{}, pinned{};  // of the host while it trains
   // Of the GPUs of the node, in samples that the job consumes; nothing: as many as come.
   std::optional<SamplesPerSecond> needed{};
 };
@@ -53,6 +55,14 @@ struct Station {
   double latency = 0.0;  // storage: that a worker waits for a sample besides
 };
 
+using Stations = std::array<Station, 5>;  // storage, read, decode, assemble, host-to-device
+
+// The stages of data.loader's threads; only where the constants hold its profile.
+struct ThreadedLoader {
+  Stations stations;
+};
+[[nodiscard]] ThreadedLoader threaded(const Path& path);
+
 // Rates are of samples that the job consumes, per node.
 [[nodiscard]] Station storage(const Path& path);
 [[nodiscard]] Station read(const Path& path);
@@ -67,6 +77,8 @@ struct Station {
 [[nodiscard]] Seconds collate_seconds(const Path& path);
 [[nodiscard]] Seconds assemble_seconds(const Path& path);
 [[nodiscard]] Seconds copy_seconds(const Path& path);
+// From one sample handed over to the next, by a rank: its work, and what it waits for its workers.
+[[nodiscard]] Seconds handing_over(const Path& path);
 
 // Several sockets: the link between two of them one way, what it takes for one loaded sample, and
 // what crosses at that pace of the job.

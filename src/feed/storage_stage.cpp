@@ -6,6 +6,7 @@
 #include "base/format.h"
 #include "feed/page_cache.h"
 #include "feed/path.h"
+#include "feed/picture_cost.h"
 
 namespace steelyard::feed {
 namespace {
@@ -51,12 +52,6 @@ ReadRate rate_of_location(const Path& path) {
   const auto latency = latencies.find(path.job.data.location.value_or("nvme"));
   if (latency != latencies.end()) found.latency = latency->second;
   return found;
-}
-
-BytesPerSecond memory_rate(const Path& path) {
-  const std::int64_t sockets =
-      path.machine.host.sockets ? std::max<std::int64_t>(1, *path.machine.host.sockets) : 1;
-  return path.constants.host_memory_bandwidth * static_cast<double>(sockets);
 }
 
 // One sample at a time from a position of its own: files always, others when samples are shuffled.

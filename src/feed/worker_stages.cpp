@@ -8,6 +8,7 @@
 #include "facts/host.h"
 #include "feed/decode_cost.h"
 #include "feed/path.h"
+#include "feed/picture_cost.h"
 
 namespace steelyard::feed {
 namespace {
@@ -32,10 +33,6 @@ Station unused(const char* name, const char* why) {
 
 Station unknown(const char* name, std::string why, Bytes ram) {
   return station(name, std::nullopt, ram, std::move(why));
-}
-
-Bytes loaders_memory(const Path& path) {
-  return path.constants.loader_worker * checked_multiply(path.ranks, path.workers);
 }
 
 // Of a batch from a worker to its rank, for one of its samples, on either side.
@@ -85,9 +82,9 @@ bool sockets_are_slower(const Path& path) {
 
 std::optional<Seconds> read_seconds(const Path& path) {
   const facts::HostConstants& constants = path.constants;
-  if (is_decoded(path)) return path.sample / constants.thread_copy;
+  if (is_decoded(path)) return path.sample / thread_copy_rate(path);
   if (!path.stored) return std::nullopt;
-  Seconds seconds = *path.stored / constants.thread_copy;
+  Seconds seconds = *path.stored / cached_read_rate(path);
   const bool files =
       path.job.data.layout.value_or(facts::DataLayout::files) == facts::DataLayout::files;
   const bool in_memory = path.job.data.cache == DataCache::ram_encoded && !path.first_epoch;
@@ -117,8 +114,15 @@ Seconds assemble_seconds(const Path& path) {
   if (is_synthetic(path)) return Seconds();
   if (path.workers == 0) return collate_seconds(path);
   const bool pins = path.job.data.pin_memory && !facts::computes_on_host(path.machine.gpu);
-  const Seconds copy = pins ? path.handed_over / path.constants.thread_copy : Seconds();
+  const Seconds copy = pins ? path.handed_over / thread_copy_rate(path) : Seconds();
   return hand_over_seconds(path) + copy;
+}
+
+Seconds handing_over(const Path& path) {
+  const Seconds working = assemble_seconds(path) * (1.0 / path.running_parents);
+  if (is_synthetic(path) || path.workers == 0) return working;
+  const auto batch = static_cast<double>(std::max<std::int64_t>(1, *path.job.train.micro_batch));
+  return working + path.constants.batch_wait * (1.0 / batch);
 }
 
 Seconds copy_seconds(const Path& path) {
@@ -136,7 +140,7 @@ Station read(const Path& path) {
                       static_cast<double>(path.loads);
   return station("read", SamplesPerSecond(rate), Bytes(),
                  fmt::format("{} per sample and worker: system calls and one copy at {}",
-                             to_text(*seconds), to_text(path.constants.thread_copy)));
+                             to_text(*seconds), to_text(cached_read_rate(path))));
 }
 
 Station decode(const Path& path) {
@@ -146,7 +150,7 @@ Station decode(const Path& path) {
     return unused("decode", "not on the path after the first epoch: kept decoded in memory");
   }
   const DecodeCost cost = decode_cost(path);
-  const Bytes ram = loaders_memory(path);
+  const Bytes ram = path.loaders;
   if (!cost.seconds) return unknown("decode", "unknown: " + cost.note, ram);
   const double work = worker_seconds(path).value();
   if (work <= 0.0) return unused("decode", "no work");
@@ -159,17 +163,12 @@ Station decode(const Path& path) {
 
 Station assemble(const Path& path) {
   if (is_synthetic(path)) return unused("assemble", "not on the path: synthetic data");
-  const std::int64_t ahead =
-      path.workers == 0
-          ? 1
-          : checked_multiply(path.workers, std::max<std::int64_t>(1, path.job.data.prefetch));
-  const Bytes ram =
-      path.sample * std::max<std::int64_t>(1, *path.job.train.micro_batch) * ahead * path.ranks;
+  const Bytes ram = path.batches;
   const double seconds = assemble_seconds(path).value();
   if (seconds <= 0.0) {
     return unknown("assemble", "unknown: the size of a sample in host memory is not known", ram);
   }
-  const double rate = static_cast<double>(path.ranks) * path.running_parents / seconds /
+  const double rate = static_cast<double>(path.ranks) / handing_over(path).value() /
                       static_cast<double>(path.loads);
   return station("assemble", SamplesPerSecond(rate), ram,
                  fmt::format("taking over and pinning {} per sample in each rank's own process",
@@ -181,9 +180,7 @@ Station host_to_device(const Path& path) {
   if (facts::computes_on_host(path.machine.gpu)) {
     return unused("host-to-device", "not on the path: the job computes on the host");
   }
-  const bool pin = path.job.data.pin_memory;
-  const Bytes batch = path.sample * std::max<std::int64_t>(1, *path.job.train.micro_batch);
-  const Bytes ram = pin ? next_power_of_two(batch) * 2 * path.ranks : Bytes();
+  const Bytes ram = path.pinned;
   if (path.handed_over.value() <= 0) {
     return unknown("host-to-device", "unknown: the size of a sample in host memory is not known",
                    ram);

@@ -173,15 +173,16 @@ Result<const Family*> family_of(const facts::ModelSource& source) {
   // diffusers' config.json names its class instead.
   if (value == nullptr || value->is_null()) value = source.config.find("_class_name");
   if (value == nullptr || value->is_null()) return fail(without_model_type(source));
-  const std::vector<std::string> known = known_model_types();
   const std::string* name = value->as_text();
   if (name == nullptr) {
+    const std::vector<std::string> known = known_model_types();
     return fail(wrong(ErrorCode::bad_input, source.name + ": model_type", value->kind_name(),
                       listed(known, known.size()), ""));
   }
   for (const Family& family : kFamilies) {
     if (family.model_type == *name) return &family;
   }
+  const std::vector<std::string> known = known_model_types();
   const auto nearest = nearest_name(*name, known);
   return fail(wrong(ErrorCode::unknown_name, source.name + ": model_type", "\"" + *name + "\"",
                     listed(known, known.size()),

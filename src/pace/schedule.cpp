@@ -81,6 +81,7 @@ class Player {
     if (splits_) {
       stage.moves = zero_bubble(turns, index, count_);
     } else {
+      stage.moves.reserve(turns.size());
       for (const step::Turn& turn : turns) {
         const bool forward = turn.kind == step::PhaseKind::forward;
         stage.moves.push_back({forward ? Part::forward : Part::backward, turn.chunk});

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/format.h"
+#include "base/parallel.h"
 #include "plan/candidates.h"
 
 namespace steelyard::plan {
@@ -92,6 +93,12 @@ std::string effects_of(const Plan& before, const Plan& after) {
     compare("step", to_text(*after.pace.step), to_text(*before.pace.step));
   }
   compare("host", to_text(after.ram.peak), to_text(before.ram.peak));
+  if (before.cost && after.cost && before.cost->currency == after.cost->currency) {
+    const auto price = [](const Plan& plan) {
+      return fmt::format("{:.2f} {} per hour", plan.cost->per_hour, plan.cost->currency);
+    };
+    compare("for", price(after), price(before));
+  }
   return effects.empty() ? std::string() : fmt::format(": {}", fmt::join(effects, ", "));
 }
 
@@ -224,21 +231,36 @@ void fit_together(const Trials& trials, const Plan& planned, std::vector<Advice>
   if (best && !together.empty()) advice.push_back(advice_of(joined(together), planned, *best));
 }
 
+// The plan with each change alone, made side by side; nothing where it is impossible or does not
+// fit.
+std::vector<std::optional<Plan>> each_alone(const Trials& trials,
+                                            const std::vector<Candidate>& candidates,
+                                            const Shortcuts& shortcuts) {
+  std::vector<std::optional<Plan>> plans(candidates.size());
+  for_each_side_by_side(candidates.size(), [&](std::size_t i) {
+    std::optional<Plan> plan = trials.with({candidates[i]}, shortcuts);
+    if (plan && plan->fits()) plans[i] = std::move(plan);
+  });
+  return plans;
+}
+
 // Each change alone; and, when none suffices, several together.
 void make_it_fit(const Trials& trials, const Plan& planned, std::vector<Advice>& advice) {
   std::vector<Candidate> alone = savers(planned);
   for (Candidate& machine : other_machines(trials.request(), planned)) {
     alone.push_back(std::move(machine));
   }
+  std::erase_if(alone, [&](const Candidate& candidate) {
+    return !candidate.machine && cannot_suffice(planned, candidate.remains);
+  });
+  Shortcuts shortcuts;
+  shortcuts.only_if_fits = true;
+  const std::vector<std::optional<Plan>> plans = each_alone(trials, alone, shortcuts);
   bool one_suffices = false;
-  for (const Candidate& candidate : alone) {
-    if (!candidate.machine && cannot_suffice(planned, candidate.remains)) continue;
-    Shortcuts shortcuts;
-    shortcuts.only_if_fits = true;
-    const std::optional<Plan> plan = trials.with({candidate}, shortcuts);
-    if (!plan || !plan->fits()) continue;
-    one_suffices = one_suffices || !candidate.machine;
-    advice.push_back(advice_of(candidate, planned, *plan));
+  for (std::size_t i = 0; i < alone.size(); ++i) {
+    if (!plans[i]) continue;
+    one_suffices = one_suffices || !alone[i].machine;
+    advice.push_back(advice_of(alone[i], planned, *plans[i]));
   }
   if (!one_suffices) fit_together(trials, planned, advice);
 }
@@ -249,18 +271,17 @@ void make_it_better(const Trials& trials, const Plan& planned, std::vector<Advic
     return gain && gain->value() > kWorthwhileGain && changed.fits_ram.value_or(true);
   };
   std::vector<Candidate> all = that_feed_faster(planned);
+  for (Candidate& candidate : that_save_faster(planned)) all.push_back(std::move(candidate));
   for (Candidate& candidate : that_gain_speed(planned)) all.push_back(std::move(candidate));
   for (Candidate& machine : other_machines(trials.request(), planned)) {
     all.push_back(std::move(machine));
   }
-  for (const Candidate& candidate : all) {
-    Shortcuts shortcuts;
-    shortcuts.is_promising = gains;
-    shortcuts.only_if_fits = true;
-    const auto changed = trials.with({candidate}, shortcuts);
-    if (changed && changed->fits() && gains(*changed)) {
-      advice.push_back(advice_of(candidate, planned, *changed));
-    }
+  Shortcuts shortcuts;
+  shortcuts.is_promising = gains;
+  shortcuts.only_if_fits = true;
+  const std::vector<std::optional<Plan>> plans = each_alone(trials, all, shortcuts);
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (plans[i] && gains(*plans[i])) advice.push_back(advice_of(all[i], planned, *plans[i]));
   }
 }
 

@@ -38,6 +38,8 @@ struct Candidate {
 [[nodiscard]] std::vector<Candidate> that_save_ram(const facts::Plan& planned);
 // Shorter steps from memory or transfers that the plan can do without.
 [[nodiscard]] std::vector<Candidate> that_gain_speed(const facts::Plan& planned);
+// A way of saving that the step waits less for, where it does.
+[[nodiscard]] std::vector<Candidate> that_save_faster(const facts::Plan& planned);
 // A faster data path, where the GPUs wait for it.
 [[nodiscard]] std::vector<Candidate> that_feed_faster(const facts::Plan& planned);
 // Another machine: one that holds what this one does not, or one that costs less.

@@ -92,6 +92,9 @@ double distance(QuantityGroup group, const Likeness& a, const Likeness& b) {
   double sum = 0.0;
   sum += a.family != b.family ? w.family : 0.0;
   sum += a.architecture != b.architecture ? w.architecture : 0.0;
+  // A process without a card has nothing of what a driver and its libraries hold in it.
+  const bool one_without_card = a.architecture.empty() != b.architecture.empty();
+  if (group == QuantityGroup::ram && one_without_card) sum += 2.0 * kNear;
   sum += a.framework != b.framework ? w.framework : 0.0;
   sum += a.method != b.method ? w.method : 0.0;
   sum += a.precision != b.precision ? w.precision : 0.0;

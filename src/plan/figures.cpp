@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <utility>
 
 #include "base/format.h"
@@ -107,14 +108,22 @@ void measure_vram(const Request& request, const Programs& programs, bool only_if
 double arithmetic_of(const step::Program& program) {
   double sum = 0.0;
   for (const step::Pass& pass : program.step) {
-    step::for_each_phase(pass, [&](const step::Phase& phase) {
+    std::vector<std::vector<double>> bodies;  // of each phase, which may come more than once
+    for (const step::Phase& phase : pass.phases) {
+      bodies.emplace_back();
       for (const step::Body& body : phase.bodies) {
         double once = 0.0;
         for (const step::Event& event : body.events) {
           if (event.kind != step::EventKind::work) continue;
           once += program.work[static_cast<std::size_t>(event.index)].flops.value();
         }
-        sum += once * static_cast<double>(body.repeat) * static_cast<double>(pass.repeat);
+        bodies.back().push_back(once * static_cast<double>(body.repeat) *
+                                static_cast<double>(pass.repeat));
+      }
+    }
+    step::for_each_phase(pass, [&](const step::Phase& phase) {
+      for (const double body : bodies[static_cast<std::size_t>(&phase - pass.phases.data())]) {
+        sum += body;
       }
     });
   }
@@ -261,8 +270,9 @@ void add_data_stall(Plan& plan) {
   plan.pace.breakdown.data_stall = *plan.pace.step - busy;
 }
 
-Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
+Result<void> measure_feed(const Request& request, Bytes sample, bool flow_only, Plan& plan) {
   feed::Request wanted;
+  wanted.flow_only = flow_only;
   wanted.job = &plan.job;
   wanted.machine = &plan.machine;
   wanted.constants = &request.constants.host;
@@ -273,6 +283,11 @@ Result<void> measure_feed(const Request& request, Bytes sample, Plan& plan) {
   if (plan.ram.capacity) {
     wanted.free_for_page_cache = std::max(Bytes(), *plan.ram.capacity - plan.ram.peak);
   }
+  const facts::RamBytes& steady =
+      plan.ram.phases[static_cast<std::size_t>(facts::RamPhase::steady)];
+  wanted.loaders = steady[facts::RamCategory::loader_workers];
+  wanted.batches = steady[facts::RamCategory::prefetch];
+  wanted.pinned = steady[facts::RamCategory::pinned];
   STEELYARD_TRY(path, feed::data_path(wanted));
   plan.feed = std::move(path);
   add_data_stall(plan);
@@ -354,6 +369,9 @@ void warn(const Request& request, Plan& plan) {
       (plan.vram.fullest.peak_device_used / *plan.vram.capacity).value() > kTight) {
     say("less than 5 % of the GPU's memory stays free: within the error of this plan");
   }
+  if (plan.fits_ram.value_or(false) && (plan.ram.peak / *plan.ram.capacity).value() > kTight) {
+    say("less than 5 % of the host's memory stays free: within the error of this plan");
+  }
 }
 
 // An autoencoder on the card makes latents of what was decoded.
@@ -372,18 +390,35 @@ bool brings_pixels(const Request& request, const facts::Job& job) {
   return false;
 }
 
-// One sample in host memory as the loader hands it over.
+// One sample in host memory as the loader hands it over. Loaders of data.loader write pictures as
+// pixels and everything else as it is stored, each with room for the largest: of n sizes that
+// vary normally, about sqrt(2 ln n) deviations above the mean.
 Bytes sample_bytes(const Request& request, const model::Graph& graph, const facts::Job& job) {
+  if (const auto& loader = request.constants.host.loader) {
+    const facts::DataKeys& data = job.data;
+    const bool pictures = data.kind == facts::DataKind::jpeg || data.kind == facts::DataKind::png;
+    if (pictures && job.train.image_size.size() == 2) {
+      const double pixels = static_cast<double>(job.train.image_size[0]) *
+                            static_cast<double>(job.train.image_size[1]);
+      return Bytes(checked_round(pixels * 3.0 * loader->bytes_per_value));
+    }
+    if (data.bytes_per_sample) {
+      const auto count = static_cast<double>(std::max<std::int64_t>(2, data.samples.value_or(2)));
+      return Bytes(checked_round(*data.bytes_per_sample + data.bytes_deviation.value_or(0.0) *
+                                                              std::sqrt(2.0 * std::log(count))));
+    }
+  }
   return ceil_divide(model::brought_bytes(graph, brings_pixels(request, job)),
                      graph.batch / rows_of_sample(job));
 }
 
 Result<void> measure_the_rest(const Request& request, const Busiest& most,
-                              const model::Graph& graph, Flops beside, Plan& plan) {
+                              const model::Graph& graph, Flops beside, Plan& plan,
+                              bool flow_only = false) {
   const Bytes sample = sample_bytes(request, graph, plan.job);
   STEELYARD_CHECK(measure_ram(request, *most.program, sample, plan));
   STEELYARD_CHECK(measure_pace(request, most, beside, plan));
-  return measure_feed(request, sample, plan);
+  return measure_feed(request, sample, flow_only, plan);
 }
 
 }  // namespace
@@ -420,8 +455,9 @@ Result<PaceQuestion> pace_question(const Request& request) {
 
 Result<std::shared_ptr<const Prepared>> prepare(const Request& request) {
   STEELYARD_TRY(ranks, ranks_of(request));
-  STEELYARD_TRY(graph, trained_graph(request.model, ranks.job,
-                                     sample_shape(ranks.job, *ranks.job.train.micro_batch)));
+  STEELYARD_TRY(graph, shared_graph(request.model, ranks.job,
+                                    sample_shape(ranks.job, *ranks.job.train.micro_batch),
+                                    request.workshop.get()));
   return std::make_shared<const Prepared>(Prepared{std::move(ranks), std::move(graph)});
 }
 
@@ -429,8 +465,8 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   Plan plan;
   std::shared_ptr<const Prepared> prepared = shortcuts.prepared;
   if (prepared) {
-    STEELYARD_TRY(
-        job, resolve(request.job, request.model, request.machine, request.constants.framework));
+    STEELYARD_TRY(job, resolve(request.job, request.model, request.machine,
+                               request.constants.framework, request.workshop.get()));
     plan.job = std::move(job);
   } else {
     STEELYARD_TRY(made, prepare(request));
@@ -438,10 +474,14 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
     plan.job = prepared->ranks.job;
   }
   const Programs& programs = prepared->ranks.programs;
-  const model::Graph& graph = prepared->graph;
+  const model::Graph& graph = *prepared->graph;
   plan.machine = request.machine;
   const Flops beside = prepared->ranks.flops_beside;
   const Busiest most = busiest(programs);
+  if (shortcuts.comparable_only && !request.vram) {
+    STEELYARD_CHECK(measure_the_rest(request, most, graph, beside, plan, true));
+    return plan;
+  }
   describe_model(request, graph, most.program->states, plan);
   if (shortcuts.is_promising) {
     Plan sketch = plan;

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "facts/plan.h"
 #include "model/graph.h"
+#include "plan/graphs.h"
 #include "plan/plan.h"
 #include "plan/ranks.h"
 
@@ -15,7 +16,7 @@ namespace steelyard::plan {
 // What the GPUs run, before anything is measured.
 struct Prepared {
   Ranks ranks;
-  model::Graph graph;  // of one micro-batch of the whole model
+  GraphRef graph;  // of one micro-batch of the whole model
 };
 
 // Errors: those of `ranks_of`.
@@ -32,6 +33,8 @@ struct Shortcuts {
   std::function<bool(const facts::Plan&)> is_promising = {};
   // Where the GPUs' memory does not suffice, only that is wanted, not by how much.
   bool only_if_fits = false;
+  // Only what layouts are compared by: the step and the host's memory.
+  bool comparable_only = false;
 };
 
 [[nodiscard]] Result<facts::Plan> figures(const Request& request, const Shortcuts& shortcuts = {});

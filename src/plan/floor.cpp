@@ -11,6 +11,7 @@
 #include "pace/pace.h"
 #include "pace/prices.h"
 #include "plan/figures.h"
+#include "plan/graphs.h"
 #include "plan/layer_sums.h"
 #include "plan/objective.h"
 #include "plan/resolve.h"
@@ -183,15 +184,16 @@ class Floors::Memory {
 Result<step::Program> Floors::Memory::program_of(const Job& resolved) const {
   model::SampleShape own = sample_shape(resolved, *resolved.train.micro_batch);
   own.sequence /= resolved.parallel.context;
-  STEELYARD_TRY(local, trained_graph(request_.model, resolved, own));
-  STEELYARD_TRY(programs, step::programs_of(local, resolved, request_.constants.framework,
-                                            request_.machine.gpu));
+  STEELYARD_TRY(local, shared_graph(request_.model, resolved, own, request_.workshop.get()));
+  STEELYARD_TRY(programs,
+                step::programs_of(*local, resolved, request_.constants.framework,
+                                  request_.machine.gpu, {}, {.workshop = request_.workshop.get()}));
   return std::move(programs.front().program);
 }
 
 Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
-  STEELYARD_TRY(job,
-                resolve(layout, request_.model, request_.machine, request_.constants.framework));
+  STEELYARD_TRY(job, resolve(layout, request_.model, request_.machine, request_.constants.framework,
+                             request_.workshop.get()));
   kind.job = job;
   kind.job.model = {};
   kind.job.origins.clear();
@@ -223,10 +225,10 @@ Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
   const pace::Prices prices = pace::price(program, used, wanted, constants, missing);
   model::SampleShape own = sample_shape(job, *job.train.micro_batch);
   own.sequence /= p.context;
-  STEELYARD_TRY(graph, trained_graph(request_.model, job, own));
-  kind.sums = layer_sums(graph, program, missing.any() ? nullptr : &prices, ranks);
+  STEELYARD_TRY(graph, shared_graph(request_.model, job, own, request_.workshop.get()));
+  kind.sums = layer_sums(*graph, program, missing.any() ? nullptr : &prices, ranks);
   kind.states = program.states;
-  kind.sample = ceil_divide(program.states.batch_bytes, graph.batch / rows_of_sample(job));
+  kind.sample = ceil_divide(program.states.batch_bytes, graph->batch / rows_of_sample(job));
   kind.stretch = 1.0 + constants.step_overhead.value();
   return {};
 }
@@ -234,8 +236,8 @@ Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
 // States alone: of the smallest sample, cut as the layout's.
 Result<void> Floors::Memory::measure_states(const Job& layout, std::int64_t replicas,
                                             Kind& kind) const {
-  STEELYARD_TRY(job,
-                resolve(layout, request_.model, request_.machine, request_.constants.framework));
+  STEELYARD_TRY(job, resolve(layout, request_.model, request_.machine, request_.constants.framework,
+                             request_.workshop.get()));
   job.parallel.pipeline = job.parallel.virtual_stages = job.parallel.context = 1;
   job.parallel.schedule = facts::Schedule::one_f_one_b;
   job.parallel.data = replicas;
@@ -243,8 +245,9 @@ Result<void> Floors::Memory::measure_states(const Job& layout, std::int64_t repl
   job.train.recompute = {};
   job.train.micro_batch = 1;
   STEELYARD_TRY(program, program_of(job));
-  STEELYARD_TRY(graph, trained_graph(request_.model, job, sample_shape(job, 1)));
-  kind.sums = layer_sums(graph, program, nullptr, 0);
+  STEELYARD_TRY(graph,
+                shared_graph(request_.model, job, sample_shape(job, 1), request_.workshop.get()));
+  kind.sums = layer_sums(*graph, program, nullptr, 0);
   return {};
 }
 

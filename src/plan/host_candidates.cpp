@@ -22,6 +22,8 @@ using facts::RamPhase;
 
 // More loader processes per GPU than this help nobody (feed/data_path.cpp).
 constexpr std::int64_t kMostWorkers = 64;
+// Checkpoints that take less of a step than this are not worth another way of saving.
+constexpr double kNoticedSaving = 0.02;
 
 Candidate cache(DataCache kind, const char* what, AdviceEffort effort = AdviceEffort::setting) {
   return {what,
@@ -217,6 +219,24 @@ std::vector<Candidate> that_save_ram(const facts::Plan& planned) {
   add_saving(planned, list);
   add_loaders(planned, list);
   add_states(planned, list);
+  return list;
+}
+
+std::vector<Candidate> that_save_faster(const facts::Plan& planned) {
+  std::vector<Candidate> list;
+  const Seconds saving = planned.pace.breakdown.checkpoint;
+  if (!planned.pace.step || saving.value() < kNoticedSaving * planned.pace.step->value()) {
+    return list;
+  }
+  const CheckpointMethod method = planned.job.checkpoint.method;
+  if (method == CheckpointMethod::sync) {
+    list.push_back(saved_by(CheckpointMethod::sharded_sync,
+                            "save the checkpoint in shards, each rank its own"));
+  }
+  if (method == CheckpointMethod::sync || method == CheckpointMethod::sharded_sync) {
+    list.push_back(saved_by(CheckpointMethod::sharded_async,
+                            "save the checkpoint in shards while training goes on"));
+  }
   return list;
 }
 

@@ -4,11 +4,19 @@
 
 #include "plan/advice.h"
 #include "plan/figures.h"
+#include "step/workshop.h"
 
 namespace steelyard::plan {
 
-Result<facts::Plan> plan(const Request& request) {
+Result<facts::Plan> plan(const Request& given) {
   try {
+    // What is tried for advice has most of its layers in common with the plan.
+    std::optional<Request> sharing;
+    if (given.advice && !given.workshop) {
+      sharing = given;
+      sharing->workshop = std::make_shared<step::Workshop>();
+    }
+    const Request& request = sharing ? *sharing : given;
     STEELYARD_TRY(prepared, prepare(request));
     Result<facts::Plan> planned = figures(request, {.prepared = prepared});
     if (planned && request.advice) {

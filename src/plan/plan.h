@@ -20,6 +20,10 @@
 #include "pace/pace.h"
 #include "step/program.h"
 
+namespace steelyard::step {
+class Workshop;
+}
+
 namespace steelyard::plan {
 
 struct Request {
@@ -33,6 +37,8 @@ struct Request {
   std::function<std::vector<facts::Machine>()> alternatives = {};
   // Errors on measured cases; null: how far to trust the figures stays unsaid.
   std::shared_ptr<const std::vector<facts::Evidence>> evidence = {};
+  // What its plan has in common with others; null: nothing. Shared by plans side by side.
+  std::shared_ptr<step::Workshop> workshop = {};
   bool timeline = false;
   bool advice = true;  // false: only the figures (validation, search)
   bool vram = true;    // false: the GPUs' memory stays unknown (validation of the pace alone)

@@ -6,6 +6,7 @@
 
 #include "facts/host.h"
 #include "model/model.h"
+#include "plan/graphs.h"
 #include "plan/objective.h"
 #include "plan/resolve.h"
 #include "plan/roles.h"
@@ -33,17 +34,20 @@ Result<std::vector<step::Companion>> companions_of(const Request& request,
 
 Result<Ranks> ranks_of(const Request& request) {
   Ranks ranks;
-  STEELYARD_TRY(job,
-                resolve(request.job, request.model, request.machine, request.constants.framework));
+  STEELYARD_TRY(job, resolve(request.job, request.model, request.machine,
+                             request.constants.framework, request.workshop.get()));
   ranks.job = std::move(job);
   model::SampleShape own = sample_shape(ranks.job, *ranks.job.train.micro_batch);
   own.sequence /= ranks.job.parallel.context;  // of one rank of a context group
-  STEELYARD_TRY(local, trained_graph(request.model, ranks.job, own));
+  STEELYARD_TRY(shared, shared_graph(request.model, ranks.job, own, request.workshop.get()));
+  const model::Graph& local = *shared;
   STEELYARD_TRY(companions, companions_of(request, own));
   const facts::FrameworkProfile& framework = request.constants.framework;
   if (ranks.job.train.objective == facts::Objective::sft) {
-    STEELYARD_TRY(programs, step::programs_of(local, ranks.job, framework, request.machine.gpu,
-                                              std::move(companions), {.once = !request.vram}));
+    STEELYARD_TRY(
+        programs,
+        step::programs_of(local, ranks.job, framework, request.machine.gpu, std::move(companions),
+                          {.once = !request.vram, .workshop = request.workshop.get()}));
     ranks.programs = std::move(programs);
     return ranks;
   }

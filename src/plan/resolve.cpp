@@ -10,7 +10,9 @@
 
 #include "facts/host.h"
 #include "model/model.h"
+#include "plan/graphs.h"
 #include "plan/objective.h"
+#include "plan/persistent_states.h"
 
 namespace steelyard::plan {
 
@@ -354,10 +356,11 @@ void read_in_batches(Job& job) {
 
 Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Machine& machine) {
   facts::DataKeys& data = job.data;
-  if (data.sizes_from) {
+  // Whoever reads job files looks into the folder first (cli/planning.cpp).
+  if (data.sizes_from && !data.bytes_per_sample) {
     Error error = impossible("data.sizes_from", *data.sizes_from, "data.bytes_per_sample",
-                             "measuring a folder is not built in this version: give the mean");
-    error.code = ErrorCode::not_supported;
+                             "the folder was not measured: give the mean");
+    error.code = ErrorCode::missing_value;
     return fail(std::move(error));
   }
   const bool pictures = graph.image_height > 0;
@@ -426,9 +429,10 @@ model::SampleShape sample_shape(const Job& job, std::int64_t batch) {
 }
 
 Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machine& machine,
-                    const facts::FrameworkProfile& framework) {
+                    const facts::FrameworkProfile& framework, step::Workshop* workshop) {
   STEELYARD_CHECK(check_allocator(job, framework));
   STEELYARD_CHECK(resolve_ranks(job, machine));
+  resolve_states(job, framework);
   STEELYARD_CHECK(resolve_sharding(job));
   STEELYARD_CHECK(resolve_tokens_per_batch(job));
   STEELYARD_CHECK(resolve_batch(job));
@@ -439,9 +443,9 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   resolve_loading(job, framework);
   STEELYARD_CHECK(resolve_optimizer(job, machine, framework));
   // With the job's batch: a file may fix one.
-  STEELYARD_TRY(graph, model::build(model, sample_shape(job, *job.train.micro_batch)));
-  STEELYARD_CHECK(resolve_sample(job, graph));
-  STEELYARD_CHECK(resolve_data(job, graph, machine));
+  STEELYARD_TRY(graph, built_graph(model, sample_shape(job, *job.train.micro_batch), workshop));
+  STEELYARD_CHECK(resolve_sample(job, *graph));
+  STEELYARD_CHECK(resolve_data(job, *graph, machine));
   if (framework.versions.as_object() != nullptr) job.versions = framework.versions;
   if (job.name.empty()) job.name = model.name;
   return job;

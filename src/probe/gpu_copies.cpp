@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "base/format.h"
-#include "probe/cuda_api.h"
 #include "probe/spread.h"
+#include "sense/cuda_api.h"
 
 namespace steelyard::probe {
 namespace {
@@ -23,12 +23,13 @@ using facts::GpuDevice;
 using facts::Known;
 using facts::NumaNode;
 using facts::Provenance;
-
-std::string reason(const CudaApi& api, int result) {
-  const char* name = nullptr;
-  if (api.error_name != nullptr) api.error_name(result, &name);
-  return name == nullptr ? fmt::format("CUDA error {}", result) : name;
-}
+using sense::CudaApi;
+using sense::CudaDevice;
+using sense::CudaHandle;
+using sense::CudaPointer;
+using sense::kCudaNonBlocking;
+using sense::kCudaPortable;
+using sense::kCudaSuccess;
 
 // What a failed call said; the first one ends the measurement of its GPU.
 struct Failure {
@@ -99,7 +100,7 @@ class Bench {
 
  private:
   void check(const char* what, int result) const {
-    if (result != kCudaSuccess) throw Failure{fmt::format("{}: {}", what, reason(api_, result))};
+    if (result != kCudaSuccess) throw Failure{fmt::format("{}: {}", what, api_.name_of(result))};
   }
 
   void give_back() {
@@ -239,7 +240,7 @@ GpuDevice* gpu_at(facts::Topology& topology, const std::string& address) {
 void measure_all(const CudaApi& api, facts::Topology& topology, const CopyOptions& options) {
   int count = 0;
   if (const int result = api.count(&count); result != kCudaSuccess) {
-    topology.warnings.push_back("the CUDA driver does not count the GPUs: " + reason(api, result));
+    topology.warnings.push_back("the CUDA driver does not count the GPUs: " + api.name_of(result));
     return;
   }
   for (int ordinal = 0; ordinal < count; ++ordinal) {
@@ -277,7 +278,7 @@ void measure_copies(facts::Topology& topology, const CopyOptions& options) {
     return;
   }
   if (const int result = api.init(0); result != kCudaSuccess) {
-    topology.warnings.push_back("the CUDA driver does not start: " + reason(api, result));
+    topology.warnings.push_back("the CUDA driver does not start: " + api.name_of(result));
     return;
   }
   measure_all(api, topology, options);

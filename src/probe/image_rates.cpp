@@ -12,6 +12,7 @@
 #include "probe/image_set.h"
 #include "probe/interruption.h"
 #include "probe/repeat.h"
+#include "rehearse/image/sample_maker.h"
 
 namespace steelyard::probe {
 
@@ -21,6 +22,7 @@ using facts::ImageRate;
 using facts::ImageWork;
 
 constexpr int kResized = 224;
+constexpr rehearse::SampleShape kSample{.side = kResized};
 constexpr int kRuns = 4;  // of one figure, planned
 
 int parts_of(ImageWork work) {
@@ -30,6 +32,15 @@ int parts_of(ImageWork work) {
     case ImageWork::jpeg_eighth: return 8;
     default: return 1;
   }
+}
+
+// Random parts of a picture, so unlike that a figure needs many of them.
+bool is_sample(ImageWork work) {
+  return work == ImageWork::jpeg_sample || work == ImageWork::png_sample;
+}
+
+double part_of(ImageWork work) {
+  return is_sample(work) ? 3.0 : 1.0;
 }
 
 // What is measured: a group of files, what is done with them, by how many threads.
@@ -57,6 +68,7 @@ class Worker {
     }
     const Encoded& file = task_.group->files[next_++ % task_.group->files.size()];
     if (task_.work == ImageWork::png) return decode_png(file, result_).has_value();
+    if (is_sample(task_.work)) return maker_.make(file, next_, sample_.data()).has_value();
     return decoder_.decode(file, parts_of(task_.work), result_).has_value();
   }
 
@@ -68,6 +80,8 @@ class Worker {
   Resizer resizer_{kResized, kResized};
   Raster source_;
   Raster result_;
+  rehearse::SampleMaker maker_{kSample};
+  std::vector<std::uint8_t> sample_ = std::vector<std::uint8_t>(kSample.bytes());
 };
 
 // Images per second of all threads together: each works until `length` is over and ends with a
@@ -144,6 +158,7 @@ std::vector<Task> tasks_of(const std::vector<ImageGroup>& groups, const std::vec
     const ImageGroup& group = groups[i];
     for (const std::vector<int>& crew : crews) {
       tasks.push_back({&group, group.png ? ImageWork::png : ImageWork::jpeg, crew});
+      tasks.push_back({&group, group.png ? ImageWork::png_sample : ImageWork::jpeg_sample, crew});
       // Every other group has the size of the one before it.
       if (!group.png && i % 2 == 0) tasks.push_back({&group, ImageWork::resize, crew});
     }
@@ -194,10 +209,12 @@ Result<facts::ImageMeasurements> measure_images(const ImageOptions& options) {
     if (found.broken > 0) seen.source += fmt::format(" ({} files left out)", found.broken);
   }
   const std::vector<Task> tasks = tasks_of(groups, options.threads);
-  for (std::size_t i = 0; i < tasks.size(); ++i) {
+  double parts = 0;
+  for (const Task& task : tasks) parts += part_of(task.work);
+  for (const Task& task : tasks) {
     const double left = std::max(0.0, end - monotonic_seconds());
-    seen.rates.push_back(
-        measure_one(tasks[i], Seconds(left / static_cast<double>(tasks.size() - i))));
+    seen.rates.push_back(measure_one(task, Seconds(left * part_of(task.work) / parts)));
+    parts -= part_of(task.work);
     if (interrupted()) return fail(interruption_error());
   }
   seen.models = models_of(seen.rates);

@@ -50,6 +50,13 @@ void prefer(Known<T>& figure, const Known<T>& found) {
   if (found) figure = found;
 }
 
+// The best GEMM of a card that has no data sheet here: less than its peak, and better than nothing.
+void stand_in(Known<FlopsPerSecond>& peak, const Known<FlopsPerSecond>& measured) {
+  if (peak || !measured) return;
+  peak = measured;
+  peak.note = "no data sheet: the best GEMM (" + measured.note + ")";
+}
+
 Gpu gpu_of(const GpuDevice& device, const std::optional<Gpu>& known) {
   Gpu gpu = known.value_or(Gpu{});
   if (!known) {
@@ -57,6 +64,10 @@ Gpu gpu_of(const GpuDevice& device, const std::optional<Gpu>& known) {
     gpu.vendor = device.vendor;
     gpu.memory = device.memory;
     if (gpu.memory) gpu.memory.note += "; a program can allocate somewhat less";
+    stand_in(gpu.peak.tf32, device.rates.tf32);
+    stand_in(gpu.peak.fp16, device.rates.fp16);
+    stand_in(gpu.peak.bf16, device.rates.bf16);
+    stand_in(gpu.peak.fp8, device.rates.fp8);
   }
   prefer(gpu.memory, device.program_memory);
   if (device.compute_capability) gpu.compute_capability = device.compute_capability;

@@ -24,6 +24,9 @@ namespace steelyard::probe {
 void add_storage(facts::Machine& machine, const facts::Measurements& measurements,
                  const std::vector<facts::Mount>& mounts);
 
+// What was measured of memory and of decoding; the rates of a machine file.
+void add_rates(facts::Machine& machine, const facts::Measurements& measurements);
+
 // The GPUs that this process can use and that are like the first of them: what a job would run on.
 [[nodiscard]] std::int64_t alike_gpus(const facts::Topology& topology);
 // The first that it can use; null where there is none.

@@ -64,6 +64,8 @@ void add_storage(facts::Machine& machine, const facts::Measurements& measurement
       at = machine.storage.insert(machine.storage.end(), Storage{});
       at->name = name;
     }
+    const Known<BytesPerSecond> cached = rate_of(measured, StoragePattern::cached_read);
+    if (cached && !at->cached_read) at->cached_read = cached;
     const Known<BytesPerSecond> read = rate_of(measured, StoragePattern::sequential_read);
     // Of several folders on one kind of storage the fastest counts: data can be put there.
     if (!read || (at->read && *at->read > *read)) continue;

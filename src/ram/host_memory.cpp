@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "base/format.h"
+#include "ram/loader_alone.h"
 #include "ram/loaders.h"
 #include "ram/node.h"
 #include "ram/offload.h"
@@ -70,7 +71,9 @@ void add_tensors(const Node& node, facts::RamBytes& bytes, Notes& notes) {
 void add_waiting(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const Bytes waiting = node.states.waiting_bytes;
   if (waiting == Bytes()) return;
-  const Bytes held = page_locked_in_pieces(waiting, node.job.offload.pin_memory);
+  const PinnedTensors frozen{.trainable = false, .frozen = true, .parts = node.shards};
+  const Bytes held =
+      node.job.offload.pin_memory ? waiting * rounding_of(node.states.weights, frozen) : waiting;
   bytes[RamCategory::parameters] += held * node.ranks;
   const std::string note =
       fmt::format("parameters: {} of models that wait for their turn, on each of {}.",
@@ -92,6 +95,9 @@ void find_peak(facts::RamPlan& plan) {
 
 Result<facts::RamPlan> host_memory(const Request& request) {
   STEELYARD_TRY(node, node_of(request));
+  if (node.constants.loader && node.constants.loader->alone) {
+    return memory_of_loader_alone(node, request.sample_bytes);
+  }
   facts::RamPlan plan;
   const auto phase = [&plan](RamPhase which) -> facts::RamBytes& {
     return plan.phases[static_cast<std::size_t>(which)];

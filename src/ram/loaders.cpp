@@ -20,16 +20,36 @@ bool hands_over_views(const Node& node) {
   return node.job.data.cache == facts::DataCache::ram;
 }
 
+// Of one sample while it is decoded, beside what it becomes.
+Bytes decoding_memory(const Node& node) {
+  const facts::DataKeys& data = node.job.data;
+  if (data.decode == facts::DecodeOn::gpu || hands_over_views(node)) return {};
+  const auto found = data.kind ? node.constants.decoding_memory.find(facts::name_of(*data.kind))
+                               : node.constants.decoding_memory.end();
+  if (found == node.constants.decoding_memory.end() || !data.bytes_per_sample) return {};
+  Bytes held(checked_round(*data.bytes_per_sample * found->second));
+  const facts::TrainKeys& train = node.job.train;
+  if (data.kind == facts::DataKind::video && train.frames && train.image_size.size() == 2) {
+    constexpr std::int64_t kColours = 3;
+    held += Bytes(checked_multiply(checked_multiply(*train.frames, kColours),
+                                   checked_multiply(train.image_size[0], train.image_size[1])));
+  }
+  return held;
+}
+
 // W loader processes per rank, each with the samples of a batch that it is putting together.
 void add_workers(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   if (node.threads) return;
   const std::int64_t processes = checked_multiply(node.ranks, node.workers);
   const Bytes samples = hands_over_views(node) ? Bytes() : node.batch;
-  bytes[RamCategory::loader_workers] += (node.worker + samples) * processes;
+  const Bytes decoding = decoding_memory(node);
+  bytes[RamCategory::loader_workers] += (node.worker + samples + decoding) * processes;
   if (processes > 0) {
+    const std::string besides =
+        decoding > Bytes() ? fmt::format(" and what decoding takes ({})", to_text(decoding)) : "";
     notes.push_back(fmt::format(
-        "loader_workers: {} x {} worker processes x {} and the samples of one batch ({}).",
-        ranks_text(node.ranks), node.workers, to_text(node.worker), to_text(samples)));
+        "loader_workers: {} x {} worker processes x {}, the samples of one batch ({}){}.",
+        ranks_text(node.ranks), node.workers, to_text(node.worker), to_text(samples), besides));
   }
 }
 
@@ -67,7 +87,8 @@ void add_index(const Node& node, facts::RamBytes& bytes, Notes& notes) {
 // the batch that they become, and `prefetch` batches (tf.data's ParallelMap, Batch and Prefetch).
 void add_mapped_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const std::int64_t micro_batch = std::max<std::int64_t>(1, *node.job.train.micro_batch);
-  const Bytes samples = ceil_divide(node.batch, micro_batch) * node.workers;
+  const Bytes samples =
+      (ceil_divide(node.batch, micro_batch) + decoding_memory(node)) * node.workers;
   const std::int64_t ahead = checked_add(std::max<std::int64_t>(0, node.job.data.prefetch), 1);
   bytes[RamCategory::prefetch] += (node.batch * ahead + samples) * node.ranks;
   notes.push_back(fmt::format(

@@ -50,7 +50,8 @@ void read_process(const Request& request, Node& node) {
   const auto [end, error] = std::from_chars(copies.data(), copies.data() + copies.size(), value);
   if (!copies.empty() && error == std::errc() && value > 0.0) node.staging_copies = Ratio(value);
   const bool pictures = data.kind == facts::DataKind::jpeg || data.kind == facts::DataKind::png;
-  if (pictures && data.cache != facts::DataCache::ram) {
+  const bool decodes = data.cache != facts::DataCache::ram && data.decode != facts::DecodeOn::gpu;
+  if (pictures && decodes) {
     node.worker += mebibytes_of(request, "loader_decoder_mib", Bytes());
   }
   node.process = node.constants.process;
@@ -88,7 +89,11 @@ Result<Node> node_of(const Request& request) {
   node.shards = sharding_ranks(job);
   const bool synthetic = job.data.kind == facts::DataKind::synthetic;
   node.workers = synthetic ? 0 : std::max<std::int64_t>(0, job.data.workers.value_or(0));
-  node.batch = request.sample_bytes * std::max<std::int64_t>(1, *job.train.micro_batch);
+  Bytes sample = request.sample_bytes;
+  if (job.data.decode == facts::DecodeOn::gpu && job.data.bytes_per_sample) {
+    sample = Bytes(checked_round(*job.data.bytes_per_sample));  // handed over as it is stored
+  }
+  node.batch = sample * std::max<std::int64_t>(1, *job.train.micro_batch);
   read_process(request, node);
   return node;
 }

@@ -46,6 +46,19 @@ struct Node {
   return node.shards > 1 || node.model_parallel > 1;
 }
 
+// Whether ranks divide the parameters themselves: ZeRO-1 and -2 divide states and gradients alone.
+[[nodiscard]] inline bool splits_parameters(const Node& node) {
+  const facts::Sharding sharding = node.job.parallel.sharding;
+  const bool states_alone =
+      sharding == facts::Sharding::zero1 || sharding == facts::Sharding::zero2;
+  return node.model_parallel > 1 || (node.shards > 1 && !states_alone);
+}
+
+// Ranks that each weight is divided among; stages of a pipeline have other weights.
+[[nodiscard]] inline std::int64_t parts_of_a_weight(const Node& node) {
+  return checked_multiply(std::max<std::int64_t>(1, node.job.parallel.tensor), node.shards);
+}
+
 // "1 rank", "8 ranks".
 [[nodiscard]] inline std::string ranks_text(std::int64_t ranks) {
   return ranks == 1 ? "1 rank" : std::to_string(ranks) + " ranks";

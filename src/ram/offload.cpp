@@ -31,6 +31,19 @@ struct Share {
   Bytes moments;    // optimizer states without the master copy
 };
 
+// Those of a rank, `total` bytes, page-locked one by one when that is asked for.
+Bytes page_locked_tensors(const Node& node, Bytes total, PinnedTensors tensors) {
+  if (!node.job.offload.pin_memory) return total;
+  tensors.parts = parts_of_a_weight(node);
+  return total * rounding_of(node.states.weights, tensors);
+}
+
+Bytes page_locked_gradients(const Node& node, Bytes total) {
+  const double trainable = static_cast<double>(node.states.trainable.value());
+  const double width = trainable > 0.0 ? node.states.gradient_bytes.real() / trainable : 0.0;
+  return page_locked_tensors(node, total, {.bytes_per_element = width});
+}
+
 Share share_of_a_rank(const Node& node) {
   const step::StateSizes& states = node.states;
   const std::int64_t parts = checked_multiply(node.model_parallel, node.shards);
@@ -65,7 +78,7 @@ void add_zero12(const Node& node, const Share& share, OffloadedStates& held, Not
   held.gradients +=
       page_locked(share.master, pin) + page_locked(node.states.largest_block_bytes, pin);
   if (node.job.train.gradient_accumulation.value_or(1) > 1) {
-    held.gradients += page_locked_in_pieces(share.gradients, pin);
+    held.gradients += page_locked_gradients(node, share.gradients);
   }
   notes.push_back(
       "offload: ZeRO-1/2 keeps per rank a page-locked fp32 partition, its short copy, the fp32 "
@@ -92,13 +105,17 @@ void add_zero3_optimizer(const Node& node, const Share& share, OffloadedStates& 
 void add_zero3_parameters(const Node& node, const Share& share, OffloadedStates& held,
                           Notes& notes) {
   const bool pin = node.job.offload.pin_memory;
+  const PinnedTensors frozen{.trainable = false, .frozen = true};
   held.parameters +=
-      pinned(share.trainable_weights) + page_locked_in_pieces(share.frozen_weights, pin);
-  if (pin) held.parameters += pinned_in_pieces(share.trainable_weights);
-  notes.push_back(
+      pinned(share.trainable_weights) + page_locked_tensors(node, share.frozen_weights, frozen);
+  if (!pin) return;
+  const Bytes left = page_locked_tensors(node, share.trainable_weights, {});
+  held.parameters += left;
+  notes.push_back(fmt::format(
       "offload: ZeRO-3 moves trainable parameters into one flat page-locked buffer; the pinned "
-      "allocator keeps the blocks they came from (4/3 of their size when sizes are spread "
-      "evenly).");
+      "allocator keeps the blocks they came from, each rounded up to a power of two: {} per rank "
+      "for {}.",
+      to_text(left), to_text(share.trainable_weights)));
 }
 
 // FSDP's CPU offload and plain loops: shards page-locked tensor by tensor, states as they are.
@@ -106,18 +123,18 @@ void add_plain(const Node& node, const Share& share, OffloadedStates& held, Note
   const facts::OffloadKeys& offload = node.job.offload;
   if (offload.parameters == OffloadTo::cpu) {
     held.parameters +=
-        page_locked_in_pieces(share.trainable_weights + share.frozen_weights, offload.pin_memory);
+        page_locked_tensors(node, share.trainable_weights + share.frozen_weights, {.frozen = true});
   }
   if (offload.gradients == OffloadTo::cpu) {
-    held.gradients += page_locked_in_pieces(share.gradients, offload.pin_memory);
+    held.gradients += page_locked_gradients(node, share.gradients);
   }
   if (offload.optimizer == OffloadTo::cpu) {
     held.optimizer += ceil_divide(node.states.optimizer_bytes,
                                   checked_multiply(node.model_parallel, node.shards));
   }
   notes.push_back(
-      "offload: shards of parameters and gradients are page-locked tensor by tensor (4/3 of their "
-      "size when sizes are spread evenly), optimizer states are ordinary memory.");
+      "offload: shards of parameters and gradients are page-locked tensor by tensor, each rounded "
+      "up to a power of two; optimizer states are ordinary memory.");
 }
 
 // ZeRO-Infinity: swap buffers instead of states.

@@ -31,10 +31,10 @@ Bytes streamed(const Node& node, Bytes state) {
 // The model itself as its constructor makes it, where that is in host memory: a plain loop and
 // from_pretrained without device_map build all of it on the CPU before it moves to the card
 // (transformers 4.49, modeling_utils.py: only device_map, quantizers, FSDP and ZeRO-3 start from
-// meta tensors). Ranks that split the model fill in their parts.
+// meta tensors). Ranks that divide the parameters fill in their parts.
 bool builds_whole_model(const Node& node) {
   const bool quantized = node.job.train.base_quantization != facts::BaseQuantization::none;
-  return node.loading == "whole" && !is_split(node) && !quantized;
+  return node.loading == "whole" && !splits_parameters(node) && !quantized;
 }
 
 // Where the model stays in host memory, what reading needs beside it: a mapped file is copied from
@@ -120,6 +120,23 @@ Bytes staging_beside_model(const Node& node, Bytes full, Bytes part, Notes& note
   return held;
 }
 
+// Tensors of the weights and of the optimizer's states, one by one; states of four bytes an element
+// or, where all of them together have less, of that.
+Bytes page_locked_snapshot(const Node& node, Bytes held, std::int64_t parts) {
+  const step::StateSizes& states = node.states;
+  const Bytes whole = checkpoint_size(node);
+  if (whole == Bytes() || states.weights.empty()) return held * kRoundingOfUnknown;
+  const bool all = node.job.train.method == facts::Method::full;
+  const double trainable = static_cast<double>(states.trainable.value());
+  const double each = trainable > 0.0 ? states.optimizer_bytes.real() / trainable : 0.0;
+  const Ratio weights = rounding_of(states.weights, {.frozen = all, .parts = parts});
+  const Ratio moments =
+      rounding_of(states.weights, {.bytes_per_element = std::min(each, 4.0), .parts = parts});
+  const Bytes of_weights = whole - states.optimizer_bytes;
+  const Bytes pinned = of_weights * weights + states.optimizer_bytes * moments;
+  return held * (pinned / whole);
+}
+
 // A library that stages in ordinary memory and writes from copies of its own.
 Bytes copied(const Node& node, Bytes state, Notes& notes) {
   notes.push_back(
@@ -154,9 +171,9 @@ Bytes checkpoint_staging(const Node& node, Notes& notes) {
       if (node.staging_copies > Ratio(0.0)) return copied(node, full, notes);
       notes.push_back(fmt::format(
           "checkpoint: rank 0 keeps a page-locked snapshot of the whole state while it is "
-          "written, {} rounded up tensor by tensor (4/3).",
+          "written, {} with each tensor rounded up to a power of two.",
           to_text(full)));
-      return pinned_in_pieces(full);
+      return page_locked_snapshot(node, full, 1);
     case facts::CheckpointMethod::sharded_sync:
       notes.push_back(fmt::format(
           "checkpoint: each of {} writes its own part ({}), at most one file shard at once.",
@@ -166,9 +183,9 @@ Bytes checkpoint_staging(const Node& node, Notes& notes) {
       if (node.staging_copies > Ratio(0.0)) return copied(node, part * node.ranks, notes);
       notes.push_back(
           fmt::format("checkpoint: each of {} keeps a page-locked snapshot of its own part ({}) "
-                      "while it is written, rounded up tensor by tensor (4/3).",
+                      "while it is written, each tensor rounded up to a power of two.",
                       ranks_text(node.ranks), to_text(part)));
-      return pinned_in_pieces(part * node.ranks);
+      return page_locked_snapshot(node, part * node.ranks, parts_of_a_weight(node));
   }
   return Bytes();
 }

@@ -5,9 +5,10 @@
 namespace steelyard::rehearse {
 namespace {
 
-constexpr Nanoseconds kNap = 50'000'000;      // the longest sleep: then a stop is looked for
-constexpr Nanoseconds kSpin = 50'000;         // before a deadline: sleeping ends late by about that
-constexpr Nanoseconds kCatchUp = 20'000'000;  // a thread later than that is counted as waiting
+constexpr Nanoseconds kNap = 50'000'000;  // the longest sleep: then a stop is looked for
+constexpr Nanoseconds kSpin = 50'000;     // before a deadline: sleeping ends late by about that
+
+}  // namespace
 
 void sleep_until(Nanoseconds deadline, const std::atomic<bool>& stop) {
   for (Nanoseconds time = now(); time < deadline && !stop.load(std::memory_order_relaxed);
@@ -18,8 +19,6 @@ void sleep_until(Nanoseconds deadline, const std::atomic<bool>& stop) {
     clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, nullptr);
   }
 }
-
-}  // namespace
 
 void AcceleratorTime::step(Nanoseconds waited, Nanoseconds computed) {
   if (steps_ == 0) {

@@ -31,6 +31,11 @@ class AcceleratorTime {
   std::atomic<std::int64_t> steps_{0};
 };
 
+constexpr Nanoseconds kCatchUp = 20'000'000;  // a thread later than that is counted as waiting
+
+// Wakes at the deadline, or soon after `stop` is set.
+void sleep_until(Nanoseconds deadline, const std::atomic<bool>& stop);
+
 // Takes batches until they are closed. The clock of an accelerator is not that of its thread: a
 // step begins when the one before has ended and its batch is full, whenever the thread woke up; so
 // a busy machine that wakes threads late does not show as accelerators that wait.

@@ -1,5 +1,7 @@
 #include "rehearse/faults.h"
 
+#include <algorithm>
+
 namespace steelyard::rehearse {
 
 void Faults::add(facts::FaultKind kind, const std::string& file, const std::string& what) {
@@ -7,7 +9,11 @@ void Faults::add(facts::FaultKind kind, const std::string& file, const std::stri
   facts::RehearsalFault& fault = kinds_[static_cast<std::size_t>(kind)];
   fault.kind = kind;
   ++fault.count;
-  if (fault.first.size() < kNamed) fault.first.push_back(file + ": " + what);
+  if (fault.first.size() >= kNamed) return;
+  std::string named = file + ": " + what;
+  // A record that is met once an epoch is named once.
+  if (std::find(fault.first.begin(), fault.first.end(), named) != fault.first.end()) return;
+  fault.first.push_back(std::move(named));
 }
 
 std::int64_t Faults::total() const {

@@ -14,7 +14,7 @@ namespace steelyard::rehearse {
 
 class Faults {
  public:
-  static constexpr std::size_t kNamed = 5;  // of each kind
+  static constexpr std::size_t kNamed = 5;  // different ones of each kind
 
   void add(facts::FaultKind kind, const std::string& file, const std::string& what);
 

@@ -89,7 +89,7 @@ Result<Forecast> forecast(const Dataset& dataset, const Settings& settings) {
   }
   if (settings.memory_limit && (!limit || *settings.memory_limit < limit->bytes)) {
     forecast.limit = settings.memory_limit;
-    forecast.limited_by = "--memory-limit";
+    forecast.limited_by = kOwnLimit;
   }
   return forecast;
 }

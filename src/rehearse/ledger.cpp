@@ -1,7 +1,11 @@
 #include "rehearse/ledger.h"
 
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -19,7 +23,36 @@ void Ledger::add(Kind kind, std::int64_t bytes) {
   }
 }
 
-Result<Region> Region::make(std::size_t bytes, Kind kind, Ledger& ledger) {
+namespace {
+
+constexpr int kPreferred = 1;  // MPOL_PREFERRED (linux/mempolicy.h): a full node is no error
+
+// A kernel or container that forbids it leaves pages where they are touched.
+void prefer_node(std::uint8_t* begin, std::size_t bytes, int node) {
+  constexpr unsigned long kNodes = 1024;
+  constexpr unsigned long kBits = 8 * sizeof(unsigned long);
+  if (node < 0 || static_cast<unsigned long>(node) >= kNodes) return;
+  std::array<unsigned long, kNodes / kBits> mask{};
+  mask[static_cast<std::size_t>(node) / kBits] |= 1UL << (static_cast<unsigned long>(node) % kBits);
+  syscall(SYS_mbind, begin, bytes, kPreferred, mask.data(), kNodes, 0);
+}
+
+void place(std::uint8_t* memory, std::size_t bytes, const Placement& placement) {
+  if (placement.nodes.empty() || placement.turn == 0) return;
+  std::size_t done = 0;
+  for (std::size_t i = 0; done < bytes; ++i) {
+    // Whole pages: the last one of a piece is the next piece's neighbour.
+    const std::size_t end = std::min(bytes, (i + 1) * placement.turn / kPage * kPage);
+    if (end <= done) continue;
+    prefer_node(memory + done, end - done, placement.nodes[i % placement.nodes.size()]);
+    done = end;
+  }
+}
+
+}  // namespace
+
+Result<Region> Region::make(std::size_t bytes, Kind kind, Ledger& ledger,
+                            const Placement& placement) {
   const std::size_t whole = in_pages(bytes);
   void* const memory =
       mmap(nullptr, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -32,6 +65,7 @@ Result<Region> Region::make(std::size_t bytes, Kind kind, Ledger& ledger) {
   }
   // Refused: small pages serve too.
   if (page_for(bytes) == kHugePage) madvise(memory, whole, MADV_HUGEPAGE);
+  place(static_cast<std::uint8_t*>(memory), whole, placement);
   std::memset(memory, 0, whole);
   Region region;
   region.data_ = static_cast<std::uint8_t*>(memory);

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "base/error.h"
 #include "base/quantity.h"
@@ -33,13 +34,21 @@ class Ledger {
   std::array<Account, kKinds> accounts_;
 };
 
+// Where a region lies: pieces of `turn` bytes on the NUMA nodes in turn. No nodes: where it is
+// touched first.
+struct Placement {
+  std::vector<int> nodes{};
+  std::size_t turn = 0;
+};
+
 // Memory of its own mapping, in huge pages where the kernel has them (madvise), given back when it
 // goes. Its pages are touched when they are made: what it takes, it takes at once.
 class Region {
  public:
   Region() = default;
   // Errors: too_large when the kernel refuses (ENOMEM).
-  [[nodiscard]] static Result<Region> make(std::size_t bytes, Kind kind, Ledger& ledger);
+  [[nodiscard]] static Result<Region> make(std::size_t bytes, Kind kind, Ledger& ledger,
+                                           const Placement& placement = {});
   Region(Region&& other) noexcept { *this = static_cast<Region&&>(other); }
   Region& operator=(Region&& other) noexcept;
   Region(const Region&) = delete;

@@ -9,8 +9,8 @@ constexpr int kRounds = 4;  // Luby and Rackoff: four rounds of Feistel's networ
 
 }  // namespace
 
-Order::Order(std::uint64_t records, std::uint64_t seed, bool shuffled)
-    : records_(records), seed_(seed), shuffled_(shuffled), half_bits_(1) {
+Order::Order(std::uint64_t records, std::uint64_t seed, bool shuffled, Shard shard)
+    : records_(records), seed_(seed), shard_(shard), shuffled_(shuffled), half_bits_(1) {
   while ((std::uint64_t{1} << (2 * half_bits_)) < records) ++half_bits_;
 }
 
@@ -27,7 +27,7 @@ std::uint64_t Order::permuted(std::uint64_t value, std::uint64_t key) const {
 }
 
 std::uint64_t Order::at(std::uint64_t position) const {
-  const std::uint64_t in_epoch = position % records_;
+  const std::uint64_t in_epoch = (position % length() * shard_.of + shard_.rank) % records_;
   if (!shuffled_) return in_epoch;
   const std::uint64_t key = Random::mixed(seed_ ^ Random::mixed(epoch(position) + 1));
   // Cycle walking: at most four times as many numbers as records, so two steps or so.

@@ -5,10 +5,10 @@
 #include <cstring>
 #include <thread>
 
-#include "base/format.h"
-#include "rehearse/accelerator.h"
+#include "rehearse/device_accelerator.h"
 #include "rehearse/faults.h"
 #include "rehearse/host_memory.h"
+#include "rehearse/numa_counters.h"
 #include "rehearse/summary.h"
 #include "rehearse/worker.h"
 
@@ -28,16 +28,27 @@ std::string words_of(int error) {
   return error == 0 ? "ends before the record does" : std::strerror(error);
 }
 
+Shard shard_of(const Crew* crew) {
+  return crew == nullptr ? Shard() : Shard{.rank = crew->rank(), .of = crew->size()};
+}
+
 // One rehearsal from its buffers to its end. Threads refer to its members: it does not move.
 class Run {
  public:
   Run(const Dataset& dataset, const Settings& settings, const Watcher& watcher,
-      const Injection& injection)
+      const Injection& injection, const Partners& partners)
       : dataset_(dataset),
         settings_(settings),
         watcher_(watcher),
         injection_(injection),
-        order_(dataset.records.size(), settings.seed, settings.shuffled) {}
+        crew_(partners.crew),
+        devices_(partners.devices),
+        order_(dataset.records.size(), settings.seed, settings.shuffled, shard_of(partners.crew)) {}
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+  ~Run() {
+    if (devices_ != nullptr) devices_->give_back();
+  }
 
   Result<facts::Rehearsal> go(const Forecast& forecast);
 
@@ -51,27 +62,35 @@ class Run {
   void fault(std::uint64_t record, facts::FaultKind kind, const std::string& what);
   void broken(Error error);
   void took_batch();
+  void start_accelerators(std::vector<std::jthread>& threads);
+  void run_one(std::size_t accelerator);
+  void conduct_all();
   [[nodiscard]] Progress progress() const;
 
   const Dataset& dataset_;
   const Settings& settings_;
   const Watcher& watcher_;
   const Injection& injection_;
+  Crew* crew_;
+  CudaDevices* devices_;
   Order order_;
   Ledger ledger_;
   Faults faults_;
   HostMemory memory_;
+  NumaCounters numa_;
   std::unique_ptr<ReadBuffers> buffers_;
   std::unique_ptr<Batches> batches_;
   BoundedQueue<ReadItem> ready_;
   StageTime read_time_, work_time_, accelerator_time_;
   std::vector<AcceleratorTime> accelerators_;
+  OwnWaits waits_;
   std::atomic<bool> stop_{false};
   std::atomic<std::int64_t> samples_{0}, depth_{0};
   std::atomic<std::int64_t> bad_in_a_row_{0};
   std::mutex end_mutex_;
   std::optional<facts::RehearsalEnd> end_;
   std::optional<Error> error_;
+  bool crew_lost_ = false;
   Nanoseconds began_ = 0, ended_ = 0;
   MemoryPeak peak_;
   bool direct_ = false;
@@ -118,9 +137,11 @@ Result<void> Run::make_buffers() {
   buffers_ = std::move(buffers);
   STEELYARD_TRY(batches,
                 Batches::make(batches_of(settings_), static_cast<std::size_t>(settings_.batch),
-                              sample_bytes_of(dataset_, settings_.shape), ledger_));
+                              sample_bytes_of(dataset_, settings_.shape), ledger_,
+                              devices_ == nullptr ? std::vector<int>() : devices_->nodes()));
   batches_ = std::move(batches);
-  return {};
+  if (devices_ == nullptr) return {};
+  return devices_->take(batches_->memory(0), batches_->all_bytes(), batches_->batch_bytes());
 }
 
 Result<std::unique_ptr<Reader>> Run::make_reader(ReadContext& context) {
@@ -162,16 +183,65 @@ void Run::watch() {
   }
 }
 
-void Run::measure(Reader& reader, WorkContext& work) {
-  began_ = now();
-  std::vector<std::jthread> threads;
-  for (AcceleratorTime& time : accelerators_) {
-    threads.emplace_back([this, &time] {
-      run_accelerator(*batches_, nanoseconds(settings_.step_time), stop_, time,
-                      [this] { took_batch(); });
+void Run::conduct_all() {
+  const Conducted context{.crew = *crew_,
+                          .batches = *batches_,
+                          .step = nanoseconds(settings_.step_time),
+                          .patience = settings_.patience,
+                          .stop = stop_,
+                          .accelerators = accelerators_,
+                          .waits = waits_,
+                          .devices = devices_,
+                          .took = [this] { took_batch(); },
+                          .end =
+                              [this] {
+                                const std::scoped_lock lock(end_mutex_);
+                                return end_;
+                              },
+                          .stop_all =
+                              [this](facts::RehearsalEnd why) {
+                                {
+                                  const std::scoped_lock lock(end_mutex_);
+                                  end_ = why;  // whatever this process wanted itself
+                                }
+                                stop(why);
+                              },
+                          .broken = [this](Error error) { broken(std::move(error)); }};
+  auto done = conduct(context);
+  if (done) return;
+  crew_lost_ = true;
+  broken(std::move(done).error());
+}
+
+void Run::run_one(std::size_t accelerator) {
+  const Nanoseconds step = nanoseconds(settings_.step_time);
+  const auto took = [this] { took_batch(); };
+  AcceleratorTime& time = accelerators_[accelerator];
+  if (devices_ == nullptr) return run_accelerator(*batches_, step, stop_, time, took);
+  auto done = run_device(*batches_, *devices_, accelerator, step, stop_, time, took);
+  if (!done) broken(std::move(done).error());
+}
+
+void Run::start_accelerators(std::vector<std::jthread>& threads) {
+  if (crew_ != nullptr) {
+    threads.emplace_back([this] {
+      conduct_all();
+      accelerator_time_.add({.began = now()});
+    });
+    return;
+  }
+  for (std::size_t i = 0; i < accelerators_.size(); ++i) {
+    threads.emplace_back([this, i] {
+      run_one(i);
       accelerator_time_.add({.began = now()});
     });
   }
+}
+
+void Run::measure(Reader& reader, WorkContext& work) {
+  began_ = now();
+  std::vector<std::jthread> threads;
+  start_accelerators(threads);
   for (std::int64_t i = 0; i < settings_.workers; ++i) {
     threads.emplace_back([&work] { run_worker(work); });
   }
@@ -190,7 +260,7 @@ Result<facts::Rehearsal> Run::go(const Forecast& forecast) {
   }
   ledger_.add(Kind::index, forecast.index.value());
   ledger_.add(Kind::decoding, forecast.decoding.value());
-  STEELYARD_CHECK(make_buffers());
+  STEELYARD_CHECK(all_well(crew_, make_buffers(), settings_.patience));
   accelerators_ = std::vector<AcceleratorTime>(static_cast<std::size_t>(settings_.accelerators));
   ReadContext read{.dataset = dataset_,
                    .order = order_,
@@ -222,20 +292,26 @@ Result<facts::Rehearsal> Run::go(const Forecast& forecast) {
       .good = [this] { bad_in_a_row_.store(0, std::memory_order_relaxed); }};
   STEELYARD_TRY(reader, make_reader(read));
   measure(*reader, work);
-  if (error_) return fail(std::move(*error_));
+  const Result<void> well = error_ ? fail(*error_) : Result<void>();
+  STEELYARD_CHECK(crew_lost_ ? well : all_well(crew_, well, settings_.patience));
 
-  const Measured measured{.dataset = dataset_,
-                          .settings = settings_,
-                          .forecast = forecast,
-                          .ledger = ledger_,
-                          .peak = peak_,
-                          .read = read_time_,
-                          .work = work_time_,
-                          .accelerator = accelerator_time_,
-                          .accelerators = accelerators_,
-                          .elapsed = seconds(ended_ - began_),
-                          .samples = samples_};
+  const Measured measured{
+      .dataset = dataset_,
+      .settings = settings_,
+      .forecast = forecast,
+      .ledger = ledger_,
+      .peak = peak_,
+      .read = read_time_,
+      .work = work_time_,
+      .accelerator = accelerator_time_,
+      .accelerators = accelerators_,
+      .elapsed = seconds(ended_ - began_),
+      .samples = samples_,
+      .epochs = static_cast<double>(read_time_.done()) / static_cast<double>(order_.length())};
   facts::Rehearsal rehearsal = summary(measured);
+  rehearsal.nodes = numa_.since();
+  if (devices_ != nullptr) rehearsal.devices = devices_->counted();
+  if (crew_ != nullptr) rehearsal.crew = crew_of(measured, *crew_, waits_);
   rehearsal.setting.direct = direct_;
   rehearsal.setting.reader = reader_name_;
   rehearsal.setting.read_depth = depth_;
@@ -245,20 +321,25 @@ Result<facts::Rehearsal> Run::go(const Forecast& forecast) {
   return rehearsal;
 }
 
+Result<Forecast> checked_forecast(const Dataset& dataset, const Settings& settings) {
+  STEELYARD_TRY(expected, forecast(dataset, settings));
+  if (expected.limit && expected.total() > *expected.limit) {
+    return fail(beyond(expected.total(), *expected.limit, expected.limited_by));
+  }
+  return std::move(expected);
+}
+
 }  // namespace
 
 Result<facts::Rehearsal> rehearse(const Dataset& dataset, const Settings& settings,
-                                  const Watcher& watcher, const Injection& injection) {
-  STEELYARD_TRY(expected, forecast(dataset, settings));
-  if (expected.limit && expected.total() > *expected.limit) {
-    return fail({.code = ErrorCode::too_large,
-                 .subject = "the memory of the rehearsal",
-                 .found = to_text(expected.total()),
-                 .accepted = "at most " + to_text(*expected.limit) + ", the limit of " +
-                             expected.limited_by,
-                 .hint = "a smaller --batch or --prefetch, fewer --accelerators or --workers"});
-  }
-  return Run(dataset, settings, watcher, injection).go(expected);
+                                  const Watcher& watcher, const Injection& injection,
+                                  const Partners& partners) {
+  Crew* const crew = partners.crew;
+  const Result<Forecast> expected = checked_forecast(dataset, settings);
+  const Result<void> fits = expected ? Result<void>() : fail(expected.error());
+  STEELYARD_CHECK(all_well(crew, fits, settings.patience));
+  if (crew != nullptr) STEELYARD_CHECK(all_fit(*crew, *expected, settings.patience));
+  return Run(dataset, settings, watcher, injection, partners).go(*expected);
 }
 
 }  // namespace steelyard::rehearse

@@ -15,6 +15,8 @@
 #include "base/error.h"
 #include "base/quantity.h"
 #include "facts/rehearsal.h"
+#include "rehearse/crew.h"
+#include "rehearse/cuda_devices.h"
 #include "rehearse/dataset.h"
 #include "rehearse/image/sample_maker.h"
 
@@ -36,6 +38,7 @@ struct Settings {
   std::uint64_t seed = 0;
   bool skip_faults = false;             // else the first fault ends the rehearsal
   std::optional<Bytes> memory_limit{};  // besides those of the machine and the control group
+  Seconds patience = Seconds(60);       // with a process of the crew that is silent
 };
 
 // What tests put in the way.
@@ -67,10 +70,22 @@ struct Forecast {
 // Errors: impossible_combination (no records), bad_input (a setting out of range).
 [[nodiscard]] Result<Forecast> forecast(const Dataset& dataset, const Settings& settings);
 
+// What a rehearsal may have besides its own threads.
+struct Partners {
+  Crew* crew = nullptr;
+  CudaDevices* devices = nullptr;  // as many as accelerators; none: these are paced
+};
+
+// With a crew it is one process of several: all call it, each reads its part of the records and
+// begins each step with all others; what comes back is this process's own, with `crew` of one rank
+// (rehearse/merge.h joins them). Settings that count steps or seconds are the same for all.
+//
 // Errors: those of forecast; too_large when the forecast is beyond the limit, or memory is refused;
-// bad_input when a fault ended it and nothing was measured.
+// bad_input when a fault ended it and nothing was measured; those of a device; those of another
+// process; unreadable when one is lost.
 [[nodiscard]] Result<facts::Rehearsal> rehearse(const Dataset& dataset, const Settings& settings,
                                                 const Watcher& watcher = {},
-                                                const Injection& injection = {});
+                                                const Injection& injection = {},
+                                                const Partners& partners = {});
 
 }  // namespace steelyard::rehearse

@@ -1,6 +1,7 @@
 #include "rehearse/summary.h"
 
 #include <algorithm>
+#include <array>
 
 namespace steelyard::rehearse {
 namespace {
@@ -119,8 +120,7 @@ facts::Rehearsal summary(const Measured& measured) {
   rehearsal.setting.step_time = settings.step_time;
   rehearsal.elapsed = measured.elapsed;
   rehearsal.samples = Samples(measured.samples);
-  rehearsal.epochs =
-      static_cast<double>(measured.read.done()) / static_cast<double>(dataset.records.size());
+  rehearsal.epochs = measured.epochs;
   rehearsal.rate = rate_of(measured.accelerators, settings.batch);
   rehearsal.read_rate = Bytes(measured.read.bytes()) / measured.elapsed;
   if (settings.step_time.value() > 0) {
@@ -134,6 +134,26 @@ facts::Rehearsal summary(const Measured& measured) {
   rehearsal.limited_by = limit_of(rehearsal);
   add_memory(measured, rehearsal.memory);
   return rehearsal;
+}
+
+facts::RehearsalCrew crew_of(const Measured& measured, const Crew& crew, const OwnWaits& waits) {
+  const AcceleratorTime& one = measured.accelerators.front();
+  facts::RehearsalRank rank{.rank = static_cast<std::int64_t>(crew.rank()),
+                            .host = crew.host(),
+                            .accelerators = measured.settings.accelerators,
+                            .alone = {},
+                            .waits_for_data = seconds(waits.for_data),
+                            .waits_for_others = seconds(waits.for_others),
+                            .last = waits.last,
+                            .needed = measured.forecast.total(),
+                            .peak = measured.peak.anonymous};
+  if (one.steps() > 1 && measured.settings.step_time.value() > 0) {
+    const std::array<Step, 2> steps{Step{}, Step{.waited = rank.waits_for_data,
+                                                 .computed = measured.settings.step_time *
+                                                             static_cast<double>(one.steps() - 1)}};
+    rank.alone = utilization(steps);
+  }
+  return {.hosts = 1, .steps = one.steps(), .slowest = {}, .ranks = {std::move(rank)}};
 }
 
 }  // namespace steelyard::rehearse

@@ -4,7 +4,7 @@
 #include <span>
 
 #include "facts/rehearsal.h"
-#include "rehearse/accelerator.h"
+#include "rehearse/conductor.h"
 #include "rehearse/host_memory.h"
 #include "rehearse/rehearse.h"
 
@@ -29,9 +29,13 @@ struct Measured {
   std::span<const AcceleratorTime> accelerators;
   Seconds elapsed;
   std::int64_t samples = 0;
+  double epochs = 0;  // of what this process reads
 };
 
 [[nodiscard]] facts::Rehearsal summary(const Measured& measured);
+// This process as the only rank of a crew.
+[[nodiscard]] facts::RehearsalCrew crew_of(const Measured& measured, const Crew& crew,
+                                           const OwnWaits& waits);
 
 // Samples per second that accelerators took after the first step of each.
 [[nodiscard]] SamplesPerSecond rate_of(std::span<const AcceleratorTime> accelerators,
@@ -39,6 +43,15 @@ struct Measured {
 // Nothing until every accelerator has a second step behind it.
 [[nodiscard]] std::optional<Ratio> least_utilization(std::span<const AcceleratorTime> accelerators);
 [[nodiscard]] std::optional<Ratio> mean_utilization(std::span<const AcceleratorTime> accelerators);
+
+// Whose limit it is when the user set it.
+constexpr const char* kOwnLimit = "--memory-limit";
+
+// The refusal of a need beyond a limit.
+[[nodiscard]] Error beyond(Bytes need, Bytes limit, const std::string& whose);
+// Whether the processes of each host fit together where each of them does. Errors: too_large, the
+// same for all; those of the crew.
+[[nodiscard]] Result<void> all_fit(Crew& crew, const Forecast& own, Seconds patience);
 
 // How many buffers the settings mean.
 [[nodiscard]] std::size_t slots_of(const Settings& settings);

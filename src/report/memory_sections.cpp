@@ -1,5 +1,6 @@
 // The two memories of the plan's page: VRAM of the fullest GPU, RAM of a node.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -89,6 +90,34 @@ void append(Lines& to, const Lines& more) {
   to.insert(to.end(), more.begin(), more.end());
 }
 
+// Beside what the allocator has reserved; "" where nothing is known of it.
+std::string beside_words(const facts::RankMemory& rank) {
+  std::vector<std::string> parts;
+  if (rank.context > Bytes()) parts.push_back(to_text(rank.context) + " context");
+  if (rank.collectives > Bytes()) {
+    parts.push_back(fmt::format("{} of {} communicator{}", to_text(rank.collectives),
+                                rank.communicators, rank.communicators == 1 ? "" : "s"));
+  }
+  if (parts.empty()) return "";
+  return fmt::format("{} outside of the allocator", fmt::join(parts, " and "));
+}
+
+// "stage 3" of "pipeline stage 3 of 16".
+std::string short_kind(const std::string& kind) {
+  constexpr std::string_view kStage = "pipeline ";
+  if (!kind.starts_with(kStage)) return kind;
+  return kind.substr(kStage.size(), kind.find(" of ") - kStage.size());
+}
+
+// What each kind of rank has, where they differ.
+std::string kinds_words(const std::vector<facts::RankMemory>& ranks) {
+  std::vector<std::string> kinds;
+  for (const facts::RankMemory& rank : ranks) {
+    kinds.push_back(short_kind(rank.kind) + " " + to_text(rank.peak_device_used));
+  }
+  return fmt::format("{}", fmt::join(kinds, ", "));
+}
+
 }  // namespace
 
 Lines rank_lines(const facts::RankMemory& rank, const facts::Known<Bytes>& capacity,
@@ -97,6 +126,7 @@ Lines rank_lines(const facts::RankMemory& rank, const facts::Known<Bytes>& capac
       fmt::format("allocated {}, reserved {}, device used {}", to_text(rank.peak_allocated),
                   to_text(rank.peak_reserved), to_text(rank.peak_device_used)),
       peak_words(rank.peak_at, paint)};
+  if (const std::string beside = beside_words(rank); !beside.empty()) words.push_back(beside);
   words.insert(words.end(), more.begin(), more.end());
   Lines lines = flowed(words, width, paint);
   const Bar bar = bar_of(rank.by_category, kVramLooks, capacity);
@@ -108,7 +138,10 @@ Lines rank_lines(const facts::RankMemory& rank, const facts::Known<Bytes>& capac
 Lines vram_lines(const facts::Plan& plan, std::size_t width, const Paint& paint) {
   const facts::RankMemory& rank = plan.vram.fullest;
   std::vector<std::string> more;
-  if (plan.vram.ranks.size() > 1) more.push_back("fullest: " + paint.outside(rank.kind));
+  if (plan.vram.ranks.size() > 1) {
+    more.push_back("fullest: " + paint.outside(rank.kind));
+    more.push_back(kinds_words(plan.vram.ranks));
+  }
   return rank_lines(rank, plan.vram.capacity, more, width, paint);
 }
 

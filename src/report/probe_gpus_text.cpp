@@ -80,7 +80,10 @@ void add_rates(Rows& rows, const facts::GpuRates& rates) {
   rows.rate("host to GPU, pageable", rates.to_device_pageable);
   rows.rate("GPU to host, pageable", rates.from_device_pageable);
   rows.rate("copy inside the GPU", rates.device_copy);
+  rows.rate("tf32 GEMM", rates.tf32);
+  rows.rate("fp16 GEMM", rates.fp16);
   rows.rate("bf16 GEMM", rates.bf16);
+  rows.rate("fp8 GEMM", rates.fp8);
 }
 
 }  // namespace

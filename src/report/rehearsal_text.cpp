@@ -5,6 +5,7 @@
 
 #include "base/format.h"
 #include "base/text_table.h"
+#include "facts/rehearsal.h"
 #include "report/paint.h"
 
 namespace steelyard::report {
@@ -81,16 +82,54 @@ std::string stages(const Rehearsal& r) {
 
 std::string memory(const Rehearsal& r) {
   const facts::RehearsalMemory& m = r.memory;
-  TextTable table({{"memory"}, {"the most", Align::right}});
-  table.add({"index of records", to_text(m.index)});
-  table.add({"read buffers", to_text(m.read_buffers)});
-  table.add({"batches", to_text(m.batches)});
-  table.add({"decoders and threads", to_text(m.decoding)});
-  table.add({"process, told before the start", to_text(m.needed)});
-  table.add({"process, measured", to_text(m.peak)});
-  if (m.page_cache) table.add({"page cache of the control group", to_text(*m.page_cache)});
-  if (m.group_peak) table.add({"all of the control group", to_text(*m.group_peak)});
-  if (m.limit) table.add({"limit", to_text(*m.limit)});
+  const bool planned = r.planned.has_value();
+  TextTable table(
+      {{"memory"}, {"the most", Align::right}, {planned ? "planned" : "", Align::right}});
+  const auto add = [&](const char* what, Bytes measured, std::optional<Bytes> plan = {}) {
+    table.add({what, to_text(measured), plan ? to_text(*plan) : std::string()});
+  };
+  const facts::RehearsalPlanned p = r.planned.value_or(facts::RehearsalPlanned{});
+  add("index of records", m.index, p.index);
+  add("read buffers", m.read_buffers, p.read_buffers);
+  add("batches", m.batches, p.batches);
+  add("decoders and threads", m.decoding, p.decoding);
+  add("process, told before the start", m.needed);
+  add("process, measured", m.peak, p.peak);
+  if (m.page_cache) add("page cache of the control group", *m.page_cache);
+  if (m.group_peak) add("all of the control group", *m.group_peak);
+  if (m.limit) add("limit", *m.limit);
+  return table.text() + "\n";
+}
+
+std::string devices(const Rehearsal& r, const Paint& paint) {
+  if (r.devices.empty()) return {};
+  TextTable table({{"accelerator"},
+                   {"at"},
+                   {"NUMA node", Align::right},
+                   {"batches", Align::right},
+                   {"copied", Align::right},
+                   {"time", Align::right},
+                   {"while copying", Align::right}});
+  for (const facts::RehearsalDevice& device : r.devices) {
+    table.add({fmt::format("{} {}", device.accelerator, paint.outside(device.name)),
+               paint.outside(device.pci), device.numa_node ? grouped(*device.numa_node) : "?",
+               grouped(device.copies), to_text(device.bytes), to_text(device.copying),
+               known(device.rate)});
+  }
+  return table.text() + "\n";
+}
+
+// On a machine with one node there is nothing to tell.
+std::string nodes(const Rehearsal& r) {
+  if (r.nodes.size() < 2) return {};
+  TextTable table({{"memory that the kernel gave"},
+                   {"to threads there", Align::right},
+                   {"to others", Align::right},
+                   {"elsewhere instead", Align::right}});
+  for (const facts::RehearsalNode& node : r.nodes) {
+    table.add({fmt::format("NUMA node {}", node.node), to_text(node.local), to_text(node.remote),
+               to_text(node.missed)});
+  }
   return table.text() + "\n";
 }
 
@@ -109,13 +148,39 @@ std::string tuning(const facts::RehearsalTuning& tuning) {
                      tuning.reached ? "" : "not ");
 }
 
+std::string crew(const facts::RehearsalCrew& crew, const Paint& paint) {
+  TextTable table({{"rank", Align::right},
+                   {"host"},
+                   {"used alone", Align::right},
+                   {"own data missing", Align::right},
+                   {"others missing", Align::right},
+                   {"came last", Align::right},
+                   {"memory told", Align::right},
+                   {"measured", Align::right}});
+  for (const facts::RehearsalRank& rank : crew.ranks) {
+    table.add({grouped(rank.rank), paint.outside(rank.host), share(rank.alone),
+               to_text(rank.waits_for_data), to_text(rank.waits_for_others), grouped(rank.last),
+               to_text(rank.needed), to_text(rank.peak)});
+  }
+  std::string text = fmt::format("{} process{} on {} host{}, {} steps together", crew.ranks.size(),
+                                 crew.ranks.size() == 1 ? "" : "es", grouped(crew.hosts),
+                                 crew.hosts == 1 ? "" : "s", grouped(crew.steps));
+  for (const facts::RehearsalRank& rank : crew.ranks) {
+    if (crew.slowest != rank.rank) continue;
+    text += fmt::format("; the slowest: rank {} on {}", rank.rank, paint.outside(rank.host));
+  }
+  return text + "\n" + table.text() + "\n";
+}
+
 }  // namespace
 
 std::string rehearsal_text(const Rehearsal& rehearsal, const Style& style) {
   const Paint paint(style);
   std::string text = head(rehearsal, paint);
   if (rehearsal.tuning) text += tuning(*rehearsal.tuning);
-  text += figures(rehearsal) + stages(rehearsal) + memory(rehearsal);
+  text += figures(rehearsal);
+  if (rehearsal.crew) text += crew(*rehearsal.crew, paint);
+  text += stages(rehearsal) + devices(rehearsal, paint) + memory(rehearsal) + nodes(rehearsal);
   for (const facts::RehearsalFault& fault : rehearsal.faults) {
     text += fmt::format("{}: {}\n", facts::name_of(fault.kind), grouped(fault.count));
     for (const std::string& first : fault.first) text += "  " + paint.outside(first) + "\n";

@@ -8,8 +8,11 @@
 #include "facts/model_table.h"
 #include "facts/pace_why.h"
 #include "facts/plan.h"
-#include "facts/rehearsal.h"
 #include "facts/what_if.h"
+
+namespace steelyard::facts {
+struct Rehearsal;
+}
 
 namespace steelyard::report {
 

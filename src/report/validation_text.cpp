@@ -42,8 +42,8 @@ std::string validation_markdown(const facts::Validation& validation) {
   const ValidationTables tables = validation_tables(validation, {});
   std::string text =
       "# Predictions against measurements\n\n"
-      "Written by `steelyard validate validation/cases --notes validation/notes.toml --markdown "
-      "docs/validation.md`; do not edit by hand.\n\n" +
+      "Written by `steelyard validate validation/cases --notes validation/notes.toml --append "
+      "docs/published-layouts.md --markdown docs/validation.md`; do not edit by hand.\n\n" +
       validation_headline(validation) + "\n\n" + kErrorMeaning + "\n";
   const auto add = [&](std::string_view title, const TextTable& table) {
     if (table.empty()) return;

@@ -144,7 +144,17 @@ std::string layout_words(const facts::KeySettings& set) {
   return words.empty() ? "as plain as can be" : words;
 }
 
+// Of one step, all GPUs at their rated power.
+std::string energy_of(const facts::FoundLayout& found) {
+  if (!found.joules_per_step) return "no rated power";
+  constexpr double kPerKilowattHour = 3.6e6;
+  const double joules = *found.joules_per_step;
+  if (joules < kPerKilowattHour) return fmt::format("{:.1f} kJ", joules / 1e3);
+  return fmt::format("{:.2f} kWh", joules / kPerKilowattHour);
+}
+
 void add_places(const facts::SearchResult& result, const Paint& paint, TextTable& table) {
+  const bool of_energy = result.goal == facts::SearchGoal::energy;
   for (const facts::SearchedPlace& place : result.places) {
     const std::string name = paint.outside(place.machine);
     const std::string nodes = fmt::format("{} x {}", grouped(place.nodes), place.gpus);
@@ -155,7 +165,8 @@ void add_places(const facts::SearchResult& result, const Paint& paint, TextTable
     for (const facts::FoundLayout& found : place.found) {
       const Plan& plan = found.plan;
       table.add({found.on_front ? "*" : "", name, nodes,
-                 plan.pace.step ? to_text(*plan.pace.step) : "?", rate_of(plan), price_of(plan),
+                 plan.pace.step ? to_text(*plan.pace.step) : "?", rate_of(plan),
+                 of_energy ? energy_of(found) : price_of(plan),
                  of(plan.vram.fullest.peak_device_used, plan.vram.capacity), to_text(plan.ram.peak),
                  layout_words(found.set)});
     }
@@ -180,22 +191,27 @@ std::string told(const facts::SearchedPlace& place, const Paint& paint) {
 
 std::string search_text(const facts::SearchResult& result, const Style& style) {
   const Paint paint(style);
+  const std::string free = result.free.empty()
+                               ? "nothing, for the job says all (--free KEY frees a key)"
+                               : fmt::format("{}", fmt::join(result.free, ", "));
   std::string text =
       fmt::format("{}: {} samples per step; free: {}{}\n\n", paint.outside(result.job),
-                  grouped(result.global_batch), fmt::format("{}", fmt::join(result.free, ", ")),
+                  grouped(result.global_batch), free,
                   result.interrupted ? "\nInterrupted: the best so far." : "");
+  const bool energy = result.goal == facts::SearchGoal::energy;
   TextTable table({{""},
                    {"machine"},
                    {"nodes x GPUs"},
                    {"step", Align::right},
                    {"rate", Align::right},
-                   {"price", Align::right},
+                   {energy ? "energy per step" : "price", Align::right},
                    {"VRAM per GPU", Align::right},
                    {"RAM per node", Align::right},
                    {"layout"}});
   add_places(result, paint, table);
   text += table.text(0, style.ascii ? "-" : "─");
   text += "* on the front: nothing is better in step, price, GPUs and RAM at once\n";
+  if (energy) text += "energy: the GPUs alone, at their rated power all the time\n";
   constexpr std::size_t kTold = 3;
   for (std::size_t i = 0; i < result.places.size() && i < kTold; ++i) {
     text += told(result.places[i], paint);

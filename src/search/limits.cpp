@@ -34,8 +34,11 @@ void keep_accumulation(Job& job, const Plan& planned) {
   job.train.global_batch.reset();
 }
 
+// "each GPU needs 82.1 GiB of 79.1 GiB"; where both would read alike, how much is missing.
 std::string needs(const char* who, Bytes needed, const facts::Known<Bytes>& there) {
-  return fmt::format("{} needs {} of {}", who, to_text(needed), to_text(*there));
+  const std::string wanted = to_text(needed), all = to_text(*there);
+  if (wanted != all) return fmt::format("{} needs {} of {}", who, wanted, all);
+  return fmt::format("{} needs {} more than its {}", who, to_text(needed - *there), all);
 }
 
 // Why the job does not go with that value.
@@ -52,6 +55,12 @@ std::string breaks_with(const Job& job, const Planner& planner) {
 Job with(const LimitsQuestion& question, const Axis& axis, std::int64_t number) {
   Job job = *question.job;
   axis.set(job, axis.value(number));
+  if (job.import.megatron) {  // read again with each job: what is changed counts more
+    job.origins[axis.limit.key] = {facts::Origin::job, {}};
+    if (job.train.gradient_accumulation) {
+      job.origins["train.gradient_accumulation"] = {facts::Origin::job, {}};
+    }
+  }
   return job;
 }
 
@@ -85,7 +94,7 @@ Axis axis(std::string key, std::string what, std::int64_t now, std::int64_t step
   return made;
 }
 
-constexpr std::int64_t kMostSamples = std::int64_t{1} << 20;
+constexpr std::int64_t kMostSamples = 1'000'000;  // that a job file can say
 constexpr std::int64_t kMostTokens = std::int64_t{1} << 24;
 constexpr std::int64_t kMostRank = std::int64_t{1} << 14;
 constexpr std::int64_t kMostLayers = 4096;
@@ -110,7 +119,15 @@ Axis sequence_axis(const Plan& planned) {
   const std::int64_t now = *planned.job.train.sequence_length;
   const std::int64_t step = now >= kRound * ranks ? kRound * ranks : ranks;
   Axis made = axis("train.sequence_length", "tokens per sample", now, step, kMostTokens);
-  made.set = [](Job& job, std::int64_t value) { job.train.sequence_length = value; };
+  const facts::RolloutKeys& rollout = planned.job.train.rollout;
+  const bool answers = rollout.prompt_length && rollout.response_length;
+  if (answers) made.limit.what += ", longer answers";
+  made.set = [answers, prompt = rollout.prompt_length.value_or(0)](Job& job, std::int64_t value) {
+    job.train.sequence_length = value;
+    if (!answers) return;
+    job.train.rollout.prompt_length = prompt;
+    job.train.rollout.response_length = value - prompt;
+  };
   return made;
 }
 
@@ -121,15 +138,16 @@ Axis rank_axis(const Plan& planned) {
   return made;
 }
 
-// Height in steps of 32 pixels; the width keeps its proportion.
+// Height in steps of 64 pixels where it is a multiple of them (autoencoders take an eighth, U-Nets
+// halve that three times), else of 32; the width keeps its proportion.
 Axis image_axis(const Plan& planned) {
-  constexpr std::int64_t kStep = 32;
   const std::vector<std::int64_t> now = planned.job.train.image_size;
+  const std::int64_t step = now[0] % 64 == 0 && now[1] % 64 == 0 ? 64 : 32;
   Axis made =
-      axis("train.image_size", "pixels of height, width in proportion", now[0], kStep, kMostPixels);
-  made.set = [now](Job& job, std::int64_t value) {
-    const std::int64_t width = (value * now[1] / now[0] + kStep / 2) / kStep * kStep;
-    job.train.image_size = {value, width > kStep ? width : kStep};
+      axis("train.image_size", "pixels of height, width in proportion", now[0], step, kMostPixels);
+  made.set = [now, step](Job& job, std::int64_t value) {
+    const std::int64_t width = (value * now[1] / now[0] + step / 2) / step * step;
+    job.train.image_size = {value, width > step ? width : step};
   };
   return made;
 }
@@ -227,8 +245,8 @@ facts::Limits limits(const LimitsQuestion& question, const Planner& planner) {
 }
 
 std::optional<std::pair<std::string, std::int64_t>> layers_of(const facts::Value& config) {
-  constexpr std::array kKeys = {"num_hidden_layers", "n_layer",        "num_layers",
-                                "n_layers",          "encoder_layers", "depth"};
+  constexpr std::array kKeys = {"num_hidden_layers", "n_layer", "num_layers", "n_layers",
+                                "encoder_layers",    "depth",   "num-layers"};
   for (const char* key : kKeys) {
     const facts::Value* value = config.find(key);
     if (value == nullptr) continue;

@@ -83,7 +83,7 @@ class PlaceSearch {
     if (!plan) return std::nullopt;
     return std::move(*plan);
   }
-  [[nodiscard]] FoundLayout found(std::int64_t number) const;
+  [[nodiscard]] FoundLayout found(std::int64_t number, Plan plan) const;
   // False: a bound was wrong.
   [[nodiscard]] bool seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick);
   void tell_too_large(const Candidate& candidate);
@@ -143,10 +143,11 @@ void PlaceSearch::run(const OrderedLayouts::Tick& tick) {
   }
 }
 
-FoundLayout PlaceSearch::found(std::int64_t number) const {
+// A plan that fits is whole: only where memory does not suffice it ends early.
+FoundLayout PlaceSearch::found(std::int64_t number, Plan whole) const {
   FoundLayout layout;
   layout.set = space_.settings(number);
-  layout.plan = planned(number, Depth::full).value_or(Plan{});
+  layout.plan = std::move(whole);
   const Plan& plan = layout.plan;
   if (!plan.pace.step) return layout;
   const double seconds = plan.pace.step->value();
@@ -170,15 +171,15 @@ bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick
     const bool tells = !first && behind < kMostTried && slower < kMostLost;
     if (!first) ++behind;
     if (wanted || tells) {
-      const std::optional<Plan> plan = planned(next->number, Depth::only_if_fits);
+      std::optional<Plan> plan = planned(next->number, Depth::only_if_fits);
       const bool fitting = plan && fits(*plan);
-      if (fitting && wanted) {
-        searched_.found.push_back(found(next->number));
-        least_ram = next->ram_gib;
-      }
       if (fitting && tells && plan->pace.step) {
         ++slower;
         tell_slower(*next, *plan);
+      }
+      if (fitting && wanted) {
+        searched_.found.push_back(found(next->number, std::move(*plan)));
+        least_ram = next->ram_gib;
       }
       if (!fitting && first && searched_.lost.size() < kMostLost) tell_too_large(*next);
     }

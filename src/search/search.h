@@ -16,8 +16,8 @@
 
 namespace steelyard::search {
 
-// How much of a plan is wanted: everything; of the GPUs' memory only whether it suffices; nothing
-// of the GPUs' memory, which takes by far the longest.
+// How much of a plan is wanted: everything; of the GPUs' memory only whether it suffices; the step
+// and the host's memory alone: the GPUs' takes by far the longest.
 enum class Depth { full, only_if_fits, without_vram };
 
 // A plan without advice. Called side by side: it may share nothing that it writes.

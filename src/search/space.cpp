@@ -98,6 +98,16 @@ Space::Space(const Job& job, std::int64_t gpus, std::int64_t per_node, std::int6
   job_.parallel.shard_group.reset();
   add_ranks(freedom);
   add_training(freedom);
+  if (job_.import.megatron) mark_as_own(job_);
+}
+
+// What is imported is read again with each layout: what the layout says counts more.
+void Space::mark_as_own(Job& job) const {
+  const auto own = [&job](const std::string& key) {
+    job.origins[key] = {facts::Origin::job, {}};
+  };
+  for (const Dimension& dimension : dimensions_) own(dimension.key);
+  for (const char* key : {"parallel.schedule", "train.micro_batch", "train.global_batch"}) own(key);
 }
 
 void Space::add_ranks(const Freedom& freedom) {

@@ -56,6 +56,7 @@ class Space {
   void add_ranks(const Freedom& freedom);
   void add_training(const Freedom& freedom);
   [[nodiscard]] bool can_be_legal(const facts::Job& job) const;
+  void mark_as_own(facts::Job& job) const;
 
   facts::Job job_;
   std::int64_t gpus_, per_node_, batch_;

@@ -98,6 +98,7 @@ void Composer::add_states(const StateSizes& states, bool trains, bool waits, boo
   all.beside += states.parameters;
   all.parameters += states.parameters;
   all.parameter_bytes += states.parameter_bytes;
+  all.weights.insert(all.weights.end(), states.weights.begin(), states.weights.end());
   all.made_bytes += states.made_bytes;
   all.largest_block_bytes = std::max(all.largest_block_bytes, states.largest_block_bytes);
   if (!trains) {

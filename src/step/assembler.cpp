@@ -47,13 +47,18 @@ Program Assembler::assemble() {
 
 void Assembler::count_kernels() {
   for (const Pass& pass : program_.step) {
-    for_each_phase(pass, [&](const Phase& phase) {
+    std::vector<std::int64_t> launched;  // by each phase, which may come more than once
+    for (const Phase& phase : pass.phases) {
+      launched.push_back(0);
       for (const Body& body : phase.bodies) {
-        const auto launched =
-            std::count_if(body.events.begin(), body.events.end(),
-                          [](const Event& event) { return event.kind == EventKind::work; });
-        program_.kernels += pass.repeat * body.repeat * launched;
+        launched.back() +=
+            body.repeat * std::count_if(body.events.begin(), body.events.end(),
+                                        [](Event event) { return event.kind == EventKind::work; });
       }
+    }
+    for_each_phase(pass, [&](const Phase& phase) {
+      program_.kernels +=
+          pass.repeat * launched[static_cast<std::size_t>(&phase - pass.phases.data())];
     });
   }
 }

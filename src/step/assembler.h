@@ -19,11 +19,15 @@
 #include "step/program.h"
 #include "step/recompute_plan.h"
 #include "step/step.h"
+#include "step/workshop.h"
 
 namespace steelyard::step {
 
 // Not the embedding, nor the head, nor what lies between an encoder and its decoder.
 [[nodiscard]] bool is_layer(const model::Block& block);
+// Rows of embedding tables that lie in host memory, and what the optimizer keeps of them beside
+// them.
+[[nodiscard]] Bytes host_tables(const model::Graph& graph, const Layout& layout);
 
 class Assembler {
  public:
@@ -34,6 +38,8 @@ class Assembler {
   void bring(const std::vector<Companion>& companions) { companions_ = &companions; }
   // The model is only asked: its forward pass runs under torch.no_grad().
   void ask_only() { asks_only_ = true; }
+  // Traces that other programs have too come from there; null: all are its own.
+  void work_in(Workshop* workshop) { workshop_ = workshop; }
   [[nodiscard]] Program assemble();
   // Of the model as this stage holds it: the whole job's when the stage is the whole model.
   [[nodiscard]] StateSizes states() const;
@@ -106,6 +112,7 @@ class Assembler {
   [[nodiscard]] bool sums_wide() const;
   [[nodiscard]] bool flattens_on_card(Bytes flat) const;
   [[nodiscard]] std::int64_t partition_elements() const;
+  [[nodiscard]] std::int64_t gradient_partition_elements(std::int64_t trained) const;
   std::int32_t partition_slot(facts::DType dtype, facts::VramCategory category,
                               std::string_view text);
   void add_flattened_parameters();
@@ -220,6 +227,8 @@ class Assembler {
   const AdapterHabits& habits_;
   const std::vector<Companion>* companions_ = nullptr;
   bool asks_only_ = false;
+  Workshop* workshop_ = nullptr;
+  Names traced_names_;
   Groups groups_;
   Program program_;
   SharedTensors shared_;

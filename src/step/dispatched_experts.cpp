@@ -1,9 +1,11 @@
 // Experts whose tokens are sorted by expert, sent to the ranks that hold them, multiplied in groups
 // and sent back (Megatron-LM core/transformer/moe: MoEAlltoAllTokenDispatcher, GroupedMLP; the same
-// in torchtitan). Tokens are taken as spread evenly: a rank receives as many as it sends.
+// in torchtitan). A rank receives as many tokens as it sends, times what the job states: the
+// imbalance of the fullest rank, and the capacity to which each expert's rows are padded.
 #include "step/dispatched_experts.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -19,6 +21,10 @@ namespace steelyard::step {
 namespace {
 
 using Gradients = std::vector<Tensor>;
+
+std::int64_t times(std::int64_t rows, double factor) {
+  return checked_round(std::ceil(static_cast<double>(rows) * factor));
+}
 
 // Of R ranks that share E experts evenly, how many have one of a token's k, which are drawn at
 // random: R (1 - C(E - E/R, k) / C(E, k)).
@@ -64,12 +70,12 @@ Tensor all_to_all(Tape& tape, Tensor argument, const Exchange& exchange, std::in
   return y;
 }
 
-// Every choice of a token travels by itself.
-Tensor all_to_all(Tape& tape, Tensor argument, bool beside) {
+// Every choice of a token travels by itself. The fullest rank's side, the larger one, takes
+// longest.
+Tensor all_to_all(Tape& tape, Tensor argument, bool beside, std::int64_t arriving) {
   if (tape.options().expert.ranks == 1) return argument;
-  const std::int64_t numel = argument.numel;
-  const Bytes payload = bytes_of(argument);
-  return all_to_all(tape, std::move(argument), {tape.options().expert, payload, beside}, numel);
+  const Bytes payload = bytes_of(std::max(argument.numel, arriving), argument.dtype);
+  return all_to_all(tape, std::move(argument), {tape.options().expert, payload, beside}, arriving);
 }
 
 // Chunks of tokens in another order, source rank first or expert first.
@@ -295,6 +301,8 @@ Tensor sent_once(Tape& tape, const OperatorCall& call, const Tensor& order) {
   const model::MixtureShape& mixture = call.op->mixture;
   const std::int64_t hidden = call.input_shapes[0].back();
   const std::int64_t choices = call.inputs[1].numel;
+  const double imbalance = tape.options().expert_imbalance;
+  const std::int64_t received = times(choices, tape.options().expert_capacity * imbalance);
   const Group& group = tape.options().expert;
   const double experts = static_cast<double>(mixture.experts);
   const double ranks = static_cast<double>(group.ranks);
@@ -303,8 +311,8 @@ Tensor sent_once(Tape& tape, const OperatorCall& call, const Tensor& order) {
   const std::int64_t each = std::max<std::int64_t>(choices * hidden / x.numel, 1);
   const double reached = ranks_reached(experts, ranks, each);
   const double tokens = static_cast<double>(x.numel / hidden);
-  const auto sent = [&](double times) {
-    return bytes_of(static_cast<std::int64_t>(tokens * times) * hidden, x.dtype);
+  const auto sent = [&](double often) {
+    return bytes_of(static_cast<std::int64_t>(tokens * imbalance * often) * hidden, x.dtype);
   };
   Exchange exchange{group, sent(reached), call.variants->sends_beside, "tokens_to_ranks"};
   if (ranks > per_node) {  // what one node's ranks get of a token is handed on by one of them
@@ -314,9 +322,9 @@ Tensor sent_once(Tape& tape, const OperatorCall& call, const Tensor& order) {
     exchange.between = {group.ranks / on_node, 1};
     exchange.far = sent(ranks_reached(experts, nodes, each));
   }
-  const std::int64_t arriving = static_cast<std::int64_t>(tokens * reached) * hidden;
+  const std::int64_t arriving = static_cast<std::int64_t>(tokens * imbalance * reached) * hidden;
   Tensor rows = all_to_all(tape, x, exchange, arriving);
-  rows = index(tape, rows, {order}, checked_multiply(choices, hidden));
+  rows = index(tape, rows, {order}, checked_multiply(received, hidden));
   rows = exchange_features(tape, std::move(rows), true);
   rows = feed_forward(tape, call, std::move(rows), hidden);
   rows = exchange_features(tape, std::move(rows), false);
@@ -332,7 +340,10 @@ Tensor dispatched_experts(Tape& tape, const OperatorCall& call) {
   const Tensor& routing = call.inputs[1];  // weights of the chosen experts, [T,k]
   const model::MixtureShape& mixture = call.op->mixture;
   const std::int64_t hidden = call.input_shapes[0].back();
-  const std::int64_t choices = routing.numel;
+  const std::int64_t choices = times(routing.numel, tape.options().expert_capacity);
+  const std::int64_t sent = checked_multiply(choices, hidden);
+  const std::int64_t received =
+      checked_multiply(times(choices, tape.options().expert_imbalance), hidden);
   const bool sorts = mixture.experts / mixture.ranks > 1 && mixture.ranks > 1;
   const bool beside = call.variants->sends_beside;
   const Tensor order = tape.allocate(choices, DType::int64, "sorted_indices");
@@ -340,14 +351,14 @@ Tensor dispatched_experts(Tape& tape, const OperatorCall& call) {
   if (call.variants->sends_once && inner && tape.options().expert.ranks > 1) {
     return sent_once(tape, call, order);
   }
-  Tensor rows = index(tape, x, {order}, checked_multiply(choices, hidden));
-  rows = all_to_all(tape, std::move(rows), beside);
+  Tensor rows = index(tape, x, {order}, sent);
+  rows = all_to_all(tape, std::move(rows), beside, received);
   if (sorts) rows = sort_chunks(tape, std::move(rows));
   rows = exchange_features(tape, std::move(rows), true);
   rows = feed_forward(tape, call, std::move(rows), hidden);
   rows = exchange_features(tape, std::move(rows), false);
   if (sorts) rows = sort_chunks(tape, std::move(rows));
-  rows = all_to_all(tape, std::move(rows), beside);
+  rows = all_to_all(tape, std::move(rows), beside, sent);
   if (!inner) rows = mul(tape, std::move(rows), index(tape, routing, {order}, choices));
   return scatter_add(tape, to(tape, std::move(rows), x.dtype), order, x.numel,
                      call.variants->adds_by_index);

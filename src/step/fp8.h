@@ -49,6 +49,8 @@ struct Fp8 {
     return library == Fp8Library::transformer_engine ||
            (library == Fp8Library::torchao && scaling == Fp8Scaling::tensor);
   }
+
+  friend bool operator==(const Fp8&, const Fp8&) = default;
 };
 
 // Off unless the job's precision is fp8-mixed, mxfp8-mixed or nvfp4-mixed. Errors: train.fp8 with

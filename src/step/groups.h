@@ -13,6 +13,8 @@ namespace steelyard::step {
 struct Group {
   std::int64_t ranks = 1;
   std::int64_t ranks_per_node = 1;  // of this group, on one node or direct-link fabric
+
+  friend bool operator==(const Group&, const Group&) = default;
 };
 
 // `stride`: distance of neighbouring ranks of the group, in ranks of the job.

@@ -42,11 +42,12 @@ Result<Short> short_of(Precision precision, bool held_short) {
   switch (precision) {
     case Precision::fp32: return Short{DType::fp32, false, false};
     case Precision::tf32: return Short{DType::fp32, false, true};
-    case Precision::fp16_mixed: return Short{DType::fp16, true, false};
-    case Precision::bf16_mixed: return Short{DType::bf16, true, false};
+    // Megatron-LM holds short parameters: its mixed precision is no autocast.
+    case Precision::fp16_mixed: return Short{DType::fp16, !held_short, false};
+    case Precision::bf16_mixed: return Short{DType::bf16, !held_short, false};
     case Precision::bf16: return Short{DType::bf16, false, false};
     case Precision::fp16: return Short{DType::fp16, false, false};
-    // Products alone are in fp8: everything else is as in bf16. Megatron-LM holds short parameters.
+    // Products alone are in fp8: everything else is as in bf16.
     case Precision::fp8_mixed:
     case Precision::mxfp8_mixed:
     case Precision::nvfp4_mixed: return Short{DType::bf16, !held_short, false};

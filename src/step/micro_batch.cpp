@@ -69,6 +69,12 @@ bool reads_mask(const model::Block& block) {
   });
 }
 
+bool exchanges_tables(const model::Block& block) {
+  return std::ranges::any_of(block.operators, [](const model::Operator& op) {
+    return op.kind == model::OperatorKind::exchange_tables;
+  });
+}
+
 // Embedding, head and loss, which are no layers.
 bool compiles_ends(const Variants& variants) {
   return variants.compiles == CompileScope::everything ||
@@ -83,12 +89,13 @@ BlockOptions Assembler::block_options() const {
   options.tape.arithmetic = layout_.arithmetic;
   options.tape.mean_saves_input = variants_.mean_saves_input;
   options.tape.softmax_saves_input = variants_.softmax_saves_input;
-  options.tape.replicas = groups_.replicas;
   options.tape.tensor = groups_.tensor;
   options.tape.context = groups_.context;
   options.tape.context_code = variants_.context;
   options.tape.expert = groups_.expert;
   options.tape.expert_tensor = groups_.expert_tensor;
+  options.tape.expert_imbalance = job_.parallel.expert_imbalance;
+  options.tape.expert_capacity = job_.parallel.expert_capacity;
   options.tape.async_tensor = job_.parallel.async_tensor;
   options.tape.kernel_temporaries = !variants_.fake_tensors;
   options.tape.sum_in_place = !variants_.fake_tensors;
@@ -141,7 +148,12 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     options.keeps_input = unit.layer && !asks_only_ && keeps_boundaries(job_, habits_, block);
     options.keeps_gradient = options.keeps_input && !before_head;
     options.tape.offloads_saved = unit.layer && job_.offload.activations == facts::OffloadTo::cpu;
-    unit.trace = trace_block(program_, graph_, block, options, shared_, first, last);
+    // Other blocks talk to no replicas, so theirs may be of jobs with any number of them.
+    options.tape.replicas = exchanges_tables(block) ? groups_.replicas : Group();
+    unit.trace = workshop_ != nullptr
+                     ? workshop_->trace(program_, traced_names_, graph_, block, options, shared_,
+                                        first, last)
+                     : trace_block(program_, graph_, block, options, shared_, first, last);
     grade_the_rest(unit);
     step_in_backward(unit);
     if (block.output.index >= 0) options.input_requires_grad = unit.trace.output_requires_grad;

@@ -1,5 +1,7 @@
 #include "step/pipeline.h"
 
+#include "step/split_graph.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -169,6 +171,17 @@ void find_alike(const std::vector<Cuts>& cuts, std::vector<Stage>& stages) {
 
 }  // namespace
 
+Result<void> check_stages(const Graph& graph, const facts::Job& job) {
+  const facts::ParallelKeys& parallel = job.parallel;
+  if (parallel.pipeline == 1 && parallel.virtual_stages == 1 && parallel.stage_layers.empty()) {
+    return {};
+  }
+  STEELYARD_CHECK(
+      layers_of_chunks(Layers(graph).count, parallel,
+                       job.megatron ? job.megatron->chunk_layers : std::vector<std::int64_t>()));
+  return {};
+}
+
 Result<std::vector<Stage>> stages_of(const Graph& graph, const facts::ParallelKeys& parallel,
                                      const std::vector<std::int64_t>& chunks, bool once) {
   const std::int64_t stages = parallel.pipeline;
@@ -185,8 +198,7 @@ Result<std::vector<Stage>> stages_of(const Graph& graph, const facts::ParallelKe
     cuts[i % result.size()].push_back(layers.between(begin, begin + counts[i]));
   }
   find_alike(cuts, result);
-  model::Graph rest = graph;
-  rest.segments.clear();
+  const model::Graph rest = without_segments(graph);
   const std::optional<Segment> tables = shared_tensors(graph);
   for (std::size_t s = 0; s < result.size(); ++s) {
     Stage& stage = result[s];
@@ -220,6 +232,7 @@ std::vector<Turn> one_chunk(facts::Schedule schedule, std::int64_t stage, std::i
   const std::int64_t ahead =
       all_first ? micro_batches : std::min(stages - stage - 1, micro_batches);
   std::vector<Turn> turns;
+  turns.reserve(static_cast<std::size_t>(2 * micro_batches));
   std::int64_t forward = 0;
   std::int64_t backward = 0;
   for (; forward < ahead; ++forward) turns.push_back({PhaseKind::forward, 0, false});
@@ -255,6 +268,7 @@ std::vector<Turn> interleaved(std::int64_t stage, std::int64_t stages, std::int6
   const std::size_t ahead = std::min(static_cast<std::size_t>(wanted), total);
   std::vector<std::int64_t> done(static_cast<std::size_t>(chunks), 0);
   std::vector<Turn> turns;
+  turns.reserve(2 * total);
   const auto backward = [&](std::size_t at) {
     const auto chunk = static_cast<std::int32_t>(chunks) - 1 - order[at];
     const std::int64_t passed = ++done[static_cast<std::size_t>(chunk)];

@@ -17,6 +17,8 @@ struct Quantized {
   bool nested = false;       // 4-bit statistics are themselves quantized
   bool keeps_input = false;  // bitsandbytes up to 0.41 saved it with the packed matrix
   bool subclass = false;     // torchao's NF4Tensor and LinearNF4, not bitsandbytes' kernels
+
+  friend bool operator==(const Quantized&, const Quantized&) = default;
 };
 
 // A full copy of a quantized matrix; what making it takes besides is gone when this returns.

@@ -167,6 +167,14 @@ struct Repeated {
 };
 
 // What the ranks hold of the model's states, summed over the whole job; for host memory.
+// Weights of one size.
+struct WeightSize {
+  std::int64_t times = 0;     // how many
+  std::int64_t elements = 0;  // of each
+  Bytes bytes;                // of each as held
+  bool trains = false;
+};
+
 struct StateSizes {
   Parameters parameters, trainable;
   Bytes parameter_bytes;  // one full copy as held (fp32 when mixed, quantized when frozen so)
@@ -176,11 +184,12 @@ struct StateSizes {
   Bytes batch_bytes;      // one micro-batch on the GPU
   Bytes made_bytes;  // parameters that a rank makes: one full copy, its own part of placed tables
   Bytes largest_block_bytes;   // parameters of a rank's largest block, as trained, tables as placed
-  Bytes embedding_host_bytes;  // embedding tables in host memory, of the fullest rank alone
+  Bytes embedding_host_bytes;  // tables in host memory and their states, of the fullest rank alone
   // Of models beside the trained one, counted in the sums above: their parameters, those of them
   // that train, the bytes of those that do not, and what of one rank waits in host memory.
   Parameters beside{}, trains_beside{};
   Bytes frozen_beside{}, waiting_bytes{};
+  std::vector<WeightSize> weights{};  // of one full copy, one after the other; empty: unknown
 };
 
 struct Program {

@@ -260,9 +260,8 @@ void Assembler::add_communication_buffers() {
              VramCategory::communication, "reduce bucket");
     if (layout_.gathers) allocate(body.events, reduce_bucket_);
     if (!layout_.on_host.gradients && (layout_.gathers || layout_.gradient_shards > 1)) {
-      gradient_partition_ =
-          slot(bytes_of(ceil_divide(numel, layout_.gradient_shards), layout_.gradient),
-               VramCategory::gradients, "gradient partition");
+      gradient_partition_ = slot(bytes_of(gradient_partition_elements(numel), layout_.gradient),
+                                 VramCategory::gradients, "gradient partition");
       program_.slots.back().outlives_micro_batch = true;
     }
     add_gradient_relay(body.events);
@@ -311,6 +310,25 @@ void Assembler::add_existing_gradients() {
   program_.setup.push_back({1, {std::move(phase)}});
 }
 
+Bytes host_tables(const model::Graph& graph, const Layout& layout) {
+  Bytes sum;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        if (weight.host_elements == 0) continue;
+        Bytes held = bytes_of(weight.host_elements, layout.parameter);
+        if (steps(weight)) {
+          held += states_of(layout.optimizer, weight, is_layer(block)) *
+                  state_bytes(layout.optimizer, weight.host_elements, state_type(layout, weight));
+          if (layout.master) held += bytes_of(weight.host_elements, layout.master_type);
+        }
+        sum += held * segment.repeat;
+      }
+    }
+  }
+  return sum;
+}
+
 StateSizes Assembler::states() const {
   StateSizes states;
   states.parameters = model::parameter_count(graph_);
@@ -323,8 +341,9 @@ StateSizes Assembler::states() const {
         if (!weight.tied_to.empty()) continue;
         const Bytes own = held_bytes(layout_, weight);
         held += own;
-        if (!weight.trains) continue;
         const std::int64_t elements = model::elements(weight.shape);
+        states.weights.push_back({segment.repeat, elements, own, weight.trains});
+        if (!weight.trains) continue;
         if (weight.unread) states.trainable += Parameters(segment.repeat * elements);
         if (!steps(weight)) continue;
         const DType state = state_type(layout_, weight);

@@ -1,18 +1,15 @@
 #include "step/step.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 #include <utility>
 
 #include "step/adapters.h"
 #include "step/assembler.h"
-#include "step/companions.h"
-#include "step/embedding_placement.h"
-#include "step/expert_parallel.h"
-#include "step/frozen_parts.h"
-#include "step/fused_projection.h"
 #include "step/offload_rules.h"
-#include "step/tensor_parallel.h"
+#include "step/split_graph.h"
 
 namespace steelyard::step {
 
@@ -89,6 +86,14 @@ Result<void> check_idle_keys(const facts::Job& job) {
   const facts::ParallelKeys& parallel = job.parallel;
   if (parallel.async_tensor && parallel.tensor == 1) {
     return fail(not_yet("parallel.async_tensor", "true", "false where parallel.tensor is 1"));
+  }
+  const bool divides_gradients =
+      parallel.sharding == facts::Sharding::zero2 || parallel.sharding == facts::Sharding::zero3;
+  if (divides_gradients && parallel.pipeline > 1) {  // deepspeed/runtime/pipe/engine.py, __init__
+    return fail(misfit("parallel.sharding", std::string(facts::name_of(parallel.sharding)),
+                       "none or zero1: parallel.pipeline is " + std::to_string(parallel.pipeline),
+                       "gradients of several micro-batches are in flight: ZeRO-2 and ZeRO-3 cannot "
+                       "divide them"));
   }
   if (parallel.schedule == facts::Schedule::dualpipe) {
     return fail(not_yet("parallel.schedule", std::string(facts::name_of(parallel.schedule)),
@@ -259,13 +264,33 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   return {};
 }
 
-// The keys and values of a token come from all ranks of the context group.
-void spread_context(model::Graph& graph, std::int64_t ranks) {
-  for (model::Segment& segment : graph.segments) {
-    for (model::Block& block : segment.blocks) {
-      for (model::Operator& op : block.operators) op.attention.context = ranks;
+bool has_experts(const model::Graph& graph) {
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.mixture.experts > 0) return true;
+      }
     }
   }
+  return false;
+}
+
+// What is stated of the experts' load counts where tokens are sent to them in rows.
+Result<void> check_expert_load(const model::Graph& graph, const facts::ParallelKeys& parallel,
+                               const Variants& variants) {
+  const bool imbalanced = parallel.expert_imbalance > 1.0;
+  if (!imbalanced && parallel.expert_capacity == 1.0) return {};
+  const char* key = imbalanced ? "parallel.expert_imbalance" : "parallel.expert_capacity";
+  const double stated = imbalanced ? parallel.expert_imbalance : parallel.expert_capacity;
+  if (!has_experts(graph)) {
+    return fail(misfit(key, fmt::format("{}", stated), "no value: the model has no experts", ""));
+  }
+  const bool dispatched =
+      variants.experts == Experts::dispatched || parallel.expert > 1 || parallel.expert_tensor > 1;
+  if (dispatched) return {};
+  return fail(misfit(key, fmt::format("{}", stated),
+                     "no value: this framework runs one expert after the other",
+                     "set parallel.expert, or framework = \"megatron\" or \"torchtitan\""));
 }
 
 // What an import says of the operators counts more than the framework's habits.
@@ -277,18 +302,6 @@ facts::FrameworkProfile with_words(facts::FrameworkProfile profile, const facts:
     profile.ddp_gradient_as_bucket_view = true;
   }
   return profile;
-}
-
-Bytes host_tables(const model::Graph& graph, const Layout& layout) {
-  Bytes sum;
-  for (const model::Segment& segment : graph.segments) {
-    for (const model::Block& block : segment.blocks) {
-      for (const model::Weight& weight : block.weights) {
-        sum += bytes_of(weight.host_elements, layout.parameter) * segment.repeat;
-      }
-    }
-  }
-  return sum;
 }
 
 std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
@@ -314,32 +327,23 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   if (use.adapters_off) std::erase(job.train.fused_kernels, facts::FusedKernel::lora);
   const facts::FrameworkProfile profile = with_words(given_profile, job);
   STEELYARD_TRY(habits, adapter_habits_of(profile, graph.library));
-  STEELYARD_TRY(joined, with_companions(graph, job, companions));
-  STEELYARD_TRY(projected, with_own_projections(joined, profile));
-  STEELYARD_TRY(open, with_frozen_parts(projected, job));
-  STEELYARD_TRY(adapted, with_method(open, job, habits));
-  const model::Graph trained = use.adapters_off ? without_adapters(adapted) : adapted;
   STEELYARD_TRY(fp8, fp8_of(job, profile, gpu));
   STEELYARD_TRY(layout, layout_of(job, habits, fp8));
   if (gpu.memory) layout.card = *gpu.memory;
+  if (job.train.method == facts::Method::full) STEELYARD_CHECK(check_stages(graph, job));
   STEELYARD_TRY(variants, variants_of(profile, job.train, job.parallel));
   if (variants.functional_lamb) make_functional(job.train.optimizer, layout.optimizer);
   const facts::ParallelKeys& parallel = job.parallel;
-  STEELYARD_TRY(placed, place_tables(trained, job));
-  STEELYARD_TRY(spread, spread_experts(placed, parallel));
-  STEELYARD_TRY(split, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));
-  model::Graph local = with_fp8(std::move(split), fp8);
-  spread_context(local, parallel.context);
+  STEELYARD_CHECK(check_expert_load(graph, parallel, variants));
+  STEELYARD_TRY(split, split_graph(graph, job, profile, habits, fp8, companions, use));
   STEELYARD_TRY(
       stages,
-      stages_of(local, parallel,
+      stages_of(split->local, parallel,
                 job.megatron ? job.megatron->chunk_layers : std::vector<std::int64_t>(), use.once));
-  const Stage whole{0, with_fp8(trained, fp8), {0}, true};
-  StateSizes states = Assembler(whole, job, profile, variants, layout, habits).states();
-  states.embedding_host_bytes = host_tables(placed, layout);
+  StateSizes states = Assembler(split->whole, job, profile, variants, layout, habits).states();
+  states.embedding_host_bytes = host_tables(split->held.graph, layout);
   // A rank makes and loads the tables that it holds, not those of the others.
-  const Stage held{0, with_fp8(placed, fp8), {0}, true};
-  const StateSizes own = Assembler(held, job, profile, variants, layout, habits).states();
+  const StateSizes own = Assembler(split->held, job, profile, variants, layout, habits).states();
   states.made_bytes = own.parameter_bytes;
   states.largest_block_bytes = own.largest_block_bytes;
   std::vector<RankProgram> programs;
@@ -351,6 +355,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
     Assembler assembler(stage, job, profile, variants, layout, habits);
     assembler.bring(companions);
     if (use.asks_only) assembler.ask_only();
+    assembler.work_in(use.workshop);
     Program program = assembler.assemble();
     program.states = states;
     programs.push_back({kind_of(stage, parallel), program.ranks, std::move(program), stage.like});

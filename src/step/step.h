@@ -30,6 +30,8 @@ struct Companion {
   bool trainable = false;
 };
 
+class Workshop;
+
 // How a program uses the model, where not to train it.
 struct ModelUse {
   bool asks_only = false;     // forward passes under torch.no_grad()
@@ -37,6 +39,7 @@ struct ModelUse {
   // Stages that are like an earlier one get no program of their own: for who asks how long they
   // take, not what they hold.
   bool once = false;
+  Workshop* workshop = nullptr;  // what it has in common with others; null: made alone
 };
 
 // The programs of all kinds of ranks; pipeline stages in order, from the embedding's to the loss's.

@@ -142,6 +142,8 @@ struct Arithmetic {
   bool tf32 = false;
   DType ambient = DType::fp32;  // under autocast: of the parameters, and of what is no product
   Fp8 fp8 = {};                 // of a layer's linears
+
+  friend bool operator==(const Arithmetic&, const Arithmetic&) = default;
 };
 
 // Whose code makes the keys and values of a context-parallel group meet the queries of a rank, and
@@ -175,14 +177,17 @@ struct TapeOptions {
   // torch.compile: pointwise chains are fused and recomputed in backward (tape_compiled.cpp).
   bool compiled = false;
   // Ranks that split this layer's features or tokens among them.
-  Group replicas;  // that hold the same parameters
+  Group replicas;  // that hold the same parameters; told to blocks that exchange tables alone
   Group tensor, context;
   Group expert, expert_tensor;  // that its experts, or their features, are spread over
+  double expert_imbalance = 1.0, expert_capacity = 1.0;  // as facts::ParallelKeys
   ContextCode context_code = ContextCode::sdpa_all_gather;
   bool async_tensor = false;  // tensor-parallel collectives run beside the products
   // Gradients of matrices are added by the product itself to the lasting ones, of this type
   // (--gradient-accumulation-fusion).
   std::optional<facts::DType> accumulates_into;
+
+  friend bool operator==(const TapeOptions&, const TapeOptions&) = default;
 };
 
 class Tape {

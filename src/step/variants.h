@@ -105,6 +105,8 @@ struct Variants {
   bool fake_tensors = false;
   bool composite_silu_backward = false;  // TapeOptions
   bool functional_lamb = false;          // the step returns parameter and averages as new tensors
+
+  friend bool operator==(const Variants&, const Variants&) = default;
 };
 
 // The profile's words, and what the job's own keys put in their place: train.attention, train.loss,

@@ -2,6 +2,7 @@
 // parameters are views of one flat tensor; of it, of its fp32 copy, of the gradients that the
 // optimizer reads and of its states each rank has one flat partition.
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "step/assembler.h"
@@ -37,6 +38,25 @@ std::int64_t Assembler::partition_elements() const {
       }
     }
   }
+  return numel;
+}
+
+// Of `trained` elements; experts' gradients are divided among fewer ranks than the others'.
+std::int64_t Assembler::gradient_partition_elements(std::int64_t trained) const {
+  std::map<std::int64_t, std::int64_t> elements = {{layout_.gradient_shards, trained}};
+  for (const model::Segment& segment : graph_.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Weight& weight : block.weights) {
+        const std::int64_t shards = shards_of(layout_, weight, layout_.gradient_shards);
+        if (!steps(weight) || shards == layout_.gradient_shards) continue;
+        const std::int64_t all = checked_multiply(segment.repeat, model::elements(weight.shape));
+        elements[layout_.gradient_shards] -= all;
+        elements[shards] += all;
+      }
+    }
+  }
+  std::int64_t numel = 0;
+  for (const auto& [shards, all] : elements) numel += ceil_divide(all, shards);
   return numel;
 }
 

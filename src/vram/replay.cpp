@@ -437,8 +437,12 @@ Answer Replay::run() {
   memory.peak_reserved = reserved_peak_;
   memory.by_category = at_peak_;
   memory.by_category[VramCategory::allocator] = reserved_peak_ - allocated_then_;
-  memory.by_category[VramCategory::runtime] += beside_the_pool();
-  memory.by_category[VramCategory::communication] += device_.collectives(program_.communicators);
+  memory.context = beside_the_pool();
+  memory.collectives = device_.collectives(program_.communicators);
+  memory.communicators = program_.communicators;
+  memory.device_source = device_.source;
+  memory.by_category[VramCategory::runtime] += memory.context;
+  memory.by_category[VramCategory::communication] += memory.collectives;
   memory.paged_out = paged_out(memory.by_category.total(), managed_then_);
   memory.by_category[VramCategory::optimizer] -= memory.paged_out;
   memory.peak_device_used = memory.by_category.total();

@@ -28,7 +28,26 @@ inline facts::Machine example_machine() {
   machine.host.threads = {224, Provenance::measured};
   machine.host.cores = {112, Provenance::derived, "two threads per core"};
   machine.host.cpu_model = "a processor";
+  machine.host.memory_bandwidth = {BytesPerSecond(4e11), Provenance::measured, "reading"};
+  machine.host.thread_copy = {BytesPerSecond(12e9), Provenance::measured};
+  machine.host.rates.memory = {{.core_node = 0,
+                                .memory_node = 1,
+                                .threads = 56,
+                                .read = BytesPerSecond(1e11),
+                                .write = BytesPerSecond(8e10),
+                                .copy = BytesPerSecond(9e10),
+                                .triad = BytesPerSecond(9.5e10)}};
+  machine.host.rates.images = {{.work = "jpeg sample",
+                                .width = 500,
+                                .height = 375,
+                                .compressed = Bytes(110'000),
+                                .threads = 1,
+                                .images = SamplesPerSecond(651.5)}};
+  machine.host.rates.decode = {
+      {.work = "jpeg", .per_pixel = Seconds(1.5e-9), .per_byte = Seconds(6.75e-9)}};
+  machine.host.rates.source = "libjpeg-turbo 2.1.5, synthetic images";
   machine.storage.resize(2);
+  machine.storage[0].cached_read = {BytesPerSecond(7e9), Provenance::measured};
   machine.storage[0].name = "nvme";
   machine.storage[0].read = {BytesPerSecond(6.8e9), Provenance::measured, "direct, 1 MiB blocks"};
   machine.storage[1].name = "network";

@@ -24,6 +24,9 @@ TEST(MachineFile, ReadsBackAsItWasWritten) {
   EXPECT_FALSE(again->gpu.peak.fp8) << "what is unknown stays unknown";
   EXPECT_EQ(again->storage.size(), 2U);
   EXPECT_EQ(again->price->per_hour, 98.32);
+  EXPECT_EQ(*again->host.memory_bandwidth, BytesPerSecond(4e11));
+  EXPECT_EQ(again->host.rates.images.at(0).images, SamplesPerSecond(651.5));
+  EXPECT_EQ(again->host.rates.model_of("jpeg")->per_byte, Seconds(6.75e-9));
 }
 
 TEST(MachineFile, AnUnknownMachineReadsBackToo) {

@@ -52,6 +52,49 @@ TEST(Megatron, TheJobsOwnKeysCountMore) {
   EXPECT_EQ(job->origins.at("train.micro_batch").origin, facts::Origin::job);
 }
 
+void set_own(facts::Job& job, const char* key) {
+  job.origins[key] = {facts::Origin::job, {}};
+}
+
+// As a search does: what the layout says counts more, the rest follows from it.
+TEST(Megatron, ImportsAnImportedJobAgain) {
+  const auto first = job_of(
+      "--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2 --vocab-size 50257 "
+      "--recompute-granularity selective --recompute-modules layernorm "
+      "--account-for-embedding-in-pipeline-split --account-for-loss-in-pipeline-split");
+  ASSERT_TRUE(first) << to_text(first.error());
+  EXPECT_TRUE(first->parallel.stage_layers.empty());  // (12 + 2) / 2: six layers on each
+  facts::Job changed = *first;
+  changed.parallel.tensor = 4;
+  changed.parallel.pipeline = 7;
+  changed.train.recompute = {};
+  for (const char* key : {"parallel.tensor", "parallel.pipeline", "train.recompute"}) {
+    set_own(changed, key);
+  }
+  const auto again = imported(changed, {}, megatron_table());
+  ASSERT_TRUE(again) << to_text(again.error());
+  EXPECT_EQ(again->parallel.tensor, 4);
+  EXPECT_EQ(again->parallel.pipeline, 7);
+  EXPECT_EQ(again->parallel.stage_layers, (std::vector<std::int64_t>{1, 2, 2, 2, 2, 2, 1}));
+  EXPECT_EQ(std::get<Value>(again->model.config).find("tensor-model-parallel-size")->as_whole()[0],
+            4);
+  EXPECT_TRUE(again->megatron->recomputed_modules.empty());
+  changed.parallel.pipeline = 5;  // 14 layers over five stages
+  EXPECT_FALSE(imported(changed, {}, megatron_table()));
+}
+
+TEST(Megatron, InterleavesAsTheJobSays) {
+  facts::Job own;
+  own.parallel.pipeline = 2;
+  own.parallel.virtual_stages = 3;
+  for (const char* key : {"parallel.pipeline", "parallel.virtual_stages"}) set_own(own, key);
+  const auto job = job_of("", own);
+  ASSERT_TRUE(job) << to_text(job.error());
+  EXPECT_EQ(job->parallel.schedule, facts::Schedule::interleaved);
+  own.parallel.virtual_stages = 4;  // six layers in four chunks
+  EXPECT_FALSE(job_of("", own));
+}
+
 // SwiGLU: 4 x 512 x 2 / 3 = 1365, in multiples of 64: 1344. Vocabulary is the tokenizer's.
 TEST(Megatron, FillsTheModel) {
   const auto job = job_of("--swiglu --group-query-attention --num-query-groups 2");
@@ -133,6 +176,16 @@ TEST(Megatron, LeavesTheStatesToDeepSpeed) {
   const auto job = job_of("", own);
   ASSERT_TRUE(job);
   EXPECT_FALSE(job->megatron->gradient_buffer);
+}
+
+// One for products, four for grouped ones, three beside user buffers.
+TEST(Megatron, CountsTheEnginesWorkspaces) {
+  const auto workspaces = [](const std::string& arguments) {
+    const auto job = job_of(arguments);
+    return job ? job->megatron->engine_workspaces : -1;
+  };
+  EXPECT_EQ(workspaces(""), 1);
+  EXPECT_EQ(workspaces("--tensor-model-parallel-size 2 --sequence-parallel --tp-comm-overlap"), 4);
 }
 
 // Every argument stands in the table once: understood, another spelling, refused or ignored.

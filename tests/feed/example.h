@@ -16,6 +16,7 @@ struct Example {
   Bytes sample_bytes = Bytes(3 * 224 * 224);
   std::optional<SamplesPerSecond> needed;
   Bytes free_for_page_cache = Bytes(std::int64_t{1} << 40);
+  Bytes loaders, batches, pinned;
 
   Example() {
     job.machine.gpus = 8;
@@ -67,7 +68,10 @@ struct Example {
                       .constants = &constants,
                       .sample_bytes = sample_bytes,
                       .needed_per_node = needed,
-                      .free_for_page_cache = free_for_page_cache});
+                      .free_for_page_cache = free_for_page_cache,
+                      .loaders = loaders,
+                      .batches = batches,
+                      .pinned = pinned});
   }
 };
 

@@ -200,7 +200,9 @@ TEST(Assemble, oneProcessPerRank) {
   EXPECT_NEAR(can(example, "assemble"), 8 * 10e9 / 150'528, 5);
   example.constants.batch_hand_over = Seconds(0.64e-3);
   EXPECT_NEAR(can(example, "assemble"), 8 / (150'528 / 10e9 + 10e-6), 5);
-  example.job.data.workers = 0;  // the rank collates
+  example.constants.batch_wait = Seconds(1.92e-3);  // 30 us for each of 64 samples
+  EXPECT_NEAR(can(example, "assemble"), 8 / (150'528 / 10e9 + 40e-6), 5);
+  example.job.data.workers = 0;  // the rank collates, and waits for nobody
   EXPECT_NEAR(can(example, "assemble"), 8 / 118.917e-6, 5);
 }
 
@@ -213,11 +215,15 @@ TEST(HostToDevice, theLinkOrAnAssumedOne) {
 }
 
 TEST(Memory, eachStageSaysWhatItHolds) {
-  const facts::FeedPlan plan = *Example().plan();
+  Example example;
+  example.loaders = 18_GiB;
+  example.batches = 1_GiB;
+  example.pinned = 256_MiB;
+  const facts::FeedPlan plan = *example.plan();
   EXPECT_EQ(stage(plan, "storage").ram, Bytes(1'281'167LL * 110'000));
-  EXPECT_EQ(stage(plan, "decode").ram, 300_MiB * 64);
-  EXPECT_EQ(stage(plan, "assemble").ram, Bytes(150'528LL * 64 * 16 * 8));
-  EXPECT_EQ(stage(plan, "host-to-device").ram, 16_MiB * 2 * 8);  // 9.6 MB -> 16 MiB
+  EXPECT_EQ(stage(plan, "decode").ram, 18_GiB);
+  EXPECT_EQ(stage(plan, "assemble").ram, 1_GiB);
+  EXPECT_EQ(stage(plan, "host-to-device").ram, 256_MiB);
 }
 
 // --- the whole path ------------------------------------------------------------------------------

@@ -66,6 +66,32 @@ TEST(Resolve, WhatTheJobSaysKeepsItsOrigin) {
   EXPECT_EQ(job.origins.find("train.micro_batch")->second.line, 12);
 }
 
+// Megatron-LM's mixed precision is no autocast, with or without an import of its arguments.
+TEST(Resolve, PersistentBuffersAreAFrameworksOwnStates) {
+  const auto with = [](Precision precision, Sharding sharding, const char* word) {
+    facts::FrameworkProfile framework;
+    framework.operators = {{"states", word}};
+    Job job = small_job();
+    job.train.precision = precision;
+    job.parallel.sharding = sharding;
+    return value_of(resolve(job, value_of(own_catalog().model_of(job, {})),
+                            value_of(own_catalog().machine_of(small_job(), {})), framework));
+  };
+  const Job bf16 = with(Precision::bf16_mixed, Sharding::none, "persistent_buffers");
+  ASSERT_TRUE(bf16.megatron);
+  EXPECT_FALSE(bf16.megatron->distributed_optimizer);
+  EXPECT_EQ(bf16.megatron->main_gradients, facts::DType::fp32);
+  EXPECT_EQ(bf16.parallel.reduce_precision, ShortPrecision::fp32);
+  EXPECT_EQ(bf16.train.optimizer.master_weights, true);
+  const Job fp16 = with(Precision::fp16, Sharding::zero1, "persistent_buffers");
+  ASSERT_TRUE(fp16.megatron);
+  EXPECT_TRUE(fp16.megatron->distributed_optimizer);
+  EXPECT_EQ(fp16.parallel.reduce_precision, ShortPrecision::fp16);
+  EXPECT_FALSE(with(Precision::tf32, Sharding::none, "persistent_buffers").megatron);
+  EXPECT_FALSE(with(Precision::bf16_mixed, Sharding::fsdp, "persistent_buffers").megatron);
+  EXPECT_FALSE(with(Precision::bf16_mixed, Sharding::none, "by_precision").megatron);
+}
+
 // A recipe's dropout is of adapters; a framework's way to load under FSDP is a default, no more.
 TEST(Resolve, AFrameworksHabitsAreDefaultsWhereTheyApply) {
   facts::FrameworkProfile framework;
@@ -256,13 +282,15 @@ INSTANTIATE_TEST_SUITE_P(
                                  }}),
     [](const auto& row) { return std::to_string(row.index); });
 
-TEST(Resolve, AFolderOfSamplesIsNotMeasuredYet) {
+TEST(Resolve, AFolderOfSamplesHasToBeMeasuredBefore) {
   Job job = small_job();
   job.data.sizes_from = "photographs";
   const Result<Job> result = resolved(job);
   ASSERT_FALSE(result);
-  EXPECT_EQ(result.error().code, ErrorCode::not_supported);
+  EXPECT_EQ(result.error().code, ErrorCode::missing_value);
   EXPECT_EQ(result.error().subject, "data.sizes_from");
+  job.data.bytes_per_sample = 1000;
+  EXPECT_TRUE(resolved(job));
 }
 
 }  // namespace

@@ -198,7 +198,8 @@ TEST_F(GpusTest, WhatFailsIsSaidAndGivenBack) {
               ElementsAre("pinned host memory: CUDA_ERROR_OUT_OF_MEMORY"));
   EXPECT_EQ(held(), 0);
   const facts::Topology failed = measured("", "copy=fails");
-  EXPECT_THAT(failed.gpus.at(0).problems, ElementsAre("host to GPU, pinned: CUDA_ERROR_UNKNOWN"));
+  EXPECT_THAT(failed.gpus.at(0).problems,
+              ElementsAre("host to GPU, pinned: CUDA_ERROR_LAUNCH_FAILED"));
   EXPECT_FALSE(failed.gpus[0].rates.to_device);
   EXPECT_EQ(held(), 0);
 }

@@ -4,7 +4,8 @@
     make_machines.py NAME FOLDER    the tree of one machine
 
 Faithfully written from the vendors' documentation and published `lscpu`, `nvidia-smi topo -m` and
-`lspci` listings; each machine says its sources. What such a tree must read as stands beside it, written
+`lspci` listings; each machine says its sources. Device ids and names of GPUs are those of NVIDIA's table
+(open-gpu-kernel-modules, README.md), of libdrm's amdgpu.ids, and (1b06) of pci.ids. What such a tree must read as stands beside it, written
 by hand, in machines/NAME.json. kvm-2cpu is no machine of this file: it was saved with --gather.
 """
 import os

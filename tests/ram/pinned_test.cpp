@@ -52,7 +52,20 @@ TEST(Pinned, piecesTakeFourThirdsOnAverage) {
     asked += request;
     taken += pinned(request);
   }
-  EXPECT_NEAR(taken.real() / pinned_in_pieces(asked).real(), 1.0, 0.005);
+  EXPECT_NEAR((taken / (asked * kRoundingOfUnknown)).value(), 1.0, 0.005);
+}
+
+// By hand: 3 MiB and two of 5 MiB become 4 and 8; with two parts 2 MiB and 4 MiB.
+TEST(Pinned, weightsOfKnownSizesAreRoundedOneByOne) {
+  const std::vector<step::WeightSize> weights = {
+      {.times = 1, .elements = 3 << 18, .bytes = 3_MiB, .trains = true},
+      {.times = 2, .elements = 5 << 18, .bytes = 5_MiB, .trains = true},
+      {.times = 1, .elements = 1 << 20, .bytes = 1_MiB, .trains = false}};
+  EXPECT_DOUBLE_EQ(rounding_of(weights, {}).value(), 20.0 / 13.0);
+  EXPECT_DOUBLE_EQ(rounding_of(weights, {.parts = 2}).value(), 10.0 / 6.5);
+  EXPECT_DOUBLE_EQ(rounding_of(weights, {.bytes_per_element = 2.0}).value(), 10.0 / 6.5);
+  EXPECT_DOUBLE_EQ(rounding_of(weights, {.trainable = false, .frozen = true}).value(), 1.0);
+  EXPECT_EQ(rounding_of({}, {}), kRoundingOfUnknown);
 }
 
 }  // namespace

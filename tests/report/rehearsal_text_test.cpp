@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "facts/rehearsal.h"
 #include "report/report.h"
 #include "support/golden.h"
 
@@ -75,6 +76,43 @@ TEST(RehearsalText, WithItsPlan) {
                .limited_by = "",
                .workers_enough = 2};
   testing::expect_golden(rehearsal_text(r, {.ascii = true}), "report/golden/rehearsal_planned");
+}
+
+TEST(RehearsalText, OfSeveralProcessesOnRealGpus) {
+  facts::Rehearsal r = sample();
+  r.faults.clear();
+  r.crew = {.hosts = 2,
+            .steps = 90,
+            .slowest = 1,
+            .ranks = {{.rank = 0,
+                       .host = "node17",
+                       .accelerators = 4,
+                       .alone = Ratio(0.998),
+                       .waits_for_data = Seconds(0.06),
+                       .waits_for_others = Seconds(1.6),
+                       .last = 3,
+                       .needed = Bytes(790 << 20),
+                       .peak = Bytes(774 << 20)},
+                      {.rank = 1,
+                       .host = "node18",
+                       .accelerators = 4,
+                       .alone = Ratio(0.945),
+                       .waits_for_data = Seconds(1.65),
+                       .waits_for_others = Seconds(0.01),
+                       .last = 80,
+                       .needed = Bytes(790 << 20),
+                       .peak = Bytes(771 << 20)}}};
+  r.devices = {{.accelerator = 0,
+                .name = "NVIDIA H100 80GB HBM3",
+                .pci = "0000:1b:00.0",
+                .numa_node = 0,
+                .copies = 91,
+                .bytes = Bytes(std::int64_t{91} * 256 * 224 * 224 * 3),
+                .copying = Seconds(0.07),
+                .rate = BytesPerSecond(50e9)}};
+  r.nodes = {{.node = 0, .local = Bytes(1 << 30), .remote = Bytes(1 << 20), .missed = Bytes(0)},
+             {.node = 1, .local = Bytes(0), .remote = Bytes(0), .missed = Bytes(4096)}};
+  testing::expect_golden(rehearsal_text(r, {.ascii = true}), "report/golden/rehearsal_together");
 }
 
 TEST(RehearsalText, TunedWithoutAPlan) {

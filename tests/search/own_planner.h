@@ -3,10 +3,12 @@
 
 #include <memory>
 
+#include "plan/figures.h"
 #include "plan/floor.h"
 #include "plan/planning.h"
 #include "search/search.h"
 #include "search/space.h"
+#include "step/workshop.h"
 
 namespace steelyard::search {
 
@@ -31,6 +33,19 @@ inline const Planner& own_planner() {
     return plan::plan(request);
   };
   return with_catalog;
+}
+
+// As the program's own search plans: layouts share what they have in common.
+inline const Planner& sharing_planner() {
+  static const auto workshop = std::make_shared<step::Workshop>();
+  static const Planner sharing = [](const facts::Job& job, Depth depth) -> Result<facts::Plan> {
+    STEELYARD_TRY(request, own_request(job));
+    request.workshop = workshop;
+    request.vram = depth != Depth::without_vram;
+    return plan::figures(request, {.only_if_fits = depth == Depth::only_if_fits,
+                                   .comparable_only = depth == Depth::without_vram});
+  };
+  return sharing;
 }
 
 // Of the real floors.

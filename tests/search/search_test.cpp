@@ -130,7 +130,7 @@ TEST(Search, FindsWhatPlanningEverythingFinds) {
     Counts counts;
     SearchQuestion question = question_of(one, *planned, true);
     question.counts = &counts;
-    const facts::SearchResult result = search(question, own_planner());
+    const facts::SearchResult result = search(question, sharing_planner());
     ASSERT_EQ(result.places.size(), 1U);
     const auto found = front_of(result);
     ASSERT_EQ(found, front_of_everything(one, *planned));

@@ -260,6 +260,46 @@ TEST(Experts, RanksShareTheArithmetic) {
   }
 }
 
+// The arithmetic of experts grows as their rows do: with twice the load, by as much as experts take
+// when the load is even.
+TEST(Experts, AStatedLoadMakesMoreRows) {
+  const model::Graph graph = graph_of(small_mixtral());
+  const auto flops_with = [&](double imbalance, double capacity) {
+    facts::Job job = expert_job(4, 1, {});
+    job.parallel.expert_imbalance = imbalance;
+    job.parallel.expert_capacity = capacity;
+    const auto made = programs(graph, job);
+    expect_balanced(made[0].program, "stated load");
+    return flops_of(made[0].program);
+  };
+  const double even = flops_with(1.0, 1.0);
+  const double twice = flops_with(2.0, 1.0);
+  EXPECT_GT(twice, even);
+  EXPECT_NEAR((flops_with(3.0, 1.0) - even) / (twice - even), 2.0, 1e-9);
+  EXPECT_NEAR(flops_with(1.0, 2.0) / twice, 1.0, 1e-9);
+}
+
+TEST(Experts, ALoadNeedsExpertsThatRowsAreSentTo) {
+  facts::Job job = expert_job(1, 1, {});
+  job.parallel.expert_imbalance = 2.0;
+  for (const facts::ModelSource& source : {small_mixtral(), small_llama()}) {
+    const auto made = programs_of(graph_of(source), job, profile_of(Framework::pytorch));
+    ASSERT_FALSE(made);
+    EXPECT_EQ(made.error().subject, "parallel.expert_imbalance");
+  }
+}
+
+// deepspeed/runtime/pipe/engine.py: "ZeRO-2 and ZeRO-3 are incompatible with pipeline parallelism".
+TEST(Pipeline, RefusesDividedGradients) {
+  facts::Job job = job_of({.pipeline = 2}, 4);
+  for (const auto sharding : {facts::Sharding::zero2, facts::Sharding::zero3}) {
+    job.parallel.sharding = sharding;
+    const auto made = programs_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
+    ASSERT_FALSE(made);
+    EXPECT_EQ(made.error().subject, "parallel.sharding");
+  }
+}
+
 TEST(Experts, RefusesWhatDoesNotDivide) {
   const auto error_of = [](const facts::ModelSource& source, const facts::Job& job) {
     const auto made = programs_of(graph_of(source), job, profile_of(Framework::pytorch));

@@ -2,14 +2,19 @@
 // own: each copy takes the time that FAKE_CUDA says, so that rates come out exactly.
 //
 //   FAKE_CUDA="to=50 from=40 pageable=10 inside=1000 init=100 memory=out"   rates in 10^9 bytes/s
+//   pin=out: memory of the program's own is not pinned; event=busy: no copy ever ends;
+//   lost=3: so many copies end, then the GPU is gone
+#include <atomic>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <string>
 
 namespace {
 
-constexpr int kSuccess = 0, kOutOfMemory = 2, kInvalidValue = 1;
+constexpr int kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNotReady = 600, kGone = 719;
 
 std::string option(const char* name, const char* otherwise) {
   const char* all = std::getenv("FAKE_CUDA");
@@ -25,9 +30,22 @@ double rate(const char* name, const char* otherwise) {
   return std::strtod(option(name, otherwise).c_str(), nullptr) * 1e9;
 }
 
-double g_now = 0;  // seconds
-long g_pinned = 0, g_on_device = 0, g_contexts = 0;
-const void* g_pinned_block = nullptr;
+std::mutex g_mutex;
+double g_now = 0;  // seconds; with the mutex
+std::atomic<long> g_pinned{0}, g_on_device{0}, g_contexts{0}, g_events{0}, g_streams{0};
+std::atomic<long> g_copies{0};
+std::atomic<const char*> g_pinned_block{nullptr};
+std::atomic<std::size_t> g_pinned_bytes{0};
+
+bool is_pinned(const void* block) {
+  const char* const begin = g_pinned_block;
+  return block >= begin && block < begin + g_pinned_bytes;
+}
+
+void pass(double seconds) {
+  const std::scoped_lock lock(g_mutex);
+  g_now += seconds;
+}
 
 struct Event {
   double at;
@@ -41,9 +59,10 @@ int cuInit(unsigned int) {
   return static_cast<int>(std::strtol(option("init", "0").c_str(), nullptr, 10));
 }
 int cuGetErrorName(int error, const char** name) {
-  *name = error == 100 ? "CUDA_ERROR_NO_DEVICE"
-          : error == 2 ? "CUDA_ERROR_OUT_OF_MEMORY"
-                       : "CUDA_ERROR_UNKNOWN";
+  *name = error == 100     ? "CUDA_ERROR_NO_DEVICE"
+          : error == 2     ? "CUDA_ERROR_OUT_OF_MEMORY"
+          : error == kGone ? "CUDA_ERROR_LAUNCH_FAILED"
+                           : "CUDA_ERROR_UNKNOWN";
   return kSuccess;
 }
 int cuDeviceGetCount(int* count) {
@@ -60,6 +79,10 @@ int cuDeviceGetPCIBusId(char* id, int length, int device) {
 }
 int cuDeviceTotalMem_v2(std::size_t* bytes, int) {
   *bytes = std::size_t{79647} << 20;
+  return kSuccess;
+}
+int cuDeviceGetName(char* name, int length, int device) {
+  std::snprintf(name, static_cast<std::size_t>(length), "Fake GPU %d", device);
   return kSuccess;
 }
 int cuDevicePrimaryCtxRetain(void** context, int) {
@@ -89,7 +112,8 @@ int cuMemFree_v2(unsigned long long pointer) {
 int cuMemHostAlloc(void** pointer, std::size_t bytes, unsigned int) {
   if (option("pinned", "") == "out") return kOutOfMemory;
   *pointer = std::malloc(bytes);
-  g_pinned_block = *pointer;
+  g_pinned_block = static_cast<const char*>(*pointer);
+  g_pinned_bytes = bytes;
   ++g_pinned;
   return *pointer == nullptr ? kOutOfMemory : kSuccess;
 }
@@ -98,48 +122,69 @@ int cuMemFreeHost(void* pointer) {
   --g_pinned;
   return kSuccess;
 }
+int cuMemHostRegister_v2(void* pointer, std::size_t bytes, unsigned int) {
+  if (option("pin", "") == "out") return kOutOfMemory;
+  g_pinned_block = static_cast<const char*>(pointer);
+  g_pinned_bytes = bytes;
+  ++g_pinned;
+  return kSuccess;
+}
+int cuMemHostUnregister(void* pointer) {
+  if (pointer != g_pinned_block) return kInvalidValue;
+  --g_pinned;
+  return kSuccess;
+}
 int cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, std::size_t bytes, void*) {
   if (to == 0 || from == nullptr) return kInvalidValue;
   std::memcpy(reinterpret_cast<void*>(to), from, bytes);
-  const bool pinned = from == g_pinned_block;
-  g_now += static_cast<double>(bytes) / (pinned ? rate("to", "50") : rate("pageable", "10"));
-  return option("copy", "") == "fails" ? 719 : kSuccess;  // CUDA_ERROR_LAUNCH_FAILED
+  pass(static_cast<double>(bytes) / (is_pinned(from) ? rate("to", "50") : rate("pageable", "10")));
+  ++g_copies;
+  return option("copy", "") == "fails" ? kGone : kSuccess;
 }
 int cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, std::size_t bytes, void*) {
   if (from == 0 || to == nullptr) return kInvalidValue;
   std::memcpy(to, reinterpret_cast<void*>(from), bytes);
-  const bool pinned = to == g_pinned_block;
-  g_now += static_cast<double>(bytes) / (pinned ? rate("from", "40") : rate("pageable", "10"));
+  pass(static_cast<double>(bytes) / (is_pinned(to) ? rate("from", "40") : rate("pageable", "10")));
   return kSuccess;
 }
 int cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, std::size_t bytes, void*) {
   if (to == 0 || from == 0) return kInvalidValue;
   std::memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
-  g_now += 2 * static_cast<double>(bytes) / rate("inside", "1000");
+  pass(2 * static_cast<double>(bytes) / rate("inside", "1000"));
   return kSuccess;
 }
 int cuStreamCreate(void** stream, unsigned int) {
   static int kept;
   *stream = &kept;
+  ++g_streams;
   return kSuccess;
 }
 int cuStreamDestroy_v2(void*) {
+  --g_streams;
   return kSuccess;
 }
 int cuEventCreate(void** event, unsigned int) {
   *event = new Event{0};
+  ++g_events;
   return kSuccess;
 }
 int cuEventDestroy_v2(void* event) {
   delete static_cast<Event*>(event);
+  --g_events;
   return kSuccess;
 }
 int cuEventRecord(void* event, void*) {
+  const std::scoped_lock lock(g_mutex);
   static_cast<Event*>(event)->at = g_now;
   return kSuccess;
 }
 int cuEventSynchronize(void*) {
   return kSuccess;
+}
+int cuEventQuery(void*) {
+  if (option("event", "") == "busy") return kNotReady;
+  const long last = std::strtol(option("lost", "-1").c_str(), nullptr, 10);
+  return last >= 0 && g_copies > last ? kGone : kSuccess;
 }
 int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
   *milliseconds =
@@ -147,9 +192,14 @@ int cuEventElapsedTime(float* milliseconds, void* start, void* end) {
   return kSuccess;
 }
 
+// For the fake cuBLASLt: its products take time on the same clock.
+void fake_cuda_pass(double seconds) {
+  pass(seconds);
+}
+
 // What a test looks at afterwards: everything must have been given back.
 long fake_cuda_held() {
-  return g_pinned + g_on_device + g_contexts;
+  return g_pinned + g_on_device + g_contexts + g_events + g_streams;
 }
 
 }  // extern "C"

@@ -96,6 +96,13 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned int index, void** device) {
   *device = &g_cards[index];
   return kSuccess;
 }
+int nvmlDeviceGetHandleByPciBusId_v2(const char*, void** device) {
+  return nvmlDeviceGetHandleByIndex_v2(0, device);
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(void*, unsigned long long* reasons) {
+  *reasons = static_cast<unsigned long long>(number("throttle", 0));
+  return kSuccess;
+}
 int nvmlDeviceGetName(void* device, char* name, unsigned int length) {
   const std::string model = option("name", "NVIDIA_H100_80GB_HBM3");
   std::string words = card(device)->instance ? "NVIDIA H100 80GB HBM3 MIG 1g.10gb" : model;

@@ -1,8 +1,8 @@
-#include "probe/cuda_api.h"
+#include "sense/cuda_api.h"
 
-namespace steelyard::probe {
+namespace steelyard::sense {
 
-CudaApi::CudaApi(const sense::SharedLibrary& library) {
+CudaApi::CudaApi(const SharedLibrary& library) {
   library.find("cuInit", init);
   library.find("cuGetErrorName", error_name);
   library.find("cuDeviceGetCount", count);
@@ -26,6 +26,10 @@ CudaApi::CudaApi(const sense::SharedLibrary& library) {
   library.find("cuEventRecord", record);
   library.find("cuEventSynchronize", wait);
   library.find("cuEventElapsedTime", elapsed);
+  library.find("cuDeviceGetName", name);
+  library.find("cuMemHostRegister_v2", pin);
+  library.find("cuMemHostUnregister", unpin);
+  library.find("cuEventQuery", query);
 }
 
 bool CudaApi::complete() const {
@@ -38,4 +42,14 @@ bool CudaApi::complete() const {
          record != nullptr && wait != nullptr && elapsed != nullptr;
 }
 
-}  // namespace steelyard::probe
+bool CudaApi::can_pin() const {
+  return complete() && name != nullptr && pin != nullptr && unpin != nullptr && query != nullptr;
+}
+
+std::string CudaApi::name_of(int result) const {
+  const char* text = nullptr;
+  if (error_name != nullptr) error_name(result, &text);
+  return text == nullptr ? "CUDA error " + std::to_string(result) : text;
+}
+
+}  // namespace steelyard::sense
