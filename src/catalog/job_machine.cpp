@@ -66,6 +66,28 @@ void set_storage_rate(facts::Machine& machine, const facts::Job& job, double gb_
   at->read = {BytesPerSecond(gb_per_s * kGiga), Provenance::given};
 }
 
+// The nodes keep their parts of the host's memory, in the proportion that they had.
+void set_memory(facts::Host& host, double gib) {
+  host.memory = given_gib(gib);
+  Bytes sum;
+  for (const facts::HostNode& node : host.numa.nodes) sum += node.memory.value.value_or(Bytes());
+  for (facts::HostNode& node : host.numa.nodes) {
+    if (!node.memory || sum == Bytes()) continue;
+    const double part = node.memory->real() / sum.real();
+    node.memory = {Bytes(static_cast<std::int64_t>(host.memory->real() * part)),
+                   Provenance::derived, "its part of machine.ram_gib"};
+  }
+}
+
+// Which cores those are is not known.
+void set_cores(facts::Host& host, std::int64_t cores) {
+  host.cores = {cores, Provenance::given};
+  for (facts::HostNode& node : host.numa.nodes) {
+    node.cores = {};
+    node.cpus.clear();
+  }
+}
+
 Result<void> apply(facts::Machine& machine, const facts::Job& job) {
   const facts::MachineKeys& keys = job.machine;
   // 2^30 GiB fit into 64 bits of bytes; a rate of 1e9 GB/s is beyond any machine.
@@ -75,9 +97,9 @@ Result<void> apply(facts::Machine& machine, const facts::Job& job) {
   STEELYARD_CHECK(in_range("machine.vram_gib", keys.vram_gib, kMostGib));
   STEELYARD_CHECK(in_range("machine.storage_gb_per_s", keys.storage_gb_per_s, kMostRate));
   STEELYARD_CHECK(in_range("machine.network_gbps_per_gpu", keys.network_gbps_per_gpu, kMostRate));
-  if (keys.ram_gib) machine.host.memory = given_gib(*keys.ram_gib);
+  if (keys.ram_gib) set_memory(machine.host, *keys.ram_gib);
   if (keys.vram_gib) machine.gpu.memory = given_gib(*keys.vram_gib);
-  if (keys.cores) machine.host.cores = {*keys.cores, Provenance::given};
+  if (keys.cores) set_cores(machine.host, *keys.cores);
   if (keys.storage_gb_per_s) set_storage_rate(machine, job, *keys.storage_gb_per_s);
   if (keys.network_gbps_per_gpu) {
     machine.network_per_gpu = {BytesPerSecond(*keys.network_gbps_per_gpu * kGigabit),

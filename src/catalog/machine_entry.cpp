@@ -5,6 +5,7 @@
 
 #include "catalog/entries.h"
 #include "catalog/fields.h"
+#include "catalog/numa_entry.h"
 #include "catalog/units.h"
 
 namespace steelyard::catalog {
@@ -33,6 +34,8 @@ facts::Host host_of(const facts::Value& entry, Fields& fields) {
     host.gpus_per_uplink = known_count(fields, "host.gpus_per_uplink");
   }
   host.cpu_model = fields.text("host.cpu_model");
+  if (own != nullptr && own->find("numa") != nullptr)
+    host.numa = numa_of(*own->find("numa"), host, fields);
   return host;
 }
 

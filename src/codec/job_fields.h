@@ -210,7 +210,8 @@ inline constexpr auto machine_key_fields = [](auto& v, auto& m) {
   v.key("network_gbps_per_gpu", m.network_gbps_per_gpu,
         between(kLeastRate, kMostNetworkGbps, "10^9 bits per second and GPU, between nodes"));
   v.key("numa_binding", m.numa_binding,
-        about("each rank and its loaders are bound to the socket of its GPU"));
+        about("each rank and its loaders are bound to the NUMA node of its GPU"));
+  v.key("numa_memory", m.numa_memory, about("of bound ranks: strict is numactl --membind"));
 };
 
 inline constexpr auto import_fields = [](auto& v, auto& i) {

@@ -75,6 +75,28 @@ inline constexpr auto host_rates_fields = [](auto& v, auto& r) {
   v.key("source", r.source, about("how they were measured"));
 };
 
+inline constexpr auto host_node_fields = [](auto& v, auto& n) {
+  v.key("id", n.id, required(between(0, kMostCores, "as the kernel counts")));
+  v.key("socket", n.socket, between(0, kMostCores, "it belongs to"));
+  v.key("memory_bytes", n.memory, between(0, kMostBytes, "of the node"));
+  v.key("cores", n.cores, between(0, kMostCores, "physical cores of the node"));
+  v.key("cpus", n.cpus, about("its hardware threads, 0-15,128-143; empty: unknown"));
+};
+
+inline constexpr auto near_node_fields = [](auto& v, auto& n) {
+  v.key("name", n.name, about("mlx5_0, nvme0n1, ...; GPUs need none"));
+  v.key("numa_node", n.node, between(0, kMostCores, "whose lanes it hangs on"));
+};
+
+inline constexpr auto host_numa_fields = [](auto& v, auto& n) {
+  v.list("nodes", n.nodes, host_node_fields, about("empty: one per socket"));
+  v.list("gpus", n.gpus, near_node_fields,
+         about("in CUDA's order; empty: in order over the nodes"));
+  v.list("nics", n.nics, near_node_fields, about("network interfaces; empty: unknown"));
+  v.list("drives", n.drives, near_node_fields, about("empty: unknown"));
+  v.key("source", n.source, about("where the layout comes from"));
+};
+
 inline constexpr auto host_fields = [](auto& v, auto& h) {
   v.key("memory_bytes", h.memory, between(1, kMostBytes, "per node"));
   v.key("threads", h.threads, between(1, kMostCores, "hardware threads per node"));
@@ -90,6 +112,7 @@ inline constexpr auto host_fields = [](auto& v, auto& h) {
   v.key("thread_copy_bytes_per_second", h.thread_copy,
         between(kLeastRate, kMostBytesPerSecond, "one thread copying memory, bytes copied"));
   v.table("rates", h.rates, host_rates_fields, about("as measured, by node and size of picture"));
+  v.table("numa", h.numa, host_numa_fields, about("its NUMA nodes and what hangs on them"));
 };
 
 inline constexpr auto storage_fields = [](auto& v, auto& s) {

@@ -184,6 +184,43 @@ inline constexpr auto numa_fields = [](auto& v, auto& n) {
   v.key("note", n.note, about("how they are known"));
 };
 
+inline constexpr auto node_load_fields = [](auto& v, auto& n) {
+  v.key("node", n.node, about("as the kernel counts"));
+  v.key("socket", n.socket, about("it belongs to"));
+  v.key("memory", n.memory.value, about("bytes"));
+  v.key("cores", n.cores.value, about("physical"));
+  v.key("cpus", n.cpus, about("hardware threads; empty: unknown"));
+  v.key("ranks", n.ranks, about("of one host, whose GPUs hang there"));
+  v.key("nics", n.nics, about("network interfaces on its lanes"));
+  v.key("drives", n.drives, about("on its lanes"));
+  v.key("need", n.need, about("bytes in its fullest phase, when ranks are bound"));
+  v.key("need_phase", n.need_phase, about("when that is"));
+  v.key("fits", n.fits, about("null when its memory is unknown"));
+};
+
+inline constexpr auto rank_place_fields = [](auto& v, auto& r) {
+  v.key("rank", r.rank, about("of one host, and its GPU"));
+  v.key("node", r.node, about("its GPU hangs on"));
+  v.key("socket", r.socket, about("of that node"));
+  v.key("nic", r.nic, about("nearest; empty: unknown"));
+  v.key("nic_near", r.nic_near, about("on the same socket"));
+  v.key("strict", r.strict, about("its memory can be kept from other nodes"));
+  v.key("numactl", r.numactl, about("what binds it, memory included"));
+  v.key("taskset", r.taskset, about("what binds its threads; empty: they are unknown"));
+};
+
+inline constexpr auto placement_fields = [](auto& v, auto& p) {
+  v.key("assumed", p.assumed, about("where GPUs hang is not known: in order, in equal parts"));
+  v.key("note", p.note, about("how they are known"));
+  v.list("nodes", p.nodes, node_load_fields, about("of one host; empty with one node"));
+  v.list("ranks", p.ranks, rank_place_fields, about("of one host"));
+  v.key("crossing_bytes", p.crossing_bytes, about("one way between sockets, of a step"));
+  v.key("crossing_bytes_bound", p.crossing_bytes_bound, about("the same with every rank bound"));
+  v.key("crossing", p.crossing, about("seconds of that link, of a step"));
+  v.key("crossing_bound", p.crossing_bound, about("the same with every rank bound"));
+  v.key("remarks", p.remarks, about("what to look after"));
+};
+
 inline constexpr auto feed_fields = [](auto& v, auto& f) {
   v.list("stages", f.stages, stage_fields, about("the data path in its order"));
   flow_fields(v, f);
@@ -257,6 +294,7 @@ inline constexpr auto plan_fields = [](auto& v, auto& plan) {
   v.table("ram", plan, ram_fields, about("of a node"));
   v.table("pace", plan.pace, pace_fields, about("times and rates"));
   v.table("feed", plan.feed, feed_fields, about("the data path"));
+  v.table("numa", plan.numa, placement_fields, about("which ranks belong where"));
   v.table("balance", plan.balance, balance_fields, about("the two memories beside each other"));
   v.optional_table("cost", plan.cost, cost_fields, about("null when the machine has no price"));
   v.table("confidence", plan, confidences_fields, about("how far to trust the figures"));

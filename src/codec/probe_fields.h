@@ -48,6 +48,8 @@ inline constexpr auto host_memory_fields = [](auto& v, auto& m) {
 inline constexpr auto numa_node_fields = [](auto& v, auto& n) {
   v.key("id", n.id, about("as the kernel counts"));
   v.key("cpus", n.cpus, about("online"));
+  v.key("socket", n.socket, about("of its processors"));
+  v.key("cores", n.cores, about("physical, online"));
   v.key("memory_bytes", n.memory, about("of the node"));
   v.key("free_bytes", n.free, about("of the node, now"));
   v.key("distances", n.distances, about("to each node; 10 is itself"));

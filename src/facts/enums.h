@@ -140,6 +140,12 @@ STEELYARD_ENUM_NAMES(DataKind, "tokens", "text", "jpeg", "png", "video", "audio"
 enum class DataLayout { files, tar, tfrecord, memmap, parquet };
 STEELYARD_ENUM_NAMES(DataLayout, "files", "tar", "tfrecord", "memmap", "parquet")
 
+// Where the memory of bound ranks comes from. preferred: from the rank's node while it has room,
+// else from others (the kernel's default, which torchrun's --numa-binding leaves alone). strict:
+// from nowhere else (numactl --membind); a rank that its node has no room for is killed.
+enum class NumaMemory { preferred, strict };
+STEELYARD_ENUM_NAMES(NumaMemory, "preferred", "strict")
+
 // How loader processes come to be: multiprocessing's start methods.
 enum class WorkerStart { fork, spawn, forkserver };
 STEELYARD_ENUM_NAMES(WorkerStart, "fork", "spawn", "forkserver")

@@ -20,10 +20,4 @@ inline double sharers_of_uplink(const Machine& machine, std::int64_t gpus) {
   return static_cast<double>(std::max<std::int64_t>(1, std::min(behind, gpus)));
 }
 
-// Of bytes that pass between random sockets, the share that one direction of one socket link
-// carries: (S - 1) / S of them cross, over S (S - 1) directions.
-inline double share_per_direction(std::int64_t sockets) {
-  return sockets < 2 ? 0.0 : 1.0 / (static_cast<double>(sockets) * static_cast<double>(sockets));
-}
-
 }  // namespace steelyard::facts

@@ -201,7 +201,8 @@ struct MachineKeys {
   std::optional<std::int64_t> cores;
   std::optional<double> storage_gb_per_s;
   std::optional<double> network_gbps_per_gpu;  // gigabit per second and GPU between nodes
-  bool numa_binding = false;  // each rank and its loaders stay on the socket of its GPU
+  bool numa_binding = false;  // each rank and its loaders stay near its GPU
+  NumaMemory numa_memory = NumaMemory::preferred;  // of bound ranks
 };
 
 struct ImportKeys {

@@ -10,6 +10,7 @@
 
 #include "base/quantity.h"
 #include "facts/host_rates.h"
+#include "facts/numa.h"
 #include "facts/origin.h"
 
 namespace steelyard::facts {
@@ -50,6 +51,7 @@ struct Host {
   Known<BytesPerSecond> memory_bandwidth;  // reading, all nodes together
   Known<BytesPerSecond> thread_copy;       // one thread's memcpy, bytes copied
   HostRates rates{};                       // by NUMA node and by size of picture
+  HostNuma numa;
 };
 
 struct Storage {

@@ -198,6 +198,56 @@ struct NumaPlan {
   std::string note;
 };
 
+// One NUMA node of a host: who is near it, and what it holds when ranks are bound.
+struct NodeLoad {
+  std::int64_t node = 0;
+  std::int64_t socket = 0;
+  Known<Bytes> memory{};
+  Known<std::int64_t> cores{};
+  std::string cpus{};                 // "0-15,128-143"; empty: unknown
+  std::vector<std::int64_t> ranks{};  // of one host, as are their GPUs
+  std::vector<std::string> nics{};
+  std::vector<std::string> drives{};  // on its lanes
+  Bytes need{};                       // in its fullest phase
+  RamPhase need_phase = RamPhase::startup;
+  std::optional<bool> fits{};
+};
+
+// Where one rank of a host belongs, and the commands that put it there.
+struct RankPlace {
+  std::int64_t rank = 0;
+  std::int64_t node = 0;
+  std::int64_t socket = 0;
+  std::string nic{};      // the nearest that is its own; empty: unknown
+  bool nic_near = true;   // on its socket
+  bool strict = false;    // there is room to keep its memory from other nodes
+  std::string numactl{};  // "numactl --cpunodebind=0 --membind=0"
+  std::string taskset{};  // "taskset -c 0-15,128-143"; empty: the threads are unknown
+};
+
+// One host with several NUMA nodes; of others only `note`.
+struct NumaPlacement {
+  bool assumed = false;  // where GPUs hang is not known
+  std::string note;
+  std::vector<NodeLoad> nodes;
+  std::vector<RankPlace> ranks;
+  // One way over the link between sockets in a step, and how long the link takes for it: as the job
+  // is, and with every rank bound.
+  std::optional<double> crossing_bytes, crossing_bytes_bound;
+  std::optional<Seconds> crossing, crossing_bound;
+  std::vector<std::string> remarks;  // whole sentences: what to look after
+
+  // The first node that has no room for what bound ranks put there, nor has its socket.
+  [[nodiscard]] const NodeLoad* short_node() const {
+    for (const RankPlace& place : ranks) {
+      for (const NodeLoad& load : nodes) {
+        if (!place.strict && load.node == place.node && load.fits == false) return &load;
+      }
+    }
+    return nullptr;
+  }
+};
+
 struct FeedPlan : FeedFlow {  // once the first epoch is over
   std::vector<FeedStage> stages;
   FeedFlow first_epoch;
@@ -289,6 +339,7 @@ struct Plan {
   RamPlan ram;
   PacePlan pace;
   FeedPlan feed;
+  NumaPlacement numa;
   BalancePlan balance;
   std::optional<CostPlan> cost;
   ConfidenceOf vram_confidence, ram_confidence, pace_confidence;
@@ -296,6 +347,11 @@ struct Plan {
   std::optional<bool> fits_vram, fits_ram;
   std::vector<std::string> warnings;
 
+  // The NUMA node that is too small where the host as a whole is not.
+  [[nodiscard]] const NodeLoad* short_node() const {
+    const bool whole = !ram.capacity || ram.peak <= *ram.capacity;
+    return fits_ram == false && whole ? numa.short_node() : nullptr;
+  }
   [[nodiscard]] bool fits() const { return fits_vram.value_or(true) && fits_ram.value_or(true); }
 };
 

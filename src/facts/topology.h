@@ -50,6 +50,7 @@ struct HostMemory {
 struct NumaNode {
   std::int64_t id = 0;
   std::vector<std::int64_t> cpus;  // online; none: memory of a GPU or an expander
+  Known<std::int64_t> socket, cores;
   Known<Bytes> memory;
   Known<Bytes> free;
   std::vector<std::int64_t> distances;  // to each node, as the firmware says; 10 is itself

@@ -173,9 +173,10 @@ facts::Gpu among_others(const Request& request, std::int64_t gpus) {
   facts::Gpu gpu = machine.gpu;
   if (!gpu.host_link) return gpu;
   BytesPerSecond rate = *gpu.host_link * (1.0 / facts::sharers_of_uplink(machine, gpus));
-  const double crossing = facts::share_per_direction(machine.host.sockets.value.value_or(1));
-  if (!request.job->machine.numa_binding && crossing > 0.0 && request.socket_link.value() > 0.0) {
-    rate = std::min(rate, request.socket_link * (1.0 / (crossing * static_cast<double>(gpus))));
+  if (!request.job->machine.numa_binding && request.socket_link.value() > 0.0) {
+    const double crossing = facts::socket_shares(facts::numa_layout(machine, gpus)).to_gpus;
+    const double per_gpu = crossing * static_cast<double>(gpus);
+    if (per_gpu > 0.0) rate = std::min(rate, request.socket_link * (1.0 / per_gpu));
   }
   gpu.host_link.value = rate;
   return gpu;

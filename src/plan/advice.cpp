@@ -34,7 +34,7 @@ bool of_the_host(const Candidate& candidate) {
   return std::ranges::all_of(candidate.set, [](const auto& change) {
     const std::string& key = change.first;
     return key.starts_with("checkpoint.") || key.starts_with("data.") ||
-           key == "machine.numa_binding" || key == "offload.pin_memory";
+           key.starts_with("machine.numa_") || key == "offload.pin_memory";
   });
 }
 

@@ -71,6 +71,12 @@ void judge_ram(const Plan& plan, BalancePlan& balance) {
         fmt::format("each host lacks {} in the {} phase: {} needed, {} there",
                     to_text(plan.ram.peak - capacity), name_of(plan.ram.peak_phase),
                     to_text(plan.ram.peak), to_text(capacity)));
+  } else if (const facts::NodeLoad* node = plan.short_node()) {
+    say(balance, BalanceVerdict::ram_short,
+        fmt::format("NUMA node {} of each host lacks {} in the {} phase: its ranks need {}, {} "
+                    "there, and may use no other node's",
+                    node->node, to_text(node->need - *node->memory), name_of(node->need_phase),
+                    to_text(node->need), to_text(*node->memory)));
   } else if ((useful / capacity).value() < kIdleRamShare) {
     say(balance, BalanceVerdict::ram_idle,
         fmt::format("of each host's {} only {} are used, page cache included", to_text(capacity),

@@ -17,6 +17,7 @@
 #include "plan/checkpoints.h"
 #include "plan/confidence.h"
 #include "plan/objective.h"
+#include "plan/placement.h"
 #include "plan/ranks.h"
 #include "plan/resolve.h"
 #include "ram/ram.h"
@@ -418,7 +419,9 @@ Result<void> measure_the_rest(const Request& request, const Busiest& most,
   const Bytes sample = sample_bytes(request, graph, plan.job);
   STEELYARD_CHECK(measure_ram(request, *most.program, sample, plan));
   STEELYARD_CHECK(measure_pace(request, most, beside, plan));
-  return measure_feed(request, sample, flow_only, plan);
+  STEELYARD_CHECK(measure_feed(request, sample, flow_only, plan));
+  place_ranks(*most.program, plan);
+  return {};
 }
 
 }  // namespace

@@ -74,9 +74,20 @@ Candidate bound_to_sockets() {
           [](Job& job) { job.machine.numa_binding = true; }};
 }
 
+Candidate memory_of_any_node() {
+  return {"let ranks take memory of other NUMA nodes where their own has none left (--preferred)",
+          {{"machine.numa_memory", "preferred"}},
+          [](Job& job) { job.machine.numa_memory = facts::NumaMemory::preferred; }};
+}
+
 // Whether one of the phases that exceed the host's memory holds any of these.
 bool in_the_way(const facts::Plan& planned, std::initializer_list<RamCategory> categories) {
-  const Bytes capacity = *planned.ram.capacity;
+  // One NUMA node is short: of the phases that are about as full as its fullest.
+  const facts::NodeLoad* node = planned.short_node();
+  const Bytes capacity =
+      node != nullptr
+          ? planned.ram.phases[static_cast<std::size_t>(node->need_phase)].total() - Bytes(1)
+          : *planned.ram.capacity;
   return std::ranges::any_of(planned.ram.phases, [&](const facts::RamBytes& phase) {
     return phase.total() > capacity && std::ranges::any_of(categories, [&](RamCategory category) {
              return phase[category] > Bytes();
@@ -215,6 +226,7 @@ void add_places(const facts::Plan& planned, std::vector<Candidate>& list) {
 
 std::vector<Candidate> that_save_ram(const facts::Plan& planned) {
   std::vector<Candidate> list;
+  if (planned.short_node() != nullptr) list.push_back(memory_of_any_node());
   add_loading(planned, list);
   add_saving(planned, list);
   add_loaders(planned, list);

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/format.h"
+#include "probe/machine_numa.h"
 
 namespace steelyard::probe {
 namespace {
@@ -171,6 +172,11 @@ Machine machine_of(const Topology& topology, const std::optional<Gpu>& known, co
   machine.gpu = first == nullptr ? no_gpu : gpu_of(*first, known);
   machine.name = "probed machine";
   machine.host = host_of(topology);
+  std::vector<const GpuDevice*> counted;
+  for (const GpuDevice& gpu : topology.gpus) {
+    if (first != nullptr && gpu.usable && same_card(gpu, *first)) counted.push_back(&gpu);
+  }
+  machine.host.numa = host_numa(topology, counted);
   machine.storage = storage_of(topology);
   if (first != nullptr) machine.network_per_gpu = network_per_gpu(topology, machine.gpus);
   machine.sources.push_back("steelyard probe, " + date);

@@ -91,12 +91,24 @@ std::string heading(std::string_view id, std::string_view name, const Paint& pai
   return text + "\n\n";
 }
 
+// "8, the GPUs on 3 3 1 1 7 7 5 5"
+std::string nodes_text(const facts::HostNuma& numa) {
+  if (numa.nodes.empty()) return {};
+  std::string text = fmt::format("{}", numa.nodes.size());
+  if (!numa.gpus.empty()) text += ", the GPUs on";
+  for (const facts::NearNode& gpu : numa.gpus) {
+    text += gpu.node ? fmt::format(" {}", *gpu.node) : std::string(" ?");
+  }
+  return text;
+}
+
 void add_host(Sheet& sheet, const facts::Machine& machine) {
   sheet.say("host processor", machine.host.cpu_model);
   sheet.figure("host memory", machine.host.memory);
   sheet.figure("hardware threads", machine.host.threads);
   sheet.figure("cores", machine.host.cores);
   sheet.figure("sockets", machine.host.sockets);
+  sheet.say("NUMA nodes", nodes_text(machine.host.numa));
   for (const facts::Storage& storage : machine.storage) {
     sheet.figure(storage.name + " capacity", storage.capacity);
     sheet.figure(storage.name + " read", storage.read);

@@ -25,6 +25,10 @@ using Lines = std::vector<std::string>;
 [[nodiscard]] Lines balance_lines(const facts::Plan& plan, std::size_t width, const Paint& paint);
 [[nodiscard]] Lines step_lines(const facts::Plan& plan, std::size_t width, const Paint& paint);
 [[nodiscard]] Lines data_lines(const facts::Plan& plan, std::size_t width, const Paint& paint);
+// Which ranks belong to which NUMA node, what crosses between sockets, how to bind; none with one
+// node. The details name every rank, and what to look after.
+[[nodiscard]] Lines numa_lines(const facts::Plan& plan, std::size_t width, const Paint& paint);
+[[nodiscard]] Lines numa_details(const facts::Plan& plan, std::size_t width, const Paint& paint);
 [[nodiscard]] Lines confidence_lines(const facts::Plan& plan, std::size_t width,
                                      const Paint& paint);
 [[nodiscard]] Lines advice_lines(const facts::Plan& plan, std::size_t width, const Paint& paint);

@@ -20,6 +20,7 @@ std::string plan_text(const facts::Plan& plan, const Style& style) {
   page.blank();
   page.section("Step", step_lines(plan, page.width(), paint));
   page.section("Data", data_lines(plan, page.width(), paint));
+  page.section("NUMA", numa_lines(plan, page.width(), paint));
   page.section("Probed", measured_lines(plan, page.width(), paint));
   page.section("Trust", confidence_lines(plan, page.width(), paint));
   page.blank();

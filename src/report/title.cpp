@@ -173,7 +173,10 @@ Lines title_lines(const facts::Plan& plan, const Paint& paint) {
 Lines verdict_lines(const facts::Plan& plan, const Paint& paint) {
   const std::string vram =
       shortage("each GPU", plan.fits_vram, plan.vram.fullest.peak_device_used, plan.vram.capacity);
-  const std::string ram = shortage("each node", plan.fits_ram, plan.ram.peak, plan.ram.capacity);
+  std::string ram = shortage("each node", plan.fits_ram, plan.ram.peak, plan.ram.capacity);
+  if (const facts::NodeLoad* node = plan.short_node()) {
+    ram = shortage(fmt::format("NUMA node {}", node->node), false, node->need, node->memory);
+  }
   if (!plan.fits()) {
     std::vector<std::string> reasons;
     for (const std::string& reason : {vram, ram}) {

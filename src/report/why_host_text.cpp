@@ -53,30 +53,6 @@ Lines sentences(const std::vector<std::string>& texts, std::size_t width, const 
   return lines;
 }
 
-// Ranks, their loaders and their memory on the socket of their GPU, and what it saves. Which GPU
-// hangs where is not a fact of the catalogue: they are taken in order, in equal parts.
-Lines binding_lines(const facts::Plan& plan) {
-  const facts::NumaPlan& numa = plan.feed.numa;
-  Lines lines;
-  if (numa.socket_of_rank.empty()) return lines;
-  if (numa.crosses && numa.link) {
-    lines.push_back(fmt::format(
-        "{} of the data path cross from socket to socket each way, {} of {}",
-        to_text(*numa.crosses), percent(*numa.crosses / *numa.link), to_text(*numa.link)));
-    if (!numa.bound) {
-      lines.push_back(
-          fmt::format("bound as below (machine.numa_binding): {}", to_text(*numa.crosses_bound)));
-    }
-  }
-  for (std::size_t rank = 0; rank < numa.socket_of_rank.size(); ++rank) {
-    const std::int64_t node = numa.socket_of_rank[rank];
-    lines.push_back(
-        fmt::format("rank {}: numactl --cpunodebind={} --membind={}", rank, node, node));
-  }
-  lines.emplace_back("(GPUs in order over the sockets: check with nvidia-smi topo -m)");
-  return lines;
-}
-
 std::string rate_text(const std::optional<SamplesPerSecond>& rate) {
   return rate ? to_text(*rate) : std::string("-");
 }
@@ -125,7 +101,7 @@ std::string why_ram_text(const facts::Plan& plan, const Style& style) {
   }
   page.blank();
   page.section("Rules", sentences(plan.ram.notes, page.width(), paint));
-  const Lines binding = binding_lines(plan);
+  const Lines binding = numa_details(plan, page.width(), paint);
   if (!binding.empty()) {
     page.blank();
     page.section("NUMA", binding);
@@ -149,7 +125,7 @@ std::string why_feed_text(const facts::Plan& plan, const Style& style) {
   }
   page.blank();
   page.section("Workers", loader_lines(plan));
-  const Lines binding = binding_lines(plan);
+  const Lines binding = numa_details(plan, page.width(), paint);
   if (!binding.empty()) {
     page.blank();
     page.section("NUMA", binding);

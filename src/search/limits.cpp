@@ -48,6 +48,9 @@ std::string breaks_with(const Job& job, const Planner& planner) {
   if (!plan->fits_vram.value_or(true)) {
     return needs("each GPU", plan->vram.fullest.peak_device_used, plan->vram.capacity);
   }
+  if (const facts::NodeLoad* node = plan->short_node()) {
+    return needs(fmt::format("NUMA node {}", node->node).c_str(), node->need, node->memory);
+  }
   if (!plan->fits_ram.value_or(true)) return needs("each node", plan->ram.peak, plan->ram.capacity);
   return {};
 }

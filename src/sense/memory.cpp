@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <set>
 #include <string>
+#include <utility>
 
 #include "sense/words.h"
 
@@ -42,11 +44,33 @@ Known<Bytes> of_node(const std::string& file, std::string_view text, std::string
   return {};
 }
 
+// The socket of a node's first processor, and its processors that share no core with an earlier
+// one.
+void add_processors(const Tree& tree, facts::NumaNode& node) {
+  std::set<std::string> cores;
+  for (const std::int64_t cpu : node.cpus) {
+    const std::string folder = fmt::format("/sys/devices/system/cpu/cpu{}/topology", cpu);
+    if (!node.socket) {
+      const auto package = tree.number(folder + "/physical_package_id");
+      if (package && *package >= 0) {
+        node.socket = {*package, Provenance::measured, folder + "/physical_package_id"};
+      }
+    }
+    auto siblings = tree.text(folder + "/core_cpus_list");
+    if (!siblings) siblings = tree.text(folder + "/thread_siblings_list");
+    if (siblings) cores.insert(std::move(*siblings));
+  }
+  if (cores.empty()) return;
+  node.cores = {static_cast<std::int64_t>(cores.size()), Provenance::measured,
+                "/sys/devices/system/cpu/cpu*/topology"};
+}
+
 facts::NumaNode node_of(const Tree& tree, std::int64_t id) {
   const std::string folder = fmt::format("{}/node{}", kNodes, id);
   facts::NumaNode node;
   node.id = id;
   node.cpus = numbers_of_list(tree.text(folder + "/cpulist").value_or(""));
+  add_processors(tree, node);
   const std::string meminfo = tree.text(folder + "/meminfo").value_or("");
   node.memory = of_node(folder + "/meminfo", meminfo, "MemTotal");
   node.free = of_node(folder + "/meminfo", meminfo, "MemFree");

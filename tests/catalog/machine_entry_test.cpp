@@ -130,5 +130,27 @@ TEST(MachineEntry, AnIdThatIsPartOfOthersSuggestsThose) {
   EXPECT_NE(error.hint.find("aws:p5.48xlarge"), std::string::npos) << error.hint;
 }
 
+TEST(MachineEntry, NodesOfAMachineWithPublishedTopology) {
+  const facts::Machine machine = value_of(own_catalog().machine("dgx-a100-80gb"));
+  const facts::HostNuma& numa = machine.host.numa;
+  ASSERT_EQ(numa.nodes.size(), 8U);
+  EXPECT_EQ(numa.nodes[3].cpus, "48-63,176-191");
+  EXPECT_EQ(numa.nodes[4].socket.value, 1);
+  EXPECT_EQ(numa.nodes[3].memory.value, 256_GiB);
+  EXPECT_EQ(numa.nodes[3].cores.value, 16);
+  EXPECT_EQ(numa.gpus[6].node.value, 5);
+  EXPECT_FALSE(numa.source.empty());
+}
+
+TEST(MachineEntry, NodesKeepTheirPartOfAnotherHostMemory) {
+  facts::Job job;
+  job.machine.name = "dgx-h100";
+  job.machine.ram_gib = 192;
+  job.machine.cores = 64;
+  const facts::Machine machine = value_of(own_catalog().machine_of(job, {}));
+  EXPECT_EQ(machine.host.numa.nodes[1].memory.value, 96_GiB);
+  EXPECT_EQ(machine.host.numa.nodes[1].cpus, "");
+}
+
 }  // namespace
 }  // namespace steelyard::catalog

@@ -46,6 +46,16 @@ inline facts::Machine example_machine() {
   machine.host.rates.decode = {
       {.work = "jpeg", .per_pixel = Seconds(1.5e-9), .per_byte = Seconds(6.75e-9)}};
   machine.host.rates.source = "libjpeg-turbo 2.1.5, synthetic images";
+  machine.host.numa.nodes = {{.id = 0, .socket = {0, Provenance::measured}, .cpus = "0-55,112-167"},
+                             {.id = 1,
+                              .socket = {1, Provenance::measured},
+                              .memory = {Bytes(std::int64_t{1} << 40), Provenance::measured},
+                              .cores = {56, Provenance::measured}}};
+  for (const std::int64_t node : {0, 0, 0, 0, 1, 1, 1, 1}) {
+    machine.host.numa.gpus.push_back({"", {node, Provenance::measured}});
+  }
+  machine.host.numa.nics = {{"mlx5_0", {1, Provenance::measured}}, {"eth0", {}}};
+  machine.host.numa.source = "/sys";
   machine.storage.resize(2);
   machine.storage[0].cached_read = {BytesPerSecond(7e9), Provenance::measured};
   machine.storage[0].name = "nvme";

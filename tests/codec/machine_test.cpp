@@ -101,5 +101,41 @@ TEST(MachineFile, RefusesUnknownAndMissingKeysAndOtherSchemas) {
   EXPECT_EQ(refused("[1]").subject, "machine");
 }
 
+Result<facts::Machine> with_numa(const std::string& numa) {
+  const std::string text = R"({"schema": "steelyard.machine/1", "gpus": 2,
+    "gpu": {"name": "card"}, "host": {"numa": )" +
+                           numa + "}}";
+  return machine_from(*parse(text, Format::json, "m.json"), "m.json");
+}
+
+TEST(MachineFile, NodesAndWhatHangsOnThem) {
+  const auto machine = with_numa(
+      R"({"nodes": [{"id": 0, "memory_bytes": 1024, "cpus": "0-3"}, {"id": 2, "socket": 1}],
+          "gpus": [{"numa_node": 2}, {"numa_node": null}], "drives": [{"name": "nvme0n1"}]})");
+  ASSERT_TRUE(machine) << to_text(machine.error());
+  const facts::HostNuma& numa = machine->host.numa;
+  EXPECT_EQ(numa.nodes[0].memory.value, Bytes(1024));
+  EXPECT_EQ(numa.nodes[0].memory.from, Provenance::given);
+  EXPECT_EQ(numa.nodes[1].socket.value, 1);
+  EXPECT_EQ(numa.gpus[0].node.value, 2);
+  EXPECT_FALSE(numa.gpus[1].node);
+  EXPECT_FALSE(numa.drives[0].node);
+}
+
+TEST(MachineFile, WrongNodesAreRefusedByName) {
+  const std::pair<const char*, const char*> wrong[] = {
+      {R"({"nodes": [{"id": 0}, {"id": 0}]})", "host.numa.nodes[1].id"},
+      {R"({"nodes": [{"id": 0, "cpus": "0..3"}]})", "host.numa.nodes[0].cpus"},
+      {R"({"nodes": [{"id": 0}], "gpus": [{"numa_node": 0}]})", "host.numa.gpus"},
+      {R"({"nodes": [{"id": 0}], "nics": [{"numa_node": 1}]})", "host.numa.nics[0].numa_node"},
+      {R"({"drives": [{"name": "sda", "numa_node": 0}]})", "host.numa.drives[0].numa_node"}};
+  for (const auto& [numa, key] : wrong) {
+    const auto machine = with_numa(numa);
+    ASSERT_FALSE(machine) << numa;
+    EXPECT_EQ(machine.error().subject, key);
+    EXPECT_EQ(machine.error().file, "m.json");
+  }
+}
+
 }  // namespace
 }  // namespace steelyard::codec

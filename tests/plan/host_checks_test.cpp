@@ -1,5 +1,6 @@
 // Published figures that a plan's host side is held to: checkpoints of MLPerf Storage, machines of
 // the catalogue that have too little memory to load a model.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -9,6 +10,8 @@
 
 namespace steelyard::plan {
 namespace {
+
+using namespace literals;
 
 constexpr double kGiB = 1024.0 * 1024.0 * 1024.0;
 
@@ -69,6 +72,31 @@ TEST(SmallHosts, AreRefusedForALoadThatKeepsTwoCopies) {
               Bytes(26'900'000'000))
         << machine;
   }
+}
+
+// A whole plan: nodes of 24 GiB, of which four ranks of a small model leave too little.
+TEST(NumaNodes, ThatHaveNoRoomForTheirRanksDoNotFit) {
+  facts::Job job = job_on("aws:p4d.24xlarge", 8);
+  job.model.config = config_of(SmallModel{});
+  job.train.sequence_length = 128;
+  job.train.micro_batch = 1;
+  facts::Plan plan = planned(job);
+  job.machine.ram_gib = plan.ram.peak.real() / static_cast<double>((1_GiB).value()) * 1.01;
+  job.machine.gpus = 5;  // four of them on the first socket
+  job.machine.numa_binding = true;
+  plan = planned(job);
+  EXPECT_EQ(plan.fits_ram, true);
+  job.machine.ram_gib = plan.ram.peak.real() / static_cast<double>((1_GiB).value()) * 1.01;
+  plan = planned(job);
+  EXPECT_EQ(plan.fits_ram, true) << "memory of other nodes is taken";
+  ASSERT_NE(plan.numa.short_node(), nullptr);
+  EXPECT_EQ(plan.short_node(), nullptr);
+  job.machine.numa_memory = facts::NumaMemory::strict;
+  plan = planned(job);
+  EXPECT_EQ(plan.fits_ram, false);
+  ASSERT_NE(plan.short_node(), nullptr);
+  EXPECT_EQ(plan.short_node()->node, 0);
+  EXPECT_THAT(plan.balance.verdicts, ::testing::Contains(facts::BalanceVerdict::ram_short));
 }
 
 }  // namespace

@@ -132,5 +132,36 @@ TEST(ProbedMachine, DrivesSayCapacityAndNoRate) {
   EXPECT_FALSE(machine.storage[0].read);
 }
 
+TEST(ProbedMachine, CarriesNodesAndWhatHangsOnThem) {
+  facts::Topology t = server(2);
+  t.numa.resize(3);
+  t.numa[0].cpus = {0, 1, 4, 5};
+  t.numa[0].socket = {0, Provenance::measured};
+  t.numa[1].id = 1;
+  t.numa[1].cpus = {2, 3, 6, 7};
+  t.numa[1].socket = {1, Provenance::measured};
+  t.numa[1].memory = {Bytes(512), Provenance::measured};
+  t.numa[2].id = 2;
+  t.numa[2].of_gpu = true;
+  t.gpus[0].numa_node = {1, Provenance::measured};
+  t.gpus[1].usable = false;
+  t.drives.emplace_back().name = "nvme0n1";
+  t.drives[0].numa_node = {0, Provenance::measured};
+  t.network.resize(2);
+  t.network[0].name = "mlx5_0";
+  t.network[0].up = true;
+  t.network[0].numa_node = {2, Provenance::measured};
+  t.network[1].name = "mlx5_1";
+  const facts::HostNuma numa = machine_of(t, catalogued(), processors_only(), "today").host.numa;
+  ASSERT_EQ(numa.nodes.size(), 2U) << "no processor is on a GPU's memory";
+  EXPECT_EQ(numa.nodes[1].cpus, "2-3,6-7");
+  EXPECT_EQ(numa.nodes[1].memory.value, Bytes(512));
+  ASSERT_EQ(numa.gpus.size(), 1U);
+  EXPECT_EQ(numa.gpus[0].node.value, 1);
+  EXPECT_EQ(numa.drives[0].node.value, 0);
+  ASSERT_EQ(numa.nics.size(), 1U);
+  EXPECT_FALSE(numa.nics[0].node) << "no node of the machine file";
+}
+
 }  // namespace
 }  // namespace steelyard::probe
