@@ -78,7 +78,10 @@ std::vector<int> kinds_of(ConfigReader& config, std::int64_t layers) {
   const auto count = static_cast<std::size_t>(layers);
   const std::int64_t interval = config.whole({"no_rope_layer_interval"}, 4, kLayerLimits);
   const std::int64_t step = config.whole({"interleave_moe_layer_step"}, 1, {0, kLayerLimits.most});
-  const std::vector<std::int64_t> turning = config.whole_list({"no_rope_layers"}, {}, {0, 1});
+  // Empty in the published files: the interval counts.
+  const std::vector<std::int64_t> turning = config.is_empty_list("no_rope_layers")
+                                                ? std::vector<std::int64_t>()
+                                                : config.whole_list({"no_rope_layers"}, {}, {0, 1});
   const std::vector<std::int64_t> sparse =
       config.whole_list({"moe_layers"}, {}, {0, std::max<std::int64_t>(0, layers - 1)});
   const std::vector<std::string> types = config.text_list({"layer_types"});
