@@ -105,6 +105,10 @@ Result<void> resolve_engine(Job& job, const facts::FrameworkProfile& framework) 
     job.checkpoint.method = facts::CheckpointMethod::sharded_sync;
   }
   facts::MegatronKeys keys;
+  // What the step's time asks an import for as well (pace/prices.cpp).
+  if (const auto products = word_of(framework, "grouped_products"); !products.empty()) {
+    keys.operators["grouped_products"] = products;
+  }
   keys.distributed_optimizer = job.parallel.sharding == facts::Sharding::zero1;
   keys.main_gradients = type_of(*job.parallel.reduce_precision);
   keys.first_moment = keys.second_moment = type_of(*optimizer.state_precision);

@@ -188,7 +188,7 @@ TEST(ImageRates, OfAFolderLeaveOutWhatIsBroken) {
   EXPECT_THAT(seen->source, testing::HasSubstr("(2 files left out)"));
   EXPECT_EQ(seen->rates.front().work, facts::ImageWork::jpeg);
   EXPECT_EQ(seen->rates.front().width, 40);
-  EXPECT_EQ(seen->rates.back().work, facts::ImageWork::png);
+  EXPECT_EQ(seen->rates.back().work, facts::ImageWork::png_sample);
 }
 
 TEST(ImageRates, AFolderWithoutImagesIsAnError) {

@@ -36,6 +36,7 @@ facts::SharePlan two_and_one() {
   plan.jobs[1].seat = Seat::time_slice;
   plan.jobs[1].parts = {{SharedResource::gpu, 1.0, 0.5, Ratio(2.0)}};
   plan.jobs[2].seat = Seat::mig;
+  plan.jobs[2].profile_memory = 80_GiB;
   plan.jobs[2].profile = "3g.40gb";
   plan.ram.capacity = {512_GiB, facts::Provenance::given};
   plan.ram.phases = {20_GiB, 290_GiB, 200_GiB, 230_GiB};
