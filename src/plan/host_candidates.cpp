@@ -280,7 +280,8 @@ std::vector<Candidate> that_feed_faster(const facts::Plan& planned) {
     }
   }
   if (!by_link && data.cache != DataCache::ram) {
-    list.push_back(cache(DataCache::ram, "keep the decoded dataset in memory"));
+    list.push_back(
+        cache(DataCache::ram, "keep the decoded dataset in memory, once for all processes"));
   }
   if (!feed.numa.socket_of_rank.empty() && !feed.numa.bound) list.push_back(bound_to_sockets());
   return list;
