@@ -48,6 +48,8 @@ class CachingAllocator::Implementation {
                            int stream);  // release_cached_blocks, alloc_block
   void free(Index index);
   void add_capacity(std::int64_t room) { capacity_ = totals_.reserved + room; }
+  // What a request takes of the device at most, as it is rounded and mapped.
+  [[nodiscard]] std::int64_t room_for(std::int64_t requested) const;
   void retire(Index index) {
     totals_.allocated -= blocks_[index].size;
     blocks_[index].retired = true;

@@ -367,9 +367,14 @@ void CachingAllocator::retire(BlockId block) {
   if (block != 0) implementation_->retire(static_cast<Index>(block - 1));
 }
 
+std::int64_t CachingAllocator::Implementation::room_for(std::int64_t requested) const {
+  const std::int64_t segment = segment_size(std::max(rounded(requested), kSmallSize + 1));
+  return settings_.expandable_segments ? round_up(segment, kLargeBuffer) : segment;  // whole pages
+}
+
 BlockId CachingAllocator::allocate_beyond(Bytes requested, int stream, Bytes spare) {
-  const std::int64_t segment = segment_size(std::max(requested.value(), kSmallSize + 1));
-  implementation_->add_capacity(round_up(std::max(segment, spare.value()), kRoundLarge));
+  const std::int64_t room = implementation_->room_for(requested.value());
+  implementation_->add_capacity(round_up(std::max(room, spare.value()), kRoundLarge));
   return allocate(requested, stream);
 }
 

@@ -205,6 +205,23 @@ TEST(CachingAllocator, GrowsByWhatIsMissingOrByMore) {
   EXPECT_EQ(allocator.try_allocate(2_MiB), std::nullopt);
 }
 
+// What a request takes is more than it asks for: powers of two in few steps, pages of 20 MiB.
+TEST(CachingAllocator, GrowsByWhatARequestBecomes) {
+  for (const bool expandable : {false, true}) {
+    for (const std::int64_t divisions : {0, 2}) {
+      AllocatorSettings settings;
+      settings.expandable_segments = expandable;
+      settings.roundup_power2_divisions = divisions;
+      settings.device_bytes = 64_MiB;
+      CachingAllocator allocator(settings);
+      ASSERT_NE(allocator.try_allocate(50_MiB), std::nullopt);
+      for (const Bytes wanted : {33_MiB, 21_MiB, 1_MiB + 1_B, 512_KiB}) {
+        EXPECT_NE(allocator.allocate_beyond(wanted, 0), 0) << expandable << " " << divisions;
+      }
+    }
+  }
+}
+
 TEST(CachingAllocator, AgreesWithThePlainAllocatorOnRandomTraces) {
   for (std::uint64_t seed = 0; seed < 60; ++seed) {
     AllocatorSettings settings;
