@@ -214,7 +214,7 @@ TEST(CachingAllocator, GrowsByWhatARequestBecomes) {
       settings.roundup_power2_divisions = divisions;
       settings.device_bytes = 64_MiB;
       CachingAllocator allocator(settings);
-      ASSERT_NE(allocator.try_allocate(50_MiB), std::nullopt);
+      ASSERT_NE(allocator.try_allocate(30_MiB), std::nullopt);
       for (const Bytes wanted : {33_MiB, 21_MiB, 1_MiB + 1_B, 512_KiB}) {
         EXPECT_NE(allocator.allocate_beyond(wanted, 0), 0) << expandable << " " << divisions;
       }
