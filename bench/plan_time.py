@@ -61,7 +61,8 @@ def main():
         path = pathlib.Path(folder) / "job.json"
         for framework in ("megatron", "torchtitan"):
             for schedule in ("1f1b", "interleaved"):
-                for count in (1, 16, 64, 256):
+                # Interleaved chunks take groups of as many micro-batches as there are stages.
+                for count in (1, 16, 64, 256) if schedule == "1f1b" else (16, 64, 256):
                     times = []
                     for fits in (True, False):
                         path.write_text(json.dumps(job(framework, schedule, count, fits)))
