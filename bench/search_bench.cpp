@@ -38,7 +38,7 @@ struct Question {
                                                   {"n_head", 96},
                                                   {"n_positions", 2048},
                                                   {"vocab_size", 51200}});
-    job.framework = facts::Framework::megatron;
+    job.framework = "megatron";
     job.train.sequence_length = 2048;
     job.train.global_batch = 1536;
     job.data.kind = facts::DataKind::tokens;

@@ -42,7 +42,7 @@ class Catalog {
   [[nodiscard]] Result<facts::Machine> machine(std::string_view id) const;
   [[nodiscard]] Result<facts::ModelSource> model(std::string_view id) const;
   [[nodiscard]] Result<facts::Value> dataset(std::string_view id) const;
-  [[nodiscard]] Result<facts::Constants> constants(facts::Framework framework,
+  [[nodiscard]] Result<facts::Constants> constants(std::string_view framework,
                                                    const facts::Value& versions = {}) const;
 
   // What data.loader names: loaders/NAME.toml. Errors: unknown_name.

@@ -140,7 +140,7 @@ namespace {
 
 using Named = std::map<std::string, double, std::less<>>;
 
-// A table of numbers by name: [decode_seconds], [load_copies].
+// A table of numbers by name: [decode_seconds].
 Result<Named> numbers_of(const facts::Value& table, const std::filesystem::path& file) {
   Settings settings(table, file);
   Named numbers;
@@ -293,10 +293,8 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.pcie_copy = settings.rate("pcie_copy");
   constants.host_link_share = settings.ratio("host_link_share");
   constants.source = settings.text("source");
-  STEELYARD_TRY(load_copies, numbers_of(settings.table("load_copies"), file));
   STEELYARD_TRY(decode_seconds, numbers_of(settings.table("decode_seconds"), file));
   STEELYARD_TRY(per_byte, numbers_of(settings.table("decode_seconds_per_byte"), file));
-  constants.load_copies = std::move(load_copies);
   constants.decode_seconds = std::move(decode_seconds);
   constants.decode_seconds_per_byte = std::move(per_byte);
   STEELYARD_TRY(decoding_memory, numbers_of(settings.table("decoding_memory"), file));

@@ -3,6 +3,7 @@
 #include "catalog/files.h"
 #include "catalog/framework_file.h"
 #include "catalog/merge.h"
+#include "catalog/profile_names.h"
 #include "codec/codec.h"
 #include "codec/evidence.h"
 
@@ -14,10 +15,14 @@ Result<facts::EfficiencyConstants> unfitted_efficiency(const std::filesystem::pa
   return efficiency_from(*pace, folder / "calibration" / "pace.toml");
 }
 
-Result<facts::Constants> Catalog::constants(facts::Framework framework,
+Result<facts::Constants> Catalog::constants(std::string_view framework,
                                             const facts::Value& versions) const {
   facts::Constants constants;
-  const std::string name(facts::name_of(framework));
+  const std::string name(framework);
+  STEELYARD_CHECK(known_name(folder_, {.kind = "frameworks",
+                                       .name = name,
+                                       .subject = "framework",
+                                       .hint = "another one is a file more beside these"}));
   STEELYARD_TRY(table, framework_table(*files_, name, versions));
   STEELYARD_TRY(profile, profile_from(table, name, folder_ / "frameworks" / (name + ".toml")));
   constants.framework = std::move(profile);

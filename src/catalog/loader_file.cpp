@@ -1,8 +1,8 @@
 #include <algorithm>
 
-#include "base/suggest.h"
 #include "catalog/catalog.h"
 #include "catalog/files.h"
+#include "catalog/profile_names.h"
 #include "catalog/settings.h"
 
 namespace steelyard::catalog {
@@ -38,19 +38,10 @@ Result<facts::LoaderProfile> loader_from(const facts::Value& table, const std::s
 
 Result<facts::LoaderProfile> Catalog::loader(const std::string& name) const {
   const std::string relative = "loaders/" + name + ".toml";
-  if (name.find('/') != std::string::npos || !std::filesystem::exists(folder_ / relative)) {
-    std::vector<std::string> names;
-    std::error_code failed;
-    for (const auto& entry : std::filesystem::directory_iterator(folder_ / "loaders", failed)) {
-      names.push_back(entry.path().stem().string());
-    }
-    std::sort(names.begin(), names.end());
-    return fail(Error{.code = ErrorCode::unknown_name,
-                      .subject = "data.loader",
-                      .found = name,
-                      .accepted = listed(names, names.size()),
-                      .hint = "without it, the loader of the framework"});
-  }
+  STEELYARD_CHECK(known_name(folder_, {.kind = "loaders",
+                                       .name = name,
+                                       .subject = "data.loader",
+                                       .hint = "without it, the loader of the framework"}));
   STEELYARD_TRY(table, files_->read(relative));
   return loader_from(*table, name, folder_ / relative);
 }

@@ -116,7 +116,7 @@ void put_beside(const facts::Plan& plan, const EnginePlan& engine, facts::Rehear
   if (plan.feed.supply) planned.job_supply = *plan.feed.supply;
   std::string own = fmt::format(
       "the job itself, with the loader of {}, is planned at {} of host memory on a node",
-      facts::name_of(plan.job.framework), to_text(plan.ram.peak));
+      plan.job.framework, to_text(plan.ram.peak));
   if (plan.pace.samples) own += fmt::format(" and {}", to_text(*plan.pace.samples / nodes));
   if (plan.feed.accelerator_utilization) {
     own += fmt::format(", its GPUs busy {:.1f} % of the time",

@@ -448,7 +448,7 @@ Result<void> Importer::refuse_unbuilt() const {
 
 Result<facts::Job> Importer::run() {
   if (!own("framework")) {
-    job_.framework = facts::Framework::megatron;
+    job_.framework = "megatron";
     job_.origins["framework"] = {facts::Origin::import, {}};
   }
   STEELYARD_CHECK(check_words(arguments_));

@@ -206,14 +206,11 @@ struct EfficiencyConstants {
 
 // Host memory and speed of processes. catalog/calibration/host.toml
 struct HostConstants {
-  Bytes system;                    // kernel, daemons
-  Bytes process;                   // interpreter, framework, CUDA host side, per rank
-  Bytes loader_worker;             // one loader process beyond shared pages
-  Bytes index_per_sample;          // dataset index, per sample and process that touches it
-  Bytes largest_checkpoint_shard;  // file-by-file loading holds one of them
-  // Copies of the whole state that one rank holds while it loads by itself, by framework; 1 when
-  // the framework is not named.
-  std::map<std::string, double, std::less<>> load_copies;
+  Bytes system;                             // kernel, daemons
+  Bytes process;                            // interpreter, framework, CUDA host side, per rank
+  Bytes loader_worker;                      // one loader process beyond shared pages
+  Bytes index_per_sample;                   // dataset index, per sample and process that touches it
+  Bytes largest_checkpoint_shard;           // file-by-file loading holds one of them
   Bytes shared_memory_segment;              // of one NCCL connection through host memory
   std::int64_t shared_memory_channels = 0;  // such connections per pair of neighbours
   double jpeg_seconds_per_byte = 0.0;       // decode cost: bytes in ...

@@ -32,22 +32,6 @@ template <class Enum>
     static constexpr auto values = std::to_array<std::string_view>({__VA_ARGS__}); \
   };
 
-enum class Framework {
-  pytorch,
-  torchtitan,
-  megatron,
-  deepspeed,
-  composer,
-  transformers,
-  litgpt,
-  torchtune,
-  timm,
-  tensorflow,
-  jax
-};
-STEELYARD_ENUM_NAMES(Framework, "pytorch", "torchtitan", "megatron", "deepspeed", "composer",
-                     "transformers", "litgpt", "torchtune", "timm", "tensorflow", "jax")
-
 enum class Method { full, lora, qlora };
 STEELYARD_ENUM_NAMES(Method, "full", "lora", "qlora")
 

@@ -217,7 +217,8 @@ struct KeyOrigin {
 
 struct Job {
   std::string name;
-  Framework framework = Framework::pytorch;
+  // Whose habits decide what is kept and when: a profile of the catalogue, frameworks/NAME.toml.
+  std::string framework = "pytorch";
   Value versions;  // of the software, by package; resolved: those of the framework's profile too
   ModelKeys model;
   TrainKeys train;

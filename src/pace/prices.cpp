@@ -131,7 +131,7 @@ Error our_bug(std::string subject, std::string found, std::string accepted) {
 
 facts::EfficiencyConstants constants_for(const Request& request) {
   facts::EfficiencyConstants constants = request.efficiency->on(request.machine->gpu.architecture);
-  const auto own = constants.attention_of.find(facts::name_of(request.job->framework));
+  const auto own = constants.attention_of.find(request.job->framework);
   if (runs_cudnn(request, own == constants.attention_of.end() ? nullptr : &own->second)) {
     constants.attention_forward = constants.cudnn_attention_forward;
     constants.attention_backward = constants.cudnn_attention_backward;

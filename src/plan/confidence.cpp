@@ -137,7 +137,7 @@ Likeness likeness_of(const facts::Plan& plan) {
   Likeness likeness;
   likeness.family = plan.model.type;
   likeness.architecture = plan.machine.gpu.architecture;
-  likeness.framework = facts::name_of(job.framework);
+  likeness.framework = job.framework;
   likeness.method = facts::name_of(job.train.method);
   likeness.precision = facts::name_of(job.train.precision);
   likeness.sharding = facts::name_of(job.parallel.sharding);

@@ -306,7 +306,7 @@ Result<ModelTable> model_table(const Request& request) {
       .name = request.model.name,
       .model_type = graph.model_type,
       .source = sources_of(request.model, model_remarks(request.model, graph, ranks.job, profile)),
-      .framework = std::string(facts::name_of(ranks.job.framework)),
+      .framework = ranks.job.framework,
       .precision = std::string(facts::name_of(ranks.job.train.precision)),
       .batch = graph.batch,
       .sequence = graph.sequence,

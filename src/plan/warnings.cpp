@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "facts/host.h"
+#include "plan/idle_keys.h"
 #include "plan/model_remarks.h"
 
 namespace steelyard::plan {
@@ -77,6 +78,7 @@ void warn(const Request& request, const model::Graph& graph, Plan& plan) {
   if (plan.fits_ram.value_or(false) && (plan.ram.peak / *plan.ram.capacity).value() > kTight) {
     say("less than 5 % of the host's memory stays free: within the error of this plan");
   }
+  for (std::string& sentence : idle_keys(plan.job, graph)) say(std::move(sentence));
   warn_of_unknown_waits(plan.job.offload, plan);
 }
 

@@ -8,7 +8,7 @@
 namespace steelyard::plan {
 
 // Appends to plan.warnings: kernels that a card lacks, GPUs that are paid for and idle, memory that
-// is full within the plan's own error. `graph`: of one micro-batch.
+// is full within the plan's own error, keys that change nothing. `graph`: of one micro-batch.
 void warn(const Request& request, const model::Graph& graph, facts::Plan& plan);
 
 }  // namespace steelyard::plan

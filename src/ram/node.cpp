@@ -37,6 +37,14 @@ Bytes mebibytes_of(const Request& request, std::string_view composite, Bytes oth
   return Bytes(checked_multiply(value, std::int64_t{1} << 20));
 }
 
+// A share that a profile gives as a word.
+Ratio ratio_of(const Request& request, std::string_view composite, Ratio otherwise) {
+  const std::string_view word = word_of(request, composite);
+  double value = 0.0;
+  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
+  return error == std::errc() && value > 0.0 ? Ratio(value) : otherwise;
+}
+
 // Without a card there is no CUDA, whose host side is most of a training process.
 void read_process(const Request& request, Node& node) {
   node.loading = word_of(request, "loading");
@@ -45,10 +53,8 @@ void read_process(const Request& request, Node& node) {
   node.worker = mebibytes_of(request, forked ? "loader_worker_mib" : "loader_worker_spawned_mib",
                              node.constants.loader_worker);
   node.threads = word_of(request, "loaders") == "threads";
-  const std::string_view copies = word_of(request, "staging_copies");
-  double value = 0.0;
-  const auto [end, error] = std::from_chars(copies.data(), copies.data() + copies.size(), value);
-  if (!copies.empty() && error == std::errc() && value > 0.0) node.staging_copies = Ratio(value);
+  node.load_copies = ratio_of(request, "load_copies", Ratio(1.0));
+  node.staging_copies = ratio_of(request, "staging_copies", Ratio());
   const bool pictures = data.kind == facts::DataKind::jpeg || data.kind == facts::DataKind::png;
   const bool decodes = data.cache != facts::DataCache::ram && data.decode != facts::DecodeOn::gpu;
   if (pictures && decodes) {

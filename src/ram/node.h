@@ -28,13 +28,14 @@ struct Node {
   Bytes batch = Bytes();            // one micro-batch in host memory, ready for the GPU
 
   // Of the framework's profile; "" or nothing where it does not say.
-  std::string_view loading{};  // "whole": each rank makes the whole model in host memory
-  Bytes process{};             // a rank's own pages: interpreter, framework, CUDA host side
-  Bytes libraries{};           // mapped programs and libraries, which the ranks share
-  Bytes steps{};               // what the first steps add to a rank: kernels, threads
-  Bytes worker{};              // a loader process's own pages, without its samples
-  bool threads = false;        // loaders are threads of the rank: one copy of everything
-  Ratio staging_copies{};      // of what a checkpoint's snapshot holds; 0: one, page-locked
+  std::string_view loading{};      // "whole": each rank makes the whole model in host memory
+  Bytes process{};                 // a rank's own pages: interpreter, framework, CUDA host side
+  Bytes libraries{};               // mapped programs and libraries, which the ranks share
+  Bytes steps{};                   // what the first steps add to a rank: kernels, threads
+  Bytes worker{};                  // a loader process's own pages, without its samples
+  bool threads = false;            // loaders are threads of the rank: one copy of everything
+  Ratio load_copies = Ratio(1.0);  // of the state, in a rank that loads it by itself
+  Ratio staging_copies{};          // of what a checkpoint's snapshot holds; 0: one, page-locked
   std::optional<facts::VramBytes> tensors{};  // of a rank, where they lie in host memory
 };
 

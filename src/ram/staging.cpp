@@ -18,11 +18,6 @@ Bytes one_rank_loads(const Node& node, Ratio copies) {
   return full + std::min(full, node.constants.largest_checkpoint_shard);
 }
 
-Ratio load_copies(const Node& node) {
-  const auto found = node.constants.load_copies.find(facts::name_of(node.job.framework));
-  return Ratio(found == node.constants.load_copies.end() ? 1.0 : found->second);
-}
-
 // Serialising a state that a rank has already: storage after storage, at most a file shard at once.
 Bytes streamed(const Node& node, Bytes state) {
   return std::min(state, node.constants.largest_checkpoint_shard);
@@ -77,7 +72,7 @@ Bytes load_transient(const Node& node, Notes& notes) {
       return held;
     }
     case facts::CheckpointLoad::per_rank: {
-      const Bytes each = one_rank_loads(node, load_copies(node));
+      const Bytes each = one_rank_loads(node, node.load_copies);
       notes.push_back(
           fmt::format("model_load: each of {} reads the whole state by itself, {} per rank.",
                       ranks_text(node.ranks), to_text(each)));

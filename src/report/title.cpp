@@ -64,7 +64,7 @@ void add_parallel_words(const facts::ParallelKeys& parallel, std::vector<std::st
 
 std::vector<std::string> training_words(const facts::Plan& plan) {
   const facts::TrainKeys& train = plan.job.train;
-  std::vector<std::string> words = {std::string(name_of(plan.job.framework))};
+  std::vector<std::string> words = {plan.job.framework};
   if (train.method != facts::Method::full) words.emplace_back(name_of(train.method));
   add_parallel_words(plan.job.parallel, words);
   words.emplace_back(name_of(train.precision));

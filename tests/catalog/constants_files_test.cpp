@@ -1,3 +1,4 @@
+#include <filesystem>
 #include <string>
 
 #include "catalog/catalog.h"
@@ -6,16 +7,15 @@
 namespace steelyard::catalog {
 namespace {
 
-using facts::Framework;
 using namespace literals;
 
 TEST(Constants, EveryFrameworkLoads) {
   const Catalog catalog = own_catalog();
-  for (std::size_t i = 0; i < facts::EnumNames<Framework>::values.size(); ++i) {
-    const auto framework = static_cast<Framework>(i);
-    SCOPED_TRACE(facts::name_of(framework));
+  for (const auto& entry : std::filesystem::directory_iterator(catalog.folder() / "frameworks")) {
+    const std::string framework = entry.path().stem().string();
+    SCOPED_TRACE(framework);
     const facts::Constants constants = value_of(catalog.constants(framework));
-    EXPECT_EQ(constants.framework.name, facts::name_of(framework));
+    EXPECT_EQ(constants.framework.name, framework);
     if (constants.framework.supported) {
       EXPECT_FALSE(constants.framework.sources.empty());
       for (const char* composite :
@@ -29,7 +29,7 @@ TEST(Constants, EveryFrameworkLoads) {
 }
 
 TEST(Constants, TorchtitanChangesWhatItDoesDifferentlyAndKeepsTheRest) {
-  const auto profile = value_of(own_catalog().constants(Framework::torchtitan)).framework;
+  const auto profile = value_of(own_catalog().constants("torchtitan")).framework;
   EXPECT_EQ(profile.operators.at("rms_norm"), "native");
   EXPECT_EQ(profile.operators.at("rotary"), "complex");
   EXPECT_EQ(profile.operators.at("gated_activation"), "separate");
@@ -39,7 +39,7 @@ TEST(Constants, TorchtitanChangesWhatItDoesDifferentlyAndKeepsTheRest) {
 }
 
 TEST(Constants, DeviceMemoryDependsOnTheArchitecture) {
-  const auto memory = value_of(own_catalog().constants(Framework::pytorch)).device_memory;
+  const auto memory = value_of(own_catalog().constants("pytorch")).device_memory;
   // cuBLAS: 8,519,680 B per handle, 32 MiB on compute capability 9.0.
   EXPECT_EQ(memory.on("ampere").gemm_workspace, 8519680_B);
   EXPECT_EQ(memory.on("").gemm_workspace, 8519680_B);
@@ -58,7 +58,7 @@ TEST(Constants, DeviceMemoryDependsOnTheArchitecture) {
 
 // What connects the GPUs of a node decides what NCCL holds.
 TEST(Constants, CollectiveBuffersFollowFromTheLink) {
-  const auto memory = value_of(own_catalog().constants(Framework::pytorch)).device_memory;
+  const auto memory = value_of(own_catalog().constants("pytorch")).device_memory;
   const auto of = [&](std::optional<double> link, bool peer_access) {
     const auto known = link ? std::optional<BytesPerSecond>(BytesPerSecond(*link)) : std::nullopt;
     return memory.on("hopper").over(known, peer_access).collectives(2);
@@ -75,14 +75,14 @@ TEST(Constants, CollectiveBuffersFollowFromTheLink) {
 }
 
 TEST(Constants, VoltasSixLinksCarryTwelveChannels) {
-  const auto memory = value_of(own_catalog().constants(Framework::pytorch)).device_memory;
+  const auto memory = value_of(own_catalog().constants("pytorch")).device_memory;
   // 12 channels of 24 MiB and 256 MiB once; no NVLink SHARP.
   EXPECT_EQ(memory.on("volta").collectives(1), 544_MiB);
   EXPECT_EQ(memory.on("ampere").collectives(1), 1536_MiB);
 }
 
 TEST(Constants, EfficienciesAreSharesAndCompleteForEachArchitecture) {
-  const auto efficiency = value_of(own_catalog().constants(Framework::pytorch)).efficiency;
+  const auto efficiency = value_of(own_catalog().constants("pytorch")).efficiency;
   EXPECT_FALSE(efficiency.by_architecture.empty());
   for (const char* architecture : {"", "hopper", "ampere", "blackwell"}) {
     SCOPED_TRACE(architecture);
@@ -99,7 +99,7 @@ TEST(Constants, EfficienciesAreSharesAndCompleteForEachArchitecture) {
 }
 
 TEST(Constants, HostCostsAreWhatTheFileSays) {
-  const auto host = value_of(own_catalog().constants(Framework::pytorch)).host;
+  const auto host = value_of(own_catalog().constants("pytorch")).host;
   EXPECT_GT(host.process, 1_GiB);
   EXPECT_EQ(host.largest_checkpoint_shard, 5_GB);
   EXPECT_EQ(host.decode_seconds.at("synthetic"), 0.0);
@@ -112,7 +112,27 @@ Error error_after(const std::string& file, const std::string& content) {
   const TemporaryFolder folder;
   folder.copy_own_catalog();
   folder.write(file, content);
-  return error_of(Catalog::at(folder.path()).constants(Framework::litgpt));
+  return error_of(Catalog::at(folder.path()).constants("litgpt"));
+}
+
+// Adding a framework is adding a file.
+TEST(Constants, AnotherFrameworkIsAnotherFile) {
+  const TemporaryFolder folder;
+  folder.copy_own_catalog();
+  folder.write("frameworks/mine.toml", "extends = \"torchtitan\"\nddp_bucket_mib = 7\n");
+  const auto profile = value_of(Catalog::at(folder.path()).constants("mine")).framework;
+  EXPECT_EQ(profile.name, "mine");
+  EXPECT_EQ(profile.ddp_bucket, 7_MiB);
+  EXPECT_EQ(profile.operators.at("rotary"), "complex");
+}
+
+TEST(Constants, AnUnknownFrameworkIsAnErrorWithThoseThatThereAre) {
+  const Error error = error_of(own_catalog().constants("pytroch"));
+  EXPECT_EQ(error.code, ErrorCode::unknown_name);
+  EXPECT_EQ(error.subject, "framework");
+  EXPECT_NE(error.accepted.find("litgpt"), std::string::npos) << error.accepted;
+  EXPECT_NE(error.hint.find("\"pytorch\""), std::string::npos) << error.hint;
+  EXPECT_EQ(error_of(own_catalog().constants("../models/x")).subject, "framework");
 }
 
 TEST(Constants, AMissingKeyIsNamedWithItsFile) {

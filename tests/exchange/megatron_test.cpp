@@ -26,7 +26,7 @@ std::string refused(const std::string& arguments) {
 TEST(Megatron, FillsTheJob) {
   const auto job = job_of("--tensor-model-parallel-size 2 --pipeline-model-parallel-size 2");
   ASSERT_TRUE(job) << to_text(job.error());
-  EXPECT_EQ(job->framework, facts::Framework::megatron);
+  EXPECT_EQ(job->framework, "megatron");
   EXPECT_EQ(job->train.micro_batch, 4);
   EXPECT_EQ(job->train.global_batch, 32);
   EXPECT_EQ(job->train.sequence_length, 1024);

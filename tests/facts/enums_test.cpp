@@ -30,7 +30,6 @@ void check_names(Enum last) {
 }
 
 TEST(EnumNames, OfTheJobAreCompleteAndUnique) {
-  check_names(Framework::jax);
   check_names(Method::qlora);
   check_names(BaseQuantization::gptq_int4);
   check_names(Precision::nvfp4_mixed);

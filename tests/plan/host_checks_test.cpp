@@ -58,7 +58,7 @@ TEST(SmallHosts, AreRefusedForALoadThatKeepsTwoCopies) {
   for (const char* machine : {"cudo:sapphire-rapids-h100_1x2v4gb", "verda:1V100.6V",
                               "shadeform:massedcompute_A6000-base"}) {
     facts::Job job = job_on(machine, 1);
-    job.framework = facts::Framework::transformers;
+    job.framework = "transformers";
     job.model.config = std::string("llama-2-7b");
     job.train.method = facts::Method::lora;
     job.train.precision = facts::Precision::fp16;

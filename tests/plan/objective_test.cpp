@@ -13,7 +13,7 @@ using facts::Role;
 
 facts::Job job_of(Objective objective) {
   facts::Job job = job_on_cards("a100-sxm-80gb", 1);
-  job.framework = facts::Framework::transformers;
+  job.framework = "transformers";
   job.model.config = config_of({});
   job.train.objective = objective;
   job.train.micro_batch = 2;

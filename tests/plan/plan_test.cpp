@@ -47,8 +47,7 @@ TEST(Plan, Gpt2InBf16WithSgdByHand) {
   // Between steps: parameters, ids and labels (2 x 128 x 8 = 2048 bytes), and the workspaces of the
   // matrix products, which stay.
   const facts::DeviceMemoryConstants device =
-      value_of(own_catalog().constants(facts::Framework::pytorch))
-          .device_memory.on(plan.machine.gpu.architecture);
+      value_of(own_catalog().constants("pytorch")).device_memory.on(plan.machine.gpu.architecture);
   const Bytes workspaces = device.gemm_workspace * device.gemm_handles;
   // Blocks of 1 to 10 MiB are cut from segments of 20 MiB, and the last one of a segment takes a
   // rest of less than 1 MiB along. 12 layers of 13.5 MiB: 10 segments at the most.

@@ -24,8 +24,7 @@ class RandomJobs {
     facts::Job job = job_on(one_of<const char*>({"dgx-h100", "dgx-a100-80gb"}),
                             one_of<std::int64_t>({1, 2, 4, 8}));
     job.model.config = config_of(model);
-    job.framework = one_of(
-        {facts::Framework::pytorch, facts::Framework::transformers, facts::Framework::deepspeed});
+    job.framework = one_of<const char*>({"pytorch", "transformers", "deepspeed"});
     job.train.micro_batch = one_of<std::int64_t>({1, 2, 5});
     job.train.gradient_accumulation = one_of<std::int64_t>({1, 2, 4});
     job.train.sequence_length = one_of<std::int64_t>({64, 200, 1024});
@@ -65,7 +64,7 @@ inline std::string words(const facts::Job& job) {
     if (const auto* value = config.find(key)) text += " " + std::to_string(*value->as_whole());
   }
   for (const std::string_view part :
-       {facts::name_of(job.framework), facts::name_of(job.train.precision),
+       {job.framework, facts::name_of(job.train.precision),
         facts::name_of(job.train.optimizer.name), facts::name_of(job.parallel.sharding),
         facts::name_of(job.train.attention), facts::name_of(job.train.recompute.mode)}) {
     text += ", " + std::string(part);

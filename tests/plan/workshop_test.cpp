@@ -24,7 +24,7 @@ class RandomLayouts {
     switch (random_() % 3) {
       case 0: break;
       case 1:
-        job.framework = facts::Framework::megatron;
+        job.framework = "megatron";
         job.train.precision = facts::Precision::bf16_mixed;
         job.train.attention = facts::Attention::flash;
         p.sharding = random_() % 2 == 0 ? facts::Sharding::none : facts::Sharding::zero1;

@@ -40,7 +40,6 @@ struct Example {
     constants.loader_worker = Bytes(300'000'000);
     constants.index_per_sample = Bytes(174);
     constants.largest_checkpoint_shard = Bytes(5'000'000'000);
-    constants.load_copies = {{"transformers", 2.0}, {"deepspeed", 2.0}};
     constants.shared_memory_segment = Bytes(9'637'888);
     constants.shared_memory_channels = 2;
 

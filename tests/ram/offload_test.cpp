@@ -25,7 +25,7 @@ facts::RamBytes steady(const Example& example) {
 
 Example deepspeed(Sharding sharding) {
   Example example;
-  example.job.framework = facts::Framework::deepspeed;
+  example.job.framework = "deepspeed";
   example.job.parallel.sharding = sharding;
   example.job.parallel.shard_group = 8;
   example.set_parameters(8'000'000'000, 2, true);  // 1e9 parameters per rank

@@ -10,7 +10,6 @@ namespace {
 
 using facts::CheckpointLoad;
 using facts::CheckpointMethod;
-using facts::Framework;
 using facts::RamCategory;
 using facts::RamPhase;
 using testing::Example;
@@ -56,7 +55,7 @@ TEST(Loading, eachWay) {
 // host memory must not pass (facts G8).
 TEST(Loading, plainFromPretrainedKeepsTwoCopies) {
   Example example;
-  example.job.framework = Framework::transformers;
+  example.words = {{"load_copies", "2"}};
   example.job.checkpoint.load = CheckpointLoad::per_rank;
   example.job.machine.gpus = 1;
   example.set_parameters(7'000'000'000, 2, false);
@@ -68,7 +67,7 @@ TEST(Loading, plainFromPretrainedKeepsTwoCopies) {
 // need over 1 TB and die on a machine of about 1 TB, six work.
 TEST(Loading, eightRanksOf70BExceedATerabyteAndSixDoNot) {
   Example example;
-  example.job.framework = Framework::litgpt;
+  example.job.framework = "litgpt";
   example.job.parallel.sharding = facts::Sharding::fsdp1;
   example.job.checkpoint.load = CheckpointLoad::per_rank;
   example.set_parameters(68'976'648'192, 2, false);
@@ -82,7 +81,7 @@ TEST(Loading, eightRanksOf70BExceedATerabyteAndSixDoNot) {
 // B while it loads Llama-2-7B in fp32: 26.95 GB of weights, one file shard, and the process.
 TEST(Loading, rankZeroOfLlama2AsMeasured) {
   Example example;
-  example.job.framework = Framework::transformers;
+  example.job.framework = "transformers";
   example.job.parallel.sharding = facts::Sharding::fsdp1;
   example.job.checkpoint.load = CheckpointLoad::rank0;
   example.job.machine.gpus = example.job.parallel.data = 2;

@@ -14,7 +14,7 @@ inline Bytes gib(double amount) {
 inline void set_job(facts::Plan& plan) {
   facts::Job& job = plan.job;
   job.name = "llama-3.1-8b, full fine-tune";
-  job.framework = facts::Framework::pytorch;
+  job.framework = "pytorch";
   job.train.micro_batch = 1;
   job.train.global_batch = 32;
   job.train.sequence_length = 8192;

@@ -36,8 +36,7 @@ struct RandomJob {
       config.emplace_back("num_experts_per_tok", 2);
     }
     job.model.config = facts::Value(std::move(config));
-    const std::array frameworks = {facts::Framework::pytorch, facts::Framework::megatron,
-                                   facts::Framework::deepspeed};
+    const std::array frameworks = {"pytorch", "megatron", "deepspeed"};
     job.framework = frameworks[random() % frameworks.size()];
     job.train.sequence_length = 512;
     job.train.global_batch = pick({8, 16});

@@ -13,7 +13,6 @@
 namespace steelyard::step {
 namespace {
 
-using facts::Framework;
 using facts::VramCategory;
 using model::TaskHead;
 
@@ -40,7 +39,7 @@ AskedModel reference(std::int64_t rows) {
 
 Program composed(const model::Graph& policy, const facts::Job& job, const Alignment& alignment) {
   Result<std::vector<RankProgram>> programs =
-      programs_of_several(policy, job, profile_of(Framework::transformers), {}, {}, alignment);
+      programs_of_several(policy, job, profile_of("transformers"), {}, {}, alignment);
   EXPECT_TRUE(programs) << (programs ? "" : to_text(programs.error()));
   return programs ? std::move(programs->front().program) : Program();
 }
@@ -212,7 +211,7 @@ TEST(Alignment, LayersAreNotSplit) {
   job.parallel.data = 1;
   job.parallel.tensor = 2;
   const auto programs = programs_of_several(headed(TaskHead::log_probabilities_loss, kSamples), job,
-                                            profile_of(Framework::transformers), {}, {}, {});
+                                            profile_of("transformers"), {}, {}, {});
   ASSERT_FALSE(programs);
   EXPECT_EQ(programs.error().subject, "parallel.tensor");
 }

@@ -65,8 +65,8 @@ facts::Job diffusion_job() {
 }
 
 Program with_clip(const facts::Job& job, CompanionHeld held, bool trainable) {
-  auto programs = programs_of(graph_of(small_llama()), job, profile_of(facts::Framework::pytorch),
-                              {}, {{graph_of(small_clip()), held, trainable}});
+  auto programs = programs_of(graph_of(small_llama()), job, profile_of("pytorch"), {},
+                              {{graph_of(small_clip()), held, trainable}});
   EXPECT_TRUE(programs) << (programs ? "" : to_text(programs.error()));
   return programs ? std::move(programs->front().program) : Program();
 }
@@ -87,15 +87,15 @@ Bytes alive_after_setup(const Program& program) {
 }
 
 TEST(Companions, AreHeldInTheTypeOfTheProducts) {
-  const Bytes alone = alive_after_setup(
-      program_for(graph_of(small_llama()), small_job(), profile_of(facts::Framework::pytorch)));
+  const Bytes alone =
+      alive_after_setup(program_for(graph_of(small_llama()), small_job(), profile_of("pytorch")));
   const Program held = with_clip(small_job(), CompanionHeld::always, false);
   EXPECT_EQ(alive_after_setup(held) - alone, Bytes(2 * clip_parameters()));  // bf16-mixed
 }
 
 TEST(Companions, OfLoadingAreGoneBeforeTheFirstStep) {
-  const Bytes alone = alive_after_setup(
-      program_for(graph_of(small_llama()), small_job(), profile_of(facts::Framework::pytorch)));
+  const Bytes alone =
+      alive_after_setup(program_for(graph_of(small_llama()), small_job(), profile_of("pytorch")));
   const Program program = with_clip(small_job(), CompanionHeld::load, false);
   EXPECT_EQ(alive_after_setup(program), alone);
   bool gives_back = false;
@@ -110,8 +110,7 @@ TEST(Companions, OfLoadingAreGoneBeforeTheFirstStep) {
 }
 
 TEST(Companions, ThatTrainAreGradedAndStepped) {
-  const Program alone =
-      program_for(graph_of(small_llama()), small_job(), profile_of(facts::Framework::pytorch));
+  const Program alone = program_for(graph_of(small_llama()), small_job(), profile_of("pytorch"));
   const Program program = with_clip(small_job(), CompanionHeld::always, true);
   EXPECT_EQ((program.states.trainable - alone.states.trainable).value(), clip_parameters());
   Player player(program);
@@ -128,8 +127,7 @@ TEST(Companions, TrainByAdaptersBesideAdapters) {
   job.train.method = facts::Method::lora;
   job.train.lora.rank = 4;
   job.train.lora.targets = {"gate_proj"};  // which the text encoder has not
-  const Program alone =
-      program_for(graph_of(small_llama()), job, profile_of(facts::Framework::pytorch));
+  const Program alone = program_for(graph_of(small_llama()), job, profile_of("pytorch"));
   const Program program = with_clip(job, CompanionHeld::always, true);
   const std::int64_t adapters = 2 * 2 * (4 * 16 + 16 * 4);
   EXPECT_EQ((program.states.trainable - alone.states.trainable).value(), adapters);
@@ -153,8 +151,7 @@ TEST(DiffusionPrograms, AreConsistent) {
         job.train.method = method;
         job.train.recompute.mode = recompute;
         if (method == facts::Method::lora) job.train.lora.targets = {"to_q", "to_k"};
-        const Program program =
-            program_for(diffusion_graph(source), job, profile_of(facts::Framework::pytorch));
+        const Program program = program_for(diffusion_graph(source), job, profile_of("pytorch"));
         Player player(program);
         player.play(program.setup);
         player.step(true);
@@ -170,8 +167,7 @@ TEST(DiffusionPrograms, AreConsistent) {
 // All weights of a model in full training have a gradient when its backward pass is through.
 TEST(DiffusionPrograms, GradeWhatAllBlocksRead) {
   const model::Graph graph = diffusion_graph(small_cogvideo());
-  const Program program =
-      program_for(graph, diffusion_job(), profile_of(facts::Framework::pytorch));
+  const Program program = program_for(graph, diffusion_job(), profile_of("pytorch"));
   Bytes gradients;
   for (const Slot& slot : program.slots) {
     if (slot.category == VramCategory::gradients) gradients += slot.bytes;
@@ -193,7 +189,7 @@ TEST(DiffusionPrograms, RunUnderAutocastWhereTheProfileSaysSo) {
     }
     return sum;
   };
-  facts::FrameworkProfile profile = profile_of(facts::Framework::pytorch);
+  facts::FrameworkProfile profile = profile_of("pytorch");
   const Bytes wide = kept(profile);
   profile.operators["diffusers_arithmetic"] = "base";
   EXPECT_GT(wide, kept(profile));

@@ -83,7 +83,7 @@ class SharedGradients : public ::testing::TestWithParam<Case> {};
 void expect_steps_alike(const facts::ModelSource& source, const Job& job, const char* what) {
   const auto graph = model::build(source, {.batch = kSamples, .sequence = kTokens});
   ASSERT_TRUE(graph) << to_text(graph.error());
-  const Program program = program_for(*graph, job, profile_of(facts::Framework::transformers));
+  const Program program = program_for(*graph, job, profile_of("transformers"));
   expect_balanced(program, source.name + ", " + what);
 }
 
@@ -118,8 +118,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(EncoderDecoder, OneSumOfGradientsWaitsForTheEncoder) {
   const auto graph = model::build(small_t5(), {.batch = kSamples, .sequence = kTokens});
   ASSERT_TRUE(graph);
-  const Program program =
-      program_for(*graph, small_job(), profile_of(facts::Framework::transformers));
+  const Program program = program_for(*graph, small_job(), profile_of("transformers"));
   std::int64_t sums = 0;
   for (const Slot& slot : program.slots) {
     const std::string& name = program.names[static_cast<std::size_t>(slot.name)];

@@ -11,10 +11,8 @@
 namespace steelyard::step {
 namespace {
 
-using facts::Framework;
-
 facts::FrameworkProfile fused_profile() {
-  facts::FrameworkProfile profile = profile_of(Framework::pytorch);
+  facts::FrameworkProfile profile = profile_of("pytorch");
   profile.operators["attention_projection"] = "fused";
   return profile;
 }
@@ -64,7 +62,7 @@ TEST(FusedProjection, LeavesOtherModelsAndProfilesAlone) {
   ASSERT_TRUE(same);
   EXPECT_EQ(layer_of(*same).operators.size(), layer_of(gpt2).operators.size());
   const model::Graph llama = graph_of(small_llama());
-  const auto plain = with_own_projections(llama, profile_of(Framework::pytorch));
+  const auto plain = with_own_projections(llama, profile_of("pytorch"));
   ASSERT_TRUE(plain);
   EXPECT_EQ(layer_of(*plain).operators.size(), layer_of(llama).operators.size());
 }
@@ -86,7 +84,7 @@ TEST(UnreducedGradients, AreWholeUntilTheLastMicroBatch) {
   job.train.gradient_accumulation = 3;
   job.parallel.sharding = facts::Sharding::fsdp1;
   job.parallel.shard_group = 4;
-  facts::FrameworkProfile profile = profile_of(Framework::pytorch);
+  facts::FrameworkProfile profile = profile_of("pytorch");
   const auto bytes_of_kept = [&](const char* word) {
     profile.operators["sharded_accumulation"] = word;
     const Program program = program_for(graph, job, profile);

@@ -119,7 +119,7 @@ TEST(Handover, RunningStatisticsLiveBesideTheWeights) {
                                                      {"block", "basic"},
                                                      {"layers", facts::Array{1, 1}}},
                                        ""});
-  const Program program = program_for(graph, small_job(), profile_of(facts::Framework::pytorch));
+  const Program program = program_for(graph, small_job(), profile_of("pytorch"));
   Bytes buffers;
   play(program, program.setup, [&](const Event& event, std::int64_t) {
     const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];

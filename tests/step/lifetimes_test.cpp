@@ -63,13 +63,13 @@ class Lifetimes : public ::testing::TestWithParam<Sharding> {
 
 TEST_P(Lifetimes, StepsLeaveBehindWhatTheyFound) {
   for (const facts::ModelSource& source : {small_llama(), small_gpt2()}) {
-    check_all(graph_of(source), profile_of(facts::Framework::pytorch));
+    check_all(graph_of(source), profile_of("pytorch"));
   }
 }
 
 // Gradients that zero_grad fills with zeros instead of freeing them exist from the start.
 TEST_P(Lifetimes, AlsoWhereGradientsAreZeroedInstead) {
-  facts::FrameworkProfile profile = profile_of(facts::Framework::transformers);
+  facts::FrameworkProfile profile = profile_of("transformers");
   profile.gradients_set_to_none = false;
   check_all(graph_of(small_gpt2()), profile);
 }
@@ -77,7 +77,7 @@ TEST_P(Lifetimes, AlsoWhereGradientsAreZeroedInstead) {
 // Every precision and attention once more, with the other keys at their defaults.
 TEST_P(Lifetimes, AlsoForEveryPrecisionAndAttention) {
   using facts::Precision;
-  facts::FrameworkProfile profile = profile_of(facts::Framework::pytorch);
+  facts::FrameworkProfile profile = profile_of("pytorch");
   for (const facts::ModelSource& source : {small_llama(), small_gpt2()}) {
     const model::Graph graph = graph_of(source);
     for (const Precision precision : {Precision::fp32, Precision::tf32, Precision::fp16_mixed,
@@ -105,7 +105,7 @@ TEST_P(Lifetimes, AlsoForEveryPrecisionAndAttention) {
 TEST(Families, StepsLeaveBehindWhatTheyFound) {
   const auto catalog =
       catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
-  facts::FrameworkProfile profile = profile_of(facts::Framework::pytorch);
+  facts::FrameworkProfile profile = profile_of("pytorch");
   for (const char* id : {"bloom-560m",
                          "falcon-7b",
                          "gemma-2b",

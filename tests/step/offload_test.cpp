@@ -13,7 +13,6 @@
 namespace steelyard::step {
 namespace {
 
-using facts::Framework;
 using facts::Job;
 using facts::OffloadTo;
 using facts::Sharding;
@@ -41,8 +40,7 @@ Program program_of(const Job& job) {
   const bool zero = job.parallel.sharding == Sharding::zero1 ||
                     job.parallel.sharding == Sharding::zero2 ||
                     job.parallel.sharding == Sharding::zero3;
-  return program_for(graph_of(small_llama()), job,
-                     profile_of(zero ? Framework::deepspeed : Framework::pytorch));
+  return program_for(graph_of(small_llama()), job, profile_of(zero ? "deepspeed" : "pytorch"));
 }
 
 // Bytes that live for ever: what set-up and the first step's states leave.

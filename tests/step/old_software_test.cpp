@@ -37,7 +37,7 @@ Forward forward_of(const facts::Value& versions) {
   job.train.attention = facts::Attention::math;
   const auto catalog =
       catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
-  const auto constants = catalog.constants(facts::Framework::pytorch, versions);
+  const auto constants = catalog.constants("pytorch", versions);
   EXPECT_TRUE(constants) << (constants ? "" : to_text(constants.error()));
   if (!constants) return {};
   const Program program = program_for(graph_of(small_bert()), job, constants->framework);
@@ -109,7 +109,7 @@ Stepped stepped_with(const facts::Value& versions, facts::Precision precision) {
   job.train.optimizer.master_weights = precision != facts::Precision::fp32;
   const auto catalog =
       catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
-  const auto constants = catalog.constants(facts::Framework::pytorch, versions);
+  const auto constants = catalog.constants("pytorch", versions);
   EXPECT_TRUE(constants) << (constants ? "" : to_text(constants.error()));
   if (!constants) return {};
   const Program program = program_for(graph_of(small_bert()), job, constants->framework);

@@ -16,8 +16,6 @@
 namespace steelyard::step {
 namespace {
 
-using facts::Framework;
-
 struct Ranks {
   std::int64_t tensor = 1, context = 1, pipeline = 1, virtual_stages = 1;
   bool sequence = false;
@@ -51,7 +49,7 @@ std::string text_of(const Ranks& r) {
 }
 
 std::vector<RankProgram> programs(const model::Graph& graph, const facts::Job& job) {
-  auto made = programs_of(graph, job, profile_of(Framework::pytorch));
+  auto made = programs_of(graph, job, profile_of("pytorch"));
   EXPECT_TRUE(made) << (made ? "" : to_text(made.error()));
   return made ? std::move(*made) : std::vector<RankProgram>();
 }
@@ -86,10 +84,10 @@ TEST(Parallel, StepsLeaveBehindWhatTheyFound) {
 TEST(Parallel, ChunksTakeWholeGroupsOfMicroBatches) {
   facts::Job job = job_of({1, 1, 4, 2, false});
   const model::Graph graph = graph_of(llama_of(8));
-  EXPECT_TRUE(programs_of(graph, job, profile_of(Framework::pytorch)));
+  EXPECT_TRUE(programs_of(graph, job, profile_of("pytorch")));
   for (const std::int64_t batches : {3, 6}) {
     job.train.gradient_accumulation = batches;
-    const auto refused = programs_of(graph, job, profile_of(Framework::pytorch));
+    const auto refused = programs_of(graph, job, profile_of("pytorch"));
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().subject, "parallel.virtual_stages");
   }
@@ -296,7 +294,7 @@ TEST(Experts, ALoadNeedsExpertsThatRowsAreSentTo) {
   facts::Job job = expert_job(1, 1, {});
   job.parallel.expert_imbalance = 2.0;
   for (const facts::ModelSource& source : {small_mixtral(), small_llama()}) {
-    const auto made = programs_of(graph_of(source), job, profile_of(Framework::pytorch));
+    const auto made = programs_of(graph_of(source), job, profile_of("pytorch"));
     ASSERT_FALSE(made);
     EXPECT_EQ(made.error().subject, "parallel.expert_imbalance");
   }
@@ -307,7 +305,7 @@ TEST(Pipeline, RefusesDividedGradients) {
   facts::Job job = job_of({.pipeline = 2}, 4);
   for (const auto sharding : {facts::Sharding::zero2, facts::Sharding::zero3}) {
     job.parallel.sharding = sharding;
-    const auto made = programs_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
+    const auto made = programs_of(graph_of(small_llama()), job, profile_of("pytorch"));
     ASSERT_FALSE(made);
     EXPECT_EQ(made.error().subject, "parallel.sharding");
   }
@@ -315,7 +313,7 @@ TEST(Pipeline, RefusesDividedGradients) {
 
 TEST(Experts, RefusesWhatDoesNotDivide) {
   const auto error_of = [](const facts::ModelSource& source, const facts::Job& job) {
-    const auto made = programs_of(graph_of(source), job, profile_of(Framework::pytorch));
+    const auto made = programs_of(graph_of(source), job, profile_of("pytorch"));
     return made ? Error{} : made.error();
   };
   EXPECT_EQ(error_of(small_mixtral(), expert_job(3, 1, {})).subject, "parallel.expert");

@@ -10,7 +10,6 @@
 namespace steelyard::step {
 namespace {
 
-using facts::Framework;
 using facts::Sharding;
 
 struct Arithmetic64 {
@@ -69,7 +68,7 @@ double flops_of(const model::Graph& graph, std::string_view name) {
 class Flops64 : public ::testing::TestWithParam<facts::ModelSource> {
  protected:
   model::Graph graph_ = graph_of(GetParam());
-  facts::FrameworkProfile profile_ = profile_of(Framework::pytorch);
+  facts::FrameworkProfile profile_ = profile_of("pytorch");
 };
 
 // Backward is not part of model::forward_flops: each product twice (for its input and its weight),
@@ -134,7 +133,7 @@ TEST(Program, RecomputationLeavesOutTheLastProjection) {
     facts::ModelSource source;
     const char* left_out;
   };
-  const facts::FrameworkProfile profile = profile_of(Framework::pytorch);
+  const facts::FrameworkProfile profile = profile_of("pytorch");
   for (const Row& row : {Row{small_llama(), "mlp.down_proj"}, Row{small_gpt2(0.0), "mlp.c_proj"},
                          Row{small_gpt2(0.1), ""}}) {
     const model::Graph graph = graph_of(row.source);
@@ -168,7 +167,7 @@ class Communicated : public ::testing::Test {
     job.parallel.sharding = sharding;
     job.train.gradient_accumulation = kMicroBatches;
     job.train.precision = facts::Precision::bf16;
-    return communicated(program_for(graph_, job, profile_of(Framework::pytorch)));
+    return communicated(program_for(graph_, job, profile_of("pytorch")));
   }
   static constexpr std::int64_t kMicroBatches = 3;
   model::Graph graph_ = graph_of(small_llama());
@@ -208,7 +207,7 @@ TEST(Program, OneGpuCommunicatesNothing) {
   for (const Sharding sharding : {Sharding::none, Sharding::zero2, Sharding::fsdp}) {
     facts::Job job = small_job(1);
     job.parallel.sharding = sharding;
-    const Program program = program_for(graph, job, profile_of(Framework::pytorch));
+    const Program program = program_for(graph, job, profile_of("pytorch"));
     EXPECT_TRUE(communicated(program).empty());
     EXPECT_EQ(program.communicators, 0);
   }
@@ -220,7 +219,7 @@ TEST(Program, PagedOptimizersPageLargeStatesOnly) {
   const auto managed_of = [](const facts::ModelSource& source) {
     facts::Job job = small_job();
     job.train.optimizer.name = facts::OptimizerName::paged_adamw8bit;
-    const Program program = program_for(graph_of(source), job, profile_of(Framework::transformers));
+    const Program program = program_for(graph_of(source), job, profile_of("transformers"));
     Bytes managed, statistics;
     for (const Slot& slot : program.slots) {
       if (slot.managed) managed += slot.bytes;
@@ -254,7 +253,7 @@ TEST(Program, Fsdp1FlattensUnitByUnit) {
   facts::Job job = small_job(4);
   job.parallel.sharding = Sharding::fsdp1;
   const model::Graph graph = graph_of(small_llama());
-  const Program program = program_for(graph, job, profile_of(Framework::pytorch));
+  const Program program = program_for(graph, job, profile_of("pytorch"));
   Bytes alive, peak, shards;
   std::map<std::pair<std::int32_t, std::int64_t>, Bytes> held;
   play(program, program.setup, [&](const Event& event, std::int64_t instance) {
@@ -279,7 +278,7 @@ TEST(Program, StatesCountTiedWeightsOnce) {
   const std::int64_t parameters = model::parameter_count(graph).value();
   facts::Job job = small_job();
   job.train.precision = facts::Precision::fp32;
-  const Program program = program_for(graph, job, profile_of(Framework::pytorch));
+  const Program program = program_for(graph, job, profile_of("pytorch"));
   std::map<facts::VramCategory, Bytes> held;
   const auto count = [&](const Event& event, std::int64_t) {
     const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
@@ -305,7 +304,7 @@ class Refused : public ::testing::TestWithParam<Unsupported> {};
 TEST_P(Refused, NamesTheKey) {
   facts::Job job = small_job();
   GetParam().set(job);
-  const auto program = programs_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
+  const auto program = programs_of(graph_of(small_llama()), job, profile_of("pytorch"));
   ASSERT_FALSE(program) << GetParam().key << " was ignored";
   EXPECT_EQ(program.error().code, ErrorCode::not_supported);
   EXPECT_EQ(program.error().subject, GetParam().key);
@@ -341,7 +340,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(Program, ADecodersLengthIsRefusedWhereThereIsNoEncoder) {
   facts::Job job = small_job();
   job.train.decoder_sequence_length = 64;
-  const auto program = programs_of(graph_of(small_llama()), job, profile_of(Framework::pytorch));
+  const auto program = programs_of(graph_of(small_llama()), job, profile_of("pytorch"));
   ASSERT_FALSE(program);
   EXPECT_EQ(program.error().code, ErrorCode::bad_input);
   EXPECT_EQ(program.error().subject, "train.decoder_sequence_length");
@@ -359,7 +358,7 @@ TEST(Program, AFrameworkWithoutRulesIsRefused) {
 }
 
 TEST(Program, AProfileWithAnUnknownVariantSaysWhichAreKnown) {
-  facts::FrameworkProfile profile = profile_of(Framework::pytorch);
+  facts::FrameworkProfile profile = profile_of("pytorch");
   profile.operators["rms_norm"] = "magic";
   const auto program = programs_of(graph_of(small_llama()), small_job(), profile);
   ASSERT_FALSE(program);

@@ -49,7 +49,7 @@ inline model::Graph graph_of(const facts::ModelSource& source) {
   return graph.value_or(model::Graph());
 }
 
-inline facts::FrameworkProfile profile_of(facts::Framework framework) {
+inline facts::FrameworkProfile profile_of(std::string_view framework) {
   const auto catalog =
       catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
   const Result<facts::Constants> constants = catalog.constants(framework);

@@ -50,7 +50,7 @@ std::map<std::string, Count> counts_of(const Program& program, const std::vector
 
 // Up to PyTorch 2.7: output_chunks of every stage, and the gradient in each buffer.
 TEST(TorchPipeline, KeepsWhatCrossesABorderForTheStep) {
-  const auto made = stages(profile_of(facts::Framework::pytorch));
+  const auto made = stages(profile_of("pytorch"));
   auto first = counts_of(made[0].program, made[0].program.step);
   auto last = counts_of(made[1].program, made[1].program.step);
   EXPECT_EQ(first["sent activations"].most, kMicroBatches);
@@ -61,7 +61,7 @@ TEST(TorchPipeline, KeepsWhatCrossesABorderForTheStep) {
 
 // A buffer of T H bf16 each: 2 x 64 rows of 64.
 TEST(TorchPipeline, ReceivesIntoABufferOfEveryMicroBatch) {
-  const auto made = stages(profile_of(facts::Framework::pytorch));
+  const auto made = stages(profile_of("pytorch"));
   auto first = counts_of(made[0].program, made[0].program.setup);
   auto last = counts_of(made[1].program, made[1].program.setup);
   EXPECT_EQ(first["buffer for gradients"].now, kMicroBatches);
@@ -73,7 +73,7 @@ TEST(TorchPipeline, ReceivesIntoABufferOfEveryMicroBatch) {
 
 // schedules.py joins the logits of all micro-batches when the last one is done: V x 2 B a row.
 TEST(TorchPipeline, MergesTheLogitsOfTheLastStage) {
-  const auto made = stages(profile_of(facts::Framework::pytorch));
+  const auto made = stages(profile_of("pytorch"));
   auto last = counts_of(made[1].program, made[1].program.step);
   EXPECT_EQ(last["outputs merged"].made, 1);
   EXPECT_EQ(last["outputs merged"].bytes,
@@ -83,7 +83,7 @@ TEST(TorchPipeline, MergesTheLogitsOfTheLastStage) {
 
 // As PyTorch 2.10 does, and torchtitan, which asks for no outputs.
 TEST(TorchPipeline, LaterVersionsLetGo) {
-  facts::FrameworkProfile profile = profile_of(facts::Framework::pytorch);
+  facts::FrameworkProfile profile = profile_of("pytorch");
   profile.pipeline_keeps_outputs = false;
   profile.pipeline_keeps_gradients = false;
   profile.pipeline_returns_logits = false;

@@ -40,7 +40,7 @@ class ZeroPartitions : public ::testing::Test {
   }
 
   model::Graph graph_ = graph_of(small_llama());
-  facts::FrameworkProfile profile_ = profile_of(facts::Framework::deepspeed);
+  facts::FrameworkProfile profile_ = profile_of("deepspeed");
   // 500 x 64 twice, three layers of 64 x (64 + 32 + 32 + 64) + 3 x 64 x 160 and two norms, a norm:
   // a multiple of 4 in every tensor, so a partition is a quarter.
   std::int64_t all_ = model::parameter_count(graph_).value();
