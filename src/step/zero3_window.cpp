@@ -80,7 +80,7 @@ void Assembler::make_live_window(Chunk& chunk) {
 void Assembler::change_window(Phase& phase, std::initializer_list<std::int32_t> come,
                               std::initializer_list<std::int32_t> go) {
   Body body;
-  body.layer = "gathered parameters";
+  body.layer = "ZeRO-3";
   for (const std::int32_t index : go) {
     if (index >= 0) free(body.events, index);
   }
