@@ -1,6 +1,7 @@
 #include "step/frames.h"
 
 #include <algorithm>
+#include <string>
 #include <string_view>
 
 namespace steelyard::step {
@@ -20,6 +21,28 @@ std::size_t end_of_module(const model::Block& block, std::size_t index) {
   std::size_t last = index;
   while (last + 1 < block.operators.size() &&
          module_of(block.operators[last + 1]) == module_of(block.operators[index])) {
+    ++last;
+  }
+  return last;
+}
+
+// In a network whose modules lie in modules ("up_blocks.1.attentions.0.transformer_blocks.0.attn1")
+// an attention's variables end with its own forward(), not with that of the outermost.
+bool lies_deep(const model::Operator& op) {
+  const std::string_view name = op.name;
+  std::size_t numbers = 0;
+  for (std::size_t dot = name.find('.'); dot != std::string_view::npos;
+       dot = name.find('.', dot + 1)) {
+    if (dot + 1 < name.size() && name[dot + 1] >= '0' && name[dot + 1] <= '9') ++numbers;
+  }
+  return numbers > 1;
+}
+
+// The last of the operators behind `index` that are parts of the module of that name.
+std::size_t end_of_own_module(const model::Block& block, std::size_t index) {
+  const std::string within = block.operators[index].name + ".";
+  std::size_t last = index;
+  while (last + 1 < block.operators.size() && block.operators[last + 1].name.starts_with(within)) {
     ++last;
   }
   return last;
@@ -94,7 +117,9 @@ std::vector<std::size_t> last_uses(const model::Block& block, Frames frames, boo
     if (modules) uses.hold_arguments(i);
     if (op.kind == model::OperatorKind::attention) {
       // Queries, keys, values and the result are variables; others are rebound or temporaries.
-      const std::size_t until = modules ? end_of_module(block, i) : block.operators.size();
+      const std::size_t until = !modules        ? block.operators.size()
+                                : lies_deep(op) ? end_of_own_module(block, i)
+                                                : end_of_module(block, i);
       uses.hold(op.inputs, until);
       uses.hold(op.outputs, until);
     }

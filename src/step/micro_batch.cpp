@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "step/assembler.h"
+#include "step/recomputed_modules.h"
 #include "step/weight_storage.h"
 
 namespace steelyard::step {
@@ -137,9 +138,12 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     options.tape.compiled = job_.train.compile && (unit.layer || compiles_ends(variants_));
     options.output_made_leaf =
         !asks_only_ && &block == embedding_block(graph_) && inputs_require_grad(job_, habits_);
-    options.recomputed_modules = unit.layer && job_.megatron && !asks_only_
-                                     ? job_.megatron->recomputed_modules
-                                     : std::vector<std::string>();
+    options.recomputed_modules.clear();
+    if (unit.layer && job_.megatron && !asks_only_) {
+      options.recomputed_modules = job_.megatron->recomputed_modules;
+    } else if (graph_.segments.size() == 1 && !asks_only_) {
+      options.recomputed_modules = checkpointed_modules(profile_, job_.train.recompute);
+    }
     options.keeps_input = unit.layer && !asks_only_ && keeps_boundaries(job_, habits_, block);
     options.keeps_gradient = options.keeps_input && !before_head;
     options.tape.offloads_saved = unit.layer && job_.offload.activations == facts::OffloadTo::cpu;

@@ -31,10 +31,18 @@ Leaves leaves_of(Tape& tape, const std::vector<Tensor>& inputs) {
   return leaves;
 }
 
-Gradients run_again(Tape& tape, const Part& part, const std::vector<Tensor>& inputs) {
+Gradients run_again(Tape& tape, const Part& part, const std::vector<Tensor>& inputs,
+                    bool stops_early) {
+  const std::size_t start = tape.recorded();
   tape.set_recomputing(true);
   tape.set_backward(false);
   Gradients results = part(tape, inputs);
+  if (stops_early) {
+    for (Tensor& result : results) result.storage.reset();  // the nodes stay
+    tape.clear_casts();
+    tape.stop_early(start);
+  }
+  tape.clear_casts();
   tape.set_recomputing(false);
   tape.set_backward(true);
   return results;
@@ -66,15 +74,15 @@ Connections connections_of(const Tape& tape, const std::vector<Tensor>& inputs) 
 
 }  // namespace
 
-Tensor recomputed(Tape& tape, std::vector<Tensor> inputs, const Part& part) {
+Tensor recomputed(Tape& tape, std::vector<Tensor> inputs, const Part& part, PartOptions options) {
   Connections connections = connections_of(tape, inputs);
   Tensor result = std::move(run_without_graph(tape, part, inputs).front());
-  if (!connections.tracked) return result;
+  if (!connections.tracked && !(options.trains && tape.grad_enabled())) return result;
   tape.begin_operation();
   tape.track(result, "recomputed", std::move(connections.edges), std::move(connections.saved),
-             [inputs = std::move(inputs), part](Tape& t, const Gradients& gradients) {
+             [inputs = std::move(inputs), part, options](Tape& t, const Gradients& gradients) {
                const Leaves leaves = leaves_of(t, inputs);
-               const Gradients results = run_again(t, part, leaves.inputs);
+               const Gradients results = run_again(t, part, leaves.inputs, options.stops_early);
                t.run_backward(results.front(), gradients.front());
                return std::move(*leaves.found);
              });
@@ -91,7 +99,7 @@ struct DiscardedPart::Again {
   void run(Tape& tape) {
     leaves = leaves_of(tape, inputs);
     inputs.clear();
-    results = run_again(tape, part, leaves.inputs);
+    results = run_again(tape, part, leaves.inputs, false);
     for (std::size_t i = 0; i < discarded.size(); ++i) {
       Tape::restore(discarded[i], results[i].storage);
     }

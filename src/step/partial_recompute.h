@@ -16,9 +16,17 @@ namespace steelyard::step {
 // Runs the part; called in forward with what the caller has, in backward with leaves in its place.
 using Part = std::function<std::vector<Tensor>(Tape&, const std::vector<Tensor>& inputs)>;
 
+struct PartOptions {
+  bool trains = false;  // it has weights that do, so that it has a graph whatever its inputs are
+  // torch.utils.checkpoint without reentrance: the second run ends where the last saved tensor is
+  // known, and nobody holds its result.
+  bool stops_early = false;
+};
+
 // The inputs are kept. In backward the part runs again, and its result is held while its own graph
-// runs backwards.
-[[nodiscard]] Tensor recomputed(Tape& tape, std::vector<Tensor> inputs, const Part& part);
+// runs backwards; autocast's casts live as long as the run.
+[[nodiscard]] Tensor recomputed(Tape& tape, std::vector<Tensor> inputs, const Part& part,
+                                PartOptions options = {});
 
 // A part whose results are let go as well, although what comes behind has saved them: it runs again
 // as soon as the gradient of a later tensor is known, and what was saved is there once more.

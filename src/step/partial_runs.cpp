@@ -23,7 +23,7 @@ void PartialRuns::run_recomputed(const RecomputedPart& part) {
     return run_part(part, given);
   };
   if (part.hook == 0) {
-    Tensor result = recomputed(tape_, std::move(inputs), run);
+    Tensor result = recomputed(tape_, std::move(inputs), run, {part.trains, stops_early_});
     handles_.tensor(part.outputs.front()) = std::move(result);
     return;
   }

@@ -20,9 +20,11 @@ struct BlockHandles {
 
 class PartialRuns {
  public:
-  PartialRuns(const model::Block& block, const std::vector<std::string>& modules, Tape& tape,
-              BlockHandles handles)
+  // `stops_early`: as PartOptions says.
+  PartialRuns(const model::Block& block, const std::vector<std::string>& modules, bool stops_early,
+              Tape& tape, BlockHandles handles)
       : block_(block),
+        stops_early_(stops_early),
         tape_(tape),
         handles_(std::move(handles)),
         parts_(recomputed_parts(block, modules)) {}
@@ -37,6 +39,7 @@ class PartialRuns {
   void discard_behind(std::size_t first, std::size_t last);
 
   const model::Block& block_;
+  bool stops_early_;
   Tape& tape_;
   BlockHandles handles_;
   std::vector<RecomputedPart> parts_;

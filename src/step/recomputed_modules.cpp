@@ -15,6 +15,37 @@ using model::TensorRef;
 
 using Names = std::initializer_list<std::string_view>;
 
+std::vector<std::string_view> components_of(std::string_view path) {
+  std::vector<std::string_view> all;
+  for (std::size_t at = 0; at <= path.size();) {
+    const std::size_t dot = std::min(path.find('.', at), path.size());
+    all.push_back(path.substr(at, dot - at));
+    at = dot + 1;
+  }
+  return all;
+}
+
+bool fits(std::string_view component, std::string_view pattern) {
+  if (pattern != "*") return component == pattern;
+  return !component.empty() &&
+         std::ranges::all_of(component, [](char c) { return c >= '0' && c <= '9'; });
+}
+
+// The path of the module in an operator's name that the pattern names, anywhere in it; "": none.
+std::string_view module_in(std::string_view name, const std::vector<std::string_view>& pattern) {
+  const std::vector<std::string_view> path = components_of(name);
+  for (std::size_t first = 0; first + pattern.size() <= path.size(); ++first) {
+    if (!std::equal(pattern.begin(), pattern.end(),
+                    path.begin() + static_cast<std::ptrdiff_t>(first),
+                    [](auto wanted, auto found) { return fits(found, wanted); })) {
+      continue;
+    }
+    const std::string_view last = path[first + pattern.size() - 1];
+    return name.substr(0, static_cast<std::size_t>(last.data() + last.size() - name.data()));
+  }
+  return {};
+}
+
 bool begins_with(const Operator& op, Names names) {
   return std::any_of(names.begin(), names.end(), [&](std::string_view name) {
     return std::string_view(op.name).substr(0, name.size()) == name;
@@ -47,6 +78,23 @@ class Parts {
     }
   }
 
+  // Every module of that path whose result alone is read behind it.
+  void add_numbered(std::string_view path) {
+    const std::vector<std::string_view> pattern = components_of(path);
+    const auto& ops = block_.operators;
+    for (std::size_t i = 0; i < ops.size();) {
+      const std::string_view module = module_in(ops[i].name, pattern);
+      RecomputedPart part;
+      part.first = i;
+      while (++i < ops.size() && !module.empty() && module_in(ops[i].name, pattern) == module) {
+      }
+      part.last = i;
+      if (module.empty()) continue;
+      find_ends(part);
+      if (part.outputs.size() == 1) found.push_back(std::move(part));
+    }
+  }
+
   std::vector<RecomputedPart> found;
 
  private:
@@ -59,6 +107,9 @@ class Parts {
   void find_ends(RecomputedPart& part) const {
     std::vector<TensorRef> made;
     for (std::size_t i = part.first; i < part.last; ++i) {
+      for (std::int32_t weight : block_.operators[i].weights) {
+        part.trains |= weight >= 0 && block_.weights[static_cast<std::size_t>(weight)].trains;
+      }
       for (TensorRef ref : block_.operators[i].inputs) {
         if (ref.index < 0 || has(made, ref) || has(part.inputs, ref)) continue;
         part.inputs.push_back(ref);
@@ -101,9 +152,26 @@ std::vector<RecomputedPart> recomputed_parts(const Block& block,
     parts.add({"mlp.shared_experts."});
   }
   if (wants("layernorm")) parts.add_norm("pre_mlp_layernorm", "mlp.");
+  for (const std::string& module : modules) {
+    if (module.find('.') != std::string::npos) parts.add_numbered(module);
+  }
   std::sort(parts.found.begin(), parts.found.end(),
             [](const RecomputedPart& a, const RecomputedPart& b) { return a.first < b.first; });
   return std::move(parts.found);
+}
+
+std::vector<std::string> checkpointed_modules(const facts::FrameworkProfile& profile,
+                                              const facts::RecomputeKeys& keys) {
+  if (keys.mode != facts::RecomputeMode::full || keys.every || keys.layers) return {};
+  const auto word = profile.operators.find("checkpointed_modules");
+  if (word == profile.operators.end()) return {};
+  std::vector<std::string> modules;
+  for (std::string_view rest = word->second; !rest.empty();) {
+    const std::size_t comma = std::min(rest.find(", "), rest.size());
+    modules.emplace_back(rest.substr(0, comma));
+    rest.remove_prefix(std::min(comma + 2, rest.size()));
+  }
+  return modules;
 }
 
 }  // namespace steelyard::step

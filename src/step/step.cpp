@@ -9,6 +9,7 @@
 #include "step/adapters.h"
 #include "step/assembler.h"
 #include "step/offload_rules.h"
+#include "step/recomputed_modules.h"
 #include "step/split_graph.h"
 
 namespace steelyard::step {
@@ -112,15 +113,22 @@ Result<void> check_decoder(const model::Graph& graph, const facts::TrainKeys& tr
 }
 
 // Pictures may lie in memory as channels_last: the same bytes. A network that is one block has no
-// layers that could be computed again.
-Result<void> check_pictures(const model::Graph& graph, const facts::TrainKeys& train) {
+// layers that could be computed again, only modules.
+Result<void> check_pictures(const model::Graph& graph, const facts::TrainKeys& train,
+                            const facts::FrameworkProfile& profile) {
   if (train.memory_format != facts::MemoryFormat::contiguous && graph.image_height == 0) {
     return fail(not_yet("train.memory_format", std::string(facts::name_of(train.memory_format)),
                         "contiguous: " + graph.model_type + " reads text"));
   }
   if (graph.segments.size() == 1 && train.recompute.mode != facts::RecomputeMode::none) {
+    facts::RecomputeKeys full;
+    full.mode = facts::RecomputeMode::full;
+    const model::Block& whole = graph.segments.front().blocks.front();
+    const bool has_modules = !recomputed_parts(whole, checkpointed_modules(profile, full)).empty();
+    if (has_modules && !checkpointed_modules(profile, train.recompute).empty()) return {};
     return fail(not_yet("train.recompute", std::string(facts::name_of(train.recompute.mode)),
-                        "none: " + graph.model_type + " is planned as one block"));
+                        (has_modules ? "none or full: " : "none: ") + graph.model_type +
+                            " is planned as one block"));
   }
   return {};
 }
@@ -277,7 +285,7 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   STEELYARD_CHECK(check_import(job));
   STEELYARD_CHECK(check_train(job.train));
   STEELYARD_CHECK(check_decoder(graph, job.train));
-  STEELYARD_CHECK(check_pictures(graph, job.train));
+  STEELYARD_CHECK(check_pictures(graph, job.train, profile));
   STEELYARD_CHECK(check_context(job));
   STEELYARD_CHECK(check_in_backward(job));
   STEELYARD_CHECK(check_split(graph, job.parallel));

@@ -201,6 +201,7 @@ class Tape {
 
   // Events go to `sink` from now on.
   void record_to(std::vector<Event>& sink) { sink_ = &sink; }
+  [[nodiscard]] std::size_t recorded() const { return sink_->size(); }  // events so far
   // Events go nowhere: what dies after this is no part of the program (an abandoned trace).
   void stop_recording() { sink_ = &discarded_; }
   void set_backward(bool backward) { in_backward_ = backward; }

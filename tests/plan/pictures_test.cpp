@@ -84,7 +84,7 @@ TEST(Pictures, WhatIsNotSplitIsRefusedByItsKey) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().subject, "parallel.pipeline");
   Job unet = job_of("stable-diffusion-v1-4");
-  unet.train.recompute.mode = facts::RecomputeMode::full;
+  unet.train.recompute.mode = facts::RecomputeMode::selective_op;
   refused = plan(request_for(unet));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().subject, "train.recompute");
