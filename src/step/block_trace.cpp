@@ -26,8 +26,7 @@ class BlockRun {
         options_(options),
         shared_(shared),
         tape_(program, options.tape),
-        runs_(block, options.recomputed_modules,
-              options.variants.checkpoint == Checkpoint::early_stop, tape_, handles()) {
+        runs_(block, options, tape_, handles()) {
     weights_ = weights_of(tape_, block, options);
     trace_.gradients.assign(block.weights.size(), -1);
     borrow_shared();

@@ -5,6 +5,7 @@
 #include <map>
 #include <vector>
 
+#include "step/block_trace.h"
 #include "step/partial_recompute.h"
 #include "step/recomputed_modules.h"
 
@@ -20,14 +21,13 @@ struct BlockHandles {
 
 class PartialRuns {
  public:
-  // `stops_early`: as PartOptions says.
-  PartialRuns(const model::Block& block, const std::vector<std::string>& modules, bool stops_early,
-              Tape& tape, BlockHandles handles)
+  PartialRuns(const model::Block& block, const BlockOptions& options, Tape& tape,
+              BlockHandles handles)
       : block_(block),
-        stops_early_(stops_early),
+        stops_early_(options.variants.checkpoint == Checkpoint::early_stop),
         tape_(tape),
         handles_(std::move(handles)),
-        parts_(recomputed_parts(block, modules)) {}
+        parts_(recomputed_parts(block, options.recomputed_modules)) {}
 
   // All operators.
   void run();
