@@ -101,6 +101,9 @@ Result<ReadJob> read_job(const JobWords& words) {
   std::vector<std::string> settings = as_settings(keys);
   settings.insert(settings.end(), words.settings.begin(), words.settings.end());
   STEELYARD_TRY(job, codec::read_job(words.file, settings));
+  // What the command line names stands in place of what the file names.
+  if (!words.machine.empty() && words.gpu.empty()) job.machine.gpu.reset();
+  if (!words.gpu.empty() && words.machine.empty()) job.machine.name.reset();
   return ReadJob{std::move(job), std::filesystem::path(words.file).parent_path(), words.file};
 }
 
