@@ -169,6 +169,8 @@ void read_products(Settings& settings, facts::EfficiencyConstants& constants) {
 
 void read_movement(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.memory = settings.ratio("memory");
+  constants.in_flight_kib = settings.real("in_flight_kib");
+  constants.memory_latency = settings.seconds("memory_latency");
   constants.convolution_layout = settings.real("convolution_layout");
   constants.grouped_convolution = settings.ratio("grouped_convolution");
   constants.link = settings.ratio("link");

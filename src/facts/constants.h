@@ -169,6 +169,9 @@ struct EfficiencyConstants {
   Ratio cudnn_attention_forward{}, cudnn_attention_backward{};  // train.attention = "cudnn"
   double attention_half_intensity = 0.0;  // flop per byte at which attention reaches half of it
   Ratio memory;                           // of the HBM bandwidth, pointwise kernels
+  // What a multiprocessor keeps in flight of loads of 16 bytes a thread, and how long one takes.
+  double in_flight_kib = 48.0;
+  Seconds memory_latency = Seconds(600e-9);
   double convolution_layout = 0.0;        // tensors whose channels come first are copied, so often
   Ratio grouped_convolution{};  // of the matrix units' peak, groups of 64 channels, channels last
   Ratio link;                   // of the GPU link, large messages

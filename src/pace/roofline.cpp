@@ -208,11 +208,13 @@ double launches_of(const Work& work, const Nature& nature) {
 }
 
 Ratio streamed_share(const Gpu& gpu, BytesPerSecond bandwidth,
-                     const EfficiencyConstants& efficiency) {
+                     const EfficiencyConstants& efficiency, double load) {
   if (efficiency.multiprocessors.empty()) return efficiency.memory;
-  constexpr double kOfOne = 48.0 * 1024.0 / 600e-9;
+  constexpr double kKib = 1024.0;
+  const double of_one =
+      efficiency.in_flight_kib * kKib * load / efficiency.memory_latency.value();
   const double wanted = bandwidth.value() / multiprocessors_of(gpu, efficiency);
-  return Ratio(efficiency.memory.value() / (1.0 + wanted / kOfOne));
+  return Ratio(efficiency.memory.value() / (1.0 + wanted / of_one));
 }
 
 Ratio shape_efficiency(const Work& gemm, const Gpu& gpu, const EfficiencyConstants& efficiency) {
@@ -254,7 +256,8 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   }
   if (work.traffic > Bytes(0)) {
     if (const auto bandwidth = memory_bandwidth(gpu, missing)) {
-      memory = work.traffic / scaled(*bandwidth, streamed_share(gpu, *bandwidth, efficiency));
+      const double load = has_arithmetic(work) ? 1.0 : nature.load;
+      memory = work.traffic / scaled(*bandwidth, streamed_share(gpu, *bandwidth, efficiency, load));
       // Matrix units want channels last: cuDNN reads and writes the tensors once more.
       if (nature.copies_channels && has_arithmetic(work) && on_matrix_units(work, gpu)) {
         copies = 2.0 * efficiency.convolution_layout * memory;

@@ -92,6 +92,9 @@ struct Variants {
   bool dropout = true;
   bool mean_saves_input = false;
   bool softmax_saves_input = false;
+  bool adds_bias = false;  // TapeOptions
+  // ZeRO-3 and its like wait for what they gather and scatter, instead of doing it beside the work.
+  bool sharding_waits = false;
   bool keeps_logits = false;
   bool widens_outputs = false;     // under autocast: accelerate's convert_outputs_to_fp32
   bool accumulates_whole = false;  // FSDP1 under no_sync(): whole gradients wait for the last pass
