@@ -153,6 +153,7 @@ void read_products(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.gemm = settings.ratio("gemm");
   constants.gemm_peak = settings.ratio("gemm_peak");
   constants.gemm_tf32 = settings.ratio("gemm_tf32");
+  constants.gemm_measured = settings.ratio("gemm_measured");
   constants.gemm_vector = settings.ratio("gemm_vector");
   constants.gemm_unaligned = settings.ratio("gemm_unaligned");
   constants.gemm_unaligned_batched = settings.ratio("gemm_unaligned_batched");

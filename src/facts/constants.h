@@ -160,6 +160,7 @@ struct EfficiencyConstants {
   Ratio gemm;                         // of the rate of the matrix units, large matrices
   Ratio gemm_peak{1.0};               // at most, of the dense peak of the precision
   Ratio gemm_tf32{1.0};               // of that, when fp32 is multiplied as tf32
+  Ratio gemm_measured{0.0};               // of the peak, the best product on a usual card; 0: not used
   Ratio gemm_vector{1.0};             // of the peak, where no matrix unit is used
   Ratio gemm_unaligned{1.0};          // of that, when a side is no multiple of 16 bytes
   Ratio gemm_unaligned_batched{1.0};  // of the vector units' peak: many such products at once

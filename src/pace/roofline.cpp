@@ -56,8 +56,8 @@ Ratio share_on(bool matrix, const Work& gemm, const Gpu& gpu,
 // What the matrix units could do if the data sheet's rate were not halved: GeForce cards add up
 // 16-bit products in fp32 at half of the rate of the same chip's other cards (NVIDIA Ampere GA102
 // whitepaper, table 3), so that feeding the units is no limit for them.
-double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
-                     const EfficiencyConstants& efficiency) {
+double full_rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
+                          const EfficiencyConstants& efficiency) {
   if (work.dtype == facts::DType::fp8 || !gpu.compute_capability || !gpu.peak.fp32) {
     return peak.value();
   }
@@ -66,6 +66,17 @@ double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
   if (multiple == efficiency.matrix_over_vector.end()) return peak.value();
   const double full = multiple->second * gpu.peak.fp32->value();
   return std::max(peak.value(), work.dtype == facts::DType::fp32 ? full / 2.0 : full);
+}
+
+// Under its power limit a card holds other clocks than its sheet's: what the best product was
+// measured to reach, over what it reaches on a usual card, holds for every type.
+double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
+                     const EfficiencyConstants& efficiency) {
+  const double full = full_rate_of_units(gpu, work, peak, efficiency);
+  const bool known = gpu.measured_bf16 && gpu.peak.bf16 && efficiency.gemm_measured > Ratio(0.0);
+  if (!known) return full;
+  return full * gpu.measured_bf16->value() / gpu.peak.bf16->value() /
+         efficiency.gemm_measured.value();
 }
 
 // The catalogue's best measured rate bounds what is promised of 16-bit products.
