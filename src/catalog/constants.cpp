@@ -153,7 +153,6 @@ void read_products(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.gemm = settings.ratio("gemm");
   constants.gemm_peak = settings.ratio("gemm_peak");
   constants.gemm_tf32 = settings.ratio("gemm_tf32");
-  constants.gemm_measured = settings.ratio("gemm_measured");
   constants.gemm_vector = settings.ratio("gemm_vector");
   constants.gemm_unaligned = settings.ratio("gemm_unaligned");
   constants.gemm_unaligned_batched = settings.ratio("gemm_unaligned_batched");
@@ -170,8 +169,6 @@ void read_products(Settings& settings, facts::EfficiencyConstants& constants) {
 
 void read_movement(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.memory = settings.ratio("memory");
-  constants.in_flight_kib = settings.real("in_flight_kib");
-  constants.memory_latency = settings.seconds("memory_latency");
   constants.convolution_layout = settings.real("convolution_layout");
   constants.grouped_convolution = settings.ratio("grouped_convolution");
   constants.link = settings.ratio("link");

@@ -160,7 +160,6 @@ struct EfficiencyConstants {
   Ratio gemm;                         // of the rate of the matrix units, large matrices
   Ratio gemm_peak{1.0};               // at most, of the dense peak of the precision
   Ratio gemm_tf32{1.0};               // of that, when fp32 is multiplied as tf32
-  Ratio gemm_measured{0.0};               // of the peak, the best product on a usual card; 0: not used
   Ratio gemm_vector{1.0};             // of the peak, where no matrix unit is used
   Ratio gemm_unaligned{1.0};          // of that, when a side is no multiple of 16 bytes
   Ratio gemm_unaligned_batched{1.0};  // of the vector units' peak: many such products at once
@@ -170,9 +169,6 @@ struct EfficiencyConstants {
   Ratio cudnn_attention_forward{}, cudnn_attention_backward{};  // train.attention = "cudnn"
   double attention_half_intensity = 0.0;  // flop per byte at which attention reaches half of it
   Ratio memory;                           // of the HBM bandwidth, pointwise kernels
-  // What a multiprocessor keeps in flight of loads of 16 bytes a thread, and how long one takes.
-  double in_flight_kib = 48.0;
-  Seconds memory_latency = Seconds(600e-9);
   double convolution_layout = 0.0;        // tensors whose channels come first are copied, so often
   Ratio grouped_convolution{};  // of the matrix units' peak, groups of 64 channels, channels last
   Ratio link;                   // of the GPU link, large messages

@@ -327,9 +327,6 @@ struct MixtureShape {
   bool wide_router = false;   // logits in fp32: input and matrix are widened (DeepSeek)
   std::int64_t groups = 0;    // of experts, between which the choice is made first; 0: none
   bool router_bias = false;
-  // Each expert's second product has a bias, added expert by expert, weighted (Megatron-LM). It is
-  // none of the block's weights: a row of each expert.
-  bool result_bias = false;
   // Set by `step` (expert_parallel.h): ranks that the experts are spread over, and ranks that split
   // each expert's features. The block then holds 1/ranks of the experts.
   std::int64_t ranks = 1, feature_ranks = 1;

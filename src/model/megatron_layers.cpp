@@ -155,10 +155,8 @@ TensorRef mixture_of(BlockBuilder& block, const Megatron& model, TensorRef h) {
                      {.bias = model.bias, .replicated = true});
   }
   const auto assigned = block.expert_assignment("mlp.token_dispatcher", chosen, model.mixture);
-  MixtureShape mixture = model.mixture;
-  mixture.result_bias = model.bias;
   TensorRef routed = block.two_matrix_experts("mlp.experts.local_experts", x, weights, assigned,
-                                              mixture, model.activation, model.gated);
+                                              model.mixture, model.activation, model.gated);
   if (model.latent_experts > 0) {
     routed = block.linear("mlp.fc2_latent_proj", routed, model.sizes.hidden,
                           {.bias = model.bias, .replicated = true});

@@ -66,7 +66,6 @@ std::vector<Member> of_all() {
           ratio("gemm_vector_ratio", &C::gemm_vector, 0.6, 1.0, 0.08),
           ratio("gemm_unaligned_batched_ratio", &C::gemm_unaligned_batched, 0.3, 1.0, 0.3),
           ratio("gemm_unaligned_ratio", &C::gemm_unaligned, 1.0, 10.0, 0.4),
-          number("in_flight_kib", &C::in_flight_kib, 24.0, 192.0, 0.4),
           number("attention_half_intensity", &C::attention_half_intensity, 10.0, 300.0, 0.7),
           number("convolution_layout", &C::convolution_layout, 0.1, 2.0, 0.4),
           ratio("link_ratio", &C::link, 0.5, 0.95, 0.12),

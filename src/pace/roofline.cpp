@@ -73,10 +73,9 @@ double full_rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
 double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
                      const EfficiencyConstants& efficiency) {
   const double full = full_rate_of_units(gpu, work, peak, efficiency);
-  const bool known = gpu.measured_bf16 && gpu.peak.bf16 && efficiency.gemm_measured > Ratio(0.0);
-  if (!known) return full;
-  return full * gpu.measured_bf16->value() / gpu.peak.bf16->value() /
-         efficiency.gemm_measured.value();
+  constexpr double kUsual = 0.80;
+  if (!gpu.measured_bf16 || !gpu.peak.bf16) return full;
+  return full * gpu.measured_bf16->value() / gpu.peak.bf16->value() / kUsual;
 }
 
 // The catalogue's best measured rate bounds what is promised of 16-bit products.
@@ -221,9 +220,8 @@ double launches_of(const Work& work, const Nature& nature) {
 Ratio streamed_share(const Gpu& gpu, BytesPerSecond bandwidth,
                      const EfficiencyConstants& efficiency, double load) {
   if (efficiency.multiprocessors.empty()) return efficiency.memory;
-  constexpr double kKib = 1024.0;
-  const double of_one =
-      efficiency.in_flight_kib * kKib * load / efficiency.memory_latency.value();
+  constexpr double kInFlight = 48.0 * 1024.0, kLatency = 600e-9;
+  const double of_one = kInFlight * load / kLatency;
   const double wanted = bandwidth.value() / multiprocessors_of(gpu, efficiency);
   return Ratio(efficiency.memory.value() / (1.0 + wanted / of_one));
 }

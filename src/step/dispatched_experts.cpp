@@ -332,7 +332,7 @@ Tensor products_of(Tape& tape, const OperatorCall& call, Tensor rows, std::int64
 Tensor feed_forward(Tape& tape, const OperatorCall& call, Tensor rows, std::int64_t hidden) {
   const model::MixtureShape& mixture = call.op->mixture;
   Tensor y = products_of(tape, call, std::move(rows), hidden);
-  if (!mixture.result_bias || call.variants->fused_expert_mlp) return y;
+  if (!call.variants->adds_expert_bias || call.variants->fused_expert_mlp) return y;
   return biased_results(tape, std::move(y), mixture.experts / mixture.ranks);
 }
 

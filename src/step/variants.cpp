@@ -157,6 +157,9 @@ Result<void> read_experts(const facts::FrameworkProfile& profile, Variants& v) {
                                    {{"beside_other_pass", true}, {"alone", false}}));
   STEELYARD_TRY(one_kernel, read<bool>(profile, "expert_mlp", v.fused_expert_mlp,
                                        {{"fused_products", true}, {"apart", false}}));
+  STEELYARD_TRY(bias, read<bool>(profile, "expert_bias", v.adds_expert_bias,
+                                 {{"added", true}, {"none", false}}));
+  v.adds_expert_bias = bias;
   v.sends_once = once;
   v.sends_beside = beside;
   v.fused_expert_mlp = one_kernel;
