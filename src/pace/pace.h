@@ -23,8 +23,6 @@ struct Request {
   bool launched_as_graphs = false;
   // Products of operands that are not aligned use no matrix units (cuBLAS before 11).
   bool unaligned_on_vector_units = false;
-  // The framework's pointwise kernels load four elements a thread, whatever their size.
-  bool loads_by_element = false;
   // Of one parameter in a loop of the framework's own optimizer; 0: torch's.
   double optimizer_kernels = 0.0;
   // Arithmetic of each pipeline stage over that of this rank; empty: all alike.

@@ -54,16 +54,17 @@ TokenSide tokens_of(std::string_view operation) {
   return operation == "mm_weight_gradient" ? TokenSide::depth : TokenSide::none;
 }
 
-// Of the 16 bytes that a thread can load at once. What torch.compile generates loads those (Triton),
-// as do the optimizer's kernels over lists (MultiTensorApply.cuh: four elements of fp32).
+// Of the 16 bytes that a thread can load at once. ATen's own kernels load four elements; what
+// compilers write (Triton, XLA) loads all, as do the kernels of Megatron-LM's libraries and the
+// optimizer's over lists (MultiTensorApply.cuh: four elements of fp32).
 double load_of(const Request& request, std::string_view operation) {
   const facts::TrainKeys& train = request.job->train;
+  const bool eager = !train.compile && !request.launched_as_graphs && !request.job->megatron;
   const bool wide =
       train.precision == facts::Precision::fp32 || train.precision == facts::Precision::tf32;
   const bool optimizer = operation == kOptimizer || operation == kClipping;
   constexpr double kFourShortElements = 0.5;
-  return request.loads_by_element && !train.compile && !wide && !optimizer ? kFourShortElements
-                                                                           : 1.0;
+  return eager && !wide && !optimizer ? kFourShortElements : 1.0;
 }
 
 // The kernels of a step of the optimizer: a Python loop runs its operations for each parameter,

@@ -211,14 +211,6 @@ bool multiplies_unaligned_on_vector_units(const Request& request) {
   return profile_says(request, "unaligned_products", "vector");
 }
 
-// Whether ATen's kernels load four elements a thread, not 16 bytes.
-bool loads_by_element(const Request& request, const Plan& plan) {
-  constexpr double kHopper = 8.95;
-  const double capability = plan.machine.gpu.compute_capability.value_or(0.0);
-  return profile_says(request, "pointwise_loads", "elements") ||
-         (capability < kHopper && profile_says(request, "pointwise_loads", "elements_before_hopper"));
-}
-
 std::int64_t tokens_counted(const facts::Job& job) {
   return static_cast<std::int64_t>(tokens_of_sample(job));
 }
@@ -238,7 +230,6 @@ PaceQuestion question_of(const Request& request, const Busiest& most, Flops besi
           .stage_shares = most.shares,
           .launched_as_graphs = launches_graphs(request),
           .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
-          .loads_by_element = loads_by_element(request, plan),
           .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
           .host_memory = host_memory_of(request, plan),
           .socket_link = socket_link_of(request, plan),
@@ -257,7 +248,6 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
       .socket_link = socket_link_of(request, plan),
       .launched_as_graphs = launches_graphs(request),
       .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
-      .loads_by_element = loads_by_element(request, plan),
       .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
       .stage_shares = most.shares,
       .model_flops_per_sample = flops_of_sample(plan, beside),
@@ -402,7 +392,6 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.stage_shares = stage_shares;
   request.launched_as_graphs = launched_as_graphs;
   request.unaligned_on_vector_units = unaligned_on_vector_units;
-  request.loads_by_element = loads_by_element;
   request.optimizer_kernels = optimizer_kernels;
   request.model_flops_per_sample = model_flops_per_sample;
   request.tokens_per_sample = tokens_per_sample;

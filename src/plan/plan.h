@@ -55,8 +55,7 @@ struct PaceQuestion {
   facts::Machine machine;
   step::Program program;  // of the busiest rank
   std::vector<double> stage_shares = {};
-  bool launched_as_graphs = false, unaligned_on_vector_units = false,
-       loads_by_element = false;
+  bool launched_as_graphs = false, unaligned_on_vector_units = false;
   float optimizer_kernels = 0.0F;  // of the profile, in one parameter
   BytesPerSecond host_memory{}, socket_link{};
   Flops model_flops_per_sample;

@@ -89,7 +89,6 @@ BlockOptions Assembler::block_options() const {
   options.tape.arithmetic = layout_.arithmetic;
   options.tape.mean_saves_input = variants_.mean_saves_input;
   options.tape.softmax_saves_input = variants_.softmax_saves_input;
-  options.tape.adds_bias = variants_.adds_bias;
   options.tape.tensor = groups_.tensor;
   options.tape.context = groups_.context;
   options.tape.context_code = variants_.context;

@@ -56,7 +56,6 @@ Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& b
       tape.shaped(tape.allocate(checked_multiply(rows, outputs), a.dtype, "mm"), {rows, outputs});
   tape.gemm("mm", a.dtype, rows, outputs, inputs, 1,
             matrix_traffic(rows, outputs, inputs, 1, a.dtype));
-  if (b && tape.options().adds_bias) tape.pointwise("add_", 2 * bytes_of(y));
   if (!tape.tracks({&a, &w}) && !(b && tape.tracks({&b}))) return y;
 
   std::vector<StorageRef> saved;

@@ -171,9 +171,6 @@ struct TapeOptions {
   // took it for its type (derivatives.yaml, _softmax_backward_data(grad, result, dim, self);
   // pytorch pull request 66018).
   bool softmax_saves_input = false;
-  // Until torch 1.11 F.linear of more than two dimensions multiplies and then adds its bias in
-  // place (issue 39661, pull request 74070: 15 % of such a product on A100).
-  bool adds_bias = false;
   // offload.activations: saved tensors go to the host and come back for their node
   // (tape_offload.cpp).
   bool offloads_saved = false;

@@ -94,7 +94,7 @@ struct Variants {
   bool dropout = true;
   bool mean_saves_input = false;
   bool softmax_saves_input = false;
-  bool adds_bias = false;  // TapeOptions
+  bool adds_bias = false;  // of a product of more than two dimensions, by a kernel of its own
   // ZeRO-3 and its like wait for what they gather and scatter, instead of doing it beside the work.
   bool sharding_waits = false;
   bool keeps_logits = false;
