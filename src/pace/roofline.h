@@ -66,8 +66,7 @@ struct Nature {
 // law; Volkov, "Understanding Latency Hiding on GPUs", 2016). The more bandwidth there is for each
 // multiprocessor (RTX A6000: 9 GB/s, A100: 19, H100: 25, B200: 54), the less of it is reached.
 [[nodiscard]] Ratio streamed_share(const facts::Gpu& gpu, BytesPerSecond bandwidth,
-                                   const facts::EfficiencyConstants& efficiency,
-                                   double load = 1.0);
+                                   const facts::EfficiencyConstants& efficiency, double load = 1.0);
 
 // What a GEMM of m x n x k, `batch` times, reaches of the rate for large aligned matrices, in (0,
 // 1].

@@ -264,8 +264,8 @@ Tensor biased_results(Tape& tape, Tensor argument, std::int64_t experts) {
   };
   tape.begin_operation(OperationKind::pointwise, {&x});
   Tensor sums = tape.allocate(numel, DType::fp32, "expert_bias");
-  of_each(tape, wide);                     // b * p
-  of_each(tape, bytes_of(x) + 2 * wide);   // t + that
+  of_each(tape, wide);                    // b * p
+  of_each(tape, bytes_of(x) + 2 * wide);  // t + that
   Tensor joined = tape.allocate(numel, DType::fp32, "expert_bias");
   tape.pointwise("cat", 2 * wide);
   sums = Tensor();
@@ -278,7 +278,7 @@ Tensor biased_results(Tape& tape, Tensor argument, std::int64_t experts) {
     const Tensor grown = t.allocate(numel, DType::fp32, "expert_bias");
     t.pointwise("to", wide + bytes_of(dy));
     Tensor dx = t.allocate(numel, dy.dtype, "expert_bias");
-    of_each(t, wide + bytes_of(dx));       // of t
+    of_each(t, wide + bytes_of(dx));        // of t
     for (int side = 0; side < 2; ++side) {  // of b, summed over its rows, and of p, over features
       of_each(t, 2 * wide);
       of_each(t, wide);

@@ -247,8 +247,7 @@ void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool r
     const std::string_view text = layout_.parameter_buffer ? "reduce_scatter" : "all_reduce";
     const std::int64_t apart = expert_elements(*unit.block);
     communicate(events, kind, bytes_of(unit.trained - apart, layout_.reduce),
-                layout_.reduces_beside, text,
-                groups_.replicas);
+                layout_.reduces_beside, text, groups_.replicas);
     if (apart > 0) {
       communicate(events, kind, bytes_of(apart, layout_.reduce), layout_.reduces_beside, text,
                   groups_.expert_replicas);

@@ -76,7 +76,7 @@ struct Variants {
   bool inner_probabilities = false;  // experts' weights go into that kernel, not into their results
   // Biases of experts' second products are added expert by expert, weighted.
   bool adds_expert_bias = false;
-  bool adds_by_index = false;        // experts' results return by index_add, which saves them
+  bool adds_by_index = false;  // experts' results return by index_add, which saves them
   // A token goes once to each rank that has experts of it, whose kernels put it where it belongs
   // (DeepEP, HybridEP), not once for each expert.
   bool sends_once = false;

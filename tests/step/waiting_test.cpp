@@ -35,8 +35,7 @@ Sent sent_by(const Program& program, std::string_view name) {
 Program zero3(const facts::Value& versions) {
   facts::Job job = small_job(4);
   job.parallel.sharding = facts::Sharding::zero3;
-  return program_for(graph_of(small_llama()), job,
-                     profile_with("deepspeed", versions));
+  return program_for(graph_of(small_llama()), job, profile_with("deepspeed", versions));
 }
 
 // DeepSpeed 0.5.10 and before: stage3.py, fetch_sub_module, "This call is blocking".
@@ -78,8 +77,7 @@ std::size_t kernels_of(const Program& program, std::string_view name) {
 TEST(Waiting, ABiasIsAKernelOfItsOwnUntilTorch111) {
   const auto kernels = [](const char* torch) {
     return kernels_of(program_for(graph_of(small_gpt2()), small_job(),
-                                  profile_with("pytorch",
-                                               facts::Object{{"torch", torch}})),
+                                  profile_with("pytorch", facts::Object{{"torch", torch}})),
                       ": add_");
   };
   EXPECT_GT(kernels("1.11"), kernels("1.12"));
