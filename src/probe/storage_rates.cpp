@@ -181,6 +181,7 @@ class StorageMeter {
     const RecordOptions options{
         .file = file, .range = range, .threads = options_.threads, .budget = budget};
     for (RecordRate& one : measure_records(options)) {
+      if (one.rate.runs == 0) continue;
       finish({.pattern = StoragePattern::cached_records,
               .request = one.record,
               .depth = one.workers,
