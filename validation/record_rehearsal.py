@@ -40,6 +40,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 MACHINE = HERE / "machines" / "rehearsal-debian12.json"
 CASES = HERE / "cases" / "recorded_rehearsal_debian12.json"
 
+RAW_BYTES = 512 << 20  # more than any cache of a processor
 OTHERS = 0.03  # of the processors, that other programs may take
 # name, data set, workers, batches ahead, batch
 RUNS = [
@@ -128,7 +129,7 @@ MAKERS = {
     "tar-500x375": shards,
     "tokens-8k": lambda f: noise(f / "tokens.bin", 64 << 20),
     "npz-1m": arrays,
-    "raw-256k": lambda f: noise(f / "records.raw", 64 << 20),
+    "raw-256k": lambda f: noise(f / "records.raw", RAW_BYTES),
 }
 
 
@@ -172,7 +173,7 @@ def data_keys(name, folder):
         sizes = [8192] * ((64 << 20) // 8192)
         keys |= {"kind": "tokens", "layout": "memmap"}
     else:
-        sizes = [262144] * ((64 << 20) // 262144)
+        sizes = [262144] * (RAW_BYTES // 262144)
         keys |= {"kind": "npz", "layout": "tar"}
     width_height = name.split("-")[-1]
     if "x" in width_height and name.startswith(("jpeg", "png", "tar")):

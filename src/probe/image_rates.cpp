@@ -1,6 +1,7 @@
 #include "probe/image_rates.h"
 
 #include <fmt/format.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -28,6 +29,8 @@ constexpr rehearse::SampleShape kSample{.side = kResized};
 // some seconds spoils a run of many, not all runs of one.
 constexpr std::size_t kRounds = 5;
 constexpr std::size_t kLeastRounds = 3;
+constexpr std::size_t kColdBytes = std::size_t{8} << 20;  // more than a core's own caches
+constexpr std::size_t kPlaces = 32;                       // of a batch
 constexpr std::size_t kLeastSamples = 8;  // of a run: random parts that stand for all
 
 int parts_of(ImageWork work) {
@@ -62,6 +65,7 @@ struct Task {
 class Worker {
  public:
   Worker(const Task& task, std::size_t first) : task_(task), next_(first) {
+    if (is_sample(task.work)) lay_out_records();
     if (task.work != ImageWork::resize) return;
     // What is resized is decoded before the clock runs.
     failed_ = !decoder_.decode(task.group->files[next_ % task.group->files.size()], 1, source_);
@@ -80,13 +84,29 @@ class Worker {
     const Encoded& file = task_.group->files[(turn + turn / count) % count];
     if (task_.work == ImageWork::png) return decode_png(file, result_).has_value();
     if (is_sample(task_.work)) {
+      const std::size_t round = turn / count % (records_.size() / count);
+      const Encoded& record = records_[round * count + (turn + turn / count) % count];
+      std::uint8_t* const sample = batch_.data() + turn % kPlaces * kSample.bytes();
       const std::uint64_t seed = task_.seeds[turn % task_.seeds.size()];
-      return maker_.make(file, seed, sample_.data()).has_value();
+      return maker_.make(record, seed, sample).has_value();
     }
     return decoder_.decode(file, parts_of(task_.work), result_).has_value();
   }
 
  private:
+  // A record comes from elsewhere, and its sample goes where its batch lies: neither is in the
+  // nearest caches, as a few files and one sample would be.
+  void lay_out_records() {
+    std::size_t bytes = 0;
+    while (bytes < kColdBytes) {
+      for (const Encoded& file : task_.group->files) {
+        records_.push_back(file);
+        bytes += file.size();
+      }
+    }
+    batch_.resize(kPlaces * kSample.bytes());
+  }
+
   const Task& task_;
   std::size_t next_;
   bool failed_ = false;
@@ -95,29 +115,37 @@ class Worker {
   Raster source_;
   Raster result_;
   rehearse::SampleMaker maker_{kSample};
-  std::vector<std::uint8_t> sample_ = std::vector<std::uint8_t>(kSample.bytes());
+  std::vector<Encoded> records_{};
+  std::vector<std::uint8_t> batch_{};
 };
 
-// Images per second of all threads together: each works until `length` is over and ends with a
-// whole image; its own rate counts, so that a thread that ends early does not wait for the others.
+// Of the calling thread, in seconds. Work that never waits takes as much of it as of any clock on a
+// machine that does nothing else; what other programs take in between does not count.
+double processor_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
+// Images per second (of processor time) of all threads together: each works until `length` is over
+// and ends with a whole image.
 std::optional<double> rate_of(const Task& task, Seconds length) {
   std::vector<double> rates(task.threads.size());
   std::atomic<bool> failed = false;
   (void)run_together(task.threads, [&](std::size_t thread) {
     Worker worker(task, thread * kLeastSamples);
     const std::size_t least = is_sample(task.work) ? kLeastSamples : 1;
-    const double begin = monotonic_seconds();
-    double now = begin;
+    const double end = monotonic_seconds() + length.value();
+    const double begin = processor_seconds();
     std::size_t images = 0;
-    while (now < begin + length.value() || images < least) {
+    while (monotonic_seconds() < end || images < least) {
       if (!worker.one()) {
         failed = true;
         return;
       }
       ++images;
-      now = monotonic_seconds();
     }
-    rates[thread] = static_cast<double>(images) / (now - begin);
+    rates[thread] = static_cast<double>(images) / (processor_seconds() - begin);
   });
   if (failed) return std::nullopt;
   double sum = 0;
