@@ -8,6 +8,7 @@
 
 #include "step/adapters.h"
 #include "step/assembler.h"
+#include "step/companion_passes.h"
 #include "step/offload_rules.h"
 #include "step/split_graph.h"
 
@@ -202,6 +203,10 @@ bool beyond_decoders(model::OperatorKind kind) {
     case OperatorKind::probe_attention:
     case OperatorKind::modulate:
     case OperatorKind::add_parts: return true;
+    // Of the ends of decoders that are compared, judged or sampled from.
+    case OperatorKind::alignment_loss:
+    case OperatorKind::slice:
+    case OperatorKind::softmax: return false;
     default:
       if (kind >= OperatorKind::parameter && kind <= OperatorKind::outputs_loss) return true;
       return model::is_loss(kind) && kind != OperatorKind::causal_lm_loss;
@@ -381,6 +386,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
     assembler.work_in(use.workshop);
     Program program = assembler.assemble();
     program.states = states;
+    if (stage.index == 0) add_companion_passes(companions, layout.arithmetic.compute, program);
     programs.push_back({kind_of(stage, parallel), program.ranks, std::move(program), stage.like});
   }
   return programs;
