@@ -111,13 +111,14 @@ std::vector<std::string> idle_keys(const Job& job, const Graph& graph) {
   std::vector<std::string> sentences;
   for (const Rule& rule : kRules) {
     if (given(job, rule.key) && rule.idle(job, graph)) {
-      sentences.push_back(fmt::format("{} changes nothing: {}", rule.key, rule.because));
+      sentences.push_back(fmt::format("the key {} changes nothing: {}", rule.key, rule.because));
     }
   }
   const auto& fused = job.train.fused_kernels;
   const bool adapters = std::ranges::find(fused, facts::FusedKernel::lora) != fused.end();
   if (adapters && trains_in_full(job, graph)) {
-    sentences.push_back("train.fused_kernels: lora changes nothing: train.method is full");
+    sentences.push_back(
+        "the key train.fused_kernels changes nothing with lora: train.method is full");
   }
   return sentences;
 }

@@ -47,9 +47,13 @@ std::string batch_words(const facts::Plan& plan) {
 
 void add_parallel_words(const facts::ParallelKeys& parallel, std::vector<std::string>& words) {
   if (parallel.sharding != facts::Sharding::none) {
-    const std::int64_t group = parallel.shard_group.value_or(parallel.data.value_or(1));
+    // Ranks that hold the same weights: those that split a sequence do too.
+    const std::int64_t data = parallel.data.value_or(1);
+    const std::int64_t alike = data * parallel.context;
+    const std::int64_t group = parallel.shard_group.value_or(alike);
     std::string over = fmt::format("{} over {}", name_of(parallel.sharding), grouped(group));
-    if (group != parallel.data.value_or(group)) over += fmt::format(" of {}", *parallel.data);
+    if (group != alike) over += fmt::format(" of {}", grouped(alike));
+    if (parallel.context > 1) over += fmt::format(" (data parallel {})", grouped(data));
     words.push_back(std::move(over));
   }
   const auto add = [&](std::string_view what, std::int64_t ways) {

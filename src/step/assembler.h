@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <optional>
 #include <string>
@@ -62,12 +63,18 @@ class Assembler {
     std::int64_t repeat = 1;
     std::vector<Unit> units;
   };
+  // ZeRO-3: slots of what is gathered before the layers, while they run, in their last part, and
+  // of the head; the chains that are layers begin at `first` and end with `last`.
+  struct LiveWindow {
+    std::int32_t front = -1, steady = -1, ahead = -1, behind = -1;
+    std::size_t first = 0, last = 0;
+  };
   // A run of layers that the rank passes through in one go; several with virtual stages.
   struct Chunk {
     std::vector<Chain> chains;
     std::vector<std::int32_t> unheld;  // of tensors that its layers share, and no backward reads
     std::int32_t mask = -1, mask_source = -1;  // of the model's own attention code
-    std::int32_t live_window = -1;  // ZeRO-3 keeps gathered parameters that are soon needed again
+    LiveWindow window;
     // Between stages; -1 where the model begins or ends.
     std::int32_t received = -1, sent = -1, received_gradient = -1, sent_gradient = -1;
     // DeepSpeed: the rank's part of what was sent; the whole of it gathered, and again for
@@ -122,6 +129,16 @@ class Assembler {
   void check_gradients(Phase& phase);
   void partition_gradients(Phase& phase);
   void step_partition(Phase& phase);
+  // zero3_window.cpp
+  [[nodiscard]] std::int64_t asked_elements(const Unit& unit) const;
+  void make_live_window(Chunk& chunk);
+  void change_window(Phase& phase, std::initializer_list<std::int32_t> come,
+                     std::initializer_list<std::int32_t> go);
+  void slide_forward(const Chunk& chunk, std::size_t at, Phase& phase);
+  void slide_backward(const Chunk& chunk, std::size_t at, Phase& phase);
+  void close_window(const Chunk& chunk, Phase& phase);
+  void copy_by_rank(std::vector<Event>& events);
+  [[nodiscard]] bool reduces_at_once(const Unit& unit) const;
   // micro_batch.cpp
   [[nodiscard]] BlockOptions block_options() const;
   void trace_chunks();
@@ -237,7 +254,7 @@ class Assembler {
   std::vector<Chunk> chunks_;
   std::map<std::string, std::int32_t, std::less<>> tied_gradients_;  // by owner: kept for it
   std::vector<Body> released_by_zero_grad_;  // what the optimizer leaves until the next step
-  std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1;  // DeepSpeed's
+  std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1, bucket_copy_ = -1;  // DeepSpeed's
   // What a step writes of each weight: what it updates first, then its averages.
   std::map<const model::Weight*, std::vector<std::int32_t>> stepped_;
   std::int32_t next_partition_ = -1;  // ZeRO-2: of a further micro-batch, until it is added

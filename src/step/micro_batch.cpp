@@ -19,11 +19,6 @@ namespace {
 
 using facts::VramCategory;
 
-// DeepSpeed's stage3_max_live_parameters, in elements (deepspeed/runtime/zero/config.py): gathered
-// parameters at any time, in use, soon needed again, or gathered ahead: a prefetch takes no more
-// than what is left of it (partitioned_param_coordinator.py, max_params_to_prefetch).
-constexpr std::int64_t kZero3LiveElements = 1'000'000'000;
-
 void append(std::vector<Event>& to, const std::vector<Event>& from) {
   to.insert(to.end(), from.begin(), from.end());
 }
@@ -214,12 +209,7 @@ void Assembler::trace_chunks() {
         program_.offloaded_activations += chain.repeat * unit.trace.offloaded;
       }
     }
-    if (layout_.gathers && layout_.flat_buckets) {
-      const std::int64_t numel = model::parameter_count(graph_).value();
-      const std::int64_t window = std::min(numel, kZero3LiveElements);
-      chunk.live_window =
-          slot(bytes_of(window, layout_.used), VramCategory::parameters, "gathered parameters");
-    }
+    make_live_window(chunk);
     find_borders(chunk);
     chunks_.push_back(std::move(chunk));
   }
@@ -277,10 +267,11 @@ void Assembler::add_root(Chunk& chunk, Phase& phase, std::string_view layer,
 
 void Assembler::add_forward(Chunk& chunk, Phase& phase, bool first) {
   add_root(chunk, phase, "root parameters", &Assembler::gather_root);
-  if (chunk.live_window >= 0) allocate(phase.bodies.back().events, chunk.live_window);
   bool receiving = chunk.received >= 0;
   bool masked = chunk.mask < 0;
-  for (Chain& chain : chunk.chains) {
+  for (std::size_t at = 0; at < chunk.chains.size(); ++at) {
+    Chain& chain = chunk.chains[at];
+    slide_forward(chunk, at, phase);
     const bool reads = std::any_of(chain.units.begin(), chain.units.end(),
                                    [](const Unit& unit) { return reads_mask(*unit.block); });
     if (!masked && (reads || &chain == &chunk.chains.back())) {  // behind the embeddings
@@ -345,6 +336,7 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
   }
   for (auto chain = chunk.chains.rbegin(); chain != chunk.chains.rend(); ++chain) {
     Body body;
+    slide_backward(chunk, static_cast<std::size_t>(chunk.chains.rend() - chain) - 1, phase);
     body.layer = chain->units.front().block->name;
     body.repeat = chain->repeat;
     body.reversed = true;
@@ -355,7 +347,7 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
       if (works) close_layer(body.events, *unit, true, last);
       if (!layout_.gathers) {
         reduce_replicated(body.events, *unit, reduces);
-      } else if (unit->layer) {
+      } else if (unit->layer || reduces_at_once(*unit)) {
         sums_whole ? sum_whole_gradients(body.events, *unit) : reduce_sharded(body.events, *unit);
       }
     }
@@ -382,7 +374,7 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
     body.layer = "root gradients";
     for (Chain& chain : chunk.chains) {
       for (Unit& unit : chain.units) {
-        if (unit.layer) continue;
+        if (unit.layer || reduces_at_once(unit)) continue;
         sums_whole ? sum_whole_gradients(body.events, unit) : reduce_sharded(body.events, unit);
       }
     }
@@ -397,6 +389,7 @@ void Assembler::end_micro_batch(Chunk& chunk, Phase& phase, bool last) {
   if (last || job_.parallel.pipeline == 1) {
     add_root(chunk, phase, "root parameters", &Assembler::release_root);
   }
+  close_window(chunk, phase);
   Body body;
   body.layer = "end of micro-batch";
   release_held(chunk, phase, &BlockTrace::after_backward);
@@ -404,7 +397,6 @@ void Assembler::end_micro_batch(Chunk& chunk, Phase& phase, bool last) {
   if (!returns && (!last || !held_to_the_end())) {
     release_held(chunk, phase, &BlockTrace::end_of_step);
   }
-  if (chunk.live_window >= 0) free(body.events, chunk.live_window);
   if (chunk.sent_part >= 0) {
     free(body.events, chunk.rebuilt);
     free(body.events, chunk.sent_part);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "step/assembler.h"
+#include "step/ddp_buckets.h"
 #include "step/operators.h"
 #include "step/weight_storage.h"
 
@@ -267,7 +268,9 @@ void Assembler::add_communication_buffers() {
     add_gradient_relay(body.events);
   } else if (!layout_.gathers && !profile_.ddp_gradient_as_bucket_view) {
     // DDP copies gradients into buckets (torch/csrc/distributed/c10d/reducer.hpp).
-    add(bytes_of(numel, layout_.gradient), VramCategory::communication, "DDP buckets");
+    for (const Bytes bucket : ddp_buckets(graph_, layout_.gradient, profile_.ddp_bucket)) {
+      add(bucket, VramCategory::communication, "DDP bucket");
+    }
   }
   if (job_.megatron && job_.megatron->wide_gradient_copy) {
     add(bytes_of(numel, DType::fp32), VramCategory::gradients, "gradients in fp32");

@@ -206,6 +206,7 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
   } else if (flat) {
     free(events, unit.flat_gradient);
   }
+  if (layout_.flat_buckets && unit.trained > 0) copy_by_rank(events);
   communicate(events, Collective::reduce_scatter, bytes_of(unit.trained, layout_.reduce), true,
               "reduce_scatter", groups_.shards);
   // Hybrid sharding: the shards are summed over the replicas.

@@ -115,10 +115,14 @@ Bytes gathered_bytes(const Layout& layout, const model::Weight& weight) {
   return sum;
 }
 
+bool is_reduced(const model::Weight& weight) {
+  return steps(weight) && !weight.placed && weight.host_elements == 0;
+}
+
 std::int64_t trained_elements(const model::Block& block) {
   std::int64_t sum = 0;
   for (const model::Weight& weight : block.weights) {
-    if (!steps(weight) || weight.placed || weight.host_elements > 0) continue;
+    if (!is_reduced(weight)) continue;
     sum = checked_add(sum, model::elements(weight.shape));
   }
   return sum;

@@ -54,6 +54,8 @@ struct Piece {
 [[nodiscard]] inline bool steps(const model::Weight& weight) {
   return weight.trains && !weight.unread && weight.tied_to.empty();
 }
+// Its gradient is reduced: not that of an embedding table of one rank alone.
+[[nodiscard]] bool is_reduced(const model::Weight& weight);
 // Without embedding tables of one rank alone: nobody else sums or shards their gradients.
 [[nodiscard]] std::int64_t trained_elements(const model::Block& block);
 [[nodiscard]] std::int64_t trained_elements(const model::Graph& graph);

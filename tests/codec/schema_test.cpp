@@ -78,7 +78,8 @@ TEST(JobSchema, AgreesWithTheReader) {
   const char* const broken[] = {
       "nonsense = 1",
       "name = 3",
-      "framework = 'pytorchh'",
+      "framework = 3",
+      "[train]\nprecision = 'bf17'",
       "[model]\ncompanions = [{ held = 'load' }]",
       "[train]\nmicro_batch = 0",
       "[train]\nmicro_batch = 1.5",

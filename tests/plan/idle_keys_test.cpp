@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "model/model.h"
 #include "plan/planning.h"
 
 namespace steelyard::plan {
@@ -52,7 +53,7 @@ const std::vector<Idle>& all() {
 
 std::vector<std::string> sentences(const Job& job) {
   return idle_keys(job, value_of(model::build(value_of(own_catalog().model_of(job, {})),
-                                              {.samples = 1, .sequence = 64})));
+                                              model::SampleShape{1, 64})));
 }
 
 TEST(IdleKeys, areSaidWhereTheyChangeNothing) {
@@ -67,7 +68,7 @@ TEST(IdleKeys, areSaidWhereTheyChangeNothing) {
     job.origins[idle.key] = {facts::Origin::job, 3};
     const std::vector<std::string> said = sentences(job);
     ASSERT_EQ(said.size(), 1u);
-    EXPECT_TRUE(said.front().starts_with(std::string(idle.key) + " changes nothing: "))
+    EXPECT_TRUE(said.front().starts_with("the key " + std::string(idle.key) + " changes nothing: "))
         << said.front();
     idle.awake(job);
     EXPECT_TRUE(sentences(job).empty());

@@ -84,6 +84,7 @@ TEST(Properties, ALargerMicroBatchNeverNeedsLess) {
 
 // A layer that runs again holds its input beside what it then keeps; without recomputation nobody
 // may hold that input. So a moment inside the first layer may be fuller by one input: [B,S,H].
+// Two blocks may lie at the end of a segment, each with a rest of less than 1 MiB that counts.
 TEST(Properties, RecomputingNeverNeedsMoreThanALayersInput) {
   for_random_jobs(4, [](const Job& job, const facts::Plan&) {
     const facts::Value& config = std::get<facts::Value>(job.model.config);
@@ -95,7 +96,7 @@ TEST(Properties, RecomputingNeverNeedsMoreThanALayersInput) {
     kept.train.recompute.mode = facts::RecomputeMode::none;
     Job again = job;
     again.train.recompute.mode = facts::RecomputeMode::full;
-    expect_no_more(planned(again), planned(kept), input + 1_MiB);
+    expect_no_more(planned(again), planned(kept), input + 2_MiB);
   });
 }
 

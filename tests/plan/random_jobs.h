@@ -64,7 +64,7 @@ inline std::string words(const facts::Job& job) {
     if (const auto* value = config.find(key)) text += " " + std::to_string(*value->as_whole());
   }
   for (const std::string_view part :
-       {job.framework, facts::name_of(job.train.precision),
+       {std::string_view(job.framework), facts::name_of(job.train.precision),
         facts::name_of(job.train.optimizer.name), facts::name_of(job.parallel.sharding),
         facts::name_of(job.train.attention), facts::name_of(job.train.recompute.mode)}) {
     text += ", " + std::string(part);

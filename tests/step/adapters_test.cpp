@@ -309,7 +309,8 @@ TEST(Qlora, HoldsWhatItsStatesSay) {
 }
 
 // Bytes of the largest slot whose name ends so.
-std::int64_t allocated_as(std::string_view what, const facts::Job& job, Framework framework) {
+std::int64_t allocated_as(std::string_view what, const facts::Job& job,
+                          std::string_view framework) {
   const Program program = program_for(graph_of(small_llama()), job, profile_of(framework));
   std::int64_t bytes = 0;
   for (const Slot& slot : program.slots) {
