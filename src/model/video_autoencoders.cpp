@@ -238,7 +238,7 @@ Graph build_autoencoder_wan(ConfigReader& config, const SampleShape& sample) {
   Graph graph = start(config, sample, net.width * net.multiples.back());
   const std::int64_t passes = sample.frames > 1 ? 1 + (sample.frames - 1) / kFramesAtOnce : 1;
   Listing list(graph, "embed");
-  list.reads(pixels_read(sample.batch, std::min(sample.frames, kFramesAtOnce + 1),
+  list.reads(pixels_read(sample.batch, std::min(sample.frames, kFramesAtOnce),
                          sample.height / patch, sample.width / patch, true));
   const bool runs = !list.positions().empty();
   wan_encoder(list, net);

@@ -36,18 +36,17 @@ void forget_operators(model::Graph& graph) {
 bool brings_raw_samples(const facts::Job& job) {
   using facts::DataKind;
   const DataKind kind = job.data.kind.value_or(DataKind::synthetic);
-  return kind == DataKind::jpeg || kind == DataKind::png || kind == DataKind::video ||
-         kind == DataKind::synthetic;
+  return kind == DataKind::jpeg || kind == DataKind::png || kind == DataKind::video;
 }
 
 // The job names them, the request holds their configurations in the same order. They read the
 // pictures and the text that the denoiser's latents and states are made of.
-Result<std::vector<step::Companion>> companions_of(const Request& request,
+Result<std::vector<step::Companion>> companions_of(const Request& request, const facts::Job& job,
                                                    const model::SampleShape& sample,
                                                    const model::Graph& graph) {
   std::vector<step::Companion> companions;
   const std::vector<facts::Companion>& named = request.job.model.companions;
-  const bool makes_inputs = model::reads_latents(graph) && brings_raw_samples(request.job);
+  const bool makes_inputs = model::reads_latents(graph) && brings_raw_samples(job);
   for (std::size_t i = 0; i < named.size() && i < request.companions.size(); ++i) {
     model::SampleShape shape = sample;
     shape.sequence = makes_inputs ? text_tokens(graph) : 0;  // 0: their own
@@ -74,7 +73,7 @@ Result<Ranks> ranks_of(const Request& request) {
   own.sequence /= ranks.job.parallel.context;  // of one rank of a context group
   STEELYARD_TRY(shared, shared_graph(request.model, ranks.job, own, request.workshop.get()));
   const model::Graph& local = *shared;
-  STEELYARD_TRY(companions, companions_of(request, own, local));
+  STEELYARD_TRY(companions, companions_of(request, ranks.job, own, local));
   const facts::FrameworkProfile& framework = request.constants.framework;
   if (ranks.job.train.objective == facts::Objective::sft) {
     STEELYARD_TRY(

@@ -147,7 +147,7 @@ std::vector<Tensor> log_probabilities(Tape& tape, const OperatorCall& call) {
   if (takes_vocabulary_in_parts(call)) return parallel_log_probabilities(tape, call);
   model::Shape shape = call.input_shapes[0];
   Tensor logits = call.inputs[0];
-  if (shape.back() < call.graph->vocabulary && tape.options().tensor.ranks > 1) {
+  if (tape.options().tensor.ranks > 1 && shape.back() < call.graph->vocabulary) {
     shape.back() = checked_multiply(shape.back(), tape.options().tensor.ranks);
     logits = gathered_logits(tape, call, shape);
   }

@@ -339,6 +339,18 @@ std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
          std::to_string(parallel.pipeline);
 }
 
+// Frozen companions are made beside the model, in fp32, and moved later (diffusers:
+// train_text_to_image.py, from_pretrained of all parts before the first .to(accelerator.device)).
+Bytes made_of(const std::vector<Companion>& companions) {
+  Bytes sum;
+  for (const Companion& companion : companions) {
+    if (companion.trainable) continue;  // among the model's own weights
+    sum += Bytes(checked_multiply(model::parameter_count(companion.graph).value(),
+                                  facts::bytes_of(facts::DType::fp32)));
+  }
+  return sum;
+}
+
 }  // namespace
 
 Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const facts::Job& given_job,
@@ -372,7 +384,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   states.embedding_host_bytes = host_tables(split->held.graph, layout);
   // A rank makes and loads the tables that it holds, not those of the others.
   const StateSizes own = Assembler(split->held, job, profile, variants, layout, habits).states();
-  states.made_bytes = own.parameter_bytes;
+  states.made_bytes = own.parameter_bytes + made_of(companions);
   states.largest_block_bytes = own.largest_block_bytes;
   std::vector<RankProgram> programs;
   for (const Stage& stage : stages) {

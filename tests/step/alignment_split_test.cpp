@@ -126,9 +126,9 @@ TEST(SplitRoles, WaitingModelsAreDividedToo) {
 }
 
 TEST(SplitRoles, LeaveNothingBehind) {
-  for (const char* framework : {"transformers", "pytorch", "deepspeed"}) {
+  for (const char* framework : {"transformers", "deepspeed"}) {
     for (const auto& [tensor, pipeline, sequence] :
-         {std::tuple{2, 1, false}, {2, 1, true}, {1, 3, false}, {2, 3, true}}) {
+         {std::tuple{2, 1, true}, {1, 3, false}, {2, 3, true}}) {
       const facts::Job job = split_job(tensor, pipeline, sequence);
       for (const Alignment& alignment : {with_reference(), with_reference(true), everything()}) {
         for (const RankProgram& rank : composed(job, alignment, framework)) {
