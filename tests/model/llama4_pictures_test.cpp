@@ -1,5 +1,5 @@
-// Llama 4 with its tower for pictures against transformers' class (llama4_state_dict.json: names and
-// shapes of a small one, made by Llama4ForConditionalGeneration of 4.57.1 on the meta device).
+// Llama 4 with its tower for pictures against transformers' class (llama4_state_dict.json: names
+// and shapes of a small one, made by Llama4ForConditionalGeneration of 4.57.1 on the meta device).
 #include <gtest/gtest.h>
 
 #include <map>
