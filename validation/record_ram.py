@@ -15,6 +15,9 @@ What is read, and how (docs/model/host-memory.md, "Measured here"):
            /dev/shm holds, and the files of programs and libraries once (RssFile of the process that maps most)
   process  anonymous and shared pages of the fullest process, and its mapped programs and libraries (those that ranks
            share in equal parts)
+  cgroup   where a control group can be made (as root): the peak that the kernel charged to the run's processes, page cache
+           included, and what of it is anonymous, shared and of files at the phase's end. In rows.json only: it is what a
+           memory limit sees, but page cache gives way before the limit kills
 Mapped data and checkpoints are page cache, which the kernel takes back, and stay out. Peaks are those of samples every
 thirty milliseconds; what they missed of the fullest process (VmHWM says) is added. Times are not recorded.
 
@@ -73,11 +76,62 @@ def shared_memory_used():
     return (counts.f_blocks - counts.f_bfree) * counts.f_frsize
 
 
+class Group:
+    """A memory control group of a run's own, version 1 or 2; without one (`folder` None) it reads nothing."""
+
+    VERSIONS = (("/sys/fs/cgroup/memory", "memory.max_usage_in_bytes", ("rss", "mapped_file", "shmem", "cache")),
+                ("/sys/fs/cgroup", "memory.peak", ("anon", "file_mapped", "shmem", "file")))
+
+    def __init__(self):
+        self.folder = None
+        for root, peak, names in self.VERSIONS:
+            folder = pathlib.Path(root) / f"record_ram.{os.getpid()}"
+            try:
+                folder.mkdir()
+            except OSError:
+                continue
+            if (folder / peak).exists():
+                self.folder, self.peak, self.names = folder, peak, names
+                return
+            folder.rmdir()
+
+    def join(self):
+        """In a process of the run, before its program begins."""
+        if self.folder:
+            (self.folder / "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+
+    def take(self):
+        """The peak since the last call (where it can be set back: version 1), and what is charged now."""
+        if not self.folder:
+            return None
+        found = {"peak": int((self.folder / self.peak).read_text(encoding="ascii"))}
+        for line in (self.folder / "memory.stat").read_text(encoding="ascii").splitlines():
+            name, value = line.split()
+            if name in self.names:
+                found[name] = int(value)
+        try:
+            (self.folder / self.peak).write_text("0", encoding="ascii")
+        except OSError:
+            pass
+        return found
+
+    def close(self):
+        for _ in range(50):
+            if not self.folder:
+                return
+            try:
+                self.folder.rmdir()
+                return
+            except OSError:  # its processes are still ending
+                time.sleep(0.1)
+
+
 class Watch(threading.Thread):
     """Looks at the processes of a run until told to stop; `take` ends a phase."""
 
-    def __init__(self, ranks, data, maps_checkpoint):
+    def __init__(self, ranks, data, maps_checkpoint, group):
         super().__init__(daemon=True)
+        self.group = group
         self.ranks, self.data, self.shared_before = ranks, data, shared_memory_used()
         self.maps_checkpoint = maps_checkpoint  # while it loads; then VmHWM counts page cache
         self.lock, self.ended = threading.Lock(), False
@@ -152,7 +206,7 @@ class Watch(threading.Thread):
                     missed = max(missed, peak - max(self.own.get(rank, 0), sampled.get(rank, 0)))
             row = {"phase": phase, "process": max(self.process, *self.own.values()) + missed + self.libraries,
                    "job": self.job + missed + self.libraries, "missed": missed, "libraries": self.libraries,
-                   "mapped_data": mapped, "at_the_end": now}
+                   "mapped_data": mapped, "at_the_end": now, "cgroup": self.group.take()}
             row["job"] = max(row["job"], row["process"])  # all processes are looked at less often than the ranks
             self.reset()
             for rank in self.ranks:
@@ -179,13 +233,14 @@ def run_one(run, job_file, data, arguments):
     if prepared.returncode != 0:
         return {"failed": "prepare: " + (prepared.stderr.strip().splitlines() or ["no output"])[-1]}
     world, port = run["job"]["machine"]["gpus"], str(free_port())
-    processes = []
+    processes, group = [], Group()
     for rank in range(world):
         more = {"RANK": str(rank), "WORLD_SIZE": str(world)} if world > 1 else {}
         processes.append(subprocess.Popen(
             [python, str(STEPS), "--run", str(job_file), str(data), port], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(arguments, more)))
-    watch = Watch([process.pid for process in processes], data, run["job"]["checkpoint"]["load"] == "mmap")
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(arguments, more),
+            preexec_fn=group.join))
+    watch = Watch([process.pid for process in processes], data, run["job"]["checkpoint"]["load"] == "mmap", group)
     deadline = threading.Timer(RUN_SECONDS, lambda: [process.kill() for process in processes])
     watch.start()
     deadline.start()
@@ -202,6 +257,8 @@ def run_one(run, job_file, data, arguments):
     watch.join()
     for process in processes:
         process.kill()
+        process.wait()
+    group.close()
     if not done:
         return {"failed": (processes[0].stderr.read().strip().splitlines() or ["no output"])[-1]}
     return {"rows": rows}

@@ -288,6 +288,7 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.host_memory_bandwidth = settings.rate("host_memory_bandwidth");
   constants.socket_link = settings.rate("socket_link");
   constants.storage_read = settings.rate("storage_read");
+  constants.storage_write = settings.rate("storage_write");
   constants.batch_hand_over = settings.seconds("batch_hand_over");
   constants.batch_wait = settings.seconds("batch_wait");
   constants.pcie_copy = settings.rate("pcie_copy");

@@ -48,8 +48,11 @@ facts::Machine bare(facts::Gpu gpu, const facts::MachineKeys& keys) {
   return machine;
 }
 
-// The read rate belongs to the storage that holds the data: data.location, else the first one.
-void set_storage_rate(facts::Machine& machine, const facts::Job& job, double gb_per_s) {
+// The rates are those of the storage that holds the data: data.location, else the first one.
+void set_storage_rates(facts::Machine& machine, const facts::Job& job) {
+  const facts::MachineKeys& keys = job.machine;
+  if (!keys.storage_gb_per_s && !keys.storage_write_gb_per_s && !keys.storage_total_gb_per_s)
+    return;
   std::string name = "nvme";
   if (job.data.location) {
     name = *job.data.location;
@@ -63,7 +66,12 @@ void set_storage_rate(facts::Machine& machine, const facts::Job& job, double gb_
     storage.name = name;
     at = machine.storage.insert(machine.storage.end(), std::move(storage));
   }
-  at->read = {BytesPerSecond(gb_per_s * kGiga), Provenance::given};
+  const auto set = [](Known<BytesPerSecond>& rate, const std::optional<double>& given) {
+    if (given) rate = {BytesPerSecond(*given * kGiga), Provenance::given};
+  };
+  set(at->read, keys.storage_gb_per_s);
+  set(at->write, keys.storage_write_gb_per_s);
+  set(at->shared_read, keys.storage_total_gb_per_s);
 }
 
 // The nodes keep their parts of the host's memory, in the proportion that they had.
@@ -96,11 +104,15 @@ Result<void> apply(facts::Machine& machine, const facts::Job& job) {
   STEELYARD_CHECK(in_range("machine.ram_gib", keys.ram_gib, kMostGib));
   STEELYARD_CHECK(in_range("machine.vram_gib", keys.vram_gib, kMostGib));
   STEELYARD_CHECK(in_range("machine.storage_gb_per_s", keys.storage_gb_per_s, kMostRate));
+  STEELYARD_CHECK(
+      in_range("machine.storage_write_gb_per_s", keys.storage_write_gb_per_s, kMostRate));
+  STEELYARD_CHECK(
+      in_range("machine.storage_total_gb_per_s", keys.storage_total_gb_per_s, kMostRate));
   STEELYARD_CHECK(in_range("machine.network_gbps_per_gpu", keys.network_gbps_per_gpu, kMostRate));
   if (keys.ram_gib) set_memory(machine.host, *keys.ram_gib);
   if (keys.vram_gib) machine.gpu.memory = given_gib(*keys.vram_gib);
   if (keys.cores) set_cores(machine.host, *keys.cores);
-  if (keys.storage_gb_per_s) set_storage_rate(machine, job, *keys.storage_gb_per_s);
+  set_storage_rates(machine, job);
   if (keys.network_gbps_per_gpu) {
     machine.network_per_gpu = {BytesPerSecond(*keys.network_gbps_per_gpu * kGigabit),
                                Provenance::given};
@@ -157,7 +169,8 @@ Result<std::vector<facts::Machine>> Catalog::alternatives(const facts::Job& job)
   std::vector<facts::Machine> found;
   if (keys.vram_gib) return found;
   const bool named = keys.name && !is_file_name(*keys.name);
-  const bool own_host = keys.ram_gib || keys.cores || keys.storage_gb_per_s;
+  const bool own_host = keys.ram_gib || keys.cores || keys.storage_gb_per_s ||
+                        keys.storage_write_gb_per_s || keys.storage_total_gb_per_s;
   if (named && own_host) return found;
   if (!named && !keys.gpu) return found;
   const std::string& current = named ? *keys.name : *keys.gpu;

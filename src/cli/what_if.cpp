@@ -25,8 +25,9 @@ Result<facts::Plan> planned(plan::Request& request, search::Depth depth) {
 
 auto all_of(const facts::MachineKeys& keys) {
   return std::tie(keys.name, keys.nodes, keys.gpus, keys.fabric_gpus, keys.gpu, keys.ram_gib,
-                  keys.vram_gib, keys.cores, keys.storage_gb_per_s, keys.network_gbps_per_gpu,
-                  keys.numa_binding, keys.numa_memory);
+                  keys.vram_gib, keys.cores, keys.storage_gb_per_s, keys.storage_write_gb_per_s,
+                  keys.storage_total_gb_per_s, keys.network_gbps_per_gpu, keys.numa_binding,
+                  keys.numa_memory);
 }
 
 // Requests of machines that were looked up, each for one plan at a time.

@@ -63,7 +63,7 @@ void add_output_options(CLI::App& command, WhatIfOptions& options, const char* s
 void add_compare(CLI::App& tree, Session& session) {
   CLI::App& command = add_command(
       tree, "compare", "One job on several machines, side by side",
-      {"steelyard compare examples/llama-3.1-8b-fsdp.toml --machines dgx-h100 dgx-a100-640gb",
+      {"steelyard compare examples/llama-3.1-8b-fsdp.toml --machines dgx-h100 dgx-a100-80gb",
        "steelyard compare job.toml --machines my-server.json h200-sxm-141gb --json"});
   const auto options = std::make_shared<WhatIfOptions>();
   add_job_options(command, options->words);

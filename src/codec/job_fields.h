@@ -162,7 +162,10 @@ inline constexpr auto offload_fields = [](auto& v, auto& o) {
   v.key("activations", o.activations, none_or_cpu("where kept activations live"));
   v.key("gradients", o.gradients, none_or_cpu("where gradients live"));
   v.key("embeddings", o.embeddings, about("where recommendation tables live"));
+  v.key("embedding_hits", o.embedding_hits,
+        between(0, 1, "share of rows that the GPU's cache holds, uvm-caching"));
   v.key("pin_memory", o.pin_memory, about("host copies are page-locked"));
+  v.key("pipelined", o.pipelined, about("NVMe is read and written while the host steps"));
 };
 
 inline constexpr auto data_fields = [](auto& v, auto& d) {
@@ -185,6 +188,9 @@ inline constexpr auto data_fields = [](auto& v, auto& d) {
   v.key("pin_memory", d.pin_memory, about("batches are copied to page-locked memory"));
   v.key("decode", d.decode, about("where samples are decoded"));
   v.key("cache", d.cache, about("what keeps samples in host memory"));
+  v.key("cache_shared", d.cache_shared, about("one cache in memory for all ranks of a node"));
+  v.key("shuffle_buffer", d.shuffle_buffer,
+        between(0, kMostDatasetSamples, "samples in the buffer that shuffles them"));
   v.key("decode_seconds", d.decode_seconds,
         between(0, kMostDecodeSeconds, "CPU seconds per sample on one core"));
 };
@@ -207,6 +213,10 @@ inline constexpr auto machine_key_fields = [](auto& v, auto& m) {
   v.key("cores", m.cores, between(1, kMostCores, "physical cores per node"));
   v.key("storage_gb_per_s", m.storage_gb_per_s,
         between(kLeastRate, kMostStorageGbPerSecond, "10^9 bytes per second read, per node"));
+  v.key("storage_write_gb_per_s", m.storage_write_gb_per_s,
+        between(kLeastRate, kMostStorageGbPerSecond, "10^9 bytes per second written, per node"));
+  v.key("storage_total_gb_per_s", m.storage_total_gb_per_s,
+        between(kLeastRate, kMostStorageGbPerSecond, "10^9 bytes per second read by all nodes"));
   v.key("network_gbps_per_gpu", m.network_gbps_per_gpu,
         between(kLeastRate, kMostNetworkGbps, "10^9 bits per second and GPU, between nodes"));
   v.key("numa_binding", m.numa_binding,

@@ -128,6 +128,12 @@ inline constexpr auto storage_fields = [](auto& v, auto& s) {
         between(kLeastRate, kMostRate, "small random reads, per node"));
   v.key("cached_read_bytes_per_second", s.cached_read,
         between(kLeastRate, kMostBytesPerSecond, "one thread, of pages that memory holds"));
+  v.key("shared_read_bytes_per_second", s.shared_read,
+        between(kLeastRate, kMostBytesPerSecond, "by all nodes that reach it together"));
+  v.key("shared_write_bytes_per_second", s.shared_write,
+        between(kLeastRate, kMostBytesPerSecond, "by all nodes that reach it together"));
+  v.key("shared_read_operations_per_second", s.shared_read_operations_per_second,
+        between(kLeastRate, kMostRate, "small random reads of all nodes together"));
 };
 
 inline constexpr auto price_fields = [](auto& v, auto& p) {

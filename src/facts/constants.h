@@ -233,8 +233,9 @@ struct HostConstants {
   BytesPerSecond host_memory_bandwidth;  // one socket, when the machine does not say
   BytesPerSecond socket_link{};          // between sockets, one way, when the machine does not say
   BytesPerSecond storage_read;           // of a local NVMe drive, when the machine does not say
-  BytesPerSecond pcie_copy;              // pinned host-to-device, when the machine does not say
-  Ratio host_link_share;                 // of the host link's raw rate that pinned copies reach
+  BytesPerSecond storage_write{};
+  BytesPerSecond pcie_copy;  // pinned host-to-device, when the machine does not say
+  Ratio host_link_share;     // of the host link's raw rate that pinned copies reach
   std::string source;
   std::optional<LoaderProfile> loader{};  // of data.loader
 };

@@ -159,7 +159,10 @@ struct OffloadKeys {
   OffloadTo activations = OffloadTo::none;
   OffloadTo gradients = OffloadTo::none;
   EmbeddingOffload embeddings = EmbeddingOffload::none;
+  // Of the rows that a step looks up, the share that the GPU's cache holds (uvm-caching).
+  std::optional<double> embedding_hits;
   bool pin_memory = true;
+  bool pipelined = false;  // NVMe is read and written while the host steps
 };
 
 struct DataKeys {
@@ -177,9 +180,11 @@ struct DataKeys {
   WorkerStart worker_start = WorkerStart::fork;
   std::int64_t prefetch = 2;  // batches ahead per worker
   bool pin_memory = true;
+  bool cache_shared = false;  // a cache in memory is one for all processes of a node
   DecodeOn decode = DecodeOn::cpu;
   DataCache cache = DataCache::page;
-  std::optional<double> decode_seconds;  // CPU seconds per sample on one core; resolved
+  std::optional<std::int64_t> shuffle_buffer;  // samples in each that draws from one; resolved
+  std::optional<double> decode_seconds;        // CPU seconds per sample on one core; resolved
 };
 
 struct CheckpointKeys {
@@ -199,7 +204,8 @@ struct MachineKeys {
   std::optional<double> ram_gib;   // host memory per node
   std::optional<double> vram_gib;  // overrides the card's capacity
   std::optional<std::int64_t> cores;
-  std::optional<double> storage_gb_per_s;
+  std::optional<double> storage_gb_per_s, storage_write_gb_per_s;
+  std::optional<double> storage_total_gb_per_s;    // read by all nodes together
   std::optional<double> network_gbps_per_gpu;      // gigabit per second and GPU between nodes
   bool numa_binding = false;                       // each rank and its loaders stay near its GPU
   NumaMemory numa_memory = NumaMemory::preferred;  // of bound ranks

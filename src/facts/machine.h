@@ -61,6 +61,9 @@ struct Storage {
   Known<BytesPerSecond> write;
   Known<double> read_operations_per_second;
   Known<BytesPerSecond> cached_read;  // one thread, of pages that memory holds
+  // Of a share that several nodes reach: what it gives all of them together.
+  Known<BytesPerSecond> shared_read, shared_write;
+  Known<double> shared_read_operations_per_second;
 };
 
 struct Price {

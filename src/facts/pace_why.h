@@ -43,7 +43,7 @@ struct PaceRow {
 // A piece of the timeline. Those that are `counted` follow each other without a gap and sum to the
 // step; the others run beside them (communication, copies) or group them (phases, layers).
 struct PaceSpan {
-  std::string track;  // "phases", "layers", "GPU", "communication", "copies"
+  std::string track;  // "phases", "layers", "GPU", "communication", "copies", "drive"
   std::string name, phase, layer;
   Seconds start, length;
   bool counted = false;

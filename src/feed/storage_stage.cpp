@@ -20,22 +20,41 @@ struct ReadRate {
   double latency = 0.0;  // seconds
 };
 
+// What a node gets of a share that all nodes of the job read at once: no more than its own link
+// carries, no more than its part of what the share gives them together.
+template <class Rate>
+std::optional<Rate> part_of_share(const facts::Known<Rate>& own, const facts::Known<Rate>& shared,
+                                  std::int64_t nodes, bool& bound) {
+  std::optional<Rate> rate;
+  if (own) rate = *own;
+  if (!shared) return rate;
+  const Rate part = *shared * (1.0 / static_cast<double>(std::max<std::int64_t>(1, nodes)));
+  bound = !rate || part < *rate;
+  return bound ? part : rate;
+}
+
 // A storage named "network" has no sensible constant: it may be a file server or a flash array.
 ReadRate rate_and_note(const Path& path) {
   const std::string location = path.job.data.location.value_or("nvme");
   const auto& all = path.machine.storage;
   const auto found =
       std::ranges::find_if(all, [&](const facts::Storage& s) { return s.name == location; });
-  if (found != all.end() && found->read) {
-    const bool measured = found->read.from == facts::Provenance::measured;
-    const std::string why = found->read.from == facts::Provenance::given ? ", as given"
-                            : measured                                   ? ", measured"
-                                                                         : "";
-    const std::optional<double> operations = found->read_operations_per_second
-                                                 ? std::optional(*found->read_operations_per_second)
-                                                 : std::nullopt;
-    return {*found->read, operations,
-            fmt::format("{}: {}{}", location, to_text(*found->read), why)};
+  const std::int64_t nodes = path.job.machine.nodes;
+  if (found != all.end() && (found->read || found->shared_read)) {
+    bool divided = false, calls_divided = false;
+    const auto rate = part_of_share(found->read, found->shared_read, nodes, divided);
+    const auto& decides = divided ? found->shared_read : found->read;
+    const std::string why = decides.from == facts::Provenance::given      ? ", as given"
+                            : decides.from == facts::Provenance::measured ? ", measured"
+                                                                          : "";
+    const auto operations =
+        part_of_share(found->read_operations_per_second, found->shared_read_operations_per_second,
+                      nodes, calls_divided);
+    const std::string words =
+        divided ? fmt::format("{}: {}{} for all nodes, {} for each of {}", location,
+                              to_text(*found->shared_read), why, to_text(*rate), nodes)
+                : fmt::format("{}: {}{}", location, to_text(*rate), why);
+    return {rate, operations, words};
   }
   if (location == "network") {
     return {std::nullopt, std::nullopt,

@@ -27,9 +27,10 @@ struct Request {
   double optimizer_kernels = 0.0;
   // Arithmetic of each pipeline stage over that of this rank; empty: all alike.
   std::vector<double> stage_shares = {};
-  Flops model_flops_per_sample;        // forward and backward, no recomputation
-  std::int64_t tokens_per_sample = 0;  // 0: not text
-  std::int64_t samples_per_step = 0;   // of all ranks; 0: the job's global batch
+  Flops model_flops_per_sample;                // forward and backward, no recomputation
+  std::int64_t tokens_per_sample = 0;          // 0: not text
+  std::int64_t samples_per_step = 0;           // of all ranks; 0: the job's global batch
+  BytesPerSecond drive_read{}, drive_write{};  // of a node's drive; only what is swapped needs them
 };
 
 // Seconds of one optimizer step without data stalls (the composing room adds them). When the

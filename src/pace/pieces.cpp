@@ -6,7 +6,6 @@ namespace steelyard::pace {
 namespace {
 
 using step::EventKind;
-using step::WorkKind;
 
 // `added` among all that is beside the work and of that kind, by length.
 void share(std::vector<Piece>& pieces, EventKind kind, Seconds all, Seconds added) {
@@ -23,18 +22,22 @@ std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
   const step::PhaseKind phase = of.kind;
   std::vector<Piece> pieces;
   const double border_share = exposed_at_borders(of, program, prices);
-  Seconds working, exposed, sending, copying, crossing;
+  Seconds working, exposed, sending, crossing;
+  Beside host;
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
     Piece piece;
     piece.kind = event.kind;
     piece.index = event.index;
     if (event.kind == EventKind::work) {
-      const WorkKind kind = program.work[index].kind;
+      const step::Work& work = program.work[index];
       piece.busy = prices.work[index].seconds;
-      piece.beside = on_the_host(kind) && kind != WorkKind::host && !belongs_to_optimizer(phase);
-      if (piece.beside) copying += piece.busy;
-      if (!on_the_host(kind)) working += piece.busy;
+      piece.beside = on_the_host(work.kind) && !waits_for(work, phase);
+      if (on_the_host(work.kind)) {
+        host.add(work, phase, piece.busy);
+      } else {
+        working += piece.busy;
+      }
     } else if (event.kind == EventKind::communicate) {
       piece.busy = prices.communication[index];
       piece.beside = program.communication[index].overlaps;
@@ -50,7 +53,9 @@ std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
   // A body has no work and crosses a border, or has some: never both.
   share(pieces, EventKind::communicate, crossing, crossing * border_share);
   share(pieces, EventKind::communicate, sending, added);
-  share(pieces, EventKind::work, copying, std::max(Seconds(), copying - working - exposed - added));
+  // Copies and the drive run side by side: the step is longer for whichever lasts longer.
+  share(pieces, EventKind::work, host.copying + host.swapping,
+        host.outlasting(working + exposed + added));
   return pieces;
 }
 

@@ -202,8 +202,10 @@ Prices price(const Program& program, const Used& used, const Request& request,
              const facts::EfficiencyConstants& constants, Missing& missing) {
   const facts::Machine& machine = *request.machine;
   const std::int64_t gpus = request.job->machine.gpus.value_or(machine.gpus);
-  const BytesPerSecond host_memory =
-      request.host_memory * (1.0 / static_cast<double>(std::max<std::int64_t>(gpus, 1)));
+  const double part = 1.0 / static_cast<double>(std::max<std::int64_t>(gpus, 1));
+  const HostShare host{.memory = request.host_memory * part,
+                       .drive_read = request.drive_read * part,
+                       .drive_write = request.drive_write * part};
   Prices prices;
   if (!request.launched_as_graphs && !imported(request, "launches", "graphs")) {
     prices.kernel_launch = constants.kernel_launch;
@@ -221,7 +223,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
   for (std::size_t i = 0; i < program.work.size(); ++i) {
     if (!used.work[i]) continue;
     if (on_the_host(program.work[i].kind)) {
-      const auto seconds = host_time_of(program.work[i], sharing, constants, host_memory, missing);
+      const auto seconds = host_time_of(program.work[i], sharing, constants, host, missing);
       prices.work[i].seconds = seconds.value_or(Seconds());
       continue;
     }

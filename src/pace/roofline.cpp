@@ -231,16 +231,22 @@ Ratio shape_efficiency(const Work& gemm, const Gpu& gpu, const EfficiencyConstan
   return share_on(matrix, gemm, gpu, efficiency);
 }
 
+bool of_drive(WorkKind kind) {
+  return kind == WorkKind::drive_read || kind == WorkKind::drive_write;
+}
+
 bool on_the_host(WorkKind kind) {
-  return kind == WorkKind::transfer || kind == WorkKind::host;
+  return kind == WorkKind::transfer || kind == WorkKind::fetch || kind == WorkKind::host ||
+         of_drive(kind);
 }
 
 std::optional<Seconds> host_time_of(const Work& work, const Gpu& gpu,
-                                    const EfficiencyConstants& efficiency,
-                                    BytesPerSecond host_memory_of_rank, Missing& missing) {
-  if (work.kind == WorkKind::host) {
-    return work.traffic / scaled(host_memory_of_rank, efficiency.memory);
-  }
+                                    const EfficiencyConstants& efficiency, const HostShare& host,
+                                    Missing& missing) {
+  if (work.kind == WorkKind::host) return work.traffic / scaled(host.memory, efficiency.memory);
+  // What drives are said or measured to do are bytes that programs got.
+  if (work.kind == WorkKind::drive_read) return work.traffic / host.drive_read;
+  if (work.kind == WorkKind::drive_write) return work.traffic / host.drive_write;
   const auto link = host_link(gpu, missing);
   if (!link) return std::nullopt;
   // What `steelyard probe` measured are copies: they need no share of a raw rate.

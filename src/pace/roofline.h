@@ -49,13 +49,18 @@ struct Nature {
                                               const facts::EfficiencyConstants& efficiency,
                                               Missing& missing, const Nature& nature = {});
 
+// What a rank gets of its host while all ranks of the node ask for as much.
+struct HostShare {
+  BytesPerSecond memory, drive_read, drive_write;
+};
+
 // What offloading costs: a transfer at the share of the host link that pinned copies reach, work of
-// the host's processors at this rank's share of their memory's bandwidth.
+// the host's processors and of its drive at this rank's share of their bandwidth.
 [[nodiscard]] bool on_the_host(step::WorkKind kind);
+[[nodiscard]] bool of_drive(step::WorkKind kind);
 [[nodiscard]] std::optional<Seconds> host_time_of(const step::Work& work, const facts::Gpu& gpu,
                                                   const facts::EfficiencyConstants& efficiency,
-                                                  BytesPerSecond host_memory_of_rank,
-                                                  Missing& missing);
+                                                  const HostShare& host, Missing& missing);
 
 // A kernel over lists takes 36 to 110 tensors and 320 pieces of 65,536 elements
 // (aten/src/ATen/native/cuda/MultiTensorApply.cuh, depth_to_max_tensors, depth_to_max_blocks).

@@ -71,7 +71,7 @@ class Drawing {
   void iteration(const std::vector<Piece>& pieces, const std::string& phase,
                  const std::string& layer) {
     const Seconds from = now_;
-    Seconds sending = from, copying = from, left;
+    Seconds sending = from, copying = from, swapping = from, left;
     for (const Piece& piece : pieces) {
       const std::string name = operation_of(program_, piece);
       if (!piece.beside) {
@@ -79,8 +79,13 @@ class Drawing {
         continue;
       }
       const bool sent = piece.kind == EventKind::communicate;
-      Seconds& at = sent ? sending : copying;
-      add({sent ? "communication" : "copies", name, phase, layer, at, piece.busy});
+      const bool drive =
+          !sent && of_drive(program_.work[static_cast<std::size_t>(piece.index)].kind);
+      Seconds& at = sent ? sending : drive ? swapping : copying;
+      add({sent    ? "communication"
+           : drive ? "drive"
+                   : "copies",
+           name, phase, layer, at, piece.busy});
       at += piece.busy;
       left += piece.step;
     }

@@ -53,12 +53,11 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
                    double border_share) {
   Part part;
   Seconds beside;
-  Seconds copying;
+  Beside host;
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
     if (event.kind == EventKind::work && on_the_host(program.work[index].kind)) {
-      const bool waits = program.work[index].kind == WorkKind::host || belongs_to_optimizer(phase);
-      (waits ? part.offload : copying) += prices.work[index].seconds;
+      host.add(program.work[index], phase, prices.work[index].seconds);
     } else if (event.kind == EventKind::work) {
       add_work(part, program.work[index], prices.work[index], phase);
     } else if (event.kind == EventKind::communicate) {
@@ -71,7 +70,7 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
     }
   }
   part.exposed += added_by_overlap(part.busy(), beside, prices.overlap_slowdown);
-  part.offload += std::max(Seconds(), copying - part.busy() - part.exposed);
+  part.offload += host.waits + host.outlasting(part.busy() + part.exposed);
   return part;
 }
 
@@ -181,6 +180,24 @@ void add(Walked& walked, const PhaseTime& time, std::int64_t repeat) {
 
 bool belongs_to_optimizer(PhaseKind kind) {
   return kind == PhaseKind::clip || kind == PhaseKind::optimizer || kind == PhaseKind::zero_grad;
+}
+
+bool waits_for(const Work& work, PhaseKind phase) {
+  if (of_drive(work.kind)) return belongs_to_optimizer(phase) && !work.beside_host;
+  return work.kind != WorkKind::transfer || belongs_to_optimizer(phase);
+}
+
+void Beside::add(const Work& work, PhaseKind phase, Seconds seconds) {
+  if (waits_for(work, phase)) {
+    waits += seconds;
+    if (work.kind == WorkKind::host) processors += seconds;
+  } else {
+    (of_drive(work.kind) ? swapping : copying) += seconds;
+  }
+}
+
+Seconds Beside::outlasting(Seconds busy) const {
+  return std::max({Seconds(), copying - busy, swapping - processors - busy});
 }
 
 bool crosses_border(const Body& body, const step::Communication& communication) {

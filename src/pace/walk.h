@@ -44,6 +44,17 @@ struct Walked {
 [[nodiscard]] double exposed_at_borders(const step::Phase& phase, const step::Program& program,
                                         const Prices& prices);
 
+// What a body asks of the host: what the GPU waits for, and the copies and the drive beside it.
+struct Beside {
+  Seconds waits, processors, copying, swapping;
+
+  void add(const step::Work& work, step::PhaseKind phase, Seconds seconds);
+  // Longer than the GPU's work beside it, `busy`. Copies and the drive run side by side; the drive
+  // goes on while the host's processors work.
+  [[nodiscard]] Seconds outlasting(Seconds busy) const;
+};
+[[nodiscard]] bool waits_for(const step::Work& work, step::PhaseKind phase);
+
 // What communication beside the work of an iteration adds to it (docs/model/communication.md).
 [[nodiscard]] Seconds added_by_overlap(Seconds work, Seconds communication, Ratio slowdown);
 

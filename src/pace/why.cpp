@@ -70,7 +70,10 @@ class Table {
       return sent.ranks > sent.ranks_per_node ? PaceBound::network : PaceBound::link;
     }
     switch (program_.work[index].kind) {
-      case WorkKind::transfer: return PaceBound::host_link;
+      case WorkKind::transfer:
+      case WorkKind::fetch: return PaceBound::host_link;
+      case WorkKind::drive_read:
+      case WorkKind::drive_write: return PaceBound::storage;
       case WorkKind::host: return PaceBound::host_memory;
       default: break;
     }
@@ -138,6 +141,7 @@ std::vector<facts::PaceHelp> helps_of(const std::vector<PaceRow>& rows, Seconds 
       {"more micro-batches in a step, or more chunks per stage (parallel.virtual_stages)",
        bound(PaceBound::stages)},
       {"offload less", bound(PaceBound::host_link) + bound(PaceBound::host_memory)},
+      {"swap less, overlap it (offload.pipelined), or a faster drive", bound(PaceBound::storage)},
   };
   std::erase_if(helps, [step](const facts::PaceHelp& help) {
     return (help.at_most / step).value() < kWorthSaying;

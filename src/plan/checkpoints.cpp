@@ -43,7 +43,7 @@ bool is_stated(const facts::Plan& plan, const char* key) {
 std::optional<SavingTime> saving_time(const facts::Plan& plan, std::string& missing) {
   const CheckpointMethod method = plan.job.checkpoint.method;
   const facts::Storage* storage = storage_of(plan);
-  if (storage == nullptr || !storage->write) {
+  if (storage == nullptr || !(storage->write || storage->shared_write)) {
     missing = "how fast the storage writes";
     return std::nullopt;
   }
@@ -60,7 +60,13 @@ std::optional<SavingTime> saving_time(const facts::Plan& plan, std::string& miss
     }
     copied = of_rank / *plan.machine.gpu.host_link;
   }
-  const Seconds written = of_node / *storage->write;
+  // A share takes what all nodes write together no faster than it can.
+  const std::int64_t writers = is_sharded(method) ? nodes : 1;
+  Seconds written;
+  if (storage->write) written = of_node / *storage->write;
+  if (storage->shared_write) {
+    written = std::max(written, of_node * writers / *storage->shared_write);
+  }
   if (!is_async(method)) return SavingTime{copied + written, written};
   const Seconds between =
       plan.pace.step.value_or(Seconds(0)) * static_cast<double>(steps_between(plan));

@@ -21,6 +21,7 @@
 #include "plan/placement.h"
 #include "plan/ranks.h"
 #include "plan/resolve.h"
+#include "plan/swap_drive.h"
 #include "plan/warnings.h"
 #include "ram/ram.h"
 #include "step/frozen_parts.h"
@@ -235,7 +236,9 @@ PaceQuestion question_of(const Request& request, const Busiest& most, Flops besi
           .socket_link = socket_link_of(request, plan),
           .model_flops_per_sample = flops_of_sample(plan, beside),
           .tokens_per_sample = tokens_counted(plan.job),
-          .samples_per_step = samples_of_step(plan.job)};
+          .samples_per_step = samples_of_step(plan.job),
+          .drive_read = swap_drive(request, plan.machine).read,
+          .drive_write = swap_drive(request, plan.machine).write};
 }
 
 Result<void> measure_pace(const Request& request, const Busiest& most, Flops beside, Plan& plan) {
@@ -252,9 +255,12 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
       .stage_shares = most.shares,
       .model_flops_per_sample = flops_of_sample(plan, beside),
       .tokens_per_sample = tokens_counted(plan.job),
-      .samples_per_step = samples_of_step(plan.job)};
+      .samples_per_step = samples_of_step(plan.job),
+      .drive_read = swap_drive(request, plan.machine).read,
+      .drive_write = swap_drive(request, plan.machine).write};
   STEELYARD_TRY(step_time, pace::step_time(wanted));
   plan.pace = std::move(step_time);
+  tell_swaps(request, *most.program, plan);
   for (const std::string& missing : plan.pace.missing) {
     plan.warnings.push_back("no step time: " + missing + " is unknown");
   }
@@ -388,6 +394,8 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.machine = &machine;
   request.efficiency = &efficiency;
   request.host_memory = host_memory;
+  request.drive_read = drive_read;
+  request.drive_write = drive_write;
   request.socket_link = socket_link;
   request.stage_shares = stage_shares;
   request.launched_as_graphs = launched_as_graphs;

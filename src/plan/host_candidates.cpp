@@ -32,6 +32,17 @@ Candidate cache(DataCache kind, const char* what, AdviceEffort effort = AdviceEf
           effort};
 }
 
+// In memory that all processes of the node map.
+Candidate one_cache(DataCache kind, const char* what) {
+  return {what,
+          {{"data.cache", std::string(facts::name_of(kind))}, {"data.cache_shared", "true"}},
+          [kind](Job& job) {
+            job.data.cache = kind;
+            job.data.cache_shared = true;
+          },
+          AdviceEffort::care};
+}
+
 Candidate workers(std::int64_t count, const char* what) {
   return {what, {{"data.workers", fmt::format("{}", count)}}, [count](Job& job) {
             job.data.workers = count;
@@ -128,6 +139,10 @@ void add_saving(const facts::Plan& planned, std::vector<Candidate>& list) {
 void add_loaders(const facts::Plan& planned, std::vector<Candidate>& list) {
   const facts::DataKeys& data = planned.job.data;
   if (in_the_way(planned, {RamCategory::dataset_cache})) {
+    if (!data.cache_shared && *planned.job.machine.gpus > 1) {
+      list.push_back(
+          one_cache(data.cache, "keep one copy of the dataset that all processes of a node map"));
+    }
     if (data.cache == DataCache::ram) {
       list.push_back(cache(DataCache::ram_encoded, "keep the samples encoded in memory"));
     }
@@ -276,12 +291,13 @@ std::vector<Candidate> that_feed_faster(const facts::Plan& planned) {
       list.push_back(cache(DataCache::page, "read through the page cache"));
     }
     if (data.cache != DataCache::ram && data.cache != DataCache::ram_encoded) {
-      list.push_back(cache(DataCache::ram_encoded, "keep the dataset in memory, as stored"));
+      list.push_back(one_cache(DataCache::ram_encoded,
+                               "keep the dataset in memory, as stored, once for all processes"));
     }
   }
   if (!by_link && data.cache != DataCache::ram) {
     list.push_back(
-        cache(DataCache::ram, "keep the decoded dataset in memory, once for all processes"));
+        one_cache(DataCache::ram, "keep the decoded dataset in memory, once for all processes"));
   }
   if (!feed.numa.socket_of_rank.empty() && !feed.numa.bound) list.push_back(bound_to_sockets());
   return list;

@@ -67,6 +67,16 @@ bool nothing_offloaded(const Job& job, const Graph&) {
   return offload.parameters == OffloadTo::none && offload.optimizer == OffloadTo::none &&
          offload.activations == OffloadTo::none && offload.gradients == OffloadTo::none;
 }
+bool nothing_swapped(const Job& job, const Graph&) {
+  return job.offload.optimizer != OffloadTo::nvme;
+}
+bool caches_no_rows(const Job& job, const Graph&) {
+  return job.offload.embeddings != facts::EmbeddingOffload::uvm_caching;
+}
+bool caches_nothing(const Job& job, const Graph&) {
+  const facts::DataCache cache = job.data.cache;
+  return cache != facts::DataCache::ram && cache != facts::DataCache::ram_encoded;
+}
 bool no_workers(const Job& job, const Graph&) {
   return job.data.workers.value_or(1) == 0;
 }
@@ -93,6 +103,9 @@ constexpr std::array kRules = {
     Rule{"train.fp8.all_gather", not_fp8, "train.precision is no fp8 type"},
     Rule{"train.reference", no_second_model, "train.objective is sft"},
     Rule{"offload.pin_memory", nothing_offloaded, "nothing is offloaded"},
+    Rule{"offload.pipelined", nothing_swapped, "offload.optimizer is not nvme"},
+    Rule{"offload.embedding_hits", caches_no_rows, "offload.embeddings is not uvm-caching"},
+    Rule{"data.cache_shared", caches_nothing, "data.cache is neither ram nor ram-encoded"},
     Rule{"data.prefetch", no_workers, "data.workers is 0"},
     Rule{"data.worker_start", no_workers, "data.workers is 0"},
     Rule{"data.decode", nothing_to_decode, "the samples are made on the spot"},

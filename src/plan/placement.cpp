@@ -27,7 +27,8 @@ enum class Owner { nobody, first_rank, each_rank };
 Owner owner_of(RamCategory category, const facts::Job& job) {
   switch (category) {
     case RamCategory::system: return Owner::nobody;
-    case RamCategory::dataset_cache: return Owner::first_rank;
+    case RamCategory::dataset_cache:
+      return job.data.cache_shared ? Owner::first_rank : Owner::each_rank;
     case RamCategory::model_load:
       return job.checkpoint.load == facts::CheckpointLoad::rank0 ? Owner::first_rank
                                                                  : Owner::each_rank;
@@ -238,7 +239,9 @@ double transferred_by(const step::Program& program) {
         for (const step::Event& event : body.events) {
           if (event.kind != step::EventKind::work) continue;
           const step::Work& work = program.work[static_cast<std::size_t>(event.index)];
-          if (work.kind == step::WorkKind::transfer) once += work.traffic.real();
+          if (work.kind == step::WorkKind::transfer || work.kind == step::WorkKind::fetch) {
+            once += work.traffic.real();
+          }
         }
         sum += once * static_cast<double>(body.repeat) * static_cast<double>(pass.repeat);
       }

@@ -61,6 +61,7 @@ struct PaceQuestion {
   Flops model_flops_per_sample;
   std::int64_t tokens_per_sample = 0;
   std::int64_t samples_per_step = 0;
+  BytesPerSecond drive_read{}, drive_write{};
 
   // Valid as long as this object and the constants are.
   [[nodiscard]] pace::Request ask(const facts::EfficiencyConstants& efficiency) const;

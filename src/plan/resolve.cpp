@@ -354,6 +354,15 @@ void read_in_batches(Job& job) {
   job.origins["data.shuffle"] = {Origin::fallback, {}};
 }
 
+// Records can only be read one behind the other: recipes of the framework shuffle them in a buffer.
+void resolve_shuffle_buffer(Job& job, const facts::FrameworkProfile& framework) {
+  const auto habit = framework.operators.find("shuffle_buffer");
+  if (habit == framework.operators.end() || job.data.layout != facts::DataLayout::tfrecord) return;
+  if (job.data.shuffle == facts::Shuffle::none) return;
+  fill(job, job.data.shuffle_buffer, "data.shuffle_buffer",
+       static_cast<std::int64_t>(std::stoll(habit->second)), Origin::fallback);
+}
+
 Result<void> resolve_data(Job& job, const model::Graph& graph, const facts::Machine& machine) {
   facts::DataKeys& data = job.data;
   // Whoever reads job files looks into the folder first (cli/planning.cpp).
@@ -447,6 +456,7 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   STEELYARD_CHECK(resolve_sample(job, *graph));
   resolve_workspaces(job, *graph, framework);
   STEELYARD_CHECK(resolve_data(job, *graph, machine));
+  resolve_shuffle_buffer(job, framework);
   if (framework.versions.as_object() != nullptr) job.versions = framework.versions;
   if (job.name.empty()) job.name = model.name;
   return job;

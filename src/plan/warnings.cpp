@@ -13,23 +13,6 @@ namespace steelyard::plan {
 
 using facts::Plan;
 
-namespace {
-
-// What a step waits for and the plan does not know.
-void warn_of_unknown_waits(const facts::OffloadKeys& offload, Plan& plan) {
-  using facts::OffloadTo;
-  if (offload.parameters == OffloadTo::nvme || offload.optimizer == OffloadTo::nvme ||
-      offload.gradients == OffloadTo::nvme) {
-    plan.warnings.push_back(
-        "swapping to NVMe is not in the step: it is planned as from host memory");
-  }
-  if (offload.embeddings != facts::EmbeddingOffload::none) {
-    plan.warnings.push_back("fetching rows of tables from host memory is not in the step");
-  }
-}
-
-}  // namespace
-
 void warn(const Request& request, const model::Graph& graph, Plan& plan) {
   constexpr double kTight = 0.95;
   const facts::Gpu& gpu = plan.machine.gpu;
@@ -79,7 +62,6 @@ void warn(const Request& request, const model::Graph& graph, Plan& plan) {
     say("less than 5 % of the host's memory stays free: within the error of this plan");
   }
   for (std::string& sentence : idle_keys(plan.job, graph)) say(std::move(sentence));
-  warn_of_unknown_waits(plan.job.offload, plan);
 }
 
 }  // namespace steelyard::plan

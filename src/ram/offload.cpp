@@ -147,13 +147,26 @@ void add_nvme(const Node& node, const Share& share, OffloadedStates& held, Notes
     notes.push_back(
         "offload: parameters on NVMe still need 5 swap buffers of 1e8 elements and up to 1e9 "
         "parameters in host memory per rank (DeepSpeed's defaults).");
+    // New parameters leave from a buffer as large as a sub-group: stage3.py sizes it by whole
+    // parameters (ds_numel), not by this rank's parts of them.
+    if (share.trainable > kMaxInCpu) {
+      const Bytes pool(checked_multiply(checked_multiply(kSubGroupElements, node.shards), width));
+      held.parameters += pool;
+      notes.push_back(
+          fmt::format("offload: new parameters leave for NVMe from a buffer per rank that holds a "
+                      "sub-group of 1e9 elements of each of {} ranks: {}.",
+                      node.shards, to_text(pool)));
+    }
   }
   if (offload.optimizer == OffloadTo::nvme) {
     const std::int64_t largest = std::min(share.trainable, kSubGroupElements);
-    held.optimizer += pinned(Bytes(checked_multiply(largest, kFp32))) * kOptimizerSwapBuffers;
-    notes.push_back(
-        "offload: optimizer states on NVMe still need 4 page-locked swap buffers of the largest "
-        "sub-group (at most 1e9 elements) per rank (DeepSpeed's defaults).");
+    // Pipelined, one sub-group comes and another leaves while a third is stepped.
+    const std::int64_t buffers = kOptimizerSwapBuffers * (offload.pipelined ? 3 : 1);
+    held.optimizer += pinned(Bytes(checked_multiply(largest, kFp32))) * buffers;
+    notes.push_back(fmt::format(
+        "offload: optimizer states on NVMe still need {} page-locked swap buffers of the largest "
+        "sub-group (at most 1e9 elements) per rank (buffer_count).",
+        buffers));
   }
 }
 

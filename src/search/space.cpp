@@ -212,6 +212,10 @@ bool Space::can_be_legal(const Job& job) const {
   if (batch_ % (data * *job.train.micro_batch) != 0) return false;
   if (parallel.sequence_parallel && parallel.tensor == 1) return false;
   if (parallel.virtual_stages > 1 && parallel.pipeline == 1) return false;
+  const auto chooses = [this](const char* key) {
+    return std::ranges::any_of(dimensions_, [key](const Dimension& d) { return d.key == key; });
+  };
+  if (!chooses("parallel.sharding")) return true;  // what the job says stays as it is
   const std::int64_t sharing = data * parallel.context;
   if (parallel.sharding == Sharding::hsdp) return sharing > per_node_;  // else it is FSDP
   return sharing > 1 || parallel.sharding == Sharding::none;

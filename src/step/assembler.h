@@ -97,8 +97,21 @@ class Assembler {
   void fetch_parameters(std::vector<Event>& events, const Unit& unit);
   void send_gradients_to_host(std::vector<Event>& events, const Unit& unit);
   [[nodiscard]] bool gradients_leave_at_once() const;
+  void fetch_rows(std::vector<Event>& events, const Unit& unit);
+  void return_rows(std::vector<Event>& events, const Unit& unit);
+  void step_host_rows(std::vector<Event>& events, const model::Weight& weight);
+  void host_step(std::vector<Event>& events, std::int64_t numel);
   void step_on_host(Phase& phase);
   void add_gradient_relay(std::vector<Event>& events);
+  // swap.cpp
+  [[nodiscard]] Bytes swapped_parameters(const model::Block& block,
+                                         bool only_trained = false) const;
+  [[nodiscard]] Bytes swapped_gradients(const model::Block& block) const;
+  void drive(std::vector<Event>& events, WorkKind kind, Bytes bytes, std::string_view what,
+             bool beside_host = false);
+  void swap_gradients_out(std::vector<Event>& events, const Unit& unit);
+  void swap_parameters_out(Phase& phase);
+  void step_from_drive(Phase& phase);
   void add_parameters();
   void hold_parameters(std::vector<Event>& events, const model::Block& block);
   void add_buffer(facts::DType dtype, facts::VramCategory category, std::string_view text,

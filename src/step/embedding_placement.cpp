@@ -15,8 +15,6 @@ using model::Block;
 using model::Operator;
 using model::OperatorKind;
 
-constexpr std::int64_t kCachedOneIn = 5;  // rows of a cached table that the GPU holds
-
 bool has_tables(const model::Graph& graph) {
   for (const model::Segment& segment : graph.segments) {
     for (const Block& block : segment.blocks) {

@@ -8,6 +8,8 @@
 
 namespace steelyard::step {
 
+inline constexpr std::int64_t kCachedOneIn = 5;  // rows of a cached table that the GPU holds
+
 // The graph of the rank that holds most:
 // - table-wise: whole tables, the largest first to whoever holds least so far; it looks up the
 //   samples of all ranks, and an all-to-all brings each rank its own;

@@ -296,6 +296,7 @@ void Assembler::add_forward(Chunk& chunk, Phase& phase, bool first) {
     body.repeat = chain.repeat;
     for (Unit& unit : chain.units) {
       open_layer(body.events, unit, false, false);
+      fetch_rows(body.events, unit);
       append(body.events, unit.trace.forward);
       close_layer(body.events, unit, false, false);
     }
@@ -349,11 +350,13 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
       const bool works = unit->trace.output_requires_grad;  // frozen, and all before it: no
       if (works) open_layer(body.events, *unit, true, !sums_whole);
       append(body.events, unit->trace.backward);
+      return_rows(body.events, *unit);
       if (works) close_layer(body.events, *unit, true, last);
       if (!layout_.gathers) {
         reduce_replicated(body.events, *unit, reduces);
       } else if (unit->layer || reduces_at_once(*unit)) {
         sums_whole ? sum_whole_gradients(body.events, *unit) : reduce_sharded(body.events, *unit);
+        if (last) swap_gradients_out(body.events, *unit);
       }
     }
     if (chain == chunk.chains.rbegin() && gradient_partition_ >= 0) {  // with the first reduction
@@ -381,6 +384,7 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
       for (Unit& unit : chain.units) {
         if (unit.layer || reduces_at_once(unit)) continue;
         sums_whole ? sum_whole_gradients(body.events, unit) : reduce_sharded(body.events, unit);
+        if (last) swap_gradients_out(body.events, unit);
       }
     }
     phase.bodies.push_back(std::move(body));

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "step/assembler.h"
+#include "step/host_rows.h"
 #include "step/weight_storage.h"
 
 namespace steelyard::step {
@@ -15,6 +16,7 @@ void Assembler::transfer(std::vector<Event>& events, Bytes bytes, std::string_vi
 void Assembler::fetch_parameters(std::vector<Event>& events, const Unit& unit) {
   if (!layout_.on_host.parameters) return;
   const Bytes part(ceil_divide(unit.parameters.value(), layout_.parameter_shards));
+  drive(events, WorkKind::drive_read, swapped_parameters(*unit.block), "parameters from the drive");
   transfer(events, part, "parameters from the host");
 }
 
@@ -29,19 +31,66 @@ bool Assembler::gradients_leave_at_once() const {
   return layout_.on_host.gradients && !layout_.gathers && !layout_.flat_buckets;
 }
 
-// Clipping reads the gradients, the step its states; new parameters return to where they lie.
+// What a micro-batch looks up in tables on the host, before the operators that read it.
+void Assembler::fetch_rows(std::vector<Event>& events, const Unit& unit) {
+  const HostRows rows = host_rows(*unit.block, job_.offload, groups_.replicas.ranks);
+  if (rows.read_there > 0) {
+    work(events, WorkKind::host, bytes_of(rows.read_there, layout_.used), "tables on the host");
+  }
+  if (rows.fetched > 0) {
+    work(events, WorkKind::fetch, bytes_of(rows.fetched, layout_.used), "rows from the host");
+  }
+}
+
+// The gradients of what the host looked up, behind the operators that make them.
+void Assembler::return_rows(std::vector<Event>& events, const Unit& unit) {
+  const HostRows rows = host_rows(*unit.block, job_.offload, groups_.replicas.ranks);
+  if (rows.returned == 0) return;
+  work(events, WorkKind::fetch, bytes_of(rows.returned, layout_.used),
+       "gradients of rows to the host");
+}
+
+// Rows of a table in host memory that were looked up, and their states, are read and written once.
+// The link carries both ways at once. A cached row itself is on the GPU, and goes back when another
+// takes its place, while that one comes (embedding_placement.h).
+void Assembler::step_host_rows(std::vector<Event>& events, const model::Weight& weight) {
+  if (weight.host_elements == 0) return;
+  const std::int64_t distinct = distinct_elements(graph_, weight, groups_.replicas.ranks);
+  const std::int64_t states = layout_.optimizer.states;
+  const std::int64_t each = job_.offload.embeddings == facts::EmbeddingOffload::uvm_caching
+                                ? states
+                                : checked_add(states, 1);
+  const Bytes one_way = bytes_of(checked_multiply(distinct, each), layout_.stepped);
+  if (one_way == Bytes()) return;
+  if (job_.offload.embeddings == facts::EmbeddingOffload::cpu) {
+    work(events, WorkKind::host, 2 * one_way, "rows stepped on the host");
+  } else {
+    work(events, WorkKind::fetch, one_way, "rows stepped over the link");
+  }
+}
+
+// Clipping reads the gradients, the step its states.
+void Assembler::host_step(std::vector<Event>& events, std::int64_t numel) {
+  constexpr double kClipPasses = 3.0;  // read for the norm, read and written to scale
+  const bool clips = job_.train.gradient_clipping && layout_.on_host.gradients;
+  const double passes = layout_.optimizer.passes + (clips ? kClipPasses : 0.0);
+  work(events, WorkKind::host, bytes_of(numel, layout_.stepped) * Ratio(passes),
+       "optimizer on the host");
+}
+
+// New parameters return to where they lie.
 void Assembler::step_on_host(Phase& phase) {
+  if (job_.offload.optimizer == facts::OffloadTo::nvme) {
+    step_from_drive(phase);
+    return;
+  }
   const std::int64_t numel = partition_elements();
   Body body;
   body.layer = "optimizer";
   if (!layout_.on_host.gradients) {
     transfer(body.events, bytes_of(numel, layout_.gradient), "gradients to the host");
   }
-  constexpr double kClipPasses = 3.0;  // read for the norm, read and written to scale
-  const bool clips = job_.train.gradient_clipping && layout_.on_host.gradients;
-  const double passes = layout_.optimizer.passes + (clips ? kClipPasses : 0.0);
-  work(body.events, WorkKind::host, bytes_of(numel, layout_.stepped) * Ratio(passes),
-       "optimizer on the host");
+  host_step(body.events, numel);
   if (!layout_.on_host.parameters) {
     transfer(body.events, bytes_of(numel, layout_.parameter), "parameters to the GPU");
   }

@@ -25,7 +25,9 @@ Tensor embedding_bag(Tape& tape, const Tensor& ids, const Tensor& table, std::in
                          {bags, width});
   const Tensor bag_of = tape.allocate(read, DType::int64, "offset2bag");
   const Tensor sizes = tape.allocate(bags, DType::int64, "bag_size");
-  const Bytes rows = bytes_of(checked_multiply(read, width), table.dtype);
+  // Rows of a table that lies on the host do not come from the GPU's memory (host_rows.h).
+  const bool here = table.numel > 0;
+  const Bytes rows = here ? bytes_of(checked_multiply(read, width), table.dtype) : Bytes();
   tape.pointwise("embedding_bag", rows + bytes_of(y) + 2 * bytes_of(bag_of));
   if (!tape.tracks({&table})) return y;
   const std::int64_t numel = table.numel;

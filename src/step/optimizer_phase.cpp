@@ -51,6 +51,7 @@ std::vector<std::int32_t> Assembler::step_weight(std::vector<Event>& events,
   }
   for (std::int32_t index : held) allocate(events, index);
   work(events, WorkKind::optimizer, stepped * Ratio(optimizer.passes), "optimizer");
+  step_host_rows(events, weight);
   return held;
 }
 
@@ -287,6 +288,7 @@ void Assembler::add_optimizer_step() {
   } else {
     step_together(phase);
   }
+  swap_parameters_out(phase);
   if (layout_.optimizer_shards > 1 && !layout_.gathers) {
     // ZeRO-1/2: every rank has stepped its partition; all gather the new parameters.
     Body body;

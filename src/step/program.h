@@ -78,6 +78,11 @@ enum class WorkKind : std::uint8_t {
   optimizer,  // the same, of the optimizer step
   transfer,   // over the link between GPU and host, beside the computation of its body
   host,       // done by the host's processors, bound by their memory
+  fetch,      // as transfer, but nothing else runs meanwhile
+  // By the node's drive, beside the computation of its body; in the optimizer's phases nothing else
+  // runs meanwhile, unless `beside_host` says so.
+  drive_read,
+  drive_write,
 };
 
 struct Work {
@@ -85,7 +90,8 @@ struct Work {
   facts::DType dtype = facts::DType::fp32;  // of the arithmetic
   bool tf32 = false;                        // fp32 multiplied in tf32
   bool backward = false;
-  bool recomputed = false;  // counted by HFU, not by MFU
+  bool recomputed = false;   // counted by HFU, not by MFU
+  bool beside_host = false;  // of a drive: while the host's processors work in the same body
   Flops flops;
   Bytes traffic;                                // read and written
   std::int64_t m = 0, n = 0, k = 0, batch = 1;  // gemm: rows of the result, columns, depth, count

@@ -5,7 +5,7 @@
 //   model.config = "gpt2"
 //   --- args             one argument a line after "steelyard"; JOB stands for the job file;
 //   plan                 left out: plan JOB
-//   JOB                  TESTS/ at the beginning of one stands for the folder tests
+//   JOB                  TESTS/, EXAMPLES/ at the beginning of one stand for these folders
 //   --- status           of the process; left out: 0
 //   3
 //   --- contains         lines that must appear in this order, each as a part of a line
@@ -87,6 +87,9 @@ TEST_P(CaseFile, SaysWhatItMust) {
   for (std::string& argument : arguments) {
     if (argument == "JOB") argument = job;
     if (argument.starts_with("TESTS/")) argument = STEELYARD_TESTS_DIR + argument.substr(5);
+    if (argument.starts_with("EXAMPLES/")) {
+      argument = STEELYARD_SOURCE_DIR "/examples" + argument.substr(8);
+    }
   }
   std::ostringstream out, err;
   const Terminal terminal{.out = out, .err = err, .colour = false, .columns = 100, .program = {}};

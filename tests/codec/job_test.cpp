@@ -112,7 +112,9 @@ optimizer = "cpu"
 activations = "cpu"
 gradients = "cpu"
 embeddings = "uvm-caching"
+embedding_hits = 0.9
 pin_memory = false
+pipelined = true
 [data]
 kind = "video"
 samples = 1281167
@@ -126,6 +128,8 @@ prefetch = 4
 pin_memory = false
 decode = "gpu"
 cache = "ram-encoded"
+cache_shared = true
+shuffle_buffer = 5000
 decode_seconds = 0.004
 [checkpoint]
 every_steps = 500
@@ -141,6 +145,8 @@ ram_gib = 1024
 vram_gib = 79.5
 cores = 96
 storage_gb_per_s = 6.5
+storage_write_gb_per_s = 3.5
+storage_total_gb_per_s = 40
 network_gbps_per_gpu = 400
 [import]
 megatron = "model_config.yaml"
@@ -229,7 +235,9 @@ TEST(Job, EveryKeyOfParallelAndOffloadIsRead) {
   EXPECT_EQ(j.offload.activations, facts::OffloadTo::cpu);
   EXPECT_EQ(j.offload.gradients, facts::OffloadTo::cpu);
   EXPECT_EQ(j.offload.embeddings, facts::EmbeddingOffload::uvm_caching);
+  EXPECT_EQ(j.offload.embedding_hits, 0.9);
   EXPECT_FALSE(j.offload.pin_memory);
+  EXPECT_TRUE(j.offload.pipelined);
 }
 
 TEST(Job, EveryKeyOfDataCheckpointMachineAndImportIsRead) {
@@ -246,6 +254,8 @@ TEST(Job, EveryKeyOfDataCheckpointMachineAndImportIsRead) {
   EXPECT_FALSE(j.data.pin_memory);
   EXPECT_EQ(j.data.decode, facts::DecodeOn::gpu);
   EXPECT_EQ(j.data.cache, facts::DataCache::ram_encoded);
+  EXPECT_TRUE(j.data.cache_shared);
+  EXPECT_EQ(j.data.shuffle_buffer, 5000);
   EXPECT_EQ(j.data.decode_seconds, 0.004);
 
   EXPECT_EQ(j.checkpoint.every_steps, 500);
@@ -261,6 +271,8 @@ TEST(Job, EveryKeyOfDataCheckpointMachineAndImportIsRead) {
   EXPECT_EQ(j.machine.vram_gib, 79.5);
   EXPECT_EQ(j.machine.cores, 96);
   EXPECT_EQ(j.machine.storage_gb_per_s, 6.5);
+  EXPECT_EQ(j.machine.storage_write_gb_per_s, 3.5);
+  EXPECT_EQ(j.machine.storage_total_gb_per_s, 40.0);
   EXPECT_EQ(j.machine.network_gbps_per_gpu, 400.0);
 
   EXPECT_EQ(*j.import.megatron, facts::Value("model_config.yaml"));

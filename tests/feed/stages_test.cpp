@@ -70,6 +70,25 @@ TEST(Storage, manySmallReadsAreLimitedByOperations) {
   EXPECT_NEAR(can(example, "storage"), 10e9 / 110'000, 1e-3);
 }
 
+// A share gives 40 GB/s to all nodes together and 10 GB/s to one: two nodes are limited by their
+// own links, ten by the share; and so with its operations.
+TEST(Storage, aShareIsDividedAmongTheNodesThatReadIt) {
+  Example example;
+  example.job.data.cache = facts::DataCache::none;
+  facts::Storage& share = example.machine.storage.front();
+  share.shared_read = {BytesPerSecond(40e9), facts::Provenance::given};
+  example.job.machine.nodes = 2;
+  EXPECT_NEAR(can(example, "storage"), 10e9 / 110'000, 1e-3);
+  example.job.machine.nodes = 10;
+  EXPECT_NEAR(can(example, "storage"), 4e9 / 110'000, 1e-3);
+  EXPECT_THAT(stage(*example.plan(), "storage").note,
+              HasSubstr("40 GB/s, as given for all nodes, 4 GB/s for each of 10"));
+  share.read = {};
+  EXPECT_NEAR(can(example, "storage"), 4e9 / 110'000, 1e-3);
+  share.shared_read_operations_per_second = {100'000.0, facts::Provenance::given};
+  EXPECT_NEAR(can(example, "storage"), 10'000, 1e-6);
+}
+
 TEST(Storage, anUnknownDriveIsAssumedAndSaidSo) {
   Example example;
   example.machine.storage.clear();

@@ -187,14 +187,20 @@ TEST(Roofline, CopiesTakeTheHostLinkAndTheHostsWorkItsMemory) {
   work.traffic = 10_GB;
   Missing missing;
   work.kind = step::WorkKind::transfer;  // 10 GB at 0.5 x 20 GB/s
-  EXPECT_NEAR(host_time_of(work, gpu, constants, BytesPerSecond(), missing)->value(), 1.0, 1e-9);
+  EXPECT_NEAR(host_time_of(work, gpu, constants, {}, missing)->value(), 1.0, 1e-9);
   work.kind = step::WorkKind::host;  // 10 GB at 0.5 x 40 GB/s
-  EXPECT_NEAR(host_time_of(work, gpu, constants, BytesPerSecond(40e9), missing)->value(), 0.5,
-              1e-9);
+  const HostShare host{.memory = BytesPerSecond(40e9),
+                       .drive_read = BytesPerSecond(5e9),
+                       .drive_write = BytesPerSecond(2e9)};
+  EXPECT_NEAR(host_time_of(work, gpu, constants, host, missing)->value(), 0.5, 1e-9);
+  work.kind = step::WorkKind::drive_read;
+  EXPECT_NEAR(host_time_of(work, gpu, constants, host, missing)->value(), 2.0, 1e-9);
+  work.kind = step::WorkKind::drive_write;
+  EXPECT_NEAR(host_time_of(work, gpu, constants, host, missing)->value(), 5.0, 1e-9);
   EXPECT_FALSE(missing.any());
   gpu.host_link = {};
   work.kind = step::WorkKind::transfer;
-  EXPECT_FALSE(host_time_of(work, gpu, constants, BytesPerSecond(), missing));
+  EXPECT_FALSE(host_time_of(work, gpu, constants, {}, missing));
   EXPECT_TRUE(missing.any());
 }
 

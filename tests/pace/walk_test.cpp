@@ -145,6 +145,34 @@ TEST(Walk, WhatTheHostDoesIsOffload) {
   EXPECT_NEAR(walked.breakdown.total().value(), 0.056, 1e-12);
 }
 
+// The drive and the link work at once beside a layer; beside the host's step the drive counts where
+// it outlasts that.
+TEST(Walk, TheDriveRunsBesideTheLayerAndBesideTheHostsStep) {
+  Program program;
+  Body layer, table, update;
+  append(program, layer, compute_for(0.010));
+  append(program, layer, host_work(0.012, step::WorkKind::transfer));
+  append(program, layer, host_work(0.017, step::WorkKind::drive_read));
+  append(program, table, compute_for(0.001));
+  append(program, table, host_work(0.004, step::WorkKind::fetch));
+  append(program, update, host_work(0.002, step::WorkKind::drive_read));
+  append(program, update, host_work(0.005, step::WorkKind::host));
+  append(program, update, host_work(0.006, step::WorkKind::drive_write));
+  program.work.back().beside_host = true;
+  program.step.push_back({4, {phase_of(PhaseKind::forward, {layer})}});
+  program.step.push_back({1, {phase_of(PhaseKind::forward, {table})}});
+  program.step.push_back({1, {phase_of(PhaseKind::optimizer, {update})}});
+  Prices prices = priced(program);
+  for (std::size_t i = 0; i < program.work.size(); ++i) {
+    if (on_the_host(program.work[i].kind)) {
+      prices.work[i].seconds = Seconds(program.work[i].traffic.real() / 1e9);
+    }
+  }
+  const Walked walked = walk(program, prices);
+  EXPECT_NEAR(walked.breakdown.compute.value(), 0.041, 1e-12);
+  EXPECT_NEAR(walked.breakdown.offload.value(), 4 * 0.007 + 0.004 + 0.002 + 0.006, 1e-12);
+}
+
 TEST(Walk, TheSetUpIsNotPartOfTheStep) {
   Program program;
   Body body;

@@ -46,12 +46,18 @@ Program random_program(std::mt19937& engine) {
         body.repeat = whole(1, 5);
         body.reversed = kind == PhaseKind::backward;
         for (int e = 0; e < whole(1, 6); ++e) {
-          switch (whole(0, 5)) {
+          switch (whole(0, 8)) {
             case 0: append(program, body, compute_for(some())); break;
             case 1: append(program, body, stream_for(some())); break;
             case 2: append(program, body, send_for(some(), true)); break;
             case 3: append(program, body, send_for(some(), false)); break;
             case 4: append(program, body, copy_for(some(), step::WorkKind::transfer)); break;
+            case 5: append(program, body, copy_for(some(), step::WorkKind::fetch)); break;
+            case 6: append(program, body, copy_for(some(), step::WorkKind::drive_read)); break;
+            case 7:
+              append(program, body, copy_for(some(), step::WorkKind::drive_write));
+              program.work.back().beside_host = kind == PhaseKind::optimizer;
+              break;
             default: append(program, body, copy_for(some(), step::WorkKind::host)); break;
           }
         }
@@ -88,6 +94,8 @@ TEST(PaceWhy, RowsAndCountedSpansSumToTheStepOfRandomPrograms) {
     request.machine = &machine;
     request.efficiency = &constants;
     request.host_memory = BytesPerSecond(100e9);
+    request.drive_read = BytesPerSecond(200e9);
+    request.drive_write = BytesPerSecond(100e9);
     const auto why = explain(request);
     ASSERT_TRUE(why.has_value());
     ASSERT_TRUE(why->pace.step.has_value());

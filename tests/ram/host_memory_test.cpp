@@ -107,10 +107,33 @@ TEST(HostMemory, datasetCachesHoldTheDatasetDecodedOrAsStored) {
   example.job.data.samples = 1'000'000;
   example.job.data.bytes_per_sample = 110'000;
   example.job.data.cache = facts::DataCache::ram_encoded;
-  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::dataset_cache], 110_GB);
+  const std::int64_t ranks = *example.job.machine.gpus;
+  const auto held = [&] {
+    return phase(planned(example), RamPhase::steady)[RamCategory::dataset_cache];
+  };
+  EXPECT_EQ(held(), 110_GB * ranks);  // each process makes its own
+  example.job.data.cache_shared = true;
+  EXPECT_EQ(held(), 110_GB);
   example.job.data.cache = facts::DataCache::ram;
-  EXPECT_EQ(phase(planned(example), RamPhase::steady)[RamCategory::dataset_cache],
-            1_MiB * 1'000'000);
+  EXPECT_EQ(held(), 1_MiB * 1'000'000);
+  example.job.data.cache_shared = false;
+  EXPECT_EQ(held(), 1_MiB * 1'000'000 * ranks);
+}
+
+// 10,000 records of 110 kB and 300 B beside each, in each of the workers of each rank.
+TEST(HostMemory, AShuffleBufferHoldsSamplesAsStored) {
+  Example example;
+  example.job.data.samples = 1'000'000;
+  example.job.data.bytes_per_sample = 110'000;
+  example.job.data.workers = 4;
+  const auto held = [&] {
+    return phase(planned(example), RamPhase::steady)[RamCategory::loader_workers];
+  };
+  const Bytes without = held();
+  example.job.data.shuffle_buffer = 10'000;
+  EXPECT_EQ(held() - without, Bytes(110'300) * (10'000 * 4 * *example.job.machine.gpus));
+  example.job.data.samples = 100;
+  EXPECT_LT(held() - without, Bytes(110'300) * (101 * 4 * *example.job.machine.gpus));
 }
 
 TEST(HostMemory, aCacheOfUnknownSizeIsAnErrorThatNamesTheKey) {
