@@ -58,12 +58,18 @@ def merged(table, over, corrects):
     return result
 
 
+def measured_by(amendment, case):
+    """What was measured, by what an amendment says of all its cases and of this one (`measured_of`)."""
+    measured = merged(case["measured"], amendment.get("measured", {}), corrects=True)
+    return merged(measured, amendment.get("measured_of", {}).get(case["id"], {}), corrects=True)
+
+
 def amended(case, amendments):
     for amendment in amendments:
         if any(fnmatch.fnmatchcase(case["id"], pattern) for pattern in amendment["cases"]):
             job = merged(case["job"], amendment.get("job", {}), corrects=False)
             case = dict(case, job=merged(job, amendment.get("correct", {}), corrects=True),
-                        measured=merged(case["measured"], amendment.get("measured", {}), corrects=True))
+                        measured=measured_by(amendment, case))
             case["assumptions"] = [*case.get("assumptions", []), amendment["assumption"]]
     return case
 
@@ -85,7 +91,7 @@ def lacking():
             if not any(fnmatch.fnmatchcase(case["id"], pattern) for pattern in amendment["cases"]):
                 continue
             corrected = merged(case["job"], amendment.get("correct", {}), corrects=True)
-            measured = merged(case["measured"], amendment.get("measured", {}), corrects=True)
+            measured = measured_by(amendment, case)
             jobs_differ = merged(corrected, amendment.get("job", {}), corrects=False) != case["job"]
             if jobs_differ or measured != case["measured"]:
                 found.append(f"{case['id']}: import it again: {amendment['assumption']}")

@@ -2,7 +2,7 @@
 """Records rehearsals as cases: what `steelyard rehearse` really did beside what a plan with the probed machine says.
 
     record_rehearsal.py --program build/release/steelyard --probe                 the machine file, under a minute
-    record_rehearsal.py --program build/release/steelyard [--only GLOB] [--repeat 3] [--seconds 4]
+    record_rehearsal.py --program build/release/steelyard [--only GLOB] [--repeat 2] [--seconds 3] [--fresh]
     record_rehearsal.py --list
 
 Writes validation/machines/rehearsal-debian12.json (steelyard probe -o) and, run after run,
@@ -11,9 +11,14 @@ stay, so that a long list can be recorded in pieces. Data sets are made below --
 two sizes, PNG, tar shards, sequences of tokens, npz and raw records. A job says what a person would know of its data:
 number, mean and deviation of the stored bytes, size of the pictures (what `data.sizes_from` measures).
 
-Measured are the samples per second of a rehearsal whose accelerators take what comes (the best of --repeat short runs: other
-programs make it slower, never faster; the machine file keeps the best runs of the probe too) and
-the most anonymous memory of its process. Everything lies in the page cache. Needs numpy and Pillow.
+Measured are the samples per second of a rehearsal whose accelerators take what comes (the best of all runs so far: other
+programs make it slower, never faster) and the most anonymous memory of its process. A run during which other programs (or the
+host of a virtual machine) took more than 3 % of the processors does not count. All runs are made in turn, --repeat times over, and
+added to what earlier calls measured (runs.json beside the data; --fresh forgets it), so that a long list can be recorded in
+short quiet times; so is the machine file: of several probes each figure's best. --fresh after anything changed.
+
+Everything lies in the page cache, read into it anew from the disk (how a file was written decides in pieces of which size
+the kernel holds it, and that how fast it is read). Needs numpy and Pillow.
 
 Exit status: 0 all that ran was recorded; 1 a run failed; 2 bad arguments.
 """
@@ -21,17 +26,22 @@ import argparse
 import fnmatch
 import io
 import json
+import os
 import pathlib
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tarfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 MACHINE = HERE / "machines" / "rehearsal-debian12.json"
 CASES = HERE / "cases" / "recorded_rehearsal_debian12.json"
 
+RAW_BYTES = 512 << 20  # more than any cache of a processor
+OTHERS = 0.03  # of the processors, that other programs may take
 # name, data set, workers, batches ahead, batch
 RUNS = [
     ("jpeg-500x375-w1-f2-b32", "jpeg-500x375", 1, 2, 32),
@@ -119,7 +129,7 @@ MAKERS = {
     "tar-500x375": shards,
     "tokens-8k": lambda f: noise(f / "tokens.bin", 64 << 20),
     "npz-1m": arrays,
-    "raw-256k": lambda f: noise(f / "records.raw", 64 << 20),
+    "raw-256k": lambda f: noise(f / "records.raw", RAW_BYTES),
 }
 
 
@@ -129,9 +139,17 @@ def made(root, name):
         folder.mkdir(parents=True, exist_ok=True)
         MAKERS[name](folder)
         (folder / ".whole").write_text("", encoding="ascii")
-    for path in folder.iterdir():  # into the page cache
-        path.read_bytes()
     return folder
+
+
+def into_page_cache(folder):
+    for path in folder.iterdir():
+        file = os.open(path, os.O_RDONLY)
+        os.fsync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        while os.read(file, 1 << 20):
+            pass
+        os.close(file)
 
 
 # --- runs ---------------------------------------------------------------------------------------------------------
@@ -155,7 +173,7 @@ def data_keys(name, folder):
         sizes = [8192] * ((64 << 20) // 8192)
         keys |= {"kind": "tokens", "layout": "memmap"}
     else:
-        sizes = [262144] * ((64 << 20) // 262144)
+        sizes = [262144] * (RAW_BYTES // 262144)
         keys |= {"kind": "npz", "layout": "tar"}
     width_height = name.split("-")[-1]
     if "x" in width_height and name.startswith(("jpeg", "png", "tar")):
@@ -182,32 +200,48 @@ def job_of(run, folder):
             "machine": {"name": f"../machines/{MACHINE.name}", "gpus": 1}}
 
 
+def busy_seconds():
+    """Of all processors, since the start of the machine, what the host took included."""
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, open("/proc/stat", encoding="ascii").readline().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def alone(command):
+    """Output of the command, and whether it had the machine to itself."""
+    begin, before = time.monotonic(), busy_seconds()
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime
+    others = busy_seconds() - before - own
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout, others < OTHERS * (time.monotonic() - begin) * os.cpu_count()
+
+
 def rehearse(program, run, folder, seconds):
     name, data, workers, prefetch, batch = run
     command = [program, "rehearse", "--data", str(folder), "--accelerators", "1", "--step-time", "0",
                "--workers", str(workers), "--prefetch", str(prefetch), "--batch", str(batch),
                "--seconds", str(seconds), "--json"] + FLAGS.get(data, [])
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{name}: {done.stderr.strip()}")
-    return json.loads(done.stdout)
+    output, quiet = alone(command)
+    report = json.loads(output)
+    return {"rate": report["rate"], "quiet": quiet, "memory": report["memory"]}
 
 
-def record(program, run, root, repeat, seconds):
-    folder = made(root, run[1])
-    results = [rehearse(program, run, folder, seconds) for _ in range(repeat)]
-    rates = [r["rate"] for r in results]
+def case_of(run, folder, results):
+    rates = [r["rate"] for r in results if r["quiet"]]
     memory = results[-1]["memory"]
     measured = {"ram_peak": max(r["memory"]["peak"] for r in results), "ram_scope": "job"}
-    # Rates that differ are those of a machine that did something else.
-    if max(rates) < 1.1 * min(rates):
+    # One fast run alone may be chance.
+    if len(rates) > 1 and sorted(rates)[-1] < 1.1 * sorted(rates)[-2]:
         measured["loader_samples_per_second"] = round(max(rates), 2)
     else:
-        print(f"{run[0]}: rates from {min(rates):.1f} to {max(rates):.1f}, memory alone is recorded", file=sys.stderr)
+        print(f"{run[0]}: {len(rates)} quiet runs, memory alone is recorded", file=sys.stderr)
     return {"id": f"recorded-rehearsal/{run[0]}", "job": job_of(run, folder),
             "measured": measured,
             "confidence": "high",
-            "assumptions": [f"rates of {repeat} runs of {seconds} s: {min(rates):.1f} to {max(rates):.1f}; own buffers: "
+            "assumptions": [f"rates of {len(rates)} quiet runs: {min(rates, default=0):.1f} to {max(rates, default=0):.1f}; own buffers: "
                             f"index {memory['index']}, read buffers {memory['read_buffers']}, batches "
                             f"{memory['batches']}, decoding {memory['decoding']} B"]}
 
@@ -225,13 +259,44 @@ def merged(new):
     CASES.write_text(text + "\n", encoding="utf-8")
 
 
+def best_of_both(machine, other):
+    """Of two machine files of one machine the better figure each: of rates the higher."""
+    for part in ("memory", "images"):
+        def name(rate):
+            return tuple(v for k, v in rate.items() if not k.endswith("_per_second"))
+        known = {name(rate): rate for rate in other["host"]["rates"][part]}
+        for rate in machine["host"]["rates"][part]:
+            for key, value in known.get(name(rate), {}).items():
+                if key.endswith("_per_second"):
+                    rate[key] = max(rate[key], value)
+    def known_rates(m):
+        return [m["host"]["memory_bandwidth_bytes_per_second"], m["host"]["thread_copy_bytes_per_second"]] + [
+            storage[key] for storage in m["storage"] for key in sorted(storage) if key.endswith("_per_second")]
+    for mine, theirs in zip(known_rates(machine), known_rates(other)):
+        if theirs["value"] is not None and (mine["value"] is None or theirs["value"] > mine["value"]):
+            mine.update(theirs)
+    return machine
+
+
+def probe(program, data, fresh):
+    before = None if fresh or not MACHINE.exists() else json.loads(MACHINE.read_text(encoding="utf-8"))
+    MACHINE.parent.mkdir(exist_ok=True)
+    _, quiet = alone([program, "probe", "-o", str(MACHINE), "--path", str(data)])
+    print("the machine was", "quiet" if quiet else "not quiet")
+    if before:
+        machine = best_of_both(json.loads(MACHINE.read_text(encoding="utf-8")), before)
+        MACHINE.write_text(json.dumps(machine, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
 def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--program", default="build/release/steelyard")
     options.add_argument("--data", type=pathlib.Path, default=pathlib.Path("/tmp/steelyard-rehearsal-data"))
     options.add_argument("--only", default="*")
-    options.add_argument("--repeat", type=int, default=3)
-    options.add_argument("--seconds", type=float, default=4)
+    options.add_argument("--repeat", type=int, default=2)
+    options.add_argument("--seconds", type=float, default=3)
+    options.add_argument("--fresh", action="store_true", help="forget what earlier calls measured")
     options.add_argument("--list", action="store_true")
     options.add_argument("--make", action="store_true", help="the data sets alone")
     options.add_argument("--probe", action="store_true", help="the machine file alone")
@@ -242,22 +307,29 @@ def main():
         return 0
     given.data.mkdir(parents=True, exist_ok=True)
     if given.probe:
-        MACHINE.parent.mkdir(exist_ok=True)
-        return subprocess.run([given.program, "probe", "-o", str(MACHINE), "--path", str(given.data)],
-                              stdout=subprocess.DEVNULL, check=False).returncode
+        return probe(given.program, given.data, given.fresh)
+    folders = {run[1]: made(given.data, run[1]) for run in runs}
+    if given.make:
+        return 0
+    for folder in folders.values():
+        into_page_cache(folder)
+    kept = given.data / "runs.json"
+    results = {} if given.fresh or not kept.exists() else json.loads(kept.read_text(encoding="utf-8"))
     failed = 0
+    for _ in range(given.repeat):
+        for run in runs:
+            try:
+                done = rehearse(given.program, run, folders[run[1]], given.seconds)
+                results.setdefault(run[0], []).append(done)
+            except RuntimeError as error:
+                print(error, file=sys.stderr)
+                failed = 1
+    kept.write_text(json.dumps(results), encoding="utf-8")
     for run in runs:
-        if given.make:
-            made(given.data, run[1])
-            continue
-        try:
-            case = record(given.program, run, given.data, given.repeat, given.seconds)
-        except RuntimeError as error:
-            print(error, file=sys.stderr)
-            failed = 1
-            continue
-        merged(case)
-        print(case["id"], case["measured"])
+        if results.get(run[0]):
+            case = case_of(run, folders[run[1]], results[run[0]])
+            merged(case)
+            print(case["id"], case["measured"])
     return failed
 
 

@@ -223,6 +223,13 @@ Result<ExitStatus> run_calibrate(const Session& session, const CalibrateOptions&
                                          fitted.constants.size(), steps.size(), options.folds) +
                              report_of(steps, before, after, held);
   session.terminal.out << report;
+  constexpr std::size_t kStepsOfAConstant = 15;
+  if (steps.size() < kStepsOfAConstant * fitted.constants.size()) {
+    session.terminal.err << fmt::format(
+        "steelyard: {} steps are too few for {} constants: {} or more are wanted; what few steps "
+        "say little of stays near where it began\n",
+        steps.size(), fitted.constants.size(), kStepsOfAConstant * fitted.constants.size());
+  }
   if (!options.output.empty()) {
     STEELYARD_CHECK(write_file(options.output, toml_of(fitted.constants, report)));
   }

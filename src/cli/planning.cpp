@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "catalog/pipeline_companions.h"
 #include "cli/measured_data.h"
 #include "codec/codec.h"
 #include "exchange/exchange.h"
@@ -101,6 +102,9 @@ Result<ReadJob> read_job(const JobWords& words) {
   std::vector<std::string> settings = as_settings(keys);
   settings.insert(settings.end(), words.settings.begin(), words.settings.end());
   STEELYARD_TRY(job, codec::read_job(words.file, settings));
+  // What the command line names stands in place of what the file names.
+  if (!words.machine.empty() && words.gpu.empty()) job.machine.gpu.reset();
+  if (!words.gpu.empty() && words.machine.empty()) job.machine.name.reset();
   return ReadJob{std::move(job), std::filesystem::path(words.file).parent_path(), words.file};
 }
 
@@ -109,6 +113,11 @@ Result<plan::Request> request_of(const ReadJob& read, const catalog::Catalog& ca
   STEELYARD_TRY(job, with_import(read, catalog));
   STEELYARD_CHECK(measure_folder(job, read.folder));
   STEELYARD_TRY(model, catalog.model_of(job, read.folder));
+  STEELYARD_TRY(named, catalog::pipeline_companions(job, read.folder));
+  if (!named.empty()) {
+    job.model.companions = std::move(named);
+    job.origins["model.companions"] = {facts::Origin::model, {}};
+  }
   STEELYARD_TRY(companions, catalog.companions_of(job, read.folder));
   STEELYARD_TRY(roles, catalog.roles_of(job, model, read.folder));
   STEELYARD_TRY(machine, catalog.machine_of(job, read.folder));

@@ -29,6 +29,10 @@ Result<share::MixMember> member_of(const std::string& file, double weight,
   words.file = file;
   STEELYARD_TRY(read, read_job(words));
   STEELYARD_TRY(planner, planner_for(read, catalog));
+  if (!read.job.machine.gpus && (read.job.machine.name || read.job.machine.gpu)) {
+    STEELYARD_TRY(machine, catalog.machine_of(read.job, read.folder));
+    read.job.machine.gpus = machine.gpus;  // as `plan` takes it
+  }
   return share::MixMember{.job = std::move(read.job), .weight = weight, .planner = planner};
 }
 

@@ -112,11 +112,21 @@ void set(T& field, const std::optional<U>& given) {
   if (given) field = T(*given);
 }
 
+Result<void> is_time(const char* option, const std::optional<double>& seconds, bool may_be_none) {
+  if (!seconds || *seconds > 0.0 || (may_be_none && *seconds == 0.0)) return {};
+  return fail({.code = ErrorCode::bad_input,
+               .subject = option,
+               .found = fmt::format("{}", *seconds),
+               .accepted = may_be_none ? "0 or more seconds" : "more than 0 seconds"});
+}
+
 Result<rehearse::Settings> settings_of(const RehearseOptions& options,
                                        const std::optional<Planned>& planned,
                                        const std::optional<Preset>& preset,
                                        const HostShare& share) {
   rehearse::Settings settings;
+  STEELYARD_CHECK(is_time("--seconds", options.seconds, false));
+  STEELYARD_CHECK(is_time("--step-time", options.step_time, true));
   settings.workers = std::max(1U, std::thread::hardware_concurrency());
   if (planned) {
     STEELYARD_TRY(of_job, cli::settings_of(planned->plan, !options.step_time));
@@ -294,7 +304,10 @@ Result<ExitStatus> run_process(const Session& session, const RehearseOptions& op
   if (speaks(crew)) print(session, options, rehearsal);
   if (rehearsal.end != facts::RehearsalEnd::fault) return ExitStatus::success;
   if (speaks(crew)) {
-    session.terminal.err << "steelyard: ended by broken records; --on-error skip leaves them out\n";
+    session.terminal.err << (prepared.settings.skip_faults
+                                 ? "steelyard: ended: every record is broken\n"
+                                 : "steelyard: ended by broken records; --on-error skip leaves "
+                                   "them out\n");
   }
   return ExitStatus::bad_input;
 }

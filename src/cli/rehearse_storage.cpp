@@ -14,6 +14,7 @@
 #include "base/parse_bytes.h"
 #include "catalog/storage_workloads.h"
 #include "codec/codec.h"
+#include "codec/storage_run.h"
 #include "rehearse/checkpoint.h"
 #include "rehearse/generate.h"
 #include "rehearse/storage_preset.h"
@@ -54,18 +55,6 @@ Error missing(const char* option, const char* accepted) {
           .accepted = accepted};
 }
 
-facts::Array as_array(const std::vector<std::string>& texts) {
-  facts::Array items;
-  for (const std::string& text : texts) items.emplace_back(text);
-  return items;
-}
-
-facts::Array as_array(const std::vector<Seconds>& times) {
-  facts::Array items;
-  for (const Seconds time : times) items.emplace_back(time.value());
-  return items;
-}
-
 struct Written {
   rehearse::Generated data;
   Seconds time;
@@ -85,13 +74,15 @@ std::vector<std::string> remarks_of(const Preset& preset, const StorageOptions& 
 std::string generated_text(const Preset& preset, const StorageOptions& options,
                            const Written& written) {
   const rehearse::Generated& data = written.data;
-  std::string text =
-      fmt::format("Wrote {} files of {} into {}: {} samples, {}, in {} ({})\n", grouped(data.files),
-                  preset.workload.id, options.generate, grouped(data.samples.value()),
-                  to_text(data.bytes), to_text(written.time), to_text(data.bytes / written.time));
-  text += fmt::format("  One accelerator takes {} ({} samples in {}).\n",
-                      to_text(rehearse::demand(preset.workload)),
-                      grouped(preset.workload.batch.value()), to_text(preset.workload.computation));
+  std::string text = fmt::format(
+      "Wrote {} file{} of {} into {}: {} sample{}, {}, in {} ({})\n", grouped(data.files),
+      data.files == 1 ? "" : "s", preset.workload.id, options.generate,
+      grouped(data.samples.value()), data.samples.value() == 1 ? "" : "s", to_text(data.bytes),
+      to_text(written.time), to_text(data.bytes / written.time));
+  text += fmt::format(
+      "  One accelerator takes {} ({} sample{} in {}).\n",
+      to_text(rehearse::demand(preset.workload)), grouped(preset.workload.batch.value()),
+      preset.workload.batch.value() == 1 ? "" : "s", to_text(preset.workload.computation));
   for (const std::string& remark : remarks_of(preset, options, data)) {
     text += "  Note: " + remark + ".\n";
   }
@@ -100,16 +91,15 @@ std::string generated_text(const Preset& preset, const StorageOptions& options,
 
 std::string generated_json(const Preset& preset, const StorageOptions& options,
                            const Written& written) {
-  return codec::to_json(facts::Value(facts::Object{
-             {"preset", preset.workload.id},
-             {"folder", options.generate},
-             {"files", written.data.files},
-             {"samples", written.data.samples.value()},
-             {"bytes", written.data.bytes.value()},
-             {"seconds", written.time.value()},
-             {"bytes_per_s_per_accelerator", rehearse::demand(preset.workload).value()},
-             {"remarks", as_array(remarks_of(preset, options, written.data))}})) +
-         "\n";
+  const facts::GeneratedRun run{.preset = preset.workload.id,
+                                .folder = options.generate,
+                                .files = written.data.files,
+                                .samples = written.data.samples,
+                                .bytes = written.data.bytes,
+                                .took = written.time,
+                                .demand = rehearse::demand(preset.workload),
+                                .remarks = remarks_of(preset, options, written.data)};
+  return codec::to_json(codec::to_value(run)) + "\n";
 }
 
 Result<ExitStatus> run_generate(const Session& session, const StorageOptions& options) {
@@ -149,22 +139,6 @@ Result<ExitStatus> run_generate(const Session& session, const StorageOptions& op
   return ExitStatus::success;
 }
 
-std::string checkpoint_json(const facts::CheckpointRun& run) {
-  return codec::to_json(facts::Value(facts::Object{{"checkpoint", run.workload},
-                                                   {"whole_bytes", run.whole.value()},
-                                                   {"bytes", run.bytes.value()},
-                                                   {"ranks", run.ranks},
-                                                   {"threads", run.threads},
-                                                   {"write_seconds", as_array(run.writes)},
-                                                   {"slowest_fsync_seconds", as_array(run.syncs)},
-                                                   {"read_seconds", as_array(run.reads)},
-                                                   {"cached_share", run.cached.value()},
-                                                   {"caches_dropped", run.caches_dropped},
-                                                   {"memory_bytes", run.memory.value()},
-                                                   {"remarks", as_array(run.remarks)}})) +
-         "\n";
-}
-
 Result<ExitStatus> run_checkpoint(const Session& session, const StorageOptions& options) {
   if (options.size.empty()) return fail(missing("--size", "what to write, as 2GiB, or all"));
   STEELYARD_TRY(catalog, open_catalog(session));
@@ -184,7 +158,8 @@ Result<ExitStatus> run_checkpoint(const Session& session, const StorageOptions& 
                                         .memory = host_memory(),
                                         .stop = &stopped};
   STEELYARD_TRY(run, rehearse::rehearse_checkpoint(workload, storage.rules, options.path, how));
-  session.terminal.out << (options.json ? checkpoint_json(run) : report::checkpoint_text(run));
+  session.terminal.out << (options.json ? codec::to_json(codec::to_value(run)) + "\n"
+                                        : report::checkpoint_text(run));
   return ExitStatus::success;
 }
 

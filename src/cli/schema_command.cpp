@@ -5,6 +5,7 @@
 #include "codec/codec.h"
 #include "codec/probe.h"
 #include "codec/share.h"
+#include "codec/storage_run.h"
 
 namespace steelyard::cli {
 namespace {
@@ -27,6 +28,8 @@ facts::Value schema_of(const std::string& name) {
   if (name == "ratio") return codec::ratio_schema();
   if (name == "share") return codec::share_schema();
   if (name == "probe") return codec::probe_schema();
+  if (name == "generated") return codec::generated_schema();
+  if (name == "checkpoint-run") return codec::checkpoint_run_schema();
   return codec::schema(schema_named(name));
 }
 
@@ -39,8 +42,8 @@ void add_schema(CLI::App& tree, Session& session) {
   const auto what = std::make_shared<std::string>();
   command.add_option("what", *what, "Which file")
       ->type_name(
-          "job|plan|why|why-pace|comparison|limits|search|share|ratio|rehearsal|model|machine|"
-          "probe|cases")
+          "job|plan|why|why-pace|comparison|limits|search|share|ratio|rehearsal|generated|"
+          "checkpoint-run|model|machine|probe|cases")
       ->required();
   command.callback([&session, what] {
     session.chosen = [&session, what]() -> Result<ExitStatus> {

@@ -129,11 +129,12 @@ std::function<search::Bounds(const facts::Job& place)> bounds_of(const Base& bas
 Result<facts::Machine> machine_named(const Base& base, const std::string& name) {
   facts::Job job;
   job.machine.name = name;
-  Result<facts::Machine> machine = base.catalog.machine_of(job, base.read.folder);
+  // Named on the command line: files lie where the person is.
+  Result<facts::Machine> machine = base.catalog.machine_of(job, {});
   if (machine || !base.catalog.gpu(name)) return machine;
   job.machine = {};
   job.machine.gpu = name;
-  return base.catalog.machine_of(job, base.read.folder);
+  return base.catalog.machine_of(job, {});
 }
 
 }  // namespace steelyard::cli

@@ -53,9 +53,11 @@ inline constexpr auto host_memory_rate_fields = [](auto& v, auto& r) {
 };
 
 inline constexpr auto host_image_rate_fields = [](auto& v, auto& r) {
-  v.key("work", r.work, required(about("jpeg, png, resize 224, jpeg sample, png sample, ...")));
-  v.key("width", r.width, required(between(1, kMostPixels, "of the stored picture")));
-  v.key("height", r.height, required(between(1, kMostPixels, "of the stored picture")));
+  v.key("work", r.work, required(about("jpeg, png, jpeg sample, png sample, cached record, ...")));
+  v.key("width", r.width,
+        required(between(0, kMostPixels, "of the stored picture; 0: no picture")));
+  v.key("height", r.height,
+        required(between(0, kMostPixels, "of the stored picture; 0: no picture")));
   v.key("compressed_bytes", r.compressed, between(0, kMostBytes, "of the stored picture"));
   v.key("threads", r.threads, between(1, kMostCores, "side by side"));
   v.key("images_per_second", r.images,

@@ -271,6 +271,7 @@ inline constexpr auto cost_fields = [](auto& v, auto& c) {
 inline constexpr auto confidence_fields = [](auto& v, auto& c) {
   v.key("median_absolute_error", c.median_absolute_error,
         about("ratio, on the nearest measured cases"));
+  v.key("p90_absolute_error", c.p90_absolute_error, about("ratio: nine of ten are within"));
   v.key("cases", c.cases, about("how many they are"));
   v.key("note", c.note, about("what they have in common with the job"));
 };

@@ -17,7 +17,7 @@ inline constexpr auto planned_machine_fields = [](auto& v, auto& plan) {
   v.key("gpu", plan.machine.gpu.id, about("catalogue id"));
   v.made(
       "fits", [&] { return Leaf<std::optional<bool>>::write(certain_fit(plan)); },
-      [] { return Leaf<std::optional<bool>>::schema({}); });
+      [] { return nullable(Leaf<std::optional<bool>>::schema({})); });
   v.key("vram_peak", plan.vram.fullest.peak_device_used, about("bytes, of the fullest rank"));
   v.key("vram_capacity", plan.vram.capacity.value, about("bytes of one card"));
   v.key("ram_peak", plan.ram.peak, about("bytes of a node"));

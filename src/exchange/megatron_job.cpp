@@ -204,6 +204,8 @@ void Importer::set_experts() {
   if (arguments_.flag("deterministic-mode") && !arguments_.flag("moe-permute-fusion")) {
     keys_.operators["unpermute"] = "index_add";
   }
+  // TEGroupedMLP._apply_bias, of the second product; the first one's goes into it.
+  if (arguments_.flag("add-bias-linear")) keys_.operators["expert_bias"] = "added";
   // moe_utils.py, topk_router_with capacity and permute(drop_and_pad): every expert gets as many
   // rows; without padding an even load loses none.
   const double capacity = arguments_.real("moe-expert-capacity-factor");  // 0: not given

@@ -23,6 +23,7 @@ const char* name_of(StoragePattern pattern) {
     case StoragePattern::sequential_write: return "sequential write";
     case StoragePattern::small_files: return "small files";
     case StoragePattern::cached_read: return "cached read";
+    case StoragePattern::cached_records: return "cached record";
   }
   return "";
 }

@@ -109,7 +109,8 @@ enum class StoragePattern {
   random_read,
   sequential_write,
   small_files,
-  cached_read
+  cached_read,
+  cached_records  // read from the page cache by one thread, copied into batches by `depth` others
 };
 
 struct StorageRate {

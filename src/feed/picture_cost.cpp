@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <string_view>
 #include <vector>
 
 namespace steelyard::feed {
@@ -10,6 +11,9 @@ namespace {
 
 // The shape of most photographs.
 constexpr double kWidthOverHeight = 4.0 / 3.0;
+
+// facts::name_of(StoragePattern::cached_records)
+constexpr std::string_view kCachedRecord = "cached record";
 
 struct Point {
   double bytes, seconds;
@@ -34,14 +38,25 @@ Sizes sizes_of(const facts::HostRates& rates, const std::string& work, Crew crew
   return sizes;
 }
 
-// At one size: a line through the pictures with the fewest and the most bytes.
+// At one size: lines from one number of bytes to the next; beyond them the nearest line goes on,
+// but never falls.
 double at_bytes(std::vector<Point> points, double bytes) {
   const auto by_bytes = [](const Point& a, const Point& b) { return a.bytes < b.bytes; };
-  const auto [least, most] = std::minmax_element(points.begin(), points.end(), by_bytes);
-  if (most->bytes - least->bytes < 0.01 * most->bytes) return least->seconds;
-  const double slope =
-      std::max(0.0, (most->seconds - least->seconds) / (most->bytes - least->bytes));
-  return std::max(0.1 * least->seconds, least->seconds + slope * (bytes - least->bytes));
+  std::sort(points.begin(), points.end(), by_bytes);
+  // Pictures of the same bytes say nothing about what a byte costs.
+  const auto alike = [](const Point& a, const Point& b) { return b.bytes < 1.01 * a.bytes; };
+  points.erase(std::unique(points.begin(), points.end(), alike), points.end());
+  if (points.size() == 1) return points.front().seconds;
+  auto above = std::upper_bound(points.begin(), points.end(), Point{bytes, 0.0}, by_bytes);
+  const bool outside = above == points.begin() || above == points.end();
+  if (above == points.begin()) ++above;
+  if (above == points.end()) --above;
+  const auto below = std::prev(above);
+  double slope = (above->seconds - below->seconds) / (above->bytes - below->bytes);
+  if (outside) slope = std::max(0.0, slope);
+  const double seconds = bytes > above->bytes ? above->seconds + slope * (bytes - above->bytes)
+                                              : below->seconds + slope * (bytes - below->bytes);
+  return std::max(0.1 * points.front().seconds, seconds);
 }
 
 }  // namespace
@@ -83,6 +98,26 @@ std::optional<Seconds> measured_seconds(const facts::HostRates& rates, const std
   const double seconds = at(*below) + share * (at(*above) - at(*below));
   // Below the smallest size the line could reach zero.
   return Seconds(std::max(seconds, 0.2 * at(*below)));
+}
+
+std::optional<Seconds> record_seconds(const facts::HostRates& rates, Bytes record,
+                                      std::int64_t workers) {
+  // By workers; of each the records by their bytes, and the seconds from one to the next.
+  std::map<std::int64_t, std::vector<Point>> crews;
+  for (const facts::HostImageRate& rate : rates.images) {
+    if (rate.work != kCachedRecord || rate.images.value() <= 0.0) continue;
+    crews[rate.threads].push_back({rate.compressed.real(), 1.0 / rate.images.value()});
+  }
+  if (crews.empty()) return std::nullopt;
+  const auto at = [&](const auto& crew) { return at_bytes(crew.second, record.real()); };
+  const auto above = crews.lower_bound(workers);
+  if (above == crews.end()) return Seconds(at(*crews.rbegin()));
+  if (above == crews.begin() || above->first == workers) return Seconds(at(*above));
+  const auto below = std::prev(above);
+  const double share = static_cast<double>(workers - below->first) /
+                       static_cast<double>(above->first - below->first);
+  const double rate = 1.0 / at(*below) + share * (1.0 / at(*above) - 1.0 / at(*below));
+  return Seconds(1.0 / rate);
 }
 
 BytesPerSecond thread_copy_rate(const Path& path) {

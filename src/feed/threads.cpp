@@ -24,6 +24,10 @@ bool is_picture(const Path& path) {
   return path.job.data.kind == facts::DataKind::jpeg || path.job.data.kind == facts::DataKind::png;
 }
 
+bool is_file(const Path& path) {
+  return path.job.data.layout.value_or(facts::DataLayout::files) == facts::DataLayout::files;
+}
+
 double hardware_threads(const Path& path) {
   const facts::Host& host = path.machine.host;
   if (host.threads) return static_cast<double>(std::max<std::int64_t>(1, *host.threads));
@@ -62,9 +66,19 @@ Cost moving(const Path& path, BytesPerSecond rate, Seconds beside) {
 std::optional<Cost> reading(const Path& path) {
   if (!path.stored) return std::nullopt;
   const facts::LoaderProfile& loader = *path.constants.loader;
-  const bool files =
-      path.job.data.layout.value_or(facts::DataLayout::files) == facts::DataLayout::files;
-  return moving(path, cached_read_rate(path), files ? loader.read_file : loader.read_record);
+  return moving(path, cached_read_rate(path),
+                is_file(path) ? loader.read_file : loader.read_record);
+}
+
+// From one record to the next where nothing is decoded: reading and copying go through one memory,
+// and what the reading thread writes lies in another core's cache. With a file for each record the
+// reading thread, the slower of both, opens and closes it besides.
+std::optional<Seconds> handing_on(const Path& path, std::int64_t workers) {
+  if (is_picture(path) || path.job.data.decode_seconds || !path.stored) return std::nullopt;
+  const auto measured = record_seconds(path.machine.host.rates, *path.stored, workers);
+  if (!measured) return std::nullopt;
+  const facts::LoaderProfile& loader = *path.constants.loader;
+  return *measured + (is_file(path) ? loader.read_file - loader.read_record : Seconds());
 }
 
 struct Making {
@@ -133,6 +147,12 @@ ThreadedLoader threaded(const Path& path) {
     read.stage.can = SamplesPerSecond(1.0 / seconds);
     read.stage.note = fmt::format("{} per sample in one thread: the request and one copy at {}",
                                   to_text(Seconds(seconds)), to_text(cached_read_rate(path)));
+    if (const auto both = handing_on(path, static_cast<std::int64_t>(workers))) {
+      const double slower = std::max(seconds, both->value());
+      read.stage.can = SamplesPerSecond(1.0 / slower);
+      read.stage.note = fmt::format("{} per sample, measured: one thread reads, {} copy",
+                                    to_text(Seconds(slower)), workers);
+    }
   }
   if (!made.cost) {
     decode.stage.note = "unknown: " + made.note;

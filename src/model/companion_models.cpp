@@ -1,9 +1,10 @@
 // Models that stand beside a denoiser and are not trained: text encoders (transformers:
 // modeling_clip.py, modeling_t5.py, the encoder alone) and autoencoders (diffusers:
-// models/autoencoders). What they hold is written down; how they compute is not, since they run
-// without gradients before the denoiser does.
+// models/autoencoders). What they hold is written down, and the products of what runs in training,
+// without gradients: encoders. Decoders are held and wait for a picture to be shown.
 #include <algorithm>
 
+#include "model/companion_listing.h"
 #include "model/diffusion_transformer_parts.h"
 
 namespace steelyard::model {
@@ -20,38 +21,6 @@ Graph start(const ConfigReader& config, const SampleShape& sample, std::int64_t 
   return graph;
 }
 
-// Weights by the names of modules.
-class Listing {
- public:
-  Listing(Graph& graph, std::string block) : graph_(graph), block_(graph, std::move(block)) {}
-
-  void weight(const std::string& name, Shape shape, WeightRole role = WeightRole::matrix) {
-    block_.plain_weight(name, std::move(shape), role);
-  }
-  void norm(const std::string& name, std::int64_t width, bool bias = true) {
-    weight(name + ".weight", {width}, WeightRole::norm);
-    if (bias) weight(name + ".bias", {width}, WeightRole::bias);
-  }
-  void linear(const std::string& name, std::int64_t in, std::int64_t out, bool bias = true) {
-    weight(name + ".weight", {out, in});
-    if (bias) weight(name + ".bias", {out}, WeightRole::bias);
-  }
-  // Windows of `kernel`, one size per dimension.
-  void conv(const std::string& name, std::int64_t in, std::int64_t out, const Shape& kernel) {
-    Shape shape = {out, in};
-    shape.insert(shape.end(), kernel.begin(), kernel.end());
-    weight(name + ".weight", std::move(shape));
-    weight(name + ".bias", {out}, WeightRole::bias);
-  }
-  void end(std::int64_t repeat = 1) {
-    graph_.segments.push_back({repeat, {block_.finish(TensorRef())}});
-  }
-
- private:
-  Graph& graph_;
-  BlockBuilder block_;
-};
-
 const Shape kWindow = {3, 3}, kPoint = {1, 1}, kCube = {3, 3, 3}, kPoint3d = {1, 1, 1};
 
 std::string numbered(const std::string& name, std::int64_t i) {
@@ -63,6 +32,7 @@ std::string numbered(const std::string& name, std::int64_t i) {
 struct Autoencoder {
   std::vector<std::int64_t> channels;
   std::int64_t layers = 1, latents = 4, inputs = 3, outputs = 3;
+  std::int64_t halved_frames = 0;  // levels that halve the frames of a video
   bool middle_attends = true, quantizes = true, post_quantizes = true;
 };
 
@@ -83,6 +53,7 @@ void middle(Listing& list, const std::string& name, const Autoencoder& net) {
     for (const char* part : {".to_q", ".to_k", ".to_v", ".to_out.0"}) {
       list.linear(attention + part, width, width);
     }
+    list.attention(attention, 1, width);
   }
   resnet(list, name + ".mid_block.resnets.1", width, width);
 }
@@ -97,6 +68,7 @@ void encoder(Listing& list, const Autoencoder& net) {
       width = net.channels[i];
     }
     if (i + 1 < net.channels.size()) {
+      list.halve_sides();
       list.conv(level + ".downsamplers.0.conv", width, width, kWindow);
     }
   }
@@ -161,6 +133,8 @@ void causal_coder(Listing& list, const std::string& name, const Autoencoder& net
       width = channels[i];
     }
     if (i + 1 == channels.size()) continue;
+    list.halve_sides();
+    if (static_cast<std::int64_t>(i) < net.halved_frames) list.halve_frames();
     list.conv(level + (decodes ? ".upsamplers.0.conv" : ".downsamplers.0.conv"), width, width,
               kWindow);
   }
@@ -202,7 +176,11 @@ void ltx_encoder(Listing& list, const LtxCoder& net) {
     const std::string level = numbered("encoder.down_blocks", static_cast<std::int64_t>(i));
     const std::int64_t next = net.channels[std::min(i + 1, net.channels.size() - 1)];
     plain_resnets(list, level, net.layers[i], width);
-    if (net.scales[i] != 0) list.conv(level + ".downsamplers.0.conv", width, width, kCube);
+    if (net.scales[i] != 0) {
+      list.halve_sides();
+      list.halve_frames();
+      list.conv(level + ".downsamplers.0.conv", width, width, kCube);
+    }
     if (next != width) plain_resnet(list, level + ".conv_out", width, next);
     width = next;
   }
@@ -229,6 +207,11 @@ void ltx_decoder(Listing& list, const LtxCoder& net) {
   list.conv("decoder.conv_out.conv", width, net.pixels, kCube);
 }
 
+// Without a picture's size nothing of an autoencoder is said to run.
+bool list_runs(const SampleShape& sample) {
+  return sample.height > 0 && sample.width > 0;
+}
+
 constexpr Limits kCountLimits{1, 1024};
 
 Autoencoder read_autoencoder(ConfigReader& config, std::vector<std::int64_t> channels,
@@ -251,7 +234,9 @@ Graph build_autoencoder_kl(ConfigReader& config, const SampleShape& sample) {
   net.post_quantizes = config.flag({"use_post_quant_conv"}, true);
   Graph graph = start(config, sample, net.channels.back(), 0);
   Listing list(graph, "embed");
+  list.reads(pixels_read(sample.batch, sample.frames, sample.height, sample.width, false));
   encoder(list, net);
+  list.reads_nothing();
   decoder(list, net);
   if (net.quantizes) list.conv("quant_conv", 2 * net.latents, 2 * net.latents, kPoint);
   if (net.post_quantizes) list.conv("post_quant_conv", net.latents, net.latents, kPoint);
@@ -264,14 +249,21 @@ Graph build_autoencoder_cogvideox(ConfigReader& config, const SampleShape& sampl
   net.quantizes = config.flag({"use_quant_conv"}, false);
   net.post_quantizes = config.flag({"use_post_quant_conv"}, false);
   Graph graph = start(config, sample, net.channels.back(), 0);
+  // Eight frames go through at a time (autoencoder_kl_cogvideox.py, num_sample_frames_batch_size).
+  constexpr std::int64_t kFramesAtOnce = 8;
+  const std::int64_t passes = std::max<std::int64_t>(1, sample.frames / kFramesAtOnce);
+  net.halved_frames = 2;  // temporal_compression_ratio = 4
   Listing list(graph, "embed");
+  list.reads(pixels_read(sample.batch, ceil_divide(sample.frames, passes), sample.height,
+                         sample.width, true));
   causal_coder(list, "encoder", net, false);
+  list.reads_nothing();
   causal_coder(list, "decoder", net, true);
   if (net.quantizes) list.conv("quant_conv.conv", 2 * net.outputs, 2 * net.outputs, kPoint3d);
   if (net.post_quantizes) {
     list.conv("post_quant_conv.conv", net.outputs, net.outputs, kPoint3d);
   }
-  list.end();
+  list.end_in_passes(list_runs(sample) ? passes : 1);
   return graph;
 }
 
@@ -294,7 +286,10 @@ Graph build_autoencoder_ltx(ConfigReader& config, const SampleShape& sample) {
   }
   Graph graph = start(config, sample, net.channels.back(), 0);
   Listing list(graph, "embed");
+  list.reads(
+      pixels_read(sample.batch, sample.frames, sample.height / patch, sample.width / patch, true));
   ltx_encoder(list, net);
+  list.reads_nothing();
   ltx_decoder(list, net);
   list.end();
   return graph;
@@ -316,9 +311,12 @@ Graph build_clip_text(ConfigReader& config, const SampleShape& sample) {
                WeightRole::embedding);
   embed.end();
   Listing layer(graph, root + "encoder.layers");
+  layer.reads({sample.batch, positions});  // padded to the longest (max_length)
   for (const char* part : {"k_proj", "v_proj", "q_proj", "out_proj"}) {
     layer.linear(std::string("self_attn.") + part, width, width);
   }
+  const std::int64_t heads = config.whole({"num_attention_heads"}, 8, kHeadLimits);
+  layer.attention("self_attn", heads, width);
   layer.norm("layer_norm1", width);
   layer.linear("mlp.fc1", width, inner);
   layer.linear("mlp.fc2", inner, width);
@@ -326,6 +324,7 @@ Graph build_clip_text(ConfigReader& config, const SampleShape& sample) {
   layer.end(layers);
   Listing head(graph, "head");
   head.norm(root + "final_layer_norm", width);
+  head.reads({sample.batch, 1});
   if (!classes.empty() && classes.front() == "CLIPTextModelWithProjection") {
     head.linear("text_projection", width, projected, false);
   }
@@ -355,10 +354,12 @@ Graph build_t5_encoder(ConfigReader& config, const SampleShape& sample) {
   }
   embed.end();
   Listing layer(graph, "encoder.block");
+  if (sample.sequence > 0) layer.reads({sample.batch, sample.sequence});
   for (const char* part : {"q", "k", "v"}) {
     layer.linear(std::string("layer.0.SelfAttention.") + part, width, heads * keys, false);
   }
   layer.linear("layer.0.SelfAttention.o", heads * keys, width, false);
+  layer.attention("layer.0.SelfAttention", heads, heads * keys);
   if (each) layer.weight(bias, {buckets, heads}, WeightRole::embedding);
   layer.norm("layer.0.layer_norm", width, false);
   if (feed_forward == "gated-gelu") {

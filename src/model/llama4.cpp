@@ -35,14 +35,14 @@ TensorRef add_experts(BlockBuilder& block, TensorRef x, const Llama4& model) {
   return block.add_in_place(model.mixture.module + ".add_routed", out, routed);
 }
 
-Block llama4_layer(const Graph& graph, const Llama4& model, int kind) {
+Block llama4_layer(const Graph& graph, const Llama4& model, const std::string& root, int kind) {
   AttentionPart attention = model.attention;
   const bool turns = (kind & kTurns) != 0;
   if (!turns) attention.rotary_dims = 0;
   if (turns && model.norms) attention.qk_norm = QkNorm::rms_unit_turned;
   attention.scales_queries = !turns && model.scales;
   attention.shape.chunk = (kind & kChunked) != 0 ? model.chunk : 0;
-  BlockBuilder block(graph, "model.layers");
+  BlockBuilder block(graph, root + ".layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, model.sizes.hidden});
   TensorRef h = block.rms_norm("input_layernorm", x);
   h = add_attention(block, h, attention);
@@ -108,7 +108,7 @@ std::vector<int> kinds_of(ConfigReader& config, std::int64_t layers) {
   return kinds;
 }
 
-Graph build_text(ConfigReader& config, const SampleShape& sample) {
+Llama4 read_llama4(ConfigReader& config) {
   Llama4 model;
   model.sizes = read_sizes(config, {.vocabulary = 202048,
                                     .hidden = 5120,
@@ -133,30 +133,51 @@ Graph build_text(ConfigReader& config, const SampleShape& sample) {
                  config.value("attn_temperature_tuning").as_bool() == nullptr ||
                  config.flag({"attn_temperature_tuning"}, true);
   read_mixture(config, model);
-  const std::vector<int> kinds = kinds_of(config, model.sizes.layers);
-  Graph graph = start_graph(config, model.sizes, sample);
+  return model;
+}
+
+Graph build_text(ConfigReader& config, const SampleShape& sample) {
+  const TextStack text = read_llama4_stack(config, {});
+  Graph graph = start_graph(config, text.sizes, sample);
   add_embed(graph, {.name = "model.embed_tokens",
-                    .rotary_dims = model.sizes.head_dim,
+                    .rotary_dims = text.rotary_dims,
                     .rotary_name = "model.rotary_emb",
                     .complex_rotary = true});
-  add_layers(graph, kinds, [&](int kind) { return llama4_layer(graph, model, kind); });
-  add_head(graph, model.sizes,
-           {.norm = HeadOptions::Norm::rms,
-            .norm_name = "model.norm",
-            .embedding_name = "model.embed_tokens"});
+  add_layers(graph, text.kinds, [&](int kind) { return text.layer(graph, kind); });
+  add_head(graph, text.sizes, text.head);
   return graph;
 }
 
 }  // namespace
+
+TextStack read_llama4_stack(ConfigReader& config, const TextNames& names) {
+  const Llama4 model = read_llama4(config);
+  TextStack text;
+  text.sizes = model.sizes;
+  text.names = names;
+  text.rotary_dims = model.sizes.head_dim;
+  text.kinds = kinds_of(config, model.sizes.layers);
+  text.head.norm = HeadOptions::Norm::rms;
+  text.head.norm_name = names.root + ".norm";
+  text.head.head_name = names.head;
+  text.head.embedding_name = names.root + ".embed_tokens";
+  text.layer = [model, root = names.root](const Graph& graph, int kind) {
+    return llama4_layer(graph, model, root, kind);
+  };
+  return text;
+}
 
 Graph build_llama4_text(ConfigReader& config, const SampleShape& sample) {
   return build_text(config, sample);
 }
 
 // The file of the whole model: Llama4ForCausalLM trains its text_config alone
-// (Llama4ForCausalLM.config_class is Llama4TextConfig).
+// (Llama4ForCausalLM.config_class is Llama4TextConfig), the other class reads pictures too.
 Graph build_llama4(ConfigReader& config, const SampleShape& sample) {
   const std::vector<std::string> classes = config.text_list({"architectures"});
+  if (!classes.empty() && classes.front() == "Llama4ForConditionalGeneration") {
+    return build_llama4_pictures(config, sample);
+  }
   ConfigReader text = config.table("text_config");
   Graph graph = build_text(text, sample);
   config.adopt(text);
@@ -164,9 +185,9 @@ Graph build_llama4(ConfigReader& config, const SampleShape& sample) {
     config.reject({.code = ErrorCode::not_supported,
                    .subject = config.subject_of("architectures"),
                    .found = classes.empty() ? "nothing" : "\"" + classes.front() + "\"",
-                   .accepted = "\"Llama4ForCausalLM\", the text model of the same file",
-                   .hint = "the part for pictures is not built in this version; with set = { "
-                           "architectures = [\"Llama4ForCausalLM\"] } the text model is planned"});
+                   .accepted = "\"Llama4ForCausalLM\", the text model of the same file, or "
+                               "\"Llama4ForConditionalGeneration\"",
+                   .hint = "say which of the two is trained"});
   }
   return graph;
 }

@@ -10,6 +10,7 @@
 #include "model/family.h"
 #include "model/llama4.h"
 #include "model/onnx.h"
+#include "model/picture_families.h"
 #include "model/stored_weights.h"
 #include "model/vision_family.h"
 
@@ -27,7 +28,9 @@ struct Family {
 constexpr std::array kFamilies = {
     Family{"AutoencoderKL", build_autoencoder_kl},
     Family{"AutoencoderKLCogVideoX", build_autoencoder_cogvideox},
+    Family{"AutoencoderKLHunyuanVideo", build_autoencoder_hunyuan},
     Family{"AutoencoderKLLTXVideo", build_autoencoder_ltx},
+    Family{"AutoencoderKLWan", build_autoencoder_wan},
     Family{"CLIPTextModel", build_clip_text, true},
     Family{"CLIPTextModelWithProjection", build_clip_text, true},
     Family{"CogVideoXTransformer3DModel", build_cogvideox},
@@ -63,6 +66,7 @@ constexpr std::array kFamilies = {
     Family{"dinov2_with_registers", build_dinov2_with_registers},
     Family{"distilbert", build_distilbert, true},
     Family{"dlrm", build_dlrm},
+    Family{"efficientnet", build_efficientnet},
     Family{"electra", build_electra, true},
     Family{"falcon", build_falcon},
     Family{"falcon_h1", build_falcon_h1},
@@ -96,6 +100,8 @@ constexpr std::array kFamilies = {
     Family{"mistral", build_mistral},
     Family{"mixtral", build_mixtral},
     Family{"mllama", build_mllama},
+    Family{"mobilenet_v1", build_mobilenet_v1},
+    Family{"mobilenet_v2", build_mobilenet_v2},
     Family{"modernbert", build_modernbert, true},
     Family{"mpt", build_mpt},
     Family{"mt5", build_mt5},
@@ -113,6 +119,7 @@ constexpr std::array kFamilies = {
     Family{"qwen2_vl", build_qwen2_vl},
     Family{"qwen3", build_qwen3},
     Family{"qwen3_moe", build_qwen3_moe},
+    Family{"regnet", build_regnet},
     Family{"resnet", build_resnet},
     Family{"roberta", build_roberta, true},
     Family{"segformer", build_segformer, true},

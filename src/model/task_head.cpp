@@ -72,6 +72,8 @@ void score(Block& head, std::size_t projection) {
   head.weights.push_back(std::move(matrix));
   Operator& linear = append(head, OperatorKind::linear, "score", hidden, std::move(shape));
   linear.weights = {static_cast<std::int32_t>(head.weights.size()) - 1};
+  // One output is not divided (verl/models/mcore, LinearForLastLayer; no entry in any tp_plan).
+  linear.replicated = true;
 }
 
 // hidden_states[:, -keeps:, :] before the projection; what is behind it is as much shorter.

@@ -54,6 +54,19 @@ TokenSide tokens_of(std::string_view operation) {
   return operation == "mm_weight_gradient" ? TokenSide::depth : TokenSide::none;
 }
 
+// Of the 16 bytes that a thread can load at once. ATen's own kernels load four elements; what
+// compilers write (Triton, XLA) loads all, as do the kernels of Megatron-LM's libraries and the
+// optimizer's over lists (MultiTensorApply.cuh: four elements of fp32).
+double load_of(const Request& request, std::string_view operation) {
+  const facts::TrainKeys& train = request.job->train;
+  const bool eager = !train.compile && !request.launched_as_graphs && !request.job->megatron;
+  const bool wide =
+      train.precision == facts::Precision::fp32 || train.precision == facts::Precision::tf32;
+  const bool optimizer = operation == kOptimizer || operation == kClipping;
+  constexpr double kFourShortElements = 0.5;
+  return eager && !wide && !optimizer ? kFourShortElements : 1.0;
+}
+
 // The kernels of a step of the optimizer: a Python loop runs its operations for each parameter,
 // torch's foreach and fused forms for lists of them.
 void set_optimizer(const Request& request, std::string_view operation, Nature& nature) {
@@ -101,6 +114,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.back().each_group =
         natures.back().grouped && imported(request, "grouped_products", "one_kernel_each");
     natures.back().in_graph = graphs && name.find("layers") < colon && !of_experts(operation);
+    natures.back().load = load_of(request, operation);
     set_optimizer(request, operation, natures.back());
   }
   return natures;

@@ -56,8 +56,8 @@ Ratio share_on(bool matrix, const Work& gemm, const Gpu& gpu,
 // What the matrix units could do if the data sheet's rate were not halved: GeForce cards add up
 // 16-bit products in fp32 at half of the rate of the same chip's other cards (NVIDIA Ampere GA102
 // whitepaper, table 3), so that feeding the units is no limit for them.
-double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
-                     const EfficiencyConstants& efficiency) {
+double full_rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
+                          const EfficiencyConstants& efficiency) {
   if (work.dtype == facts::DType::fp8 || !gpu.compute_capability || !gpu.peak.fp32) {
     return peak.value();
   }
@@ -66,6 +66,16 @@ double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
   if (multiple == efficiency.matrix_over_vector.end()) return peak.value();
   const double full = multiple->second * gpu.peak.fp32->value();
   return std::max(peak.value(), work.dtype == facts::DType::fp32 ? full / 2.0 : full);
+}
+
+// Under its power limit a card holds other clocks than its sheet's: what the best product was
+// measured to reach, over what it reaches on a usual card, holds for every type.
+double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
+                     const EfficiencyConstants& efficiency) {
+  const double full = full_rate_of_units(gpu, work, peak, efficiency);
+  constexpr double kUsual = 0.80;
+  if (!gpu.measured_bf16 || !gpu.peak.bf16) return full;
+  return full * gpu.measured_bf16->value() / gpu.peak.bf16->value() / kUsual;
 }
 
 // The catalogue's best measured rate bounds what is promised of 16-bit products.
@@ -208,11 +218,12 @@ double launches_of(const Work& work, const Nature& nature) {
 }
 
 Ratio streamed_share(const Gpu& gpu, BytesPerSecond bandwidth,
-                     const EfficiencyConstants& efficiency) {
+                     const EfficiencyConstants& efficiency, double load) {
   if (efficiency.multiprocessors.empty()) return efficiency.memory;
-  constexpr double kOfOne = 48.0 * 1024.0 / 600e-9;
+  constexpr double kInFlight = 48.0 * 1024.0, kLatency = 600e-9;
+  const double of_one = kInFlight * load / kLatency;
   const double wanted = bandwidth.value() / multiprocessors_of(gpu, efficiency);
-  return Ratio(efficiency.memory.value() / (1.0 + wanted / kOfOne));
+  return Ratio(efficiency.memory.value() / (1.0 + wanted / of_one));
 }
 
 Ratio shape_efficiency(const Work& gemm, const Gpu& gpu, const EfficiencyConstants& efficiency) {
@@ -260,7 +271,8 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   }
   if (work.traffic > Bytes(0)) {
     if (const auto bandwidth = memory_bandwidth(gpu, missing)) {
-      memory = work.traffic / scaled(*bandwidth, streamed_share(gpu, *bandwidth, efficiency));
+      const double load = has_arithmetic(work) ? 1.0 : nature.load;
+      memory = work.traffic / scaled(*bandwidth, streamed_share(gpu, *bandwidth, efficiency, load));
       // Matrix units want channels last: cuDNN reads and writes the tensors once more.
       if (nature.copies_channels && has_arithmetic(work) && on_matrix_units(work, gpu)) {
         copies = 2.0 * efficiency.convolution_layout * memory;

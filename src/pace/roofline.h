@@ -39,6 +39,9 @@ struct Nature {
   bool together = false;
   bool each_group = false;  // one kernel for each of grouped products
   bool in_graph = false;    // launched with a CUDA graph
+  // A thread loads this much of 16 bytes at once: PyTorch's own kernels load four elements,
+  // whatever their size (aten/src/ATen/native/cuda/thread_constants.h, thread_work_size).
+  double load = 1.0;
 };
 
 // Nothing when the GPU lacks a figure that this work needs; `missing` then names it.
@@ -68,7 +71,7 @@ struct HostShare {
 // law; Volkov, "Understanding Latency Hiding on GPUs", 2016). The more bandwidth there is for each
 // multiprocessor (RTX A6000: 9 GB/s, A100: 19, H100: 25, B200: 54), the less of it is reached.
 [[nodiscard]] Ratio streamed_share(const facts::Gpu& gpu, BytesPerSecond bandwidth,
-                                   const facts::EfficiencyConstants& efficiency);
+                                   const facts::EfficiencyConstants& efficiency, double load = 1.0);
 
 // What a GEMM of m x n x k, `batch` times, reaches of the rate for large aligned matrices, in (0,
 // 1].

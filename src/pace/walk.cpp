@@ -140,6 +140,29 @@ Seconds bubble_of(const Passing& passing, const Program& program, const Prices& 
   return std::max(Seconds(), played(pipeline) - all);
 }
 
+// Forward passes alone, over the stages of a pipeline: micro-batches of one question follow each
+// other, so that it fills once for all of them; a token is written when the one before it has come
+// through, so each waits for all other stages (Megatron-LM, schedules.py, forward_only; inference/
+// text_generation/forward_step.py splits no batch of single tokens).
+Seconds bubble_without_backward(const Phase& phase, const Program& program, Seconds once,
+                                const step::Pass& pass, std::int64_t updates) {
+  const bool writes = phase.kind == PhaseKind::generation;
+  if (program.stages <= 1 || (!writes && phase.kind != PhaseKind::scoring)) return {};
+  const bool passes_on =
+      std::any_of(phase.bodies.begin(), phase.bodies.end(), [&program](const Body& body) {
+        return std::any_of(body.events.begin(), body.events.end(), [&](const step::Event& event) {
+          return event.kind == EventKind::communicate &&
+                 program.communication[static_cast<std::size_t>(event.index)].kind ==
+                     step::Collective::send;
+        });
+      });
+  if (!passes_on) return {};
+  const double others = static_cast<double>(program.stages - 1);
+  const std::int64_t times = writes ? checked_multiply(pass.repeat, phase.repeat) : 1;
+  const double fills = static_cast<double>(checked_multiply(times, updates));
+  return once * (others * fills / (writes ? 1.0 : static_cast<double>(program.chunks)));
+}
+
 void add(Walked& walked, const PhaseTime& time, std::int64_t repeat) {
   const Part& once = time.once;
   const double times = static_cast<double>(repeat);
@@ -215,6 +238,7 @@ Seconds waiting_for_launches(const Phase& phase, const Program& program, const P
 Walked walk(const Program& program, const Prices& prices) {
   Walked walked;
   Passing passing;
+  Seconds passed_through;
   const bool splits = prices.schedule == facts::Schedule::zero_bubble;
   for (std::size_t i = 0; i < program.step.size(); ++i) {
     const step::Pass& pass = program.step[i];
@@ -229,12 +253,13 @@ Walked walk(const Program& program, const Prices& prices) {
       const double repeat = static_cast<double>(often);
       const Seconds once = time.once.busy() + time.once.exposed + time.once.offload;
       if (phase.kind == PhaseKind::forward) passing.forward += once * repeat;
+      passed_through += bubble_without_backward(phase, program, once, pass, updates);
       if (phase.kind != PhaseKind::backward) return;
       passing.backward += once * repeat;
       if (splits) passing.weights += gradients_of_weights(phase, program, prices) * repeat;
     });
   }
-  walked.breakdown.bubble = bubble_of(passing, program, prices);
+  walked.breakdown.bubble = bubble_of(passing, program, prices) + passed_through;
   return walked;
 }
 

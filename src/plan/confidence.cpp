@@ -128,6 +128,9 @@ ConfidenceOf confidence_of(QuantityGroup group, const Likeness& job,
   for (const auto& [far, one] : near) errors.push_back(std::abs(one->error.value()));
   confidence.cases = std::ssize(errors);
   confidence.note = note_of(near);
+  std::ranges::sort(errors);
+  const auto ninth = static_cast<std::size_t>(0.9 * static_cast<double>(errors.size() - 1));
+  confidence.p90_absolute_error = Ratio(errors[ninth]);
   confidence.median_absolute_error = Ratio(median_of(std::move(errors)));
   return confidence;
 }

@@ -266,6 +266,11 @@ double tokens_on_storage(const Job& job, std::int64_t sequence) {
   return static_cast<double>(checked_multiply(sequence, rows_of_sample(job)));
 }
 
+std::int64_t kept_logits(const Job& job) {
+  if (!rolls_out(job) || job.megatron || job.parallel.context > 1) return 0;
+  return *job.train.rollout.response_length + 1;
+}
+
 std::int64_t updates_of(const Job& job) {
   if (!rolls_out(job)) return 1;
   const std::int64_t learned =
@@ -318,7 +323,7 @@ Result<model::Graph> trained_graph(const facts::ModelSource& named, const Job& j
     case Objective::dpo:
     case Objective::kto: options.logits_outlive_forward = true; break;
     case Objective::ppo:
-    case Objective::grpo: options.keeps = *job.train.rollout.response_length + 1; break;
+    case Objective::grpo: options.keeps = kept_logits(job); break;
   }
   return model::with_task_head(std::move(graph), options);
 }

@@ -29,6 +29,11 @@ namespace steelyard::plan {
 [[nodiscard]] std::int64_t updates_of(const facts::Job& job);
 [[nodiscard]] std::int64_t samples_of_step(const facts::Job& job);
 
+// Tokens of a sample whose logits an answer needs, where the model's code projects no others
+// (transformers: logits_to_keep); 0: it projects all. Megatron-LM's does, and so do ranks that
+// share a sequence, whose tails lie elsewhere.
+[[nodiscard]] std::int64_t kept_logits(const facts::Job& job);
+
 // The graph that trains, of one micro-batch, with the end that the objective asks for.
 [[nodiscard]] Result<model::Graph> trained_graph(const facts::ModelSource& source,
                                                  const facts::Job& job,

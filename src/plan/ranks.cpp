@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "facts/host.h"
+#include "model/latent_source.h"
 #include "model/model.h"
 #include "plan/graphs.h"
 #include "plan/objective.h"
@@ -16,16 +17,47 @@ namespace steelyard::plan {
 
 namespace {
 
-// The job names them, the request holds their configurations in the same order.
-Result<std::vector<step::Companion>> companions_of(const Request& request,
-                                                   const model::SampleShape& sample) {
+// What the denoiser reads of its text, made by encoders of as many tokens; 0: it says nothing.
+std::int64_t text_tokens(const model::Graph& graph) {
+  for (const model::TensorInfo& tensor : graph.batch_tensors) {
+    if (tensor.name == "encoder_hidden_states" && tensor.shape.size() > 1) return tensor.shape[1];
+  }
+  return 0;
+}
+
+// Of a companion whose forward pass is no part of a step its weights count alone.
+void forget_operators(model::Graph& graph) {
+  for (model::Segment& segment : graph.segments) {
+    for (model::Block& block : segment.blocks) block.operators.clear();
+  }
+}
+
+// A data set that holds latents or tokens brings what companions made before.
+bool brings_raw_samples(const facts::Job& job) {
+  using facts::DataKind;
+  const DataKind kind = job.data.kind.value_or(DataKind::synthetic);
+  return kind == DataKind::jpeg || kind == DataKind::png || kind == DataKind::video;
+}
+
+// The job names them, the request holds their configurations in the same order. They read the
+// pictures and the text that the denoiser's latents and states are made of.
+Result<std::vector<step::Companion>> companions_of(const Request& request, const facts::Job& job,
+                                                   const model::SampleShape& sample,
+                                                   const model::Graph& graph) {
   std::vector<step::Companion> companions;
   const std::vector<facts::Companion>& named = request.job.model.companions;
+  const bool makes_inputs = model::reads_latents(graph) && brings_raw_samples(job);
   for (std::size_t i = 0; i < named.size() && i < request.companions.size(); ++i) {
     model::SampleShape shape = sample;
-    shape.sequence = 0;  // their own
-    STEELYARD_TRY(graph, model::build(request.companions[i], shape));
-    companions.push_back({std::move(graph), named[i].held, named[i].trainable});
+    shape.sequence = makes_inputs ? text_tokens(graph) : 0;  // 0: their own
+    if (makes_inputs) {
+      shape.height = graph.image_height;
+      shape.width = graph.image_width;
+      shape.frames = graph.frames;
+    }
+    STEELYARD_TRY(built, model::build(request.companions[i], shape));
+    if (!makes_inputs) forget_operators(built);
+    companions.push_back({std::move(built), named[i].held, named[i].trainable});
   }
   return companions;
 }
@@ -41,7 +73,7 @@ Result<Ranks> ranks_of(const Request& request) {
   own.sequence /= ranks.job.parallel.context;  // of one rank of a context group
   STEELYARD_TRY(shared, shared_graph(request.model, ranks.job, own, request.workshop.get()));
   const model::Graph& local = *shared;
-  STEELYARD_TRY(companions, companions_of(request, own));
+  STEELYARD_TRY(companions, companions_of(request, ranks.job, own, local));
   const facts::FrameworkProfile& framework = request.constants.framework;
   if (ranks.job.train.objective == facts::Objective::sft) {
     STEELYARD_TRY(

@@ -40,9 +40,12 @@ class Builder {
   Result<void> add_generation();
   Result<void> add_engine(step::Generation& generation) const;
   void count(const model::Graph& graph, double passes);
+  Result<void> count_whole(const facts::ModelSource& source, const model::Graph& graph,
+                           const model::TaskHeadOptions& head, double passes);
   [[nodiscard]] bool keeps_scores() const;
-  [[nodiscard]] std::int64_t keeps() const {
-    return rolls_out(job_) ? *job_.train.rollout.response_length + 1 : 0;
+  // Of one rank of those that share a sequence.
+  [[nodiscard]] std::int64_t own_tokens() const {
+    return *job_.train.sequence_length / job_.parallel.context;
   }
   // Rows that are asked about at once.
   [[nodiscard]] std::int64_t rows() const {
@@ -70,12 +73,24 @@ void Builder::count(const model::Graph& graph, double passes) {
   roles_.flops_per_sample += model::forward_flops(graph) * passes / rows;
 }
 
+// The same where ranks share each sequence: of all its tokens.
+Result<void> Builder::count_whole(const facts::ModelSource& source, const model::Graph& graph,
+                                  const model::TaskHeadOptions& head, double passes) {
+  if (job_.parallel.context == 1) {
+    count(graph, passes);
+    return {};
+  }
+  STEELYARD_TRY(whole, graph_of(source, graph.batch, *job_.train.sequence_length, head));
+  count(whole, passes);
+  return {};
+}
+
 Result<void> Builder::ask(const std::string& label, const facts::ModelSource& source, TaskHead head,
                           step::AskedModel model) {
   const bool scores = head == TaskHead::scores;
-  STEELYARD_TRY(graph, graph_of(source, rows(), *job_.train.sequence_length,
-                                {.head = head, .keeps = scores ? 0 : keeps()}));
-  count(graph, 1.0);
+  const model::TaskHeadOptions end{.head = head, .keeps = scores ? 0 : kept_logits(job_)};
+  STEELYARD_TRY(graph, graph_of(source, rows(), own_tokens(), end));
+  STEELYARD_CHECK(count_whole(source, graph, end, 1.0));
   model.label = label;
   model.graph = std::move(graph);
   roles_.alignment.asked.push_back(std::move(model));
@@ -98,9 +113,10 @@ Result<void> Builder::add_role(std::size_t index) {
     return ask("reward", source, TaskHead::scores, {.waits = waits});
   }
   if (*role.trainable) {
-    STEELYARD_TRY(critic, graph_of(source, *job_.train.micro_batch, *job_.train.sequence_length,
-                                   {.head = TaskHead::scores_loss}));
-    count(critic, kTrainedPasses * static_cast<double>(*job_.train.rollout.epochs));
+    const model::TaskHeadOptions end{.head = TaskHead::scores_loss};
+    STEELYARD_TRY(critic, graph_of(source, *job_.train.micro_batch, own_tokens(), end));
+    STEELYARD_CHECK(count_whole(source, critic, end,
+                                kTrainedPasses * static_cast<double>(*job_.train.rollout.epochs)));
     roles_.alignment.critic.push_back(std::move(critic));
   }
   return ask("critic", source, TaskHead::scores, {.own_weights = !*role.trainable, .waits = waits});
@@ -126,7 +142,10 @@ Result<void> Builder::add_policy_passes() {
     for (int pass = 0; pass < 2; ++pass) {  // the reference reads both too, its weights once
       for (step::AskedModel model : reference) {
         model.own_weights = model.own_weights && pass == 0;
-        if (pass > 0) count(model.graph, 1.0);
+        if (pass > 0) {
+          STEELYARD_CHECK(
+              count_whole(request_.model, model.graph, {.head = TaskHead::log_probabilities}, 1.0));
+        }
         roles_.alignment.asked.push_back(std::move(model));
       }
     }
@@ -156,11 +175,13 @@ Result<void> Builder::add_engine(step::Generation& generation) const {
 Result<void> Builder::add_generation() {
   const facts::RolloutKeys& rollout = job_.train.rollout;
   if (rollout.engine == facts::RolloutEngine::separate) return {};
-  const std::int64_t rows = std::min(*rollout.generation_batch, *rollout.samples);
+  // Ranks that share sequences when they learn write different ones.
+  const std::int64_t samples = ceil_divide(*rollout.samples, job_.parallel.context);
+  const std::int64_t rows = std::min(*rollout.generation_batch, samples);
   const std::int64_t prompt = *rollout.prompt_length, answer = *rollout.response_length;
   const model::TaskHeadOptions last{.head = TaskHead::logits, .keeps = 1};
   step::Generation generation;
-  generation.batches = ceil_divide(*rollout.samples, rows);
+  generation.batches = ceil_divide(samples, rows);
   STEELYARD_TRY(read, graph_of(request_.model, rows, prompt, last));
   count(read, 1.0);
   generation.prompt = std::move(read);
@@ -174,7 +195,7 @@ Result<void> Builder::add_generation() {
     generation.stages.push_back({std::move(token), tokens, prompt + written});
   }
   if (keeps_scores()) {
-    const std::int64_t tokens = checked_multiply(*rollout.samples, answer);
+    const std::int64_t tokens = checked_multiply(samples, answer);
     generation.kept_scores = checked_multiply(tokens, generation.prompt.vocabulary);
   }
   STEELYARD_CHECK(add_engine(generation));

@@ -115,7 +115,7 @@ void add_groups(std::vector<OneImage> images, bool png, std::vector<ImageGroup>&
 
 }  // namespace
 
-Result<ImageGroup> synthetic_jpegs(int width, int height, double detail) {
+Result<ImageGroup> synthetic_jpegs(int width, int height, Detail detail) {
   constexpr int kQuality = 90;
   std::vector<OneImage> images;
   for (std::uint32_t seed = 1; seed <= kImages; ++seed) {
@@ -125,10 +125,10 @@ Result<ImageGroup> synthetic_jpegs(int width, int height, double detail) {
   return group_of(std::move(images), false);
 }
 
-Result<ImageGroup> synthetic_pngs(int width, int height) {
+Result<ImageGroup> synthetic_pngs(int width, int height, Detail detail) {
   std::vector<OneImage> images;
   for (std::uint32_t seed = 1; seed <= kImages / 2; ++seed) {
-    STEELYARD_TRY(file, encode_png(synthetic_image(width, height, 1.0, seed)));
+    STEELYARD_TRY(file, encode_png(synthetic_image(width, height, detail, seed)));
     images.push_back({.file = std::move(file), .width = width, .height = height});
   }
   return group_of(std::move(images), true);

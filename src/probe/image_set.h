@@ -20,9 +20,9 @@ struct ImageGroup {
   double bytes = 0;
 };
 
-// Eight JPEG of that size at quality 90, 4:2:0.
-[[nodiscard]] Result<ImageGroup> synthetic_jpegs(int width, int height, double detail);
-[[nodiscard]] Result<ImageGroup> synthetic_pngs(int width, int height);
+// Eight JPEG of that size at quality 90, 4:2:0; four PNG.
+[[nodiscard]] Result<ImageGroup> synthetic_jpegs(int width, int height, Detail detail);
+[[nodiscard]] Result<ImageGroup> synthetic_pngs(int width, int height, Detail detail);
 
 // At most kMostFiles JPEG and PNG files from the folder and those below, in the order of their
 // paths spread over all of them; in groups by size and by bytes per pixel. Files that cannot be

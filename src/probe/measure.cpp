@@ -19,7 +19,7 @@ namespace {
 // Shares of the time by what a figure needs: storage has the most of them and the slowest.
 constexpr double kMemory = 3;
 constexpr double kHost = 2;
-constexpr double kImages = 4;
+constexpr double kImages = 5;
 constexpr double kStorage = 5;  // for each folder
 
 // Below this there is no time for large images and the largest file.
@@ -99,7 +99,10 @@ class Measurer {
     }
     for (const std::filesystem::path& path : paths_) {
       tell("storage in " + path.string());
-      StorageOptions storage{.folder = path, .guest = is_guest(tree_), .budget = budget(kStorage)};
+      StorageOptions storage{.folder = path,
+                             .guest = is_guest(tree_),
+                             .budget = budget(kStorage),
+                             .threads = static_cast<std::int64_t>(threads_.size())};
       if (options_.budget < kHurry) storage.test_file = kHurriedFile;
       STEELYARD_TRY(rates, measure_storage(storage));
       seen.storage.push_back(std::move(rates));

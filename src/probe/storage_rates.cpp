@@ -8,6 +8,7 @@
 #include "base/format.h"
 #include "probe/crew.h"
 #include "probe/interruption.h"
+#include "probe/record_rates.h"
 #include "probe/repeat.h"
 
 namespace steelyard::probe {
@@ -25,6 +26,7 @@ constexpr Seconds kForFullTable{6};
 constexpr double kShareOfWriting = 0.35;
 constexpr double kShareOfSmallFiles = 0.10;
 constexpr double kShareOfCachedRead = 0.05;
+constexpr double kShareOfRecords = 0.15;
 constexpr std::int64_t kSegments = 8;  // of the test file, each one run of the write
 constexpr std::int64_t kSlices = 4;    // runs of one figure
 
@@ -166,11 +168,25 @@ class StorageMeter {
     };
     std::vector<double> rates;
     if (pass()) rates = repeat(pass, {.budget = budget});
+    if (!rates.empty()) hand_on_records(file, range, options_.budget * kShareOfRecords);
     close(file);
     StorageRate rate{.pattern = StoragePattern::cached_read, .request = 1_MiB};
     rate.rate = measured<BytesPerSecond>(
         rates, fmt::format("{} that lie in the page cache, one thread", to_text(range)));
     finish(std::move(rate));
+  }
+
+  // What is read goes on into batches. `range` bytes of the file lie in the page cache.
+  void hand_on_records(int file, Bytes range, Seconds budget) {
+    const RecordOptions options{
+        .file = file, .range = range, .threads = options_.threads, .budget = budget};
+    for (RecordRate& one : measure_records(options)) {
+      if (one.rate.runs == 0) continue;
+      finish({.pattern = StoragePattern::cached_records,
+              .request = one.record,
+              .depth = one.workers,
+              .rate = std::move(one.rate)});
+    }
   }
 
   [[nodiscard]] Result<void> read_small_files(Seconds budget) {
@@ -272,6 +288,7 @@ std::vector<std::string> cache_warnings(const StorageMeasurements& seen, const F
   }
   const auto too_fast = [&](const StorageRate& rate) {
     return rate.pattern != StoragePattern::cached_read &&
+           rate.pattern != StoragePattern::cached_records &&
            rate.pattern != StoragePattern::small_files && rate.rate.median > kOneDrive;
   };
   if (std::any_of(seen.rates.begin(), seen.rates.end(), too_fast)) {
@@ -295,7 +312,7 @@ Result<StorageMeasurements> measure_storage(const StorageOptions& options) {
   const std::vector<Combination> all = combinations(options.budget);
   for (std::size_t i = 0; i < all.size(); ++i) {
     const double spent = monotonic_seconds() - begin;
-    const double left = options.budget.value() * (1 - kShareOfCachedRead) - spent;
+    const double left = options.budget.value() * (1 - kShareOfCachedRead - kShareOfRecords) - spent;
     const double share = std::max(0.05, left / static_cast<double>(all.size() - i));
     STEELYARD_CHECK(meter.read(all[i], Seconds(share)));
     if (interrupted()) return fail(interruption_error());

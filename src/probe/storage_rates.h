@@ -17,6 +17,7 @@ struct StorageOptions {
   Bytes test_file = Bytes(std::int64_t{1} << 30);
   bool guest = false;  // this kernel runs in a virtual machine: a host's cache may lie below
   Seconds budget = Seconds(15);
+  std::int64_t threads = 1;  // hardware threads to run on
   // Whether the kernel gives a ring, and how much is free: the real ones, or a test's.
   RingProbe ring = try_io_uring;
   std::function<Result<FileSystemSpace>(const std::filesystem::path&)> space = space_of;

@@ -71,7 +71,7 @@ void add_tensors(const Node& node, facts::RamBytes& bytes, Notes& notes) {
 void add_waiting(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const Bytes waiting = node.states.waiting_bytes;
   if (waiting == Bytes()) return;
-  const PinnedTensors frozen{.trainable = false, .frozen = true, .parts = node.shards};
+  const PinnedTensors frozen{.trainable = false, .frozen = true, .parts = parts_of_a_weight(node)};
   const Bytes held =
       node.job.offload.pin_memory ? waiting * rounding_of(node.states.weights, frozen) : waiting;
   bytes[RamCategory::parameters] += held * node.ranks;

@@ -1,5 +1,7 @@
 #include "rehearse/tune.h"
 
+#include <algorithm>
+
 namespace steelyard::rehearse {
 namespace {
 
@@ -59,6 +61,9 @@ Result<Tuned> tune(const Settings& start, std::int64_t most_workers, Ratio targe
   }
   Tuner tuner(target, trial);
   Settings most = start;
+  // The first step does not count: a try has several.
+  constexpr double kSteps = 5.0;
+  most.duration = std::max(most.duration, Seconds(kSteps * start.step_time.value()));
   most.workers = most_workers;
   STEELYARD_TRY(reached, tuner.enough(most));
   if (!reached) return tuner.done(false);

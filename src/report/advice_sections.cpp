@@ -15,9 +15,14 @@ std::string confidence_words(std::string_view what, const facts::ConfidenceOf& c
   if (!confidence.median_absolute_error || confidence.cases == 0) {
     return fmt::format("{} extrapolated", what);
   }
-  return fmt::format("{} within {} on {} similar run{}", what,
-                     percent(*confidence.median_absolute_error), grouped(confidence.cases),
-                     confidence.cases == 1 ? "" : "s");
+  const std::string runs =
+      fmt::format("{} similar run{}", grouped(confidence.cases), confidence.cases == 1 ? "" : "s");
+  const std::string median = percent(*confidence.median_absolute_error);
+  const std::string most = percent(confidence.p90_absolute_error.value_or(Ratio()));
+  if (confidence.cases == 1 || median == most) {
+    return fmt::format("{} off by {} on {}", what, median, runs);
+  }
+  return fmt::format("{} off by {} (9 of 10 at most {}) on {}", what, median, most, runs);
 }
 
 std::string effect_words(const facts::Plan& plan, const facts::Advice& advice, const Paint& paint) {

@@ -170,26 +170,35 @@ Axis layers_axis(const LimitsQuestion& question) {
 
 // Data-parallel replicas go, all else stays: their numbers from the job's down, as far as nodes
 // are filled evenly.
-std::optional<Axis> gpus_axis(const Plan& planned) {
+// GPUs that whole replicas fill, the most first.
+std::vector<std::int64_t> counts_up_to(const Plan& planned, std::int64_t most) {
   const facts::ParallelKeys& parallel = planned.job.parallel;
   const std::int64_t replica = parallel.tensor * parallel.pipeline * parallel.context;
   const std::int64_t now = planned.job.machine.nodes * planned.job.machine.gpus.value_or(1);
   const std::int64_t per_node =
       std::max(planned.job.machine.gpus.value_or(1), planned.machine.gpus);
   std::vector<std::int64_t> counts;
-  for (std::int64_t gpus = now; gpus >= replica; gpus -= replica) {
+  for (std::int64_t gpus = most - most % replica; gpus >= replica; gpus -= replica) {
     const bool whole = gpus / replica % std::max<std::int64_t>(1, parallel.expert) == 0;
     if (spread_over(gpus, per_node) && (whole || gpus == now)) counts.push_back(gpus);
   }
-  if (counts.empty()) return std::nullopt;
+  return counts;
+}
+
+Axis gpus_axis_from(const Plan& planned, std::vector<std::int64_t> counts) {
+  const facts::ParallelKeys& parallel = planned.job.parallel;
+  const std::int64_t per_node =
+      std::max(planned.job.machine.gpus.value_or(1), planned.machine.gpus);
   Axis made;
   made.limit.key = "machine.gpus x machine.nodes";
-  made.limit.what = "GPUs, with fewer data-parallel replicas";
+  const std::int64_t now = planned.job.machine.nodes * planned.job.machine.gpus.value_or(1);
+  made.limit.what =
+      fmt::format("GPUs, with {} data-parallel replicas", counts.front() > now ? "more" : "fewer");
   made.limit.sense = facts::LimitSense::least;
   made.limit.now = now;
-  made.limit.step = replica;
+  made.limit.step = parallel.tensor * parallel.pipeline * parallel.context;
   made.most = static_cast<std::int64_t>(counts.size());
-  made.value = [counts](std::int64_t number) {
+  made.value = [counts = std::move(counts)](std::int64_t number) {
     const auto at = static_cast<std::size_t>(number) - 1;
     return at < counts.size() ? counts[at] : 0;
   };
@@ -204,30 +213,64 @@ std::optional<Axis> gpus_axis(const Plan& planned) {
   return made;
 }
 
+// Where the job does not fit as it is: halves of its GPUs, which ask less of each host, then
+// doublings, which split what is sharded; the first that holds is where counting down begins.
+std::int64_t some_that_hold(const LimitsQuestion& question, const Planner& planner,
+                            std::int64_t now) {
+  const Plan& planned = *question.planned;
+  if (planned.fits()) return now;
+  constexpr std::int64_t kFurthest = 64;
+  std::vector<std::int64_t> tries;
+  for (std::int64_t gpus = now / 2; gpus >= 1; gpus /= 2) tries.push_back(gpus);
+  for (std::int64_t times = 2; times <= kFurthest; times *= 2) tries.push_back(now * times);
+  for (const std::int64_t gpus : tries) {
+    const std::vector<std::int64_t> counts = counts_up_to(planned, gpus);
+    if (counts.empty() || counts.front() != gpus) continue;
+    const Axis axis = gpus_axis_from(planned, {gpus});
+    const Result<Plan> plan = planner(with(question, axis, 1), Depth::only_if_fits);
+    if (plan && plan->fits()) return gpus;
+  }
+  return now;
+}
+
+std::optional<Axis> gpus_axis(const LimitsQuestion& question, const Planner& planner) {
+  const Plan& planned = *question.planned;
+  const std::int64_t now = planned.job.machine.nodes * planned.job.machine.gpus.value_or(1);
+  std::vector<std::int64_t> counts = counts_up_to(planned, some_that_hold(question, planner, now));
+  if (counts.empty()) return std::nullopt;
+  return gpus_axis_from(planned, std::move(counts));
+}
+
 std::optional<Axis> ram_axis(const Plan& planned) {
   if (!planned.ram.capacity) return std::nullopt;
   constexpr std::int64_t kGibibyte = std::int64_t{1} << 30;
   const std::int64_t now = ceil_divide(planned.ram.capacity->value(), kGibibyte);
+  // Where it is short, what a node needs at its fullest and an eighth, for NUMA nodes fill
+  // unevenly.
+  const std::int64_t needed = ceil_divide(planned.ram.peak.value(), kGibibyte);
+  const std::int64_t most = std::max(now, needed + ceil_divide(needed, std::int64_t{8}));
   Axis made;
   made.limit.key = "machine.ram_gib";
   made.limit.what = "GiB of host memory per node";
   made.limit.sense = facts::LimitSense::least;
   made.limit.now = now;
-  made.most = now;
-  made.value = [now](std::int64_t number) { return now + 1 - number; };
+  made.most = most;
+  made.value = [most](std::int64_t number) { return most + 1 - number; };
   made.set = [](Job& job, std::int64_t value) { job.machine.ram_gib = static_cast<double>(value); };
   return made;
 }
 
-std::vector<Axis> axes_of(const LimitsQuestion& question) {
+std::vector<Axis> axes_of(const LimitsQuestion& question, const Planner& planner) {
   const Plan& planned = *question.planned;
   const facts::TrainKeys& train = planned.job.train;
   std::vector<Axis> axes = {micro_batch_axis(planned)};
-  if (train.sequence_length) axes.push_back(sequence_axis(planned));
+  // Jobs that sample say prompt and answer instead.
+  if (train.sequence_length && !train.rollout.response_length)
+    axes.push_back(sequence_axis(planned));
   if (train.image_size.size() == 2) axes.push_back(image_axis(planned));
   if (train.method != facts::Method::full) axes.push_back(rank_axis(planned));
   if (question.layers) axes.push_back(layers_axis(question));
-  if (auto gpus = gpus_axis(planned)) axes.push_back(std::move(*gpus));
+  if (auto gpus = gpus_axis(question, planner)) axes.push_back(std::move(*gpus));
   if (auto ram = ram_axis(planned)) axes.push_back(std::move(*ram));
   return axes;
 }
@@ -238,7 +281,7 @@ facts::Limits limits(const LimitsQuestion& question, const Planner& planner) {
   facts::Limits found;
   found.job = question.planned->job.name;
   found.fits = question.planned->fits();
-  std::vector<Axis> axes = axes_of(question);
+  std::vector<Axis> axes = axes_of(question, planner);
   for_each_side_by_side(axes.size(), [&](std::size_t i) {
     const bool largest = axes[i].limit.sense == facts::LimitSense::largest;
     (largest ? find_largest : find_least)(question, planner, axes[i]);

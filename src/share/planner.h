@@ -26,6 +26,13 @@ using Planner = std::function<Result<facts::Plan>(const facts::Job& job,
   job.machine.nodes = nodes;
   job.machine.gpus = gpus;
   job.machine.numa_binding = bound;
+  // Another number of GPUs means another number of replicas.
+  const facts::ParallelKeys& parallel = job.parallel;
+  const std::int64_t replica = parallel.tensor * parallel.pipeline * parallel.context;
+  if (parallel.data && nodes * gpus != *parallel.data * replica) {
+    job.parallel.data.reset();
+    job.parallel.shard_group.reset();
+  }
   return job;
 }
 

@@ -9,58 +9,12 @@
 #include <algorithm>
 #include <utility>
 
-#include "model/generation.h"
-#include "step/groups.h"
-#include "step/merge.h"
+#include "step/alignment_composer.h"
 #include "step/role_jobs.h"
 
 namespace steelyard::step {
 
-namespace {
-
 using facts::VramCategory;
-
-class Composer {
- public:
-  Composer(const facts::Job& job, const facts::FrameworkProfile& profile, const facts::Gpu& gpu,
-           Program policy)
-      : job_(job), profile_(profile), gpu_(gpu), program_(std::move(policy)) {
-    chunks_ = chunks_of(program_);
-  }
-
-  Result<Program> compose(const Alignment& alignment);
-
- private:
-  struct Asking {  // of one model
-    std::vector<Phase> before, at, after;
-  };
-
-  Result<Program> built(const model::Graph& graph, const facts::Job& job,
-                        const ModelUse& use) const;
-  Joined join(const Program& other, const std::string& label);
-  Result<Asking> ask(const AskedModel& model);
-  Asking move_in(const Joined& joined, const Program& other, Phase phase, bool sharded);
-  void ask_in_micro_batches(const std::vector<Asking>& askings);
-  Result<void> add_critic(const model::Graph& graph, bool joint);
-  Result<void> generate(const Generation& generation, std::vector<Pass>& passes);
-  void gather_all(const Joined& joined, const Program& whole, Phase& first, Phase& last);
-  void grow_caches(const model::Graph& graph, std::int64_t tokens, Phase& phase);
-  void drop_caches(Phase& phase);
-  void keep_scores(std::int64_t numbers, Phase& last);
-  void hold_engine(const Generation& generation, std::vector<Pass>& passes);
-  void hold_rollout(Bytes bytes);
-  std::int32_t slot(Bytes bytes, VramCategory category, const std::string& text);
-  void add_work(std::vector<Event>& events, WorkKind kind, Bytes traffic, const std::string& text);
-  void add_states(const StateSizes& states, bool trains, bool waits, bool sharded);
-  void count_kernels();
-
-  const facts::Job& job_;
-  const facts::FrameworkProfile& profile_;
-  const facts::Gpu& gpu_;
-  Program program_;
-  std::int32_t chunks_ = 0;
-  std::vector<Body> caches_;  // what is held of the past, as it was allocated last
-};
 
 std::int32_t Composer::slot(Bytes bytes, VramCategory category, const std::string& text) {
   program_.names.push_back(text);
@@ -80,10 +34,30 @@ void Composer::add_work(std::vector<Event>& events, WorkKind kind, Bytes traffic
   events.push_back({EventKind::work, static_cast<std::int32_t>(program_.work.size()) - 1});
 }
 
+RolePrograms::RolePrograms(const facts::Job& job, const facts::FrameworkProfile& profile,
+                           const facts::Gpu& gpu)
+    : job_(job), profile_(profile), forward_only_(profile), gpu_(gpu) {
+  forward_only_.pipeline_releases_outputs = true;
+  forward_only_.pipeline_holds_inputs = forward_only_.pipeline_returns_logits = false;
+  forward_only_.pipeline_keeps_buffers = forward_only_.pipeline_keeps_outputs = false;
+  forward_only_.pipeline_keeps_gradients = false;
+}
+
+Result<const std::vector<RankProgram>*> RolePrograms::of(const model::Graph& graph,
+                                                         const facts::Job& job,
+                                                         const ModelUse& use) {
+  const auto known = std::ranges::find(known_, &graph, &Known::graph);
+  if (known != known_.end()) return &known->programs;
+  STEELYARD_TRY(programs,
+                programs_of(graph, job, use.asks_only ? forward_only_ : profile_, gpu_, {}, use));
+  known_.push_back({&graph, std::move(programs)});
+  return &known_.back().programs;
+}
+
 Result<Program> Composer::built(const model::Graph& graph, const facts::Job& job,
-                                const ModelUse& use) const {
-  STEELYARD_TRY(programs, programs_of(graph, job, profile_, gpu_, {}, use));
-  return std::move(programs.front().program);
+                                const ModelUse& use) {
+  STEELYARD_TRY(programs, roles_.of(graph, job, use));
+  return programs->at(stage_).program;
 }
 
 Joined Composer::join(const Program& other, const std::string& label) {
@@ -93,7 +67,7 @@ Joined Composer::join(const Program& other, const std::string& label) {
 }
 
 // Counts a further model among what the host loads, holds and saves.
-void Composer::add_states(const StateSizes& states, bool trains, bool waits, bool sharded) {
+void Composer::add_states(const StateSizes& states, bool trains, Bytes waiting) {
   StateSizes& all = program_.states;
   all.beside += states.parameters;
   all.parameters += states.parameters;
@@ -101,10 +75,9 @@ void Composer::add_states(const StateSizes& states, bool trains, bool waits, boo
   all.weights.insert(all.weights.end(), states.weights.begin(), states.weights.end());
   all.made_bytes += states.made_bytes;
   all.largest_block_bytes = std::max(all.largest_block_bytes, states.largest_block_bytes);
+  all.waiting_bytes += waiting;
   if (!trains) {
     all.frozen_beside += states.parameter_bytes;
-    const std::int64_t shards = sharded ? job_.parallel.shard_group.value_or(1) : 1;
-    if (waits) all.waiting_bytes += ceil_divide(states.parameter_bytes, shards);
     return;
   }
   all.trains_beside += states.trainable;
@@ -115,10 +88,10 @@ void Composer::add_states(const StateSizes& states, bool trains, bool waits, boo
 }
 
 // The weights come to the card before the model is asked and leave it afterwards.
-Composer::Asking Composer::move_in(const Joined& joined, const Program& other, Phase phase,
-                                   bool sharded) {
+Composer::Asking Composer::move_in(const Joined& joined, const Program& other,
+                                   std::vector<Phase> phases) {
   Asking asking;
-  Phase in{PhaseKind::scoring, {}, phase.chunk};
+  Phase in{PhaseKind::scoring, {}, phases.front().chunk};
   Phase out = in;
   for (const Body& held : parameters_of(other)) {
     Body arrives = joined.body(held);
@@ -132,30 +105,73 @@ Composer::Asking Composer::move_in(const Joined& joined, const Program& other, P
     in.bodies.push_back(std::move(arrives));
     out.bodies.push_back(std::move(leaves));
   }
-  static_cast<void>(sharded);
   asking.before = {std::move(in)};
-  asking.at = {std::move(phase)};
+  asking.at = std::move(phases);
   asking.after = {std::move(out)};
   return asking;
 }
 
+namespace {
+
+// Of a rank: what it holds of the model when that is on the card.
+Bytes parameter_bytes_of(const Program& program) {
+  Bytes sum;
+  for (const Body& body : parameters_of(program)) {
+    for (const Event& event : body.events) {
+      if (event.kind != EventKind::allocate) continue;
+      sum += body.repeat * program.slots[static_cast<std::size_t>(event.index)].bytes;
+    }
+  }
+  return sum;
+}
+
+}  // namespace
+
+// In host memory a rank has the part that it brings to the card. What ZeRO-3 fetches layer by layer
+// is never there as a whole.
 Result<Composer::Asking> Composer::ask(const AskedModel& model) {
   const facts::Job job = asked_job(job_, model.as_policy, model.waits);
   STEELYARD_TRY(other, built(model.graph, job, {true, model.adapters_off}));
   const Joined joined = join(other, model.label);
-  const bool sharded = shards_parameters(job.parallel.sharding);
-  if (model.own_weights) add_states(other.states, false, model.waits, sharded);
-  Phase phase = joined.phase(asked(*phase_of(other, PhaseKind::forward), PhaseKind::scoring));
   const bool fetched = job.offload.parameters != facts::OffloadTo::none;
+  if (model.own_weights) {
+    const std::int64_t parts = checked_multiply(
+        job_.parallel.tensor * job_.parallel.pipeline,
+        shards_parameters(job_.parallel.sharding) ? job_.parallel.shard_group.value_or(1) : 1);
+    const Bytes own =
+        fetched ? ceil_divide(other.states.parameter_bytes, parts) : parameter_bytes_of(other);
+    add_states(other.states, false, model.waits ? own : Bytes());
+  }
+  std::vector<Phase> phases;
+  for (const Phase& forward : forward_phases(other)) {
+    phases.push_back(joined.phase(asked(forward, PhaseKind::scoring)));
+  }
   if (model.own_weights && model.waits && !fetched) {
-    return move_in(joined, other, std::move(phase), sharded);
+    return move_in(joined, other, std::move(phases));
   }
   if (model.own_weights) {
     Phase held{PhaseKind::setup, {}};
     for (const Body& body : parameters_of(other)) held.bodies.push_back(joined.body(body));
     if (!held.bodies.empty()) program_.setup.push_back({1, {std::move(held)}});
   }
-  return Asking{{}, {std::move(phase)}, {}};
+  return Asking{{}, std::move(phases), {}};
+}
+
+// NeMo-Aligner asks about all of a step's samples before it learns from them (algorithms/dpo.py,
+// augment_dataloader); a pipeline in the midst of its schedule cannot be asked.
+bool Composer::asks_ahead() const {
+  const auto word = profile_.operators.find("asked_models");
+  return job_.parallel.pipeline > 1 ||
+         (word != profile_.operators.end() && word->second == "ahead");
+}
+
+void Composer::ask_ahead(std::vector<Asking> askings, std::int64_t times,
+                         std::vector<Pass>& passes) const {
+  for (Asking& asking : askings) {
+    if (!asking.before.empty()) passes.push_back({1, std::move(asking.before)});
+    passes.push_back({times, std::move(asking.at)});
+    if (!asking.after.empty()) passes.push_back({1, std::move(asking.after)});
+  }
 }
 
 // Behind each forward pass of the policy, in front of its backward pass.
@@ -188,6 +204,8 @@ void Composer::ask_in_micro_batches(const std::vector<Asking>& askings) {
   }
 }
 
+namespace {
+
 bool has_micro_batches(const Pass& pass) {
   return pass.phases.front().kind == PhaseKind::forward ||
          pass.phases.front().kind == PhaseKind::backward;
@@ -215,10 +233,12 @@ Pass side_by_side(const Pass& policy, Pass critic) {
   return both;
 }
 
+}  // namespace
+
 Result<void> Composer::add_critic(const model::Graph& graph, bool joint) {
   STEELYARD_TRY(other, built(graph, critic_job(job_), {}));
   const Joined joined = join(other, "critic");
-  add_states(other.states, true, false, false);
+  add_states(other.states, true, Bytes());
   for (const Pass& pass : other.setup) {
     if (pass.phases.front().bodies.front().layer == "batch") continue;  // the policy's
     program_.setup.push_back(joined.pass(pass));
@@ -229,7 +249,8 @@ Result<void> Composer::add_critic(const model::Graph& graph, bool joint) {
   std::vector<Pass> passes;
   for (const Pass& pass : other.step) passes.push_back(joined.pass(pass));
   program_.communicators += other.communicators > 0 ? 1 : 0;
-  if (!joint || passes.size() != program_.step.size()) {
+  const bool alone = !joint || job_.parallel.pipeline > 1;  // a schedule is of one model
+  if (alone || passes.size() != program_.step.size()) {
     program_.step.insert(program_.step.begin(), passes.begin(), passes.end());
     return {};
   }
@@ -244,167 +265,6 @@ Result<void> Composer::add_critic(const model::Graph& graph, bool joint) {
   }
   program_.step = std::move(both);
   return {};
-}
-
-// The cache as it is after `tokens` tokens; what it was before goes.
-void Composer::grow_caches(const model::Graph& graph, std::int64_t tokens, Phase& phase) {
-  const facts::DType dtype = program_.compute;
-  std::vector<Body> grown;
-  for (const model::Segment& segment : graph.segments) {
-    for (const model::Block& block : segment.blocks) {
-      Body body{.layer = "generation " + block.name, .repeat = segment.repeat, .events = {}};
-      for (const model::LayerCache& cache : model::caches_of(block)) {
-        const std::int64_t rows = checked_multiply(graph.batch, cache.tokens_of(tokens));
-        for (const std::int64_t width : {cache.keys, cache.values}) {
-          const Bytes bytes(checked_multiply(checked_multiply(rows, width), bytes_of(dtype)));
-          body.events.push_back(
-              {EventKind::allocate, slot(bytes, VramCategory::activations, "generation: cache")});
-        }
-      }
-      if (!body.events.empty()) grown.push_back(std::move(body));
-    }
-  }
-  for (std::size_t i = 0; i < grown.size(); ++i) {
-    Body body = grown[i];
-    if (i < caches_.size()) {
-      for (std::size_t e = 0; e < caches_[i].events.size(); ++e) {
-        const auto at = static_cast<std::ptrdiff_t>(2 * e + 1);
-        body.events.insert(body.events.begin() + at, {EventKind::free, caches_[i].events[e].index});
-      }
-    }
-    phase.bodies.push_back(std::move(body));
-  }
-  caches_ = std::move(grown);
-}
-
-void Composer::drop_caches(Phase& phase) {
-  for (Body& body : caches_) {
-    for (Event& event : body.events) event.kind = EventKind::free;
-    phase.bodies.push_back(std::move(body));
-  }
-  caches_.clear();
-}
-
-void Composer::gather_all(const Joined& joined, const Program& whole, Phase& first, Phase& last) {
-  std::vector<Body> gathered;
-  for (const Body& held : parameters_of(whole)) {
-    Body body = joined.body(held);
-    Bytes bytes;
-    for (const Event& event : body.events) {
-      bytes += program_.slots[static_cast<std::size_t>(event.index)].bytes;
-    }
-    const Group group = groups_of(job_).shards;
-    if (group.ranks > 1) {
-      program_.names.push_back("all_gather for the generation");
-      program_.communication.push_back({Collective::all_gather, bytes, group.ranks,
-                                        group.ranks_per_node, false,
-                                        static_cast<std::int32_t>(program_.names.size()) - 1});
-      body.events.push_back(
-          {EventKind::communicate, static_cast<std::int32_t>(program_.communication.size()) - 1});
-    }
-    Body free{.layer = body.layer, .repeat = body.repeat, .events = {}};
-    for (const Event& event : body.events) {
-      if (event.kind == EventKind::allocate) free.events.push_back({EventKind::free, event.index});
-    }
-    gathered.push_back(std::move(body));
-    last.bodies.push_back(std::move(free));
-  }
-  first.bodies.insert(first.bodies.begin(), gathered.begin(), gathered.end());
-}
-
-// TRL's PPOTrainer: `logitss`, all samples' scores padded into one tensor beside those of each
-// batch; the variable holds them until the next generation's are there.
-void Composer::keep_scores(std::int64_t numbers, Phase& last) {
-  if (numbers == 0) return;
-  const Bytes bytes(checked_multiply(numbers, bytes_of(facts::DType::fp32)));
-  const std::int32_t parts = slot(bytes, VramCategory::activations, "generation: scores");
-  const std::int32_t fresh = slot(bytes, VramCategory::activations, "generation: padded scores");
-  const std::int32_t kept = slot(bytes, VramCategory::activations, "generation: padded scores");
-  program_.slots.back().outlives_micro_batch = true;
-  program_.gradients.push_back({fresh, kept});
-  Body held{.layer = "generation scores", .repeat = 1, .events = {{EventKind::allocate, kept}}};
-  program_.setup.push_back({1, {{PhaseKind::setup, {std::move(held)}}}});
-  Body body{.layer = "generation scores", .repeat = 1, .events = {}};
-  body.events = {
-      {EventKind::allocate, parts},
-      {EventKind::allocate, fresh},
-      {EventKind::free, kept},
-      {EventKind::keep_gradient, static_cast<std::int32_t>(program_.gradients.size()) - 1},
-      {EventKind::free, parts}};
-  last.bodies.push_back(std::move(body));
-}
-
-// vLLM beside the trainer takes its share of the card, weights and cache together.
-void Composer::hold_engine(const Generation& generation, std::vector<Pass>& passes) {
-  const std::int32_t held = slot(generation.engine, VramCategory::runtime, "inference engine");
-  Body in{.layer = "inference engine", .repeat = 1, .events = {{EventKind::allocate, held}}};
-  if (!generation.engine_sleeps) {
-    program_.setup.push_back({1, {{PhaseKind::setup, {std::move(in)}}}});
-    return;
-  }
-  Body out{.layer = "inference engine", .repeat = 1, .events = {{EventKind::free, held}}};
-  out.events.push_back({EventKind::release_cached, held});
-  Phase wake{PhaseKind::generation, {std::move(in)}, chunks_};
-  Phase sleep{PhaseKind::generation, {std::move(out)}, chunks_};
-  passes.insert(passes.begin(), {1, {std::move(wake)}});
-  passes.push_back({1, {std::move(sleep)}});
-}
-
-// An engine of its own computes as much, and holds nothing in the trainer's allocator.
-void forget_memory(Phase& phase) {
-  for (Body& body : phase.bodies) {
-    std::erase_if(body.events, [](const Event& event) { return event.kind != EventKind::work; });
-  }
-}
-
-Result<void> Composer::generate(const Generation& generation, std::vector<Pass>& passes) {
-  const facts::Job job = generation_job(job_);
-  Pass pass{generation.batches, {}};
-  const auto add = [&](const model::Graph& graph, std::int64_t repeat) -> Result<Program> {
-    STEELYARD_TRY(other, built(graph, job, {true, false}));
-    const Joined joined = join(other, "generation");
-    Phase phase = joined.phase(asked(*phase_of(other, PhaseKind::forward), PhaseKind::generation));
-    phase.repeat = repeat;
-    pass.phases.push_back(std::move(phase));
-    return other;
-  };
-  STEELYARD_TRY(whole, add(generation.prompt, 1));
-  const bool engine = generation.engine > Bytes();
-  const std::int32_t chunk = chunks_++;
-  Phase last{PhaseKind::generation, {}, chunk};
-  Phase first = last;
-  if (shards_parameters(job_.parallel.sharding) && !engine) {
-    const Joined joined = join(whole, "generation");
-    gather_all(joined, whole, first, last);
-  }
-  Phase prompt{PhaseKind::generation, {}, chunk};
-  if (!engine) grow_caches(generation.prompt, generation.prompt.sequence, prompt);
-  if (!prompt.bodies.empty()) pass.phases.push_back(std::move(prompt));
-  for (const Generation::Stage& stage : generation.stages) {
-    Phase growth{PhaseKind::generation, {}, chunk};
-    if (!engine) grow_caches(generation.prompt, stage.past, growth);
-    if (!growth.bodies.empty()) pass.phases.push_back(std::move(growth));
-    STEELYARD_TRY(unused, add(stage.token, stage.tokens));
-    static_cast<void>(unused);
-  }
-  if (!engine) {
-    Phase done{PhaseKind::generation, {}, chunk};
-    drop_caches(done);
-    pass.phases.push_back(std::move(done));
-  }
-  if (engine) std::for_each(pass.phases.begin(), pass.phases.end(), forget_memory);
-  keep_scores(engine ? 0 : generation.kept_scores, last);
-  if (!first.bodies.empty()) passes.push_back({1, {std::move(first)}});
-  passes.push_back(std::move(pass));
-  if (!last.bodies.empty()) passes.push_back({1, {std::move(last)}});
-  if (engine) hold_engine(generation, passes);
-  return {};
-}
-
-void Composer::hold_rollout(Bytes bytes) {
-  const std::int32_t held = slot(bytes, VramCategory::batch, "rollout");
-  Body body{.layer = "rollout", .repeat = 1, .events = {{EventKind::allocate, held}}};
-  program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});
 }
 
 void Composer::count_kernels() {
@@ -432,20 +292,22 @@ Result<Program> Composer::compose(const Alignment& alignment) {
     STEELYARD_TRY(asking, ask(model));
     askings.push_back(std::move(asking));
   }
+  std::vector<Pass> passes;
   if (!alignment.rolls_out()) {
-    ask_in_micro_batches(askings);
+    if (asks_ahead()) {
+      ask_ahead(std::move(askings), job_.train.gradient_accumulation.value_or(1), passes);
+      program_.step.insert(program_.step.begin(), std::make_move_iterator(passes.begin()),
+                           std::make_move_iterator(passes.end()));
+    } else {
+      ask_in_micro_batches(askings);
+    }
     count_kernels();
     return std::move(program_);
   }
-  std::vector<Pass> passes;
   for (const Generation& generation : alignment.generation) {
     STEELYARD_CHECK(generate(generation, passes));
   }
-  for (Asking& asking : askings) {
-    if (!asking.before.empty()) passes.push_back({1, std::move(asking.before)});
-    passes.push_back({alignment.asks, std::move(asking.at)});
-    if (!asking.after.empty()) passes.push_back({1, std::move(asking.after)});
-  }
+  ask_ahead(std::move(askings), alignment.asks, passes);
   hold_rollout(alignment.rollout);
   program_.updates = {passes.size(), passes.size() + program_.step.size(), alignment.updates};
   program_.step.insert(program_.step.begin(), std::make_move_iterator(passes.begin()),
@@ -454,33 +316,14 @@ Result<Program> Composer::compose(const Alignment& alignment) {
   return std::move(program_);
 }
 
-Result<void> check(const facts::Job& job) {
-  const auto whole = [](const char* key, std::int64_t value) -> Result<void> {
-    if (value == 1) return {};
-    return fail({ErrorCode::not_supported,
-                 key,
-                 std::to_string(value),
-                 "1 where train.objective is not sft",
-                 "models of several roles are planned on ranks that hold whole layers: shard them "
-                 "with parallel.sharding",
-                 "",
-                 {}});
-  };
-  STEELYARD_CHECK(whole("parallel.pipeline", job.parallel.pipeline));
-  STEELYARD_CHECK(whole("parallel.tensor", job.parallel.tensor));
-  STEELYARD_CHECK(whole("parallel.context", job.parallel.context));
-  return whole("parallel.expert", job.parallel.expert);
-}
-
-}  // namespace
-
 Result<std::vector<RankProgram>> programs_of_several(
     const model::Graph& policy, const facts::Job& job, const facts::FrameworkProfile& profile,
     const facts::Gpu& gpu, std::vector<Companion> companions, const Alignment& alignment) {
-  STEELYARD_CHECK(check(job));
   STEELYARD_TRY(programs, programs_of(policy, job, profile, gpu, std::move(companions)));
-  for (RankProgram& rank : programs) {
-    STEELYARD_TRY(program, Composer(job, profile, gpu, std::move(rank.program)).compose(alignment));
+  RolePrograms roles(job, profile, gpu);
+  for (std::size_t stage = 0; stage < programs.size(); ++stage) {
+    RankProgram& rank = programs[stage];
+    STEELYARD_TRY(program, Composer(roles, stage, std::move(rank.program)).compose(alignment));
     rank.program = std::move(program);
   }
   return programs;

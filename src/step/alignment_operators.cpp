@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "step/fused_operators.h"
+#include "step/prediction_operators.h"
 #include "step/primitives.h"
 #include "step/primitives_image.h"
 
@@ -110,11 +112,45 @@ Tensor likelihood(Tape& tape, const Tensor& logits, const model::Shape& shape) {
   return cross_entropy(tape, chosen, tape.external(rows, DType::int64), rows);
 }
 
+// verl's vocab_parallel_log_probs_from_logits (utils/megatron/tensor_parallel.py): Megatron-LM's
+// cross entropy of all tokens, whether or not ranks share the vocabulary; the samples' own part is
+// cut out of one number per token. NeMo-Aligner's DistributedLogprob (utils/distributed.py) keeps
+// as much: the probabilities, in fp32.
+bool takes_vocabulary_in_parts(const OperatorCall& call) {
+  const CrossEntropy code = call.variants->cross_entropy;
+  return code == CrossEntropy::vocab_parallel || code == CrossEntropy::vocab_parallel_compiled;
+}
+
+std::vector<Tensor> parallel_log_probabilities(Tape& tape, const OperatorCall& call) {
+  const bool compiled = call.variants->cross_entropy == CrossEntropy::vocab_parallel_compiled;
+  const Tensor logits = call.inputs[0];
+  const std::int64_t rows = model::elements(call.output_shapes[0]);
+  Tensor taken = vocab_parallel_cross_entropy(tape, logits, rows, compiled);
+  if (call.op->also_likelihood) taken = add(tape, std::move(taken), mean(tape, taken, rows));
+  return {std::move(taken), logits};
+}
+
+// transformers' tp_plan for output projections is colwise_rep (integrations/tensor_parallel.py):
+// every rank gets the logits of the whole vocabulary.
+Tensor gathered_logits(Tape& tape, const OperatorCall& call, const model::Shape& whole) {
+  model::Operator op;
+  op.kind = OperatorKind::gather_features;
+  OperatorCall gather = call;
+  gather.op = &op;
+  gather.output_shapes = {whole};
+  return run_prediction_operator(tape, gather);
+}
+
 // outputs.logits[:, :-1] of what the model's forward() returned: under accelerate's autocast in
 // fp32 (convert_outputs_to_fp32).
 std::vector<Tensor> log_probabilities(Tape& tape, const OperatorCall& call) {
-  const model::Shape& shape = call.input_shapes[0];
+  if (takes_vocabulary_in_parts(call)) return parallel_log_probabilities(tape, call);
+  model::Shape shape = call.input_shapes[0];
   Tensor logits = call.inputs[0];
+  if (tape.options().tensor.ranks > 1 && shape.back() < call.graph->vocabulary) {
+    shape.back() = checked_multiply(shape.back(), tape.options().tensor.ranks);
+    logits = gathered_logits(tape, call, shape);
+  }
   if (call.variants->widens_outputs && tape.arithmetic().autocast) {
     logits = to(tape, std::move(logits), DType::fp32);
   }

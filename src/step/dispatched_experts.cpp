@@ -252,8 +252,44 @@ Tensor stacked_feed_forward(Tape& tape, const OperatorCall& call, Tensor rows,
   return biased ? add(tape, std::move(h), call.weights[3]) : h;
 }
 
+// TEGroupedMLP._apply_bias: cat([t + b * p for t, b, p of each expert]).to(dtype), where the
+// probabilities p, and so the products and sums, are fp32.
+Tensor biased_results(Tape& tape, Tensor argument, std::int64_t experts) {
+  const Tensor x = std::move(argument);
+  const std::int64_t numel = x.numel;
+  const Bytes wide = bytes_of(numel, DType::fp32);
+  const auto of_each = [experts](Tape& t, const Bytes& traffic) {
+    const Bytes each(traffic.value() / experts);
+    for (std::int64_t i = 0; i < experts; ++i) t.pointwise("expert_bias", each);
+  };
+  tape.begin_operation(OperationKind::pointwise, {&x});
+  Tensor sums = tape.allocate(numel, DType::fp32, "expert_bias");
+  of_each(tape, wide);                    // b * p
+  of_each(tape, bytes_of(x) + 2 * wide);  // t + that
+  Tensor joined = tape.allocate(numel, DType::fp32, "expert_bias");
+  tape.pointwise("cat", 2 * wide);
+  sums = Tensor();
+  Tensor y = tape.allocate(numel, x.dtype, "expert_bias");
+  tape.pointwise("to", wide + bytes_of(y));
+  joined = Tensor();
+  if (!tape.tracks({&x})) return y;
+  tape.track(y, "expert_bias", {Tape::edge_of(x)}, {}, [=](Tape& t, const Gradients& gradients) {
+    const Tensor& dy = gradients[0];
+    const Tensor grown = t.allocate(numel, DType::fp32, "expert_bias");
+    t.pointwise("to", wide + bytes_of(dy));
+    Tensor dx = t.allocate(numel, dy.dtype, "expert_bias");
+    of_each(t, wide + bytes_of(dx));        // of t
+    for (int side = 0; side < 2; ++side) {  // of b, summed over its rows, and of p, over features
+      of_each(t, 2 * wide);
+      of_each(t, wide);
+    }
+    return Gradients{dx};
+  });
+  return y;
+}
+
 // Rows through the experts of this rank: gate and up (apart or in one matrix), or one matrix alone.
-Tensor feed_forward(Tape& tape, const OperatorCall& call, Tensor rows, std::int64_t hidden) {
+Tensor products_of(Tape& tape, const OperatorCall& call, Tensor rows, std::int64_t hidden) {
   const model::MixtureShape& mixture = call.op->mixture;
   if (mixture.stacked()) return stacked_feed_forward(tape, call, std::move(rows), hidden);
   const auto held = static_cast<std::size_t>(mixture.experts / mixture.ranks);
@@ -290,6 +326,14 @@ Tensor feed_forward(Tape& tape, const OperatorCall& call, Tensor rows, std::int6
   Tensor y = grouped_linear(tape, again.outputs()[0], matrices(call, 1, 2), wide, hidden);
   again.discard(tape, y);
   return y;
+}
+
+// The fused products add biases themselves.
+Tensor feed_forward(Tape& tape, const OperatorCall& call, Tensor rows, std::int64_t hidden) {
+  const model::MixtureShape& mixture = call.op->mixture;
+  Tensor y = products_of(tape, call, std::move(rows), hidden);
+  if (!call.variants->adds_expert_bias || call.variants->fused_expert_mlp) return y;
+  return biased_results(tape, std::move(y), mixture.experts / mixture.ranks);
 }
 
 // Tokens go once to each rank that has experts of theirs; there they are put into the experts'

@@ -14,6 +14,7 @@ using facts::Precision;
 
 // transformer_engine/pytorch/quantization.py, check_fp8_support, check_mxfp8_support;
 // utils.py, is_non_tn_fp8_gemm_supported.
+constexpr double kFirstBf16 = 8.0;  // compute capability
 constexpr double kFirstFp8 = 8.9;
 constexpr double kFirstMicroscale = 10.0;
 constexpr double kConsumerBlackwell = 12.0;
@@ -50,12 +51,21 @@ Result<void> check_gpu(const facts::Gpu& gpu, Precision precision) {
   const bool micro = precision != Precision::fp8_mixed;
   if (gpu.compute_capability) {
     if (*gpu.compute_capability >= (micro ? kFirstMicroscale : kFirstFp8)) return {};
-  } else if (name.empty() || (gpu.peak.fp8 && gpu.peak.fp8->value() > 0.0)) {
-    return {};
+  } else {
+    // Other vendors' cards say by their rates what they have; those with a scale per 32 elements
+    // (MX formats) came with 4 bits.
+    const auto& peak = micro ? gpu.peak.fp4 : gpu.peak.fp8;
+    if (name.empty() || (peak && peak->value() > 0.0)) return {};
   }
-  return fail(refused("train.precision", found, "bf16-mixed or another precision of this GPU",
-                      micro ? "products with a scale per 16 or 32 elements came with Blackwell"
-                            : "products in fp8 came with Ada and Hopper"));
+  const bool has_bf16 = !gpu.compute_capability || *gpu.compute_capability >= kFirstBf16;
+  const bool nvidia = gpu.vendor == "nvidia";
+  std::string when = micro ? "products with a scale per 16 or 32 elements came with Blackwell"
+                           : "products in fp8 came with Ada and Hopper";
+  if (!nvidia) when = std::string("the catalogue knows no such rate of this card");
+  return fail(refused(
+      "train.precision", found,
+      std::string(has_bf16 ? "bf16-mixed" : "fp16-mixed") + " or another precision of this GPU",
+      when));
 }
 
 Result<Fp8Scaling> torchao_scaling(const facts::Job& job) {

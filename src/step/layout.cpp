@@ -248,6 +248,7 @@ void set_megatron(const facts::MegatronKeys& keys, Layout& layout) {
   }
   layout.buffers.ranks = layout.group;
   layout.buffers.pads_for_high_bandwidth = keys.pads_for_high_bandwidth;
+  layout.reduces_beside = keys.overlaps_reduction;
   if (keys.overlaps_reduction) {
     // distributed_data_parallel.py: max(40e6, 1e6 x ranks) parameters unless said otherwise.
     const std::int64_t usual = std::max<std::int64_t>(40'000'000, 1'000'000 * layout.data);

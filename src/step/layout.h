@@ -54,6 +54,7 @@ struct Layout {
   std::int64_t group = 1;           // ranks per sharding group
   std::int64_t parameter_shards = 1, gradient_shards = 1, optimizer_shards = 1;
   std::int64_t expert_replicas = 1;  // ranks that hold the same experts: those share their states
+  bool reduces_beside = true;        // gradients are summed beside the pass that makes them
   bool gathers = false;              // parameters are gathered layer by layer (ZeRO-3, FSDP)
   bool reshards = true;              // and released after forward
   bool flat_parameters = false;      // FSDP1: a unit is views of one flat tensor

@@ -127,13 +127,16 @@ std::vector<Body> parameters_of(const Program& program) {
   return held;
 }
 
-const Phase* phase_of(const Program& program, PhaseKind kind) {
+std::vector<Phase> forward_phases(const Program& program) {
+  std::vector<Phase> phases;
+  std::set<std::int32_t> seen;
   for (const Pass& pass : program.step) {
     for (const Phase& phase : pass.phases) {
-      if (phase.kind == kind) return &phase;
+      if (phase.kind != PhaseKind::forward || !seen.insert(phase.chunk).second) continue;
+      phases.push_back(phase);
     }
   }
-  return nullptr;
+  return phases;
 }
 
 }  // namespace steelyard::step

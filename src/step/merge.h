@@ -34,7 +34,7 @@ class Joined {
 // The set-up's passes with nothing but parameters in them, a body each.
 [[nodiscard]] std::vector<Body> parameters_of(const Program& program);
 
-// The first phase of that kind in the step; null: none.
-[[nodiscard]] const Phase* phase_of(const Program& program, PhaseKind kind);
+// The first forward phase of each of the program's chunks, in their order.
+[[nodiscard]] std::vector<Phase> forward_phases(const Program& program);
 
 }  // namespace steelyard::step

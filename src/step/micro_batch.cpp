@@ -237,7 +237,8 @@ std::int64_t expert_elements(const model::Block& block) {
 void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces) {
   const Bytes whole = bytes_of(unit.trained, layout_.reduce);
   if (layout_.gradient_shards > 1) {
-    communicate(events, Collective::reduce_scatter, whole, true, "reduce_scatter", groups_.shards);
+    communicate(events, Collective::reduce_scatter, whole, layout_.reduces_beside, "reduce_scatter",
+                groups_.shards);
     for (std::int32_t gradient : unit.trace.gradients) {
       if (gradient >= 0) free(events, gradient);  // copied into the bucket
     }
@@ -249,10 +250,10 @@ void Assembler::reduce_replicated(std::vector<Event>& events, Unit& unit, bool r
         layout_.parameter_buffer ? Collective::reduce_scatter : Collective::all_reduce;
     const std::string_view text = layout_.parameter_buffer ? "reduce_scatter" : "all_reduce";
     const std::int64_t apart = expert_elements(*unit.block);
-    communicate(events, kind, bytes_of(unit.trained - apart, layout_.reduce), true, text,
-                groups_.replicas);
+    communicate(events, kind, bytes_of(unit.trained - apart, layout_.reduce),
+                layout_.reduces_beside, text, groups_.replicas);
     if (apart > 0) {
-      communicate(events, kind, bytes_of(apart, layout_.reduce), true, text,
+      communicate(events, kind, bytes_of(apart, layout_.reduce), layout_.reduces_beside, text,
                   groups_.expert_replicas);
     }
   }

@@ -1,5 +1,7 @@
 #include "step/role_jobs.h"
 
+#include "base/quantity.h"
+
 namespace steelyard::step {
 
 using facts::Precision;
@@ -49,6 +51,10 @@ facts::Job generation_job(const facts::Job& job) {
   whole.model.companions.clear();
   whole.parallel.sharding = Sharding::none;
   whole.offload = {};
+  // A token is no sequence to spread: ranks that shared one write samples of their own.
+  whole.parallel.sequence_parallel = false;
+  whole.parallel.data = checked_multiply(job.parallel.data.value_or(1), job.parallel.context);
+  whole.parallel.context = 1;
   if (shards_parameters(job.parallel.sharding)) {
     whole.train.precision = own_type(job.train.precision);
   }

@@ -127,8 +127,8 @@ void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward
   }
   if (!backward || layout_.reshards) {
     fetch_parameters(events, unit);
-    communicate(events, Collective::all_gather, unit.parameters, true, "all_gather",
-                groups_.shards);
+    communicate(events, Collective::all_gather, unit.parameters, !variants_.sharding_waits,
+                "all_gather", groups_.shards);
     if (unit.gathered >= 0) events.push_back({EventKind::ensure, unit.gathered});
   }
 }
@@ -207,8 +207,8 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
     free(events, unit.flat_gradient);
   }
   if (layout_.flat_buckets && unit.trained > 0) copy_by_rank(events);
-  communicate(events, Collective::reduce_scatter, bytes_of(unit.trained, layout_.reduce), true,
-              "reduce_scatter", groups_.shards);
+  communicate(events, Collective::reduce_scatter, bytes_of(unit.trained, layout_.reduce),
+              !variants_.sharding_waits, "reduce_scatter", groups_.shards);
   // Hybrid sharding: the shards are summed over the replicas.
   communicate(events, Collective::all_reduce,
               bytes_of(ceil_divide(unit.trained, layout_.gradient_shards), layout_.reduce), true,

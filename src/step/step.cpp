@@ -8,6 +8,7 @@
 
 #include "step/adapters.h"
 #include "step/assembler.h"
+#include "step/companion_passes.h"
 #include "step/offload_rules.h"
 #include "step/recomputed_modules.h"
 #include "step/split_graph.h"
@@ -210,6 +211,10 @@ bool beyond_decoders(model::OperatorKind kind) {
     case OperatorKind::probe_attention:
     case OperatorKind::modulate:
     case OperatorKind::add_parts: return true;
+    // Of the ends of decoders that are compared, judged or sampled from.
+    case OperatorKind::alignment_loss:
+    case OperatorKind::slice:
+    case OperatorKind::softmax: return false;
     default:
       if (kind >= OperatorKind::parameter && kind <= OperatorKind::outputs_loss) return true;
       return model::is_loss(kind) && kind != OperatorKind::causal_lm_loss;
@@ -342,6 +347,18 @@ std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
          std::to_string(parallel.pipeline);
 }
 
+// Frozen companions are made beside the model, in fp32, and moved later (diffusers:
+// train_text_to_image.py, from_pretrained of all parts before the first .to(accelerator.device)).
+Bytes made_of(const std::vector<Companion>& companions) {
+  Bytes sum;
+  for (const Companion& companion : companions) {
+    if (companion.trainable) continue;  // among the model's own weights
+    sum += Bytes(checked_multiply(model::parameter_count(companion.graph).value(),
+                                  facts::bytes_of(facts::DType::fp32)));
+  }
+  return sum;
+}
+
 }  // namespace
 
 Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const facts::Job& given_job,
@@ -375,7 +392,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   states.embedding_host_bytes = host_tables(split->held.graph, layout);
   // A rank makes and loads the tables that it holds, not those of the others.
   const StateSizes own = Assembler(split->held, job, profile, variants, layout, habits).states();
-  states.made_bytes = own.parameter_bytes;
+  states.made_bytes = own.parameter_bytes + made_of(companions);
   states.largest_block_bytes = own.largest_block_bytes;
   std::vector<RankProgram> programs;
   for (const Stage& stage : stages) {
@@ -389,6 +406,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
     assembler.work_in(use.workshop);
     Program program = assembler.assemble();
     program.states = states;
+    if (stage.index == 0) add_companion_passes(companions, layout.arithmetic.compute, program);
     programs.push_back({kind_of(stage, parallel), program.ranks, std::move(program), stage.like});
   }
   return programs;

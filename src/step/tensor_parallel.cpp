@@ -63,6 +63,9 @@ class Splitter {
   void add_bias_activation(Operator op);
   void add_plain(Operator op);
   void add_mixture(Operator op);
+  void add_log_probabilities(Operator op);
+  void add_whole_reader(Operator op);
+  void add_next_scores(Operator op);
   void push(Operator op) { result_.operators.push_back(std::move(op)); }
   void insert(OperatorKind kind, const std::string& name, TensorRef in, TensorRef out);
   [[nodiscard]] TensorRef new_tensor(std::string name, Shape shape);
@@ -358,8 +361,47 @@ void Splitter::add_mixture(Operator op) {
   push(std::move(op));
 }
 
+// Of each token one number, which the ranks make together of the logits that each has.
+void Splitter::add_log_probabilities(Operator op) {
+  for (const TensorRef out : op.outputs) place(out, Placement::whole);
+  push(std::move(op));
+}
+
+// Some of a sample's tokens, or a loss of all of them: what is spread by tokens is gathered first.
+// A linear behind a slice reads what is whole already.
+void Splitter::add_whole_reader(Operator op) {
+  const TensorRef in = op.inputs[0];
+  const bool spread = placement(in) == Placement::sequence;
+  if (spread) op.inputs[0] = whole_input(in, op.name);
+  for (const TensorRef out : op.outputs) {
+    place(out, spread ? Placement::whole : placement(in));
+    if (spread && out.index >= 0) whole_of_[out.index] = out.index;
+  }
+  push(std::move(op));
+}
+
+// A generation chooses among all of the vocabulary (Megatron-LM, inference: the output layer's
+// parallel logits are gathered; vLLM's LogitsProcessor the same).
+void Splitter::add_next_scores(Operator op) {
+  const TensorRef in = op.inputs[0];
+  const Shape whole =
+      in.shared ? Shape() : source_.tensors[static_cast<std::size_t>(in.index)].shape;
+  if (placement(in) != Placement::features || whole.back() != graph_.vocabulary) {
+    return add_plain(std::move(op));
+  }
+  const TensorRef gathered = new_tensor(op.name + " input", whole);
+  insert(OperatorKind::gather_features, op.name, in, gathered);
+  op.inputs[0] = gathered;
+  for (const TensorRef out : op.outputs) place(out, Placement::whole);
+  push(std::move(op));
+}
+
 void Splitter::add(const Operator& op) {
   switch (op.kind) {
+    case OperatorKind::log_probabilities: add_log_probabilities(op); break;
+    case OperatorKind::alignment_loss:
+    case OperatorKind::slice: add_whole_reader(op); break;
+    case OperatorKind::widen: add_next_scores(op); break;
     case OperatorKind::embedding: add_embedding(op); break;
     case OperatorKind::position_embedding: add_position_embedding(op); break;
     case OperatorKind::linear: add_linear(op); break;

@@ -95,6 +95,9 @@ Result<void> read_sharding(const facts::FrameworkProfile& profile, Variants& v) 
   STEELYARD_TRY(on_card, read<bool>(profile, "zero_flattening", v.flattens_on_card,
                                     {{"on_card", true}, {"on_host", false}}));
   v.flattens_on_card = on_card;
+  STEELYARD_TRY(waits, read<bool>(profile, "sharding_time", v.sharding_waits,
+                                  {{"waited_for", true}, {"beside_work", false}}));
+  v.sharding_waits = waits;
   return {};
 }
 
@@ -126,6 +129,9 @@ Result<void> read_kept(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(lamb, read<bool>(profile, "lamb", v.functional_lamb,
                                  {{"functional", true}, {"in_place", false}}));
   v.functional_lamb = lamb;
+  STEELYARD_TRY(bias, read<bool>(profile, "linear_bias", v.adds_bias,
+                                 {{"added", true}, {"in_product", false}}));
+  v.adds_bias = bias;
   v.mean_saves_input = mean;
   v.softmax_saves_input = softmax;
   return {};
@@ -151,6 +157,9 @@ Result<void> read_experts(const facts::FrameworkProfile& profile, Variants& v) {
                                    {{"beside_other_pass", true}, {"alone", false}}));
   STEELYARD_TRY(one_kernel, read<bool>(profile, "expert_mlp", v.fused_expert_mlp,
                                        {{"fused_products", true}, {"apart", false}}));
+  STEELYARD_TRY(bias, read<bool>(profile, "expert_bias", v.adds_expert_bias,
+                                 {{"added", true}, {"none", false}}));
+  v.adds_expert_bias = bias;
   v.sends_once = once;
   v.sends_beside = beside;
   v.fused_expert_mlp = one_kernel;

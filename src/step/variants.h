@@ -74,7 +74,9 @@ struct Variants {
   MathAttention math_attention = MathAttention::eager;
   bool fused_activation = false;     // gate and up of experts through one kernel that saves them
   bool inner_probabilities = false;  // experts' weights go into that kernel, not into their results
-  bool adds_by_index = false;        // experts' results return by index_add, which saves them
+  // Biases of experts' second products are added expert by expert, weighted.
+  bool adds_expert_bias = false;
+  bool adds_by_index = false;  // experts' results return by index_add, which saves them
   // A token goes once to each rank that has experts of it, whose kernels put it where it belongs
   // (DeepEP, HybridEP), not once for each expert.
   bool sends_once = false;
@@ -92,6 +94,9 @@ struct Variants {
   bool dropout = true;
   bool mean_saves_input = false;
   bool softmax_saves_input = false;
+  bool adds_bias = false;  // of a product of more than two dimensions, by a kernel of its own
+  // ZeRO-3 and its like wait for what they gather and scatter, instead of doing it beside the work.
+  bool sharding_waits = false;
   bool keeps_logits = false;
   bool widens_outputs = false;     // under autocast: accelerate's convert_outputs_to_fp32
   bool accumulates_whole = false;  // FSDP1 under no_sync(): whole gradients wait for the last pass

@@ -43,7 +43,7 @@ TEST_F(RehearseStorage, GeneratesADataSetAndRehearsesIt) {
   ASSERT_EQ(made.status, 0) << made.out;
   // 12,000,000 / 2,828,486 = 4.2
   EXPECT_THAT(made.out, HasSubstr("Wrote 4 files of cosmoflow/h100 into data: 4 samples"));
-  EXPECT_THAT(made.out, HasSubstr("One accelerator takes 808 MB/s (1 samples in 3.5 ms)"));
+  EXPECT_THAT(made.out, HasSubstr("One accelerator takes 808 MB/s (1 sample in 3.5 ms)"));
   EXPECT_THAT(made.out, HasSubstr("less than 5 x"));
   EXPECT_THAT(made.out, HasSubstr("MLPerf Storage asks for 500"));
   const Outcome again = rehearse("--generate data --preset cosmoflow/h100 --size 12MB");
@@ -58,11 +58,21 @@ TEST_F(RehearseStorage, GeneratesADataSetAndRehearsesIt) {
 TEST_F(RehearseStorage, WritesACheckpointAndLeavesNothing) {
   const Outcome run = rehearse("--checkpoint llama3-8b --path . --size 16MiB --json");
   ASSERT_EQ(run.status, 0) << run.out;
+  EXPECT_THAT(run.out, HasSubstr("\"schema\": \"steelyard.checkpoint-run/1\""));
   EXPECT_THAT(run.out, HasSubstr("\"checkpoint\": \"llama3-8b\""));
   EXPECT_THAT(run.out, HasSubstr("\"bytes\": 16777216"));
   EXPECT_TRUE(fs::is_empty(folder()));
   const Outcome text = rehearse("--checkpoint llama3-405b --size 8MiB");
   EXPECT_THAT(text.out, HasSubstr("Checkpoint of llama3-405b: 8.0 MiB by 8 ranks"));
+}
+
+TEST_F(RehearseStorage, SaysOneFileAndTheSchemaOfItsJson) {
+  const Outcome one = rehearse("--generate one --preset cosmoflow/h100 --size 3MB");
+  ASSERT_EQ(one.status, 0) << one.out;
+  EXPECT_THAT(one.out, HasSubstr("Wrote 1 file of cosmoflow/h100 into one: 1 sample,"));
+  const Outcome json = rehearse("--generate two --preset cosmoflow/h100 --size 3MB --json");
+  EXPECT_THAT(json.out, HasSubstr("\"schema\": \"steelyard.generated/1\""));
+  EXPECT_THAT(json.out, HasSubstr("\"files\": 1,"));
 }
 
 TEST_F(RehearseStorage, WhatIsMissingOrUnknownIsSaid) {

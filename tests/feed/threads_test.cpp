@@ -98,6 +98,61 @@ TEST(ThreadedLoader, BetweenMeasuredSizesAndBytesTheTimeIsALine) {
   EXPECT_FALSE(measured_seconds(rates, "other", {.height = 1, .width = 1, .bytes = 1}, Crew::one));
 }
 
+TEST(ThreadedLoader, AmongManySortsOfOneSizeTheNearestTwoCount) {
+  facts::HostRates rates;
+  for (const auto& [bytes, seconds] :
+       {std::pair{1'000, 2e-3}, {2'000, 3e-3}, {2'005, 3.1e-3}, {4'000, 7e-3}}) {
+    rates.images.push_back({.work = "w",
+                            .width = 100,
+                            .height = 100,
+                            .compressed = Bytes(bytes),
+                            .threads = 1,
+                            .images = SamplesPerSecond(1 / seconds)});
+  }
+  const auto at = [&](double bytes) {
+    return measured_seconds(rates, "w", {.height = 100, .width = 100, .bytes = bytes}, Crew::one)
+        ->value();
+  };
+  EXPECT_NEAR(at(1'500), 2.5e-3, 1e-9);
+  EXPECT_NEAR(at(3'000), 5e-3, 1e-9);
+  EXPECT_NEAR(at(5'000), 9e-3, 1e-9) << "the last line goes on";
+  EXPECT_NEAR(at(500), 1.5e-3, 1e-9) << "so does the first";
+  EXPECT_GT(at(1), 0);
+}
+
+void add_records(Example& example, std::int64_t bytes, std::int64_t workers, double records) {
+  example.machine.host.rates.images.push_back({.work = "cached record",
+                                               .width = 0,
+                                               .height = 0,
+                                               .compressed = Bytes(bytes),
+                                               .threads = workers,
+                                               .images = SamplesPerSecond(records)});
+}
+
+TEST(ThreadedLoader, RecordsThatAreCopiedGoAtTheirMeasuredRate) {
+  Example example = rehearsal(1);
+  example.job.data.kind = facts::DataKind::npz;
+  example.job.data.layout = facts::DataLayout::tar;
+  add_records(example, 80'000, 1, 20'000);   // 50 us
+  add_records(example, 240'000, 1, 10'000);  // 100 us
+  add_records(example, 80'000, 3, 10'000);
+  add_records(example, 240'000, 3, 5'000);
+  const auto supply = [&] { return example.plan()->supply->value(); };
+  EXPECT_NEAR(supply(), 1 / (50e-6 + 50e-6 / 8), 1);
+  EXPECT_EQ(example.plan()->stages[1].note.find("measured") != std::string::npos, true);
+  example.job.data.workers = 3;
+  EXPECT_NEAR(supply(), 1 / (100e-6 + 100e-6 / 8), 1);
+  const double few = 1 / (50e-6 + 50e-6 / 8);
+  example.job.data.workers = 2;
+  EXPECT_NEAR(supply(), 0.75 * few, 1) << "half the way between both crews";
+  example.job.data.workers = 30;
+  EXPECT_NEAR(supply(), 0.5 * few, 1) << "more threads than were measured bring no more";
+  example.job.data.layout = facts::DataLayout::files;
+  EXPECT_NEAR(supply(), 1 / (2 / few + 10e-6), 1) << "a file each is opened and closed besides";
+  example.job.data.decode_seconds = 1e-6;
+  EXPECT_GT(supply(), 0.5 * few) << "what is decoded is no copy";
+}
+
 TEST(MeasuredRates, GoBeforeTheConstants) {
   Example example;
   example.job.machine.gpus = 1;

@@ -73,7 +73,8 @@ std::string kind_of(const Graph& graph) {
       {"recommender", {"dcn", "dlrm", "wide_deep"}},
       {"vision",
        {"beit", "convnext", "convnextv2", "deit", "dinov2", "dinov2_with_registers", "layers",
-        "detr", "resnet", "segformer", "swin", "swinv2", "vit"}},
+        "detr", "efficientnet", "mobilenet_v1", "mobilenet_v2", "regnet", "resnet", "segformer",
+        "swin", "swinv2", "vit"}},
       {"encoder",
        {"bart", "bert", "blenderbot", "camembert", "deberta-v2", "distilbert", "electra", "marian",
         "mbart", "modernbert", "mt5", "pegasus", "roberta", "t5", "xlm-roberta"}}};

@@ -167,10 +167,12 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
   for_each_model([&](const Graph& graph, const facts::Value&) { seen.insert(graph.model_type); });
   // Of other libraries than transformers: pictures_test.cpp, megatron_gpt_test.cpp,
   // recommenders_test.cpp, layers_test.cpp, diffusion_families_test.cpp, families_test.cpp
-  // (NVIDIA's Transformer-XL), speech_test.cpp.
+  // (NVIDIA's Transformer-XL), speech_test.cpp, hugging_face_networks_test.cpp.
   seen.insert({"AutoencoderKL",
                "AutoencoderKLCogVideoX",
+               "AutoencoderKLHunyuanVideo",
                "AutoencoderKLLTXVideo",
+               "AutoencoderKLWan",
                "CLIPTextModel",
                "CLIPTextModelWithProjection",
                "CogVideoXTransformer3DModel",
@@ -185,12 +187,16 @@ TEST_F(StateDict, CoversEveryKnownFamily) {
                "UNet2DConditionModel",
                "dcn",
                "dlrm",
+               "efficientnet",
                "hubert",
                "layers",
                "llama4",
                "megatron_gpt",
                "megatron_t5",
+               "mobilenet_v1",
+               "mobilenet_v2",
                "nemotron_h",
+               "regnet",
                "timm_resnet",
                "timm_vision_transformer",
                "torchvision_resnet",

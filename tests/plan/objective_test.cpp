@@ -168,10 +168,6 @@ TEST(Objective, MistakesAreNamed) {
   job.train.rollout.group_size = 3;
   EXPECT_EQ(refused(job), "train.rollout.group_size");
   job = job_of(Objective::dpo);
-  job.parallel.tensor = 2;
-  job.machine.gpus = 2;
-  EXPECT_EQ(refused(job), "parallel.tensor");
-  job = job_of(Objective::dpo);
   job.train.loss = facts::Loss::fused;
   EXPECT_EQ(refused(job), "train.loss");
 }

@@ -4,11 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 
 #include "codec/temporary_folder.h"
 #include "probe/conditions.h"
 #include "probe/decode_model.h"
 #include "probe/image_set.h"
+#include "probe/sample_parts.h"
+#include "rehearse/image/crop.h"
 
 namespace steelyard::probe {
 namespace {
@@ -25,7 +28,7 @@ double mean_difference(const Raster& a, const Raster& b) {
 }
 
 TEST(ImageCodecs, WhatIsEncodedComesBack) {
-  const Raster image = synthetic_image(120, 90, 0.1, 7);
+  const Raster image = synthetic_image(120, 90, Detail::soft, 7);
   Raster back;
   const auto png = encode_png(image);
   ASSERT_TRUE(png);
@@ -51,19 +54,66 @@ TEST(ImageCodecs, BrokenFilesAreErrors) {
   EXPECT_FALSE(decode_png(nonsense, back));
   EXPECT_FALSE(decoder.decode({}, 1, back));
   EXPECT_FALSE(decode_png({}, back));
-  auto png = encode_png(synthetic_image(64, 64, 1, 1));
+  auto png = encode_png(synthetic_image(64, 64, Detail::rich, 1));
   png->resize(png->size() / 2);
   EXPECT_FALSE(decode_png(*png, back));
 }
 
 TEST(SyntheticImage, IsTheSameForTheSameSeedAndWeighsLikeAPhotograph) {
-  EXPECT_EQ(synthetic_image(64, 48, 1, 3).pixels, synthetic_image(64, 48, 1, 3).pixels);
-  EXPECT_NE(synthetic_image(64, 48, 1, 3).pixels, synthetic_image(64, 48, 1, 4).pixels);
-  const auto rich = synthetic_jpegs(500, 375, 1.0);
-  const auto smooth = synthetic_jpegs(500, 375, 0.1);
-  ASSERT_TRUE(rich && smooth);
-  EXPECT_NEAR(rich->bytes / (500 * 375), 0.45, 0.1);
-  EXPECT_LT(smooth->bytes, 0.5 * rich->bytes);
+  EXPECT_EQ(synthetic_image(64, 48, Detail::rich, 3).pixels,
+            synthetic_image(64, 48, Detail::rich, 3).pixels);
+  EXPECT_NE(synthetic_image(64, 48, Detail::rich, 3).pixels,
+            synthetic_image(64, 48, Detail::rich, 4).pixels);
+  const auto rich = synthetic_jpegs(500, 375, Detail::rich);
+  const auto usual = synthetic_jpegs(500, 375, Detail::usual);
+  const auto soft = synthetic_jpegs(500, 375, Detail::soft);
+  ASSERT_TRUE(rich && usual && soft);
+  EXPECT_NEAR(rich->bytes / (500 * 375), 0.48, 0.05);
+  EXPECT_NEAR(usual->bytes / (500 * 375), 0.26, 0.05);
+  EXPECT_NEAR(soft->bytes / (500 * 375), 0.1, 0.03);
+}
+
+// A photograph's rows are foretold best from the left and from above (Paeth), and that filter is
+// what most of decoding a PNG takes.
+TEST(SyntheticImage, IsFilteredAsAPhotographIs) {
+  const Raster image = synthetic_image(64, 48, Detail::rich, 1);
+  const auto at = [&](int x, int y) {
+    return static_cast<int>(image.pixels[static_cast<std::size_t>((y * 64 + x) * 3)]);
+  };
+  double left = 0, above = 0, both = 0;
+  for (int y = 1; y < 48; ++y) {
+    for (int x = 1; x < 64; ++x) {
+      left += std::abs(at(x, y) - at(x - 1, y));
+      above += std::abs(at(x, y) - at(x, y - 1));
+      both += std::abs(at(x, y) - at(x - 1, y) - at(x, y - 1) + at(x - 1, y - 1));
+    }
+  }
+  EXPECT_LT(both, 0.75 * left);
+  EXPECT_LT(both, 0.75 * above);
+}
+
+TEST(SampleParts, FewStandForAll) {
+  const auto seeds = representative_seeds(500, 375);
+  ASSERT_GE(seeds.size(), 64U);
+  EXPECT_EQ(seeds, representative_seeds(500, 375));
+  const auto mean_area = [&](std::size_t count) {
+    double sum = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      rehearse::Random random(seeds[i]);
+      const rehearse::Box box = rehearse::random_resized_crop(500, 375, random);
+      sum += static_cast<double>(box.width) * box.height / (500 * 375);
+    }
+    return sum / static_cast<double>(count);
+  };
+  double all = 0;
+  constexpr std::uint64_t kMany = 20'000;
+  for (std::uint64_t seed = 0; seed < kMany; ++seed) {
+    rehearse::Random random(rehearse::Random::mixed(seed + 1'000'000));
+    const rehearse::Box box = rehearse::random_resized_crop(500, 375, random);
+    all += static_cast<double>(box.width) * box.height / (500 * 375) / kMany;
+  }
+  EXPECT_NEAR(mean_area(seeds.size()), all, 0.03);
+  EXPECT_NEAR(mean_area(8), all, 0.12);
 }
 
 TEST(Resizer, APlainAreaKeepsItsColor) {
@@ -102,7 +152,7 @@ TEST(Resizer, TakesImagesOfAllSizesInTurn) {
   Raster result;
   for (const auto& [width, height] :
        {std::pair{1, 1}, {224, 224}, {3, 2000}, {2000, 3}, {10, 10}}) {
-    resizer.resize(synthetic_image(width, height, 1, 1), result);
+    resizer.resize(synthetic_image(width, height, Detail::rich, 1), result);
     EXPECT_EQ(result.pixels.size(), 224U * 224 * 3);
   }
 }
@@ -176,9 +226,9 @@ TEST(ImageRates, OfAFolderLeaveOutWhatIsBroken) {
   const TemporaryFolder folder;
   for (std::uint32_t i = 0; i < 3; ++i) {
     folder.write(std::to_string(i) + ".JPG",
-                 text_of(*encode_jpeg(synthetic_image(40, 30, 1, i), 90)));
+                 text_of(*encode_jpeg(synthetic_image(40, 30, Detail::rich, i), 90)));
   }
-  folder.write("a.png", text_of(*encode_png(synthetic_image(32, 32, 1, 1))));
+  folder.write("a.png", text_of(*encode_png(synthetic_image(32, 32, Detail::rich, 1))));
   folder.write("broken.jpeg", "this is text");
   folder.write("empty.png", "");
   folder.write("notes.txt", "no image at all");
@@ -204,7 +254,7 @@ TEST(ImageSet, ManyFilesAreSplitBySizeAndDensity) {
   const TemporaryFolder folder;
   for (std::uint32_t i = 0; i < 16; ++i) {
     const int width = i % 2 == 0 ? 40 : 80;
-    const double detail = i % 4 < 2 ? 0.0 : 1.0;
+    const Detail detail = i % 4 < 2 ? Detail::soft : Detail::rich;
     folder.write(std::to_string(i) + ".jpg",
                  text_of(*encode_jpeg(synthetic_image(width, 40, detail, i), 90)));
   }

@@ -11,7 +11,7 @@ namespace {
 
 TEST(Measure, TakesTheChosenPartsOnlyAndTellsEach) {
   const TemporaryFolder folder;
-  const auto file = encode_jpeg(synthetic_image(40, 30, 1, 1), 90);
+  const auto file = encode_jpeg(synthetic_image(40, 30, Detail::rich, 1), 90);
   ASSERT_TRUE(file);
   folder.write("a.jpg", std::string(file->begin(), file->end()));
   std::vector<std::string> parts;

@@ -15,6 +15,7 @@
 
 #include "codec/temporary_folder.h"
 #include "probe/interruption.h"
+#include "probe/record_rates.h"
 
 namespace steelyard::probe {
 namespace {
@@ -207,6 +208,23 @@ TEST(StorageRates, EveryPatternIsThereWithBothEngines) {
       EXPECT_EQ(seen->engine, "threads");
       EXPECT_THAT(seen->warnings, Contains(HasSubstr("io_uring cannot be used")));
     }
+  }
+}
+
+TEST(RecordRates, AreOfAllSizesThatFitByOneAndByAll) {
+  const TemporaryFolder folder;
+  folder.write("records", std::string(static_cast<std::size_t>((4_MiB).value()), 'r'));
+  const int file = open((folder.path() / "records").c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(file, 0);
+  const auto seen =
+      measure_records({.file = file, .range = 4_MiB, .threads = 2, .budget = Seconds(0.3)});
+  close(file);
+  ASSERT_EQ(seen.size(), 4U) << "8 MiB would be needed for records of 1 MiB";
+  for (std::size_t i = 0; i < seen.size(); ++i) {
+    EXPECT_EQ(seen[i].record, i < 2 ? 8_KiB : 256_KiB);
+    EXPECT_EQ(seen[i].workers, i % 2 == 0 ? 1 : 2);
+    // A machine that is busy may not come to a second batch.
+    EXPECT_EQ(seen[i].rate.median.value() > 0, seen[i].rate.runs > 0);
   }
 }
 

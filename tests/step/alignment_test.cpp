@@ -206,15 +206,5 @@ TEST(Alignment, ShardedModelsAreBalancedToo) {
   }
 }
 
-TEST(Alignment, LayersAreNotSplit) {
-  facts::Job job = mixed_job(2);
-  job.parallel.data = 1;
-  job.parallel.tensor = 2;
-  const auto programs = programs_of_several(headed(TaskHead::log_probabilities_loss, kSamples), job,
-                                            profile_of("transformers"), {}, {}, {});
-  ASSERT_FALSE(programs);
-  EXPECT_EQ(programs.error().subject, "parallel.tensor");
-}
-
 }  // namespace
 }  // namespace steelyard::step
