@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <cmath>
+#include <limits>
 #include <map>
 #include <string>
 
@@ -131,6 +132,7 @@ TEST(Swapping, ASlowerDriveIsNeverFaster) {
       before = step;
     }
     job.machine.storage_gb_per_s = 20.0;
+    before = std::numeric_limits<double>::max();
     for (const double rate : {0.5, 1.0, 5.0, 50.0}) {
       job.machine.storage_write_gb_per_s = rate;
       const double step = planned(job).pace.step->value();
