@@ -28,6 +28,14 @@ class Drawing {
     if (pass.repeat > 1) run(pass);
   }
 
+  // What was drawn since `from` runs so often in all.
+  void repeat(Seconds from, std::int64_t times) {
+    if (times <= 1) return;
+    counted(fmt::format("{} updates like the one before", times - 1), {}, {},
+            (now_ - from) * static_cast<double>(times - 1));
+  }
+  [[nodiscard]] Seconds now() const { return now_; }
+
   // One that counts, for which nothing runs.
   void wait(const char* name, Seconds length) { counted(name, {}, {}, length); }
 
@@ -46,6 +54,10 @@ class Drawing {
       const std::string name = step::name_of(phase.kind);
       for (const Body& one : phase.bodies) body(one, phase, name);
       counted("waiting for launches", name, {}, waiting_for_launches(phase, program_, prices_));
+      if (phase.repeat > 1) {
+        counted(fmt::format("{} more like this one", phase.repeat - 1), name, {},
+                (now_ - from) * static_cast<double>(phase.repeat - 1));
+      }
       add({"phases", name, name, {}, from, now_ - from});
     });
   }
@@ -123,7 +135,12 @@ std::string operation_of(const Program& program, const Piece& piece) {
 std::vector<PaceSpan> spans_of(const Program& program, const Prices& prices, Seconds bubble,
                                double stretch) {
   Drawing drawing(program, prices, stretch);
-  for (const step::Pass& pass : program.step) drawing.pass(pass);
+  Seconds updates;
+  for (std::size_t i = 0; i < program.step.size(); ++i) {
+    if (i == program.updates.begin) updates = drawing.now();
+    drawing.pass(program.step[i]);
+    if (i + 1 == program.updates.end) drawing.repeat(updates, program.updates.times);
+  }
   drawing.wait("pipeline bubble", bubble);
   return std::move(drawing).finished();
 }

@@ -95,17 +95,20 @@ PaceRow of_the_step(const char* operation, PaceBound bound, Seconds seconds) {
 }
 
 void add_passes(const Program& program, const Prices& prices, Table& table) {
-  for (const step::Pass& pass : program.step) {
+  for (std::size_t i = 0; i < program.step.size(); ++i) {
+    const step::Pass& pass = program.step[i];
+    const std::int64_t passes = checked_multiply(pass.repeat, program.updates.of(i));
     step::for_each_phase(pass, [&](const step::Phase& phase) {
+      const std::int64_t often = checked_multiply(passes, phase.repeat);
       for (const Body& body : phase.bodies) {
-        const std::int64_t times = checked_multiply(body.repeat, pass.repeat);
+        const std::int64_t times = checked_multiply(body.repeat, often);
         for (const Piece& piece : pieces_of(body, phase, program, prices)) {
           table.add(piece, phase.kind, body, static_cast<double>(times), times);
         }
       }
-      PaceRow row = of_the_step(
-          "waiting for launches", PaceBound::launches,
-          waiting_for_launches(phase, program, prices) * static_cast<double>(pass.repeat));
+      PaceRow row =
+          of_the_step("waiting for launches", PaceBound::launches,
+                      waiting_for_launches(phase, program, prices) * static_cast<double>(often));
       row.phase = step::name_of(phase.kind);
       table.add(std::move(row));
     });

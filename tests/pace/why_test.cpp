@@ -40,6 +40,7 @@ Program random_program(std::mt19937& engine) {
     for (const PhaseKind kind : {PhaseKind::forward, PhaseKind::backward, PhaseKind::optimizer}) {
       if (kind == PhaseKind::optimizer && p > 0) continue;
       step::Phase phase{kind, {}};
+      phase.repeat = whole(1, 3);  // a generation's tokens
       for (int b = 0; b < whole(1, 3); ++b) {
         Body body;
         body.layer = b == 0 ? "model.layers" : "head";
@@ -68,6 +69,8 @@ Program random_program(std::mt19937& engine) {
     }
     program.step.push_back(std::move(pass));
   }
+  program.updates.end = static_cast<std::size_t>(whole(0, static_cast<int>(program.step.size())));
+  program.updates.times = whole(1, 4);
   program.stages = whole(1, 4);
   program.micro_batches = whole(4, 9);
   return program;
