@@ -60,7 +60,7 @@ inline facts::Plan example_plan() {
                               .per_million_samples = 170.7,
                               .per_million_tokens = {},
                               .wasted_per_hour = 12.5};
-  plan.vram_confidence = {Ratio(0.03), 12, "near"};
+  plan.vram_confidence = {Ratio(0.03), Ratio(0.07), 12, "near"};
   plan.fits_vram = false;
   plan.fits_ram = true;
   plan.warnings = {"look"};

@@ -27,8 +27,9 @@ facts::Machine machine() {
   box.host.cpu_model = "2 x Xeon 8480C";
   box.host.memory = {2_TiB, facts::Provenance::catalogue, ""};
   box.host.threads = {224, facts::Provenance::derived, "two threads a core"};
-  box.storage = {
-      {"nvme", {}, {BytesPerSecond(55e9), facts::Provenance::assumed, "8 drives"}, {}, {}, {}}};
+  box.storage.emplace_back();
+  box.storage.back().name = "nvme";
+  box.storage.back().read = {BytesPerSecond(55e9), facts::Provenance::assumed, "8 drives"};
   box.price = facts::Price{98.32, "USD", "2026-07-20", "price list"};
   box.sources = {"user guide"};
   box.confidence = "medium";

@@ -113,8 +113,8 @@ inline void set_balance(facts::Plan& plan) {
   balance.verdicts = {facts::BalanceVerdict::vram_idle, facts::BalanceVerdict::ram_idle};
   balance.sentences = {"43.6 GiB of every GPU stay empty: a larger micro-batch would use them.",
                        "The job needs 150 GiB of the 2.0 TiB of host memory."};
-  plan.vram_confidence = {Ratio(0.034), 12, ""};
-  plan.pace_confidence = {Ratio(0.11), 5, ""};
+  plan.vram_confidence = {Ratio(0.034), Ratio(0.081), 12, ""};
+  plan.pace_confidence = {Ratio(0.11), Ratio(0.24), 5, ""};
 }
 
 inline facts::Plan sample_plan() {
