@@ -490,7 +490,7 @@ BlockTrace trace_block(Program& program, const model::Graph& graph, const model:
                        const BlockOptions& options, SharedTensors& shared, bool first, bool last) {
   BlockRun run(program, graph, block, options, shared);
   if (options.tape.compiled && options.recompute == Recompute::operations) {
-    Program apart;
+    Program apart = program;  // with the slots of what blocks before made for all
     SharedTensors same = shared;
     run.leave_uncached(BlockRun(apart, graph, block, options, same).unread_results(first));
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -132,6 +133,25 @@ Result<void> check_pictures(const model::Graph& graph, const facts::TrainKeys& t
                             " is planned as one block"));
   }
   return {};
+}
+
+// Encoders and autoencoders are written down as what they hold and multiply, to stand beside a
+// model: their operators do not feed one another.
+bool is_a_listing(const model::Graph& graph) {
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      std::set<std::int32_t> made = {block.input.shared ? -1 : block.input.index};
+      for (const model::Operator& op : block.operators) {
+        for (const model::TensorRef ref : op.inputs) {
+          if (!ref.shared && ref.index >= 0 && !made.contains(ref.index)) return true;
+        }
+        for (const model::TensorRef ref : op.outputs) {
+          if (!ref.shared) made.insert(ref.index);
+        }
+      }
+    }
+  }
+  return false;
 }
 
 // Imports are turned into keys before a job comes here (exchange/exchange.h).
@@ -286,6 +306,10 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   if (!profile.supported) {
     return fail(not_yet("framework", profile.name,
                         "pytorch, transformers, deepspeed or another supported framework"));
+  }
+  if (is_a_listing(graph)) {
+    return fail(misfit("model.config", graph.model_type, "a model that trains by itself",
+                       "this one stands beside others: name it in model.companions"));
   }
   STEELYARD_CHECK(check_import(job));
   STEELYARD_CHECK(check_train(job.train));

@@ -106,7 +106,8 @@ TEST(Readme, EveryExampleHasACaseOfItsPlan) {
   }
   std::size_t found = 0;
   for (const fs::path& job : testing::files_under(kRoot / "examples", {".toml"})) {
-    const std::string wanted = "plan\nEXAMPLES/" + job.filename().string() + "\n";
+    const std::string wanted =
+        "plan\nEXAMPLES/" + fs::relative(job, kRoot / "examples").string() + "\n";
     EXPECT_NE(cases.find(wanted), std::string::npos) << job << " has no case in tests/cases";
     ++found;
   }

@@ -224,7 +224,7 @@ TEST(TablesOnTheHost, AreSlowerThanOnTheGpuAndFasterWithHits) {
   for (const double hits : {0.0, 0.2, 0.5, 0.9, 1.0}) {
     job.offload.embedding_hits = hits;
     const double step = planned(job).pace.step->value();
-    EXPECT_LE(step, before) << hits;
+    EXPECT_LE(step, before * (1.0 + 1e-9)) << hits;
     EXPECT_GE(step, here * 0.99) << hits;
     before = step;
   }
