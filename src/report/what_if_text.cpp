@@ -139,7 +139,8 @@ std::string settings_of(const facts::KeySettings& set) {
     const bool plain = value.find_first_not_of(
                            "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                            "0123456789._-/:,@+") == std::string::npos;
-    text += fmt::format(plain ? " --set {}={}" : " --set '{}={}'", key, value);
+    const char* quote = plain ? "" : "'";
+    text += fmt::format(" --set {}{}={}{}", quote, key, value, quote);
   }
   return text.empty() ? " (the job as it is)" : text;
 }
