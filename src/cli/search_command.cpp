@@ -211,7 +211,8 @@ class Progress {
 
 std::string counts_text(const search::Counts& counts) {
   return fmt::format("\n{} layout{} planned, {} ruled out by bounds, {} refused\n",
-                     grouped(counts.planned), counts.planned == 1 ? "" : "s", grouped(counts.ruled_out), grouped(counts.refused));
+                     grouped(counts.planned), counts.planned == 1 ? "" : "s",
+                     grouped(counts.ruled_out), grouped(counts.refused));
 }
 
 Result<ExitStatus> search_and_print(const Session& session, const SearchOptions& options,
@@ -274,7 +275,8 @@ void add_search(CLI::App& tree, Session& session) {
        "Keys that the job gives are fixed, the others are free: tensor, pipeline, context and",
        "(where the model has experts) expert ranks, sequence_parallel, sharding, virtual_stages,",
        "micro_batch, recompute; offload, precision and data.workers where --free names them. The",
-       "batch of a step is kept. Exit status: 0 something fits, 3 nothing does or nothing within what",
+       "batch of a step is kept. Exit status: 0 something fits, 3 nothing does or nothing within "
+       "what",
        "--within asks for, 130 stopped (Ctrl-C) before anything was found."});
   const auto options = std::make_shared<SearchOptions>();
   add_job_options(command, options->words, false);
@@ -291,10 +293,11 @@ void add_search(CLI::App& tree, Session& session) {
                   "Keys that are free although the job gives them, or usually fixed")
       ->type_name("KEY");
   command
-      .add_option("--within", options->within,
-                  "What the answer keeps to: step (s), price (per hour, in the machine's own currency), "
-                  "ram_gib (of a node), "
-                  "vram_gib, gpus")
+      .add_option(
+          "--within", options->within,
+          "What the answer keeps to: step (s), price (per hour, in the machine's own currency), "
+          "ram_gib (of a node), "
+          "vram_gib, gpus")
       ->type_name("NAME=MOST");
   command.add_flag("--plan-all", options->all,
                    "Plan every layout, also those that bounds rule out (the answer is the same)");

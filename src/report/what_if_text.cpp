@@ -74,10 +74,9 @@ std::string comparison_text(const facts::MachinesCompared& comparison, const Sty
     return fmt::format("{} {}{}", grouped(static_cast<std::int64_t>(many)), what,
                        many == 1 ? "" : "s");
   };
-  std::string text =
-      fmt::format("{}: {} on {}\n\n", paint.outside(comparison.job),
-                  counted(static_cast<std::size_t>(comparison.gpus), "GPU"),
-                  counted(comparison.machines.size(), "machine"));
+  std::string text = fmt::format("{}: {} on {}\n\n", paint.outside(comparison.job),
+                                 counted(static_cast<std::size_t>(comparison.gpus), "GPU"),
+                                 counted(comparison.machines.size(), "machine"));
   TextTable table({{"machine"},
                    {"nodes x GPUs"},
                    {"verdict"},
@@ -218,13 +217,13 @@ std::string reasons_of(const facts::SearchedPlace& place, const Paint& paint) {
 }
 
 std::string told(const facts::SearchedPlace& place, const Paint& paint) {
-  std::string text = fmt::format("\n{} x {} ({}", grouped(place.nodes), paint.outside(place.machine),
-                                 counted(place.layouts, "layout"));
+  std::string text = fmt::format("\n{} x {} ({}", grouped(place.nodes),
+                                 paint.outside(place.machine), counted(place.layouts, "layout"));
   if (place.illegal > 0) text += fmt::format(", {} refused", grouped(place.illegal));
   text += ")\n" + reasons_of(place, paint);
   for (const facts::LostLayout& lost : place.lost) {
-    text += fmt::format("  {}: {} ({})\n", lost.step ? to_text(*lost.step) : "step unknown", lost.why,
-                        layout_words(lost.set));
+    text += fmt::format("  {}: {} ({})\n", lost.step ? to_text(*lost.step) : "step unknown",
+                        lost.why, layout_words(lost.set));
   }
   if (!place.change.empty()) {
     text += fmt::format("  fits with {}:{}\n", place.change, settings_of(place.change_set));
@@ -260,10 +259,10 @@ std::string free_of(const facts::SearchResult& result) {
 
 std::string search_text(const facts::SearchResult& result, const Style& style) {
   const Paint paint(style);
-  std::string text =
-      fmt::format("{}: {} per step; {}{}{}\n\n", paint.outside(result.job),
-                  counted(result.global_batch, "sample"), result.places.empty() ? "" : "free: ",
-                  free_of(result), result.interrupted ? "\nInterrupted: the best so far." : "");
+  std::string text = fmt::format("{}: {} per step; {}{}{}\n\n", paint.outside(result.job),
+                                 counted(result.global_batch, "sample"),
+                                 result.places.empty() ? "" : "free: ", free_of(result),
+                                 result.interrupted ? "\nInterrupted: the best so far." : "");
   if (result.places.empty()) return text + remarks_of(result, paint);
   const bool energy = result.goal == facts::SearchGoal::energy;
   TextTable table({{""},

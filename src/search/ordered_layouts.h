@@ -43,8 +43,8 @@ class OrderedLayouts {
 
   // Bounds of all layouts. Without this there are none.
   void bound(const Tick& tick);
-  // The next by step, then by the host's memory, then by number, among those that are not ruled out;
-  // after a stop of those that are planned already.
+  // The next by step, then by the host's memory, then by number, among those that are not ruled
+  // out; after a stop of those that are planned already.
   [[nodiscard]] std::optional<Candidate> next(const Tick& tick);
   // From now on only layouts that need less of a node's memory.
   void only_below(std::int64_t ram_gib) { ram_limit_ = ram_gib; }

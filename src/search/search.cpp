@@ -217,13 +217,12 @@ void PlaceSearch::tell_too_large(const Candidate& candidate) {
 
 // One behind the best that fits too.
 void PlaceSearch::tell_slower(const Candidate& candidate, const Plan& plan) {
-  searched_.lost.push_back({set_of(candidate.number), candidate.step,
-                            how_slow(searched_.found.front().plan, plan)});
+  searched_.lost.push_back(
+      {set_of(candidate.number), candidate.step, how_slow(searched_.found.front().plan, plan)});
 }
 
 // Nothing was found: what is asked for may be the reason, or what there is.
-void PlaceSearch::explain_nothing(const OrderedLayouts& layouts,
-                                  const OrderedLayouts::Tick& tick) {
+void PlaceSearch::explain_nothing(const OrderedLayouts& layouts, const OrderedLayouts::Tick& tick) {
   const Within& within = question_.within;
   if (!within.step && !within.ram_gib && !within.vram_gib) {
     tell_what_lacks_least(layouts);

@@ -21,7 +21,8 @@ namespace steelyard::search {
 // by far the longest.
 enum class Depth { advised, full, only_if_fits, without_vram };
 
-// Plans without advice, unless it is asked for. Called side by side: it may share nothing that it writes.
+// Plans without advice, unless it is asked for. Called side by side: it may share nothing that it
+// writes.
 using Planner = std::function<Result<facts::Plan>(const facts::Job& job, Depth depth)>;
 
 // The job on each machine (names and their keys), on as many GPUs as `planned` has: on the fewest

@@ -142,10 +142,9 @@ void Space::add_virtual_stages(const Freedom& freedom) {
   const auto said = job_.origins.find("parallel.schedule");
   const bool given = said != job_.origins.end() && said->second.origin == facts::Origin::job;
   const Schedule schedule = job_.parallel.schedule;
-  const bool named =
-      std::find(freedom.keys.begin(), freedom.keys.end(), key) != freedom.keys.end();
-  const bool changes = schedule == Schedule::interleaved ||
-                       (schedule == Schedule::one_f_one_b && (!given || named));
+  const bool named = std::find(freedom.keys.begin(), freedom.keys.end(), key) != freedom.keys.end();
+  const bool changes =
+      schedule == Schedule::interleaved || (schedule == Schedule::one_f_one_b && (!given || named));
   if (!changes) return;
   const bool stays = given && schedule == Schedule::interleaved;
   add(key,

@@ -96,8 +96,8 @@ std::string why_outside(const Plan& fastest, const Plan& leanest, const Within& 
     add(fmt::format("the fastest takes {} (step={})", to_text(*step), *within.step));
   }
   if (exceeds(leanest.ram.peak, within.ram_gib)) {
-    add(fmt::format("the least host memory of a node is {} (ram_gib={})",
-                    to_text(leanest.ram.peak), *within.ram_gib));
+    add(fmt::format("the least host memory of a node is {} (ram_gib={})", to_text(leanest.ram.peak),
+                    *within.ram_gib));
   }
   if (!why.empty()) return why;
   if (exceeds(fastest.vram.fullest.peak_device_used, within.vram_gib)) {
@@ -116,8 +116,8 @@ std::string why_excluded(const Place& place, std::int64_t gpus, const Within& wi
   if (!place.machine.price) return fmt::format("no price is known (price={})", *within.price);
   const double price = place.machine.price->per_hour * static_cast<double>(place.nodes);
   if (price <= *within.price) return {};
-  return fmt::format("{:.2f} {} per hour, more than price={}", price,
-                     place.machine.price->currency, *within.price);
+  return fmt::format("{:.2f} {} per hour, more than price={}", price, place.machine.price->currency,
+                     *within.price);
 }
 
 }  // namespace steelyard::search

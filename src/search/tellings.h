@@ -23,7 +23,6 @@ namespace steelyard::search {
                                       const Within& within);
 
 // Why a place is left out before anything is planned; empty: it is not.
-[[nodiscard]] std::string why_excluded(const Place& place, std::int64_t gpus,
-                                       const Within& within);
+[[nodiscard]] std::string why_excluded(const Place& place, std::int64_t gpus, const Within& within);
 
 }  // namespace steelyard::search

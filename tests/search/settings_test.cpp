@@ -4,6 +4,7 @@
 #include <random>
 
 #include "codec/codec.h"
+#include "search/front.h"
 #include "search/own_planner.h"
 #include "search/space.h"
 
@@ -38,7 +39,7 @@ facts::SearchResult searched(const std::string& toml, std::vector<Place> places,
                  .shardings = own_shardings(job),
                  .within = within,
                  .bounds = own_bounds},
-                own_planner());
+                sharing_planner());
 }
 
 // How many layouts were found; each is planned again from the text.
@@ -86,6 +87,8 @@ machine.ram_gib = 128
 TEST(Settings, OtherPlacesAreSaid) {
   const std::string own = kModel + R"(
 train.global_batch = 64
+parallel.tensor = 1
+parallel.pipeline = 1
 machine.name = "dgx-h100"
 machine.network_gbps_per_gpu = 100
 )";
@@ -94,7 +97,9 @@ machine.network_gbps_per_gpu = 100
                                      {"l40s", machine_of("l40s"), 1}};
   const std::vector<std::string> fixed = {};
   EXPECT_GE(replanned(own, searched(own, places, fixed)), 2U);
-  const std::string plain = kModel + "train.global_batch = 64\nmachine.name = \"dgx-h100\"\n";
+  const std::string plain = kModel +
+                            "train.global_batch = 64\nparallel.tensor = 1\n"
+                            "parallel.pipeline = 1\nmachine.name = \"dgx-h100\"\n";
   EXPECT_GE(replanned(plain, searched(plain, places, fixed)), 2U);
 }
 
@@ -193,12 +198,27 @@ parallel.pipeline = 1
   EXPECT_TRUE(changed->fits());
 }
 
-// Prices of two currencies: the cheaper number of the other currency wins nothing.
+// Prices of two currencies: the lower number of the other one wins nothing.
 TEST(Settings, PricesOfTwoCurrenciesAreNotCompared) {
-  const std::string toml = kModel + "train.global_batch = 16\nmachine.name = \"dgx-h100\"\n";
-  Place dear{"dgx-h100", machine_of("dgx-h100"), 1};
-  const auto result = searched(toml, {dear, dear});
-  EXPECT_TRUE(result.currencies.empty());
+  const auto found = [](double step, double price, const char* currency) {
+    facts::FoundLayout layout;
+    layout.plan.pace.step = Seconds(step);
+    layout.plan.cost = facts::CostPlan{.per_hour = price, .currency = currency};
+    layout.cost_per_step = price * step;
+    facts::SearchedPlace place;
+    place.found.push_back(std::move(layout));
+    return place;
+  };
+  facts::SearchResult result;
+  result.goal = facts::SearchGoal::cost;
+  result.currencies = {"USD", "EUR", "USD"};
+  result.places = {found(1.0, 1.0, "USD"), found(2.0, 9.0, "EUR"), found(2.0, 9.0, "USD")};
+  rank(result);
+  EXPECT_EQ(result.currencies, (std::vector<std::string>{"EUR", "USD"}));
+  EXPECT_EQ(result.places[0].found[0].plan.cost->currency, "EUR");
+  EXPECT_TRUE(result.places[0].found[0].on_front);
+  EXPECT_TRUE(result.places[1].found[0].on_front);
+  EXPECT_FALSE(result.places[2].found[0].on_front);  // slower and dearer in the same currency
 }
 
 }  // namespace
