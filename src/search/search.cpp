@@ -96,13 +96,15 @@ class PlaceSearch {
                     differences(*question_.job, job, searched_.nodes * searched_.gpus));
   }
   [[nodiscard]] FoundLayout found(std::int64_t number, Plan plan) const;
-  void explain_nothing(const OrderedLayouts& layouts, const OrderedLayouts::Tick& tick);
+  // False, as of the next one: a bound was wrong.
+  [[nodiscard]] bool explain_nothing(const OrderedLayouts& layouts,
+                                     const OrderedLayouts::Tick& tick);
   void tell_what_would_fit(std::int64_t number);
   // False: a bound was wrong.
   [[nodiscard]] bool seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick);
   void tell_too_large(const Candidate& candidate);
   void tell_slower(const Candidate& candidate, const Plan& plan);
-  void tell_what_lacks_least(const OrderedLayouts& layouts);
+  [[nodiscard]] bool tell_what_lacks_least(const OrderedLayouts& layouts);
 
   static constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
 
@@ -147,8 +149,10 @@ void PlaceSearch::run(const OrderedLayouts::Tick& tick) {
     layouts.bound(tick);
     searched_.found.clear();
     searched_.lost.clear();
-    const bool sound = seek(layouts, tick);
-    if (sound && searched_.found.empty() && searched_.finished) explain_nothing(layouts, tick);
+    bool sound = seek(layouts, tick);
+    if (sound && searched_.found.empty() && searched_.finished) {
+      sound = explain_nothing(layouts, tick);
+    }
     searched_.layouts = layouts.legal();
     searched_.ruled_out = layouts.ruled_out();
     counts_ = {.planned = layouts.legal() - layouts.ruled_out(),
@@ -222,11 +226,10 @@ void PlaceSearch::tell_slower(const Candidate& candidate, const Plan& plan) {
 }
 
 // Nothing was found: what is asked for may be the reason, or what there is.
-void PlaceSearch::explain_nothing(const OrderedLayouts& layouts, const OrderedLayouts::Tick& tick) {
+bool PlaceSearch::explain_nothing(const OrderedLayouts& layouts, const OrderedLayouts::Tick& tick) {
   const Within& within = question_.within;
   if (!within.step && !within.ram_gib && !within.vram_gib) {
-    tell_what_lacks_least(layouts);
-    return;
+    return tell_what_lacks_least(layouts);
   }
   SearchQuestion anything = question_;
   anything.within = {};
@@ -237,24 +240,27 @@ void PlaceSearch::explain_nothing(const OrderedLayouts& layouts, const OrderedLa
   searched_.lost = std::move(there.lost);
   searched_.change = std::move(there.change);
   searched_.change_set = std::move(there.change_set);
-  if (there.found.empty()) return;
+  if (there.found.empty()) return true;
   searched_.outside = why_outside(there.found.front().plan, there.found.back().plan, within);
   const FoundLayout& fastest = there.found.front();
   searched_.lost = {{fastest.set, fastest.plan.pace.step, "fits, but is not within it"}};
+  return true;
 }
 
 // Of some layouts, taken evenly by their bounds, and the one that its bounds put nearest, the one
 // that lacks least. Not the least of all: that would need the memory of every layout.
-void PlaceSearch::tell_what_lacks_least(const OrderedLayouts& layouts) {
+bool PlaceSearch::tell_what_lacks_least(const OrderedLayouts& layouts) {
   const std::vector<std::int64_t> numbers = layouts.some(kMostLacking);
   std::vector<double> lacks(numbers.size(), std::numeric_limits<double>::infinity());
   on_all_cores(numbers.size(), [&](std::size_t i) {
     const std::optional<Plan> plan = planned(numbers[i], Depth::full);
-    if (plan && !plan->fits()) lacks[i] = lack_of(*plan);
+    if (plan) lacks[i] = plan->fits() ? 0.0 : lack_of(*plan);
   });
   const auto least = std::min_element(lacks.begin(), lacks.end());
-  if (least == lacks.end() || !std::isfinite(*least)) return;
+  if (least == lacks.end() || !std::isfinite(*least)) return true;
+  if (*least == 0.0) return false;  // one fits: bounds ruled it out wrongly
   tell_what_would_fit(numbers[static_cast<std::size_t>(least - lacks.begin())]);
+  return true;
 }
 
 // The planner's own advice for that layout: the first change that makes it fit where it is, of keys

@@ -203,7 +203,9 @@ TEST(Settings, PricesOfTwoCurrenciesAreNotCompared) {
   const auto found = [](double step, double price, const char* currency) {
     facts::FoundLayout layout;
     layout.plan.pace.step = Seconds(step);
-    layout.plan.cost = facts::CostPlan{.per_hour = price, .currency = currency};
+    layout.plan.cost.emplace();
+    layout.plan.cost->per_hour = price;
+    layout.plan.cost->currency = currency;
     layout.cost_per_step = price * step;
     facts::SearchedPlace place;
     place.found.push_back(std::move(layout));
