@@ -262,7 +262,7 @@ std::string search_text(const facts::SearchResult& result, const Style& style) {
   std::string text = fmt::format("{}: {} per step; {}{}{}\n\n", paint.outside(result.job),
                                  counted(result.global_batch, "sample"),
                                  result.places.empty() ? "" : "free: ", free_of(result),
-                                 result.interrupted ? "\nInterrupted: the best so far." : "");
+                                 result.interrupted ? "\nInterrupted: what was found so far." : "");
   if (result.places.empty()) return text + remarks_of(result, paint);
   const bool energy = result.goal == facts::SearchGoal::energy;
   TextTable table({{""},
