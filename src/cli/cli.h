@@ -14,7 +14,8 @@ enum class ExitStatus : int {
   success = 0,         // for `plan`: the job fits
   internal_error = 1,  // our bug
   bad_input = 2,       // the message on `err` says what and where
-  does_not_fit = 3,    // `plan` only; the plan is printed
+  does_not_fit = 3,    // `plan` and `search`; what was planned is printed
+  interrupted = 130,   // `search`: Ctrl-C before anything was found
 };
 
 // What the commands print to, and what they may assume of it.

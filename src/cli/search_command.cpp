@@ -210,8 +210,9 @@ class Progress {
 };
 
 std::string counts_text(const search::Counts& counts) {
-  return fmt::format("\n{} layouts planned, {} ruled out by bounds, {} refused\n",
-                     grouped(counts.planned), grouped(counts.ruled_out), grouped(counts.refused));
+  return fmt::format("\n{} layout{} planned, {} ruled out by bounds, {} refused\n",
+                     grouped(counts.planned), counts.planned == 1 ? "" : "s",
+                     grouped(counts.ruled_out), grouped(counts.refused));
 }
 
 Result<ExitStatus> search_and_print(const Session& session, const SearchOptions& options,
@@ -248,7 +249,8 @@ Result<ExitStatus> search_and_print(const Session& session, const SearchOptions&
   }
   const bool any = std::any_of(result.places.begin(), result.places.end(),
                                [](const auto& place) { return !place.found.empty(); });
-  return any ? ExitStatus::success : ExitStatus::does_not_fit;
+  if (any) return ExitStatus::success;
+  return result.interrupted ? ExitStatus::interrupted : ExitStatus::does_not_fit;
 }
 
 // Of several processes the first one speaks for all: what it ends with is the status of all, and
@@ -273,7 +275,9 @@ void add_search(CLI::App& tree, Session& session) {
        "Keys that the job gives are fixed, the others are free: tensor, pipeline, context and",
        "(where the model has experts) expert ranks, sequence_parallel, sharding, virtual_stages,",
        "micro_batch, recompute; offload, precision and data.workers where --free names them. The",
-       "batch of a step is kept. Exit status: 0 something fits, 3 nothing does."});
+       "batch of a step is kept. Exit status: 0 something fits, 3 nothing does or nothing within "
+       "what",
+       "--within asks for, 130 stopped (Ctrl-C) before anything was found."});
   const auto options = std::make_shared<SearchOptions>();
   add_job_options(command, options->words, false);
   command
@@ -289,9 +293,11 @@ void add_search(CLI::App& tree, Session& session) {
                   "Keys that are free although the job gives them, or usually fixed")
       ->type_name("KEY");
   command
-      .add_option("--within", options->within,
-                  "What the answer keeps to: step (s), price (per hour), ram_gib (of a node), "
-                  "vram_gib, gpus")
+      .add_option(
+          "--within", options->within,
+          "What the answer keeps to: step (s), price (per hour, in the machine's own currency), "
+          "ram_gib (of a node), "
+          "vram_gib, gpus")
       ->type_name("NAME=MOST");
   command.add_flag("--plan-all", options->all,
                    "Plan every layout, also those that bounds rule out (the answer is the same)");

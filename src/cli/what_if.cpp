@@ -15,7 +15,12 @@ namespace steelyard::cli {
 namespace {
 
 Result<facts::Plan> planned(plan::Request& request, search::Depth depth) {
-  request.advice = false;
+  request.advice = depth == search::Depth::advised;
+  if (request.advice) {
+    request.alternatives = {};
+    request.vram = true;
+    return plan::plan(request);
+  }
   // What ranks without a card hold lies in host memory, which every depth asks for.
   request.vram =
       depth != search::Depth::without_vram || facts::computes_on_host(request.machine.gpu);

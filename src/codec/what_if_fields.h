@@ -72,6 +72,8 @@ inline constexpr auto found_layout_fields = [](auto& v, auto& layout) {
   v.key("cost_per_step", layout.cost_per_step, about("null when the machine has no price"));
   v.key("joules_per_step", layout.joules_per_step,
         about("of the GPUs at their rated power; null when that is unknown"));
+  v.key("step_needs", layout.plan.pace.missing,
+        about("figures of the machine without which the step is unknown"));
   v.table("plan", layout.plan, planned_machine_fields, about("planned in full"));
 };
 
@@ -92,6 +94,19 @@ inline constexpr auto searched_place_fields = [](auto& v, auto& place) {
   v.list("found", place.found, found_layout_fields,
          about("the fastest that fits, then those that need less RAM"));
   v.list("lost", place.lost, lost_layout_fields, about("faster ones that do not fit, slower ones"));
+  v.key("finished", place.finished, about("false: stopped before the search was through here"));
+  v.key("outside", place.outside,
+        about("why no layout that fits is within what was asked for; empty: not so"));
+  v.key("change", place.change,
+        about("where nothing fits: what makes a layout fit, of other keys; empty: none known"));
+  v.key("change_set", place.change_set, about("all that such a layout sets, as for --set"));
+};
+
+inline constexpr auto excluded_place_fields = [](auto& v, auto& place) {
+  v.key("machine", place.machine, about("catalogue id, file or GPU"));
+  v.key("nodes", place.nodes, about("of it"));
+  v.key("gpus_per_node", place.gpus, about("that would be used of each"));
+  v.key("why", place.why, about("it was not searched"));
 };
 
 inline constexpr auto search_fields = [](auto& v, auto& s) {
@@ -102,6 +117,8 @@ inline constexpr auto search_fields = [](auto& v, auto& s) {
   v.key("free", s.free, about("keys that were free"));
   v.list("places", s.places, searched_place_fields,
          about("machines and numbers of nodes, best first"));
+  v.list("excluded", s.excluded, excluded_place_fields, about("by --within, without a plan"));
+  v.key("currencies", s.currencies, about("of the prices; none is converted into another"));
   v.key("interrupted", s.interrupted, about("the search was stopped before its end"));
 };
 

@@ -76,6 +76,18 @@ struct SearchedPlace {
   std::int64_t illegal = 0;          // that were refused
   std::vector<FoundLayout> found;    // the fastest first; then what needs less RAM
   std::vector<LostLayout> lost;      // faster ones that do not fit, then slower ones
+  bool finished = true;              // false: the search was stopped before it was through here
+  std::string outside;               // some layout fits, but none within what was asked for: why
+  // Where nothing fits: a change of other keys that makes one layout fit, and all that it sets.
+  std::string change;
+  KeySettings change_set;
+};
+
+// A place that what was asked for rules out without a plan.
+struct ExcludedPlace {
+  std::string machine;
+  std::int64_t nodes = 1, gpus = 1;  // nodes, GPUs of each
+  std::string why;
 };
 
 struct SearchResult {
@@ -84,6 +96,8 @@ struct SearchResult {
   std::int64_t global_batch = 1;  // kept everywhere
   std::vector<std::string> free;  // the keys that were free
   std::vector<SearchedPlace> places;
+  std::vector<ExcludedPlace> excluded;
+  std::vector<std::string> currencies;  // of the places' prices: none is converted into another
   bool interrupted = false;
 };
 

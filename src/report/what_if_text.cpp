@@ -70,8 +70,13 @@ std::string limit_words(const facts::Limit& limit) {
 
 std::string comparison_text(const facts::MachinesCompared& comparison, const Style& style) {
   const Paint paint(style);
-  std::string text = fmt::format("{}: {} GPUs on {} machines\n\n", paint.outside(comparison.job),
-                                 grouped(comparison.gpus), comparison.machines.size());
+  const auto counted = [](std::size_t many, const char* what) {
+    return fmt::format("{} {}{}", grouped(static_cast<std::int64_t>(many)), what,
+                       many == 1 ? "" : "s");
+  };
+  std::string text = fmt::format("{}: {} on {}\n\n", paint.outside(comparison.job),
+                                 counted(static_cast<std::size_t>(comparison.gpus), "GPU"),
+                                 counted(comparison.machines.size(), "machine"));
   TextTable table({{"machine"},
                    {"nodes x GPUs"},
                    {"verdict"},
@@ -126,22 +131,35 @@ std::string limits_text(const facts::Limits& limits, const Style& style) {
 
 namespace {
 
+// As a shell takes them: what it would read itself stands in quotes.
 std::string settings_of(const facts::KeySettings& set) {
   std::string text;
-  for (const auto& [key, value] : set) text += fmt::format(" --set {}={}", key, value);
+  for (const auto& [key, value] : set) {
+    const bool plain = value.find_first_not_of(
+                           "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                           "0123456789._-/:,@+") == std::string::npos;
+    const char* quote = plain ? "" : "'";
+    text += fmt::format(" --set {}{}={}{}", quote, key, value, quote);
+  }
   return text.empty() ? " (the job as it is)" : text;
 }
 
-// What is not as small as can be: "tensor 8 · pipeline 4 · fsdp · micro-batch 2 · full recompute".
+// The place and what follows from the rest, which other columns and the line of settings say.
+bool follows(const std::string& key) {
+  return key.starts_with("machine") || key == "train.global_batch" || key == "parallel.data" ||
+         key == "train.gradient_accumulation" || key == "parallel.shard_group";
+}
+
+// What is not as small as can be: "tensor 8, pipeline 4, sharding fsdp, micro_batch 2".
 std::string layout_words(const facts::KeySettings& set) {
   std::string words;
   for (const auto& [key, value] : set) {
-    if (value == "1" || value == "false" || value == "none") continue;
+    if (value == "1" || value == "false" || value == "none" || follows(key)) continue;
     const std::string name = key.substr(key.find('.') + 1);
     if (!words.empty()) words += ", ";
     words += value == "true" ? name : fmt::format("{} {}", name, value);
   }
-  return words.empty() ? "as plain as can be" : words;
+  return words.empty() ? "as the job says" : words;
 }
 
 // Of one step, all GPUs at their rated power.
@@ -153,13 +171,19 @@ std::string energy_of(const facts::FoundLayout& found) {
   return fmt::format("{:.2f} kWh", joules / kPerKilowattHour);
 }
 
+std::string nothing_of(const facts::SearchedPlace& place) {
+  if (!place.finished) return "not finished";
+  if (place.layouts == 0) return "refused";
+  return place.outside.empty() ? "nothing fits" : "not within";
+}
+
 void add_places(const facts::SearchResult& result, const Paint& paint, TextTable& table) {
   const bool of_energy = result.goal == facts::SearchGoal::energy;
   for (const facts::SearchedPlace& place : result.places) {
     const std::string name = paint.outside(place.machine);
     const std::string nodes = fmt::format("{} x {}", grouped(place.nodes), place.gpus);
     if (place.found.empty()) {
-      table.add({"", name, nodes, place.layouts == 0 ? "refused" : "nothing fits"});
+      table.add({"", name, nodes, nothing_of(place)});
       continue;
     }
     for (const facts::FoundLayout& found : place.found) {
@@ -173,30 +197,73 @@ void add_places(const facts::SearchResult& result, const Paint& paint, TextTable
   }
 }
 
-std::string told(const facts::SearchedPlace& place, const Paint& paint) {
-  std::string text = fmt::format("\n{} x {} ({} layouts", grouped(place.nodes),
-                                 paint.outside(place.machine), grouped(place.layouts));
-  if (place.illegal > 0) text += fmt::format(", {} refused", grouped(place.illegal));
-  text += ")\n";
+std::string counted(std::int64_t many, const char* what) {
+  return fmt::format("{} {}{}", grouped(many), what, many == 1 ? "" : "s");
+}
+
+// Why the best one is not known to be the fastest, or why there is none.
+std::string reasons_of(const facts::SearchedPlace& place, const Paint& paint) {
+  std::string text;
   if (!place.refused.empty()) text += "  refused: " + paint.outside(place.refused) + "\n";
-  if (!place.found.empty()) text += "  best: " + settings_of(place.found.front().set) + "\n";
+  if (!place.finished && place.found.empty()) text += "  not finished, nothing found yet\n";
+  if (!place.outside.empty()) text += "  something fits, but not within: " + place.outside + "\n";
+  if (place.found.empty()) return text;
+  const facts::FoundLayout& best = place.found.front();
+  if (best.plan.pace.step) return text + "  best: " + settings_of(best.set) + "\n";
+  std::vector<std::string> missing;
+  for (const std::string& what : best.plan.pace.missing) missing.push_back(paint.outside(what));
+  return text + fmt::format("  fits, with the least RAM: {}\n  step unknown (not known: {})\n",
+                            settings_of(best.set), fmt::join(missing, ", "));
+}
+
+std::string told(const facts::SearchedPlace& place, const Paint& paint) {
+  std::string text = fmt::format("\n{} x {} ({}", grouped(place.nodes),
+                                 paint.outside(place.machine), counted(place.layouts, "layout"));
+  if (place.illegal > 0) text += fmt::format(", {} refused", grouped(place.illegal));
+  text += ")\n" + reasons_of(place, paint);
   for (const facts::LostLayout& lost : place.lost) {
-    text += fmt::format("  {}: {} ({})\n", lost.step ? to_text(*lost.step) : "?", lost.why,
-                        layout_words(lost.set));
+    text += fmt::format("  {}: {} ({})\n", lost.step ? to_text(*lost.step) : "step unknown",
+                        lost.why, layout_words(lost.set));
+  }
+  if (!place.change.empty()) {
+    text += fmt::format("  fits with {}:{}\n", place.change, settings_of(place.change_set));
   }
   return text;
+}
+
+// What was left out, and what of the prices was not compared.
+std::string remarks_of(const facts::SearchResult& result, const Paint& paint) {
+  std::string text;
+  for (const facts::ExcludedPlace& place : result.excluded) {
+    text += fmt::format("left out: {} x {}: {}\n", grouped(place.nodes),
+                        paint.outside(place.machine), paint.outside(place.why));
+  }
+  if (result.currencies.size() > 1) {
+    std::vector<std::string> names;
+    for (const std::string& currency : result.currencies) names.push_back(paint.outside(currency));
+    text += fmt::format(
+        "prices in {} are not converted: each is compared with those of its own currency, and "
+        "--within price is in the machine's own\n",
+        fmt::join(names, ", "));
+  }
+  return text;
+}
+
+std::string free_of(const facts::SearchResult& result) {
+  if (!result.free.empty()) return fmt::format("{}", fmt::join(result.free, ", "));
+  if (result.places.empty()) return "no place is left to search";
+  return "nothing, for the job says all (--free KEY frees a key)";
 }
 
 }  // namespace
 
 std::string search_text(const facts::SearchResult& result, const Style& style) {
   const Paint paint(style);
-  const std::string free = result.free.empty()
-                               ? "nothing, for the job says all (--free KEY frees a key)"
-                               : fmt::format("{}", fmt::join(result.free, ", "));
-  std::string text = fmt::format("{}: {} samples per step; free: {}{}\n\n",
-                                 paint.outside(result.job), grouped(result.global_batch), free,
-                                 result.interrupted ? "\nInterrupted: the best so far." : "");
+  std::string text = fmt::format("{}: {} per step; {}{}{}\n\n", paint.outside(result.job),
+                                 counted(result.global_batch, "sample"),
+                                 result.places.empty() ? "" : "free: ", free_of(result),
+                                 result.interrupted ? "\nInterrupted: what was found so far." : "");
+  if (result.places.empty()) return text + remarks_of(result, paint);
   const bool energy = result.goal == facts::SearchGoal::energy;
   TextTable table({{""},
                    {"machine"},
@@ -211,6 +278,7 @@ std::string search_text(const facts::SearchResult& result, const Style& style) {
   text += table.text(0, style.ascii ? "-" : "─");
   text += "* on the front: nothing is better in step, price, GPUs and RAM at once\n";
   if (energy) text += "energy: the GPUs alone, at their rated power all the time\n";
+  text += remarks_of(result, paint);
   constexpr std::size_t kTold = 3;
   for (std::size_t i = 0; i < result.places.size() && i < kTold; ++i) {
     text += told(result.places[i], paint);

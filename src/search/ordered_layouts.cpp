@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <limits>
 
 #include "search/words.h"
 
@@ -64,9 +66,7 @@ void OrderedLayouts::bound(const Tick& tick) {
       const bool no_vram = room_.vram && one.vram > room_.vram->value();
       if (no_ram || no_vram) {
         ++settled;
-        ++legal_;
-        ++ruled_out_;
-        if (!no_ram) too_large_.push_back(one);
+        rule_out(one);
       } else {
         waiting_.push_back(one);
       }
@@ -81,14 +81,29 @@ void OrderedLayouts::bound(const Tick& tick) {
   std::sort(too_large_.begin(), too_large_.end(), order);
 }
 
+void OrderedLayouts::rule_out(const Bounded& layout) {
+  ++legal_;
+  ++ruled_out_;
+  too_large_.push_back(layout);
+  const auto over = [](double needed, double there) { return there > 0.0 ? needed / there : 0.0; };
+  double lacks = 0.0;
+  if (room_.vram) lacks = over(static_cast<double>(layout.vram), room_.vram->real());
+  if (room_.ram) {
+    const auto there = static_cast<double>(whole_gib(*room_.ram));
+    lacks = std::max(lacks, over(static_cast<double>(layout.ram_gib), there));
+  }
+  nearest_ = std::min(nearest_, std::pair(lacks, layout.number));
+}
+
 OrderedLayouts::Planned OrderedLayouts::planned(std::int64_t number) const {
   Planned result;
   facts::Job job = space_.job();
   static_cast<void>(space_.apply(number, job));
   const Result<facts::Plan> plan = planner_(job, Depth::without_vram);
   result.refused = !plan;
-  if (!plan || !plan->pace.step) return result;
-  result.step = plan->pace.step->value();
+  if (!plan) return result;
+  result.step =
+      plan->pace.step ? plan->pace.step->value() : std::numeric_limits<double>::infinity();
   result.ram_gib = whole_gib(plan->ram.peak);
   result.counts = plan->fits_ram.value_or(true) &&
                   (!room_.ram || result.ram_gib <= whole_gib(*room_.ram)) &&
@@ -96,7 +111,7 @@ OrderedLayouts::Planned OrderedLayouts::planned(std::int64_t number) const {
   return result;
 }
 
-void OrderedLayouts::plan_some(const Tick& tick) {
+bool OrderedLayouts::plan_some(const Tick& tick) {
   std::vector<Bounded> batch;
   std::int64_t settled = 0;
   for (; next_ < waiting_.size() && batch.size() < kBatch; ++next_) {
@@ -121,21 +136,22 @@ void OrderedLayouts::plan_some(const Tick& tick) {
     if (!made[i].counts) continue;
     bounds_fail_ =
         bounds_fail_ || made[i].step < batch[i].step || made[i].ram_gib < batch[i].ram_gib;
-    ready_.emplace(std::pair(made[i].step, number), made[i].ram_gib);
+    ready_.emplace(made[i].step, made[i].ram_gib, number);
   }
-  static_cast<void>(tick(settled + static_cast<std::int64_t>(batch.size())));
+  return tick(settled + static_cast<std::int64_t>(batch.size()));
 }
 
 std::optional<Candidate> OrderedLayouts::next(const Tick& tick) {
   while (true) {
-    const bool more = next_ < waiting_.size();
-    if (!ready_.empty() && (!more || ready_.begin()->first.first < waiting_[next_].step)) {
-      const auto [key, ram] = *ready_.begin();
+    const bool more = next_ < waiting_.size() && !stopped_;
+    if (!ready_.empty() && (!more || std::get<0>(*ready_.begin()) < waiting_[next_].step)) {
+      const auto [step, ram, number] = *ready_.begin();
       ready_.erase(ready_.begin());
-      return Candidate{key.second, Seconds(key.first), ram};
+      if (!std::isfinite(step)) return Candidate{number, std::nullopt, ram};
+      return Candidate{number, Seconds(step), ram};
     }
     if (!more) return std::nullopt;
-    plan_some(tick);
+    stopped_ = !plan_some(tick);
   }
 }
 
@@ -149,6 +165,7 @@ std::string OrderedLayouts::why_refused() const {
 
 std::vector<std::int64_t> OrderedLayouts::some(std::size_t most) const {
   std::vector<std::int64_t> numbers;
+  if (nearest_.second >= 0) numbers.push_back(nearest_.second);
   const std::size_t all = waiting_.size() + too_large_.size();
   const std::size_t step = std::max<std::size_t>(1, all / most);
   for (std::size_t i = 0; i < all; i += step) {

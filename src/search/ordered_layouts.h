@@ -1,14 +1,15 @@
-// The layouts of a space in the order of their step, each planned only when its bound says that it
-// may come next.
+// The layouts of a space in the order of their step, those whose step is unknown behind all others,
+// each planned only when its bound says that it may come next.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <limits>
-#include <map>
 #include <optional>
+#include <set>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -18,10 +19,10 @@
 
 namespace steelyard::search {
 
-// A layout whose pace and host memory are known.
+// A layout whose host memory is known, and its pace where the machine's figures are.
 struct Candidate {
   std::int64_t number = 0;
-  Seconds step;
+  std::optional<Seconds> step;
   std::int64_t ram_gib = 0;  // of a node, rounded up
 };
 
@@ -42,7 +43,8 @@ class OrderedLayouts {
 
   // Bounds of all layouts. Without this there are none.
   void bound(const Tick& tick);
-  // The next by step, then by number, among those that are not ruled out.
+  // The next by step, then by the host's memory, then by number, among those that are not ruled
+  // out; after a stop of those that are planned already.
   [[nodiscard]] std::optional<Candidate> next(const Tick& tick);
   // From now on only layouts that need less of a node's memory.
   void only_below(std::int64_t ram_gib) { ram_limit_ = ram_gib; }
@@ -54,7 +56,7 @@ class OrderedLayouts {
   [[nodiscard]] std::string why_refused() const;
   // A plan went below its bound, so nothing that bounds ruled out is certain.
   [[nodiscard]] bool bounds_fail() const { return bounds_fail_; }
-  // Of those that might have been planned, by bound: some, evenly.
+  // Of all, by bound: the one that its bounds put nearest to what there is, then some, evenly.
   [[nodiscard]] std::vector<std::int64_t> some(std::size_t most) const;
 
  private:
@@ -65,14 +67,15 @@ class OrderedLayouts {
     bool legal = false;
   };
   struct Planned {
-    double step = 0.0;
+    double step = 0.0;  // infinite: unknown
     std::int64_t ram_gib = 0;
-    bool refused = false, counts = false;  // has a step, and its node holds it
+    bool refused = false, counts = false;  // its node holds it
   };
 
   [[nodiscard]] bool can_win(const Bounded& layout) const;
   [[nodiscard]] Planned planned(std::int64_t number) const;
-  void plan_some(const Tick& tick);
+  [[nodiscard]] bool plan_some(const Tick& tick);  // what the tick says
+  void rule_out(const Bounded& layout);
 
   const Space& space_;
   const Planner& planner_;
@@ -81,12 +84,14 @@ class OrderedLayouts {
   Room room_;
   std::vector<Bounded> waiting_;  // by bound, then by number; from `next_` on
   std::size_t next_ = 0;
-  std::vector<Bounded> too_large_;                                 // for the GPU, by bound
-  std::map<std::pair<double, std::int64_t>, std::int64_t> ready_;  // step, number -> RAM
+  std::vector<Bounded> too_large_;  // for the GPU or the node, by bound
+  std::set<std::tuple<double, std::int64_t, std::int64_t>> ready_;  // step, RAM, number
+  // Of the too large ones: how many times what there is it needs at least, and which.
+  std::pair<double, std::int64_t> nearest_ = {std::numeric_limits<double>::infinity(), -1};
   std::int64_t ram_limit_ = std::numeric_limits<std::int64_t>::max();
   std::int64_t legal_ = 0, ruled_out_ = 0, refused_ = 0;
   std::int64_t first_refused_ = -1;
-  bool bounds_fail_ = false;
+  bool bounds_fail_ = false, stopped_ = false;
 };
 
 [[nodiscard]] std::int64_t whole_gib(Bytes bytes);

@@ -1,15 +1,15 @@
 // On every place the layouts in the order of their step, and the memory of those that could win.
 #include "search/search.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <array>
+#include <cmath>
 #include <limits>
 
-#include "base/format.h"
+#include "search/differences.h"
+#include "search/front.h"
 #include "search/ordered_layouts.h"
 #include "search/space.h"
+#include "search/tellings.h"
 
 namespace steelyard::search {
 
@@ -21,7 +21,7 @@ using facts::Plan;
 using facts::SearchedPlace;
 
 constexpr std::size_t kMostLost = 4;      // that are told, on each side of the best
-constexpr std::size_t kMostTried = 64;    // behind the best, in search of such that fit too
+constexpr std::size_t kMostTried = 256;   // behind the best, in search of such that fit too
 constexpr std::size_t kMostLate = 16;     // after a stop, until something fits
 constexpr std::size_t kMostLacking = 48;  // that are planned in full where nothing fits
 
@@ -32,6 +32,7 @@ class PlaceSearch {
       : question_(question),
         place_(place),
         planner_(planner),
+        batch_(batch),
         space_(moved(question, place), place.nodes * gpus_of(question, place),
                gpus_of(question, place), batch,
                {.keys = question.free,
@@ -43,6 +44,10 @@ class PlaceSearch {
     searched_.gpus = gpus_of(question, place);
   }
 
+  [[nodiscard]] static std::int64_t gpus_of(const SearchQuestion& question, const Place& place) {
+    if (question.job->machine.gpus) return *question.job->machine.gpus;  // given: fixed
+    return place.machine.kind != "bare-gpu" ? place.machine.gpus : 1;
+  }
   [[nodiscard]] std::int64_t size() const { return space_.size(); }
   [[nodiscard]] std::vector<std::string> keys() const { return space_.keys(); }
 
@@ -51,10 +56,6 @@ class PlaceSearch {
   [[nodiscard]] const Counts& counts() const { return counts_; }
 
  private:
-  [[nodiscard]] static std::int64_t gpus_of(const SearchQuestion& question, const Place& place) {
-    if (question.job->machine.gpus) return *question.job->machine.gpus;  // given: fixed
-    return place.machine.kind != "bare-gpu" ? place.machine.gpus : 1;
-  }
   [[nodiscard]] static facts::Job moved(const SearchQuestion& question, const Place& place) {
     facts::Job job = *question.job;
     const facts::MachineKeys old = job.machine;
@@ -67,6 +68,10 @@ class PlaceSearch {
       job.machine = old;
       job.machine.nodes = place.nodes;
       job.machine.gpus = gpus_of(question, place);
+    }
+    if (job.train.tokens_per_batch && !job.train.micro_batch) {  // it follows from the tokens
+      job.train.micro_batch = question.planned->job.train.micro_batch;
+      job.origins["train.micro_batch"] = {facts::Origin::fallback, {}};
     }
     return job;
   }
@@ -83,18 +88,30 @@ class PlaceSearch {
     if (!plan) return std::nullopt;
     return std::move(*plan);
   }
+  // All that makes the job that layout, on its place.
+  [[nodiscard]] facts::KeySettings set_of(std::int64_t number) const {
+    facts::Job job = space_.job();
+    static_cast<void>(space_.apply(number, job));
+    return overlaid(space_.settings(number),
+                    differences(*question_.job, job, searched_.nodes * searched_.gpus));
+  }
   [[nodiscard]] FoundLayout found(std::int64_t number, Plan plan) const;
+  // False, as of the next one: a bound was wrong.
+  [[nodiscard]] bool explain_nothing(const OrderedLayouts& layouts,
+                                     const OrderedLayouts::Tick& tick);
+  void tell_what_would_fit(std::int64_t number);
   // False: a bound was wrong.
   [[nodiscard]] bool seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick);
   void tell_too_large(const Candidate& candidate);
   void tell_slower(const Candidate& candidate, const Plan& plan);
-  void tell_what_lacks_least(const OrderedLayouts& layouts);
+  [[nodiscard]] bool tell_what_lacks_least(const OrderedLayouts& layouts);
 
   static constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
 
   const SearchQuestion& question_;
   const Place& place_;
   const Planner& planner_;
+  std::int64_t batch_;
   Space space_;
   SearchedPlace searched_;
   Counts counts_;
@@ -132,7 +149,10 @@ void PlaceSearch::run(const OrderedLayouts::Tick& tick) {
     layouts.bound(tick);
     searched_.found.clear();
     searched_.lost.clear();
-    const bool sound = seek(layouts, tick);
+    bool sound = seek(layouts, tick);
+    if (sound && searched_.found.empty() && searched_.finished) {
+      sound = explain_nothing(layouts, tick);
+    }
     searched_.layouts = layouts.legal();
     searched_.ruled_out = layouts.ruled_out();
     counts_ = {.planned = layouts.legal() - layouts.ruled_out(),
@@ -147,7 +167,7 @@ void PlaceSearch::run(const OrderedLayouts::Tick& tick) {
 // A plan that fits is whole: only where memory does not suffice it ends early.
 FoundLayout PlaceSearch::found(std::int64_t number, Plan whole) const {
   FoundLayout layout;
-  layout.set = space_.settings(number);
+  layout.set = set_of(number);
   layout.plan = std::move(whole);
   const Plan& plan = layout.plan;
   if (!plan.pace.step) return layout;
@@ -166,15 +186,16 @@ FoundLayout PlaceSearch::found(std::int64_t number, Plan whole) const {
 bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick) {
   std::int64_t least_ram = std::numeric_limits<std::int64_t>::max();
   std::size_t behind = 0, slower = 0, late = 0;
+  searched_.finished = true;
   while (const std::optional<Candidate> next = layouts.next(tick)) {
     const bool wanted = next->ram_gib < least_ram;
     const bool first = searched_.found.empty();
-    const bool tells = !first && behind < kMostTried && slower < kMostLost;
+    const bool tells = !first && behind < kMostTried && slower < kMostLost && next->step;
     if (!first) ++behind;
     if (wanted || tells) {
       std::optional<Plan> plan = planned(next->number, Depth::only_if_fits);
       const bool fitting = plan && fits(*plan);
-      if (fitting && tells && plan->pace.step) {
+      if (fitting && tells) {
         ++slower;
         tell_slower(*next, *plan);
       }
@@ -188,123 +209,85 @@ bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick
     // Stopped: of those planned already some may still be tried for an answer.
     if (!tick(0) && (!searched_.found.empty() || ++late > kMostLate)) break;
   }
-  if (searched_.found.empty()) tell_what_lacks_least(layouts);
+  searched_.finished = tick(0);
   return !layouts.bounds_fail();
 }
 
 void PlaceSearch::tell_too_large(const Candidate& candidate) {
   const std::optional<Plan> full = planned(candidate.number, Depth::full);
-  LostLayout lost{space_.settings(candidate.number), candidate.step, "does not fit"};
-  if (full && full->vram.capacity) {
-    lost.why =
-        fmt::format("does not fit: each GPU needs {} of {}",
-                    to_text(full->vram.fullest.peak_device_used), to_text(*full->vram.capacity));
-  }
-  searched_.lost.push_back(std::move(lost));
-}
-
-// What grew most between two steps, in words.
-std::string what_slows(const facts::PaceBreakdown& fast, const facts::PaceBreakdown& slow) {
-  const std::array<std::pair<const char*, Seconds facts::PaceBreakdown::*>, 8> parts = {{
-      {"compute", &facts::PaceBreakdown::compute},
-      {"memory-bound work", &facts::PaceBreakdown::memory_bound},
-      {"exposed communication", &facts::PaceBreakdown::exposed_communication},
-      {"bubbles", &facts::PaceBreakdown::bubble},
-      {"the optimizer", &facts::PaceBreakdown::optimizer},
-      {"offload", &facts::PaceBreakdown::offload},
-      {"waiting for data", &facts::PaceBreakdown::data_stall},
-      {"checkpoints", &facts::PaceBreakdown::checkpoint},
-  }};
-  const auto* most = &parts[0];
-  for (const auto& part : parts) {
-    const auto grown = [&](const auto& of) { return slow.*of.second - fast.*of.second; };
-    if (grown(part) > grown(*most)) most = &part;
-  }
-  return fmt::format("{} more of {}", to_text(slow.*most->second - fast.*most->second),
-                     most->first);
+  searched_.lost.push_back({set_of(candidate.number), candidate.step,
+                            full ? why_not(*full, question_.within) : "does not fit"});
 }
 
 // One behind the best that fits too.
 void PlaceSearch::tell_slower(const Candidate& candidate, const Plan& plan) {
-  const Plan& winner = searched_.found.front().plan;
-  const Ratio slower(candidate.step.value() / winner.pace.step->value() - 1.0);
-  searched_.lost.push_back({space_.settings(candidate.number), candidate.step,
-                            fmt::format("fits, {} slower: {}", percent(slower),
-                                        what_slows(winner.pace.breakdown, plan.pace.breakdown))});
+  searched_.lost.push_back(
+      {set_of(candidate.number), candidate.step, how_slow(searched_.found.front().plan, plan)});
 }
 
-// Where nothing fits: of some layouts, taken evenly by their bounds, the one that lacks least. Not
-// the least of all: that would need the memory of every layout.
-void PlaceSearch::tell_what_lacks_least(const OrderedLayouts& layouts) {
-  std::optional<std::pair<Bytes, LostLayout>> least;
-  for (const std::int64_t number : layouts.some(kMostLacking)) {
-    const std::optional<Plan> plan = planned(number, Depth::full);
-    if (!plan || !plan->vram.capacity || !plan->pace.step) continue;
-    const Bytes needed = plan->vram.fullest.peak_device_used;
-    if (least && least->first <= needed) continue;
-    least = {needed, LostLayout{space_.settings(number), plan->pace.step,
-                                fmt::format("does not fit: each GPU needs {} of {}",
-                                            to_text(needed), to_text(*plan->vram.capacity))}};
+// Nothing was found: what is asked for may be the reason, or what there is.
+bool PlaceSearch::explain_nothing(const OrderedLayouts& layouts, const OrderedLayouts::Tick& tick) {
+  const Within& within = question_.within;
+  if (!within.step && !within.ram_gib && !within.vram_gib) {
+    return tell_what_lacks_least(layouts);
   }
-  if (least) searched_.lost = {std::move(least->second)};
+  SearchQuestion anything = question_;
+  anything.within = {};
+  PlaceSearch all(anything, place_, planner_, batch_);
+  all.run([&tick](std::int64_t) { return tick(0); });
+  SearchedPlace there = all.take();
+  searched_.finished = there.finished;
+  searched_.lost = std::move(there.lost);
+  searched_.change = std::move(there.change);
+  searched_.change_set = std::move(there.change_set);
+  if (there.found.empty()) return true;
+  searched_.outside = why_outside(there.found.front().plan, there.found.back().plan, within);
+  const FoundLayout& fastest = there.found.front();
+  searched_.lost = {{fastest.set, fastest.plan.pace.step, "fits, but is not within it"}};
+  return true;
 }
 
-double score(const FoundLayout& layout, facts::SearchGoal goal) {
-  const double step = layout.plan.pace.step ? layout.plan.pace.step->value() : 1e300;
-  const auto gpus =
-      static_cast<double>(layout.plan.job.machine.nodes * layout.plan.job.machine.gpus.value_or(1));
-  switch (goal) {
-    case facts::SearchGoal::step: return step;
-    case facts::SearchGoal::cost: return layout.cost_per_step.value_or(1e300);
-    case facts::SearchGoal::gpus: return gpus;
-    case facts::SearchGoal::energy: return layout.joules_per_step.value_or(1e300);
-  }
-  return step;
+// Of some layouts, taken evenly by their bounds, and the one that its bounds put nearest, the one
+// that lacks least. Not the least of all: that would need the memory of every layout.
+bool PlaceSearch::tell_what_lacks_least(const OrderedLayouts& layouts) {
+  const std::vector<std::int64_t> numbers = layouts.some(kMostLacking);
+  std::vector<double> lacks(numbers.size(), std::numeric_limits<double>::infinity());
+  on_all_cores(numbers.size(), [&](std::size_t i) {
+    const std::optional<Plan> plan = planned(numbers[i], Depth::full);
+    if (plan) lacks[i] = plan->fits() ? 0.0 : lack_of(*plan);
+  });
+  const auto least = std::min_element(lacks.begin(), lacks.end());
+  if (least == lacks.end() || !std::isfinite(*least)) return true;
+  if (*least == 0.0) return false;  // one fits: bounds ruled it out wrongly
+  tell_what_would_fit(numbers[static_cast<std::size_t>(least - lacks.begin())]);
+  return true;
 }
 
-// At least as good in everything and better in something. An unknown price is worse than any.
-bool dominates(const FoundLayout& a, const FoundLayout& b) {
-  const auto figures = [](const FoundLayout& layout) {
-    const auto nodes = static_cast<double>(layout.plan.job.machine.nodes);
-    return std::array{score(layout, facts::SearchGoal::step),
-                      score(layout, facts::SearchGoal::cost),
-                      score(layout, facts::SearchGoal::gpus),
-                      nodes * static_cast<double>(whole_gib(layout.plan.ram.peak))};
+// The planner's own advice for that layout: the first change that makes it fit where it is, of keys
+// that were not free before others.
+void PlaceSearch::tell_what_would_fit(std::int64_t number) {
+  const std::optional<Plan> plan = planned(number, Depth::advised);
+  if (!plan) return;
+  const facts::KeySettings set = set_of(number);
+  searched_.lost = {{set, plan->pace.step, why_not(*plan, {})}};
+  const std::vector<std::string> free = space_.keys();
+  const auto is_free = [&free](const auto& setting) {
+    return std::find(free.begin(), free.end(), setting.first) != free.end();
   };
-  const auto of_a = figures(a), of_b = figures(b);
-  bool better = false;
-  for (std::size_t i = 0; i < of_a.size(); ++i) {
-    if (of_a[i] > of_b[i]) return false;
-    better = better || of_a[i] < of_b[i];
+  const facts::Advice* first = nullptr;
+  for (const facts::Advice& advice : plan->balance.advice) {
+    if (!advice.fits || advice.effort == facts::AdviceEffort::machine) continue;
+    if (first == nullptr) first = &advice;
+    if (std::none_of(advice.set.begin(), advice.set.end(), is_free)) {
+      first = &advice;
+      break;
+    }
   }
-  return better;
-}
-
-void mark_front(std::vector<SearchedPlace>& places) {
-  std::vector<FoundLayout*> all;
-  for (SearchedPlace& place : places) {
-    for (FoundLayout& layout : place.found) all.push_back(&layout);
+  if (first == nullptr) return;
+  for (const auto& [key, value] : first->set) {
+    searched_.change += (searched_.change.empty() ? "--set " : " --set ") + key + "=" + value;
   }
-  for (FoundLayout* layout : all) {
-    layout->on_front = std::none_of(all.begin(), all.end(), [&](const FoundLayout* other) {
-      return other != layout && dominates(*other, *layout);
-    });
-  }
-}
-
-}  // namespace
-
-namespace {
-
-// A place that what is asked for rules out.
-bool is_within(const Place& place, const SearchQuestion& question) {
-  const Within& within = question.within;
-  const bool bare = place.machine.kind == "bare-gpu";
-  const std::int64_t each = question.job->machine.gpus.value_or(bare ? 1 : place.machine.gpus);
-  if (within.gpus && place.nodes * each > *within.gpus) return false;
-  if (!within.price) return true;
-  return place.machine.price &&
-         place.machine.price->per_hour * static_cast<double>(place.nodes) <= *within.price;
+  searched_.change_set = overlaid(set, first->set);
 }
 
 }  // namespace
@@ -317,7 +300,12 @@ facts::SearchResult search(const SearchQuestion& question, const Planner& planne
   std::vector<PlaceSearch> searches;
   std::int64_t all = 0;
   for (const Place& place : question.places) {
-    if (!is_within(place, question)) continue;
+    if (place.machine.price) result.currencies.push_back(place.machine.price->currency);
+    const std::int64_t gpus = PlaceSearch::gpus_of(question, place);
+    if (std::string why = why_excluded(place, gpus, question.within); !why.empty()) {
+      result.excluded.push_back({place.name, place.nodes, gpus, std::move(why)});
+      continue;
+    }
     searches.emplace_back(question, place, planner, result.global_batch);
     all += searches.back().size();
     for (const std::string& key : searches.back().keys()) {
@@ -349,13 +337,7 @@ facts::SearchResult search(const SearchQuestion& question, const Planner& planne
     if (!goes_on) break;
   }
   result.interrupted = !goes_on;
-  mark_front(result.places);
-  std::stable_sort(result.places.begin(), result.places.end(),
-                   [&](const SearchedPlace& a, const SearchedPlace& b) {
-                     const double of_a = a.found.empty() ? 1e301 : score(a.found[0], result.goal);
-                     const double of_b = b.found.empty() ? 1e301 : score(b.found[0], result.goal);
-                     return of_a < of_b;
-                   });
+  rank(result);
   return result;
 }
 

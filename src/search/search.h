@@ -16,11 +16,13 @@
 
 namespace steelyard::search {
 
-// How much of a plan is wanted: everything; of the GPUs' memory only whether it suffices; the step
-// and the host's memory alone: the GPUs' takes by far the longest.
-enum class Depth { full, only_if_fits, without_vram };
+// How much of a plan is wanted: everything and what to change on the same machine; everything; of
+// the GPUs' memory only whether it suffices; the step and the host's memory alone: the GPUs' takes
+// by far the longest.
+enum class Depth { advised, full, only_if_fits, without_vram };
 
-// A plan without advice. Called side by side: it may share nothing that it writes.
+// Plans without advice, unless it is asked for. Called side by side: it may share nothing that it
+// writes.
 using Planner = std::function<Result<facts::Plan>(const facts::Job& job, Depth depth)>;
 
 // The job on each machine (names and their keys), on as many GPUs as `planned` has: on the fewest

@@ -95,9 +95,10 @@ Space::Space(const Job& job, std::int64_t gpus, std::int64_t per_node, std::int6
   job_.train.gradient_accumulation.reset();
   if (!job_.train.micro_batch) job_.train.micro_batch = 1;
   job_.parallel.data.reset();
-  job_.parallel.shard_group.reset();
   add_ranks(freedom);
+  add_virtual_stages(freedom);
   add_training(freedom);
+  if (has("parallel.sharding")) job_.parallel.shard_group.reset();  // it was that sharding's
   if (job_.import.megatron) mark_as_own(job_);
 }
 
@@ -131,14 +132,34 @@ void Space::add_ranks(const Freedom& freedom) {
       names<Sharding>(freedom.shardings,
                       [](Job& to, Sharding value) { to.parallel.sharding = value; }),
       freedom);
-  add("parallel.virtual_stages",
+}
+
+// A schedule that the job gives stays: only the interleaved one has virtual stages. That 1f1b is
+// meant is certain only where the virtual stages are not named as free.
+void Space::add_virtual_stages(const Freedom& freedom) {
+  using facts::Schedule;
+  const std::string key = "parallel.virtual_stages";
+  const auto said = job_.origins.find("parallel.schedule");
+  const bool given = said != job_.origins.end() && said->second.origin == facts::Origin::job;
+  const Schedule schedule = job_.parallel.schedule;
+  const bool named = std::find(freedom.keys.begin(), freedom.keys.end(), key) != freedom.keys.end();
+  const bool changes =
+      schedule == Schedule::interleaved || (schedule == Schedule::one_f_one_b && (!given || named));
+  if (!changes) return;
+  const bool stays = given && schedule == Schedule::interleaved;
+  add(key,
       numbers({1, 2, 3, 4},
-              [](Job& to, std::int64_t value) {
+              [stays](Job& to, std::int64_t value) {
                 to.parallel.virtual_stages = value;
-                to.parallel.schedule =
-                    value > 1 ? facts::Schedule::interleaved : facts::Schedule::one_f_one_b;
+                if (stays) return;
+                to.parallel.schedule = value > 1 ? Schedule::interleaved : Schedule::one_f_one_b;
               }),
       freedom);
+}
+
+bool Space::has(const std::string& key) const {
+  return std::any_of(dimensions_.begin(), dimensions_.end(),
+                     [&](const Dimension& dimension) { return dimension.key == key; });
 }
 
 void Space::add_training(const Freedom& freedom) {
@@ -236,9 +257,6 @@ facts::KeySettings Space::settings(std::int64_t number) const {
     const auto many = static_cast<std::int64_t>(dimension.choices.size());
     const Choice& choice = dimension.choices[static_cast<std::size_t>(number % many)];
     set.emplace_back(dimension.key, choice.value);
-    if (dimension.key == "parallel.virtual_stages" && choice.value != "1") {
-      set.emplace_back("parallel.schedule", "interleaved");
-    }
     number /= many;
   }
   return set;

@@ -54,7 +54,9 @@ class Space {
   void add(const std::string& key, std::vector<Choice> choices, const Freedom& freedom,
            bool usually = true);
   void add_ranks(const Freedom& freedom);
+  void add_virtual_stages(const Freedom& freedom);
   void add_training(const Freedom& freedom);
+  [[nodiscard]] bool has(const std::string& key) const;
   [[nodiscard]] bool can_be_legal(const facts::Job& job) const;
   void mark_as_own(facts::Job& job) const;
 

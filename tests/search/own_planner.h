@@ -30,6 +30,7 @@ inline const Planner& own_planner() {
                                          Depth depth) -> Result<facts::Plan> {
     STEELYARD_TRY(request, own_request(job));
     request.vram = depth != Depth::without_vram;
+    request.advice = depth == Depth::advised;
     return plan::plan(request);
   };
   return with_catalog;
@@ -42,6 +43,8 @@ inline const Planner& sharing_planner() {
     STEELYARD_TRY(request, own_request(job));
     request.workshop = workshop;
     request.vram = depth != Depth::without_vram;
+    request.advice = depth == Depth::advised;
+    if (request.advice) return plan::plan(request);
     return plan::figures(request, {.only_if_fits = depth == Depth::only_if_fits,
                                    .comparable_only = depth == Depth::without_vram});
   };
