@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -115,11 +116,17 @@ class Reader {
     }
     return sum;
   }
+  // Whole gradients that the body itself reduces and lets go of do not stay.
   [[nodiscard]] Bytes kept_by(const Body& body) const {
+    std::set<std::int32_t> freed;
+    for (const step::Event& event : body.events) {
+      if (event.kind == EventKind::free) freed.insert(event.index);
+    }
     Bytes sum;
     for (const step::Event& event : body.events) {
       if (event.kind != EventKind::keep_gradient) continue;
       const auto kept = program_.gradients[static_cast<std::size_t>(event.index)].kept;
+      if (freed.contains(kept)) continue;
       sum += program_.slots[static_cast<std::size_t>(kept)].bytes;
     }
     return sum;

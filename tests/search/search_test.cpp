@@ -171,6 +171,26 @@ TEST(Search, NoPlanGoesBelowItsBound) {
   EXPECT_GT(known, 100);
 }
 
+// Whole gradients of a layer go as soon as they are reduced: with several micro-batches a bound
+// that kept them would be far above the plan of a large sharded model.
+TEST(Search, TheBoundOfAShardedModelHoldsOverSeveralMicroBatches) {
+  facts::Job job;
+  job.model.config = std::string("llama-3.1-70b");
+  job.machine.name = "dgx-h100";
+  job.machine.nodes = 8;
+  job.machine.gpus = 8;
+  job.train.sequence_length = 4096;
+  job.train.micro_batch = 1;
+  job.train.global_batch = 256;
+  job.train.recompute.mode = facts::RecomputeMode::full;
+  job.parallel.sharding = facts::Sharding::fsdp;
+  const auto bound = own_bounds(job)(job);
+  const auto plan = own_planner()(job, Depth::full);
+  ASSERT_TRUE(bound && plan);
+  EXPECT_LE(bound->vram, plan->vram.fullest.peak_device_used);
+  EXPECT_GT(bound->vram * 5, plan->vram.fullest.peak_device_used);
+}
+
 // As many processes as wanted, one after the other: each knows of the others what they would do.
 class ManyCrew : public Crew {
  public:
