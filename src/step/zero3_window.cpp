@@ -6,9 +6,10 @@
 // when the head runs, and what is left of it stays (stage3_max_reuse_distance). Gathered is on a
 // stream of its own.
 //
-// Read from DeepSpeed 0.19 itself on two CPU ranks (a Llama scaled down 256 times with its limits:
-// 8 B parameters, a head of 0.53e9): 1.52e9 elements in the last layers, 1.02e9 at the head, 1.50e9
-// when the embedding comes back; tied, a head of 1.03e9: 2.02e9 and 1.03e9.
+// Read from DeepSpeed 0.19 itself on two CPU ranks (tests/step/oracle_zero3_window.py: a Llama
+// scaled down 256 times with its limits: 8 B parameters, a head of 0.53e9): 1.52e9 elements in the
+// last layers, 1.02e9 at the head, 1.50e9 when the embedding comes back; tied, a head
+// of 1.03e9: 2.02e9 and 1.03e9.
 #include <algorithm>
 #include <initializer_list>
 

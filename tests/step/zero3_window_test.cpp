@@ -1,5 +1,5 @@
 // What ZeRO-3 holds gathered at each moment, against what DeepSpeed 0.19 itself gathered
-// (step/zero3_window.cpp says how that was read).
+// (oracle_zero3_window.py).
 #include <gtest/gtest.h>
 
 #include <algorithm>
