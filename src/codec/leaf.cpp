@@ -12,8 +12,7 @@ namespace {
 constexpr double kLargestWhole = 9.2e18;  // below 2^63
 
 constexpr std::array<const char*, 5> kOrigins = {"default", "job", "import", "model", "machine"};
-constexpr std::array<const char*, 6> kProvenances = {"unknown", "measured", "catalogue",
-                                                     "derived", "assumed",  "given"};
+constexpr auto& kProvenances = facts::EnumNames<facts::Provenance>::values;
 
 std::string bound(double limit) {
   if (std::abs(limit) < 1e15 && limit == std::floor(limit)) {
@@ -166,10 +165,6 @@ const char* name_of(facts::Origin origin) {
   return kOrigins[static_cast<std::size_t>(origin)];
 }
 
-const char* name_of(facts::Provenance provenance) {
-  return kProvenances[static_cast<std::size_t>(provenance)];
-}
-
 std::vector<std::string> origin_names() {
   return {kOrigins.begin(), kOrigins.end()};
 }
@@ -218,7 +213,7 @@ Result<KnownParts> read_known(const facts::Value& value) {
 }
 
 facts::Value write_known(facts::Value value, facts::Provenance from, const std::string& note) {
-  facts::Object known{{"value", std::move(value)}, {"from", name_of(from)}};
+  facts::Object known{{"value", std::move(value)}, {"from", std::string(facts::name_of(from))}};
   if (!note.empty()) known.emplace_back("note", note);
   return known;
 }

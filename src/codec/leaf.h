@@ -210,7 +210,6 @@ struct Leaf<facts::RecomputeKeys> {
 };
 
 [[nodiscard]] const char* name_of(facts::Origin origin);
-[[nodiscard]] const char* name_of(facts::Provenance provenance);
 [[nodiscard]] std::vector<std::string> origin_names();
 [[nodiscard]] std::vector<std::string> provenance_names();
 [[nodiscard]] Result<facts::Provenance> read_provenance(const facts::Value& value);

@@ -112,6 +112,12 @@ inline constexpr auto phases_fields = [](auto& v, auto& phases) {
   }
 };
 
+inline constexpr auto ram_rule_fields = [](auto& v, auto& rule) {
+  v.key("rule", rule.sentence, about("with its figures"));
+  v.key("origin", rule.from, about("how it is known"));
+  v.key("source", rule.source, about("software, report or recording"));
+};
+
 inline constexpr auto ram_fields = [](auto& v, auto& plan) {
   v.key("capacity", plan.ram.capacity.value, about("bytes of a node"));
   v.key("fits", plan.fits_ram, about("null when the capacity is unknown"));
@@ -124,7 +130,7 @@ inline constexpr auto ram_fields = [](auto& v, auto& plan) {
   v.table("process_phases", process.phases, phases_fields, about("of the fullest process"));
   v.key("page_cache_wanted", plan.ram.page_cache_wanted,
         about("bytes the page cache could use, beyond the peak"));
-  v.key("notes", plan.ram.notes, about("rules and assumptions used"));
+  v.list("rules", plan.ram.rules, ram_rule_fields, about("rules and assumptions used"));
 };
 
 // Seconds of a step by what they go to; all unknown when the step is.
@@ -253,7 +259,12 @@ inline constexpr auto advice_fields = [](auto& v, auto& a) {
 inline constexpr auto balance_fields = [](auto& v, auto& b) {
   v.key("ratio_needed", b.ratio_needed, about("RAM : VRAM that the job needs"));
   v.key("ratio_installed", b.ratio_installed, about("RAM : VRAM of the machine"));
-  v.key("tier", b.tier, about("size class of the job"));
+  v.key("tier", b.tier, about("size class of the job, by what it is and not by the machine"));
+  v.key(
+      "whole_job", b.whole_job,
+      about("one whole copy of the states, and what a GPU's passes hold beside: decides the tier"));
+  v.key("data_heavy", b.data_heavy,
+        about("its data could fill more memory than that, or need a storage's full rate"));
   v.table("rule_of_thumb", b, thumb_fields, about("of the tier"));
   v.key("verdict", b.verdicts, about("one or several"));
   v.key("sentences", b.sentences, about("one per verdict"));

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "facts/enums.h"
+
 namespace steelyard::facts {
 
 // Origin of a value in a resolved job.
@@ -25,6 +27,7 @@ enum class Provenance {
   assumed,    // a stated assumption, no source for this very case
   given,      // the person said so in the job
 };
+STEELYARD_ENUM_NAMES(Provenance, "unknown", "measured", "catalogue", "derived", "assumed", "given")
 
 // A figure that may be unknown, and how it is known.
 template <class T>

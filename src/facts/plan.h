@@ -139,14 +139,21 @@ struct VramWhy {
   Bytes workspaces;                  // allocated beside them: of the libraries that multiply
 };
 
+// A rule or an assumption that bytes of the host follow from.
+struct RamRule {
+  std::string sentence;  // "loader_workers: 8 ranks x 2 worker processes x 8.0 MiB ..."
+  Provenance from = Provenance::derived;
+  std::string source;  // software, report or recording that it is taken from
+};
+
 struct RamPlan {
   Known<Bytes> capacity;  // of a node
   Bytes peak;
   RamPhase peak_phase = RamPhase::startup;
   std::array<RamBytes, kRamPhases> phases{};  // per node
   Bytes page_cache_wanted;
-  Bytes checkpoint_bytes;          // of the whole job, as written
-  std::vector<std::string> notes;  // rules and assumptions used, one sentence each
+  Bytes checkpoint_bytes;      // of the whole job, as written
+  std::vector<RamRule> rules;  // all that were used
 };
 
 struct PaceBreakdown {  // seconds of a step; they sum to the step
@@ -297,6 +304,8 @@ struct BalancePlan {
   std::optional<Ratio> ratio_needed;  // RAM : VRAM
   std::optional<Ratio> ratio_installed;
   Tier tier = Tier::entry;
+  Bytes whole_job;  // one whole copy of the states and what a GPU's passes hold: decides the tier
+  bool data_heavy = false;  // its data ask for more memory than that, or for a storage's full rate
   Ratio rule_low, rule_high;     // rule of thumb of the tier
   bool rule_open_ended = false;  // "and more"
   std::vector<BalanceVerdict> verdicts;

@@ -3,10 +3,12 @@
 #pragma once
 
 #include "facts/plan.h"
+#include "step/program.h"
 
 namespace steelyard::plan {
 
-// Reads vram, ram, pace and feed of the plan.
-[[nodiscard]] facts::BalancePlan balance_of(const facts::Plan& plan);
+// Reads vram, ram, pace and feed of the plan; `states` of its fullest rank's program.
+[[nodiscard]] facts::BalancePlan balance_of(const facts::Plan& plan,
+                                            const step::StateSizes& states);
 
 }  // namespace steelyard::plan

@@ -465,7 +465,7 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   count_cost(plan);
   state_confidence(request, plan);
   warn(request, graph, plan);
-  plan.balance = balance_of(plan);
+  plan.balance = balance_of(plan, most.program->states);
   return plan;
 }
 

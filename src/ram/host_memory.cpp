@@ -20,12 +20,17 @@ facts::RamBytes startup(const Node& node, Notes& notes) {
   facts::RamBytes bytes;
   bytes[RamCategory::system] = node.constants.system;
   bytes[RamCategory::framework] = node.process * node.ranks + node.libraries;
-  notes.push_back(fmt::format("framework: {} x {} (interpreter, framework{}).",
-                              ranks_text(node.ranks), to_text(node.process),
-                              node.tensors ? "" : ", CUDA host side"));
+  notes.push_back(
+      {fmt::format("system: {} for the kernel and daemons.", to_text(bytes[RamCategory::system])),
+       Provenance::assumed, "an idle server"});
+  notes.push_back(
+      {fmt::format("framework: {} x {} (interpreter, framework{}).", ranks_text(node.ranks),
+                   to_text(node.process), node.tensors ? "" : ", CUDA host side"),
+       node.process_from, node.process_source});
   if (node.libraries > Bytes()) {
-    notes.push_back(fmt::format("framework: programs and libraries, mapped once, {}.",
-                                to_text(node.libraries)));
+    notes.push_back({fmt::format("framework: programs and libraries, mapped once, {}.",
+                                 to_text(node.libraries)),
+                     Provenance::measured, "the framework's profile"});
   }
   return bytes;
 }
@@ -39,13 +44,15 @@ Bytes page_cache_wanted(const Node& node, Notes& notes) {
   if (const std::optional<Bytes> dataset = dataset_on_storage(data)) {
     wanted += *dataset;
     notes.push_back(
-        fmt::format("page cache: with {} free, epochs after the first would not read storage.",
-                    to_text(*dataset)));
+        {fmt::format("page cache: with {} free, epochs after the first would not read storage.",
+                     to_text(*dataset)),
+         Provenance::derived, "LRU over a dataset that fits is never evicted"});
   } else {
     notes.push_back(
-        "page cache: the dataset's size is not given (data.samples, data.bytes_per_sample), so "
-        "what "
-        "the page cache could hold of it is left out.");
+        {"page cache: the dataset's size is not given (data.samples, data.bytes_per_sample), so "
+         "what "
+         "the page cache could hold of it is left out.",
+         Provenance::unknown, ""});
   }
   return wanted;
 }
@@ -64,21 +71,43 @@ void add_tensors(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   add(RamCategory::communication, facts::VramCategory::communication);
   add(RamCategory::prefetch, facts::VramCategory::batch);
   notes.push_back(
-      "No accelerator: what would lie on a card at the peak of a step lies in the ranks' memory.");
+      {"No accelerator: what would lie on a card at the peak of a step lies in the ranks' memory.",
+       Provenance::derived, "the step's own program, replayed"});
 }
 
 // Models that come to the cards when they are asked: page-locked copies, tensor by tensor.
-void add_waiting(const Node& node, facts::RamBytes& bytes, Notes& notes) {
+void add_waiting(const Node& node, facts::RamBytes& bytes, Notes& notes, bool say) {
   const Bytes waiting = node.states.waiting_bytes;
   if (waiting == Bytes()) return;
   const PinnedTensors frozen{.trainable = false, .frozen = true, .parts = parts_of_a_weight(node)};
   const Bytes held =
       node.job.offload.pin_memory ? waiting * rounding_of(node.states.weights, frozen) : waiting;
   bytes[RamCategory::parameters] += held * node.ranks;
-  const std::string note =
-      fmt::format("parameters: {} of models that wait for their turn, on each of {}.",
-                  to_text(held), ranks_text(node.ranks));
-  if (notes.empty() || notes.back() != note) notes.push_back(note);
+  if (!say) return;
+  notes.push_back({fmt::format("parameters: {} of models that wait for their turn, on each of {}.",
+                               to_text(held), ranks_text(node.ranks)),
+                   Provenance::derived,
+                   "offloaded models are page-locked tensor by tensor (CachingHostAllocator.h)"});
+}
+
+// What the step leaves with the host, each rank for itself.
+void say_what_waits(const Node& node, const Request& request, Notes& notes) {
+  if (request.paged_states > Bytes()) {
+    notes.push_back(
+        {fmt::format("optimizer: {} of each rank's paged states have no room on its GPU.",
+                     to_text(request.paged_states)),
+         Provenance::derived, "bitsandbytes: managed memory that a full card leaves"});
+  }
+  if (request.offloaded_activations > Bytes()) {
+    notes.push_back({fmt::format("activations: {} x {} wait between forward and backward.",
+                                 ranks_text(node.ranks), to_text(request.offloaded_activations)),
+                     Provenance::derived, "the step's own program: what its offload copies away"});
+  }
+  if (node.states.embedding_host_bytes > Bytes()) {
+    notes.push_back({fmt::format("embedding_tables: {} x {}, rows and their optimizer states.",
+                                 ranks_text(node.ranks), to_text(node.states.embedding_host_bytes)),
+                     Provenance::derived, "tables that the job places in host memory"});
+  }
 }
 
 void find_peak(facts::RamPlan& plan) {
@@ -102,34 +131,30 @@ Result<facts::RamPlan> host_memory(const Request& request) {
   const auto phase = [&plan](RamPhase which) -> facts::RamBytes& {
     return plan.phases[static_cast<std::size_t>(which)];
   };
-  STEELYARD_TRY(offloaded, offloaded_states(node, plan.notes));
+  STEELYARD_TRY(offloaded, offloaded_states(node, plan.rules));
 
-  phase(RamPhase::startup) = startup(node, plan.notes);
+  phase(RamPhase::startup) = startup(node, plan.rules);
 
   // Parameters that stay in host memory are filled while the source is still there.
   facts::RamBytes& load = phase(RamPhase::load) = phase(RamPhase::startup);
   load[RamCategory::parameters] = offloaded.parameters;
   load[RamCategory::embedding_tables] = request.states->embedding_host_bytes * node.ranks;
-  load[RamCategory::model_load] = load_transient(node, plan.notes);
+  load[RamCategory::model_load] = load_transient(node, plan.rules);
   if (node.tensors) load[RamCategory::parameters] += node.states.parameter_bytes * node.ranks;
 
-  add_waiting(node, load, plan.notes);
+  add_waiting(node, load, plan.rules, true);
 
   facts::RamBytes& steady = phase(RamPhase::steady) = phase(RamPhase::startup);
   steady[RamCategory::parameters] = offloaded.parameters;
-  add_waiting(node, steady, plan.notes);
+  add_waiting(node, steady, plan.rules, false);
   steady[RamCategory::embedding_tables] = load[RamCategory::embedding_tables];
   steady[RamCategory::gradients] = offloaded.gradients;
   steady[RamCategory::optimizer] = offloaded.optimizer + request.paged_states * node.ranks;
-  if (request.paged_states > Bytes()) {
-    plan.notes.push_back(
-        fmt::format("optimizer: {} of each rank's paged states have no room on its GPU.",
-                    to_text(request.paged_states)));
-  }
   steady[RamCategory::activations] = request.offloaded_activations * node.ranks;
+  say_what_waits(node, request, plan.rules);
   steady[RamCategory::framework] += node.steps * node.ranks;
-  add_tensors(node, steady, plan.notes);
-  STEELYARD_CHECK(add_data_path(node, request.sample_bytes, steady, plan.notes));
+  add_tensors(node, steady, plan.rules);
+  STEELYARD_CHECK(add_data_path(node, request.sample_bytes, steady, plan.rules));
 
   facts::RamBytes& checkpoint = phase(RamPhase::checkpoint) = steady;
   // Temporaries are gone between steps; smaller blocks than these stay with malloc.
@@ -137,11 +162,11 @@ Result<facts::RamPlan> host_memory(const Request& request) {
     const Bytes gone = (*node.tensors)[facts::VramCategory::temporaries] * node.ranks;
     checkpoint[RamCategory::activations] -= gone;
   }
-  checkpoint[RamCategory::checkpoint_staging] = checkpoint_staging(node, plan.notes);
+  checkpoint[RamCategory::checkpoint_staging] = checkpoint_staging(node, plan.rules);
 
   plan.checkpoint_bytes = checkpoint_size(node);
   find_peak(plan);
-  plan.page_cache_wanted = page_cache_wanted(node, plan.notes);
+  plan.page_cache_wanted = page_cache_wanted(node, plan.rules);
   plan.capacity = node.machine.host.memory;
   return plan;
 }

@@ -61,14 +61,18 @@ facts::RamPlan memory_of_loader_alone(const Node& node, Bytes sample) {
   plan.peak = running.total();
   plan.peak_phase = RamPhase::steady;
   const std::string& name = node.constants.loader->name;
-  plan.notes = {
-      fmt::format("framework: the program of the loader \"{}\" ({}) and its index ({}); nothing "
-                  "runs beside it, no model lies in host memory.",
-                  name, to_text(memory.program), to_text(memory.index)),
-      fmt::format("loader_workers: read buffers {}, threads {}.", to_text(memory.read_buffers),
-                  to_text(memory.threads)),
-      fmt::format("prefetch: {} x {} batches, {}.", ranks_text(node.ranks),
-                  std::max<std::int64_t>(1, node.job.data.prefetch), to_text(memory.batches))};
+  const char* const recorded = "validation/record_rehearsal.py";
+  plan.rules = {
+      {fmt::format("framework: the program of the loader \"{}\" ({}) and its index ({}); nothing "
+                   "runs beside it, no model lies in host memory.",
+                   name, to_text(memory.program), to_text(memory.index)),
+       Provenance::measured, recorded},
+      {fmt::format("loader_workers: read buffers {}, threads {}.", to_text(memory.read_buffers),
+                   to_text(memory.threads)),
+       Provenance::measured, recorded},
+      {fmt::format("prefetch: {} x {} batches, {}.", ranks_text(node.ranks),
+                   std::max<std::int64_t>(1, node.job.data.prefetch), to_text(memory.batches)),
+       Provenance::derived, "batches are put together in place"}};
   if (node.job.data.cache == facts::DataCache::page) {
     plan.page_cache_wanted = dataset_on_storage(node.job.data).value_or(Bytes());
   }

@@ -61,8 +61,14 @@ void read_process(const Request& request, Node& node) {
     node.worker += mebibytes_of(request, "loader_decoder_mib", Bytes());
   }
   node.process = node.constants.process;
+  node.process_source = word_of(request, "device_process_source");
+  if (word_of(request, "device_process_from") == "assumed") {
+    node.process_from = Provenance::assumed;
+  }
   node.tensors = request.tensors;
   if (!node.tensors) return;
+  node.process_from = Provenance::measured;
+  node.process_source = "validation/record_ram.py, validation/measure_process.py";
   node.process = mebibytes_of(request, "host_process_mib", node.constants.process);
   node.libraries = mebibytes_of(request, "host_libraries_mib", Bytes());
   node.steps = mebibytes_of(request, "host_steps_mib", Bytes());

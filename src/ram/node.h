@@ -12,7 +12,8 @@
 
 namespace steelyard::ram {
 
-using Notes = std::vector<std::string>;
+using Notes = std::vector<facts::RamRule>;
+using facts::Provenance;
 
 struct Node {
   const facts::Job& job;
@@ -28,6 +29,8 @@ struct Node {
   Bytes batch = Bytes();            // one micro-batch in host memory, ready for the GPU
 
   // Of the framework's profile; "" or nothing where it does not say.
+  Provenance process_from = Provenance::catalogue;  // how `process` is known
+  std::string process_source{};
   std::string_view loading{};      // "whole": each rank makes the whole model in host memory
   Bytes process{};                 // a rank's own pages: interpreter, framework, CUDA host side
   Bytes libraries{};               // mapped programs and libraries, which the ranks share

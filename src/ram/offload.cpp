@@ -81,9 +81,10 @@ void add_zero12(const Node& node, const Share& share, OffloadedStates& held, Not
     held.gradients += page_locked_gradients(node, share.gradients);
   }
   notes.push_back(
-      "offload: ZeRO-1/2 keeps per rank a page-locked fp32 partition, its short copy, the fp32 "
-      "gradients and one temporary (at most the largest block), and the moments in ordinary "
-      "memory.");
+      {"offload: ZeRO-1/2 keeps per rank a page-locked fp32 partition, its short copy, the fp32 "
+       "gradients and one temporary (at most the largest block), and the moments in ordinary "
+       "memory.",
+       Provenance::derived, "deepspeed/runtime/zero/stage_1_and_2.py"});
 }
 
 // ZeRO-3 with the optimizer on the CPU (stage3.py, _create_fp32_partitions,
@@ -95,8 +96,9 @@ void add_zero3_optimizer(const Node& node, const Share& share, OffloadedStates& 
   held.gradients +=
       page_locked_sub_groups(share.trainable, kFp32, pin) + page_locked(share.gradients, pin);
   notes.push_back(
-      "offload: ZeRO-3 keeps per rank the fp32 partition and the moments in ordinary memory, and "
-      "page-locks fp32 gradients (in pieces of 1e9 elements) and one flat short gradient buffer.");
+      {"offload: ZeRO-3 keeps per rank the fp32 partition and the moments in ordinary memory, and "
+       "page-locks fp32 gradients (in pieces of 1e9 elements) and one flat short gradient buffer.",
+       Provenance::derived, "deepspeed/runtime/zero/stage3.py"});
 }
 
 // ZeRO-3 with parameters on the CPU: each partitioned parameter is page-locked by itself
@@ -111,11 +113,14 @@ void add_zero3_parameters(const Node& node, const Share& share, OffloadedStates&
   if (!pin) return;
   const Bytes left = page_locked_tensors(node, share.trainable_weights, {});
   held.parameters += left;
-  notes.push_back(fmt::format(
-      "offload: ZeRO-3 moves trainable parameters into one flat page-locked buffer; the pinned "
-      "allocator keeps the blocks they came from, each rounded up to a power of two: {} per rank "
-      "for {}.",
-      to_text(left), to_text(share.trainable_weights)));
+  notes.push_back({fmt::format("offload: ZeRO-3 moves trainable parameters into one flat "
+                               "page-locked buffer; the pinned "
+                               "allocator keeps the blocks they came from, each rounded up to a "
+                               "power of two: {} per rank "
+                               "for {}.",
+                               to_text(left), to_text(share.trainable_weights)),
+                   Provenance::derived,
+                   "deepspeed/runtime/zero/stage3.py, partition_parameters.py"});
 }
 
 // FSDP's CPU offload and plain loops: shards page-locked tensor by tensor, states as they are.
@@ -133,8 +138,9 @@ void add_plain(const Node& node, const Share& share, OffloadedStates& held, Note
                                   checked_multiply(node.model_parallel, node.shards));
   }
   notes.push_back(
-      "offload: shards of parameters and gradients are page-locked tensor by tensor, each rounded "
-      "up to a power of two; optimizer states are ordinary memory.");
+      {"offload: shards of parameters and gradients are page-locked tensor by tensor, each rounded "
+       "up to a power of two; optimizer states are ordinary memory.",
+       Provenance::derived, "FSDP CPUOffload; CachingHostAllocator.h rounds up"});
 }
 
 // ZeRO-Infinity: swap buffers instead of states.
@@ -145,17 +151,19 @@ void add_nvme(const Node& node, const Share& share, OffloadedStates& held, Notes
     held.parameters += pinned(Bytes(kParameterSwapBuffers * kSwapBufferElements * width)) +
                        pinned(std::min(share.trainable_weights, Bytes(kMaxInCpu * width)));
     notes.push_back(
-        "offload: parameters on NVMe still need 5 swap buffers of 1e8 elements and up to 1e9 "
-        "parameters in host memory per rank (DeepSpeed's defaults).");
+        {"offload: parameters on NVMe still need 5 swap buffers of 1e8 elements and up to 1e9 "
+         "parameters in host memory per rank (DeepSpeed's defaults).",
+         Provenance::derived, "deepspeed/runtime/swap_tensor, offload_config.py"});
     // New parameters leave from a buffer as large as a sub-group: stage3.py sizes it by whole
     // parameters (ds_numel), not by this rank's parts of them.
     if (share.trainable > kMaxInCpu) {
       const Bytes pool(checked_multiply(checked_multiply(kSubGroupElements, node.shards), width));
       held.parameters += pool;
       notes.push_back(
-          fmt::format("offload: new parameters leave for NVMe from a buffer per rank that holds a "
-                      "sub-group of 1e9 elements of each of {} ranks: {}.",
-                      node.shards, to_text(pool)));
+          {fmt::format("offload: new parameters leave for NVMe from a buffer per rank that holds a "
+                       "sub-group of 1e9 elements of each of {} ranks: {}.",
+                       node.shards, to_text(pool)),
+           Provenance::derived, "deepspeed/runtime/zero/stage3.py: sized by ds_numel"});
     }
   }
   if (offload.optimizer == OffloadTo::nvme) {
@@ -163,10 +171,11 @@ void add_nvme(const Node& node, const Share& share, OffloadedStates& held, Notes
     // Pipelined, one sub-group comes and another leaves while a third is stepped.
     const std::int64_t buffers = kOptimizerSwapBuffers * (offload.pipelined ? 3 : 1);
     held.optimizer += pinned(Bytes(checked_multiply(largest, kFp32))) * buffers;
-    notes.push_back(fmt::format(
-        "offload: optimizer states on NVMe still need {} page-locked swap buffers of the largest "
-        "sub-group (at most 1e9 elements) per rank (buffer_count).",
-        buffers));
+    notes.push_back({fmt::format("offload: optimizer states on NVMe still need {} page-locked swap "
+                                 "buffers of the largest "
+                                 "sub-group (at most 1e9 elements) per rank (buffer_count).",
+                                 buffers),
+                     Provenance::derived, "deepspeed/runtime/swap_tensor, offload_config.py"});
   }
 }
 

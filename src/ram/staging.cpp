@@ -45,9 +45,11 @@ Bytes load_beside_model(const Node& node, Notes& notes) {
     case facts::CheckpointLoad::meta: break;
   }
   notes.push_back(
-      fmt::format("model_load: beside the model, which stays in host memory, {} of the "
-                  "checkpoint's tensors.",
-                  to_text(held)));
+      {fmt::format("model_load: beside the model, which stays in host memory, {} of the "
+                   "checkpoint's tensors.",
+                   to_text(held)),
+       Provenance::measured,
+       "validation/record_ram.py: torch.load makes a second copy, a mapped file none"});
   return held;
 }
 
@@ -58,36 +60,47 @@ Bytes load_transient(const Node& node, Notes& notes) {
   switch (node.job.checkpoint.load) {
     case facts::CheckpointLoad::mmap: {
       if (builds_whole_model(node)) {
-        notes.push_back(fmt::format(
-            "model_load: each of {} makes the whole model ({}) in host memory and copies mapped "
-            "files into it before it moves to the GPU.",
-            ranks_text(node.ranks), to_text(node.states.made_bytes)));
+        notes.push_back({fmt::format("model_load: each of {} makes the whole model ({}) in host "
+                                     "memory and copies mapped "
+                                     "files into it before it moves to the GPU.",
+                                     ranks_text(node.ranks), to_text(node.states.made_bytes)),
+                         Provenance::derived,
+                         "transformers modeling_utils.py: made on the CPU unless device_map, a "
+                         "quantizer, FSDP or ZeRO-3 asks for meta tensors"});
         return node.states.made_bytes * node.ranks;
       }
       const Bytes held = node.states.largest_block_bytes * node.ranks;
-      notes.push_back(fmt::format(
-          "model_load: files are mapped, so their pages are reclaimable cache; each of {} "
-          "converts one block at a time ({}).",
-          ranks_text(node.ranks), to_text(node.states.largest_block_bytes)));
+      notes.push_back(
+          {fmt::format(
+               "model_load: files are mapped, so their pages are reclaimable cache; each of {} "
+               "converts one block at a time ({}).",
+               ranks_text(node.ranks), to_text(node.states.largest_block_bytes)),
+           Provenance::derived, "safetensors, torch.load(mmap=True)"});
       return held;
     }
     case facts::CheckpointLoad::per_rank: {
       const Bytes each = one_rank_loads(node, node.load_copies);
       notes.push_back(
-          fmt::format("model_load: each of {} reads the whole state by itself, {} per rank.",
-                      ranks_text(node.ranks), to_text(each)));
+          {fmt::format("model_load: each of {} reads the whole state by itself, {} per rank.",
+                       ranks_text(node.ranks), to_text(each)),
+           Provenance::derived,
+           "torch.load; the profile's load_copies; file shards of at most 5 GB (transformers)"});
       return each * node.ranks;
     }
     case facts::CheckpointLoad::rank0: {
       const Bytes each = one_rank_loads(node, Ratio(1.0));
-      notes.push_back(fmt::format(
-          "model_load: rank 0 reads the whole state ({}) and sends the others their parts.",
-          to_text(each)));
+      notes.push_back(
+          {fmt::format(
+               "model_load: rank 0 reads the whole state ({}) and sends the others their parts.",
+               to_text(each)),
+           Provenance::derived,
+           "transformers is_fsdp_enabled, accelerate cpu_ram_efficient_loading"});
       return each;
     }
     case facts::CheckpointLoad::meta:
       notes.push_back(
-          "model_load: created on the meta device, nothing passes through host memory.");
+          {"model_load: created on the meta device, nothing passes through host memory.",
+           Provenance::derived, "torch.device(\"meta\")"});
       return Bytes();
   }
   return Bytes();
@@ -110,8 +123,10 @@ Bytes staging_beside_model(const Node& node, Bytes full, Bytes part, Notes& note
     case facts::CheckpointMethod::sharded_sync: break;
     case facts::CheckpointMethod::sharded_async: held = part * node.ranks; break;
   }
-  notes.push_back(fmt::format("checkpoint: {} beside the states, which are in host memory already.",
-                              to_text(held)));
+  notes.push_back(
+      {fmt::format("checkpoint: {} beside the states, which are in host memory already.",
+                   to_text(held)),
+       Provenance::derived, "torch.save writes storages from where they are"});
   return held;
 }
 
@@ -135,15 +150,17 @@ Bytes page_locked_snapshot(const Node& node, Bytes held, std::int64_t parts) {
 // A library that stages in ordinary memory and writes from copies of its own.
 Bytes copied(const Node& node, Bytes state, Notes& notes) {
   notes.push_back(
-      fmt::format("checkpoint: {} are copied to ordinary host memory and held {:.3g} times while "
-                  "they are written.",
-                  to_text(state), node.staging_copies.value()));
+      {fmt::format("checkpoint: {} are copied to ordinary host memory and held {:.3g} times while "
+                   "they are written.",
+                   to_text(state), node.staging_copies.value()),
+       Provenance::catalogue, "the framework's profile (staging_copies)"});
   return state * node.staging_copies;
 }
 
 Bytes checkpoint_staging(const Node& node, Notes& notes) {
   if (node.job.checkpoint.every_steps.value_or(0) <= 0) {
-    notes.push_back("checkpoint: none while training, so that phase equals the steady state.");
+    notes.push_back({"checkpoint: none while training, so that phase equals the steady state.",
+                     Provenance::given, "checkpoint.every_steps"});
     return Bytes();
   }
   const Bytes full = checkpoint_size(node);
@@ -153,33 +170,48 @@ Bytes checkpoint_staging(const Node& node, Notes& notes) {
   switch (node.job.checkpoint.method) {
     case facts::CheckpointMethod::sync:
       if (!is_split(node)) {
-        notes.push_back(fmt::format(
-            "checkpoint: rank 0 has the whole state ({}) and writes it tensor by tensor, "
-            "at most one file shard at once.",
-            to_text(full)));
+        notes.push_back(
+            {fmt::format(
+                 "checkpoint: rank 0 has the whole state ({}) and writes it tensor by tensor, "
+                 "at most one file shard at once.",
+                 to_text(full)),
+             Provenance::derived,
+             "torch.save writes storage after storage; file shards of at most 5 GB "
+             "(transformers)"});
         return streamed(node, full);
       }
-      notes.push_back(fmt::format(
-          "checkpoint: the whole state, {}, is gathered in rank 0's host memory.", to_text(full)));
+      notes.push_back(
+          {fmt::format("checkpoint: the whole state, {}, is gathered in rank 0's host memory.",
+                       to_text(full)),
+           Provenance::derived,
+           "FSDP FULL_STATE_DICT with offload_to_cpu and rank0_only, zero_to_fp32"});
       return full;
     case facts::CheckpointMethod::async:
       if (node.staging_copies > Ratio(0.0)) return copied(node, full, notes);
-      notes.push_back(fmt::format(
-          "checkpoint: rank 0 keeps a page-locked snapshot of the whole state while it is "
-          "written, {} with each tensor rounded up to a power of two.",
-          to_text(full)));
+      notes.push_back(
+          {fmt::format(
+               "checkpoint: rank 0 keeps a page-locked snapshot of the whole state while it is "
+               "written, {} with each tensor rounded up to a power of two.",
+               to_text(full)),
+           Provenance::derived,
+           "torch.distributed.checkpoint async_save; CachingHostAllocator.h rounds up"});
       return page_locked_snapshot(node, full, 1);
     case facts::CheckpointMethod::sharded_sync:
-      notes.push_back(fmt::format(
-          "checkpoint: each of {} writes its own part ({}), at most one file shard at once.",
-          ranks_text(node.ranks), to_text(part)));
+      notes.push_back(
+          {fmt::format(
+               "checkpoint: each of {} writes its own part ({}), at most one file shard at once.",
+               ranks_text(node.ranks), to_text(part)),
+           Provenance::derived,
+           "torch.distributed.checkpoint, DeepSpeed engine.py save_checkpoint"});
       return streamed(node, part) * node.ranks;
     case facts::CheckpointMethod::sharded_async:
       if (node.staging_copies > Ratio(0.0)) return copied(node, part * node.ranks, notes);
       notes.push_back(
-          fmt::format("checkpoint: each of {} keeps a page-locked snapshot of its own part ({}) "
-                      "while it is written, each tensor rounded up to a power of two.",
-                      ranks_text(node.ranks), to_text(part)));
+          {fmt::format("checkpoint: each of {} keeps a page-locked snapshot of its own part ({}) "
+                       "while it is written, each tensor rounded up to a power of two.",
+                       ranks_text(node.ranks), to_text(part)),
+           Provenance::derived,
+           "torch.distributed.checkpoint async_save; CachingHostAllocator.h rounds up"});
       return page_locked_snapshot(node, part * node.ranks, parts_of_a_weight(node));
   }
   return Bytes();

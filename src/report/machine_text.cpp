@@ -9,18 +9,6 @@
 namespace steelyard::report {
 namespace {
 
-std::string_view words_of(facts::Provenance provenance) {
-  switch (provenance) {
-    case facts::Provenance::unknown: return "";
-    case facts::Provenance::measured: return "measured";
-    case facts::Provenance::catalogue: return "catalogue";
-    case facts::Provenance::derived: return "derived";
-    case facts::Provenance::assumed: return "assumed";
-    case facts::Provenance::given: return "given";
-  }
-  return "";
-}
-
 class Sheet {
  public:
   explicit Sheet(const Paint& paint) : paint_(paint), table_({{""}, {""}, {""}}) {}
@@ -31,7 +19,7 @@ class Sheet {
 
   template <class T>
   void figure(std::string name, const facts::Known<T>& known) {
-    std::string origin(words_of(known.from));
+    std::string origin(known.from == facts::Provenance::unknown ? "" : name_of(known.from));
     if (!known.note.empty()) origin += (origin.empty() ? "" : ": ") + paint_.outside(known.note);
     constexpr std::size_t kNameAndValue = 46;
     const std::size_t room = std::max<std::size_t>(paint_.columns(), kNameAndValue + 20);

@@ -41,9 +41,10 @@ std::string verdict_words(facts::BalanceVerdict verdict) {
 }
 
 std::string rule_words(const facts::BalancePlan& balance) {
-  return fmt::format("RAM : VRAM by rule of thumb {} to {}{} ({} tier)",
+  return fmt::format("RAM : VRAM by rule of thumb {} to {}{} ({} tier{})",
                      ratio_text(balance.rule_low), ratio_text(balance.rule_high),
-                     balance.rule_open_ended ? " and more" : "", name_of(balance.tier));
+                     balance.rule_open_ended ? " and more" : "", name_of(balance.tier),
+                     balance.data_heavy ? ", data-heavy" : "");
 }
 
 Bar breakdown_bar(const facts::PaceBreakdown& breakdown) {

@@ -44,11 +44,19 @@ Lines phase_lines(const facts::RamBytes& bytes) {
   return lines;
 }
 
-Lines sentences(const std::vector<std::string>& texts, std::size_t width, const Paint& paint) {
+// Each rule, and under it how it is known and whose it is.
+Lines rule_lines(const std::vector<facts::RamRule>& rules, std::size_t width, const Paint& paint) {
+  constexpr std::size_t kIndent = 2;
   Lines lines;
-  for (const std::string& text : texts) {
-    const Lines more = wrapped(sentence_of(text, paint), width);
-    lines.insert(lines.end(), more.begin(), more.end());
+  for (const facts::RamRule& rule : rules) {
+    for (std::string& line : wrapped(sentence_of(rule.sentence, paint), width)) {
+      lines.push_back(std::move(line));
+    }
+    std::string origin(name_of(rule.from));
+    if (!rule.source.empty()) origin += ": " + paint.outside(rule.source);
+    for (const std::string& line : wrapped(origin, width - kIndent)) {
+      lines.push_back(std::string(kIndent, ' ') + paint.ink(line, Ink::quiet));
+    }
   }
   return lines;
 }
@@ -100,7 +108,7 @@ std::string why_ram_text(const facts::Plan& plan, const Style& style) {
                  phase_lines(plan.ram.phases[i]));
   }
   page.blank();
-  page.section("Rules", sentences(plan.ram.notes, page.width(), paint));
+  page.section("Rules", rule_lines(plan.ram.rules, page.width(), paint));
   const Lines binding = numa_details(plan, page.width(), paint);
   if (!binding.empty()) {
     page.blank();

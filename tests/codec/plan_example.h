@@ -39,7 +39,7 @@ inline facts::Plan example_plan() {
   plan.ram.peak = Bytes(200'000'000'005);
   plan.ram.peak_phase = facts::RamPhase::load;
   plan.ram.phases[1][facts::RamCategory::model_load] = Bytes(200'000'000'005);
-  plan.ram.notes = {"a rule"};
+  plan.ram.rules = {{"a rule", facts::Provenance::derived, "its source"}};
   plan.pace.step = Seconds(0.1);
   plan.pace.samples = SamplesPerSecond(160.0);
   plan.pace.mfu = Ratio(0.4);

@@ -61,7 +61,7 @@ TEST(HostMemory, workedExampleOfTheDocumentation) {
   EXPECT_EQ(plan.peak, Bytes(131'469'459'456));
   EXPECT_EQ(plan.peak_phase, RamPhase::checkpoint);
   EXPECT_EQ(plan.page_cache_wanted, Bytes(16'060'522'496));  // the bf16 file
-  EXPECT_THAT(plan.notes, Contains(HasSubstr("data.samples")));
+  EXPECT_THAT(plan.rules, Contains(Field(&facts::RamRule::sentence, HasSubstr("data.samples"))));
 }
 
 // ResNet, batch of 256 fp32 images (147 MiB), 8 workers, 2 batches ahead: 2352 MiB per rank.
