@@ -273,7 +273,10 @@ Result<void> resolve_optimizer(Job& job, const facts::Machine& machine,
   const bool is_short = own_type(job.train.precision) != ShortPrecision::fp32;
   const bool master = is_short && is_zero(job.parallel.sharding);
   fill(job, optimizer.master_weights, "train.optimizer.master_weights", master, Origin::fallback);
-  const bool wide = *optimizer.master_weights || is_mixed(job.train.precision);
+  // bitsandbytes' 32-bit states are fp32 whatever they step (optim/optimizer.py, init_state);
+  // torch's are of the parameters' type.
+  const bool wide = *optimizer.master_weights || is_mixed(job.train.precision) ||
+                    optimizer.name == facts::OptimizerName::paged_adamw;
   fill(job, optimizer.state_precision, "train.optimizer.state_precision",
        wide ? ShortPrecision::fp32 : own_type(job.train.precision), Origin::fallback);
   return {};

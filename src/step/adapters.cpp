@@ -382,6 +382,8 @@ Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile,
   habits.autocast = autocast;
   habits.nested_statistics = nested;
   habits.casts_norms_only = norms;
+  const auto checkpoint = profile.operators.find("checkpoint");
+  habits.reentrant = checkpoint != profile.operators.end() && checkpoint->second == "reentrant";
   habits.inputs_require_grad = inputs;
   habits.adapts_fused_parts = parts;
   habits.quantizes_head = head;
@@ -397,7 +399,7 @@ bool inputs_require_grad(const facts::Job& job, const AdapterHabits& habits) {
 bool keeps_boundaries(const facts::Job& job, const AdapterHabits& habits,
                       const model::Block& block) {
   if (job.train.method == Method::full || !inputs_require_grad(job, habits)) return false;
-  if (job.parallel.sharding != facts::Sharding::fsdp1) return false;
+  if (job.parallel.sharding != facts::Sharding::fsdp1 || !habits.reentrant) return false;
   // Adapters are units of their own (PEFT's fsdp_auto_wrap_policy).
   return std::none_of(block.weights.begin(), block.weights.end(),
                       [](const model::Weight& w) { return w.trains && !w.adapter; });

@@ -23,6 +23,7 @@ struct AdapterHabits {
   bool autocast = false;           // adapters are trained under autocast, also over a short base
   bool nested_statistics = false;  // 4-bit statistics are themselves quantized
   bool casts_norms_only = false;   // `unquantized` fp32 stays with norms; sharded: not even there
+  bool reentrant = false;          // recomputed layers are CheckpointFunction's
   bool inputs_require_grad = false;  // embeddings' output is made to, when layers are recomputed
   bool adapts_fused_parts = false;   // q_proj of a fused projection is adapted alone
   bool quantizes_head = false;

@@ -119,6 +119,16 @@ double passes_of(std::int64_t states, bool fused) {
   return fused ? 3.0 + 2.0 * count : 6.0 + 7.0 * count;
 }
 
+// States in codes of a few bits, stepped by a kernel that widens them block by block
+// (bitsandbytes; torchao/optim/adam.py, compiled per parameter).
+void set_blocks(OptimizerLayout& o, std::int64_t code_bits, std::int64_t block) {
+  o.in_blocks = true;
+  o.code_bits = code_bits;
+  o.block = block;
+  o.fused = true;
+  o.loop = false;
+}
+
 Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
   const facts::OptimizerKeys& keys = job.train.optimizer;
   OptimizerLayout o;
@@ -131,12 +141,10 @@ Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
     case OptimizerName::adamw:
     case OptimizerName::adam:
     case OptimizerName::lamb: o.step_copies = o.fused ? 0 : (o.loop ? 2 : 1); break;
+    case OptimizerName::adamw4bit: set_blocks(o, 4, 128); break;
     case OptimizerName::paged_adamw8bit: o.paged = true; [[fallthrough]];
-    case OptimizerName::adamw8bit:
-      o.eight_bit = true;
-      o.fused = true;
-      o.loop = false;
-      break;
+    case OptimizerName::adamw_fp8:  // torchao: 8 bits and as many scales as bitsandbytes' integers
+    case OptimizerName::adamw8bit: set_blocks(o, 8, 256); break;
     case OptimizerName::adafactor:
       o.states = 0;
       o.factored = true;
@@ -159,12 +167,6 @@ Result<OptimizerLayout> optimizer_of(const facts::Job& job, DType stepped) {
       break;
     case OptimizerName::sgd: o.states = 0; break;
     case OptimizerName::sgd_momentum: o.states = 1; break;
-    case OptimizerName::adamw4bit:
-    case OptimizerName::adamw_fp8:
-      return fail(not_built("train.optimizer", std::string(facts::name_of(keys.name)),
-                            "adamw, adam, adamw8bit, paged-adamw, paged-adamw8bit, adafactor, "
-                            "lion, muon, lamb, rmsprop, sgd or "
-                            "sgd-momentum"));
   }
   // Muon's Newton-Schulz products are arithmetic that the step does not count yet.
   o.passes = passes_of(o.states, o.fused);
@@ -189,7 +191,9 @@ void set_adapters(const facts::Job& job, const AdapterHabits& habits, Layout& la
     layout.adapter = type_of(*train.optimizer.state_precision);
   } else {
     layout.adapter = habits.promotes ? DType::fp32 : layout.parameter;
-    if (!layout.master) layout.optimizer.state = layout.stepped;
+    // bitsandbytes' 32-bit states are wide whatever they step (plan/resolve.cpp).
+    const bool follows = train.optimizer.name != OptimizerName::paged_adamw;
+    if (!layout.master && follows) layout.optimizer.state = layout.stepped;
   }
   if (train.unquantized) {
     const DType rest = type_of(*train.unquantized);

@@ -22,9 +22,12 @@ struct OptimizerLayout {
   // Muon steps the matrices of the layers; embeddings, the head and vectors take AdamW's two
   // states.
   bool matrices_only = false;
-  bool eight_bit = false;  // one byte per element and state, plus fp32 block statistics
-  bool paged = false;      // states in managed memory (bitsandbytes' paged optimizers)
-  bool factored = false;   // Adafactor: a row and a column vector per matrix
+  // States as codes of `code_bits`, with an fp32 statistic for each block of codes.
+  bool in_blocks = false;
+  std::int64_t code_bits = 8;
+  std::int64_t block = 256;
+  bool paged = false;     // states in managed memory (bitsandbytes' paged optimizers)
+  bool factored = false;  // Adafactor: a row and a column vector per matrix
   // Copies of the parameters (in the stepped type) that live during the step: foreach needs one for
   // the square root of the second moment (torch/optim/adamw.py), loops one of the largest
   // parameter.

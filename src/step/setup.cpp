@@ -218,12 +218,12 @@ void Assembler::add_optimizer_states() {
         };
         if (layout_.master) like_weight(layout_.master_type, "master weights");
         // capturable and fused steps count on the GPU: one scalar per parameter.
-        if (optimizer.fused && !optimizer.eight_bit && optimizer.counts_on_device) {
+        if (optimizer.fused && !optimizer.in_blocks && optimizer.counts_on_device) {
           add(Bytes(4), "step count");
         }
         for (std::int64_t i = 0; i < states_of(optimizer, weight, layer); ++i) {
           const Bytes statistics = statistics_bytes(optimizer, shard);
-          if (optimizer.eight_bit) {
+          if (optimizer.in_blocks) {
             add(state_bytes(optimizer, shard, state) - statistics, "optimizer state");
           } else {
             like_weight(i > 0 ? optimizer.second_state.value_or(state) : state, "optimizer state");

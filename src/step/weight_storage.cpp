@@ -13,10 +13,9 @@ constexpr std::int64_t kNestedBlock = 256;  // of those per fp32 scale
 constexpr std::int64_t kFourBitCode = 16;   // values that four bits can name
 constexpr std::int64_t kGptqGroup = 128;    // inputs per scale and zero
 constexpr std::int64_t kNibblesPerByte = 2;
-// bitsandbytes (optim/optimizer.py): elements per fp32 block statistic, and the smallest tensor
-// whose states are kept in 8 bits.
-constexpr std::int64_t kEightBitBlock = 256;
-constexpr std::int64_t kEightBitLeast = 4096;
+// The smallest tensor whose states are kept in blocks (bitsandbytes, optim/optimizer.py; torchao,
+// optim/adam.py).
+constexpr std::int64_t kBlocksLeast = 4096;
 constexpr std::int64_t kNibblesPerWord = 8;
 
 // torchao's NF4Tensor is a tensor subclass of which FSDP2 cuts and gathers the statistics as well
@@ -139,13 +138,14 @@ std::int64_t trained_elements(const model::Graph& graph) {
 }
 
 Bytes statistics_bytes(const OptimizerLayout& optimizer, std::int64_t numel) {
-  if (!optimizer.eight_bit || numel < kEightBitLeast) return {};
-  return bytes_of(ceil_divide(numel, kEightBitBlock), DType::fp32);
+  if (!optimizer.in_blocks || numel < kBlocksLeast) return {};
+  return bytes_of(ceil_divide(numel, optimizer.block), DType::fp32);
 }
 
 Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel, DType state) {
-  if (!optimizer.eight_bit || numel < kEightBitLeast) return bytes_of(numel, state);
-  return Bytes(numel) + statistics_bytes(optimizer, numel);
+  if (!optimizer.in_blocks || numel < kBlocksLeast) return bytes_of(numel, state);
+  return Bytes(ceil_divide(checked_multiply(numel, optimizer.code_bits), 8)) +
+         statistics_bytes(optimizer, numel);
 }
 
 }  // namespace steelyard::step

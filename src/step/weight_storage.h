@@ -36,7 +36,7 @@ struct Piece {
 [[nodiscard]] facts::DType state_type(const Layout& layout, const model::Weight& weight);
 
 // One state of the optimizer for a tensor of `numel` elements.
-// The part of a state in 8 bits that are statistics of its blocks, tensors of their own.
+// The part of a state in blocks that are statistics of its blocks, tensors of their own.
 [[nodiscard]] Bytes statistics_bytes(const OptimizerLayout& optimizer, std::int64_t numel);
 [[nodiscard]] Bytes state_bytes(const OptimizerLayout& optimizer, std::int64_t numel,
                                 facts::DType state);

@@ -147,7 +147,7 @@ void Assembler::add_partition_states() {
     const std::int32_t index = slot(state_bytes(optimizer, numel, optimizer.state),
                                     VramCategory::optimizer, "optimizer state");
     program_.slots[static_cast<std::size_t>(index)].managed = optimizer.paged;
-    if (!optimizer.eight_bit) typed(index, optimizer.state, {numel});
+    if (!optimizer.in_blocks) typed(index, optimizer.state, {numel});
     allocate(states.events, index);
   }
   if (!sums_wide()) free(body.events, zeros);

@@ -52,9 +52,11 @@ INSTANTIATE_TEST_SUITE_P(MlperfStorage, Checkpoints,
                                            Checkpoint{"llama-3.1-70b", 128, 911.2},
                                            Checkpoint{"llama-3.1-405b", 128, 5291.7}));
 
-// Plain from_pretrained keeps two copies of 7 billion fp16 parameters, 27 GB: 4, 23 and 24 GB of
-// host memory are refused, whatever the card holds.
-TEST(SmallHosts, AreRefusedForALoadThatKeepsTwoCopies) {
+// Plain from_pretrained reads one shard of its files after the other beside the model: 7 billion
+// fp16 parameters, 13.5 GB and 5 GB, beside the process and the system. 4, 23 and 24 GB of host
+// memory are refused, whatever the card holds. (T0 in fp32, 42 GB, took 53.5 GB with shards of 10
+// GB: transformers pull request 16844. Two copies, before 4.18: tests/ram/staging_test.cpp.)
+TEST(SmallHosts, AreRefusedForALoadOfSevenBillionParameters) {
   for (const char* machine : {"cudo:sapphire-rapids-h100_1x2v4gb", "verda:1V100.6V",
                               "shadeform:massedcompute_A6000-base"}) {
     facts::Job job = job_on(machine, 1);
@@ -67,9 +69,11 @@ TEST(SmallHosts, AreRefusedForALoadThatKeepsTwoCopies) {
     job.checkpoint.load = facts::CheckpointLoad::per_rank;
     const facts::Plan plan = planned(job);
     EXPECT_EQ(plan.fits_ram, false) << machine;
-    EXPECT_GT(plan.ram.phases[static_cast<std::size_t>(facts::RamPhase::load)]
-                             [facts::RamCategory::model_load],
-              Bytes(26'900'000'000))
+    EXPECT_NEAR(
+        plan.ram
+            .phases[static_cast<std::size_t>(facts::RamPhase::load)][facts::RamCategory::model_load]
+            .real(),
+        18.5e9, 0.1e9)
         << machine;
   }
 }

@@ -188,6 +188,17 @@ TEST(Resolve, TypesFollowPrecisionAndSharding) {
   }
 }
 
+// bitsandbytes' 32-bit states are fp32 beside parameters of any type (optim/optimizer.py,
+// init_state); torch's follow them.
+TEST(Resolve, StatesOfAPagedOptimizerAreWide) {
+  Job given = small_job();
+  given.train.precision = Precision::bf16;
+  given.train.optimizer.name = facts::OptimizerName::paged_adamw;
+  EXPECT_EQ(value_of(resolved(given)).train.optimizer.state_precision, ShortPrecision::fp32);
+  given.train.optimizer.state_precision = ShortPrecision::bf16;
+  EXPECT_EQ(value_of(resolved(given)).train.optimizer.state_precision, ShortPrecision::bf16);
+}
+
 TEST(Resolve, HybridShardingStaysInsideANode) {
   Job job = small_job();
   job.machine.nodes = 2;

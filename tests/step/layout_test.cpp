@@ -2,6 +2,7 @@
 // sharding, states by optimizer, as a table.
 #include "step/layout.h"
 #include "step/groups.h"
+#include "step/weight_storage.h"
 
 #include <gtest/gtest.h>
 
@@ -166,7 +167,7 @@ TEST(Layout, GradientsAreReducedInTheTypeThatTheJobSays) {
 struct OptimizerRow {
   OptimizerName name;
   std::int64_t states;
-  bool eight_bit, paged, factored;
+  bool in_blocks, paged, factored;
 };
 
 class Optimizers : public ::testing::TestWithParam<OptimizerRow> {};
@@ -175,7 +176,7 @@ TEST_P(Optimizers, HoldTheirStates) {
   const OptimizerRow& row = GetParam();
   const Layout layout = layout_for(job_of(Precision::fp32, Sharding::none, row.name));
   EXPECT_EQ(layout.optimizer.states, row.states);
-  EXPECT_EQ(layout.optimizer.eight_bit, row.eight_bit);
+  EXPECT_EQ(layout.optimizer.in_blocks, row.in_blocks);
   EXPECT_EQ(layout.optimizer.paged, row.paged);
   EXPECT_EQ(layout.optimizer.factored, row.factored);
   EXPECT_GT(layout.optimizer.passes, 0.0);
@@ -187,6 +188,8 @@ INSTANTIATE_TEST_SUITE_P(
                       OptimizerRow{OptimizerName::adam, 2, false, false, false},
                       OptimizerRow{OptimizerName::lamb, 2, false, false, false},
                       OptimizerRow{OptimizerName::adamw8bit, 2, true, false, false},
+                      OptimizerRow{OptimizerName::adamw4bit, 2, true, false, false},
+                      OptimizerRow{OptimizerName::adamw_fp8, 2, true, false, false},
                       OptimizerRow{OptimizerName::paged_adamw, 2, false, true, false},
                       OptimizerRow{OptimizerName::paged_adamw8bit, 2, true, true, false},
                       OptimizerRow{OptimizerName::adafactor, 0, false, false, true},
@@ -225,14 +228,17 @@ TEST(Groups, AFabricOverNodesCountsAsOneNode) {
   EXPECT_EQ(group_of(job, 2, 64).ranks_per_node, 1);
 }
 
-TEST(Layout, WhatIsNotBuiltIsRefusedByItsKey) {
-  for (const OptimizerName name : {OptimizerName::adamw4bit, OptimizerName::adamw_fp8}) {
-    const auto layout = layout_of(job_of(Precision::bf16, Sharding::none, name));
-    ASSERT_FALSE(layout);
-    EXPECT_EQ(layout.error().code, ErrorCode::not_supported);
-    EXPECT_EQ(layout.error().subject, "train.optimizer");
-    EXPECT_EQ(layout.error().found, facts::name_of(name));
-  }
+// torchao, optim/adam.py: Adam8bit and AdamFp8 a byte and a scale per 256 elements, Adam4bit half a
+// byte and a scale per 128; tensors under 4096 elements stay as they are.
+TEST(Layout, StatesInBlocksTakeTheirCodesAndScales) {
+  const auto bytes = [](OptimizerName name, std::int64_t numel) {
+    const Layout layout = layout_for(job_of(Precision::bf16, Sharding::none, name));
+    return state_bytes(layout.optimizer, numel, layout.optimizer.state);
+  };
+  EXPECT_EQ(bytes(OptimizerName::adamw8bit, 65'536), Bytes(65'536 + 256 * 4));
+  EXPECT_EQ(bytes(OptimizerName::adamw_fp8, 65'536), Bytes(65'536 + 256 * 4));
+  EXPECT_EQ(bytes(OptimizerName::adamw4bit, 65'536), Bytes(32'768 + 512 * 4));
+  EXPECT_EQ(bytes(OptimizerName::adamw4bit, 1000), Bytes(2000));
 }
 
 }  // namespace

@@ -26,6 +26,7 @@ const Optimizer kOptimizers[] = {
     {"adamw fused", OptimizerName::adamw, true, {}},
     {"adamw loop", OptimizerName::adamw, {}, false},
     {"adamw8bit", OptimizerName::adamw8bit, {}, {}},
+    {"adamw4bit", OptimizerName::adamw4bit, {}, {}},
     {"paged-adamw", OptimizerName::paged_adamw, {}, {}},
     {"adafactor", OptimizerName::adafactor, {}, {}},
     {"muon", OptimizerName::muon, {}, {}},

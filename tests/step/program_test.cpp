@@ -321,8 +321,6 @@ INSTANTIATE_TEST_SUITE_P(
                     [](Job& j) { j.train.fused_kernels = {facts::FusedKernel::moe}; }},
         Unsupported{"train.precision",
                     [](Job& j) { j.train.precision = facts::Precision::nvfp4_mixed; }},
-        Unsupported{"train.optimizer",
-                    [](Job& j) { j.train.optimizer.name = facts::OptimizerName::adamw4bit; }},
         Unsupported{"offload.activations",
                     [](Job& j) { j.offload.activations = facts::OffloadTo::nvme; }},
         Unsupported{"train.memory_format",
