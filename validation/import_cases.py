@@ -59,9 +59,13 @@ def merged(table, over, corrects):
 
 
 def measured_by(amendment, case):
-    """What was measured, by what an amendment says of all its cases and of this one (`measured_of`)."""
+    """What was measured, by what an amendment says of all its cases and of this one (`measured_of`).
+
+    `left_out` names figures that were printed but cannot be compared; the assumption tells why.
+    """
     measured = merged(case["measured"], amendment.get("measured", {}), corrects=True)
-    return merged(measured, amendment.get("measured_of", {}).get(case["id"], {}), corrects=True)
+    measured = merged(measured, amendment.get("measured_of", {}).get(case["id"], {}), corrects=True)
+    return {key: value for key, value in measured.items() if key not in amendment.get("left_out", [])}
 
 
 def amended(case, amendments):

@@ -205,6 +205,16 @@ Result<facts::AttentionRates> attention_rates_from(const facts::Value& table,
   return rates;
 }
 
+Result<facts::CallTimes> call_times_from(const facts::Value& table,
+                                         const std::filesystem::path& file) {
+  Settings settings(table, file);
+  facts::CallTimes times;
+  times.layers = settings.seconds("layers");
+  times.experts = settings.seconds("experts");
+  STEELYARD_CHECK(settings.finish());
+  return times;
+}
+
 Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table,
                                                        const std::filesystem::path& file) {
   Settings settings(table, file);
@@ -212,6 +222,9 @@ Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table
   read_products(settings, constants);
   read_movement(settings, constants);
   constants.multiprocessors_else = settings.real("multiprocessors_else");
+  constants.loads_in_flight = settings.bytes("loads_in_flight");
+  constants.memory_latency = settings.seconds("memory_latency");
+  constants.best_product = settings.ratio("best_product");
   constants.source = settings.text("source");
   STEELYARD_TRY(processors, numbers_of(settings.table("multiprocessors"), file));
   STEELYARD_TRY(matrix, numbers_of(settings.table("matrix_over_vector"), file));
@@ -224,6 +237,10 @@ Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table
   for (const auto& [framework, rates] : *settings.table("attention_of").as_object()) {
     STEELYARD_TRY(read, attention_rates_from(rates, file));
     constants.attention_of.emplace(framework, read);
+  }
+  for (const auto& [framework, times] : *settings.table("calls_of").as_object()) {
+    STEELYARD_TRY(read, call_times_from(times, file));
+    constants.calls_of.emplace(framework, read);
   }
   STEELYARD_CHECK(settings.finish());
   return constants;

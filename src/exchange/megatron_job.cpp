@@ -411,7 +411,8 @@ void Importer::set_checkpoint() {
   if (every && *every > 0) set("checkpoint.every_steps", job_.checkpoint.every_steps, *every);
 }
 
-// CUDA graphs: of the whole step, or of what does not depend on where tokens go.
+// CUDA graphs: of the whole step, of whole layers (no modules named; Megatron-LM asserts that no shape
+// depends on where tokens go), or of the modules named, of which experts are never one.
 Result<void> Importer::set_graphs() {
   const std::string graphs = arguments_.text("cuda-graph-impl");
   if (graphs == "none") return {};
@@ -422,7 +423,11 @@ Result<void> Importer::set_graphs() {
     return fail(wrong(ErrorCode::bad_input, "cuda-graph-impl", graphs,
                       "none, local, transformer_engine or full_iteration"));
   }
-  keys_.operators["launches"] = whole ? "graphs" : "graphs_of_layers";
+  keys_.operators["launches"] = whole ? "graphs" : "graphs_of_modules";
+  if (!whole) {
+    keys_.operators["graphed_modules"] =
+        modules.empty() ? "layers" : fmt::format(" {} ", fmt::join(modules, " "));
+  }
   return {};
 }
 

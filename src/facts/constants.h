@@ -155,6 +155,12 @@ struct AttentionRates {
   std::optional<double> cudnn_from{};
 };
 
+// What the host takes for one operation of a framework's layers, whatever the number of kernels in
+// it and around it: of a router and of experts, and of all else.
+struct CallTimes {
+  Seconds layers, experts;
+};
+
 // What a processor reaches of its peaks, by kind of work. catalog/calibration/pace.toml
 struct EfficiencyConstants {
   Ratio gemm;                         // of the rate of the matrix units, large matrices
@@ -190,6 +196,12 @@ struct EfficiencyConstants {
   // Multiprocessors by GPU (catalogue id); `multiprocessors_else` where nobody says.
   std::map<std::string, double, std::less<>> multiprocessors{};
   double multiprocessors_else = 1.0;
+  // What a multiprocessor keeps in flight of what it loads, and what memory takes to answer; 0: no
+  // limit.
+  Bytes loads_in_flight{};
+  Seconds memory_latency{};
+  Ratio best_product{1.0};  // of a usual card, of its sheet's rate (Gpu::measured_bf16)
+  std::map<std::string, CallTimes, std::less<>> calls_of{};  // by framework
   std::string source;
   // The same for processors of one architecture (Gpu::architecture), complete; empty inside.
   std::string architecture{};

@@ -92,6 +92,24 @@ std::set<std::string> architectures_of(const EfficiencyConstants& efficiency) {
   return names;
 }
 
+void add_calls(const EfficiencyConstants& efficiency, std::vector<FreeConstant>& free) {
+  constexpr double kMicro = 1e-6;
+  for (const auto& [name, times] : efficiency.calls_of) {
+    for (const auto& [key, member] : {std::pair{"layers_us", &facts::CallTimes::layers},
+                                      std::pair{"experts_us", &facts::CallTimes::experts}}) {
+      const auto in = [name = name, member = member](const EfficiencyConstants& c) {
+        return (c.calls_of.at(name).*member).value() / kMicro;
+      };
+      const auto out = [name = name, member = member](EfficiencyConstants& c, double value) {
+        everywhere(c, [&](EfficiencyConstants& here) {
+          here.calls_of.at(name).*member = Seconds(value * kMicro);
+        });
+      };
+      free.push_back({{"calls_of", name, key}, in, out, 5.0, 500.0, 0.8});
+    }
+  }
+}
+
 void add_named(const EfficiencyConstants& efficiency, std::vector<FreeConstant>& free) {
   for (const auto& [name, group] : efficiency.kernels) {
     const auto in = [name = name](const EfficiencyConstants& c) {
@@ -150,6 +168,7 @@ std::vector<FreeConstant> free_constants(const EfficiencyConstants& efficiency) 
     free.push_back({{member.key}, member.get, out, member.low, member.high, member.spread});
   }
   add_named(efficiency, free);
+  add_calls(efficiency, free);
   return free;
 }
 

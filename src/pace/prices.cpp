@@ -1,5 +1,7 @@
 #include "pace/prices.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cstddef>
@@ -21,6 +23,7 @@ using step::Program;
 constexpr std::string_view kGrouped = "grouped_mm";        // operations of the step room
 constexpr std::string_view kConvolutions = "convolution";  // of EfficiencyConstants::kernels
 constexpr std::string_view kEfficient = "efficient_attention";
+constexpr std::string_view kExpertBias = ": expert_bias";
 constexpr std::string_view kOptimizer = "optimizer", kClipping = "clip_grad_norm";
 
 Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what) {
@@ -32,14 +35,35 @@ Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what)
   return {};
 }
 
-// What is launched by itself where CUDA graphs hold attention, router and preparation of the
-// exchange alone (Megatron-LM, --cuda-graph-modules attn moe_router moe_preprocess).
-bool of_experts(std::string_view operation) {
-  constexpr std::array<std::string_view, 8> kTheirs = {"grouped_mm", "sort_chunks",     "index",
-                                                       "unpermute",  "bias_activation", "quantize",
-                                                       "optimizer",  "clip_grad_norm"};
-  return std::any_of(kTheirs.begin(), kTheirs.end(),
-                     [&](std::string_view mine) { return operation.starts_with(mine); });
+// What a CUDA graph of a module holds (Megatron-LM, --cuda-graph-modules; transformer/
+// transformer_layer.py, _te_cuda_graph_capture): names of the step room begin with these. Experts
+// and their exchange are in none of them, since their shapes depend on where tokens go.
+struct GraphedModule {
+  std::string_view word, begins;
+};
+constexpr std::array<GraphedModule, 13> kGraphed = {{{"attn", "input_layernorm"},
+                                                     {"attn", "self_attention"},
+                                                     {"attn", "self_attn_bda"},
+                                                     {"mamba", "norm"},
+                                                     {"mamba", "mixer"},
+                                                     {"mamba", "mamba_bda"},
+                                                     {"mlp", "pre_mlp_layernorm"},
+                                                     {"mlp", "mlp.linear_fc"},
+                                                     {"mlp", "mlp.activation_func"},
+                                                     {"mlp", "mlp_bda"},
+                                                     {"moe_router", "pre_mlp_layernorm"},
+                                                     {"moe_router", "mlp.router"},
+                                                     {"moe_router", "mlp.shared_experts"}}};
+constexpr std::string_view kWholeLayers = "layers", kOfLayers = "mlp";  // graphs without modules
+
+bool held_by(std::string_view modules, std::string_view name) {
+  if (modules.empty()) return false;
+  const bool all = modules == kWholeLayers;
+  if (all && name.starts_with(kOfLayers)) return true;
+  return std::any_of(kGraphed.begin(), kGraphed.end(), [&](const GraphedModule& module) {
+    return name.starts_with(module.begins) &&
+           (all || modules.find(fmt::format(" {} ", module.word)) != std::string_view::npos);
+  });
 }
 
 // Whether Megatron-LM's arguments lay this word over the framework's profile.
@@ -47,6 +71,28 @@ bool imported(const Request& request, std::string_view key, std::string_view wor
   if (!request.job->megatron) return false;
   const auto own = request.job->megatron->operators.find(key);
   return own != request.job->megatron->operators.end() && own->second == word;
+}
+
+// The modules that CUDA graphs hold, each between blanks, or kWholeLayers; none: nothing.
+std::string graphed_modules(const Request& request) {
+  if (!imported(request, "launches", "graphs_of_modules")) return {};
+  const auto modules = request.job->megatron->operators.find("graphed_modules");
+  return modules == request.job->megatron->operators.end() ? std::string() : modules->second;
+}
+
+bool launches_nothing(const Request& request) {
+  return request.launched_as_graphs || imported(request, "launches", "graphs");
+}
+
+// Beside launching its kernels: what a framework's own modules do before and around them. Adding the
+// biases expert by expert is a loop over torch's own operations.
+Seconds call_of(const Request& request, const facts::EfficiencyConstants& constants,
+                std::string_view name) {
+  const auto own = constants.calls_of.find(request.job->framework);
+  const bool torchs_own = name.ends_with(kExpertBias);
+  if (own == constants.calls_of.end() || launches_nothing(request) || torchs_own) return {};
+  const bool experts = name.starts_with("mlp.experts") || name.starts_with("mlp.router");
+  return experts ? own->second.experts : own->second.layers;
 }
 
 TokenSide tokens_of(std::string_view operation) {
@@ -97,7 +143,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
                         .copies_channels = channels_first && name == kConvolutions};
     for (const std::string& operation : group.operations) by_operation[operation] = nature;
   }
-  const bool graphs = imported(request, "launches", "graphs_of_layers");
+  const std::string modules = graphed_modules(request);
   std::vector<Nature> natures;
   for (const std::string& name : program.names) {
     const std::size_t colon = name.rfind(": ");
@@ -113,9 +159,11 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.back().vector_unaligned = request.unaligned_on_vector_units;
     natures.back().each_group =
         natures.back().grouped && imported(request, "grouped_products", "one_kernel_each");
-    natures.back().in_graph = graphs && name.find("layers") < colon && !of_experts(operation);
     natures.back().load = load_of(request, operation);
     set_optimizer(request, operation, natures.back());
+    if (colon == std::string::npos) continue;
+    natures.back().in_graph = held_by(modules, name);
+    natures.back().call = call_of(request, constants, name);
   }
   return natures;
 }
@@ -196,6 +244,16 @@ facts::Gpu among_others(const Request& request, std::int64_t gpus) {
   return gpu;
 }
 
+// What the host takes, where it launches kernels one by one.
+void set_launches(const Request& request, const facts::EfficiencyConstants& constants,
+                  Prices& prices) {
+  if (launches_nothing(request)) return;
+  prices.kernel_launch = constants.kernel_launch;
+  prices.kernel_launch_forward = constants.kernel_launch_forward;
+  const auto own = constants.calls_of.find(request.job->framework);
+  if (own != constants.calls_of.end()) prices.collective_call = own->second.layers;
+}
+
 }  // namespace
 
 Prices price(const Program& program, const Used& used, const Request& request,
@@ -207,10 +265,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
                        .drive_read = request.drive_read * part,
                        .drive_write = request.drive_write * part};
   Prices prices;
-  if (!request.launched_as_graphs && !imported(request, "launches", "graphs")) {
-    prices.kernel_launch = constants.kernel_launch;
-    prices.kernel_launch_forward = constants.kernel_launch_forward;
-  }
+  set_launches(request, constants, prices);
   prices.overlap_slowdown = constants.overlap_slowdown;
   prices.schedule = request.job->parallel.schedule;
   if (std::ssize(request.stage_shares) == program.stages)

@@ -73,9 +73,9 @@ double full_rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
 double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
                      const EfficiencyConstants& efficiency) {
   const double full = full_rate_of_units(gpu, work, peak, efficiency);
-  constexpr double kUsual = 0.80;
   if (!gpu.measured_bf16 || !gpu.peak.bf16) return full;
-  return full * gpu.measured_bf16->value() / gpu.peak.bf16->value() / kUsual;
+  return full * gpu.measured_bf16->value() / gpu.peak.bf16->value() /
+         efficiency.best_product.value();
 }
 
 // The catalogue's best measured rate bounds what is promised of 16-bit products.
@@ -219,9 +219,9 @@ double launches_of(const Work& work, const Nature& nature) {
 
 Ratio streamed_share(const Gpu& gpu, BytesPerSecond bandwidth,
                      const EfficiencyConstants& efficiency, double load) {
-  if (efficiency.multiprocessors.empty()) return efficiency.memory;
-  constexpr double kInFlight = 48.0 * 1024.0, kLatency = 600e-9;
-  const double of_one = kInFlight * load / kLatency;
+  if (!(efficiency.memory_latency > Seconds())) return efficiency.memory;
+  const double of_one =
+      efficiency.loads_in_flight.real() * load / efficiency.memory_latency.value();
   const double wanted = bandwidth.value() / multiprocessors_of(gpu, efficiency);
   return Ratio(efficiency.memory.value() / (1.0 + wanted / of_one));
 }
@@ -286,7 +286,8 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   const double launches = launches_of(work, nature);
   return WorkTime{std::max(arithmetic, memory) + copies +
                       efficiency.kernel_floor * starts_of(work, nature, launches),
-                  arithmetic > memory && arithmetic >= efficiency.kernel_floor, launches};
+                  arithmetic > memory && arithmetic >= efficiency.kernel_floor, launches,
+                  nature.in_graph ? Seconds() : nature.call};
 }
 
 }  // namespace steelyard::pace

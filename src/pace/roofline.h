@@ -18,6 +18,7 @@ struct WorkTime {
   Seconds seconds;
   bool arithmetic_bound = false;  // limited by the rate of multiplication, not by memory
   double launches = 1.0;          // kernels; a part of one where it works on many tensors at once
+  Seconds call{};                 // of the host, beside launching them: EfficiencyConstants::calls_of
 };
 
 // Which side of a product counts tokens: of a linear layer's, the rows of forward and of the
@@ -39,6 +40,7 @@ struct Nature {
   bool together = false;
   bool each_group = false;  // one kernel for each of grouped products
   bool in_graph = false;    // launched with a CUDA graph
+  Seconds call{};           // of the host, whatever it launches
   // A thread loads this much of 16 bytes at once: PyTorch's own kernels load four elements,
   // whatever their size (aten/src/ATen/native/cuda/thread_constants.h, thread_work_size).
   double load = 1.0;
@@ -66,10 +68,9 @@ struct HostShare {
 // (aten/src/ATen/native/cuda/MultiTensorApply.cuh, depth_to_max_tensors, depth_to_max_blocks).
 [[nodiscard]] double launches_of(const step::Work& work, const Nature& nature);
 
-// Of the HBM bandwidth, by streaming kernels. A multiprocessor keeps some 48 KiB of loads in flight
-// (2,048 threads, 16 to 32 bytes each) for 600 ns, what memory takes to answer: 82 GB/s (Little's
-// law; Volkov, "Understanding Latency Hiding on GPUs", 2016). The more bandwidth there is for each
-// multiprocessor (RTX A6000: 9 GB/s, A100: 19, H100: 25, B200: 54), the less of it is reached.
+// Of the HBM bandwidth, by streaming kernels. A multiprocessor keeps so many bytes of loads in
+// flight (EfficiencyConstants::loads_in_flight) while memory answers: the more bandwidth there is
+// for each of them, the less of it is reached (Little's law; docs/model/compute.md).
 [[nodiscard]] Ratio streamed_share(const facts::Gpu& gpu, BytesPerSecond bandwidth,
                                    const facts::EfficiencyConstants& efficiency, double load = 1.0);
 

@@ -83,7 +83,11 @@ class Drawing {
   void iteration(const std::vector<Piece>& pieces, const std::string& phase,
                  const std::string& layer) {
     const Seconds from = now_;
-    Seconds sending = from, copying = from, swapping = from, left;
+    // What still runs from the iteration before goes first: on a track nothing overlaps.
+    sending_ = std::max(sending_, from);
+    copying_ = std::max(copying_, from);
+    swapping_ = std::max(swapping_, from);
+    Seconds left;
     for (const Piece& piece : pieces) {
       const std::string name = operation_of(program_, piece);
       if (!piece.beside) {
@@ -93,7 +97,7 @@ class Drawing {
       const bool sent = piece.kind == EventKind::communicate;
       const bool drive =
           !sent && of_drive(program_.work[static_cast<std::size_t>(piece.index)].kind);
-      Seconds& at = sent ? sending : drive ? swapping : copying;
+      Seconds& at = sent ? sending_ : drive ? swapping_ : copying_;
       add({sent    ? "communication"
            : drive ? "drive"
                    : "copies",
@@ -117,6 +121,7 @@ class Drawing {
   const Prices& prices_;
   double stretch_;
   Seconds now_;
+  Seconds sending_, copying_, swapping_;  // until when each track is taken
   std::vector<PaceSpan> spans_;
 };
 

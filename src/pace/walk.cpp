@@ -20,6 +20,7 @@ struct Part {  // of a body or a phase
   Seconds compute, memory, optimizer, exposed, offload;
   Flops recomputed;
   double kernels = 0.0;
+  Seconds calling;  // the host, beside launching them
 
   [[nodiscard]] Seconds busy() const { return compute + memory + optimizer; }
 };
@@ -33,10 +34,12 @@ void add(Part& sum, const Part& part, std::int64_t times) {
   sum.offload += part.offload * t;
   sum.recomputed += part.recomputed * t;
   sum.kernels += part.kernels * t;
+  sum.calling += part.calling * t;
 }
 
 void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phase) {
   part.kernels += time.launches;
+  part.calling += time.call;
   if (belongs_to_optimizer(phase) || work.kind == WorkKind::optimizer) {
     part.optimizer += time.seconds;
   } else if (time.arithmetic_bound) {
@@ -62,6 +65,7 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
       add_work(part, program.work[index], prices.work[index], phase);
     } else if (event.kind == EventKind::communicate) {
       const Seconds length = prices.communication[index];
+      part.calling += prices.collective_call;
       if (crosses_border(body, program.communication[index])) {
         part.exposed += length * border_share;
       } else {
@@ -89,7 +93,7 @@ PhaseTime time_of(const Phase& phase, const Program& program, const Prices& pric
   const bool driven = phase.kind == PhaseKind::forward || phase.kind == PhaseKind::generation ||
                       phase.kind == PhaseKind::scoring || belongs_to_optimizer(phase.kind);
   const Seconds launch = driven ? prices.kernel_launch_forward : prices.kernel_launch;
-  const Seconds launching = launch * once.kernels;
+  const Seconds launching = launch * once.kernels + once.calling;
   time.waiting = std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
   (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += time.waiting;
   return time;

@@ -18,6 +18,7 @@ struct Prices {
   std::vector<Seconds> communication;
   Seconds kernel_launch;          // host time per kernel
   Seconds kernel_launch_forward;  // in forward phases
+  Seconds collective_call{};      // host time per collective
   Ratio overlap_slowdown;
   // Of a pipeline: the order of passes, the passes of each stage over those of this rank (empty:
   // all alike), micro-batches that go through the chunks together.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <cstdint>
 
 #include "report/report.h"
 #include "report/timeline_data.h"
@@ -11,14 +13,25 @@
 namespace steelyard::report {
 namespace {
 
-constexpr double kMicro = 1e6;
 // From above to below, as the viewer draws them.
-constexpr std::array<std::string_view, 5> kTracks = {"phases", "layers", "GPU", "communication",
-                                                     "copies"};
+constexpr std::array<std::string_view, 6> kTracks = {"phases",        "layers", "GPU",
+                                                     "communication", "copies", "drive"};
 
 std::size_t thread_of(const std::string& track) {
   const auto* const found = std::find(kTracks.begin(), kTracks.end(), track);
   return static_cast<std::size_t>(found - kTracks.begin()) + 1;
+}
+
+std::int64_t nanoseconds(Seconds time) {
+  constexpr double kNano = 1e9;
+  return std::llround(time.value() * kNano);
+}
+
+// Perfetto multiplies by 1,000 and cuts off what is below a nanosecond: 0.4 ns more keep it from
+// cutting a whole one, so that a span never begins before the one before it has ended.
+std::string microseconds(std::int64_t nanos, const char* less) {
+  constexpr std::int64_t kPerMicro = 1000;
+  return fmt::format("{}.{:03}{}", nanos / kPerMicro, nanos % kPerMicro, less);
 }
 
 }  // namespace
@@ -33,11 +46,13 @@ std::string pace_trace(const facts::PaceWhy& why) {
                     thread_of(std::string(track)), json_text(track)));
   }
   for (const facts::PaceSpan& span : why.spans) {
+    const std::int64_t from = nanoseconds(span.start);
+    const std::int64_t to = nanoseconds(span.start + span.length);
     events.push_back(
-        fmt::format(R"({{"pid":1,"tid":{},"ph":"X","name":{},"ts":{:.6f},"dur":{:.6f},)"
+        fmt::format(R"({{"pid":1,"tid":{},"ph":"X","name":{},"ts":{},"dur":{},)"
                     R"("args":{{"phase":{},"layer":{}}}}})",
-                    thread_of(span.track), json_text(span.name), span.start.value() * kMicro,
-                    span.length.value() * kMicro, json_text(span.phase), json_text(span.layer)));
+                    thread_of(span.track), json_text(span.name), microseconds(from, "4"),
+                    microseconds(to - from, ""), json_text(span.phase), json_text(span.layer)));
   }
   return fmt::format(
       "{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"job\":{},\"step_seconds\":{}}},\n"

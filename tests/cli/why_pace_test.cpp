@@ -4,11 +4,16 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
+#include <set>
 #include <sstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "cli/cli.h"
 #include "codec/codec.h"
@@ -110,6 +115,52 @@ TEST_F(WhyPace, TraceIsChromesFormatAndSumsToTheStep) {
   EXPECT_NEAR(sum * 1e-6, step, 1e-6 * step);
   EXPECT_EQ(why({"--timeline", file + ".gz"}), ExitStatus::success) << err_.str();
   EXPECT_EQ(testing::run_shell("gzip -dc '" + file + ".gz'").out, text);
+}
+
+// As Perfetto's importer reads numbers (json_utils.cc, CoerceToTs) and builds tracks
+// (slice_tracker.cc): a slice that begins within another one and ends after it is dropped.
+void expect_nested(const Value& trace) {
+  std::map<std::int64_t, std::vector<std::pair<std::int64_t, std::int64_t>>> tracks;
+  std::set<std::int64_t> named;
+  constexpr double kNano = 1000.0;
+  for (const Value& event : *trace.find("traceEvents")->as_array()) {
+    if (*event.find("ph")->as_text() == "M") {
+      if (event.find("tid") != nullptr) named.insert(*event.find("tid")->as_whole());
+      continue;
+    }
+    const auto from = static_cast<std::int64_t>(number(event.find("ts")) * kNano);
+    const auto lasts = static_cast<std::int64_t>(number(event.find("dur")) * kNano);
+    tracks[*event.find("tid")->as_whole()].emplace_back(from, -(from + lasts));
+  }
+  for (auto& [track, slices] : tracks) {
+    EXPECT_TRUE(named.contains(track)) << track;
+    std::sort(slices.begin(), slices.end());  // of those that begin together the longest first
+    std::vector<std::int64_t> open;
+    for (const auto& [from, minus_to] : slices) {
+      while (!open.empty() && open.back() <= from) open.pop_back();
+      if (!open.empty()) EXPECT_LE(-minus_to, open.back()) << "track " << track << " at " << from;
+      open.push_back(-minus_to);
+    }
+  }
+}
+
+TEST_F(WhyPace, NoSpanOverlapsAnotherOfItsTrack) {
+  const std::string examples = std::string(STEELYARD_SOURCE_DIR) + "/examples/";
+  const std::string file = (folder_ / "step.json").string();
+  for (const char* job : {"large-70b-pipeline", "large-70b-nvme", "llama-3.1-8b-fsdp",
+                          "large-70b-zero3-offload", "ppo-pythia-1.4b"}) {
+    SCOPED_TRACE(job);
+    const Terminal terminal{
+        .out = out_, .err = err_, .colour = false, .columns = 100, .program = {}};
+    ASSERT_EQ(run({"why", examples + job + ".toml", "pace", "--timeline", file}, terminal),
+              ExitStatus::success)
+        << err_.str();
+    std::ifstream in(file, std::ios::binary);
+    const std::string text{std::istreambuf_iterator<char>(in), {}};
+    const auto trace = codec::parse(text, codec::Format::json, "trace");
+    ASSERT_TRUE(trace.has_value()) << to_text(trace.error());
+    expect_nested(*trace);
+  }
 }
 
 TEST_F(WhyPace, OnlyATraceAndOnlyOfPace) {

@@ -3,6 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <string>
+#include <utility>
 
 #include "pace/small_programs.h"
 
@@ -182,6 +185,48 @@ TEST(Pace, GraphsAreLaunchedAtOnce) {
   ASSERT_TRUE(eager && graphs && free_of_cost);
   EXPECT_GT(eager->step->value(), 10.0);
   EXPECT_EQ(graphs->step->value(), free_of_cost->step->value());
+}
+
+// A layer of one product and one step of its experts, each of a microsecond of nothing on the GPU.
+Setting layer_setting() {
+  Setting setting;
+  Body layer;
+  const auto named = [&](std::string name) {
+    step::Work work = compute_for(1e-6);
+    work.name = static_cast<std::int32_t>(setting.program.names.size());
+    setting.program.names.push_back(std::move(name));
+    append(setting.program, layer, work);
+  };
+  named("self_attention.linear_qkv: mm");
+  named("mlp.router: topk");
+  named("mlp.experts.local_experts: index");
+  named("output_layer: mm");
+  setting.program.step.push_back({1, {phase_of(PhaseKind::forward, {layer})}});
+  setting.job.framework = "megatron";
+  setting.constants.calls_of["megatron"] = {Seconds(1.0), Seconds(100.0)};
+  return setting;
+}
+
+double seconds_with(Setting& setting, const char* launches, const char* modules) {
+  setting.job.megatron.emplace();
+  setting.job.megatron->operators["launches"] = launches;
+  setting.job.megatron->operators["graphed_modules"] = modules;
+  const auto plan = step_time(setting.request());
+  EXPECT_TRUE(plan.has_value());
+  return plan.has_value() ? plan->step->value() : 0.0;
+}
+
+TEST(Pace, GraphsHoldTheModulesTheyName) {
+  Setting setting = layer_setting();
+  // The host takes 1 s for the product, the output layer each, 100 s for the router and the experts.
+  EXPECT_NEAR(seconds_with(setting, "one_by_one", ""), 202.0, 1e-3);
+  EXPECT_NEAR(seconds_with(setting, "graphs_of_modules", " attn "), 201.0, 1e-3);
+  EXPECT_NEAR(seconds_with(setting, "graphs_of_modules", " moe_router moe_preprocess "), 102.0, 1e-3);
+  EXPECT_NEAR(seconds_with(setting, "graphs_of_modules", " attn moe_router "), 101.0, 1e-3);
+  EXPECT_NEAR(seconds_with(setting, "graphs_of_modules", "layers"), 1.0, 1e-3);
+  EXPECT_LT(seconds_with(setting, "graphs", ""), 1e-4);
+  setting.job.framework = "pytorch";
+  EXPECT_LT(seconds_with(setting, "one_by_one", ""), 1e-4);
 }
 
 }  // namespace

@@ -379,8 +379,10 @@ TEST(Roofline, AMultiprocessorKeepsSoMuchInFlight) {
   const auto share = [&](double gb_per_s) {
     return streamed_share(gpu, BytesPerSecond(gb_per_s * 1e9), constants).value();
   };
-  EXPECT_EQ(share(1900.0), 0.5);  // nobody says how many there are
   constants.multiprocessors["wide"] = 100.0;
+  EXPECT_EQ(share(1900.0), 0.5);  // nobody says how much that is
+  constants.loads_in_flight = Bytes(48 * 1024);
+  constants.memory_latency = Seconds(600e-9);
   EXPECT_NEAR(share(1900.0), 0.5 / (1.0 + 19.0 / 81.92), 1e-9);
   EXPECT_NEAR(share(900.0), 0.5 / (1.0 + 9.0 / 81.92), 1e-9);
   // Loads of four elements of 16 bits keep half of it in flight.
@@ -391,7 +393,8 @@ TEST(Roofline, AMultiprocessorKeepsSoMuchInFlight) {
 // 900 of 1000 TFLOP/s where 800 are usual: the units run at 9/8 of what the sheet promises.
 TEST(Roofline, ACardsBestProductScalesItsUnits) {
   facts::Gpu gpu = test::round_machine().gpu;
-  const facts::EfficiencyConstants constants = test::halves();
+  facts::EfficiencyConstants constants = test::halves();
+  constants.best_product = Ratio(0.8);
   Missing missing;
   const step::Work work = gemm(8192, 8192, 8192);
   const auto seconds = [&] { return time_of(work, gpu, constants, missing)->seconds.value(); };
