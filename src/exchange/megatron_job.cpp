@@ -411,8 +411,8 @@ void Importer::set_checkpoint() {
   if (every && *every > 0) set("checkpoint.every_steps", job_.checkpoint.every_steps, *every);
 }
 
-// CUDA graphs: of the whole step, of whole layers (no modules named; Megatron-LM asserts that no shape
-// depends on where tokens go), or of the modules named, of which experts are never one.
+// CUDA graphs: of the whole step, of whole layers (no modules named; Megatron-LM asserts that no
+// shape depends on where tokens go), or of the modules named, of which experts are never one.
 Result<void> Importer::set_graphs() {
   const std::string graphs = arguments_.text("cuda-graph-impl");
   if (graphs == "none") return {};

@@ -84,8 +84,8 @@ bool launches_nothing(const Request& request) {
   return request.launched_as_graphs || imported(request, "launches", "graphs");
 }
 
-// Beside launching its kernels: what a framework's own modules do before and around them. Adding the
-// biases expert by expert is a loop over torch's own operations.
+// Beside launching its kernels: what a framework's own modules do before and around them. Adding
+// the biases expert by expert is a loop over torch's own operations.
 Seconds call_of(const Request& request, const facts::EfficiencyConstants& constants,
                 std::string_view name) {
   const auto own = constants.calls_of.find(request.job->framework);

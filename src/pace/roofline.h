@@ -18,7 +18,7 @@ struct WorkTime {
   Seconds seconds;
   bool arithmetic_bound = false;  // limited by the rate of multiplication, not by memory
   double launches = 1.0;          // kernels; a part of one where it works on many tensors at once
-  Seconds call{};                 // of the host, beside launching them: EfficiencyConstants::calls_of
+  Seconds call{};                 // of the host, beside launching them (calls_of)
 };
 
 // Which side of a product counts tokens: of a linear layer's, the rows of forward and of the

@@ -48,11 +48,11 @@ std::string pace_trace(const facts::PaceWhy& why) {
   for (const facts::PaceSpan& span : why.spans) {
     const std::int64_t from = nanoseconds(span.start);
     const std::int64_t to = nanoseconds(span.start + span.length);
-    events.push_back(
-        fmt::format(R"({{"pid":1,"tid":{},"ph":"X","name":{},"ts":{},"dur":{},)"
-                    R"("args":{{"phase":{},"layer":{}}}}})",
-                    thread_of(span.track), json_text(span.name), microseconds(from, "4"),
-                    microseconds(to - from, ""), json_text(span.phase), json_text(span.layer)));
+    events.push_back(fmt::format(R"({{"pid":1,"tid":{},"ph":"X","name":{},"ts":{},"dur":{},)"
+                                 R"("args":{{"phase":{},"layer":{}}}}})",
+                                 thread_of(span.track), json_text(span.name),
+                                 microseconds(from, "4"), microseconds(to - from, ""),
+                                 json_text(span.phase), json_text(span.layer)));
   }
   return fmt::format(
       "{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"job\":{},\"step_seconds\":{}}},\n"

@@ -218,10 +218,12 @@ double seconds_with(Setting& setting, const char* launches, const char* modules)
 
 TEST(Pace, GraphsHoldTheModulesTheyName) {
   Setting setting = layer_setting();
-  // The host takes 1 s for the product, the output layer each, 100 s for the router and the experts.
+  // The host takes 1 s for the product, the output layer each, 100 s for the router and the
+  // experts.
   EXPECT_NEAR(seconds_with(setting, "one_by_one", ""), 202.0, 1e-3);
   EXPECT_NEAR(seconds_with(setting, "graphs_of_modules", " attn "), 201.0, 1e-3);
-  EXPECT_NEAR(seconds_with(setting, "graphs_of_modules", " moe_router moe_preprocess "), 102.0, 1e-3);
+  EXPECT_NEAR(seconds_with(setting, "graphs_of_modules", " moe_router moe_preprocess "), 102.0,
+              1e-3);
   EXPECT_NEAR(seconds_with(setting, "graphs_of_modules", " attn moe_router "), 101.0, 1e-3);
   EXPECT_NEAR(seconds_with(setting, "graphs_of_modules", "layers"), 1.0, 1e-3);
   EXPECT_LT(seconds_with(setting, "graphs", ""), 1e-4);

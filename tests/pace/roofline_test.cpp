@@ -219,6 +219,7 @@ TEST(Roofline, ACardsBestMeasuredRateBoundsThePromise) {
   machine.gpu.measured_bf16 = {FlopsPerSecond(250e12), facts::Provenance::catalogue};
   facts::EfficiencyConstants constants = halves();
   constants.gemm = Ratio(0.9);  // of units that are taken to run at 250 / 800 of the sheet's rate
+  constants.best_product = Ratio(0.8);
   Missing missing;
   step::Work work = gemm(8192, 8192, 8192);
   const auto time = time_of(work, machine.gpu, constants, missing);
