@@ -196,6 +196,11 @@ facts::Gpu among_others(const Request& request, std::int64_t gpus) {
   return gpu;
 }
 
+std::optional<FlopsPerSecond> share_of(std::optional<FlopsPerSecond> rate, double part) {
+  if (rate) rate = *rate * part;
+  return rate;
+}
+
 }  // namespace
 
 Prices price(const Program& program, const Used& used, const Request& request,
@@ -205,7 +210,9 @@ Prices price(const Program& program, const Used& used, const Request& request,
   const double part = 1.0 / static_cast<double>(std::max<std::int64_t>(gpus, 1));
   const HostShare host{.memory = request.host_memory * part,
                        .drive_read = request.drive_read * part,
-                       .drive_write = request.drive_write * part};
+                       .drive_write = request.drive_write * part,
+                       .wide = share_of(request.host_products.wide, part),
+                       .half = share_of(request.host_products.half, part)};
   Prices prices;
   if (!request.launched_as_graphs && !imported(request, "launches", "graphs")) {
     prices.kernel_launch = constants.kernel_launch;
