@@ -210,7 +210,7 @@ bool is_linear_router(const model::Operator& op) {
 bool is_adaptable(const model::Operator& op) {
   if (op.kind == OperatorKind::linear || op.kind == OperatorKind::embedding) return true;
   if (is_linear_router(op)) return true;
-  return op.kind == OperatorKind::conv && op.groups == 1 && !op.transposed;
+  return op.kind == OperatorKind::conv && op.groups == 1 && !op.transposed && op.inputs.size() == 1;
 }
 
 std::string_view module_of(std::string_view weight) {
