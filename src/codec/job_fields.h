@@ -44,7 +44,9 @@ inline constexpr auto model_fields = [](auto& v, auto& m) {
 
 inline constexpr auto lora_fields = [](auto& v, auto& l) {
   v.key("rank", l.rank, between(1, kMostLoraRank, "rank of the adapters"));
-  v.key("targets", l.targets, about("modules that get an adapter"));
+  v.key("targets", l.targets,
+        Rule{.about = "modules that get an adapter: names, patterns with *, expressions as PEFT's",
+             .text_allowed = true});
   v.key("dropout", l.dropout, between(0, 1, "probability before each adapter"));
   v.key("trainable", l.trainable, about("further modules trained in full"));
 };
