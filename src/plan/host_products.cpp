@@ -102,6 +102,11 @@ void tell_host_products(const Request& request, const step::Program& program, fa
         std::max(1.0, *cores / static_cast<double>(ranks)));
   }
   plan.pace.assumptions.push_back(std::move(said));
+  if (rate.from != Provenance::assumed) return;
+  plan.warnings.push_back(
+      fmt::format("the step waits for companions on the CPU, whose rate is {}: machine.host_tflops "
+                  "states what the host's processors do",
+                  text_of(rate)));
 }
 
 }  // namespace steelyard::plan

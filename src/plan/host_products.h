@@ -14,7 +14,8 @@ namespace steelyard::plan {
 [[nodiscard]] pace::HostProducts host_products(const Request& request,
                                                const facts::Machine& machine);
 
-// Adds to the pace's assumptions what a step of this program computes on the host's processors.
+// Adds to the pace's assumptions what a step of this program computes on the host's processors, and
+// warns of a rate that is assumed.
 void tell_host_products(const Request& request, const step::Program& program, facts::Plan& plan);
 
 }  // namespace steelyard::plan
