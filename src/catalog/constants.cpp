@@ -6,6 +6,7 @@
 
 #include "catalog/merge.h"
 #include "catalog/settings.h"
+#include "catalog/units.h"
 
 namespace steelyard::catalog {
 
@@ -303,6 +304,7 @@ Result<facts::HostConstants> host_from(const facts::Value& table,
   constants.file_read = settings.seconds("file_read");
   constants.thread_copy = settings.rate("thread_copy");
   constants.host_memory_bandwidth = settings.rate("host_memory_bandwidth");
+  constants.core_products = FlopsPerSecond(settings.real("core_products_gflop_per_s") * kGiga);
   constants.socket_link = settings.rate("socket_link");
   constants.storage_read = settings.rate("storage_read");
   constants.storage_write = settings.rate("storage_write");

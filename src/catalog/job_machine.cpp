@@ -103,6 +103,7 @@ Result<void> apply(facts::Machine& machine, const facts::Job& job) {
   constexpr double kMostRate = 1e9;
   STEELYARD_CHECK(in_range("machine.ram_gib", keys.ram_gib, kMostGib));
   STEELYARD_CHECK(in_range("machine.vram_gib", keys.vram_gib, kMostGib));
+  STEELYARD_CHECK(in_range("machine.host_tflops", keys.host_tflops, kMostRate));
   STEELYARD_CHECK(in_range("machine.storage_gb_per_s", keys.storage_gb_per_s, kMostRate));
   STEELYARD_CHECK(
       in_range("machine.storage_write_gb_per_s", keys.storage_write_gb_per_s, kMostRate));
@@ -112,6 +113,10 @@ Result<void> apply(facts::Machine& machine, const facts::Job& job) {
   if (keys.ram_gib) set_memory(machine.host, *keys.ram_gib);
   if (keys.vram_gib) machine.gpu.memory = given_gib(*keys.vram_gib);
   if (keys.cores) set_cores(machine.host, *keys.cores);
+  if (keys.host_tflops) {
+    const Known<FlopsPerSecond> rate{FlopsPerSecond(*keys.host_tflops * kTera), Provenance::given};
+    machine.host.products_fp32 = machine.host.products_bf16 = rate;
+  }
   set_storage_rates(machine, job);
   if (keys.network_gbps_per_gpu) {
     machine.network_per_gpu = {BytesPerSecond(*keys.network_gbps_per_gpu * kGigabit),
@@ -169,7 +174,7 @@ Result<std::vector<facts::Machine>> Catalog::alternatives(const facts::Job& job)
   std::vector<facts::Machine> found;
   if (keys.vram_gib) return found;
   const bool named = keys.name && !is_file_name(*keys.name);
-  const bool own_host = keys.ram_gib || keys.cores || keys.storage_gb_per_s ||
+  const bool own_host = keys.ram_gib || keys.cores || keys.host_tflops || keys.storage_gb_per_s ||
                         keys.storage_write_gb_per_s || keys.storage_total_gb_per_s;
   if (named && own_host) return found;
   if (!named && !keys.gpu) return found;

@@ -257,9 +257,9 @@ Result<void> has_sizes(const facts::ModelSource& source) {
   const facts::Value* type = source.config.find("model_type");
   if (type == nullptr || type->as_text() == nullptr) return {};
   // What reads pictures has no vocabulary, and its library's defaults are one complete model.
-  static constexpr std::array<std::string_view, 7> kPictureKeys = {
+  static constexpr std::array<std::string_view, 8> kPictureKeys = {
       "num_channels", "image_size",  "patch_size", "in_chans",
-      "img_size",     "num_classes", "backbone"};
+      "img_size",     "num_classes", "backbone",   "depths"};
   const auto given = [&](std::string_view key) { return source.config.find(key) != nullptr; };
   if (given("num_embeddings_per_feature")) return {};  // of a recommender: its reader asks
   if (std::any_of(kPictureKeys.begin(), kPictureKeys.end(), given)) return {};
@@ -271,11 +271,14 @@ Result<void> has_sizes(const facts::ModelSource& source) {
       return source.config.find(key) != nullptr;
     });
     if (there) continue;
-    return fail(Error{.code = ErrorCode::missing_value,
-                      .subject = source.name + ": " + std::string(spellings.front()),
-                      .found = "nothing",
-                      .accepted = "the key, as in the model's own config.json",
-                      .hint = "is the file complete? A plan needs the model's sizes"});
+    return fail(
+        Error{.code = ErrorCode::missing_value,
+              .subject = source.name + ": " + std::string(spellings.front()),
+              .found = "nothing",
+              .accepted = "the key, as in the model's own config.json",
+              .hint = fmt::format("is the file complete, and \"{}\" a model_type that is read "
+                                  "(docs/model/graph.md)? A plan needs the model's sizes",
+                                  *type->as_text())});
   }
   return {};
 }

@@ -16,8 +16,10 @@ constexpr Rule none_or_cpu(const char* text) {
 
 inline constexpr auto companion_fields = [](auto& v, auto& c) {
   v.key("config", c.config, required(about("catalogue id or path")));
-  v.key("held", c.held, about("always, or only until what it computes once is stored"));
+  v.key("held", c.held,
+        about("always on the card, there until what it computes once is stored, or on the CPU"));
   v.key("trainable", c.trainable, about("trained together with the model"));
+  v.key("precision", c.precision, about("type of its weights; default: that of the products"));
 };
 
 inline constexpr auto role_fields = [](auto& v, auto& r) {
@@ -34,13 +36,17 @@ inline constexpr auto model_fields = [](auto& v, auto& m) {
         about("a catalogue id, a path to a model's configuration, or the configuration itself"));
   v.key("set", m.set, about("overrides of the configuration's own keys"));
   v.list("companions", m.companions, companion_fields,
-         about("models that share the card: text encoders, VAEs"));
+         about("models beside the trained one: text encoders, VAEs"));
+  v.key("pipeline", m.pipeline,
+        about("how parts of a diffusers folder are held: { text_encoder = \"cpu\" }"));
   v.list("roles", m.roles, role_fields, about("the other tables of [[model]], by their role"));
 };
 
 inline constexpr auto lora_fields = [](auto& v, auto& l) {
   v.key("rank", l.rank, between(1, kMostLoraRank, "rank of the adapters"));
-  v.key("targets", l.targets, about("modules that get an adapter"));
+  v.key("targets", l.targets,
+        Rule{.about = "modules that get an adapter: names, patterns with *, expressions as PEFT's",
+             .text_allowed = true});
   v.key("dropout", l.dropout, between(0, 1, "probability before each adapter"));
   v.key("trainable", l.trainable, about("further modules trained in full"));
 };
@@ -211,6 +217,8 @@ inline constexpr auto machine_key_fields = [](auto& v, auto& m) {
   v.key("ram_gib", m.ram_gib, between(kLeastGib, kMostMemoryGib, "GiB of host memory per node"));
   v.key("vram_gib", m.vram_gib, between(kLeastGib, kMostMemoryGib, "GiB of one GPU"));
   v.key("cores", m.cores, between(1, kMostCores, "physical cores per node"));
+  v.key("host_tflops", m.host_tflops,
+        between(kLeastRate, kMostHostTflops, "10^12 FLOP per second of products, all cores"));
   v.key("storage_gb_per_s", m.storage_gb_per_s,
         between(kLeastRate, kMostStorageGbPerSecond, "10^9 bytes per second read, per node"));
   v.key("storage_write_gb_per_s", m.storage_write_gb_per_s,

@@ -137,7 +137,13 @@ template <class T>
 struct Leaf<std::vector<T>> {
   static Result<std::vector<T>> read(const facts::Value& value, const Rule& rule) {
     const auto* list = value.as_array();
-    if (list == nullptr) return fail(wrong(value, "a list"));
+    if (list == nullptr && rule.text_allowed && value.as_text() != nullptr) {
+      STEELYARD_TRY(only, Leaf<T>::read(value, rule));
+      return std::vector<T>{std::move(only)};
+    }
+    if (list == nullptr) {
+      return fail(wrong(value, rule.text_allowed ? "a list, or one text" : "a list"));
+    }
     const std::size_t most = most_items(rule);
     if (list->size() < rule.least_items || list->size() > most) {
       return fail({.code = ErrorCode::bad_input,
@@ -167,7 +173,11 @@ struct Leaf<std::vector<T>> {
     for (const auto& item : list) out.push_back(Leaf<T>::write(item));
     return out;
   }
-  static facts::Value schema(const Rule& rule) { return list_schema(Leaf<T>::schema(rule), rule); }
+  static facts::Value schema(const Rule& rule) {
+    facts::Value list = list_schema(Leaf<T>::schema(rule), rule);
+    if (!rule.text_allowed) return list;
+    return facts::Object{{"anyOf", facts::Array{std::move(list), Leaf<T>::schema(rule)}}};
+  }
 
  private:
   static std::size_t most_items(const Rule& rule) {

@@ -113,6 +113,10 @@ inline constexpr auto host_fields = [](auto& v, auto& h) {
         between(kLeastRate, kMostBytesPerSecond, "reading, all nodes together"));
   v.key("thread_copy_bytes_per_second", h.thread_copy,
         between(kLeastRate, kMostBytesPerSecond, "one thread copying memory, bytes copied"));
+  v.key("products_fp32_flops_per_second", h.products_fp32,
+        between(kLeastRate, kMostFlopsPerSecond, "large matrix products, all cores together"));
+  v.key("products_bf16_flops_per_second", h.products_bf16,
+        between(kLeastRate, kMostFlopsPerSecond, "large matrix products, all cores together"));
   v.table("rates", h.rates, host_rates_fields, about("as measured, by node and size of picture"));
   v.table("numa", h.numa, host_numa_fields, about("its NUMA nodes and what hangs on them"));
 };

@@ -26,6 +26,13 @@ bool is_policy(const facts::Value& table) {
   return role->as_text() != nullptr && *role->as_text() == "policy";
 }
 
+// A part of a pipeline, by the name that it has there: what the model reads is made by it.
+bool is_companion(const facts::Value& table) {
+  const facts::Value* role = table.find("role");
+  const std::string* text = role != nullptr ? role->as_text() : nullptr;
+  return text != nullptr && (*text == "vae" || text->starts_with("text_encoder"));
+}
+
 void move_lines(Lines& lines, const std::string& from, const std::string& to) {
   Lines moved;
   for (auto at = lines.lower_bound(from); at != lines.end() && at->first.starts_with(from);) {
@@ -65,9 +72,16 @@ Result<void> join_models(facts::Value& job, Lines* lines, const std::string& nam
   }
   const facts::Array tables = *model->as_array();
   facts::Value policy;
-  facts::Array roles;
+  facts::Array roles, companions;
   for (std::size_t i = 0; i < tables.size(); ++i) {
     const std::string from = fmt::format("model[{}]", i);
+    if (is_companion(tables[i])) {
+      const std::string to = fmt::format("model.companions[{}]", companions.size());
+      if (lines != nullptr) move_lines(*lines, from, to);
+      companions.push_back(tables[i]);
+      drop_role(companions.back());
+      continue;
+    }
     if (!is_policy(tables[i])) {
       if (lines != nullptr) move_lines(*lines, from, fmt::format("model.roles[{}]", roles.size()));
       roles.push_back(tables[i]);
@@ -79,6 +93,10 @@ Result<void> join_models(facts::Value& job, Lines* lines, const std::string& nam
   }
   if (policy.as_object() == nullptr) return fail(misfit(name, lines, "model", "no policy"));
   drop_role(policy);
+  if (!companions.empty() && policy.find("companions") != nullptr) {
+    return fail(misfit(name, lines, "model.companions", "a list beside tables of that role"));
+  }
+  if (!companions.empty()) policy.set("companions", facts::Value(std::move(companions)));
   if (!roles.empty()) policy.set("roles", facts::Value(std::move(roles)));
   *model = std::move(policy);
   return {};

@@ -8,9 +8,10 @@
 
 namespace steelyard::codec {
 
-// The policy's table becomes `model`, the others `model.roles`; `lines` (may be null) follow. A
+// The policy's table becomes `model`, those of a pipeline's parts (role = "vae", "text_encoder",
+// "text_encoder_2") `model.companions`, the others `model.roles`; `lines` (may be null) follow. A
 // single [model] may say role = "policy". Other jobs stay as they are.
-// Errors: no policy, or several.
+// Errors: no policy, or several; companions in both forms.
 [[nodiscard]] Result<void> join_models(facts::Value& job, Lines* lines, const std::string& name);
 
 }  // namespace steelyard::codec

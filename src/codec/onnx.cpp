@@ -42,7 +42,7 @@ class Reader {
   OnnxNode node(const WireField& message, std::int64_t depth);
   OnnxAttribute attribute(const WireField& message, std::int64_t depth);
   OnnxValueInfo value_info(const WireField& message);
-  void type(const WireField& message, OnnxValueInfo& value);
+  void type(const WireField& message, OnnxValueInfo& value, bool outermost = true);
   facts::OnnxDimension dimension(const WireField& message);
   void add_buffers(const WireField& message, OnnxGraph& graph);
   OnnxFunction function(const WireField& message);
@@ -85,9 +85,16 @@ facts::OnnxDimension Reader::dimension(const WireField& message) {
   return dim;
 }
 
-void Reader::type(const WireField& message, OnnxValueInfo& value) {
+void Reader::type(const WireField& message, OnnxValueInfo& value, bool outermost) {
   WireCursor cursor(state_, message);
   while (const auto field = cursor.next()) {
+    constexpr std::uint64_t kOptional = 9;  // optional_type, whose elem_type is field 1
+    if (field->number == kOptional && field->type == 2 && outermost) {
+      WireCursor inside(state_, *field);
+      while (const auto own = inside.next()) {
+        if (own->number == 1 && own->type == 2) type(*own, value, false);
+      }
+    }
     if (field->number != 1 || field->type != 2) continue;  // tensor_type
     value.is_tensor = true;
     WireCursor of_tensor(state_, *field);

@@ -68,6 +68,7 @@ constexpr double kLeastRate = 1e-6;              // a rate that one can divide b
 constexpr double kMostMemoryGib = 1e9;           // an exbibyte
 constexpr double kMostCores = 1e6;               // cores of one node
 constexpr double kMostStorageGbPerSecond = 1e6;  // 10^9 bytes per second of one node
+constexpr double kMostHostTflops = 1e6;          // 10^12 per second, of a node
 constexpr double kMostNetworkGbps = 1e6;         // 10^9 bits per second
 constexpr double kMostBytes = 1e18;              // any number of bytes
 constexpr double kMostBytesPerSecond = 1e18;     // any transfer rate

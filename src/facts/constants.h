@@ -243,6 +243,7 @@ struct HostConstants {
   Seconds file_read;           // opening, reading and closing a cached file, beyond its bytes
   BytesPerSecond thread_copy;  // one thread copying memory
   BytesPerSecond host_memory_bandwidth;  // one socket, when the machine does not say
+  FlopsPerSecond core_products{};        // of one core, when the machine does not say
   BytesPerSecond socket_link{};          // between sockets, one way, when the machine does not say
   BytesPerSecond storage_read;           // of a local NVMe drive, when the machine does not say
   BytesPerSecond storage_write{};

@@ -166,7 +166,9 @@ STEELYARD_ENUM_NAMES(ReferenceUse, "live", "precomputed", "none")
 enum class RolloutEngine { model, colocated, separate };
 STEELYARD_ENUM_NAMES(RolloutEngine, "model", "colocated", "separate")
 
-enum class CompanionHeld { always, load };
-STEELYARD_ENUM_NAMES(CompanionHeld, "always", "load")
+// On the card | on the card until what it computes once is stored | in host memory, and its forward
+// pass runs on the host's processors.
+enum class CompanionHeld { always, load, cpu };
+STEELYARD_ENUM_NAMES(CompanionHeld, "always", "load", "cpu")
 
 }  // namespace steelyard::facts

@@ -25,6 +25,7 @@ struct Companion {
   std::string config;  // catalogue id or path
   CompanionHeld held = CompanionHeld::always;
   bool trainable = false;
+  std::optional<ShortPrecision> precision = {};  // of its weights; none: that of the products
 };
 
 // A model beside the policy: the tables of [[model]] with another role.
@@ -45,6 +46,7 @@ struct ModelKeys {
   std::variant<std::monostate, std::string, Value> config;
   Value set;  // overrides of the configuration's own keys; null or an object
   std::vector<Companion> companions;
+  Value pipeline;  // of a diffusers folder: how its parts are held, { text_encoder = "cpu" }
   std::vector<RoleModel> roles;
 };
 
@@ -204,6 +206,7 @@ struct MachineKeys {
   std::optional<double> ram_gib;   // host memory per node
   std::optional<double> vram_gib;  // overrides the card's capacity
   std::optional<std::int64_t> cores;
+  std::optional<double> host_tflops;  // of products on all cores of a node
   std::optional<double> storage_gb_per_s, storage_write_gb_per_s;
   std::optional<double> storage_total_gb_per_s;    // read by all nodes together
   std::optional<double> network_gbps_per_gpu;      // gigabit per second and GPU between nodes

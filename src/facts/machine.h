@@ -48,9 +48,10 @@ struct Host {
   Known<BytesPerSecond> socket_link;    // between two sockets, one way
   Known<std::int64_t> gpus_per_uplink;  // that share a PCIe switch's lanes to the host
   std::string cpu_model;
-  Known<BytesPerSecond> memory_bandwidth;  // reading, all nodes together
-  Known<BytesPerSecond> thread_copy;       // one thread's memcpy, bytes copied
-  HostRates rates{};                       // by NUMA node and by size of picture
+  Known<BytesPerSecond> memory_bandwidth;              // reading, all nodes together
+  Known<BytesPerSecond> thread_copy;                   // one thread's memcpy, bytes copied
+  Known<FlopsPerSecond> products_fp32, products_bf16;  // large products, all cores together
+  HostRates rates{};                                   // by NUMA node and by size of picture
   HostNuma numa;
 };
 

@@ -76,8 +76,12 @@ Flops recurrent_attention_flops(const Operator& op, const Block& block, const Gr
 Flops conv_flops(const Operator& op, const Block& block, const Graph& graph) {
   const TensorRef spread = op.transposed ? op.inputs.front() : op.outputs.front();
   const Shape& out = shape_of(spread, block, graph);
-  const std::int32_t matrix = op.weights.at(op.kind == OperatorKind::normed_conv ? 1 : 0);
-  const Shape& kernel = block.weights.at(static_cast<std::size_t>(matrix)).shape;
+  const bool normed = op.kind == OperatorKind::normed_conv;
+  // A weight that the graph computes is an input.
+  const bool computed = !normed && op.inputs.size() > 1;
+  const Shape& kernel =
+      computed ? shape_of(op.inputs[1], block, graph)
+               : block.weights.at(static_cast<std::size_t>(op.weights.at(normed ? 1 : 0))).shape;
   return Flops(2.0 * static_cast<double>(elements(out)) *
                static_cast<double>(elements(kernel) / kernel.front()));
 }

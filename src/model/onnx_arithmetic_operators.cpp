@@ -324,8 +324,27 @@ bool joins_bias(OnnxCall& call, const OnnxValue& product, const OnnxValue& bias)
   return true;
 }
 
+// A stored tensor times a number, of real numbers: planned as the stored tensor
+// (docs/model/graph.md).
+const OnnxValue* scaled_weight(const BinaryForm& form, const OnnxValue& a, const OnnxValue& b) {
+  const bool scales =
+      form.arithmetic == ArithmeticKind::multiply || form.arithmetic == ArithmeticKind::divide;
+  const auto is = [&](const OnnxValue& value, const OnnxValue& number) {
+    return scales && value.is_weight() && number.is_constant() && number.numel() == 1 &&
+           value.numel() > 1 && number.rank() <= value.rank() &&
+           !value.initializers.front()->name.starts_with("onnx::");
+  };
+  if (is(a, b)) return &a;
+  return form.arithmetic == ArithmeticKind::multiply && is(b, a) ? &b : nullptr;
+}
+
 OnnxValue two_operands(OnnxCall& call, const BinaryForm& form, const OnnxValue& first,
                        const OnnxValue& second) {
+  if (const OnnxValue* scaled = scaled_weight(form, first, second)) {
+    OnnxValue same = *scaled;
+    same.reals.reset();
+    return same;
+  }
   OnnxValue a = first, b = second;
   if (is_a_constant(call, first, second)) a.initializers.clear();
   if (is_a_constant(call, second, first)) b.initializers.clear();

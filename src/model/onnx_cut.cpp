@@ -11,6 +11,10 @@
 namespace steelyard::model {
 
 void OnnxLowering::cut_at(const OnnxCall& call, const OnnxValue& value) {
+  if (value.sequence != nullptr) {
+    for (const OnnxValue& part : *value.sequence) cut_at(call, part);
+    return;
+  }
   if (value.is_weight() && value.rank() > 1) {
     return call.refuse(
         fmt::format("a weight that is read behind {}, whose result's size depends on data",

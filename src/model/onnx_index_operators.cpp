@@ -235,17 +235,6 @@ void lower_split_to_sequence(OnnxCall& call) {
   call.out[0].sequence = std::make_shared<const std::vector<OnnxValue>>(std::move(made));
 }
 
-void lower_sequence_at(OnnxCall& call) {
-  const Wholes place = call.known(1, "places");
-  if (!call.well()) return;
-  const auto& sequence = call.at(0).sequence;
-  if (sequence == nullptr || place.size() != 1) {
-    return call.refuse("no sequence", "one that SplitToSequence made");
-  }
-  const std::int64_t at = call.axis(place.front(), std::ssize(*sequence));
-  if (call.well()) call.out[0] = (*sequence)[static_cast<std::size_t>(at)];
-}
-
 // Along a dimension of the batch: as many batches as in all parts, if they are alike.
 BatchPlace joined_place(OnnxCall& call, const std::vector<OnnxValue>& parts, std::size_t axis) {
   BatchPlace whole;
@@ -485,7 +474,6 @@ const OnnxOperators& onnx_index_operators() {
       {"Scatter", {lower_scatter, 3}},
       {"ScatterElements", {lower_scatter, 3}},
       {"ScatterND", {lower_scatter, 3}},
-      {"SequenceAt", {lower_sequence_at, 2}},
       {"Slice", {lower_slice}},
       {"Split", {lower_split}},
       {"SplitToSequence", {lower_split_to_sequence}},

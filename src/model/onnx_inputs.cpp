@@ -127,7 +127,8 @@ std::int64_t Inputs::size_of(const OnnxValueInfo& input, std::size_t axis) {
 Shape Inputs::shape_of(const OnnxValueInfo& input) {
   Shape shape;
   if (!input.is_tensor || !input.has_shape) {
-    refuse(input, input.is_tensor ? "no shape" : "no tensor", "a tensor with its dimensions");
+    refuse(input, input.is_tensor ? "no shape" : "no tensor", "a tensor with its dimensions",
+           input.is_tensor ? "" : "of a sequence the file does not say how many tensors it has");
     return shape;
   }
   for (std::size_t axis = 0; axis < input.dims.size(); ++axis)

@@ -23,7 +23,8 @@ constexpr std::int64_t kOldestSet = 7;
 const std::vector<const OnnxOperators*>& tables() {
   static const std::vector<const OnnxOperators*> kTables = {
       &onnx_arithmetic_operators(), &onnx_reduction_operators(), &onnx_shape_operators(),
-      &onnx_index_operators(),      &onnx_network_operators(),   &onnx_matrix_operators()};
+      &onnx_index_operators(),      &onnx_network_operators(),   &onnx_matrix_operators(),
+      &onnx_sequence_operators(),   &onnx_quantized_operators()};
   return kTables;
 }
 

@@ -67,6 +67,8 @@ using OnnxOperators = std::map<std::string_view, OnnxOperator>;
 [[nodiscard]] const OnnxOperators& onnx_index_operators();
 [[nodiscard]] const OnnxOperators& onnx_network_operators();
 [[nodiscard]] const OnnxOperators& onnx_matrix_operators();
+[[nodiscard]] const OnnxOperators& onnx_sequence_operators();
+[[nodiscard]] const OnnxOperators& onnx_quantized_operators();
 
 // Which dimensions of operands have to be alike.
 struct OnnxMeeting {

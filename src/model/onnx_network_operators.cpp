@@ -77,9 +77,10 @@ std::optional<Shape> windows_in(OnnxCall& call, const Windows& w, std::int64_t c
   return out;
 }
 
-std::vector<std::int32_t> weights_of(OnnxCall& call, WeightRole first) {
+// Those in the places of a weight and a bias that the file stores.
+std::vector<std::int32_t> weights_of(OnnxCall& call, WeightRole first, std::size_t from = 1) {
   std::vector<std::int32_t> weights;
-  for (std::size_t i = 1; i <= 2; ++i) {
+  for (std::size_t i = from; i <= 2; ++i) {
     const bool there = call.has(i) && call.at(i).is_weight();
     if (there)
       weights.push_back(call.lowering.weight(call.at(i), i == 1 ? first : WeightRole::bias));
@@ -96,13 +97,9 @@ void lower_conv(OnnxCall& call) {
                      x.shape[1] % groups == 0 &&
                      (transposed ? w.shape[0] == x.shape[1]
                                  : w.shape[1] == x.shape[1] / groups && w.shape[0] % groups == 0);
-  if (!w.is_weight() || w.initializers.size() != 1) {
-    return call.refuse("a convolution whose weight the graph computes",
-                       "a stored weight [O,C/groups,...]",
-                       "export without the parametrization: remove_weight_norm or "
-                       "remove_parametrizations; standardized weights folded into plain ones");
-  }
-  if (!meets || x.is_constant()) {
+  // weight_norm, standardized weights: a tensor like another.
+  const bool computed = w.is_tensor() || w.initializers.size() > 1;
+  if (!meets || x.is_constant() || w.is_constant()) {
     return call.refuse(fmt::format("a weight that does not fit {} groups", groups),
                        "X [B,C,...] and a stored weight [O,C/groups,...]");
   }
@@ -126,8 +123,10 @@ void lower_conv(OnnxCall& call) {
     }
   }
   if (!shape) return;
-  std::vector<std::int32_t> weights = weights_of(call, WeightRole::matrix);
-  call.out[0] = call.lowering.emit(OperatorKind::conv, call, {&x}, *shape);
+  std::vector<std::int32_t> weights = weights_of(call, WeightRole::matrix, computed ? 2 : 1);
+  std::vector<const OnnxValue*> inputs = {&x};
+  if (computed) inputs.push_back(&w);
+  call.out[0] = call.lowering.emit(OperatorKind::conv, call, inputs, *shape);
   Operator& op = call.lowering.last();
   op.weights = std::move(weights);
   op.groups = groups;
@@ -173,13 +172,21 @@ void lower_batch_norm(OnnxCall& call) {
   const OnnxValue& x = call.at(0);
   const bool fits = x.rank() >= 2 && call.has(1) && call.at(1).shape == Shape{x.shape[1]} &&
                     call.has(2) && call.at(2).shape == Shape{x.shape[1]};
-  if (!fits || !x.is_tensor() || !call.at(1).is_weight() || !call.at(2).is_weight()) {
-    return call.refuse("scale or bias that do not fit", "a stored number for each channel");
+  if (!fits || x.is_constant()) {
+    return call.refuse("scale or bias that do not fit", "a number for each channel");
   }
-  std::vector<std::int32_t> weights = weights_of(call, WeightRole::norm);
+  // Scale and bias that are not stored are operands; numbers that do not train are none.
+  const OnnxValue &scale = call.at(1), &bias = call.at(2);
+  const bool stored = scale.is_weight() && bias.is_weight();
+  const bool trains = !scale.is_constant() || !bias.is_constant();
   for (std::size_t i = 3; i <= 4 && call.has(i); ++i) call.lowering.add_buffer(call.at(i));
-  call.out[0] = call.lowering.emit(OperatorKind::batch_norm, call, {&x}, x.shape);
+  std::vector<const OnnxValue*> inputs = {&x};
+  if (trains && !stored) inputs.insert(inputs.end(), {&scale, &bias});
+  std::vector<std::int32_t> weights;
+  if (stored) weights = weights_of(call, WeightRole::norm);
+  call.out[0] = call.lowering.emit(OperatorKind::batch_norm, call, inputs, x.shape);
   call.lowering.last().weights = std::move(weights);
+  if (stored) call.out[0].differentiable = call.out[0].of_data = true;
   for (std::size_t i = 1; i < call.out.size(); ++i) call.out[i].shape = {x.shape[1]};
 }
 

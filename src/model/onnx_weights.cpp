@@ -47,8 +47,9 @@ const OnnxTensor* OnnxLowering::renamed(const OnnxTensor& tensor, const std::str
 // What stands in a weight's place is one, though a node makes it.
 void OnnxLowering::adopt_weights(OnnxCall& call) {
   const std::string& type = call.node.op_type;
-  const bool holds =
-      type == "Conv" || type == "ConvTranspose" || type == "Gemm" || type == "BatchNormalization";
+  // A norm of what no data is in (standardized weights) has ones and zeros for scale and bias.
+  const bool norms = type == "BatchNormalization" && call.has(0) && call.at(0).of_data;
+  const bool holds = type == "Conv" || type == "ConvTranspose" || type == "Gemm" || norms;
   for (std::size_t i = 1; holds && i <= 2; ++i) {
     if (!call.has(i) || !call.at(i).is_constant() || call.at(i).name.empty()) continue;
     const auto [entry, fresh] = adopted_.emplace(call.at(i).name, call.at(i));

@@ -1,6 +1,7 @@
 // The first header of the room: the program of a rank + machine -> seconds.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "base/error.h"
@@ -12,12 +13,18 @@
 
 namespace steelyard::pace {
 
+// What a node's processors multiply, all cores together; nothing: not known.
+struct HostProducts {
+  std::optional<FlopsPerSecond> wide, half;  // fp32; bf16 and fp16
+};
+
 struct Request {
   const step::Program* program = nullptr;
   const facts::Job* job = nullptr;  // resolved
   const facts::Machine* machine = nullptr;
   const facts::EfficiencyConstants* efficiency = nullptr;
   BytesPerSecond host_memory{};  // of a node's processors; only what is offloaded needs it
+  HostProducts host_products{};  // only companions on the CPU need it
   BytesPerSecond socket_link{};  // one way, where a host has several sockets; 0: no limit
   // Kernels are launched as CUDA graphs: the host is no limit.
   bool launched_as_graphs = false;

@@ -244,6 +244,11 @@ facts::Gpu among_others(const Request& request, std::int64_t gpus) {
   return gpu;
 }
 
+std::optional<FlopsPerSecond> share_of(std::optional<FlopsPerSecond> rate, double part) {
+  if (rate) rate = *rate * part;
+  return rate;
+}
+
 // What the host takes, where it launches kernels one by one.
 void set_launches(const Request& request, const facts::EfficiencyConstants& constants,
                   Prices& prices) {
@@ -263,7 +268,9 @@ Prices price(const Program& program, const Used& used, const Request& request,
   const double part = 1.0 / static_cast<double>(std::max<std::int64_t>(gpus, 1));
   const HostShare host{.memory = request.host_memory * part,
                        .drive_read = request.drive_read * part,
-                       .drive_write = request.drive_write * part};
+                       .drive_write = request.drive_write * part,
+                       .wide = share_of(request.host_products.wide, part),
+                       .half = share_of(request.host_products.half, part)};
   Prices prices;
   set_launches(request, constants, prices);
   prices.overlap_slowdown = constants.overlap_slowdown;

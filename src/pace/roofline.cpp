@@ -240,10 +240,27 @@ bool on_the_host(WorkKind kind) {
          of_drive(kind);
 }
 
+namespace {
+
+// The slower of what is multiplied and what is moved.
+std::optional<Seconds> on_processors(const Work& work, const EfficiencyConstants& efficiency,
+                                     const HostShare& host, Missing& missing) {
+  const Seconds moving = work.traffic / scaled(host.memory, efficiency.memory);
+  if (!(work.flops > Flops())) return moving;
+  const auto& rate = work.dtype == facts::DType::fp32 ? host.wide : host.half;
+  if (!rate) {
+    missing.add("what the host's processors multiply (machine.cores or machine.host_tflops)");
+    return std::nullopt;
+  }
+  return std::max(moving, work.flops / *rate);
+}
+
+}  // namespace
+
 std::optional<Seconds> host_time_of(const Work& work, const Gpu& gpu,
                                     const EfficiencyConstants& efficiency, const HostShare& host,
                                     Missing& missing) {
-  if (work.kind == WorkKind::host) return work.traffic / scaled(host.memory, efficiency.memory);
+  if (work.kind == WorkKind::host) return on_processors(work, efficiency, host, missing);
   // What drives are said or measured to do are bytes that programs got.
   if (work.kind == WorkKind::drive_read) return work.traffic / host.drive_read;
   if (work.kind == WorkKind::drive_write) return work.traffic / host.drive_write;

@@ -54,6 +54,7 @@ struct Nature {
 // What a rank gets of its host while all ranks of the node ask for as much.
 struct HostShare {
   BytesPerSecond memory, drive_read, drive_write;
+  std::optional<FlopsPerSecond> wide{}, half{};  // of products: fp32; bf16 and fp16
 };
 
 // What offloading costs: a transfer at the share of the host link that pinned copies reach, work of

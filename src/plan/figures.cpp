@@ -17,6 +17,7 @@
 #include "plan/balance.h"
 #include "plan/checkpoints.h"
 #include "plan/confidence.h"
+#include "plan/host_products.h"
 #include "plan/objective.h"
 #include "plan/placement.h"
 #include "plan/ranks.h"
@@ -119,7 +120,8 @@ double arithmetic_of(const step::Program& program) {
         double once = 0.0;
         for (const step::Event& event : body.events) {
           if (event.kind != step::EventKind::work) continue;
-          once += program.work[static_cast<std::size_t>(event.index)].flops.value();
+          const step::Work& work = program.work[static_cast<std::size_t>(event.index)];
+          if (work.kind != step::WorkKind::host) once += work.flops.value();
         }
         bodies.back().push_back(once * static_cast<double>(body.repeat) *
                                 static_cast<double>(pass.repeat));
@@ -234,6 +236,7 @@ PaceQuestion question_of(const Request& request, const Busiest& most, Flops besi
           .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
           .host_memory = host_memory_of(request, plan),
           .socket_link = socket_link_of(request, plan),
+          .host_products = host_products(request, plan.machine),
           .model_flops_per_sample = flops_of_sample(plan, beside),
           .tokens_per_sample = tokens_counted(plan.job),
           .samples_per_step = samples_of_step(plan.job),
@@ -248,6 +251,7 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
       .machine = &plan.machine,
       .efficiency = &request.constants.efficiency,
       .host_memory = host_memory_of(request, plan),
+      .host_products = host_products(request, plan.machine),
       .socket_link = socket_link_of(request, plan),
       .launched_as_graphs = launches_graphs(request),
       .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
@@ -261,6 +265,7 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
   STEELYARD_TRY(step_time, pace::step_time(wanted));
   plan.pace = std::move(step_time);
   tell_swaps(request, *most.program, plan);
+  tell_host_products(request, *most.program, plan);
   for (const std::string& missing : plan.pace.missing) {
     plan.warnings.push_back("no step time: " + missing + " is unknown");
   }
@@ -336,7 +341,7 @@ void state_confidence(const Request& request, Plan& plan) {
   plan.pace_confidence = of(facts::QuantityGroup::pace);
 }
 
-// An autoencoder on the card makes latents of what was decoded.
+// An autoencoder makes latents of what was decoded.
 bool brings_pixels(const Request& request, const facts::Job& job) {
   const facts::DataKind kind = job.data.kind.value_or(facts::DataKind::synthetic);
   if (kind != facts::DataKind::jpeg && kind != facts::DataKind::png &&
@@ -347,7 +352,7 @@ bool brings_pixels(const Request& request, const facts::Job& job) {
     const facts::Value* name = request.companions[i].config.find("_class_name");
     const std::string* text = name != nullptr ? name->as_text() : nullptr;
     if (text == nullptr || !model::is_autoencoder(*text)) continue;
-    if (job.model.companions.at(i).held == facts::CompanionHeld::always) return true;
+    if (job.model.companions.at(i).held != facts::CompanionHeld::load) return true;
   }
   return false;
 }
@@ -396,6 +401,7 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.host_memory = host_memory;
   request.drive_read = drive_read;
   request.drive_write = drive_write;
+  request.host_products = host_products;
   request.socket_link = socket_link;
   request.stage_shares = stage_shares;
   request.launched_as_graphs = launched_as_graphs;

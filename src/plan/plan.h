@@ -58,6 +58,7 @@ struct PaceQuestion {
   bool launched_as_graphs = false, unaligned_on_vector_units = false;
   float optimizer_kernels = 0.0F;  // of the profile, in one parameter
   BytesPerSecond host_memory{}, socket_link{};
+  pace::HostProducts host_products{};
   Flops model_flops_per_sample;
   std::int64_t tokens_per_sample = 0;
   std::int64_t samples_per_step = 0;

@@ -32,6 +32,25 @@ void forget_operators(model::Graph& graph) {
   }
 }
 
+// Without an accelerator all models compute on the host's processors.
+facts::CompanionHeld held_on(const facts::Machine& machine, facts::CompanionHeld held) {
+  const bool alike = facts::computes_on_host(machine.gpu) && held == facts::CompanionHeld::cpu;
+  return alike ? facts::CompanionHeld::always : held;
+}
+
+// Elements that the denoiser reads of a companion: latents, or a state of each token. Vectors of a
+// whole text (pooled) are too few to count.
+std::int64_t put_out(const model::Graph& companion, const model::Graph& denoiser) {
+  if (!model::is_autoencoder(companion.model_type)) {
+    return checked_multiply(checked_multiply(denoiser.batch, text_tokens(denoiser)),
+                            companion.hidden);
+  }
+  for (const model::TensorInfo& tensor : denoiser.batch_tensors) {
+    if (tensor.name == "latents") return model::elements(tensor.shape);
+  }
+  return 0;
+}
+
 // A data set that holds latents or tokens brings what companions made before.
 bool brings_raw_samples(const facts::Job& job) {
   using facts::DataKind;
@@ -57,7 +76,12 @@ Result<std::vector<step::Companion>> companions_of(const Request& request, const
     }
     STEELYARD_TRY(built, model::build(request.companions[i], shape));
     if (!makes_inputs) forget_operators(built);
-    companions.push_back({std::move(built), named[i].held, named[i].trainable});
+    step::Companion companion{.graph = std::move(built),
+                              .held = held_on(request.machine, named[i].held),
+                              .trainable = named[i].trainable,
+                              .precision = named[i].precision};
+    if (makes_inputs) companion.puts_out = put_out(companion.graph, graph);
+    companions.push_back(std::move(companion));
   }
   return companions;
 }

@@ -13,6 +13,7 @@
 #include "plan/engine_states.h"
 #include "plan/graphs.h"
 #include "plan/objective.h"
+#include "step/target_expressions.h"
 
 namespace steelyard::plan {
 
@@ -456,6 +457,8 @@ Result<Job> resolve(Job job, const facts::ModelSource& model, const facts::Machi
   STEELYARD_CHECK(resolve_optimizer(job, machine, framework));
   // With the job's batch: a file may fix one.
   STEELYARD_TRY(graph, built_graph(model, sample_shape(job, *job.train.micro_batch), workshop));
+  STEELYARD_TRY(targets, step::with_expressions_matched(*graph, job.train.lora.targets));
+  job.train.lora.targets = std::move(targets);
   STEELYARD_CHECK(resolve_sample(job, *graph));
   resolve_workspaces(job, *graph, framework);
   STEELYARD_CHECK(resolve_data(job, *graph, machine));

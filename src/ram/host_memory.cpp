@@ -110,6 +110,22 @@ void say_what_waits(const Node& node, const Request& request, Notes& notes) {
   }
 }
 
+// Models beside the trained one that compute on the host's processors: a copy in every rank.
+void add_companions(const Node& node, facts::RamBytes& bytes) {
+  bytes[RamCategory::parameters] += node.states.companion_host_bytes * node.ranks;
+}
+
+void note_companions(const Node& node, Notes& notes) {
+  if (node.states.companion_host_bytes == Bytes()) return;
+  notes.push_back(
+      {fmt::format(
+           "parameters: {} of companions on the CPU, and {} while they compute (activations), in "
+           "each of {}.",
+           to_text(node.states.companion_host_bytes), to_text(node.states.companion_host_work),
+           ranks_text(node.ranks)),
+       Provenance::derived, "models with held = \"cpu\", made and computed in every rank"});
+}
+
 void find_peak(facts::RamPlan& plan) {
   for (std::size_t i = 0; i < facts::kRamPhases; ++i) {
     const Bytes total = plan.phases[i].total();
@@ -143,14 +159,18 @@ Result<facts::RamPlan> host_memory(const Request& request) {
   if (node.tensors) load[RamCategory::parameters] += node.states.parameter_bytes * node.ranks;
 
   add_waiting(node, load, plan.rules, true);
+  add_companions(node, load);
+  note_companions(node, plan.rules);
 
   facts::RamBytes& steady = phase(RamPhase::steady) = phase(RamPhase::startup);
   steady[RamCategory::parameters] = offloaded.parameters;
   add_waiting(node, steady, plan.rules, false);
+  add_companions(node, steady);
   steady[RamCategory::embedding_tables] = load[RamCategory::embedding_tables];
   steady[RamCategory::gradients] = offloaded.gradients;
   steady[RamCategory::optimizer] = offloaded.optimizer + request.paged_states * node.ranks;
-  steady[RamCategory::activations] = request.offloaded_activations * node.ranks;
+  const Bytes computing = node.states.companion_host_work * node.ranks;
+  steady[RamCategory::activations] = request.offloaded_activations * node.ranks + computing;
   say_what_waits(node, request, plan.rules);
   steady[RamCategory::framework] += node.steps * node.ranks;
   add_tensors(node, steady, plan.rules);
@@ -162,6 +182,7 @@ Result<facts::RamPlan> host_memory(const Request& request) {
     const Bytes gone = (*node.tensors)[facts::VramCategory::temporaries] * node.ranks;
     checkpoint[RamCategory::activations] -= gone;
   }
+  checkpoint[RamCategory::activations] -= computing;
   checkpoint[RamCategory::checkpoint_staging] = checkpoint_staging(node, plan.rules);
 
   plan.checkpoint_bytes = checkpoint_size(node);

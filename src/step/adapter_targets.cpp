@@ -8,6 +8,7 @@
 
 #include "base/suggest.h"
 #include "step/adapters.h"
+#include "step/target_expressions.h"
 
 namespace steelyard::step {
 
@@ -128,11 +129,6 @@ bool names_companion(const model::Graph& graph, std::string_view target) {
   return false;
 }
 
-bool is_expression(std::string_view target) {
-  return target.find_first_of("()[]|\\^$+?") != std::string_view::npos ||
-         target.find(".*") != std::string_view::npos;
-}
-
 // Names of linears in models of other families: a list of targets written for several of them is
 // no slip of the pen (peft/utils/constants.py and the families of src/model).
 bool is_usual(std::string_view target) {
@@ -184,11 +180,6 @@ bool is_usual(std::string_view target) {
 }
 
 Error names_nothing(const model::Graph& graph, const std::string& target) {
-  if (is_expression(target)) {
-    return refused(graph, target,
-                   "a target is the end of a module's name, or a pattern in which * stands for any "
-                   "text (\"attn*.to_q\"); expressions as PEFT reads them are not read");
-  }
   const auto nearest = nearest_name(target, last_parts(graph));
   return refused(graph, target,
                  nearest ? "did you mean " + *nearest + "?" : "name linears that the model has");
@@ -210,7 +201,7 @@ bool is_linear_router(const model::Operator& op) {
 bool is_adaptable(const model::Operator& op) {
   if (op.kind == OperatorKind::linear || op.kind == OperatorKind::embedding) return true;
   if (is_linear_router(op)) return true;
-  return op.kind == OperatorKind::conv && op.groups == 1 && !op.transposed;
+  return op.kind == OperatorKind::conv && op.groups == 1 && !op.transposed && op.inputs.size() == 1;
 }
 
 std::string_view module_of(std::string_view weight) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "step/companions.h"
 #include "step/merge.h"
 
 namespace steelyard::step {
@@ -58,11 +59,18 @@ bool is_window(const Operator& op) {
   return op.kind == OperatorKind::conv || op.kind == OperatorKind::normed_conv;
 }
 
+// A residual block holds its input, what the norm and the activation made of it, and the result.
+std::int64_t held_by(const Product& product) {
+  const std::int64_t copies = is_window(*product.op) ? 3 : 1;
+  return checked_add(checked_multiply(copies, product.in), product.out);
+}
+
 class Passes {
  public:
   Passes(DType dtype, Program& program) : dtype_(dtype), program_(program) {}
 
   [[nodiscard]] Phase on_card(const Companion& companion);
+  [[nodiscard]] Phase on_host(const Companion& companion);
 
  private:
   std::int32_t name(const std::string& text) {
@@ -81,6 +89,7 @@ class Passes {
     return index;
   }
   void add_product(Body& body, const Product& product);
+  void add_host_product(Body& body, const Product& product);
   [[nodiscard]] Bytes bytes(std::int64_t elements) const {
     return Bytes(checked_multiply(elements, facts::bytes_of(dtype_)));
   }
@@ -89,7 +98,6 @@ class Passes {
   Program& program_;
 };
 
-// A residual block holds its input, what the norm and the activation made of it, and the result.
 void Passes::add_product(Body& body, const Product& product) {
   const std::int32_t named = name(product.op->name);
   const bool window = is_window(*product.op);
@@ -131,6 +139,40 @@ Phase Passes::on_card(const Companion& companion) {
   return phase;
 }
 
+void Passes::add_host_product(Body& body, const Product& product) {
+  Work work;
+  work.kind = WorkKind::host;
+  work.dtype = dtype_;
+  work.flops = product.flops;
+  work.traffic =
+      kNormedPasses * bytes(product.in) + bytes(product.in + product.weight + product.out);
+  work.name = name(product.op->name);
+  add(body, work);
+}
+
+Phase Passes::on_host(const Companion& companion) {
+  Phase phase{PhaseKind::scoring, {}};
+  for (const model::Segment& segment : companion.graph.segments) {
+    Body body{.layer = companion.graph.name, .repeat = segment.repeat, .events = {}};
+    for (const Block& block : segment.blocks) {
+      for (const Product& product : products_of(block, companion.graph)) {
+        add_host_product(body, product);
+      }
+    }
+    if (!body.events.empty()) phase.bodies.push_back(std::move(body));
+  }
+  if (phase.bodies.empty()) return phase;
+  Work copy;
+  copy.kind = WorkKind::fetch;
+  copy.dtype = dtype_;
+  copy.traffic = bytes(companion.puts_out);
+  copy.name = name("what the CPU made, to the GPU");
+  Body last{.layer = companion.graph.name, .events = {}};
+  add(last, copy);
+  phase.bodies.push_back(std::move(last));
+  return phase;
+}
+
 // In front of every forward pass of the model's first run of layers.
 void put_in_front(const std::vector<Phase>& phases, Program& program) {
   for (Pass& pass : program.step) {
@@ -156,12 +198,27 @@ void put_in_front(const std::vector<Phase>& phases, Program& program) {
 
 }  // namespace
 
+HeldOnHost held_on_host(const Companion& companion, DType dtype) {
+  const std::int64_t each = facts::bytes_of(type_of(companion, dtype));
+  std::int64_t most = 0;
+  for (const model::Segment& segment : companion.graph.segments) {
+    for (const Block& block : segment.blocks) {
+      for (const Product& product : products_of(block, companion.graph)) {
+        most = std::max(most, held_by(product));
+      }
+    }
+  }
+  const std::int64_t parameters = model::parameter_count(companion.graph).value();
+  return {Bytes(checked_multiply(parameters, each)), Bytes(checked_multiply(most, each))};
+}
+
 void add_companion_passes(const std::vector<Companion>& companions, DType dtype, Program& program) {
-  Passes passes(dtype, program);
   std::vector<Phase> phases;
   for (const Companion& companion : companions) {
-    if (companion.trainable || companion.held != facts::CompanionHeld::always) continue;
-    Phase phase = passes.on_card(companion);
+    if (companion.trainable || companion.held == facts::CompanionHeld::load) continue;
+    Passes passes(type_of(companion, dtype), program);
+    const bool on_host = companion.held == facts::CompanionHeld::cpu;
+    Phase phase = on_host ? passes.on_host(companion) : passes.on_card(companion);
     phase.chunk = chunks_of(program);
     if (!phase.bodies.empty()) phases.push_back(std::move(phase));
   }

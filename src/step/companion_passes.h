@@ -13,8 +13,17 @@ namespace steelyard::step {
 
 // Of companions that are always held and whose graphs say what they compute. Products come as the
 // graph names them, each with the norm and activation in front of it: the tensors that one of them
-// needs, and its time. `dtype`: what they are held and computed in.
+// needs, and its time. `dtype`: what they are held and computed in, unless they say so.
+// On the host's processors (held = "cpu") they are that time alone, which the GPU waits for, and
+// the copy of what they put out.
 void add_companion_passes(const std::vector<Companion>& companions, facts::DType dtype,
                           Program& program);
+
+// What such a companion holds in host memory, in each rank: its weights, and the most that one of
+// its products needs, with what the norm and the activation in front of it make.
+struct HeldOnHost {
+  Bytes weights, work;
+};
+[[nodiscard]] HeldOnHost held_on_host(const Companion& companion, facts::DType dtype);
 
 }  // namespace steelyard::step

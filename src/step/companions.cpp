@@ -1,5 +1,7 @@
 #include "step/companions.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -90,6 +92,29 @@ bool brings_pixels(const facts::Job& job, const std::vector<Companion>& companio
 
 }  // namespace
 
+DType type_of(const Companion& companion, DType products) {
+  if (!companion.precision) return products;
+  switch (*companion.precision) {
+    case facts::ShortPrecision::fp32: return DType::fp32;
+    case facts::ShortPrecision::bf16: return DType::bf16;
+    case facts::ShortPrecision::fp16: return DType::fp16;
+  }
+  return products;
+}
+
+Result<void> check_companions(const std::vector<Companion>& companions) {
+  for (std::size_t i = 0; i < companions.size(); ++i) {
+    const Companion& companion = companions[i];
+    if (!companion.trainable || companion.held != facts::CompanionHeld::cpu) continue;
+    return fail({.code = ErrorCode::impossible_combination,
+                 .subject = fmt::format("model.companions[{}].held", i),
+                 .found = "cpu, of a companion that trains (" + companion.graph.name + ")",
+                 .accepted = "always",
+                 .hint = "only frozen companions compute on the CPU"});
+  }
+  return {};
+}
+
 Result<model::Graph> with_companions(model::Graph graph, const facts::Job& job,
                                      const std::vector<Companion>& companions) {
   if (model::reads_latents(graph) && brings_pixels(job, companions)) {
@@ -113,22 +138,22 @@ Result<model::Graph> with_companions(model::Graph graph, const facts::Job& job,
   return graph;
 }
 
-// Frozen companions are held in the type that the products have: the training scripts of diffusers
-// cast "all non-trainable weights" to half precision (train_dreambooth.py, weight_dtype). Those
-// held for loading alone are gone before the first step, and what they took goes back to the
-// device: the scripts call torch.cuda.empty_cache() then.
+// Frozen companions are held in the type that the products have, unless they say another: the
+// training scripts of diffusers cast "all non-trainable weights" to half precision
+// (train_dreambooth.py, weight_dtype). Those held for loading alone are gone before the first step,
+// and what they took goes back to the device: the scripts call torch.cuda.empty_cache() then.
 void Assembler::add_companions() {
   if (companions_ == nullptr) return;
   Phase phase{PhaseKind::setup, {}};
   Body gone;
   gone.layer = "companions held for loading";
   for (const Companion& companion : *companions_) {
-    if (companion.trainable) continue;
+    if (companion.trainable || companion.held == facts::CompanionHeld::cpu) continue;
     const bool leaves = companion.held == facts::CompanionHeld::load;
     Body body;
     body.layer = companion.graph.name;
     for_each_weight(companion.graph, [&](const model::Weight& weight) {
-      const DType dtype = layout_.arithmetic.compute;
+      const DType dtype = type_of(companion, layout_.arithmetic.compute);
       const Bytes bytes = bytes_of(model::elements(weight.shape), dtype);
       const std::int32_t held = slot(bytes, VramCategory::parameters, weight.name);
       allocate(body.events, held);

@@ -10,6 +10,12 @@
 
 namespace steelyard::step {
 
+// What its weights are held in, and its products computed.
+[[nodiscard]] facts::DType type_of(const Companion& companion, facts::DType products);
+
+// Errors: a companion that trains and is held on the CPU.
+[[nodiscard]] Result<void> check_companions(const std::vector<Companion>& companions);
+
 // The graph with the weights of the companions that train, in its first block: they are held,
 // graded and stepped as the model's own. What their forward pass keeps is not counted (a text
 // encoder's few tokens). Beside low-rank adapters a companion trains as the model does: by adapters

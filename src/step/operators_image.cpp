@@ -44,15 +44,27 @@ Tensor run_conv(Tape& tape, const OperatorCall& call) {
   // One, two or three dimensions. A transposed convolution multiplies at its input's pixels.
   dims.pixels = model::elements(out) / (out.at(0) * out.at(1));
   dims.groups = call.op->groups;
-  dims.window = call.weights[0].numel / (dims.outputs * (dims.inputs / dims.groups));
+  dims.computed = call.inputs.size() > 1;
+  const Tensor& weight = dims.computed ? call.inputs[1] : call.weights[0];
+  const std::size_t behind = dims.computed ? 0 : 1;
+  dims.window = weight.numel / (dims.outputs * (dims.inputs / dims.groups));
   if (call.op->transposed) {
-    dims.window = call.weights[0].numel / (dims.inputs * (dims.outputs / dims.groups));
+    dims.window = weight.numel / (dims.inputs * (dims.outputs / dims.groups));
     dims.spread = model::elements(in) / (in.at(0) * in.at(1));
   }
-  const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
-  Tensor result = conv(tape, call.inputs[0], call.weights[0], bias, dims);
+  const Tensor bias = call.weights.size() > behind ? call.weights[behind] : Tensor();
+  Tensor result = conv(tape, call.inputs[0], weight, bias, dims);
   if (call.op->adapter_rank == 0) return result;
   return with_conv_adapter(tape, call, dims, std::move(result));
+}
+
+// Scale and bias are weights, operands that the graph computes, or not there.
+Tensor run_batch_norm(Tape& tape, const OperatorCall& call) {
+  const auto affine = [&](std::size_t i) {
+    if (call.weights.size() > i) return call.weights[i];
+    return call.inputs.size() > i + 1 ? call.inputs[i + 1] : Tensor();
+  };
+  return batch_norm(tape, call.inputs[0], affine(0), affine(1), call.input_shapes[0].at(1));
 }
 
 Tensor run_group_norm(Tape& tape, const OperatorCall& call) {
@@ -180,8 +192,7 @@ std::vector<Tensor> run_image_operator(Tape& tape, const OperatorCall& call) {
     case OperatorKind::class_token: return {class_token(tape, call)};
     case OperatorKind::add_weight: return {add(tape, x, call.weights[0])};
     case OperatorKind::conv: return {run_conv(tape, call)};
-    case OperatorKind::batch_norm:
-      return {batch_norm(tape, x, call.weights[0], call.weights[1], call.input_shapes[0].at(1))};
+    case OperatorKind::batch_norm: return {run_batch_norm(tape, call)};
     case OperatorKind::group_norm: return {run_group_norm(tape, call)};
     case OperatorKind::max_pool: return {max_pool(tape, x, numel())};
     case OperatorKind::global_average_pool: return {mean(tape, x, x.numel / numel())};

@@ -83,7 +83,7 @@ Products products_of(const ConvDims& dims) {
 Tensor conv(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,
             const ConvDims& dims) {
   const Tensor a = to_compute(tape, x);
-  const Tensor w = product_weight(tape, weight);
+  const Tensor w = dims.computed ? to_compute(tape, weight) : product_weight(tape, weight);
   const Tensor b = bias ? product_weight(tape, bias) : Tensor();  // dies with the call if a cast
   tape.begin_operation(OperationKind::other, {&a, &w, &b});
   const Tensor copy = copied_if_strided(tape, a);
@@ -134,10 +134,11 @@ Tensor batch_norm(Tape& tape, Tensor argument, const Tensor& weight, const Tenso
   const Tensor mean = tape.allocate(channels, DType::fp32, "batch_norm");
   const Tensor deviation = tape.allocate(channels, DType::fp32, "batch_norm");
   tape.pointwise("batch_norm", 2 * bytes_of(x) + bytes_of(y));
-  if (!tape.tracks({&x, &weight})) return y;
+  if (!tape.tracks({&x}) && !(weight && tape.tracks({&weight}))) return y;
   const Affine affine = affine_of(weight, bias, channels);
   const bool wants_x = x.requires_grad;
-  tape.track(y, "batch_norm", {Tape::edge_of(x), Tape::edge_of(weight), Tape::edge_of(bias)},
+  const Edge of_weight = weight ? Tape::edge_of(weight) : Edge();
+  tape.track(y, "batch_norm", {Tape::edge_of(x), of_weight, bias ? Tape::edge_of(bias) : Edge()},
              {x.storage, mean.storage, deviation.storage},
              [=](Tape& t, const Gradients& gradients) {
                return norm_gradients(t, gradients[0], wants_x, affine, "batch_norm_backward");

@@ -22,6 +22,7 @@ struct ConvDims {
   std::int64_t window = 1;               // kh * kw
   std::int64_t groups = 1;
   std::int64_t spread = 0;  // transposed: h * w of the input, each pixel of which is spread
+  bool computed = false;    // its weight is no parameter but a tensor of the graph
 };
 // Saves its input and its weight.
 [[nodiscard]] Tensor conv(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias,

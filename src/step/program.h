@@ -77,7 +77,7 @@ enum class WorkKind : std::uint8_t {
   memory,     // pointwise, reductions, copies: bound by memory bandwidth
   optimizer,  // the same, of the optimizer step
   transfer,   // over the link between GPU and host, beside the computation of its body
-  host,       // done by the host's processors, bound by their memory
+  host,       // done by the host's processors, bound by their memory or their arithmetic
   fetch,      // as transfer, but nothing else runs meanwhile
   // By the node's drive, beside the computation of its body; in the optimizer's phases nothing else
   // runs meanwhile, unless `beside_host` says so.
@@ -195,6 +195,9 @@ struct StateSizes {
   // that train, the bytes of those that do not, and what of one rank waits in host memory.
   Parameters beside{}, trains_beside{};
   Bytes frozen_beside{}, waiting_bytes{};
+  // Of companions that compute on the host (held = "cpu"), in each rank: their weights, and the
+  // most that a forward pass needs beside them.
+  Bytes companion_host_bytes{}, companion_host_work{};
   std::vector<WeightSize> weights{};  // of one full copy, one after the other; empty: unknown
 };
 

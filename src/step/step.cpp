@@ -10,6 +10,7 @@
 #include "step/adapters.h"
 #include "step/assembler.h"
 #include "step/companion_passes.h"
+#include "step/companions.h"
 #include "step/offload_rules.h"
 #include "step/recomputed_modules.h"
 #include "step/split_graph.h"
@@ -373,14 +374,22 @@ std::string kind_of(const Stage& stage, const facts::ParallelKeys& parallel) {
 
 // Frozen companions are made beside the model, in fp32, and moved later (diffusers:
 // train_text_to_image.py, from_pretrained of all parts before the first .to(accelerator.device)).
-Bytes made_of(const std::vector<Companion>& companions) {
-  Bytes sum;
+// Those that stay on the CPU are cast there: what they keep is counted apart.
+void hold_companions(const std::vector<Companion>& companions, facts::DType products,
+                     StateSizes& states) {
   for (const Companion& companion : companions) {
     if (companion.trainable) continue;  // among the model's own weights
-    sum += Bytes(checked_multiply(model::parameter_count(companion.graph).value(),
-                                  facts::bytes_of(facts::DType::fp32)));
+    const Bytes made(checked_multiply(model::parameter_count(companion.graph).value(),
+                                      facts::bytes_of(facts::DType::fp32)));
+    if (companion.held != facts::CompanionHeld::cpu) {
+      states.made_bytes += made;
+      continue;
+    }
+    const HeldOnHost held = held_on_host(companion, products);
+    states.made_bytes += made - held.weights;
+    states.companion_host_bytes += held.weights;
+    states.companion_host_work = std::max(states.companion_host_work, held.work);
   }
-  return sum;
 }
 
 }  // namespace
@@ -394,6 +403,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   if (given_job.model.companions.size() > companions.size()) {
     return fail(not_yet("model.companions", "models that were not read", "each with its graph"));
   }
+  STEELYARD_CHECK(check_companions(companions));
   facts::Job job = given_job;
   job.train.compile |= given_profile.always_compiled;
   if (use.adapters_off) std::erase(job.train.fused_kernels, facts::FusedKernel::lora);
@@ -416,7 +426,8 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   states.embedding_host_bytes = host_tables(split->held.graph, layout);
   // A rank makes and loads the tables that it holds, not those of the others.
   const StateSizes own = Assembler(split->held, job, profile, variants, layout, habits).states();
-  states.made_bytes = own.parameter_bytes + made_of(companions);
+  states.made_bytes = own.parameter_bytes;
+  hold_companions(companions, layout.arithmetic.compute, states);
   states.largest_block_bytes = own.largest_block_bytes;
   std::vector<RankProgram> programs;
   for (const Stage& stage : stages) {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,11 +24,13 @@ struct RankProgram {
   std::size_t like = 0;
 };
 
-// A model that shares the card (model.companions): a text encoder, an autoencoder.
+// A model beside the trained one (model.companions): a text encoder, an autoencoder.
 struct Companion {
   model::Graph graph;
   facts::CompanionHeld held = facts::CompanionHeld::always;
   bool trainable = false;
+  std::optional<facts::ShortPrecision> precision{};  // of its weights; none: that of the products
+  std::int64_t puts_out = 0;  // elements that a micro-batch's model reads of it
 };
 
 class Workshop;

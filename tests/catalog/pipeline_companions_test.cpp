@@ -72,5 +72,35 @@ TEST_F(PipelineFolder, LeavesListsOfTheJobAlone) {
   EXPECT_TRUE(found(other).empty());
 }
 
+TEST_F(PipelineFolder, HoldsPartsAsTheJobSays) {
+  facts::Job job;
+  job.model.config = std::string("pipe");
+  job.model.pipeline = facts::Object{{"text_encoder", "cpu"}, {"vae", "load"}};
+  const std::vector<facts::Companion> companions = found(job);
+  ASSERT_EQ(companions.size(), 2U);
+  EXPECT_EQ(companions[0].held, facts::CompanionHeld::cpu);
+  EXPECT_EQ(companions[1].held, facts::CompanionHeld::load);
+  job.model.pipeline = facts::Object{{"text_encoder", "none"}};
+  ASSERT_EQ(found(job).size(), 1U);
+  EXPECT_EQ(found(job).front().config, "pipe/vae");
+}
+
+TEST_F(PipelineFolder, RefusesPartsThatAreNotThere) {
+  const auto complaint = [&](const char* config, facts::Object wishes) {
+    facts::Job job;
+    job.model.config = std::string(config);
+    job.model.pipeline = std::move(wishes);
+    const auto companions = pipeline_companions(job, root_);
+    return companions ? std::string() : to_text(companions.error());
+  };
+  EXPECT_NE(complaint("pipe", {{"text_encoder_2", "cpu"}}).find("text_encoder or vae"),
+            std::string::npos);
+  EXPECT_NE(complaint("pipe", {{"vae", "gpu"}}).find("always, load, cpu or none"),
+            std::string::npos);
+  EXPECT_NE(complaint("pipe", {{"vae", 1}}).find("model.pipeline.vae"), std::string::npos);
+  EXPECT_NE(complaint("gpt2", {{"vae", "cpu"}}).find("folder of a diffusers pipeline"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace steelyard::catalog

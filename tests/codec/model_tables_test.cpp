@@ -63,5 +63,24 @@ TEST(ModelTables, MistakesNameTheirLine) {
   EXPECT_EQ(misspelt.error().line, 5);
 }
 
+// Parts of a pipeline stand beside the model, and keep their lines too.
+TEST(ModelTables, PartsOfAPipelineAreCompanions) {
+  const char* text =
+      "[[model]]\nconfig = 'flux.1-dev'\n"
+      "[[model]]\nrole = 'text_encoder_2'\nconfig = 't5'\nheld = 'cpu'\nprecision = 'fp32'\n"
+      "[[model]]\nrole = 'vae'\nconfig = 'vae'\n";
+  const auto read = job(text);
+  ASSERT_TRUE(read) << to_text(read.error());
+  ASSERT_EQ(read->model.companions.size(), 2U);
+  EXPECT_EQ(read->model.companions[0].config, "t5");
+  EXPECT_EQ(read->model.companions[0].held, facts::CompanionHeld::cpu);
+  EXPECT_EQ(read->model.companions[0].precision, facts::ShortPrecision::fp32);
+  EXPECT_EQ(read->model.companions[1].held, facts::CompanionHeld::always);
+  EXPECT_TRUE(read->model.roles.empty());
+  const auto wrong = job(std::string(text) + "hold = 'cpu'\n");
+  ASSERT_FALSE(wrong);
+  EXPECT_EQ(wrong.error().line, 11);
+}
+
 }  // namespace
 }  // namespace steelyard::codec

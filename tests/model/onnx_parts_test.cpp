@@ -83,16 +83,6 @@ TEST(OnnxSizes, AnOpenLengthOfChannelsIsTheSamplesLength) {
   EXPECT_EQ(again->shared.front().shape, (Shape{2, 4, 128}));
 }
 
-TEST(OnnxSizes, AConvolutionWithAComputedWeightSaysSo) {
-  OnnxModel model;
-  model.operator_sets = {{"", 17}};
-  model.graph.inputs = {input("x", {2, 4, 9})};
-  model.graph.initializers = {floats("v", {8, 4, 3}), floats("g", {8, 1, 1})};
-  model.graph.nodes = {node("Mul", {"v", "g"}, {"w"}), node("Conv", {"x", "w"}, {"y"})};
-  model.graph.outputs = {input("y", {2, 8, 7})};
-  EXPECT_THAT(refusal(model), HasSubstr("whose weight the graph computes"));
-}
-
 // --- Cut ---
 
 TEST(OnnxCut, WhatIsReadBehindNonMaxSuppressionIsPutOut) {

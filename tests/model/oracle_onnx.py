@@ -93,6 +93,35 @@ class Recurrent(L.Module):
         return self.out(self.cell(self.words(x))[0])
 
 
+class WeightNormed(L.Module):
+    """Convolutions with torch's weight norm, as the positions of wav2vec2 and HuBERT."""
+
+    def __init__(self):
+        super().__init__()
+        norm = torch.nn.utils.parametrizations.weight_norm
+        self.first = norm(L.Conv1d(8, 16, 5, padding=2))
+        self.second = norm(L.Conv1d(16, 16, 8, padding=4, groups=4), dim=2)
+        self.out = L.Conv1d(16, 4, 1)
+
+    def forward(self, x):
+        return self.out(torch.nn.functional.gelu(self.second(torch.relu(self.first(x)))))
+
+
+class Standardized(L.Module):
+    """timm's standardized convolutions: of BiT's ResNets, and of NFNets with a gain that trains."""
+
+    def __init__(self):
+        super().__init__()
+        from timm.layers import ScaledStdConv2d, StdConv2d
+        self.a, self.norm = StdConv2d(3, 16, 3, padding=1, bias=False), L.GroupNorm(4, 16)
+        self.b = ScaledStdConv2d(16, 24, 3, stride=2, padding=1)
+        self.out = L.Linear(24, 10)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.a(x)))
+        return self.out(torch.relu(self.b(x)).mean((2, 3)))
+
+
 class Ranker(L.Module):
     """DLRM-like: embedding tables and dot products between them."""
 
@@ -192,6 +221,8 @@ def base_models():
         "gru": (lambda: Recurrent(L.GRU, False), lambda: ids(100), TEXT),
         "ranker": (Ranker, lambda: (torch.randn(2, 13), torch.randint(0, 200, (2, 3))),
                    {"dense": {0: "batch"}, "sparse": {0: "batch"}}),
+        "weight_norm": (WeightNormed, lambda: (torch.randn(2, 8, 64),), {"x": {0: "batch"}}),
+        "standardized": (Standardized, lambda: pictures(32), PICTURE),
         "decoder": (Decoder, lambda: ids(200), {"x": {0: "batch"}}),
         "bert": (lambda: hf("BertForMaskedLM", "BertConfig", **SMALL, **NO_DROPOUT), lambda: ids(200), TEXT),
         "distilbert": (lambda: hf("DistilBertModel", "DistilBertConfig", dim=64, n_layers=2,

@@ -44,6 +44,24 @@ Example llama_8b() {
   return example;
 }
 
+// Companions on the CPU: weights in every rank from loading on, what they compute with while steps
+// run.
+TEST(HostMemory, companionsOnTheCpuAreInEveryRank) {
+  Example example;
+  const facts::RamPlan without = planned(example);
+  example.states.companion_host_bytes = Bytes(10'000'000'000);
+  example.states.companion_host_work = Bytes(200'000'000);
+  const facts::RamPlan with = planned(example);
+  const auto more = [&](RamPhase which, RamCategory category) {
+    return phase(with, which)[category] - phase(without, which)[category];
+  };
+  EXPECT_EQ(more(RamPhase::startup, RamCategory::parameters), Bytes());
+  EXPECT_EQ(more(RamPhase::load, RamCategory::parameters), Bytes(80'000'000'000));
+  EXPECT_EQ(more(RamPhase::steady, RamCategory::parameters), Bytes(80'000'000'000));
+  EXPECT_EQ(more(RamPhase::steady, RamCategory::activations), Bytes(1'600'000'000));
+  EXPECT_EQ(more(RamPhase::checkpoint, RamCategory::activations), Bytes());
+}
+
 TEST(HostMemory, workedExampleOfTheDocumentation) {
   const facts::RamPlan plan = planned(llama_8b());
   // 4 GiB + 8 * 3 GiB

@@ -118,6 +118,37 @@ TEST(CompanionPasses, NeedTheTensorsOfOneProduct) {
   }
 }
 
+// On the CPU: the same arithmetic by the host's processors, no tensor on the card, and the copy of
+// what comes out, here of 100 numbers in bf16. What a product needs lies in host memory.
+TEST(CompanionPasses, OnTheCpuAreTimeAndACopy) {
+  const model::Graph vae = built(small_vae(), {.batch = kSamples, .height = 16, .width = 16});
+  const Companion companion{.graph = vae, .held = CompanionHeld::cpu, .puts_out = 100};
+  auto programs =
+      programs_of(graph_of(small_llama()), small_job(), profile_of("pytorch"), {}, {companion});
+  ASSERT_TRUE(programs) << to_text(programs.error());
+  const Program& program = programs->front().program;
+  Flops multiplied;
+  Bytes copied;
+  for (const Pass& pass : program.step) {
+    for (const Phase& phase : pass.phases) {
+      if (phase.kind != PhaseKind::scoring) continue;
+      for (const Body& body : phase.bodies) {
+        for (const Event& event : body.events) {
+          ASSERT_EQ(event.kind, EventKind::work);
+          const Work& work = program.work[static_cast<std::size_t>(event.index)];
+          if (work.kind == WorkKind::fetch) copied += work.traffic;
+          if (work.kind == WorkKind::host) multiplied += work.flops * double(body.repeat);
+        }
+      }
+    }
+  }
+  EXPECT_DOUBLE_EQ(multiplied.value(), model::forward_flops(vae).value());
+  EXPECT_EQ(copied, Bytes(200));
+  EXPECT_EQ(held_on_host(companion, facts::DType::bf16).work,
+            Bytes(std::int64_t{4} * kSamples * 32 * 16 * 16 * 2));
+  EXPECT_EQ(program.states.companion_host_work, held_on_host(companion, facts::DType::bf16).work);
+}
+
 // Videos pass in parts: the weights are one set, the arithmetic is of all.
 TEST(CompanionPasses, WanEncodesFourFramesAtATime) {
   const facts::Value config = facts::Object{

@@ -109,6 +109,36 @@ TEST(Companions, OfLoadingAreGoneBeforeTheFirstStep) {
   EXPECT_TRUE(gives_back);
 }
 
+// Weights in their own type, whatever the products have.
+TEST(Companions, SayTheTypeOfTheirWeights) {
+  auto programs = programs_of(graph_of(small_llama()), small_job(), profile_of("pytorch"), {},
+                              {{.graph = graph_of(small_clip()),
+                                .held = CompanionHeld::always,
+                                .precision = facts::ShortPrecision::fp32}});
+  ASSERT_TRUE(programs) << to_text(programs.error());
+  const Bytes alone =
+      alive_after_setup(program_for(graph_of(small_llama()), small_job(), profile_of("pytorch")));
+  EXPECT_EQ(alive_after_setup(programs->front().program) - alone, Bytes(4 * clip_parameters()));
+}
+
+// On the card there is nothing of them; in host memory their weights, which loading makes in fp32.
+TEST(Companions, OnTheCpuLieInHostMemory) {
+  const Program alone = program_for(graph_of(small_llama()), small_job(), profile_of("pytorch"));
+  const Program program = with_clip(small_job(), CompanionHeld::cpu, false);
+  EXPECT_EQ(alive_after_setup(program), alive_after_setup(alone));
+  EXPECT_EQ(program.slots.size(), alone.slots.size());
+  EXPECT_EQ(program.states.companion_host_bytes, Bytes(2 * clip_parameters()));  // bf16-mixed
+  EXPECT_EQ(program.states.made_bytes - alone.states.made_bytes, Bytes(2 * clip_parameters()));
+  EXPECT_EQ(alone.states.companion_host_bytes, Bytes());
+}
+
+TEST(Companions, ThatTrainAreNotOnTheCpu) {
+  const auto programs = programs_of(graph_of(small_llama()), small_job(), profile_of("pytorch"), {},
+                                    {{graph_of(small_clip()), CompanionHeld::cpu, true}});
+  ASSERT_FALSE(programs);
+  EXPECT_EQ(programs.error().subject, "model.companions[0].held");
+}
+
 TEST(Companions, ThatTrainAreGradedAndStepped) {
   const Program alone = program_for(graph_of(small_llama()), small_job(), profile_of("pytorch"));
   const Program program = with_clip(small_job(), CompanionHeld::always, true);

@@ -1,0 +1,56 @@
+// Targets of adapters as PEFT's regular expressions.
+#include "step/target_expressions.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "step/small_jobs.h"
+
+namespace steelyard::step {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
+using Names = std::vector<std::string>;
+
+Names matched(const Names& targets) {
+  const auto names = with_expressions_matched(graph_of(small_llama()), targets);
+  EXPECT_TRUE(names) << (names ? "" : to_text(names.error()));
+  return names.value_or(Names());
+}
+
+std::string refusal(const std::string& target) {
+  const auto names = with_expressions_matched(graph_of(small_llama()), {target});
+  return names ? "accepted" : to_text(names.error());
+}
+
+TEST(TargetExpressions, MatchWholeNames) {
+  EXPECT_THAT(matched({R"(.*\.self_attn\.(q|v)_proj)"}),
+              UnorderedElementsAre("self_attn.q_proj", "self_attn.v_proj"));
+  EXPECT_THAT(matched({R"(model\.layers\.\d+\.mlp\.up_proj)"}), ElementsAre("mlp.up_proj"));
+  EXPECT_THAT(refusal(R"((q|v)_proj)"), HasSubstr("matches no module"));
+}
+
+TEST(TargetExpressions, StandBesideNames) {
+  EXPECT_THAT(matched({"o_proj", R"(.*up_proj)", "all-linear", "attn*.q_proj"}),
+              ElementsAre("o_proj", "mlp.up_proj", "all-linear", "attn*.q_proj"));
+}
+
+TEST(TargetExpressions, OfSomeLayersAloneAreRefused) {
+  EXPECT_THAT(refusal(R"(model\.layers\.0\.self_attn\.q_proj)"), HasSubstr("some layers alone"));
+}
+
+TEST(TargetExpressions, ThatAreNoneAreRefused) {
+  EXPECT_THAT(refusal("(q_proj"), HasSubstr("no regular expression"));
+  EXPECT_THAT(refusal(std::string(2000, '(')), HasSubstr("at most 1024"));
+  EXPECT_THAT(refusal(R"((.)\1.*)"), HasSubstr("no regular expression"));
+}
+
+// A backtracking matcher would not come back.
+TEST(TargetExpressions, OfNestedRepeatsEnd) {
+  EXPECT_THAT(refusal("(([a-z._0-9]+)+)+!"), HasSubstr("matches no module"));
+}
+
+}  // namespace
+}  // namespace steelyard::step
