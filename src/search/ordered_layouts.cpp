@@ -163,16 +163,32 @@ std::string OrderedLayouts::why_refused() const {
   return plan ? std::string() : one_line(plan.error());
 }
 
-std::vector<std::int64_t> OrderedLayouts::some(std::size_t most) const {
-  std::vector<std::int64_t> numbers;
-  if (nearest_.second >= 0) numbers.push_back(nearest_.second);
+double OrderedLayouts::lacks_at_least(const Bounded& layout) const {
+  double lacks = 0.0;
+  const auto more = [&lacks](double needed, const std::optional<Bytes>& there) {
+    if (there && there->value() > 0) lacks = std::max(lacks, needed / there->real());
+  };
+  constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
+  more(static_cast<double>(layout.vram), room_.vram);
+  more(static_cast<double>(layout.ram_gib - 1) * kGib, room_.ram);  // which was rounded up
+  return lacks;
+}
+
+std::vector<Lacking> OrderedLayouts::some(std::size_t most) const {
+  std::vector<Lacking> chosen;
+  const auto nearest = std::find_if(
+      too_large_.begin(), too_large_.end(),
+      [this](const Bounded& layout) { return layout.number == nearest_.second; });
+  const auto add = [&](const Bounded& layout) {
+    chosen.push_back({layout.number, lacks_at_least(layout)});
+  };
+  if (nearest != too_large_.end()) add(*nearest);
   const std::size_t all = waiting_.size() + too_large_.size();
   const std::size_t step = std::max<std::size_t>(1, all / most);
   for (std::size_t i = 0; i < all; i += step) {
-    numbers.push_back(i < waiting_.size() ? waiting_[i].number
-                                          : too_large_[i - waiting_.size()].number);
+    add(i < waiting_.size() ? waiting_[i] : too_large_[i - waiting_.size()]);
   }
-  return numbers;
+  return chosen;
 }
 
 }  // namespace steelyard::search

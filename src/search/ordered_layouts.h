@@ -32,6 +32,12 @@ struct Room {
   std::optional<Seconds> step;
 };
 
+// A layout and how many times what there is it needs at least, by its bounds.
+struct Lacking {
+  std::int64_t number = 0;
+  double at_least = 0.0;
+};
+
 class OrderedLayouts {
  public:
   // `tick` is called with the number of layouts that are settled; false: stop soon.
@@ -57,7 +63,7 @@ class OrderedLayouts {
   // A plan went below its bound, so nothing that bounds ruled out is certain.
   [[nodiscard]] bool bounds_fail() const { return bounds_fail_; }
   // Of all, by bound: the one that its bounds put nearest to what there is, then some, evenly.
-  [[nodiscard]] std::vector<std::int64_t> some(std::size_t most) const;
+  [[nodiscard]] std::vector<Lacking> some(std::size_t most) const;
 
  private:
   struct Bounded {
@@ -76,6 +82,7 @@ class OrderedLayouts {
   [[nodiscard]] Planned planned(std::int64_t number) const;
   [[nodiscard]] bool plan_some(const Tick& tick);  // what the tick says
   void rule_out(const Bounded& layout);
+  [[nodiscard]] double lacks_at_least(const Bounded& layout) const;
 
   const Space& space_;
   const Planner& planner_;

@@ -184,7 +184,7 @@ class Assembler {
   void receive(Phase& phase, std::int32_t index, Bytes bytes, std::string_view what);
   void send(Phase& phase, std::int32_t index, std::string_view what, bool release);
   void add_turns();
-  [[nodiscard]] Pass pass_of(std::int64_t repeat, const std::vector<Turn>& turns);
+  [[nodiscard]] Pass pass_of(const TurnPass& from);
   void reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces);
   void add_backward(Chunk& chunk, Phase& phase, const Turn& turn);
   [[nodiscard]] bool has_gather_buffer(const Unit& unit, bool backward) const;
