@@ -208,7 +208,8 @@ Seconds played(const Pipeline& pipeline, step::Workshop* workshop) {
   const std::int64_t spare = pipeline.micro_batches - kRounds * round;
   const std::int64_t left_out = std::max<std::int64_t>(0, spare / round) * round;
   shorter.micro_batches -= left_out;
-  return Seconds(played_whole(shorter, workshop) + static_cast<double>(left_out) * slowest(pipeline));
+  return Seconds(played_whole(shorter, workshop) +
+                 static_cast<double>(left_out) * slowest(pipeline));
 }
 
 }  // namespace steelyard::pace

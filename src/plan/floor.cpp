@@ -165,7 +165,8 @@ Bytes vram_floor(const LayerSums& sums, const Held& held, const ParallelKeys& p,
   const std::int64_t layers = shape.layers.front();
   const std::int64_t ahead = passes_ahead(p, shape.micro_batches);
   const std::int64_t least_of_chunk = sums.layers / (p.pipeline * shape.chunks);
-  Bytes floor = held.first + held.layer * layers + sums.saved * (shape.chunks > 1 ? least_of_chunk : layers) * ahead;
+  Bytes floor = held.first + held.layer * layers +
+                sums.saved * (shape.chunks > 1 ? least_of_chunk : layers) * ahead;
   if (shape.chunks == 1 && shape.micro_batches > ahead) floor += sums.gradients * layers;
   return floor;
 }

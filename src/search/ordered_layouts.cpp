@@ -176,9 +176,9 @@ double OrderedLayouts::lacks_at_least(const Bounded& layout) const {
 
 std::vector<Lacking> OrderedLayouts::some(std::size_t most) const {
   std::vector<Lacking> chosen;
-  const auto nearest = std::find_if(
-      too_large_.begin(), too_large_.end(),
-      [this](const Bounded& layout) { return layout.number == nearest_.second; });
+  const auto nearest =
+      std::find_if(too_large_.begin(), too_large_.end(),
+                   [this](const Bounded& layout) { return layout.number == nearest_.second; });
   const auto add = [&](const Bounded& layout) {
     chosen.push_back({layout.number, lacks_at_least(layout)});
   };

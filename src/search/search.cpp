@@ -251,9 +251,8 @@ bool PlaceSearch::explain_nothing(const OrderedLayouts& layouts, const OrderedLa
 // that lacks least. Not the least of all: that would need the memory of every layout.
 bool PlaceSearch::tell_what_lacks_least(const OrderedLayouts& layouts) {
   std::vector<Lacking> some = layouts.some(kMostLacking);
-  std::stable_sort(some.begin(), some.end(), [](const Lacking& a, const Lacking& b) {
-    return a.at_least < b.at_least;
-  });
+  std::stable_sort(some.begin(), some.end(),
+                   [](const Lacking& a, const Lacking& b) { return a.at_least < b.at_least; });
   constexpr std::size_t kTogether = 4;  // however many cores there are
   std::pair<double, std::int64_t> least = {std::numeric_limits<double>::infinity(), -1};
   for (std::size_t begin = 0; begin < some.size(); begin += kTogether) {

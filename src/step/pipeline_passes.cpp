@@ -174,10 +174,10 @@ void Assembler::add_turns() {
     own = turn_book(parallel.schedule, stage_.index, parallel.pipeline, count, micro_batches(),
                     group);
   }
-  const TurnBook& book =
-      workshop_ == nullptr ? own
-                           : turn_book(*workshop_, parallel.schedule, stage_.index,
-                                       parallel.pipeline, count, micro_batches(), group);
+  const TurnBook& book = workshop_ == nullptr
+                             ? own
+                             : turn_book(*workshop_, parallel.schedule, stage_.index,
+                                         parallel.pipeline, count, micro_batches(), group);
   program_.in_flight = book.in_flight;
   program_.stages = parallel.pipeline;
   program_.chunks = count;
