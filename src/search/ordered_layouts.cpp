@@ -85,14 +85,6 @@ void OrderedLayouts::rule_out(const Bounded& layout) {
   ++legal_;
   ++ruled_out_;
   too_large_.push_back(layout);
-  const auto over = [](double needed, double there) { return there > 0.0 ? needed / there : 0.0; };
-  double lacks = 0.0;
-  if (room_.vram) lacks = over(static_cast<double>(layout.vram), room_.vram->real());
-  if (room_.ram) {
-    const auto there = static_cast<double>(whole_gib(*room_.ram));
-    lacks = std::max(lacks, over(static_cast<double>(layout.ram_gib), there));
-  }
-  nearest_ = std::min(nearest_, std::pair(lacks, layout.number));
 }
 
 OrderedLayouts::Planned OrderedLayouts::planned(std::int64_t number) const {
@@ -174,21 +166,23 @@ double OrderedLayouts::lacks_at_least(const Bounded& layout) const {
   return lacks;
 }
 
-std::vector<Lacking> OrderedLayouts::some(std::size_t most) const {
-  std::vector<Lacking> chosen;
-  const auto nearest =
-      std::find_if(too_large_.begin(), too_large_.end(),
-                   [this](const Bounded& layout) { return layout.number == nearest_.second; });
-  const auto add = [&](const Bounded& layout) {
-    chosen.push_back({layout.number, lacks_at_least(layout)});
-  };
-  if (nearest != too_large_.end()) add(*nearest);
-  const std::size_t all = waiting_.size() + too_large_.size();
-  const std::size_t step = std::max<std::size_t>(1, all / most);
-  for (std::size_t i = 0; i < all; i += step) {
-    add(i < waiting_.size() ? waiting_[i] : too_large_[i - waiting_.size()]);
+std::vector<Lacking> OrderedLayouts::nearest(std::size_t most) const {
+  std::vector<Lacking> all;
+  all.reserve(waiting_.size() + too_large_.size());
+  for (const auto* layouts : {&waiting_, &too_large_}) {
+    for (const Bounded& layout : *layouts) all.push_back({layout.number, lacks_at_least(layout)});
   }
-  return chosen;
+  if (!bounds_) {
+    std::vector<Lacking> some;
+    const std::size_t step = std::max<std::size_t>(1, all.size() / most);
+    for (std::size_t i = 0; i < all.size(); i += step) some.push_back(all[i]);
+    return some;
+  }
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Lacking& a, const Lacking& b) { return a.at_least < b.at_least; });
+  constexpr std::size_t kNearest = 4;
+  all.resize(std::min({all.size(), most, kNearest}));
+  return all;
 }
 
 }  // namespace steelyard::search

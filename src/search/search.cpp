@@ -23,7 +23,7 @@ using facts::SearchedPlace;
 constexpr std::size_t kMostLost = 4;      // that are told, on each side of the best
 constexpr std::size_t kMostTried = 256;   // behind the best, in search of such that fit too
 constexpr std::size_t kMostLate = 16;     // after a stop, until something fits
-constexpr std::size_t kMostLacking = 48;  // that are planned in full where nothing fits
+constexpr std::size_t kMostLacking = 48;  // that are planned in full where nothing has bounds
 
 class PlaceSearch {
  public:
@@ -247,29 +247,19 @@ bool PlaceSearch::explain_nothing(const OrderedLayouts& layouts, const OrderedLa
   return true;
 }
 
-// Of some layouts, taken evenly by their bounds, and the one that its bounds put nearest, the one
-// that lacks least. Not the least of all: that would need the memory of every layout.
+// Of those that their bounds put nearest, the one that lacks least. Not the least of all: that
+// would need the memory of every layout.
 bool PlaceSearch::tell_what_lacks_least(const OrderedLayouts& layouts) {
-  std::vector<Lacking> some = layouts.some(kMostLacking);
-  std::stable_sort(some.begin(), some.end(),
-                   [](const Lacking& a, const Lacking& b) { return a.at_least < b.at_least; });
-  constexpr std::size_t kTogether = 4;  // however many cores there are
-  std::pair<double, std::int64_t> least = {std::numeric_limits<double>::infinity(), -1};
-  for (std::size_t begin = 0; begin < some.size(); begin += kTogether) {
-    if (some[begin].at_least > least.first) break;  // so do all behind it
-    const std::size_t count = std::min(kTogether, some.size() - begin);
-    std::vector<double> lacks(count, std::numeric_limits<double>::infinity());
-    on_all_cores(count, [&](std::size_t i) {
-      const std::optional<Plan> plan = planned(some[begin + i].number, Depth::full);
-      if (plan) lacks[i] = plan->fits() ? 0.0 : lack_of(*plan);
-    });
-    for (std::size_t i = 0; i < count; ++i) {
-      if (lacks[i] < least.first) least = {lacks[i], some[begin + i].number};
-    }
-  }
-  if (least.second < 0) return true;
-  if (least.first == 0.0) return false;  // one fits: bounds ruled it out wrongly
-  tell_what_would_fit(least.second);
+  const std::vector<Lacking> some = layouts.nearest(kMostLacking);
+  std::vector<double> lacks(some.size(), std::numeric_limits<double>::infinity());
+  on_all_cores(some.size(), [&](std::size_t i) {
+    const std::optional<Plan> plan = planned(some[i].number, Depth::full);
+    if (plan) lacks[i] = plan->fits() ? 0.0 : lack_of(*plan);
+  });
+  const auto least = std::min_element(lacks.begin(), lacks.end());
+  if (least == lacks.end() || !std::isfinite(*least)) return true;
+  if (*least == 0.0) return false;  // one fits: bounds ruled it out wrongly
+  tell_what_would_fit(some[static_cast<std::size_t>(least - lacks.begin())].number);
   return true;
 }
 
