@@ -257,8 +257,9 @@ inline constexpr auto advice_fields = [](auto& v, auto& a) {
 };
 
 inline constexpr auto balance_fields = [](auto& v, auto& b) {
-  v.key("ratio_needed", b.ratio_needed, about("RAM : VRAM that the job needs"));
-  v.key("ratio_installed", b.ratio_installed, about("RAM : VRAM of the machine"));
+  v.key("ratio_needed", b.ratio_needed,
+        about("RAM at the fullest phase over the VRAM of the cards that the job uses"));
+  v.key("ratio_installed", b.ratio_installed, about("RAM over VRAM of the whole machine"));
   v.key("tier", b.tier, about("size class of the job, by what it is and not by the machine"));
   v.key(
       "whole_job", b.whole_job,

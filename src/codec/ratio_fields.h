@@ -54,8 +54,8 @@ inline constexpr auto machine_ratio_fields = [](auto& v, auto& line) {
   v.key("ram_per_gpu", line.ram_per_gpu, about("bytes installed"));
   v.key("needed", line.needed, about("bytes per GPU, the node filled with the neediest job"));
   v.key("with_page_cache", line.with_page_cache, about("bytes per GPU, page cache included"));
-  v.key("ratio_installed", line.ratio_installed, about("RAM : VRAM of the machine"));
-  v.key("ratio_needed", line.ratio_needed, about("RAM : VRAM that the mix needs there"));
+  v.key("ratio_installed", line.ratio_installed, about("RAM over VRAM of the whole machine"));
+  v.key("ratio_needed", line.ratio_needed, about("needed over the VRAM of the card"));
   v.key("price_per_gpu_hour", line.price_per_gpu_hour, about("null when it has no price"));
   v.key("currency", line.currency, about("of the price"));
 };

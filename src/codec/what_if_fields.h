@@ -26,8 +26,10 @@ inline constexpr auto planned_machine_fields = [](auto& v, auto& plan) {
   v.key("samples", plan.pace.samples, about("per second, whole job"));
   v.key("tokens", plan.pace.tokens, about("per second, whole job; text only"));
   v.key("mfu", plan.pace.mfu, about("model FLOP utilization"));
-  v.key("ratio_needed", plan.balance.ratio_needed, about("RAM : VRAM that the job needs"));
-  v.key("ratio_installed", plan.balance.ratio_installed, about("RAM : VRAM of the machine"));
+  v.key("ratio_needed", plan.balance.ratio_needed,
+        about("RAM at the fullest phase over the VRAM of the cards that the job uses"));
+  v.key("ratio_installed", plan.balance.ratio_installed,
+        about("RAM over VRAM of the whole machine"));
   v.key("verdict", plan.balance.verdicts, about("one or several"));
   v.optional_table("cost", plan.cost, cost_fields, about("null when the machine has no price"));
 };

@@ -11,6 +11,10 @@
 #include "facts/plan.h"
 #include "step/program.h"
 
+namespace steelyard::step {
+class Workshop;
+}
+
 namespace steelyard::pace {
 
 // What a node's processors multiply, all cores together; nothing: not known.
@@ -38,6 +42,7 @@ struct Request {
   std::int64_t tokens_per_sample = 0;          // 0: not text
   std::int64_t samples_per_step = 0;           // of all ranks; 0: the job's global batch
   BytesPerSecond drive_read{}, drive_write{};  // of a node's drive; only what is swapped needs them
+  step::Workshop* workshop = nullptr;          // of the program's plan; null: none
 };
 
 // Seconds of one optimizer step without data stalls (the composing room adds them). When the

@@ -275,6 +275,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
   set_launches(request, constants, prices);
   prices.overlap_slowdown = constants.overlap_slowdown;
   prices.schedule = request.job->parallel.schedule;
+  prices.workshop = request.workshop;
   if (std::ssize(request.stage_shares) == program.stages)
     prices.stage_shares = request.stage_shares;
   if (request.job->megatron) prices.micro_batch_group = request.job->megatron->micro_batch_group;

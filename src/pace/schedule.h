@@ -8,6 +8,10 @@
 #include "base/quantity.h"
 #include "facts/enums.h"
 
+namespace steelyard::step {
+class Workshop;
+}
+
 namespace steelyard::pace {
 
 // Of one micro-batch in one chunk of a stage.
@@ -25,6 +29,7 @@ struct Pipeline {
 };
 
 // From the first forward pass to the end of the last backward pass of any stage.
-[[nodiscard]] Seconds played(const Pipeline& pipeline);
+// `workshop`: of plans that ask for pipelines of the same shape; null: none.
+[[nodiscard]] Seconds played(const Pipeline& pipeline, step::Workshop* workshop = nullptr);
 
 }  // namespace steelyard::pace

@@ -141,7 +141,7 @@ Seconds bubble_of(const Passing& passing, const Program& program, const Prices& 
     pipeline.stages.push_back({passing.forward * times * share, passing.backward * times * share,
                                passing.weights * times * share});
   }
-  return std::max(Seconds(), played(pipeline) - all);
+  return std::max(Seconds(), played(pipeline, prices.workshop) - all);
 }
 
 // Forward passes alone, over the stages of a pipeline: micro-batches of one question follow each

@@ -10,6 +10,10 @@
 #include "pace/roofline.h"
 #include "step/program.h"
 
+namespace steelyard::step {
+class Workshop;
+}
+
 namespace steelyard::pace {
 
 // Times by the program's own indices. Entries that the step does not use are never read.
@@ -25,6 +29,7 @@ struct Prices {
   facts::Schedule schedule = facts::Schedule::one_f_one_b;
   std::vector<double> stage_shares;
   std::int64_t micro_batch_group = 0;
+  step::Workshop* workshop = nullptr;  // of the program's plan
 };
 
 struct Walked {

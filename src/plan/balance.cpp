@@ -189,8 +189,8 @@ void judge_feed(const Plan& plan, BalancePlan& balance) {
 BalancePlan balance_of(const Plan& plan, const step::StateSizes& states) {
   BalancePlan balance;
   const std::int64_t gpus = plan.job.machine.gpus.value_or(1);
-  const Bytes vram_needed = plan.vram.fullest.peak_device_used * gpus;
-  if (vram_needed > Bytes()) balance.ratio_needed = plan.ram.peak / vram_needed;
+  // Over what the cards have, as the rule of thumb and what is installed: all on one scale.
+  if (plan.vram.capacity) balance.ratio_needed = plan.ram.peak / (*plan.vram.capacity * gpus);
   if (plan.vram.capacity && plan.ram.capacity) {
     // All cards of the machine: the ratio is what was bought, not what this job uses.
     const std::int64_t installed = plan.machine.kind == "bare-gpu" ? gpus : plan.machine.gpus;

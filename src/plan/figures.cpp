@@ -261,7 +261,8 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
       .tokens_per_sample = tokens_counted(plan.job),
       .samples_per_step = samples_of_step(plan.job),
       .drive_read = swap_drive(request, plan.machine).read,
-      .drive_write = swap_drive(request, plan.machine).write};
+      .drive_write = swap_drive(request, plan.machine).write,
+      .workshop = request.workshop.get()};
   STEELYARD_TRY(step_time, pace::step_time(wanted));
   plan.pace = std::move(step_time);
   tell_swaps(request, *most.program, plan);

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <map>
 #include <mutex>
 #include <utility>
 #include <vector>
 
+#include "base/memo.h"
 #include "facts/host.h"
 #include "pace/pace.h"
 #include "pace/prices.h"
@@ -14,6 +14,7 @@
 #include "plan/graphs.h"
 #include "plan/layer_sums.h"
 #include "plan/objective.h"
+#include "plan/ranks.h"
 #include "plan/resolve.h"
 #include "ram/ram.h"
 #include "step/step.h"
@@ -97,6 +98,15 @@ struct Kind {
   double stretch = 1.0;
 };
 
+// Host memory of layouts that are cut alike for the host: it does not ask for the order of a
+// pipeline's passes, for what is recomputed, or along what tensor ranks split activations.
+struct HostMemory {
+  std::once_flag once;
+  std::optional<Error> refused;
+  Bytes peak;
+};
+using HostKey = std::array<std::int64_t, 24>;
+
 struct Shape {                       // of a pipeline
   std::vector<std::int64_t> layers;  // by stage
   std::int64_t micro_batches = 1, chunks = 1;
@@ -137,13 +147,26 @@ Seconds step_floor(const LayerSums& sums, const Shape& shape, bool waits) {
   return least.value_or(Seconds());
 }
 
+// What buffers of all parameters and gradients have of what replicas reduce, in no wider a type
+// than fp32.
+Bytes buffered(Bytes reduced, const LayerSums& states) {
+  constexpr std::int64_t kWidest = 4;
+  const std::int64_t elements = reduced.value() / kWidest;
+  return Bytes(checked_multiply(elements, states.parameter_width + states.gradient_width));
+}
+
 // Before its first backward pass a stage holds the layers' states and what so many passes saved.
 // Where further passes follow, the gradients that backward keeps are there too.
-Bytes vram_floor(const LayerSums& sums, Bytes held, const ParallelKeys& p, const Shape& shape) {
+struct Held {
+  Bytes layer, first;
+};
+Bytes vram_floor(const LayerSums& sums, const Held& held, const ParallelKeys& p,
+                 const Shape& shape) {
   const std::int64_t layers = shape.layers.front();
   const std::int64_t ahead = passes_ahead(p, shape.micro_batches);
   const std::int64_t least_of_chunk = sums.layers / (p.pipeline * shape.chunks);
-  Bytes floor = held * layers + sums.saved * (shape.chunks > 1 ? least_of_chunk : layers) * ahead;
+  Bytes floor = held.first + held.layer * layers +
+                sums.saved * (shape.chunks > 1 ? least_of_chunk : layers) * ahead;
   if (shape.chunks == 1 && shape.micro_batches > ahead) floor += sums.gradients * layers;
   return floor;
 }
@@ -158,26 +181,26 @@ class Floors::Memory {
     usable_ = job.train.objective == facts::Objective::sft && !job.megatron &&
               job.model.companions.empty() && job.model.roles.empty() &&
               job.parallel.stage_layers.empty() && !facts::computes_on_host(request_.machine.gpu);
+    if (request_.constants.framework.allocator.kind == facts::AllocatorKind::caching) {
+      context_ = device_of(request_, job).context;
+    }
   }
 
   Result<Floor> of(const Job& layout);
 
  private:
-  std::shared_ptr<Kind> kind_of(std::map<Key, std::shared_ptr<Kind>>& kinds, const Key& key) {
-    const std::scoped_lock lock(mutex_);
-    std::shared_ptr<Kind>& kind = kinds[key];
-    if (!kind) kind = std::make_shared<Kind>();
-    return kind;
-  }
   Result<void> measure(const Job& layout, Kind& kind) const;
   Result<void> measure_states(const Job& layout, std::int64_t replicas, Kind& kind) const;
-  Result<Bytes> ram_of(const Job& layout, std::int64_t data, const Kind& kind) const;
+  Held held_by(const Job& layout, std::int64_t data, const LayerSums& sums);
+  Result<Bytes> ram_of(const Job& layout, std::int64_t data, const Key& key, const Kind& kind);
+  Result<Bytes> planned_ram(const Job& layout, std::int64_t data, const Kind& kind) const;
   Result<step::Program> program_of(const Job& resolved) const;
 
   Request request_;
   bool usable_ = false;
-  std::mutex mutex_;
-  std::map<Key, std::shared_ptr<Kind>> kinds_, states_;
+  Bytes context_;  // of the card's driver and libraries
+  Memo<Key, Kind> kinds_, states_, replicated_;
+  Memo<HostKey, HostMemory> hosts_;
 };
 
 // All layers on one rank.
@@ -233,11 +256,42 @@ Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
   return {};
 }
 
+// Of the states: setup's and the optimizer's, and of buffers what a layer has in them. These come
+// from two programs more: with the layout's own shards, and with so many replicas that what they
+// reduce is told from all else.
+Held Floors::Memory::held_by(const Job& layout, std::int64_t data, const LayerSums& sums) {
+  const ParallelKeys& p = layout.parallel;
+  const auto measured = [&](Memo<Key, Kind>& kinds, const Key& key,
+                            std::int64_t replicas) -> const LayerSums* {
+    Kind& kind = kinds.at(key);
+    std::call_once(kind.once, [&] {
+      const Result<void> done = measure_states(layout, replicas, kind);
+      if (!done) kind.refused = done.error();
+    });
+    return kind.refused || !kind.sums.known ? nullptr : &kind.sums;
+  };
+  Key key = key_of(layout, data, false);
+  key[1] = data * p.context;
+  for (const std::size_t beside : {4U, 6U, 7U, 8U, 9U, 14U, 18U}) key[beside] = 0;
+  const LayerSums* states = measured(states_, key, data * p.context);
+  if (states == nullptr) return {sums.held, sums.first_held};
+  Held held{states->held, states->first_held};
+  if (states->parameter_width + states->gradient_width == 0) return held;
+  key[1] = key[16] = 0;
+  const LayerSums* replicated = measured(replicated_, key, kMany);
+  if (replicated == nullptr) return held;
+  held.layer += buffered(replicated->reduced, *states);
+  held.first += buffered(replicated->first_reduced, *states);
+  return held;
+}
+
 // States alone: of the smallest sample, cut as the layout's.
 Result<void> Floors::Memory::measure_states(const Job& layout, std::int64_t replicas,
                                             Kind& kind) const {
   STEELYARD_TRY(job, resolve(layout, request_.model, request_.machine, request_.constants.framework,
                              request_.workshop.get()));
+  const bool told_apart = replicas == kMany;
+  if (told_apart) job.parallel.shard_group = kMany;
   job.parallel.pipeline = job.parallel.virtual_stages = job.parallel.context = 1;
   job.parallel.schedule = facts::Schedule::one_f_one_b;
   job.parallel.data = replicas;
@@ -247,11 +301,34 @@ Result<void> Floors::Memory::measure_states(const Job& layout, std::int64_t repl
   STEELYARD_TRY(program, program_of(job));
   STEELYARD_TRY(graph,
                 shared_graph(request_.model, job, sample_shape(job, 1), request_.workshop.get()));
-  kind.sums = layer_sums(*graph, program, nullptr, 0);
+  kind.sums = layer_sums(*graph, program, nullptr, told_apart ? kMany - 1 : 0);
   return {};
 }
 
-Result<Bytes> Floors::Memory::ram_of(const Job& layout, std::int64_t data, const Kind& kind) const {
+Result<Bytes> Floors::Memory::ram_of(const Job& layout, std::int64_t data, const Key& key,
+                                     const Kind& kind) {
+  HostKey asked{};
+  std::copy(key.begin(), key.end(), asked.begin());
+  for (const std::size_t beside : {4U, 7U, 8U, 9U}) asked[beside] = 0;
+  asked[key.size()] = layout.parallel.pipeline;
+  asked[key.size() + 1] = data;
+  asked[key.size() + 2] = layout.machine.nodes;
+  asked[key.size() + 3] = kind.sample.value();
+  HostMemory& host = hosts_.at(asked);
+  std::call_once(host.once, [&] {
+    const Result<Bytes> planned = planned_ram(layout, data, kind);
+    if (planned) {
+      host.peak = *planned;
+    } else {
+      host.refused = planned.error();
+    }
+  });
+  if (host.refused) return fail(*host.refused);
+  return host.peak;
+}
+
+Result<Bytes> Floors::Memory::planned_ram(const Job& layout, std::int64_t data,
+                                          const Kind& kind) const {
   Job job = kind.job;
   const ParallelKeys& p = layout.parallel;
   job.parallel.tensor = p.tensor;
@@ -281,31 +358,23 @@ Result<Floor> Floors::Memory::of(const Job& layout) {
   if (data < 1) return Floor();
   const std::int64_t micro_batches =
       *layout.train.global_batch / checked_multiply(data, *layout.train.micro_batch);
-  const auto kind = kind_of(kinds_, key_of(layout, data, micro_batches > 1));
-  std::call_once(kind->once, [&] {
-    const Result<void> measured = measure(layout, *kind);
-    if (!measured) kind->refused = measured.error();
+  const Key key = key_of(layout, data, micro_batches > 1);
+  Kind& kind = kinds_.at(key);
+  std::call_once(kind.once, [&] {
+    const Result<void> measured = measure(layout, kind);
+    if (!measured) kind.refused = measured.error();
   });
   // What one of them is refused for may be its own: pipelines deeper than the model.
-  const LayerSums& sums = kind->sums;
-  if (kind->refused || !sums.known) return Floor();
+  const LayerSums& sums = kind.sums;
+  if (kind.refused || !sums.known) return Floor();
   if (checked_multiply(p.pipeline, p.virtual_stages) > sums.layers) return Floor();
-  Key of_states = key_of(layout, data, false);
-  of_states[1] = data * p.context;
-  for (const std::size_t beside : {4U, 6U, 7U, 8U, 9U, 14U, 18U}) of_states[beside] = 0;
-  const auto states = kind_of(states_, of_states);
-  std::call_once(states->once, [&] {
-    const Result<void> measured = measure_states(layout, data * p.context, *states);
-    if (!measured) states->refused = measured.error();
-  });
-  const Bytes held = states->refused || !states->sums.known ? sums.held : states->sums.held;
   const Shape shape{layers_of_stages(sums.layers, p.pipeline, p.virtual_stages), micro_batches,
                     p.virtual_stages};
   Floor floor;
   floor.any = true;
-  floor.step = step_floor(sums, shape, p.schedule != facts::Schedule::zero_bubble) * kind->stretch;
-  floor.vram = vram_floor(sums, held, p, shape);
-  STEELYARD_TRY(ram, ram_of(layout, data, *kind));
+  floor.step = step_floor(sums, shape, p.schedule != facts::Schedule::zero_bubble) * kind.stretch;
+  floor.vram = vram_floor(sums, held_by(layout, data, sums), p, shape) + context_;
+  STEELYARD_TRY(ram, ram_of(layout, data, key, kind));
   floor.ram = ram;
   return floor;
 }

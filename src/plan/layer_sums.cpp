@@ -170,6 +170,63 @@ Bytes held_by_layers(const Program& program, const Parts& parts, const Reader& r
   return sum;
 }
 
+// What every replica has of a layer, and of the first end, goes through collectives of more ranks
+// than split it.
+struct Reduced {
+  Bytes layer, first;
+};
+Reduced reduced(const Program& program, const Parts& parts, std::int64_t ranks) {
+  for (const step::Pass& pass : program.step) {
+    for (const Phase& phase : pass.phases) {
+      if (phase.kind != PhaseKind::backward) continue;
+      Least<Bytes> least;
+      Bytes first;
+      for (const Body& body : phase.bodies) {
+        Bytes sum;
+        for (const step::Event& event : body.events) {
+          if (event.kind != EventKind::communicate) continue;
+          const auto& sent = program.communication[static_cast<std::size_t>(event.index)];
+          if (sent.ranks > ranks) sum += sent.payload;
+        }
+        const Part part = parts.of(body);
+        if (part == Part::layers && sum > Bytes()) least.add(body, sum);
+        if (part == Part::first) first += sum;
+      }
+      if (least.covers(parts.layers)) return {least.value(), first};
+    }
+  }
+  return {};
+}
+
+// What setup and the optimizer's first step leave of the first end.
+Bytes held_by_first(const Program& program, const Parts& parts, const Reader& reader) {
+  std::vector<const Body*> all = bodies_of(program.setup);
+  const std::vector<const Body*> optimizer = bodies_of(program.first_optimizer);
+  all.insert(all.end(), optimizer.begin(), optimizer.end());
+  Bytes sum;
+  for (const Body* body : all) {
+    if (parts.of(*body) == Part::first) sum += reader.left_by(*body, all, false) * body->repeat;
+  }
+  return sum;
+}
+
+// Of the narrowest buffer of that category, which no layer has for itself; 0: there is none.
+std::int64_t width_of_buffers(const Program& program, const Parts& parts,
+                              facts::VramCategory category) {
+  std::int64_t width = 0;
+  for (const Body* body : bodies_of(program.setup)) {
+    if (parts.of(*body) != Part::none) continue;
+    for (const step::Event& event : body->events) {
+      if (event.kind != EventKind::allocate) continue;
+      const step::Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+      if (slot.category != category || !slot.dtype) continue;
+      const std::int64_t own = facts::bytes_of(*slot.dtype);
+      width = width == 0 ? own : std::min(width, own);
+    }
+  }
+  return width;
+}
+
 // Of one phase.
 struct PhaseSums {
   bool known = false;
@@ -265,6 +322,12 @@ LayerSums layer_sums(const model::Graph& graph, const Program& program, const pa
   sums.saved = forward->left;
   sums.gradients = backward->left;
   sums.held = held_by_layers(program, parts, reader);
+  sums.first_held = held_by_first(program, parts, reader);
+  const Reduced whole = reduced(program, parts, ranks);
+  sums.reduced = whole.layer;
+  sums.first_reduced = whole.first;
+  sums.parameter_width = width_of_buffers(program, parts, facts::VramCategory::parameters);
+  sums.gradient_width = width_of_buffers(program, parts, facts::VramCategory::gradients);
   return sums;
 }
 

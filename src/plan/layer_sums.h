@@ -22,9 +22,14 @@ struct LayerSums {
   Bytes saved;      // between its forward and its backward, of one micro-batch
   Bytes held;       // parameters, optimizer states and what else setup makes and nothing frees
   Bytes gradients;  // that backward makes and keeps
+  Bytes reduced;    // what replicas sum up of it after the last micro-batch
+  // As `held` and `reduced`, of the model's first end.
+  Bytes first_held, first_reduced;
   // Arithmetic of a micro-batch, forward and backward: of a layer, of the model's two ends.
   double flops = 0.0, first_flops = 0.0, last_flops = 0.0;
   Seconds first, last;  // passes of the two ends
+  // Of an element of the buffers that setup makes of all parameters, of all gradients; 0: none.
+  std::int64_t parameter_width = 0, gradient_width = 0;
 };
 
 // Of a program with all layers on one rank. `prices`: of that program; none: no times. Collectives

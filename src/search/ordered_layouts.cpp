@@ -85,14 +85,6 @@ void OrderedLayouts::rule_out(const Bounded& layout) {
   ++legal_;
   ++ruled_out_;
   too_large_.push_back(layout);
-  const auto over = [](double needed, double there) { return there > 0.0 ? needed / there : 0.0; };
-  double lacks = 0.0;
-  if (room_.vram) lacks = over(static_cast<double>(layout.vram), room_.vram->real());
-  if (room_.ram) {
-    const auto there = static_cast<double>(whole_gib(*room_.ram));
-    lacks = std::max(lacks, over(static_cast<double>(layout.ram_gib), there));
-  }
-  nearest_ = std::min(nearest_, std::pair(lacks, layout.number));
 }
 
 OrderedLayouts::Planned OrderedLayouts::planned(std::int64_t number) const {
@@ -163,16 +155,34 @@ std::string OrderedLayouts::why_refused() const {
   return plan ? std::string() : one_line(plan.error());
 }
 
-std::vector<std::int64_t> OrderedLayouts::some(std::size_t most) const {
-  std::vector<std::int64_t> numbers;
-  if (nearest_.second >= 0) numbers.push_back(nearest_.second);
-  const std::size_t all = waiting_.size() + too_large_.size();
-  const std::size_t step = std::max<std::size_t>(1, all / most);
-  for (std::size_t i = 0; i < all; i += step) {
-    numbers.push_back(i < waiting_.size() ? waiting_[i].number
-                                          : too_large_[i - waiting_.size()].number);
+double OrderedLayouts::lacks_at_least(const Bounded& layout) const {
+  double lacks = 0.0;
+  const auto more = [&lacks](double needed, const std::optional<Bytes>& there) {
+    if (there && there->value() > 0) lacks = std::max(lacks, needed / there->real());
+  };
+  constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
+  more(static_cast<double>(layout.vram), room_.vram);
+  more(static_cast<double>(layout.ram_gib - 1) * kGib, room_.ram);  // which was rounded up
+  return lacks;
+}
+
+std::vector<Lacking> OrderedLayouts::nearest(std::size_t most) const {
+  std::vector<Lacking> all;
+  all.reserve(waiting_.size() + too_large_.size());
+  for (const auto* layouts : {&waiting_, &too_large_}) {
+    for (const Bounded& layout : *layouts) all.push_back({layout.number, lacks_at_least(layout)});
   }
-  return numbers;
+  if (!bounds_) {
+    std::vector<Lacking> some;
+    const std::size_t step = std::max<std::size_t>(1, all.size() / most);
+    for (std::size_t i = 0; i < all.size(); i += step) some.push_back(all[i]);
+    return some;
+  }
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Lacking& a, const Lacking& b) { return a.at_least < b.at_least; });
+  constexpr std::size_t kNearest = 4;
+  all.resize(std::min({all.size(), most, kNearest}));
+  return all;
 }
 
 }  // namespace steelyard::search

@@ -32,6 +32,12 @@ struct Room {
   std::optional<Seconds> step;
 };
 
+// A layout and how many times what there is it needs at least, by its bounds.
+struct Lacking {
+  std::int64_t number = 0;
+  double at_least = 0.0;
+};
+
 class OrderedLayouts {
  public:
   // `tick` is called with the number of layouts that are settled; false: stop soon.
@@ -56,8 +62,8 @@ class OrderedLayouts {
   [[nodiscard]] std::string why_refused() const;
   // A plan went below its bound, so nothing that bounds ruled out is certain.
   [[nodiscard]] bool bounds_fail() const { return bounds_fail_; }
-  // Of all, by bound: the one that its bounds put nearest to what there is, then some, evenly.
-  [[nodiscard]] std::vector<std::int64_t> some(std::size_t most) const;
+  // Those that their bounds put nearest to what there is; without bounds at most so many, evenly.
+  [[nodiscard]] std::vector<Lacking> nearest(std::size_t most) const;
 
  private:
   struct Bounded {
@@ -76,6 +82,7 @@ class OrderedLayouts {
   [[nodiscard]] Planned planned(std::int64_t number) const;
   [[nodiscard]] bool plan_some(const Tick& tick);  // what the tick says
   void rule_out(const Bounded& layout);
+  [[nodiscard]] double lacks_at_least(const Bounded& layout) const;
 
   const Space& space_;
   const Planner& planner_;
@@ -86,8 +93,6 @@ class OrderedLayouts {
   std::size_t next_ = 0;
   std::vector<Bounded> too_large_;  // for the GPU or the node, by bound
   std::set<std::tuple<double, std::int64_t, std::int64_t>> ready_;  // step, RAM, number
-  // Of the too large ones: how many times what there is it needs at least, and which.
-  std::pair<double, std::int64_t> nearest_ = {std::numeric_limits<double>::infinity(), -1};
   std::int64_t ram_limit_ = std::numeric_limits<std::int64_t>::max();
   std::int64_t legal_ = 0, ruled_out_ = 0, refused_ = 0;
   std::int64_t first_refused_ = -1;

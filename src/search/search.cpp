@@ -20,10 +20,11 @@ using facts::LostLayout;
 using facts::Plan;
 using facts::SearchedPlace;
 
-constexpr std::size_t kMostLost = 4;      // that are told, on each side of the best
+constexpr std::size_t kMostTooLarge = 2;  // faster ones that are told: each is replayed to its end
+constexpr std::size_t kMostSlower = 4;    // that are told
 constexpr std::size_t kMostTried = 256;   // behind the best, in search of such that fit too
 constexpr std::size_t kMostLate = 16;     // after a stop, until something fits
-constexpr std::size_t kMostLacking = 48;  // that are planned in full where nothing fits
+constexpr std::size_t kMostLacking = 48;  // that are planned in full where nothing has bounds
 
 class PlaceSearch {
  public:
@@ -190,7 +191,7 @@ bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick
   while (const std::optional<Candidate> next = layouts.next(tick)) {
     const bool wanted = next->ram_gib < least_ram;
     const bool first = searched_.found.empty();
-    const bool tells = !first && behind < kMostTried && slower < kMostLost && next->step;
+    const bool tells = !first && behind < kMostTried && slower < kMostSlower && next->step;
     if (!first) ++behind;
     if (wanted || tells) {
       std::optional<Plan> plan = planned(next->number, Depth::only_if_fits);
@@ -203,9 +204,9 @@ bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick
         searched_.found.push_back(found(next->number, std::move(*plan)));
         least_ram = next->ram_gib;
       }
-      if (!fitting && first && searched_.lost.size() < kMostLost) tell_too_large(*next);
+      if (!fitting && first && searched_.lost.size() < kMostTooLarge) tell_too_large(*next);
     }
-    if (behind >= kMostTried || slower >= kMostLost) layouts.only_below(least_ram);
+    if (behind >= kMostTried || slower >= kMostSlower) layouts.only_below(least_ram);
     // Stopped: of those planned already some may still be tried for an answer.
     if (!tick(0) && (!searched_.found.empty() || ++late > kMostLate)) break;
   }
@@ -247,19 +248,19 @@ bool PlaceSearch::explain_nothing(const OrderedLayouts& layouts, const OrderedLa
   return true;
 }
 
-// Of some layouts, taken evenly by their bounds, and the one that its bounds put nearest, the one
-// that lacks least. Not the least of all: that would need the memory of every layout.
+// Of those that their bounds put nearest, the one that lacks least. Not the least of all: that
+// would need the memory of every layout.
 bool PlaceSearch::tell_what_lacks_least(const OrderedLayouts& layouts) {
-  const std::vector<std::int64_t> numbers = layouts.some(kMostLacking);
-  std::vector<double> lacks(numbers.size(), std::numeric_limits<double>::infinity());
-  on_all_cores(numbers.size(), [&](std::size_t i) {
-    const std::optional<Plan> plan = planned(numbers[i], Depth::full);
+  const std::vector<Lacking> some = layouts.nearest(kMostLacking);
+  std::vector<double> lacks(some.size(), std::numeric_limits<double>::infinity());
+  on_all_cores(some.size(), [&](std::size_t i) {
+    const std::optional<Plan> plan = planned(some[i].number, Depth::full);
     if (plan) lacks[i] = plan->fits() ? 0.0 : lack_of(*plan);
   });
   const auto least = std::min_element(lacks.begin(), lacks.end());
   if (least == lacks.end() || !std::isfinite(*least)) return true;
   if (*least == 0.0) return false;  // one fits: bounds ruled it out wrongly
-  tell_what_would_fit(numbers[static_cast<std::size_t>(least - lacks.begin())]);
+  tell_what_would_fit(some[static_cast<std::size_t>(least - lacks.begin())].number);
   return true;
 }
 

@@ -20,15 +20,17 @@ Assembler::Assembler(const Stage& stage, const facts::Job& job,
       groups_(groups_of(job)) {}
 
 Program Assembler::assemble() {
-  add_parameters();
+  if (!leaves_out_states()) add_parameters();
   add_companions();
   add_fp8_casts();
   add_batch();
   add_global_buffer();
   add_captures();
-  add_optimizer_states();
+  if (!leaves_out_states()) add_optimizer_states();
   add_communication_buffers();
-  if (!profile_.gradients_set_to_none && !layout_.on_host.gradients) add_existing_gradients();
+  if (!profile_.gradients_set_to_none && !layout_.on_host.gradients && !leaves_out_states()) {
+    add_existing_gradients();
+  }
   add_micro_batches();
   add_clipping();
   add_optimizer_step();
@@ -43,6 +45,11 @@ Program Assembler::assemble() {
     if (group.ranks > 1) ++program_.communicators;
   }
   return std::move(program_);
+}
+
+// Of states that nothing in a step asks for again, where time alone is asked for.
+bool Assembler::leaves_out_states() const {
+  return times_only_ && !layout_.gathers && !layout_.flat_buckets && !layout_.optimizer.functional;
 }
 
 void Assembler::count_kernels() {

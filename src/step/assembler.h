@@ -41,6 +41,8 @@ class Assembler {
   void ask_only() { asks_only_ = true; }
   // Traces that other programs have too come from there; null: all are its own.
   void work_in(Workshop* workshop) { workshop_ = workshop; }
+  // The program is asked how long it takes, not what it holds.
+  void tell_times_only() { times_only_ = true; }
   [[nodiscard]] Program assemble();
   // Of the model as this stage holds it: the whole job's when the stage is the whole model.
   [[nodiscard]] StateSizes states() const;
@@ -184,7 +186,7 @@ class Assembler {
   void receive(Phase& phase, std::int32_t index, Bytes bytes, std::string_view what);
   void send(Phase& phase, std::int32_t index, std::string_view what, bool release);
   void add_turns();
-  [[nodiscard]] Pass pass_of(std::int64_t repeat, const std::vector<Turn>& turns);
+  [[nodiscard]] Pass pass_of(const TurnPass& from);
   void reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces);
   void add_backward(Chunk& chunk, Phase& phase, const Turn& turn);
   [[nodiscard]] bool has_gather_buffer(const Unit& unit, bool backward) const;
@@ -246,6 +248,7 @@ class Assembler {
   std::int32_t name(std::string_view text);
   void count_kernels();
   [[nodiscard]] std::int64_t micro_batches() const;
+  [[nodiscard]] bool leaves_out_states() const;
   [[nodiscard]] bool reduces_each_micro_batch() const;
 
   const Stage& stage_;
@@ -256,7 +259,7 @@ class Assembler {
   const Layout& layout_;
   const AdapterHabits& habits_;
   const std::vector<Companion>* companions_ = nullptr;
-  bool asks_only_ = false;
+  bool asks_only_ = false, times_only_ = false;
   Workshop* workshop_ = nullptr;
   Names traced_names_;
   Groups groups_;

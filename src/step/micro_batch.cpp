@@ -151,7 +151,7 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     options.tape.replicas = exchanges_tables(block) ? groups_.replicas : Group();
     unit.trace = workshop_ != nullptr
                      ? workshop_->trace(program_, traced_names_, graph_, block, options, shared_,
-                                        first, last)
+                                        first, last, times_only_)
                      : trace_block(program_, graph_, block, options, shared_, first, last);
     grade_the_rest(unit);
     step_in_backward(unit);

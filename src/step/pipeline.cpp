@@ -1,11 +1,15 @@
 #include "step/pipeline.h"
 
+#include "base/memo.h"
 #include "step/split_graph.h"
+#include "step/workshop.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
+#include <mutex>
 #include <numeric>
 #include <optional>
 #include <set>
@@ -342,6 +346,46 @@ std::vector<TurnRun> runs_of(const std::vector<Turn>& turns, std::size_t period)
     at += best.count * static_cast<std::size_t>(best.repeat);
   }
   return runs;
+}
+
+TurnBook turn_book(facts::Schedule schedule, std::int64_t stage, std::int64_t stages,
+                   std::int64_t chunks, std::int64_t micro_batches, std::int64_t group) {
+  const std::vector<Turn> turns = turns_of(schedule, stage, stages, chunks, micro_batches, group);
+  TurnBook book;
+  book.in_flight = in_flight(turns);
+  const std::int64_t round = group > 0 && chunks > 1 ? group : stages;
+  for (const TurnRun& run : runs_of(turns, static_cast<std::size_t>(2 * round * chunks))) {
+    TurnPass pass{.repeat = run.repeat, .turns = {}, .order = {}};
+    for (std::size_t i = run.first; i < run.first + run.count; ++i) {
+      const auto known = std::find(pass.turns.begin(), pass.turns.end(), turns[i]);
+      pass.order.push_back(static_cast<std::int32_t>(known - pass.turns.begin()));
+      if (known == pass.turns.end()) pass.turns.push_back(turns[i]);
+    }
+    if (pass.turns.size() == run.count) pass.order.clear();
+    book.passes.push_back(std::move(pass));
+  }
+  return book;
+}
+
+namespace {
+
+struct Book {
+  std::once_flag once;
+  TurnBook book;
+};
+using Books = Memo<std::array<std::int64_t, 6>, Book>;
+
+}  // namespace
+
+const TurnBook& turn_book(Workshop& workshop, facts::Schedule schedule, std::int64_t stage,
+                          std::int64_t stages, std::int64_t chunks, std::int64_t micro_batches,
+                          std::int64_t group) {
+  Book& known = workshop.shelf<Books>().at(
+      {static_cast<std::int64_t>(schedule), stage, stages, chunks, micro_batches, group});
+  std::call_once(known.once, [&] {
+    known.book = turn_book(schedule, stage, stages, chunks, micro_batches, group);
+  });
+  return known.book;
 }
 
 }  // namespace steelyard::step

@@ -11,6 +11,8 @@
 
 namespace steelyard::step {
 
+class Workshop;
+
 // The part of the model that one stage holds. With virtual stages it holds several runs of layers
 // ("chunks") from different depths of the model.
 struct Stage {
@@ -62,5 +64,26 @@ struct TurnRun {
 };
 // The turns as few repeated runs: a pipeline's steady state is one run.
 [[nodiscard]] std::vector<TurnRun> runs_of(const std::vector<Turn>& turns, std::size_t period);
+
+// A run of turns: those that differ, and their order where some come more than once (empty: each
+// once, in their order).
+struct TurnPass {
+  std::int64_t repeat = 1;
+  std::vector<Turn> turns;
+  std::vector<std::int32_t> order;
+};
+struct TurnBook {
+  std::vector<TurnPass> passes;
+  std::int64_t in_flight = 1;
+};
+// All turns of a stage; its arguments are those of `turns_of`.
+[[nodiscard]] TurnBook turn_book(facts::Schedule schedule, std::int64_t stage, std::int64_t stages,
+                                 std::int64_t chunks, std::int64_t micro_batches,
+                                 std::int64_t group = 0);
+// The same, made once for all who share the workshop.
+[[nodiscard]] const TurnBook& turn_book(Workshop& workshop, facts::Schedule schedule,
+                                        std::int64_t stage, std::int64_t stages,
+                                        std::int64_t chunks, std::int64_t micro_batches,
+                                        std::int64_t group = 0);
 
 }  // namespace steelyard::step

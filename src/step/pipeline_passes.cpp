@@ -169,38 +169,36 @@ void Assembler::add_turns() {
   const facts::ParallelKeys& parallel = job_.parallel;
   const auto count = static_cast<std::int64_t>(chunks_.size());
   const std::int64_t group = job_.megatron ? job_.megatron->micro_batch_group : 0;
-  const std::vector<Turn> turns =
-      turns_of(parallel.schedule, stage_.index, parallel.pipeline, count, micro_batches(), group);
-  program_.in_flight = in_flight(turns);
+  TurnBook own;
+  if (workshop_ == nullptr) {
+    own = turn_book(parallel.schedule, stage_.index, parallel.pipeline, count, micro_batches(),
+                    group);
+  }
+  const TurnBook& book = workshop_ == nullptr
+                             ? own
+                             : turn_book(*workshop_, parallel.schedule, stage_.index,
+                                         parallel.pipeline, count, micro_batches(), group);
+  program_.in_flight = book.in_flight;
   program_.stages = parallel.pipeline;
   program_.chunks = count;
   program_.micro_batches = micro_batches();
-  const std::int64_t round = group > 0 && count > 1 ? group : parallel.pipeline;
-  for (const TurnRun& run : runs_of(turns, static_cast<std::size_t>(2 * round * count))) {
-    const auto first = turns.begin() + static_cast<std::ptrdiff_t>(run.first);
-    program_.step.push_back(
-        pass_of(run.repeat, {first, first + static_cast<std::ptrdiff_t>(run.count)}));
-  }
+  for (const TurnPass& pass : book.passes) program_.step.push_back(pass_of(pass));
   if (torch_pipeline() && profile_.pipeline_returns_logits) {
     for (const Chunk& chunk : chunks_) merge_logits(chunk);
   }
 }
 
 // Turns that are alike are one phase.
-Pass Assembler::pass_of(std::int64_t repeat, const std::vector<Turn>& turns) {
+Pass Assembler::pass_of(const TurnPass& from) {
   Pass pass;
-  pass.repeat = repeat;
-  std::vector<Turn> known;
-  for (const Turn& turn : turns) {
-    const auto found = std::find(known.begin(), known.end(), turn);
-    pass.order.push_back(static_cast<std::int32_t>(found - known.begin()));
-    if (found != known.end()) continue;
-    known.push_back(turn);
+  pass.repeat = from.repeat;
+  pass.order = from.order;
+  pass.phases.reserve(from.turns.size());
+  for (const Turn& turn : from.turns) {
     Chunk& chunk = chunks_[static_cast<std::size_t>(turn.chunk)];
     pass.phases.push_back(turn.kind == PhaseKind::forward ? forward_phase(chunk, turn.first)
                                                           : backward_phase(chunk, turn));
   }
-  if (known.size() == turns.size()) pass.order.clear();
   return pass;
 }
 

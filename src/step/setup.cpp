@@ -144,7 +144,10 @@ void Assembler::add_buffer(DType dtype, VramCategory category, std::string_view 
       if (experts) rules.ranks = std::min(rules.ranks, layout_.expert_replicas);
       const std::int64_t numel = buffer_elements(
           sizes_in_reverse(graph_, stage_.chunk_begins[c], end, experts, short_weights), rules);
-      if (numel > 0) allocate(body.events, slot(bytes_of(numel, dtype), category, text));
+      if (numel == 0) continue;
+      allocate(body.events, slot(bytes_of(numel, dtype), category, text));
+      program_.slots.back().dtype = dtype;
+      program_.slots.back().extent = {{numel}, 1};
     }
   }
   program_.setup.push_back({1, {{PhaseKind::setup, {std::move(body)}}}});

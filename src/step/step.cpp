@@ -439,6 +439,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
     assembler.bring(companions);
     if (use.asks_only) assembler.ask_only();
     assembler.work_in(use.workshop);
+    if (use.once) assembler.tell_times_only();
     Program program = assembler.assemble();
     program.states = states;
     if (stage.index == 0) add_companion_passes(companions, layout.arithmetic.compute, program);

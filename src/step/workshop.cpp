@@ -96,18 +96,22 @@ struct Apart {
 
 }  // namespace
 
-std::int32_t Names::index_of(const std::string& text, std::vector<std::string>& names) {
+std::int32_t Names::index_of(std::int32_t id, const std::string& text,
+                             std::vector<std::string>& names) {
+  const auto at = static_cast<std::size_t>(id);
+  if (at >= by_id_.size()) by_id_.resize(at + 1, -1);
+  if (by_id_[at] >= 0) return by_id_[at];
   for (; seen_ < names.size(); ++seen_) {
     known_.try_emplace(names[seen_], static_cast<std::int32_t>(seen_));
   }
   if (const auto known = known_.find(std::string_view(text)); known != known_.end()) {
-    return known->second;
+    return by_id_[at] = known->second;
   }
   const auto index = static_cast<std::int32_t>(names.size());
   known_.emplace(text, index);
   names.push_back(text);
   ++seen_;
-  return index;
+  return by_id_[at] = index;
 }
 
 class Workshop::Traces {
@@ -132,9 +136,10 @@ class Workshop::Traces {
 
     bool fits = false;  // false: what it hands on cannot be copied; it is traced anew
     Program program;
-    std::int32_t outer = 0;  // slots that stand for others
+    std::vector<std::int32_t> names;  // by the program's index: the workshop's number
+    std::int32_t outer = 0;           // slots that stand for others
     SharedTensors after;
-    BlockTrace trace;
+    BlockTrace trace, lean;  // lean: without what is only allocated and freed
   };
   using Known = std::shared_ptr<const Fragment>;
 
@@ -177,6 +182,16 @@ class Workshop::Traces {
     }
     return {};
   }
+  // Numbers of names, for as long as the workshop stands.
+  [[nodiscard]] std::vector<std::int32_t> numbers_of(const std::vector<std::string>& names) {
+    const std::unique_lock lock(mutex_);
+    std::vector<std::int32_t> numbers;
+    numbers.reserve(names.size());
+    for (const std::string& name : names) {
+      numbers.push_back(numbers_.try_emplace(name, std::ssize(numbers_)).first->second);
+    }
+    return numbers;
+  }
   void add(std::size_t hash, Known fragment) {
     const std::unique_lock lock(mutex_);
     if (fragments_.size() >= kMost) fragments_.clear();
@@ -188,9 +203,25 @@ class Workshop::Traces {
 
   mutable std::shared_mutex mutex_;
   std::unordered_multimap<std::size_t, Known> fragments_;
+  std::unordered_map<std::string, std::int32_t> numbers_;
 };
 
 namespace {
+
+// What is only allocated and freed takes no time.
+void leave_out_memory(std::vector<Event>& events) {
+  std::erase_if(events, [](const Event& event) {
+    return event.kind == EventKind::allocate || event.kind == EventKind::free;
+  });
+}
+
+BlockTrace lean(BlockTrace trace) {
+  leave_out_memory(trace.forward);
+  leave_out_memory(trace.after_forward);
+  leave_out_memory(trace.backward);
+  leave_out_memory(trace.after_backward);
+  return trace;
+}
 
 // Nothing of it refers to the tape that is gone.
 bool can_be_copied(const SharedTensors& after) {
@@ -216,7 +247,9 @@ namespace {
 // Where the parts of a fragment come to lie in a program.
 class Copy {
  public:
-  Copy(Program& program, Names& names, const Program& from, const std::vector<std::int32_t>& outer)
+  Copy(Program& program, Names& names, const Program& from,
+       const std::vector<std::int32_t>& numbers, const std::vector<std::int32_t>& outer,
+       bool times_only)
       : outer_(outer),
         slots_(std::ssize(program.slots) - std::ssize(outer)),
         gradients_(std::ssize(program.gradients)),
@@ -224,11 +257,15 @@ class Copy {
         communication_(std::ssize(program.communication)) {
     std::vector<std::int32_t> named;
     named.reserve(from.names.size());
-    for (const std::string& name : from.names) named.push_back(names.index_of(name, program.names));
+    for (std::size_t i = 0; i < from.names.size(); ++i) {
+      named.push_back(names.index_of(numbers[i], from.names[i], program.names));
+    }
     const auto name_of = [&](std::int32_t index) { return named[static_cast<std::size_t>(index)]; };
-    for (std::size_t i = outer.size(); i < from.slots.size(); ++i) {
-      program.slots.push_back(from.slots[i]);
-      program.slots.back().name = name_of(from.slots[i].name);
+    program.slots.insert(program.slots.end(),
+                         from.slots.begin() + static_cast<std::ptrdiff_t>(outer.size()),
+                         from.slots.end());
+    for (std::size_t i = outer.size(); i < from.slots.size() && !times_only; ++i) {
+      program.slots[i + static_cast<std::size_t>(slots_)].name = name_of(from.slots[i].name);
     }
     for (const Gradient& gradient : from.gradients) {
       program.gradients.push_back({slot(gradient.fresh), slot(gradient.kept)});
@@ -325,7 +362,7 @@ void* Workshop::shelf(std::type_index type, Make make) {
 
 BlockTrace Workshop::trace(Program& program, Names& names, const model::Graph& graph,
                            const model::Block& block, const BlockOptions& options,
-                           SharedTensors& shared, bool first, bool last) {
+                           SharedTensors& shared, bool first, bool last, bool times_only) {
   // A stream that lies in a shared tensor is the tensor itself (trace_parts.cpp, handed_over).
   if (shared.stream.shared >= 0) {
     return trace_block(program, graph, block, options, shared, first, last);
@@ -357,13 +394,15 @@ BlockTrace Workshop::trace(Program& program, Names& names, const model::Graph& g
     made->trace = trace_block(made->program, graph, block, options, made->after, first, last);
     made->fits = can_be_copied(made->after) &&
                  std::equal(before.begin(), before.end(), made->program.slots.begin(), same);
+    made->names = traces_->numbers_of(made->program.names);
+    made->lean = lean(made->trace);
     traces_->add(hash, made);
     known = std::move(made);
   }
   if (!known->fits) return trace_block(program, graph, block, options, shared, first, last);
-  const Copy copy(program, names, known->program, apart.slots);
+  const Copy copy(program, names, known->program, known->names, apart.slots, times_only);
   copy.hand_on(known->after, shared);
-  return copy.trace(known->trace);
+  return copy.trace(times_only ? known->lean : known->trace);
 }
 
 }  // namespace steelyard::step

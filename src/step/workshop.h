@@ -19,8 +19,10 @@ namespace steelyard::step {
 // Which of a program's names a text is: the first of those alike, as for a tape.
 class Names {
  public:
-  // The name's index in `names`, to which it is added where it lacks.
-  [[nodiscard]] std::int32_t index_of(const std::string& text, std::vector<std::string>& names);
+  // The name's index in `names`, to which it is added where it lacks. `id`: the workshop's own
+  // number of the text, by which it is found again.
+  [[nodiscard]] std::int32_t index_of(std::int32_t id, const std::string& text,
+                                      std::vector<std::string>& names);
 
  private:
   struct Hash {
@@ -30,7 +32,8 @@ class Names {
     }
   };
   std::unordered_map<std::string, std::int32_t, Hash, std::equal_to<>> known_;
-  std::size_t seen_ = 0;  // of the program's names; others add to them too
+  std::vector<std::int32_t> by_id_;  // -1: not asked for yet
+  std::size_t seen_ = 0;             // of the program's names; others add to them too
 };
 
 class Workshop {
@@ -40,10 +43,12 @@ class Workshop {
   Workshop(const Workshop&) = delete;
   Workshop& operator=(const Workshop&) = delete;
 
-  // As trace_block. Called side by side, each time with a program of its own.
+  // As trace_block. Called side by side, each time with a program of its own. `times_only`: what is
+  // allocated and freed between work is left out.
   [[nodiscard]] BlockTrace trace(Program& program, Names& names, const model::Graph& graph,
                                  const model::Block& block, const BlockOptions& options,
-                                 SharedTensors& shared, bool first, bool last);
+                                 SharedTensors& shared, bool first, bool last,
+                                 bool times_only = false);
 
   // A place for what a room shares of its own, by its type; made when first asked for. It guards
   // itself.
