@@ -102,12 +102,8 @@ class FreeSet {
   [[nodiscard]] iterator end() const { return {this, bins_.size(), 0, 0}; }
   [[nodiscard]] std::size_t size() const { return size_; }
 
-  // Half of all answers of a search are a surprise to the processor: no branch depends on them.
   [[nodiscard]] iterator lower_bound(const FreeKey& key) const {
-    return first_not(bin_of(key), [&key](const FreeKey& each) {
-      return (each.order < key.order) |
-             (static_cast<int>(each.order == key.order) & (each.address < key.address));
-    });
+    return first_not(bin_of(key), Below{key});
   }
   // The first one of at least that size, of that stream or a later one.
   [[nodiscard]] iterator from(int stream, std::int64_t size) const {
@@ -130,7 +126,7 @@ class FreeSet {
     std::size_t which = 0;
     while (which + 1 < bin.size() && bin[which].back() < key) ++which;
     Part& part = bin[which];
-    part.insert(std::lower_bound(part.begin(), part.end(), key), key);
+    part.insert(part.begin() + static_cast<std::ptrdiff_t>(place_in(part, Below{key})), key);
     if (part.size() > kLongest) halve(bin, which);
   }
   void erase(const iterator& place) {
@@ -153,6 +149,14 @@ class FreeSet {
   }
 
  private:
+  struct Below {
+    const FreeKey& key;
+    bool operator()(const FreeKey& each) const {
+      return (each.order < key.order) |
+             (static_cast<int>(each.order == key.order) & (each.address < key.address));
+    }
+  };
+
   static constexpr std::size_t kBits = 64;
   static constexpr std::size_t kBins = 384;  // of a stream: eight for each power of two of units
   static constexpr int kUnit = 9;            // sizes are multiples of 512
@@ -167,6 +171,18 @@ class FreeSet {
   [[nodiscard]] bool is_filled(std::size_t bin) const {
     return (filled_[bin / kBits] >> (bin % kBits) & 1U) != 0;
   }
+  // Half of all answers of a search are a surprise to the processor: no branch depends on them.
+  template <class IsBelow>
+  [[nodiscard]] static std::size_t place_in(const Part& part, const IsBelow& below) {
+    const FreeKey* first = part.data();
+    std::size_t count = part.size();
+    while (count > 0) {
+      const std::size_t half = count / 2;
+      first += below(first[half]) ? count - half : 0;
+      count = half;
+    }
+    return static_cast<std::size_t>(first - part.data());
+  }
   // The first key of the bins from that one on.
   [[nodiscard]] iterator first_from(std::size_t bin) const {
     std::size_t word = bin / kBits;
@@ -178,21 +194,14 @@ class FreeSet {
     }
     return {this, word * kBits + static_cast<std::size_t>(std::countr_zero(bits)), 0, 0};
   }
-  template <class Below>
-  [[nodiscard]] iterator first_not(std::size_t index, const Below& below) const {
+  template <class IsBelow>
+  [[nodiscard]] iterator first_not(std::size_t index, const IsBelow& below) const {
     if (index >= bins_.size() || !is_filled(index)) return first_from(index);
     const Bin& bin = bins_[index];
     std::size_t which = 0;
     while (which + 1 < bin.size() && below(bin[which].back())) ++which;
     const Part& part = bin[which];
-    const FreeKey* first = part.data();
-    std::size_t count = part.size();
-    while (count > 0) {
-      const std::size_t half = count / 2;
-      first += below(first[half]) ? count - half : 0;
-      count = half;
-    }
-    const auto at = static_cast<std::size_t>(first - part.data());
+    const std::size_t at = place_in(part, below);
     if (at == part.size()) return first_from(index + 1);
     return {this, index, which, at};
   }
