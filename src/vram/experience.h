@@ -151,8 +151,7 @@ class Players {
   [[nodiscard]] Live& of(std::int32_t variable) const {
     if (variable == Script::kCarried) return carried_;
     const auto slot = static_cast<std::size_t>(slots_[static_cast<std::size_t>(variable)]);
-    const Track& track = tracks_[slot];
-    return lives_[track.first + static_cast<std::size_t>(instance_.of(track.naming))];
+    return lives_[tracks_[slot].at(instance_)];
   }
 
  private:
