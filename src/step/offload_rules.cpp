@@ -127,7 +127,13 @@ Result<void> check_offload(const facts::Job& job) {
   }
   if (is_fsdp(job.parallel.sharding)) return check_fsdp(offload);
   if (is_zero(job.parallel.sharding)) return check_zero(job);
-  if (job.megatron) return not_yet("offload.optimizer", offload.optimizer, "none");
+  if (job.megatron) {
+    for (const auto& [key, to] : {std::pair{"offload.parameters", offload.parameters},
+                                  std::pair{"offload.gradients", offload.gradients},
+                                  std::pair{"offload.optimizer", offload.optimizer}}) {
+      if (moves(to)) return not_yet(key, to, "none");
+    }
+  }
   return check_whole(job);
 }
 

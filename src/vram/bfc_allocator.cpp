@@ -37,21 +37,28 @@ BfcAllocator::BfcAllocator(const BfcSettings& settings)
 }
 
 // FindChunkPtr: best fit, the lowest address among equals.
-std::optional<BfcAllocator::Address> BfcAllocator::find(std::int64_t rounded) {
-  const auto best = free_.lower_bound({rounded, 0});
+std::optional<BlockId> BfcAllocator::find(std::int64_t rounded) {
+  const auto best = free_.from(0, rounded);
   if (best == free_.end()) return std::nullopt;
-  const Address address = best->second;
+  Index index = best->block;
   free_.erase(best);
-  const auto found = chunks_.find(address);
-  Chunk& chunk = found->second;
-  chunk.used = true;  // before the rest lies beside it: free neighbours merge
-  const std::int64_t rest = chunk.size - rounded;
-  if (chunk.size >= 2 * rounded || rest >= kMaxInternalFragmentation) {
-    chunk.size = rounded;
-    insert_free(chunks_.emplace(address + rounded, Chunk{rest, chunk.region}).first);
+  const std::int64_t rest = chunks_[index].size - rounded;
+  if (rest >= rounded || rest >= kMaxInternalFragmentation) {
+    blocks::Block part = chunks_[index];
+    part.size = rounded;
+    part.next = index;
+    const Index low = chunks_.add(part);
+    if (part.previous != blocks::kNone) chunks_[part.previous].next = low;
+    blocks::Block& upper = chunks_[index];
+    upper.previous = low;
+    upper.address += rounded;
+    upper.size = rest;
+    free_.insert(key_of(index));
+    index = low;
   }
-  totals_.allocated += chunk.size;
-  return address;
+  chunks_[index].used = true;
+  totals_.allocated += chunks_[index].size;
+  return BlockId{index} + 1;
 }
 
 // Extend: one more region, where the limit leaves room for the request.
@@ -82,34 +89,34 @@ std::optional<std::int64_t> BfcAllocator::from_device(std::int64_t bytes, std::i
 }
 
 void BfcAllocator::add_region(std::int64_t bytes) {
-  const Address begin = next_address_;
-  next_address_ = checked_add(begin, checked_add(bytes, kBetweenRegions));
+  blocks::Block whole;
+  whole.address = whole.segment_begin = next_address_;
+  whole.size = bytes;
+  next_address_ = checked_add(next_address_, checked_add(bytes, kBetweenRegions));
   totals_.reserved += bytes;
-  insert_free(chunks_.emplace(begin, Chunk{bytes, begin}).first);
+  const Index index = chunks_.add(whole);
+  regions_[whole.address] = index;
+  free_.insert(key_of(index));
 }
 
 bool BfcAllocator::give_back_free_regions(std::int64_t rounded) {
   if (!settings_.garbage_collection) return false;
   if (rounded > limit_ - totals_.allocated) return false;
   // Neighbours that are free have merged: a region without a live chunk is one chunk.
-  const auto whole = [this](Chunks::iterator chunk) {
-    const auto next = std::next(chunk);
-    return chunk->first == chunk->second.region &&
-           (next == chunks_.end() || next->second.region != chunk->second.region);
-  };
-  std::vector<Chunks::iterator> regions;
+  std::vector<Index> regions;
   std::int64_t free = 0;
-  for (const auto& [size, address] : free_) {
-    const auto chunk = chunks_.find(address);
-    if (!whole(chunk)) continue;
-    free += size;
-    regions.push_back(chunk);
+  for (const blocks::FreeKey& key : free_) {
+    const blocks::Block& chunk = chunks_[key.block];
+    if (chunk.previous != blocks::kNone || chunk.next != blocks::kNone) continue;
+    free += chunk.size;
+    regions.push_back(key.block);
   }
   if (free == 0 || rounded > limit_ - totals_.reserved + free) return false;
-  for (const auto chunk : regions) {
-    totals_.reserved -= chunk->second.size;
-    free_.erase({chunk->second.size, chunk->first});
-    chunks_.erase(chunk);
+  for (const Index index : regions) {
+    totals_.reserved -= chunks_[index].size;
+    free_.erase(key_of(index));
+    regions_.erase(chunks_[index].segment_begin);
+    chunks_.remove(index);
   }
   return true;
 }
@@ -126,77 +133,90 @@ std::optional<BlockId> BfcAllocator::try_allocate(Bytes requested, int /*stream*
 
 BlockId BfcAllocator::allocate_beyond(Bytes requested, int /*stream*/, Bytes /*spare*/) {
   const std::int64_t rounded = rounded_bytes(requested.value());
-  if (chunks_.empty()) {
+  if (regions_.empty()) {
     limit_ = rounded;
     next_region_ = rounded;
     add_region(rounded);
   } else {
-    const auto last = std::prev(chunks_.end());
-    const std::int64_t tail = last->second.used ? 0 : last->second.size;
+    const Index last = std::prev(regions_.end())->second;
+    const std::int64_t tail = chunks_[last].used ? 0 : chunks_[last].size;
     const std::int64_t lacking = rounded - tail;
     assert(lacking > 0);
-    const Address end = last->first + last->second.size;
+    blocks::Block more;
+    more.address = chunks_[last].address + chunks_[last].size;
+    more.segment_begin = chunks_[last].segment_begin;
+    more.size = lacking;
+    more.previous = last;
     totals_.reserved += lacking;
     limit_ = std::max(limit_, totals_.reserved);
     next_address_ += lacking;
-    insert_free(chunks_.emplace(end, Chunk{lacking, last->second.region}).first);
+    const Index index = chunks_.add(more);
+    chunks_[last].next = index;
+    regions_[more.segment_begin] = index;
+    insert_free(index);
   }
-  const std::optional<Address> found = find(rounded);
+  const std::optional<BlockId> found = find(rounded);
   if (!found) throw_quantity_overflow();
   return *found;
 }
 
-void BfcAllocator::insert_free(Chunks::iterator chunk) {
-  chunk = merged(chunk);
-  free_.emplace(chunk->second.size, chunk->first);
+// With its free neighbours; those leave the order of the search.
+void BfcAllocator::insert_free(Index index) {
+  for (const Index neighbour : {chunks_[index].previous, chunks_[index].next}) {
+    if (neighbour == blocks::kNone || chunks_[neighbour].used) continue;
+    free_.erase(key_of(neighbour));
+    join(index, neighbour);
+  }
+  free_.insert(key_of(index));
 }
 
-// With its free neighbours of the same region; those leave the order of the search.
-BfcAllocator::Chunks::iterator BfcAllocator::merged(Chunks::iterator chunk) {
-  const auto joins = [](const Chunk& a, const Chunk& b) {
-    return !a.used && !b.used && a.region == b.region;
-  };
-  if (const auto next = std::next(chunk);
-      next != chunks_.end() && joins(chunk->second, next->second)) {
-    free_.erase({next->second.size, next->first});
-    chunk->second.size += next->second.size;
-    chunks_.erase(next);
+void BfcAllocator::join(Index into, Index from) {
+  blocks::Block& chunk = chunks_[into];
+  const blocks::Block& gone = chunks_[from];
+  if (chunk.previous == from) {
+    chunk.address = gone.address;
+    chunk.previous = gone.previous;
+    if (chunk.previous != blocks::kNone) chunks_[chunk.previous].next = into;
+  } else {
+    chunk.next = gone.next;
+    if (chunk.next == blocks::kNone) {
+      regions_[chunk.segment_begin] = into;
+    } else {
+      chunks_[chunk.next].previous = into;
+    }
   }
-  if (chunk == chunks_.begin()) return chunk;
-  const auto previous = std::prev(chunk);
-  if (!joins(previous->second, chunk->second)) return chunk;
-  free_.erase({previous->second.size, previous->first});
-  previous->second.size += chunk->second.size;
-  chunks_.erase(chunk);
-  return previous;
+  chunk.size += gone.size;
+  chunks_.remove(from);
 }
 
 void BfcAllocator::free(BlockId block) {
   if (block == 0) return;
-  const auto chunk = chunks_.find(block);
-  assert(chunk != chunks_.end() && chunk->second.used);
-  if (!chunk->second.retired) totals_.allocated -= chunk->second.size;
-  chunk->second.used = false;
-  chunk->second.retired = false;
-  insert_free(chunk);
+  blocks::Block& its = chunk(block);
+  assert(its.used);
+  if (!its.retired) totals_.allocated -= its.size;
+  its.used = its.retired = false;
+  insert_free(static_cast<Index>(block - 1));
 }
 
 void BfcAllocator::retire(BlockId block) {
   if (block == 0) return;
-  Chunk& chunk = chunks_.at(block);
-  totals_.allocated -= chunk.size;
-  chunk.retired = true;
+  totals_.allocated -= chunk(block).size;
+  chunk(block).retired = true;
 }
 
 Bytes BfcAllocator::size_of(BlockId block) const {
-  return Bytes(block == 0 ? 0 : chunks_.at(block).size);
+  return Bytes(block == 0 ? 0 : chunk(block).size);
+}
+
+std::int64_t BfcAllocator::address_of(BlockId block) const {
+  return block == 0 ? 0 : chunk(block).address;
 }
 
 std::uint64_t BfcAllocator::fingerprint() const {
   Fingerprint print;
-  for (const auto& [size, address] : free_) {
-    print.add(size);
-    print.add(address);
+  for (const blocks::FreeKey& key : free_) {
+    print.add(key.size());
+    print.add(key.address);
   }
   print.add(totals_.reserved);
   print.add(next_region_);

@@ -6,10 +6,9 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <set>
-#include <utility>
 
 #include "vram/allocator.h"
+#include "vram/allocator_blocks.h"
 
 namespace steelyard::vram {
 
@@ -44,36 +43,39 @@ class BfcAllocator final : public Allocator {
   [[nodiscard]] BlockId allocate_beyond(Bytes requested, int stream, Bytes spare = {}) override;
 
   [[nodiscard]] Bytes size_of(BlockId block) const override;
-  [[nodiscard]] std::int64_t address_of(BlockId block) const override { return block; }
+  [[nodiscard]] std::int64_t address_of(BlockId block) const override;
   [[nodiscard]] std::uint64_t fingerprint() const override;
 
  private:
-  using Address = std::int64_t;
-  struct Chunk {
-    std::int64_t size = 0;
-    Address region = 0;  // where its region begins: neighbours of one region merge
-    bool used = false;
-    bool retired = false;
-  };
-  using Chunks = std::map<Address, Chunk>;
+  using Index = blocks::Index;
 
-  std::optional<Address> find(std::int64_t rounded);
+  std::optional<BlockId> find(std::int64_t rounded);
   bool extend(std::int64_t rounded);
   bool give_back_free_regions(std::int64_t rounded);
   void add_region(std::int64_t bytes);
   [[nodiscard]] std::optional<std::int64_t> from_device(std::int64_t bytes, std::int64_t rounded);
-  void insert_free(Chunks::iterator chunk);
-  Chunks::iterator merged(Chunks::iterator chunk);
+  void insert_free(Index index);
+  void join(Index into, Index from);
+  [[nodiscard]] blocks::Block& chunk(BlockId block) {
+    return chunks_[static_cast<Index>(block - 1)];
+  }
+  [[nodiscard]] const blocks::Block& chunk(BlockId block) const {
+    return chunks_[static_cast<Index>(block - 1)];
+  }
+  [[nodiscard]] blocks::FreeKey key_of(Index index) const {
+    return {0, chunks_[index].size, chunks_[index].address, index};
+  }
 
   // Totals: bytes_in_use, pool_bytes.
   BfcSettings settings_;
   std::int64_t limit_;
   std::int64_t next_region_;  // curr_region_allocation_bytes_
-  Address next_address_;
-  Chunks chunks_;  // of all regions, by address
+  std::int64_t next_address_;
+  blocks::BlockStore chunks_;             // neighbours are of one region
+  std::map<std::int64_t, Index> regions_;  // by where they begin: their last chunks
   // In the order of the search. Bins by powers of two split it into runs, which one order needs
   // not: the first chunk that is large enough is the same.
-  std::set<std::pair<std::int64_t, Address>> free_;
+  blocks::FreeSet free_;
 };
 
 }  // namespace steelyard::vram

@@ -95,8 +95,8 @@ class Tree {
   explicit Tree(const std::vector<Act>& of) : acts(of), nodes(1) {}
   // Scripts whose courses seldom repeat are played: to rehearse costs some times as much.
   [[nodiscard]] bool worthwhile() const {
-    constexpr std::int64_t kTrials = 32;
-    return misses <= kTrials + hits;
+    constexpr std::int64_t kTrials = 8, kPlays = 2;
+    return kPlays * (misses - kTrials) <= hits;
   }
   // Where the answer leads; -1: nobody has been there.
   [[nodiscard]] std::int32_t after(std::int32_t node, const Reply& answer) const {
@@ -151,8 +151,7 @@ class Players {
   [[nodiscard]] Live& of(std::int32_t variable) const {
     if (variable == Script::kCarried) return carried_;
     const auto slot = static_cast<std::size_t>(slots_[static_cast<std::size_t>(variable)]);
-    const Track& track = tracks_[slot];
-    return lives_[track.first + static_cast<std::size_t>(instance_.of(track.naming))];
+    return lives_[tracks_[slot].at(instance_)];
   }
 
  private:

@@ -1,12 +1,14 @@
 #include "vram/homes.h"
 
 #include <algorithm>
+#include <map>
 
 namespace steelyard::vram {
 namespace {
 
 using step::EventKind;
 
+// Slots with as many allocations share a stretch of the list.
 std::size_t allocations_of(const step::Program& program, const Home& home, const step::Slot& slot) {
   const std::int64_t ring = slot.stays_for_the_step()   ? program.micro_batches
                             : slot.outlives_micro_batch ? 1
@@ -39,10 +41,20 @@ std::vector<Home> homes_of(const step::Program& program) {
       }
     }
   }
-  std::size_t count = 0;
+  std::map<std::size_t, std::size_t> slots;  // by how many allocations they have
   for (std::size_t i = 0; i < homes.size(); ++i) {
-    homes[i].first = count;
-    count += allocations_of(program, homes[i], program.slots[i]);
+    homes[i].first = slots[allocations_of(program, homes[i], program.slots[i])]++;
+  }
+  std::map<std::size_t, std::size_t> begin;
+  std::size_t count = 0;
+  for (const auto& [each, many] : slots) {
+    begin[each] = count;
+    count += each * many;
+  }
+  for (std::size_t i = 0; i < homes.size(); ++i) {
+    const std::size_t its = allocations_of(program, homes[i], program.slots[i]);
+    homes[i].first += begin[its];
+    homes[i].stride = slots[its];
   }
   return homes;
 }
@@ -52,15 +64,18 @@ std::vector<Track> tracks_of(const step::Program& program, const std::vector<Hom
   tracks.reserve(homes.size());
   for (std::size_t i = 0; i < homes.size(); ++i) {
     const step::Slot& slot = program.slots[i];
-    tracks.push_back({homes[i].first, slot.bytes, slot.name, slot.category, slot.stream,
+    tracks.push_back({homes[i].first, homes[i].stride, slot.bytes, slot.name, slot.category, slot.stream,
                       step::naming_of(slot), slot.managed, slot.recorded});
   }
   return tracks;
 }
 
 std::size_t allocations_in(const step::Program& program, const std::vector<Home>& homes) {
-  if (homes.empty()) return 0;
-  return homes.back().first + allocations_of(program, homes.back(), program.slots.back());
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < homes.size(); ++i) {
+    count += allocations_of(program, homes[i], program.slots[i]);
+  }
+  return count;
 }
 
 }  // namespace steelyard::vram

@@ -14,19 +14,24 @@ namespace steelyard::vram {
 
 struct Home {
   std::size_t first = 0;    // of its allocations, in the replay's list
+  std::size_t stride = 1;   // to the next one: what a layer makes lies side by side
   std::int64_t layers = 1;  // of the body that makes it
   std::int32_t chunk = 0;   // that the body belongs to
 };
 
 // What a replay reads of a slot with every event, close together.
 struct Track {
-  std::size_t first = 0;  // its home's
+  std::size_t first = 0, stride = 1;  // its home's
   Bytes bytes;
   std::int32_t name = 0;
   facts::VramCategory category = facts::VramCategory::temporaries;
   step::Stream stream = step::Stream::compute;
   step::Naming naming = step::Naming::layer_of_micro_batch;
   bool managed = false, recorded = false;
+
+  [[nodiscard]] std::size_t at(const step::Instance& instance) const {
+    return first + static_cast<std::size_t>(instance.of(naming)) * stride;
+  }
 };
 
 // By slot.

@@ -92,7 +92,7 @@ class Replay {
     return tracks_[static_cast<std::size_t>(slot)];
   }
   [[nodiscard]] std::size_t index_of(std::int32_t slot, const step::Instance& instance) const {
-    return track(slot).first + static_cast<std::size_t>(instance.of(track(slot).naming));
+    return track(slot).at(instance);
   }
   void follow(const step::Event& event, std::size_t at);
   [[nodiscard]] bool recalls(const step::Phase& phase, const Prompter::Known& body,

@@ -57,7 +57,8 @@ Standing::Standing(const step::Program& program, const std::vector<Home>& homes)
     : in_flight_(static_cast<std::size_t>(program.in_flight)), touched_(in_flight_, true) {
   const std::vector<bool> between = between_turns(program);
   for (std::size_t slot = 0; slot < homes.size(); ++slot) {
-    const Row row{homes[slot].first, static_cast<std::size_t>(homes[slot].layers),
+    const Row row{homes[slot].first, homes[slot].stride,
+                  static_cast<std::size_t>(homes[slot].layers),
                   static_cast<std::size_t>(homes[slot].chunk)};
     chunks_ = std::max(chunks_, row.chunk + 1);
     // What stays for the step grows from turn to turn, and with it what the device has given.
@@ -70,7 +71,8 @@ Standing::Standing(const step::Program& program, const std::vector<Home>& homes)
 std::uint64_t Standing::kept(const std::vector<Live>& lives, const Allocator& allocator) const {
   Fingerprint print;
   for (const Row& row : kept_) {
-    for (std::size_t at = row.first; at < row.first + row.layers; ++at) {
+    for (std::size_t layer = 0; layer < row.layers; ++layer) {
+      const std::size_t at = row.first + layer * row.stride;
       add(print, lives[at], static_cast<std::int64_t>(at), allocator);
     }
   }
@@ -82,8 +84,9 @@ void Standing::look_at(std::size_t micro_batch, const std::vector<Live>& lives,
   std::vector<Fingerprint> prints(chunks_);
   for (const Row& row : passing_) {
     for (std::size_t layer = 0; layer < row.layers; ++layer) {
-      add(prints[row.chunk], lives[row.first + micro_batch * row.layers + layer],
-          static_cast<std::int64_t>(row.first + layer), allocator);
+      const std::size_t at = row.first + layer * row.stride;  // of the first micro-batch
+      add(prints[row.chunk], lives[at + micro_batch * row.layers * row.stride],
+          static_cast<std::int64_t>(at), allocator);
     }
   }
   for (std::size_t chunk = 0; chunk < chunks_; ++chunk) {

@@ -33,7 +33,7 @@ class Standing {
   }
 
   struct Row {  // the allocations of a slot, one after the other
-    std::size_t first = 0, layers = 1, chunk = 0;
+    std::size_t first = 0, stride = 1, layers = 1, chunk = 0;
   };
   std::vector<Row> kept_;     // of slots that outlive micro-batches
   std::vector<Row> passing_;  // of the first micro-batch in flight; the next ones' lie behind it
