@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <map>
 
 #include "report/report.h"
 #include "report/timeline_data.h"
@@ -45,9 +46,14 @@ std::string pace_trace(const facts::PaceWhy& why) {
         fmt::format(R"({{"pid":1,"tid":{},"ph":"M","name":"thread_name","args":{{"name":{}}}}})",
                     thread_of(std::string(track)), json_text(track)));
   }
+  std::map<std::string, std::int64_t> ends;  // of each track's last span
   for (const facts::PaceSpan& span : why.spans) {
-    const std::int64_t from = nanoseconds(span.start);
-    const std::int64_t to = nanoseconds(span.start + span.length);
+    std::int64_t& ended = ends[span.track];
+    std::int64_t from = nanoseconds(span.start);
+    const std::int64_t to = std::max(from, nanoseconds(span.start + span.length));
+    // What follows the span before it may be rounded to a nanosecond earlier than its end.
+    if (from == ended - 1) from = std::min(ended, to);
+    ended = to;
     events.push_back(fmt::format(R"({{"pid":1,"tid":{},"ph":"X","name":{},"ts":{},"dur":{},)"
                                  R"("args":{{"phase":{},"layer":{}}}}})",
                                  thread_of(span.track), json_text(span.name),

@@ -138,7 +138,8 @@ void expect_nested(const Value& trace) {
     std::vector<std::int64_t> open;
     for (const auto& [from, minus_to] : slices) {
       while (!open.empty() && open.back() <= from) open.pop_back();
-      if (!open.empty()) EXPECT_LE(-minus_to, open.back()) << "track " << track << " at " << from;
+      const std::int64_t until = open.empty() ? -minus_to : open.back();
+      EXPECT_LE(-minus_to, until) << "track " << track << " at " << from;
       open.push_back(-minus_to);
     }
   }

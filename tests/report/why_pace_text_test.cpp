@@ -77,8 +77,8 @@ TEST(WhyPaceText, UnknownStep) {
 
 TEST(PaceTrace, EventsInMicrosecondsOnTheirTracks) {
   const std::string trace = report::pace_trace(sample_why());
-  EXPECT_THAT(trace, HasSubstr(R"("ph":"X","name":"\u003cmm>","ts":0.000000,"dur":500000.000000)"));
-  EXPECT_THAT(trace, HasSubstr(R"("tid":4,"ph":"X","name":"all_gather","ts":125000.000000)"));
+  EXPECT_THAT(trace, HasSubstr(R"("ph":"X","name":"\u003cmm>","ts":0.0004,"dur":500000.000,)"));
+  EXPECT_THAT(trace, HasSubstr(R"("tid":4,"ph":"X","name":"all_gather","ts":125000.0004,)"));
   EXPECT_THAT(trace, HasSubstr(R"("tid":3,"ph":"M","name":"thread_name","args":{"name":"GPU"})"));
   EXPECT_THAT(trace, HasSubstr(R"("step_seconds":1)"));
 }
