@@ -91,6 +91,7 @@ void lower_unary(OnnxCall& call) {
   const OnnxValue& x = call.at(0);
   if (x.is_constant()) {
     call.out[0] = constant_like(x.shape, x.kind);
+    if (call.node.op_type == "Clip") return fold_onnx_clip(call);
     if (form.fold == nullptr) return;
     if (x.wholes && call.node.op_type == "Neg") {
       call.out[0].wholes = *x.wholes;

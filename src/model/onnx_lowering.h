@@ -198,6 +198,9 @@ class OnnxLowering {
   std::int64_t lowered_ = 0;
 };
 
+// Clip of known numbers (paddings that an exporter computed): its first output, made already.
+void fold_onnx_clip(OnnxCall& call);
+
 // The graph's inputs for this sample: batch, sequence and picture put in where the file has
 // symbols. Fills `graph`'s shared tensors and sizes; one value per input.
 [[nodiscard]] std::vector<OnnxValue> onnx_inputs(OnnxLowering& lowering,

@@ -99,7 +99,7 @@ void lower_conv(OnnxCall& call) {
                                  : w.shape[1] == x.shape[1] / groups && w.shape[0] % groups == 0);
   // weight_norm, standardized weights: a tensor like another.
   const bool computed = w.is_tensor() || w.initializers.size() > 1;
-  if (!meets || x.is_constant() || w.is_constant()) {
+  if (!meets || w.is_constant()) {
     return call.refuse(fmt::format("a weight that does not fit {} groups", groups),
                        "X [B,C,...] and a stored weight [O,C/groups,...]");
   }
@@ -132,6 +132,30 @@ void lower_conv(OnnxCall& call) {
   op.groups = groups;
   op.transposed = transposed;
   call.out[0].differentiable = call.out[0].of_data = true;
+}
+
+// torch.fold: the sum of overlapping blocks [B,C*k,L] as pictures [B,C,h,w].
+void lower_col2im(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const Wholes picture = call.known(1, "sizes of the picture");
+  const Wholes block = call.known(2, "sizes of the blocks");
+  if (!call.well()) return;
+  const auto positive = [](std::int64_t size) { return size >= 1 && size <= kLargestStep; };
+  const bool fits =
+      x.rank() == 3 && x.is_tensor() && !picture.empty() && picture.size() == block.size() &&
+      std::all_of(picture.begin(), picture.end(), positive) &&
+      std::all_of(block.begin(), block.end(), positive) && x.shape[1] % elements(block) == 0;
+  if (!fits) {
+    return call.refuse("blocks that do not fit", "X [B,C*k,L], a picture's sizes and a block's");
+  }
+  Shape shape = {x.shape[0], x.shape[1] / elements(block)};
+  shape.insert(shape.end(), picture.begin(), picture.end());
+  call.out[0] = call.lowering.emit(OperatorKind::reduce, call, {&x}, std::move(shape));
+  call.lowering.last().saves = Saves::nothing;
+  if (!call.lowering.moves_batch()) return;
+  BatchPlaces places(call.out[0].shape.size());
+  if (!x.places.empty()) places.front() = x.places.front();
+  call.lowering.place(call.out[0], std::move(places));
 }
 
 void lower_pool(OnnxCall& call) {
@@ -304,6 +328,7 @@ const OnnxOperators& onnx_network_operators() {
   static const OnnxOperators kOperators = {
       {"AveragePool", {lower_pool}},
       {"BatchNormalization", {lower_batch_norm, 3}},
+      {"Col2Im", {lower_col2im, 3}},
       {"Conv", {lower_conv, 2}},
       {"ConvTranspose", {lower_conv, 2}},
       {"GlobalAveragePool", {lower_global_pool}},

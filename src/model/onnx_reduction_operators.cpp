@@ -1,7 +1,9 @@
 // Operators that make one element of a row: sums, means, extremes and where they are.
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "model/onnx_lowering.h"
@@ -105,6 +107,20 @@ void lower_arg(OnnxCall& call) {
   place_reduced(call, {axis});
 }
 
+// A limit of Clip, from an input or (before operator set 11) an attribute.
+std::optional<double> limit_of(const OnnxCall& call, std::size_t i, const char* name) {
+  if (!call.has(i)) {
+    const facts::OnnxAttribute* attribute = call.attribute(name);
+    return attribute != nullptr ? attribute->real : std::nullopt;
+  }
+  const OnnxValue& value = call.at(i);
+  if (value.reals && value.reals->size() == 1) return value.reals->front();
+  if (value.wholes && value.wholes->size() == 1) {
+    return static_cast<double>(value.wholes->front());
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 const OnnxOperators& onnx_reduction_operators() {
@@ -119,6 +135,23 @@ const OnnxOperators& onnx_reduction_operators() {
     return all;
   }();
   return kOperators;
+}
+
+void fold_onnx_clip(OnnxCall& call) {
+  const OnnxValue& x = call.at(0);
+  const std::optional<double> low = limit_of(call, 1, "min"), high = limit_of(call, 2, "max");
+  if ((call.has(1) && !low) || (call.has(2) && !high)) return;  // not known
+  const auto clipped = [&](auto values) {
+    for (auto& value : values) {
+      using Number = std::remove_reference_t<decltype(value)>;
+      if (low && static_cast<double>(value) < *low) value = static_cast<Number>(*low);
+      if (high && static_cast<double>(value) > *high) value = static_cast<Number>(*high);
+    }
+    return values;
+  };
+  const auto fits = [](std::optional<double> limit) { return !limit || std::abs(*limit) < 9.2e18; };
+  if (x.reals) call.out[0].reals = clipped(*x.reals);
+  if (x.wholes && fits(low) && fits(high)) call.out[0].wholes = clipped(*x.wholes);
 }
 
 }  // namespace steelyard::model

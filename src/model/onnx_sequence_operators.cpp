@@ -13,7 +13,7 @@ namespace {
 
 using Values = std::vector<OnnxValue>;
 
-constexpr std::size_t kMostValues = 4096;  // of one list
+constexpr std::size_t kMostValues = 256;  // of one list
 
 OnnxValue list_of(Values values) {
   OnnxValue list;

@@ -13,7 +13,7 @@ namespace steelyard::step {
 
 namespace {
 
-constexpr std::size_t kLongestExpression = 1024;  // characters
+constexpr std::size_t kLongestExpression = 512;  // characters
 
 Error refused(const std::string& target, std::string found, std::string accepted,
               std::string hint = {}) {
@@ -30,6 +30,10 @@ Result<std::regex> compiled(const std::string& target) {
   if (target.size() > kLongestExpression) {
     return fail(refused(target.substr(0, 40) + "...", fmt::format("{} characters", target.size()),
                         fmt::format("at most {}", kLongestExpression)));
+  }
+  if (target.find('{') != std::string::npos) {
+    return fail(refused(target, "a counted repeat", "an expression without braces",
+                        "write the repeats out, or + and *"));
   }
   try {
     return std::regex(target,

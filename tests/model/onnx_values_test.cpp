@@ -171,5 +171,37 @@ TEST(OnnxOptionals, AreTheirValues) {
   EXPECT_EQ(parameter_count(graph).value(), 45);
 }
 
+// Paddings as timm's exporters compute them: max(17 - 9, 0) / 2 on each side of the last dimension.
+TEST(OnnxValues, PaddingsMayBeClipped) {
+  OnnxTensor whole = floats("whole", {6});
+  whole.reals = {0.0, 0.0, -1.0, 0.0, 0.0, 8.0};
+  OnnxNode cast = with_whole(node("Cast", {"r"}, {"widths"}), "to", 7);
+  OnnxModel model =
+      model_of({whole, number("least", 0.0), floats("w", {17, 5})},
+               {node("Clip", {"whole", "least"}, {"r"}), cast, node("Pad", {"x", "widths"}, {"p"}),
+                node("MatMul", {"p", "w"}, {"y"})});
+  model.graph.buffers = {"whole"};
+  EXPECT_EQ(forward_flops(built(model)).value(), 2.0 * 8 * 17 * 5);
+}
+
+// Positions that no data is in, through a convolution that trains.
+TEST(OnnxValues, ConstantsMayBeConvolved) {
+  const Graph graph =
+      built(model_of({floats("p", {1, 4, 9}), floats("v", {8, 4, 1}), floats("u", {4, 8, 1})},
+                     {node("Relu", {"p"}, {"r"}), node("Conv", {"r", "v"}, {"e"}),
+                      node("Conv", {"e", "u"}, {"d"}), node("Add", {"x", "d"}, {"y"})}));
+  EXPECT_EQ(parameter_count(graph).value(), 36 + 32 + 32);
+}
+
+TEST(OnnxValues, BlocksBecomePictures) {
+  OnnxNode fold = node("Col2Im", {"x", "picture", "block"}, {"f"});
+  OnnxModel model =
+      model_of({wholes("picture", {6, 6}), wholes("block", {2, 2}), floats("w", {6, 5})},
+               {fold, node("MatMul", {"f", "w"}, {"y"})}, {2, 12, 9});
+  EXPECT_EQ(forward_flops(built(model)).value(), 2.0 * 2 * 3 * 6 * 6 * 5);
+  model.graph.initializers[0] = wholes("picture", {6, 0});
+  EXPECT_THAT(refusal(model), HasSubstr("blocks that do not fit"));
+}
+
 }  // namespace
 }  // namespace steelyard::model

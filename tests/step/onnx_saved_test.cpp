@@ -55,6 +55,8 @@ double bound_of(const std::string& name) {
   if (name.starts_with("llama")) return 0.04;     // six masks of [S,S] that torch adds and drops
   if (name.starts_with("wav2vec2")) return 0.06;  // the weight norm, which that export carries out
   if (name.starts_with("denoising_unet")) return 0.02;  // sizes of pooled embeddings
+  if (name == "weight_norm") return 0.07;               // the same, of two small convolutions
+  if (name == "standardized") return 0.006;             // numbers for each channel, in tiny maps
   if (name == "vit_dynamo") return 0.02;
   if (name == "deberta") return 0.35;  // copies of the distances' keys for each sample
   return 0.005;

@@ -43,7 +43,8 @@ TEST(TargetExpressions, OfSomeLayersAloneAreRefused) {
 
 TEST(TargetExpressions, ThatAreNoneAreRefused) {
   EXPECT_THAT(refusal("(q_proj"), HasSubstr("no regular expression"));
-  EXPECT_THAT(refusal(std::string(2000, '(')), HasSubstr("at most 1024"));
+  EXPECT_THAT(refusal(std::string(2000, '(')), HasSubstr("at most 512"));
+  EXPECT_THAT(refusal(".{1000}{1000}"), HasSubstr("a counted repeat"));
   EXPECT_THAT(refusal(R"((.)\1.*)"), HasSubstr("no regular expression"));
 }
 
