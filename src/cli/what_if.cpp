@@ -25,6 +25,7 @@ Result<facts::Plan> planned(plan::Request& request, search::Depth depth) {
   request.vram =
       depth != search::Depth::without_vram || facts::computes_on_host(request.machine.gpu);
   return plan::figures(request, {.only_if_fits = depth == search::Depth::only_if_fits,
+                                 .until_short = depth == search::Depth::until_short,
                                  .comparable_only = depth == search::Depth::without_vram});
 }
 

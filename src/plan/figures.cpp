@@ -74,7 +74,20 @@ void describe_model(const Request& request, const model::Graph& graph,
 
 using Programs = std::vector<step::RankProgram>;
 
-void measure_vram(const Request& request, const Programs& programs, bool only_if_fits, Plan& plan) {
+// In their order, up to the first that does not fit.
+std::vector<vram::Answer> replay_until_short(vram::Request wanted, const Programs& programs) {
+  std::vector<vram::Answer> answers;
+  for (const step::RankProgram& rank : programs) {
+    wanted.program = &rank.program;
+    answers.push_back(vram::replay(wanted));
+    const Bytes peak = answers.back().memory.peak_device_used;
+    if (wanted.capacity && peak > *wanted.capacity) break;
+  }
+  return answers;
+}
+
+void measure_vram(const Request& request, const Programs& programs, const Shortcuts& shortcuts,
+                  Plan& plan) {
   const facts::DeviceMemoryConstants device = device_of(request, plan.job);
   vram::Request wanted;
   wanted.device = &device;
@@ -84,8 +97,10 @@ void measure_vram(const Request& request, const Programs& programs, bool only_if
   wanted.capacity = plan.machine.gpu.memory.value;
   plan.vram.capacity = plan.machine.gpu.memory;
   std::atomic<bool> stops = false;
-  if (only_if_fits) wanted.stops = &stops;
-  std::vector<vram::Answer> answers = vram::replay_all(wanted, programs_only(programs));
+  if (shortcuts.only_if_fits) wanted.stops = &stops;
+  std::vector<vram::Answer> answers = shortcuts.until_short
+                                          ? replay_until_short(wanted, programs)
+                                          : vram::replay_all(wanted, programs_only(programs));
   for (std::size_t i = 0; i < answers.size(); ++i) {
     vram::Answer& answer = answers[i];
     answer.memory.kind = programs[i].kind;
@@ -466,7 +481,7 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
     plan.vram = shortcuts.alike->vram;
     plan.fits_vram = shortcuts.alike->fits_vram;
   } else if (request.vram) {
-    measure_vram(request, programs, shortcuts.only_if_fits, plan);
+    measure_vram(request, programs, shortcuts, plan);
   }
   STEELYARD_CHECK(measure_the_rest(request, most, graph, beside, plan));
   count_cost(plan);

@@ -33,6 +33,9 @@ struct Shortcuts {
   std::function<bool(const facts::Plan&)> is_promising = {};
   // Where the GPUs' memory does not suffice, only that is wanted, not by how much.
   bool only_if_fits = false;
+  // Kinds of ranks are replayed in their order up to the first that has too little memory, which
+  // then is told as the fullest.
+  bool until_short = false;
   // Only what layouts are compared by: the step and the host's memory.
   bool comparable_only = false;
 };

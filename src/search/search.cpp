@@ -20,7 +20,7 @@ using facts::LostLayout;
 using facts::Plan;
 using facts::SearchedPlace;
 
-constexpr std::size_t kMostTooLarge = 2;  // faster ones that are told: each is replayed to its end
+constexpr std::size_t kMostTooLarge = 4;  // faster ones that are told
 constexpr std::size_t kMostSlower = 4;    // that are told
 constexpr std::size_t kMostTried = 256;   // behind the best, in search of such that fit too
 constexpr std::size_t kMostLate = 16;     // after a stop, until something fits
@@ -215,9 +215,9 @@ bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick
 }
 
 void PlaceSearch::tell_too_large(const Candidate& candidate) {
-  const std::optional<Plan> full = planned(candidate.number, Depth::full);
+  const std::optional<Plan> plan = planned(candidate.number, Depth::until_short);
   searched_.lost.push_back({set_of(candidate.number), candidate.step,
-                            full ? why_not(*full, question_.within) : "does not fit"});
+                            plan ? why_not(*plan, question_.within) : "does not fit"});
 }
 
 // One behind the best that fits too.

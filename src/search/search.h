@@ -17,9 +17,9 @@
 namespace steelyard::search {
 
 // How much of a plan is wanted: everything and what to change on the same machine; everything; of
-// the GPUs' memory only whether it suffices; the step and the host's memory alone: the GPUs' takes
-// by far the longest.
-enum class Depth { advised, full, only_if_fits, without_vram };
+// the GPUs' memory up to the first kind of rank that has too little; only whether it suffices; the
+// step and the host's memory alone: the GPUs' takes by far the longest.
+enum class Depth { advised, full, until_short, only_if_fits, without_vram };
 
 // Plans without advice, unless it is asked for. Called side by side: it may share nothing that it
 // writes.

@@ -37,10 +37,12 @@ std::string why_not(const Plan& plan, const Within& within) {
   std::string why;
   const auto add = [&why](const std::string& part) { why += (why.empty() ? "" : "; ") + part; };
   const Bytes vram = plan.vram.fullest.peak_device_used;
+  const bool stages = plan.job.parallel.pipeline > 1 && !plan.vram.fullest.kind.empty();
+  const std::string who = stages ? "each GPU of " + plan.vram.fullest.kind : "each GPU";
   if (plan.fits_vram == false && plan.vram.capacity) {
-    add(fmt::format("each GPU needs {} of {}", to_text(vram), to_text(*plan.vram.capacity)));
+    add(fmt::format("{} needs {} of {}", who, to_text(vram), to_text(*plan.vram.capacity)));
   } else if (exceeds(vram, within.vram_gib)) {
-    add(fmt::format("each GPU needs {}, more than vram_gib={}", to_text(vram), *within.vram_gib));
+    add(fmt::format("{} needs {}, more than vram_gib={}", who, to_text(vram), *within.vram_gib));
   }
   const facts::NodeLoad* node = plan.short_node();
   if (node != nullptr && node->memory) {

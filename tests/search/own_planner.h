@@ -46,6 +46,7 @@ inline const Planner& sharing_planner() {
     request.advice = depth == Depth::advised;
     if (request.advice) return plan::plan(request);
     return plan::figures(request, {.only_if_fits = depth == Depth::only_if_fits,
+                                   .until_short = depth == Depth::until_short,
                                    .comparable_only = depth == Depth::without_vram});
   };
   return sharing;
