@@ -218,7 +218,7 @@ class FreeSet {
     bin.insert(bin.begin() + static_cast<std::ptrdiff_t>(index) + 1, std::move(upper));
   }
 
-  std::vector<Bin> bins_;               // by stream and size
+  std::vector<Bin> bins_;              // by stream and size
   std::vector<std::uint64_t> filled_;  // bits of the bins that are not empty
   std::size_t size_ = 0;
 };
