@@ -71,7 +71,7 @@ class BfcAllocator final : public Allocator {
   std::int64_t limit_;
   std::int64_t next_region_;  // curr_region_allocation_bytes_
   std::int64_t next_address_;
-  blocks::BlockStore chunks_;             // neighbours are of one region
+  blocks::BlockStore chunks_;              // neighbours are of one region
   std::map<std::int64_t, Index> regions_;  // by where they begin: their last chunks
   // In the order of the search. Bins by powers of two split it into runs, which one order needs
   // not: the first chunk that is large enough is the same.

@@ -44,7 +44,7 @@ class FreeSet {
 
  public:
   // No array is longer; one that would be is halved.
-  static constexpr std::size_t kLongest = 512;
+  static constexpr std::size_t kLongest = 128;
 
   // Good until the next change of the set.
   class iterator {
@@ -123,8 +123,7 @@ class FreeSet {
     ++size_;
     filled_[index / kBits] |= std::uint64_t{1} << (index % kBits);
     if (bin.empty()) bin.emplace_back();
-    std::size_t which = 0;
-    while (which + 1 < bin.size() && bin[which].back() < key) ++which;
+    const std::size_t which = part_for(bin, Below{key});
     Part& part = bin[which];
     part.insert(part.begin() + static_cast<std::ptrdiff_t>(place_in(part, Below{key})), key);
     if (part.size() > kLongest) halve(bin, which);
@@ -171,6 +170,14 @@ class FreeSet {
   [[nodiscard]] bool is_filled(std::size_t bin) const {
     return (filled_[bin / kBits] >> (bin % kBits) & 1U) != 0;
   }
+  // Whose last key is not below; the last one takes what no other does.
+  template <class IsBelow>
+  [[nodiscard]] static std::size_t part_for(const Bin& bin, const IsBelow& below) {
+    const auto last = bin.end() - 1;
+    const auto found = std::partition_point(
+        bin.begin(), last, [&below](const Part& part) { return below(part.back()); });
+    return static_cast<std::size_t>(found - bin.begin());
+  }
   // Half of all answers of a search are a surprise to the processor: no branch depends on them.
   template <class IsBelow>
   [[nodiscard]] static std::size_t place_in(const Part& part, const IsBelow& below) {
@@ -198,8 +205,7 @@ class FreeSet {
   [[nodiscard]] iterator first_not(std::size_t index, const IsBelow& below) const {
     if (index >= bins_.size() || !is_filled(index)) return first_from(index);
     const Bin& bin = bins_[index];
-    std::size_t which = 0;
-    while (which + 1 < bin.size() && below(bin[which].back())) ++which;
+    const std::size_t which = part_for(bin, below);
     const Part& part = bin[which];
     const std::size_t at = place_in(part, below);
     if (at == part.size()) return first_from(index + 1);
@@ -212,7 +218,7 @@ class FreeSet {
     bin.insert(bin.begin() + static_cast<std::ptrdiff_t>(index) + 1, std::move(upper));
   }
 
-  std::vector<Bin> bins_;               // by stream and size
+  std::vector<Bin> bins_;              // by stream and size
   std::vector<std::uint64_t> filled_;  // bits of the bins that are not empty
   std::size_t size_ = 0;
 };

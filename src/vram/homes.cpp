@@ -64,8 +64,8 @@ std::vector<Track> tracks_of(const step::Program& program, const std::vector<Hom
   tracks.reserve(homes.size());
   for (std::size_t i = 0; i < homes.size(); ++i) {
     const step::Slot& slot = program.slots[i];
-    tracks.push_back({homes[i].first, homes[i].stride, slot.bytes, slot.name, slot.category, slot.stream,
-                      step::naming_of(slot), slot.managed, slot.recorded});
+    tracks.push_back({homes[i].first, homes[i].stride, slot.bytes, slot.name, slot.category,
+                      slot.stream, step::naming_of(slot), slot.managed, slot.recorded});
   }
   return tracks;
 }

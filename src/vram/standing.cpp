@@ -61,6 +61,7 @@ Standing::Standing(const step::Program& program, const std::vector<Home>& homes)
                   static_cast<std::size_t>(homes[slot].layers),
                   static_cast<std::size_t>(homes[slot].chunk)};
     chunks_ = std::max(chunks_, row.chunk + 1);
+    layers_ = std::max(layers_, row.layers);
     // What stays for the step grows from turn to turn, and with it what the device has given.
     if (!between[slot] || program.slots[slot].stays_for_the_step()) continue;
     (program.slots[slot].outlives_micro_batch ? kept_ : passing_).push_back(row);
@@ -70,8 +71,9 @@ Standing::Standing(const step::Program& program, const std::vector<Home>& homes)
 
 std::uint64_t Standing::kept(const std::vector<Live>& lives, const Allocator& allocator) const {
   Fingerprint print;
-  for (const Row& row : kept_) {
-    for (std::size_t layer = 0; layer < row.layers; ++layer) {
+  for (std::size_t layer = 0; layer < layers_; ++layer) {  // as they lie
+    for (const Row& row : kept_) {
+      if (layer >= row.layers) continue;
       const std::size_t at = row.first + layer * row.stride;
       add(print, lives[at], static_cast<std::int64_t>(at), allocator);
     }
@@ -82,8 +84,9 @@ std::uint64_t Standing::kept(const std::vector<Live>& lives, const Allocator& al
 void Standing::look_at(std::size_t micro_batch, const std::vector<Live>& lives,
                        const Allocator& allocator) {
   std::vector<Fingerprint> prints(chunks_);
-  for (const Row& row : passing_) {
-    for (std::size_t layer = 0; layer < row.layers; ++layer) {
+  for (std::size_t layer = 0; layer < layers_; ++layer) {
+    for (const Row& row : passing_) {
+      if (layer >= row.layers) continue;
       const std::size_t at = row.first + layer * row.stride;  // of the first micro-batch
       add(prints[row.chunk], lives[at + micro_batch * row.layers * row.stride],
           static_cast<std::int64_t>(at), allocator);

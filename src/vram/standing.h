@@ -37,7 +37,7 @@ class Standing {
   };
   std::vector<Row> kept_;     // of slots that outlive micro-batches
   std::vector<Row> passing_;  // of the first micro-batch in flight; the next ones' lie behind it
-  std::size_t in_flight_, chunks_ = 1;
+  std::size_t in_flight_, chunks_ = 1, layers_ = 1;
   std::vector<bool> touched_;          // by micro-batch in flight
   std::vector<std::uint64_t> prints_;  // by micro-batch in flight and chunk
 };
