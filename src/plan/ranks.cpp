@@ -1,5 +1,6 @@
 #include "plan/ranks.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
@@ -30,6 +31,28 @@ void forget_operators(model::Graph& graph) {
   for (model::Segment& segment : graph.segments) {
     for (model::Block& block : segment.blocks) block.operators.clear();
   }
+}
+
+// A language model as a text encoder (LlamaModel, Gemma2Model) is asked for states, not for words:
+// its output projection does not run, and a class without a task ("...Model") has none.
+void forget_head(model::Graph& graph, const facts::Value& config) {
+  const facts::Value* classes = config.find("architectures");
+  const facts::Array* names = classes != nullptr ? classes->as_array() : nullptr;
+  const std::string* name =
+      names != nullptr && !names->empty() ? names->front().as_text() : nullptr;
+  const bool bare = name != nullptr && name->ends_with("Model");
+  model::Block& head = graph.segments.back().blocks.back();
+  const auto ends = [](const model::Operator& op) { return model::is_loss(op.kind); };
+  if (std::none_of(head.operators.begin(), head.operators.end(), ends)) return;
+  std::erase_if(head.operators, [&](const model::Operator& op) {
+    if (op.kind != model::OperatorKind::linear) return model::is_loss(op.kind);
+    for (const std::int32_t index : op.weights) {
+      if (index < 0 || !bare) continue;
+      model::Weight& weight = head.weights.at(static_cast<std::size_t>(index));
+      if (weight.tied_to.empty()) weight.tied_to = weight.name;  // counted nowhere
+    }
+    return true;
+  });
 }
 
 // Without an accelerator all models compute on the host's processors.
@@ -75,6 +98,7 @@ Result<std::vector<step::Companion>> companions_of(const Request& request, const
       shape.frames = graph.frames;
     }
     STEELYARD_TRY(built, model::build(request.companions[i], shape));
+    forget_head(built, request.companions[i].config);
     if (!makes_inputs) forget_operators(built);
     step::Companion companion{.graph = std::move(built),
                               .held = held_on(request.machine, named[i].held),
