@@ -180,6 +180,17 @@ TEST(Verdicts, AnUnknownCapacityIsSaidAndNotJudged) {
   EXPECT_NE(plan.warnings[1].find("machine.ram_gib"), std::string::npos);
 }
 
+// An engine without offload names the key that was set, not another one.
+TEST(Plan, RefusesOffloadByTheKeyThatAsksForIt) {
+  Job job = gpt2_job();
+  job.framework = "megatron";
+  job.offload.parameters = facts::OffloadTo::cpu;
+  const auto refused = steelyard::plan::plan(request_for(job));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().subject, "offload.parameters");
+  EXPECT_EQ(refused.error().found, "cpu");
+}
+
 // What the advice says, set in the job and planned as a job of its own.
 void apply(Job& job, const std::string& key, const std::string& value) {
   if (key == "parallel.sharding") {
