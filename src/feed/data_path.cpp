@@ -19,6 +19,7 @@ constexpr double kUnnoticed = 0.02;
 constexpr std::int64_t kMostWorkers = 64;
 constexpr std::int64_t kMostPrefetch = 16;
 constexpr double kSameSupply = 0.005;
+constexpr double kAllButRounding = 1.0 - 1e-9;  // nobody waits
 
 // The slowest stage whose rate is known; null when none is.
 const facts::FeedStage* slowest_of(std::span<const Station> stations) {
@@ -130,13 +131,14 @@ facts::FeedFlow judged(const Path& path, const Stations& stations) {
   const Answer answer = flow_through(path, stations);
   if (known) flow.supply = answer.supply;
   if (!path.needed || !answer.utilization) return flow;
-  const double utilization = answer.utilization->value();
+  const double solved = answer.utilization->value();
+  const double utilization = solved < kAllButRounding ? solved : 1.0;
   const bool is_short = utilization < (overlaps ? 1.0 - kUnnoticed : kStarvedBelow) ||
                         (overlaps && slowest != nullptr && *slowest->can < *path.needed);
   // A stage of unknown rate could be slower still: then only a shortage that is known is said.
   if (!is_short && !known) return flow;
-  flow.accelerator_utilization = answer.utilization;
-  flow.gpu_wait_fraction = Ratio(1.0) - *answer.utilization;
+  flow.accelerator_utilization = Ratio(utilization);
+  flow.gpu_wait_fraction = Ratio(1.0 - utilization);
   if (is_short && slowest != nullptr) flow.limited_by = slowest->name;
   return flow;
 }

@@ -290,9 +290,7 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
 
 // A step that waits for data is longer by the wait; every rate shrinks alike.
 void add_data_stall(Plan& plan) {
-  auto& utilization = plan.feed.accelerator_utilization;
-  constexpr double kAllButRounding = 1.0 - 1e-9;
-  if (utilization && utilization->value() >= kAllButRounding) utilization = Ratio(1.0);
+  const auto& utilization = plan.feed.accelerator_utilization;
   if (!plan.pace.step || !utilization || utilization->value() >= 1.0 ||
       utilization->value() <= 0.0) {
     return;
