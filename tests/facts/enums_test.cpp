@@ -54,7 +54,7 @@ TEST(EnumNames, OfTheJobAreCompleteAndUnique) {
   check_names(DataCache::ram_encoded);
   check_names(CheckpointMethod::sharded_async);
   check_names(CheckpointLoad::meta);
-  check_names(CompanionHeld::load);
+  check_names(CompanionHeld::cpu);
 }
 
 TEST(EnumNames, OfThePlanAndTheCasesAreCompleteAndUnique) {

@@ -68,6 +68,7 @@ TEST(Tier, TenBillionParametersAreLarge) {
   Job job = llama_8b(1);
   job.model.config = std::string("llama-2-13b");
   job.train.method = facts::Method::qlora;
+  job.train.base_quantization = facts::BaseQuantization::nf4;
   const facts::BalancePlan balance = planned(job).balance;
   EXPECT_LT(balance.whole_job, Bytes(std::int64_t{48} << 30));
   EXPECT_EQ(balance.tier, Tier::large);
