@@ -84,8 +84,8 @@ void add_waiting(const Node& node, facts::RamBytes& bytes, Notes& notes, bool sa
       node.job.offload.pin_memory ? waiting * rounding_of(node.states.weights, frozen) : waiting;
   bytes[RamCategory::parameters] += held * node.ranks;
   if (!say) return;
-  notes.push_back({fmt::format("parameters: {} of models that wait for their turn, on each of {}.",
-                               to_text(held), ranks_text(node.ranks)),
+  notes.push_back({fmt::format("parameters: {} of models that wait for their turn, on {}.",
+                               to_text(held), each_rank(node.ranks)),
                    Provenance::derived,
                    "offloaded models are page-locked tensor by tensor (CachingHostAllocator.h)"});
 }
@@ -117,13 +117,12 @@ void add_companions(const Node& node, facts::RamBytes& bytes) {
 
 void note_companions(const Node& node, Notes& notes) {
   if (node.states.companion_host_bytes == Bytes()) return;
-  notes.push_back(
-      {fmt::format(
-           "parameters: {} of companions on the CPU, and {} while they compute (activations), in "
-           "each of {}.",
-           to_text(node.states.companion_host_bytes), to_text(node.states.companion_host_work),
-           ranks_text(node.ranks)),
-       Provenance::derived, "models with held = \"cpu\", made and computed in every rank"});
+  notes.push_back({fmt::format("parameters: {} of companions on the CPU, and {} while they compute "
+                               "(activations), in {}.",
+                               to_text(node.states.companion_host_bytes),
+                               to_text(node.states.companion_host_work), each_rank(node.ranks)),
+                   Provenance::derived,
+                   "models with held = \"cpu\", made and computed in every rank"});
 }
 
 void find_peak(facts::RamPlan& plan) {

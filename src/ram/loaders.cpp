@@ -70,9 +70,8 @@ void add_index(const Node& node, facts::RamBytes& bytes, Notes& notes) {
     const Bytes order = Bytes(kOrderPerSample) * *data.samples;
     bytes[RamCategory::framework] += order * node.ranks;
     notes.push_back(
-        {fmt::format("framework: an epoch's order of {} samples is {} of Python "
-                     "integers in each of {}.",
-                     grouped(*data.samples), to_text(order), ranks_text(node.ranks)),
+        {fmt::format("framework: an epoch's order of {} samples is {} of Python integers in {}.",
+                     grouped(*data.samples), to_text(order), each_rank(node.ranks)),
          Provenance::derived,
          "torch/utils/data/sampler.py: randperm(n).tolist(), 40 B an integer (CPython 3.11)"});
   }
@@ -180,10 +179,9 @@ Result<void> add_dataset_cache(const Node& node, Bytes sample_bytes, facts::RamB
     return {};
   }
   bytes[RamCategory::dataset_cache] += held * node.ranks;
-  notes.push_back({fmt::format("dataset_cache: the whole dataset, {} ({}), in each of {}: what a "
-                               "process makes is its own "
-                               "(data.cache_shared: one for all).",
-                               as, to_text(held), ranks_text(node.ranks)),
+  notes.push_back({fmt::format("dataset_cache: the whole dataset, {} ({}), in {}: what a process "
+                               "makes is its own (data.cache_shared: one for all).",
+                               as, to_text(held), each_rank(node.ranks)),
                    Provenance::measured,
                    "validation/record_ram.py with two ranks; Ultralytics 22307"});
   add_pickled_copies(node, held, decoded, bytes, notes);

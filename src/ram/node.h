@@ -68,4 +68,9 @@ struct Node {
   return ranks == 1 ? "1 rank" : std::to_string(ranks) + " ranks";
 }
 
+// Of every one: "the rank", "each of 8 ranks".
+[[nodiscard]] inline std::string each_rank(std::int64_t ranks) {
+  return ranks == 1 ? "the rank" : "each of " + ranks_text(ranks);
+}
+
 }  // namespace steelyard::ram

@@ -60,29 +60,26 @@ Bytes load_transient(const Node& node, Notes& notes) {
   switch (node.job.checkpoint.load) {
     case facts::CheckpointLoad::mmap: {
       if (builds_whole_model(node)) {
-        notes.push_back({fmt::format("model_load: each of {} makes the whole model ({}) in host "
-                                     "memory and copies mapped "
-                                     "files into it before it moves to the GPU.",
-                                     ranks_text(node.ranks), to_text(node.states.made_bytes)),
+        notes.push_back({fmt::format("model_load: {} makes the whole model ({}) in host memory and "
+                                     "copies mapped files into it before it moves to the GPU.",
+                                     each_rank(node.ranks), to_text(node.states.made_bytes)),
                          Provenance::derived,
                          "transformers modeling_utils.py: made on the CPU unless device_map, a "
                          "quantizer, FSDP or ZeRO-3 asks for meta tensors"});
         return node.states.made_bytes * node.ranks;
       }
       const Bytes held = node.states.largest_block_bytes * node.ranks;
-      notes.push_back(
-          {fmt::format(
-               "model_load: files are mapped, so their pages are reclaimable cache; each of {} "
-               "converts one block at a time ({}).",
-               ranks_text(node.ranks), to_text(node.states.largest_block_bytes)),
-           Provenance::derived, "safetensors, torch.load(mmap=True)"});
+      notes.push_back({fmt::format("model_load: files are mapped, so their pages are reclaimable "
+                                   "cache; {} converts one block at a time ({}).",
+                                   each_rank(node.ranks), to_text(node.states.largest_block_bytes)),
+                       Provenance::derived, "safetensors, torch.load(mmap=True)"});
       return held;
     }
     case facts::CheckpointLoad::per_rank: {
       const Bytes each = one_rank_loads(node, node.load_copies);
       notes.push_back(
-          {fmt::format("model_load: each of {} reads the whole state by itself, {} per rank.",
-                       ranks_text(node.ranks), to_text(each)),
+          {fmt::format("model_load: {} reads the whole state by itself, {} per rank.",
+                       each_rank(node.ranks), to_text(each)),
            Provenance::derived,
            "torch.load; the profile's load_copies; file shards of at most 5 GB (transformers)"});
       return each * node.ranks;
@@ -198,18 +195,17 @@ Bytes checkpoint_staging(const Node& node, Notes& notes) {
       return page_locked_snapshot(node, full, 1);
     case facts::CheckpointMethod::sharded_sync:
       notes.push_back(
-          {fmt::format(
-               "checkpoint: each of {} writes its own part ({}), at most one file shard at once.",
-               ranks_text(node.ranks), to_text(part)),
+          {fmt::format("checkpoint: {} writes its own part ({}), at most one file shard at once.",
+                       each_rank(node.ranks), to_text(part)),
            Provenance::derived,
            "torch.distributed.checkpoint, DeepSpeed engine.py save_checkpoint"});
       return streamed(node, part) * node.ranks;
     case facts::CheckpointMethod::sharded_async:
       if (node.staging_copies > Ratio(0.0)) return copied(node, part * node.ranks, notes);
       notes.push_back(
-          {fmt::format("checkpoint: each of {} keeps a page-locked snapshot of its own part ({}) "
-                       "while it is written, each tensor rounded up to a power of two.",
-                       ranks_text(node.ranks), to_text(part)),
+          {fmt::format("checkpoint: {} keeps a page-locked snapshot of its own part ({}) while it "
+                       "is written, each tensor rounded up to a power of two.",
+                       each_rank(node.ranks), to_text(part)),
            Provenance::derived,
            "torch.distributed.checkpoint async_save; CachingHostAllocator.h rounds up"});
       return page_locked_snapshot(node, part * node.ranks, parts_of_a_weight(node));

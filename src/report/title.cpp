@@ -134,7 +134,10 @@ Lines flowed(const std::vector<std::string>& phrases, std::size_t width, const P
 std::string sentence_of(std::string_view text, const Paint& paint) {
   std::string sentence = paint.outside(text);
   if (sentence.empty()) return sentence;
-  if (sentence.front() >= 'a' && sentence.front() <= 'z') {
+  constexpr std::string_view kDrive = "nvme";
+  if (sentence.starts_with(kDrive)) {
+    sentence.replace(0, kDrive.size(), "NVMe");
+  } else if (sentence.front() >= 'a' && sentence.front() <= 'z') {
     sentence.front() = static_cast<char>(sentence.front() - 'a' + 'A');
   }
   if (sentence.find_last_of(".!?") != sentence.size() - 1) sentence += '.';

@@ -44,12 +44,20 @@ Lines phase_lines(const facts::RamBytes& bytes) {
   return lines;
 }
 
+// "loader_workers: 8 ranks x ..." as people write it.
+std::string in_words(std::string sentence) {
+  const auto end =
+      sentence.begin() + static_cast<std::ptrdiff_t>(std::min(sentence.find(':'), sentence.size()));
+  std::replace(sentence.begin(), end, '_', ' ');
+  return sentence;
+}
+
 // Each rule, and under it how it is known and whose it is.
 Lines rule_lines(const std::vector<facts::RamRule>& rules, std::size_t width, const Paint& paint) {
   constexpr std::size_t kIndent = 2;
   Lines lines;
   for (const facts::RamRule& rule : rules) {
-    for (std::string& line : wrapped(sentence_of(rule.sentence, paint), width)) {
+    for (std::string& line : wrapped(sentence_of(in_words(rule.sentence), paint), width)) {
       lines.push_back(std::move(line));
     }
     std::string origin(name_of(rule.from));
