@@ -31,7 +31,7 @@ inline Request request_for(const facts::Job& job) {
   request.job = job;
   request.model = value_of(own_catalog().model_of(job, {}));
   request.machine = value_of(own_catalog().machine_of(job, {}));
-  request.constants = value_of(own_catalog().constants(job.framework));
+  request.constants = value_of(own_catalog().constants(job.framework, job.versions));
   request.advice = false;
   return request;
 }
