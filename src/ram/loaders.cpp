@@ -51,11 +51,12 @@ void add_workers(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   if (processes > 0) {
     const std::string besides =
         decoding > Bytes() ? fmt::format(" and what decoding takes ({})", to_text(decoding)) : "";
-    notes.push_back(
-        {fmt::format(
-             "loader_workers: {} x {} worker processes x {}, the samples of one batch ({}){}.",
-             ranks_text(node.ranks), node.workers, to_text(node.worker), to_text(samples), besides),
-         Provenance::measured, "validation/record_ram.py, catalog/calibration/host.toml"});
+    notes.push_back(of_pytorch(
+        node,
+        fmt::format(
+            "loader_workers: {} x {} worker processes x {}, the samples of one batch ({}){}.",
+            ranks_text(node.ranks), node.workers, to_text(node.worker), to_text(samples), besides),
+        Provenance::measured, "validation/record_ram.py, catalog/calibration/host.toml"));
   }
 }
 
@@ -66,14 +67,16 @@ void add_workers(const Node& node, facts::RamBytes& bytes, Notes& notes) {
 void add_index(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   const facts::DataKeys& data = node.job.data;
   if (!data.samples) return;
-  if (data.shuffle == facts::Shuffle::sample) {
+  const bool drawn_in_python = data.shuffle == facts::Shuffle::sample && !node.threads;
+  if (drawn_in_python) {
     const Bytes order = Bytes(kOrderPerSample) * *data.samples;
     bytes[RamCategory::framework] += order * node.ranks;
-    notes.push_back(
-        {fmt::format("framework: an epoch's order of {} samples is {} of Python integers in {}.",
-                     grouped(*data.samples), to_text(order), each_rank(node.ranks)),
-         Provenance::derived,
-         "torch/utils/data/sampler.py: randperm(n).tolist(), 40 B an integer (CPython 3.11)"});
+    notes.push_back(of_pytorch(
+        node,
+        fmt::format("framework: an epoch's order of {} samples is {} of Python integers in {}.",
+                    grouped(*data.samples), to_text(order), each_rank(node.ranks)),
+        Provenance::derived,
+        "torch/utils/data/sampler.py: randperm(n).tolist(), 40 B an integer (CPython 3.11)"));
   }
   const bool file_list =
       data.layout == facts::DataLayout::files && data.kind != facts::DataKind::tokens &&
@@ -83,12 +86,13 @@ void add_index(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   bytes[RamCategory::framework] += index * node.ranks;
   const std::int64_t workers = node.threads ? 0 : node.workers;
   bytes[RamCategory::loader_workers] += index * checked_multiply(node.ranks, workers);
-  notes.push_back(
-      {fmt::format("framework, loader_workers: the list of {} files is {} of Python objects, and "
-                   "each of {} processes ends up with its own copy.",
-                   grouped(*data.samples), to_text(index),
-                   checked_multiply(node.ranks, checked_add(workers, 1))),
-       Provenance::derived, "pytorch #13246; 174 B an entry (CPython 3.11 object sizes)"});
+  notes.push_back(of_pytorch(
+      node,
+      fmt::format("framework, loader_workers: the list of {} files is {} of Python objects, and "
+                  "each of {} processes ends up with its own copy.",
+                  grouped(*data.samples), to_text(index),
+                  checked_multiply(node.ranks, checked_add(workers, 1))),
+      Provenance::derived, "pytorch #13246; 174 B an entry (CPython 3.11 object sizes)"));
 }
 
 // Threads that map samples in parallel and a buffer of whole batches behind them: one sample each,
@@ -116,10 +120,28 @@ void add_shared_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) 
           ? (hands_over_views(node) ? 1 : 2)
           : checked_multiply(node.workers, std::max<std::int64_t>(1, node.job.data.prefetch));
   bytes[RamCategory::prefetch] += node.batch * ahead * node.ranks;
-  notes.push_back(
-      {fmt::format("prefetch: {} x {} batches in flight x {}, in shared memory (/dev/shm).",
-                   ranks_text(node.ranks), ahead, to_text(node.batch)),
-       Provenance::derived, "PyTorch DataLoader: num_workers x prefetch_factor"});
+  notes.push_back(of_pytorch(
+      node,
+      fmt::format("prefetch: {} x {} batches in flight x {}, in shared memory (/dev/shm).",
+                  ranks_text(node.ranks), ahead, to_text(node.batch)),
+      Provenance::derived, "PyTorch DataLoader: num_workers x prefetch_factor"));
+}
+
+// The pin thread copies one batch while the step uses the one before. Only PyTorch's allocator
+// rounds up.
+void add_pinned_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
+  const Bytes each = node.borrows_rules ? node.batch : pinned(node.batch);
+  bytes[RamCategory::pinned] += each * 2 * node.ranks;
+  if (node.borrows_rules) {
+    notes.push_back(
+        {fmt::format("pinned: two page-locked batches per rank, {} each.", to_text(each)),
+         Provenance::assumed, "one is copied while the other is used"});
+    return;
+  }
+  notes.push_back({fmt::format("pinned: two page-locked batches per rank, each {} rounded up to {} "
+                               "by PyTorch's pinned allocator.",
+                               to_text(node.batch), to_text(each)),
+                   Provenance::derived, "aten/src/ATen/core/CachingHostAllocator.h"});
 }
 
 void add_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
@@ -128,15 +150,7 @@ void add_batches(const Node& node, facts::RamBytes& bytes, Notes& notes) {
   } else {
     add_shared_batches(node, bytes, notes);
   }
-  if (!node.job.data.pin_memory) return;
-  // The pin thread copies one batch while the step uses the one before.
-  bytes[RamCategory::pinned] += pinned(node.batch) * 2 * node.ranks;
-  notes.push_back(
-      {fmt::format(
-           "pinned: two page-locked batches per rank, each {} rounded up to {} by PyTorch's "
-           "pinned allocator.",
-           to_text(node.batch), to_text(pinned(node.batch))),
-       Provenance::derived, "aten/src/ATen/core/CachingHostAllocator.h"});
+  if (node.job.data.pin_memory) add_pinned_batches(node, bytes, notes);
 }
 
 // A spawned worker gets the dataset by pickle (multiprocessing/popen_spawn_posix.py): objects such
@@ -147,10 +161,12 @@ void add_pickled_copies(const Node& node, Bytes held, bool decoded, facts::RamBy
   if (forked || decoded || node.threads || node.workers == 0) return;
   const std::int64_t processes = checked_multiply(node.ranks, node.workers);
   bytes[RamCategory::loader_workers] += held * processes;
-  notes.push_back({fmt::format("loader_workers: each of {} spawned workers unpickles a copy of the "
-                               "cached dataset ({}).",
-                               processes, to_text(held)),
-                   Provenance::derived, "multiprocessing/popen_spawn_posix.py"});
+  notes.push_back(
+      of_pytorch(node,
+                 fmt::format("loader_workers: each of {} spawned workers unpickles a copy of the "
+                             "cached dataset ({}).",
+                             processes, to_text(held)),
+                 Provenance::derived, "multiprocessing/popen_spawn_posix.py"));
 }
 
 Result<void> add_dataset_cache(const Node& node, Bytes sample_bytes, facts::RamBytes& bytes,

@@ -53,6 +53,7 @@ void read_process(const Request& request, Node& node) {
   node.worker = mebibytes_of(request, forked ? "loader_worker_mib" : "loader_worker_spawned_mib",
                              node.constants.loader_worker);
   node.threads = word_of(request, "loaders") == "threads";
+  node.borrows_rules = word_of(request, "host_rules") == "pytorch";
   node.load_copies = ratio_of(request, "load_copies", Ratio(1.0));
   node.staging_copies = ratio_of(request, "staging_copies", Ratio());
   const bool pictures = data.kind == facts::DataKind::jpeg || data.kind == facts::DataKind::png;

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -31,12 +32,13 @@ struct Node {
   // Of the framework's profile; "" or nothing where it does not say.
   Provenance process_from = Provenance::catalogue;  // how `process` is known
   std::string process_source{};
-  std::string_view loading{};      // "whole": each rank makes the whole model in host memory
-  Bytes process{};                 // a rank's own pages: interpreter, framework, CUDA host side
-  Bytes libraries{};               // mapped programs and libraries, which the ranks share
-  Bytes steps{};                   // what the first steps add to a rank: kernels, threads
-  Bytes worker{};                  // a loader process's own pages, without its samples
-  bool threads = false;            // loaders are threads of the rank: one copy of everything
+  std::string_view loading{};  // "whole": each rank makes the whole model in host memory
+  Bytes process{};             // a rank's own pages: interpreter, framework, CUDA host side
+  Bytes libraries{};           // mapped programs and libraries, which the ranks share
+  Bytes steps{};               // what the first steps add to a rank: kernels, threads
+  Bytes worker{};              // a loader process's own pages, without its samples
+  bool borrows_rules = false;  // no PyTorch: what nobody measured of it is taken to be PyTorch's
+  bool threads = false;        // loaders are threads of the rank: one copy of everything
   Ratio load_copies = Ratio(1.0);  // of the state, in a rank that loads it by itself
   Ratio staging_copies{};          // of what a checkpoint's snapshot holds; 0: one, page-locked
   std::optional<facts::VramBytes> tensors{};  // of a rank, where they lie in host memory
@@ -61,6 +63,13 @@ struct Node {
 // Ranks that each weight is divided among; stages of a pipeline have other weights.
 [[nodiscard]] inline std::int64_t parts_of_a_weight(const Node& node) {
   return checked_multiply(std::max<std::int64_t>(1, node.job.parallel.tensor), node.shards);
+}
+
+// A rule that PyTorch's code or a recording of it gave; for other software it is an assumption.
+[[nodiscard]] inline facts::RamRule of_pytorch(const Node& node, std::string sentence,
+                                               Provenance from, std::string source) {
+  if (!node.borrows_rules) return {std::move(sentence), from, std::move(source)};
+  return {std::move(sentence), Provenance::assumed, "as PyTorch: " + source};
 }
 
 // "1 rank", "8 ranks".

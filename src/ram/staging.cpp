@@ -60,44 +60,50 @@ Bytes load_transient(const Node& node, Notes& notes) {
   switch (node.job.checkpoint.load) {
     case facts::CheckpointLoad::mmap: {
       if (builds_whole_model(node)) {
-        notes.push_back({fmt::format("model_load: {} makes the whole model ({}) in host memory and "
-                                     "copies mapped files into it before it moves to the GPU.",
-                                     each_rank(node.ranks), to_text(node.states.made_bytes)),
-                         Provenance::derived,
-                         "transformers modeling_utils.py: made on the CPU unless device_map, a "
-                         "quantizer, FSDP or ZeRO-3 asks for meta tensors"});
+        notes.push_back(
+            of_pytorch(node,
+                       fmt::format("model_load: {} makes the whole model ({}) in host memory and "
+                                   "copies mapped files into it before it moves to the GPU.",
+                                   each_rank(node.ranks), to_text(node.states.made_bytes)),
+                       Provenance::derived,
+                       "transformers modeling_utils.py: made on the CPU unless device_map, a "
+                       "quantizer, FSDP or ZeRO-3 asks for meta tensors"));
         return node.states.made_bytes * node.ranks;
       }
       const Bytes held = node.states.largest_block_bytes * node.ranks;
-      notes.push_back({fmt::format("model_load: files are mapped, so their pages are reclaimable "
-                                   "cache; {} converts one block at a time ({}).",
-                                   each_rank(node.ranks), to_text(node.states.largest_block_bytes)),
-                       Provenance::derived, "safetensors, torch.load(mmap=True)"});
+      notes.push_back(
+          of_pytorch(node,
+                     fmt::format("model_load: files are mapped, so their pages are reclaimable "
+                                 "cache; {} converts one block at a time ({}).",
+                                 each_rank(node.ranks), to_text(node.states.largest_block_bytes)),
+                     Provenance::derived, "safetensors, torch.load(mmap=True)"));
       return held;
     }
     case facts::CheckpointLoad::per_rank: {
       const Bytes each = one_rank_loads(node, node.load_copies);
-      notes.push_back(
-          {fmt::format("model_load: {} reads the whole state by itself, {} per rank.",
-                       each_rank(node.ranks), to_text(each)),
-           Provenance::derived,
-           "torch.load; the profile's load_copies; file shards of at most 5 GB (transformers)"});
+      notes.push_back(of_pytorch(
+          node,
+          fmt::format("model_load: {} reads the whole state by itself, {} per rank.",
+                      each_rank(node.ranks), to_text(each)),
+          Provenance::derived,
+          "torch.load; the profile's load_copies; file shards of at most 5 GB (transformers)"));
       return each * node.ranks;
     }
     case facts::CheckpointLoad::rank0: {
       const Bytes each = one_rank_loads(node, Ratio(1.0));
-      notes.push_back(
-          {fmt::format(
-               "model_load: rank 0 reads the whole state ({}) and sends the others their parts.",
-               to_text(each)),
-           Provenance::derived,
-           "transformers is_fsdp_enabled, accelerate cpu_ram_efficient_loading"});
+      notes.push_back(of_pytorch(
+          node,
+          fmt::format(
+              "model_load: rank 0 reads the whole state ({}) and sends the others their parts.",
+              to_text(each)),
+          Provenance::derived,
+          "transformers is_fsdp_enabled, accelerate cpu_ram_efficient_loading"));
       return each;
     }
     case facts::CheckpointLoad::meta:
-      notes.push_back(
-          {"model_load: created on the meta device, nothing passes through host memory.",
-           Provenance::derived, "torch.device(\"meta\")"});
+      notes.push_back(of_pytorch(
+          node, "model_load: created on the meta device, nothing passes through host memory.",
+          Provenance::derived, "torch.device(\"meta\")"));
       return Bytes();
   }
   return Bytes();
@@ -167,47 +173,52 @@ Bytes checkpoint_staging(const Node& node, Notes& notes) {
   switch (node.job.checkpoint.method) {
     case facts::CheckpointMethod::sync:
       if (!is_split(node)) {
-        notes.push_back(
-            {fmt::format(
-                 "checkpoint: rank 0 has the whole state ({}) and writes it tensor by tensor, "
-                 "at most one file shard at once.",
-                 to_text(full)),
-             Provenance::derived,
-             "torch.save writes storage after storage; file shards of at most 5 GB "
-             "(transformers)"});
+        notes.push_back(of_pytorch(
+            node,
+            fmt::format(
+                "checkpoint: rank 0 has the whole state ({}) and writes it tensor by tensor, "
+                "at most one file shard at once.",
+                to_text(full)),
+            Provenance::derived,
+            "torch.save writes storage after storage; file shards of at most 5 GB "
+            "(transformers)"));
         return streamed(node, full);
       }
-      notes.push_back(
-          {fmt::format("checkpoint: the whole state, {}, is gathered in rank 0's host memory.",
-                       to_text(full)),
-           Provenance::derived,
-           "FSDP FULL_STATE_DICT with offload_to_cpu and rank0_only, zero_to_fp32"});
+      notes.push_back(of_pytorch(
+          node,
+          fmt::format("checkpoint: the whole state, {}, is gathered in rank 0's host memory.",
+                      to_text(full)),
+          Provenance::derived,
+          "FSDP FULL_STATE_DICT with offload_to_cpu and rank0_only, zero_to_fp32"));
       return full;
     case facts::CheckpointMethod::async:
       if (node.staging_copies > Ratio(0.0)) return copied(node, full, notes);
-      notes.push_back(
-          {fmt::format(
-               "checkpoint: rank 0 keeps a page-locked snapshot of the whole state while it is "
-               "written, {} with each tensor rounded up to a power of two.",
-               to_text(full)),
-           Provenance::derived,
-           "torch.distributed.checkpoint async_save; CachingHostAllocator.h rounds up"});
+      notes.push_back(of_pytorch(
+          node,
+          fmt::format(
+              "checkpoint: rank 0 keeps a page-locked snapshot of the whole state while it is "
+              "written, {} with each tensor rounded up to a power of two.",
+              to_text(full)),
+          Provenance::derived,
+          "torch.distributed.checkpoint async_save; CachingHostAllocator.h rounds up"));
       return page_locked_snapshot(node, full, 1);
     case facts::CheckpointMethod::sharded_sync:
-      notes.push_back(
-          {fmt::format("checkpoint: {} writes its own part ({}), at most one file shard at once.",
-                       each_rank(node.ranks), to_text(part)),
-           Provenance::derived,
-           "torch.distributed.checkpoint, DeepSpeed engine.py save_checkpoint"});
+      notes.push_back(of_pytorch(
+          node,
+          fmt::format("checkpoint: {} writes its own part ({}), at most one file shard at once.",
+                      each_rank(node.ranks), to_text(part)),
+          Provenance::derived,
+          "torch.distributed.checkpoint, DeepSpeed engine.py save_checkpoint"));
       return streamed(node, part) * node.ranks;
     case facts::CheckpointMethod::sharded_async:
       if (node.staging_copies > Ratio(0.0)) return copied(node, part * node.ranks, notes);
-      notes.push_back(
-          {fmt::format("checkpoint: {} keeps a page-locked snapshot of its own part ({}) while it "
-                       "is written, each tensor rounded up to a power of two.",
-                       each_rank(node.ranks), to_text(part)),
-           Provenance::derived,
-           "torch.distributed.checkpoint async_save; CachingHostAllocator.h rounds up"});
+      notes.push_back(of_pytorch(
+          node,
+          fmt::format("checkpoint: {} keeps a page-locked snapshot of its own part ({}) while it "
+                      "is written, each tensor rounded up to a power of two.",
+                      each_rank(node.ranks), to_text(part)),
+          Provenance::derived,
+          "torch.distributed.checkpoint async_save; CachingHostAllocator.h rounds up"));
       return page_locked_snapshot(node, part * node.ranks, parts_of_a_weight(node));
   }
   return Bytes();

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <random>
 
@@ -234,6 +235,37 @@ TEST(HostMemory, threadsHoldOneSampleEach) {
   const facts::RamBytes& steady = phase(plan, RamPhase::steady);
   EXPECT_EQ(steady[RamCategory::loader_workers], Bytes());
   EXPECT_EQ(steady[RamCategory::prefetch], (16_MiB * 3 + 1_MiB * 4) * 8);
+}
+
+// What is taken over from PyTorch is an assumption, and its allocator's rounding is not taken over.
+TEST(HostMemory, rulesOfOtherSoftwareAreAssumed) {
+  Example example;
+  example.sample_bytes = Bytes(3 * 224 * 224 * 4);
+  example.job.train.micro_batch = 256;  // 147 MiB
+  const auto of_loading = [](const facts::RamPlan& plan) {
+    const auto found = std::find_if(
+        plan.rules.begin(), plan.rules.end(),
+        [](const facts::RamRule& rule) { return rule.sentence.starts_with("model_load"); });
+    return found == plan.rules.end() ? facts::RamRule{} : *found;
+  };
+  const facts::RamPlan own = planned(example);
+  example.words = {{"host_rules", "pytorch"}};
+  const facts::RamPlan borrowed = planned(example);
+  EXPECT_EQ(of_loading(own).from, facts::Provenance::derived);
+  EXPECT_EQ(of_loading(borrowed).from, facts::Provenance::assumed);
+  EXPECT_THAT(of_loading(borrowed).source, HasSubstr("as PyTorch: "));
+  EXPECT_EQ(phase(own, RamPhase::steady)[RamCategory::pinned], 256_MiB * 2 * 8);
+  EXPECT_EQ(phase(borrowed, RamPhase::steady)[RamCategory::pinned], 147_MiB * 2 * 8);
+}
+
+// tf.data shuffles samples in its buffer, not a list of their numbers.
+TEST(HostMemory, onlyPythonLoadersDrawAnOrder) {
+  Example example;
+  example.job.data.samples = 1'000'000;
+  const Bytes drawn = phase(planned(example), RamPhase::steady)[RamCategory::framework];
+  example.words = {{"loaders", "threads"}};
+  const Bytes mapped = phase(planned(example), RamPhase::steady)[RamCategory::framework];
+  EXPECT_EQ(drawn - mapped, Bytes(40) * 1'000'000 * 8);
 }
 
 // A machine without accelerators: tensors lie in the ranks, the process is the framework's words.
