@@ -374,7 +374,14 @@ def main(argv=None):
         for run in runs:
             print(run["id"], run["python"], json.dumps(run["job"]))
         return 0
+    if not runs:
+        sys.exit(f"record_ram.py: no run is named {arguments.only!r}; --list shows them")
+    without = sorted({run["python"] for run in runs} - set(arguments.python))
+    if without:
+        print(f"record_ram.py: left out, for want of --python NAME=PROGRAM: the runs of {', '.join(without)}", file=sys.stderr)
     runs = [run for run in runs if run["python"] in arguments.python]
+    if not runs:
+        sys.exit("record_ram.py: nothing to run; say which interpreter has torch, as --python venv=/path/to/python")
     return record_all(runs, arguments)
 
 

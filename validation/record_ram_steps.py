@@ -388,6 +388,8 @@ def make_pictures(job, folder, photographs):
     folder.mkdir(exist_ok=True)
     height, width = job["pictures"]
     sources = [Image.open(file).convert("RGB") for file in sorted(photographs.glob("*.jpg"))]
+    if not sources:
+        sys.exit(f"no *.jpg in {photographs}: --photographs names a folder of photographs to cut pictures from")
     for i in range(16):
         source = sources[i % len(sources)]
         part = min(source.width / width, source.height / height)
