@@ -122,6 +122,10 @@ inline constexpr auto train_fields = [](auto& v, auto& t) {
   v.key("loss", t.loss, about("how the logits are held"));
   v.key("upcast_logits", t.upcast_logits,
         about("the loss widens 16-bit logits to fp32; default: as the framework does"));
+  v.key("loss_in_model", t.loss_in_model,
+        about("the model computes its loss, and compiles it; default: as the framework does"));
+  v.key("keep_logits", t.keep_logits,
+        about("the loop holds the logits through backward; default: as the framework does"));
   v.key("compile", t.compile, about("the model runs through a compiler"));
   v.key("fused_kernels", t.fused_kernels, about("operators with a fused implementation"));
   v.key("memory_format", t.memory_format, about("of images"));

@@ -210,7 +210,7 @@ Result<void> MegatronArguments::take(std::string name, const facts::Value& value
     const facts::Value meant = off ? facts::Value(value != facts::Value(true)) : value;
     if (is_neutral(*group, off ? *positive : name, meant)) return {};
     const facts::Value* because = group->find("because");
-    return fail(wrong(ErrorCode::not_supported, name, shown(value), "no such argument",
+    return fail(wrong(ErrorCode::not_supported, name, shown(value), "a job without it",
                       because != nullptr && because->as_text() ? "it " + *because->as_text() : ""));
   }
   std::vector<std::string> names;

@@ -34,7 +34,7 @@ Error wrong(ErrorCode code, const char* name, std::string found, std::string acc
 
 Error not_built(const char* name, std::string found, std::string accepted) {
   return wrong(ErrorCode::not_supported, name, std::move(found), std::move(accepted),
-               "this argument is understood, but its effect is not built in this version");
+               "it is known, but what it does is not planned yet");
 }
 
 class Importer {
@@ -436,7 +436,7 @@ Result<void> Importer::refuse_unbuilt() const {
   for (const char* name :
        {"use-megatron-fsdp", "use-torch-fsdp2", "optimizer-cpu-offload", "fp32-residual-connection",
         "distribute-saved-activations", "fine-grained-activation-offloading"}) {
-    if (arguments_.flag(name)) return fail(not_built(name, "true", "no such argument"));
+    if (arguments_.flag(name)) return fail(not_built(name, "true", "a job without it"));
   }
   if (arguments_.whole("cpu-offloading-num-layers") > 0) {
     return fail(not_built("cpu-offloading-num-layers",

@@ -94,7 +94,7 @@ Result<void> check_words(const MegatronArguments& arguments) {
       !arguments.text("recompute-method").empty()) {
     return fail(wrong(ErrorCode::impossible_combination, "recompute-method",
                       arguments.text("recompute-method"),
-                      "no such argument beside recompute-granularity selective"));
+                      "none beside recompute-granularity selective"));
   }
   return {};
 }

@@ -120,6 +120,8 @@ struct TrainKeys {
   Attention attention = Attention::flash;
   Loss loss = Loss::full;
   std::optional<bool> upcast_logits;  // none: as the framework does
+  std::optional<bool> loss_in_model;  // the model's forward() computes it, not the loop; likewise
+  std::optional<bool> keep_logits;    // the loop holds them while backward runs; likewise
   bool compile = false;
   std::vector<FusedKernel> fused_kernels;
   MemoryFormat memory_format = MemoryFormat::contiguous;

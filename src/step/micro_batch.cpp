@@ -71,8 +71,12 @@ bool exchanges_tables(const model::Block& block) {
   });
 }
 
-// Embedding, head and loss, which are no layers.
-bool compiles_ends(const Variants& variants) {
+// Embedding, head and loss, which are no layers. The head before a loss that its caller computes
+// is played as it is written: its product is the same compiled or not.
+bool compiles_end(const Variants& variants, const model::Block& block) {
+  const bool has_loss = std::ranges::any_of(
+      block.operators, [](const model::Operator& op) { return model::is_loss(op.kind); });
+  if (variants.compiles == CompileScope::model) return !has_loss;
   return variants.compiles == CompileScope::everything ||
          (variants.compiles == CompileScope::layers_and_chunked_loss &&
           variants.head == HeadLoss::chunked);
@@ -135,7 +139,7 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     options.no_grad = asks_only_;
     options.recompute = asks_only_ ? Recompute::none : part.recompute;
     options.tape.arithmetic.fp8 = has_fp8(block) ? layout_.arithmetic.fp8 : Fp8();
-    options.tape.compiled = job_.train.compile && (unit.layer || compiles_ends(variants_));
+    options.tape.compiled = job_.train.compile && (unit.layer || compiles_end(variants_, block));
     options.output_made_leaf =
         !asks_only_ && &block == embedding_block(graph_) && inputs_require_grad(job_, habits_);
     options.recomputed_modules.clear();

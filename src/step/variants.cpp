@@ -47,6 +47,7 @@ void apply(const facts::TrainKeys& train, Variants& v) {
   if (train.upcast_logits.value_or(false) && v.loss == LossTypes::native) {
     v.loss = LossTypes::upcast;
   }
+  v.loss_in_model = train.loss_in_model.value_or(v.loss_in_model);
   switch (train.loss) {
     case facts::Loss::full: v.head = HeadLoss::whole; break;
     case facts::Loss::chunked: v.head = HeadLoss::chunked; break;
@@ -62,6 +63,12 @@ void apply(const facts::TrainKeys& train, Variants& v) {
       case facts::FusedKernel::moe: break;  // step.cpp refuses them
     }
   }
+}
+
+// A loop's own loss is outside of what torch.compile(model) compiles.
+void leave_own_loss_out(const facts::TrainKeys& train, Variants& v) {
+  const bool own = !train.loss_in_model.value_or(true);
+  if (own && v.compiles == CompileScope::everything) v.compiles = CompileScope::model;
 }
 
 // PyTorch rotates by all-gather, Transformer Engine by a ring, unless the job says otherwise.
@@ -215,6 +222,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
       compiles,
       read<CompileScope>(profile, "compile", v.compiles,
                          {{"everything", CompileScope::everything},
+                          {"model", CompileScope::model},
                           {"layers", CompileScope::layers},
                           {"layers_and_chunked_loss", CompileScope::layers_and_chunked_loss}}));
   STEELYARD_CHECK(read_kept(profile, v));
@@ -235,8 +243,8 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
   v.checkpoint = checkpoint;
   v.compiles = compiles;
   v.dropout = profile.dropout;
-  v.keeps_logits =
-      profile.keeps_logits || (profile.pipeline_returns_logits && parallel.pipeline > 1);
+  v.keeps_logits = train.keep_logits.value_or(profile.keeps_logits) ||
+                   (profile.pipeline_returns_logits && parallel.pipeline > 1);
   STEELYARD_CHECK(read_outputs(profile, v));
   STEELYARD_CHECK(read_sharding(profile, v));
   STEELYARD_CHECK(read_context(profile, parallel, v));
@@ -244,6 +252,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
                                     {{"sharded", true}, {"as_it_is", false}}));
   if (sharded && parallel.tensor > 1) v.cross_entropy = CrossEntropy::sharded;
   apply(train, v);
+  if (!profile.always_compiled) leave_own_loss_out(train, v);
   STEELYARD_CHECK(read_chunks(profile, train, v));
   return v;
 }

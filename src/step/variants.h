@@ -55,9 +55,9 @@ enum class CausalMask { when_read, always };
 // result and gradient through the backward of what it computed again
 enum class Checkpoint { early_stop, whole, reentrant };
 
-// train.compile: the whole model with its loss | each layer by itself | the same, and a loss that
-// works in chunks
-enum class CompileScope { everything, layers, layers_and_chunked_loss };
+// train.compile: the whole model with its loss | the model, without the loss that its caller
+// computes | each layer by itself | the same, and a loss that works in chunks
+enum class CompileScope { everything, model, layers, layers_and_chunked_loss };
 
 struct Variants {
   RmsNorm rms_norm = RmsNorm::upcast;

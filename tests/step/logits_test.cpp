@@ -1,7 +1,10 @@
-// train.upcast_logits: whether the loss widens 16-bit logits, whatever the framework would do.
+// train.upcast_logits, loss_in_model and keep_logits: what a loop does with its logits, whatever
+// the framework would.
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <optional>
+#include <string_view>
 
 #include "step/small_jobs.h"
 
@@ -9,10 +12,11 @@ namespace steelyard::step {
 namespace {
 
 // Bytes alive when backward begins.
-std::int64_t left_by_forward(std::optional<bool> upcast, std::string_view framework) {
+std::int64_t left_by_forward(const std::function<void(facts::TrainKeys&)>& set,
+                             std::string_view framework) {
   facts::Job job = small_job();
   job.train.precision = facts::Precision::bf16;
-  job.train.upcast_logits = upcast;
+  set(job.train);
   const Program program = program_for(graph_of(small_llama()), job, profile_of(framework));
   std::int64_t alive = 0;
   const auto each = [&](const Event& event, std::int64_t) {
@@ -29,15 +33,48 @@ std::int64_t left_by_forward(std::optional<bool> upcast, std::string_view framew
   return alive;
 }
 
+TEST(Logits, ThatTheLoopLetsGoAreNotThereInBackward) {
+  const auto left = [](std::optional<bool> keep) {
+    return left_by_forward([&](facts::TrainKeys& train) { train.keep_logits = keep; }, "pytorch");
+  };
+  EXPECT_EQ(left({}), left(true));
+  EXPECT_EQ(left(true) - left(false), 2 * kSamples * kTokens * 500);
+  const auto trainer = [](std::optional<bool> keep) {
+    return left_by_forward([&](facts::TrainKeys& train) { train.keep_logits = keep; },
+                           "transformers");
+  };
+  EXPECT_EQ(trainer({}), trainer(false));
+}
+
+TEST(Logits, OfALossOutsideOfTheModelAreThereThoughTheModelIsCompiled) {
+  const auto left = [](std::optional<bool> in_model, std::string_view framework) {
+    return left_by_forward(
+        [&](facts::TrainKeys& train) {
+          train.compile = true;
+          train.keep_logits = false;
+          train.upcast_logits = false;
+          train.loss_in_model = in_model;
+        },
+        framework);
+  };
+  EXPECT_EQ(left({}, "pytorch"), left(true, "pytorch"));
+  EXPECT_NE(left({}, "pytorch"), left(false, "pytorch"));
+  EXPECT_EQ(left({}, "jax"), left(false, "jax"));  // the step is compiled as a whole
+  EXPECT_EQ(left({}, "litgpt"), left(false, "litgpt"));
+}
+
 TEST(Logits, LeftShortSaveTwoBytesOfEachOverTheFrameworksOwn) {
   // log_softmax of [B*S, V] in bf16 instead of fp32; scalars of the loss are a few bytes.
   const std::int64_t logits = kSamples * kTokens * 500;
   for (const auto framework : {"pytorch", "torchtitan"}) {
     SCOPED_TRACE(framework);
-    const std::int64_t own = left_by_forward({}, framework);
-    EXPECT_EQ(left_by_forward(true, framework), own);
-    EXPECT_NEAR(static_cast<double>(own - left_by_forward(false, framework)),
-                static_cast<double>(2 * logits), 16.0);
+    const auto left = [&](std::optional<bool> upcast) {
+      return left_by_forward([&](facts::TrainKeys& train) { train.upcast_logits = upcast; },
+                             framework);
+    };
+    const std::int64_t own = left({});
+    EXPECT_EQ(left(true), own);
+    EXPECT_NEAR(static_cast<double>(own - left(false)), static_cast<double>(2 * logits), 16.0);
   }
 }
 
