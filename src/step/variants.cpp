@@ -66,9 +66,19 @@ void apply(const facts::TrainKeys& train, Variants& v) {
 }
 
 // A loop's own loss is outside of what torch.compile(model) compiles.
-void leave_own_loss_out(const facts::TrainKeys& train, Variants& v) {
-  const bool own = !train.loss_in_model.value_or(true);
-  if (own && v.compiles == CompileScope::everything) v.compiles = CompileScope::model;
+Result<void> read_scope(const facts::FrameworkProfile& profile, const facts::TrainKeys& train,
+                        Variants& v) {
+  STEELYARD_TRY(
+      compiles,
+      read<CompileScope>(profile, "compile", v.compiles,
+                         {{"everything", CompileScope::everything},
+                          {"model", CompileScope::model},
+                          {"layers", CompileScope::layers},
+                          {"layers_and_chunked_loss", CompileScope::layers_and_chunked_loss}}));
+  v.compiles = compiles;
+  const bool own_loss = !train.loss_in_model.value_or(true) && !profile.always_compiled;
+  if (own_loss && compiles == CompileScope::everything) v.compiles = CompileScope::model;
+  return {};
 }
 
 // PyTorch rotates by all-gather, Transformer Engine by a ring, unless the job says otherwise.
@@ -218,13 +228,6 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
                                               {"whole", Checkpoint::whole},
                                               {"reentrant", Checkpoint::reentrant}}));
   STEELYARD_CHECK(read_experts(profile, v));
-  STEELYARD_TRY(
-      compiles,
-      read<CompileScope>(profile, "compile", v.compiles,
-                         {{"everything", CompileScope::everything},
-                          {"model", CompileScope::model},
-                          {"layers", CompileScope::layers},
-                          {"layers_and_chunked_loss", CompileScope::layers_and_chunked_loss}}));
   STEELYARD_CHECK(read_kept(profile, v));
   STEELYARD_TRY(experts,
                 read<Experts>(profile, "experts", v.experts,
@@ -241,7 +244,6 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
   v.key_value_repeat = repeat;
   v.math_attention = math;
   v.checkpoint = checkpoint;
-  v.compiles = compiles;
   v.dropout = profile.dropout;
   v.keeps_logits = train.keep_logits.value_or(profile.keeps_logits) ||
                    (profile.pipeline_returns_logits && parallel.pipeline > 1);
@@ -252,7 +254,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
                                     {{"sharded", true}, {"as_it_is", false}}));
   if (sharded && parallel.tensor > 1) v.cross_entropy = CrossEntropy::sharded;
   apply(train, v);
-  if (!profile.always_compiled) leave_own_loss_out(train, v);
+  STEELYARD_CHECK(read_scope(profile, train, v));
   STEELYARD_CHECK(read_chunks(profile, train, v));
   return v;
 }
