@@ -400,6 +400,9 @@ void Replay::play_step(bool first) {
   moments_.clear();
   step::Progress progress;
   step::for_each_pass(program_, [&](const step::Pass& pass) {
+    // Every update of a policy begins with micro-batch 0, as a step does.
+    const step::Repeated& updates = program_.updates;
+    if (updates.times > 1 && &pass == &program_.step[updates.begin]) progress = {};
     const step::PhaseKind kind = pass.phases.front().kind;
     const bool makes_states = first && kind == step::PhaseKind::optimizer;
     if (makes_states && !std::exchange(states_made_, true))
