@@ -105,10 +105,12 @@ OrderedLayouts::Planned OrderedLayouts::planned(std::int64_t number) const {
 
 bool OrderedLayouts::plan_some(const Tick& tick) {
   std::vector<Bounded> batch;
+  std::vector<std::size_t> places;  // in waiting_
   std::int64_t settled = 0;
   for (; next_ < waiting_.size() && batch.size() < kBatch; ++next_) {
     if (can_win(waiting_[next_])) {
       batch.push_back(waiting_[next_]);
+      places.push_back(next_);
     } else {
       ++ruled_out_;
       ++legal_;
@@ -121,6 +123,7 @@ bool OrderedLayouts::plan_some(const Tick& tick) {
     const std::int64_t number = batch[i].number;
     if (made[i].refused) {
       ++refused_;
+      waiting_[places[i]].legal = false;
       if (first_refused_ < 0 || number < first_refused_) first_refused_ = number;
       continue;
     }
@@ -170,7 +173,9 @@ std::vector<Lacking> OrderedLayouts::nearest(std::size_t most) const {
   std::vector<Lacking> all;
   all.reserve(waiting_.size() + too_large_.size());
   for (const auto* layouts : {&waiting_, &too_large_}) {
-    for (const Bounded& layout : *layouts) all.push_back({layout.number, lacks_at_least(layout)});
+    for (const Bounded& layout : *layouts) {
+      if (layout.legal) all.push_back({layout.number, lacks_at_least(layout)});
+    }
   }
   if (!bounds_) {
     std::vector<Lacking> some;
