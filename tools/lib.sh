@@ -49,7 +49,7 @@ need_packages() {
 build_packages=(cmake ninja-build g++ libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
   libcli11-dev libyaml-dev zlib1g-dev pkg-config libhwloc-dev liburing-dev
   libjpeg62-turbo-dev libturbojpeg0-dev libspng-dev libtbb-dev python3)
-test_packages=(libgtest-dev libgmock-dev python3-jsonschema)
+test_packages=(libgtest-dev libgmock-dev python3-jsonschema libopenmpi-dev openmpi-bin)
 
 # configure PRESET [CMAKE-ARGUMENT...]: once; afterwards the build notices changes itself. What it
 # was configured with is kept, so that a change of it configures again.
