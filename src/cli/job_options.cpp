@@ -4,7 +4,7 @@ namespace steelyard::cli {
 
 void add_job_options(CLI::App& command, JobWords& words, bool with_nodes) {
   command.add_option("job", words.file, "Job file, TOML or JSON")->type_name("FILE");
-  command.add_option("--set", words.settings, "Set any key of the job file; may be repeated")
+  command.add_option("--set", words.settings, "Set a key of the job file; one --set for each")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
   command.add_option("--model", words.model, "Catalogue id or config.json (model.config)")

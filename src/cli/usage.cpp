@@ -52,10 +52,15 @@ Error unknown_option(const CLI::App& command, const std::string& argument) {
 }
 
 Error surplus_argument(const CLI::App& command, const std::string& argument) {
+  // As some programs take them: --set A=1 B=2.
+  const bool setting =
+      argument.find('=') != std::string::npos && command.get_option_no_throw("--set") != nullptr;
+  const std::string hint = setting ? fmt::format("each key takes its own --set: --set {}", argument)
+                                   : fmt::format("see {} --help", called(command));
   return {.code = ErrorCode::bad_input,
           .subject = called(command) + ": one argument too many",
           .found = "\"" + printable(argument) + "\"",
-          .hint = fmt::format("see {} --help", called(command))};
+          .hint = printable(hint)};
 }
 
 }  // namespace

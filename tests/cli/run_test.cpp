@@ -85,6 +85,8 @@ TEST(Cli, MissingAndSurplusArguments) {
   expect_bad_input({"plan"}, "accepted: a job file, or --model with --gpu or --machine");
   expect_bad_input({"list"}, "steelyard list");
   expect_bad_input({"plan", kExample, "b"}, "one argument too many");
+  expect_bad_input({"plan", kExample, "--set", "train.micro_batch=1", "train.recompute=full"},
+                   "each key takes its own --set: --set train.recompute=full");
   expect_bad_input({"plan", "no/such/job.toml"}, "no/such/job.toml");
   expect_bad_input({"plan", kExample, "--catalog", "/no/such"}, "--catalog");
   expect_bad_input({"plan", kExample, "--set", "train.micro_batchs=2"}, "train.micro_batch");
