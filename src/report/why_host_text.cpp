@@ -25,6 +25,12 @@ std::string_view margin_word(std::string_view name) {
   return name == "checkpoint" ? "save" : name;
 }
 
+std::string words_of(std::string_view name) {
+  std::string words(name);
+  std::ranges::replace(words, '_', ' ');
+  return words;
+}
+
 // The categories of one phase, largest first, each with its share.
 Lines phase_lines(const facts::RamBytes& bytes) {
   std::vector<std::size_t> order;
@@ -38,8 +44,8 @@ Lines phase_lines(const facts::RamBytes& bytes) {
   for (const std::size_t i : order) {
     const Bytes part = bytes.bytes[i];
     lines.push_back(padded(to_text(part), 9, Align::right) +
-                    fmt::format("{:>4.0f} %  {}", 100.0 * (part / total).value(),
-                                facts::EnumNames<facts::RamCategory>::values[i]));
+                    padded(percent(part / total), 7, Align::right) + "  " +
+                    words_of(facts::EnumNames<facts::RamCategory>::values[i]));
   }
   return lines;
 }

@@ -12,11 +12,11 @@
 namespace steelyard::report {
 namespace {
 
-constexpr std::size_t kIndent = 17;  // of what stands right of seconds and share
+constexpr std::size_t kIndent = 18;  // of what stands right of seconds and share
 
 std::string time_and_share(Seconds seconds, Seconds step) {
   return padded(to_text(seconds), 9, Align::right) +
-         fmt::format("{:>4.0f} %  ", 100.0 * (seconds / step).value());
+         padded(percent(seconds / step), 7, Align::right) + "  ";
 }
 
 std::string bound_words(facts::PaceBound bound) {

@@ -12,7 +12,7 @@
 namespace steelyard::report {
 namespace {
 
-constexpr std::size_t kIndent = 17;  // of what stands right of size and share
+constexpr std::size_t kIndent = 18;  // of what stands right of size and share
 
 std::string place_words(const facts::PeakAt& at, bool with_operation, const Paint& paint) {
   std::string words = paint.outside(at.phase);
@@ -43,7 +43,7 @@ std::string life_words(const facts::TensorGroup& group, const Paint& paint) {
 
 std::string size_and_share(Bytes bytes, Bytes whole) {
   return padded(to_text(bytes), 9, Align::right) +
-         fmt::format("{:>4.0f} %  ", 100.0 * (bytes / whole).value());
+         padded(percent(bytes / whole), 7, Align::right) + "  ";
 }
 
 Lines group_lines(const facts::TensorGroup& group, Bytes whole, std::size_t width,

@@ -6,6 +6,7 @@
 #include <array>
 #include <compare>
 #include <map>
+#include <string_view>
 #include <utility>
 
 namespace steelyard::vram {
@@ -73,9 +74,46 @@ struct Layers {
   }
 };
 
+// "mlp.experts.7.gate_proj" is "mlp.experts.*.gate_proj": experts are alike, and there are
+// hundreds.
+std::string without_expert(const std::string& name) {
+  constexpr std::string_view kExperts = "experts.";
+  const std::size_t number = name.find(kExperts) + kExperts.size();
+  if (number < kExperts.size()) return name;  // none
+  const std::size_t end = name.find_first_not_of("0123456789", number);
+  if (end == number || end == std::string::npos || name[end] != '.') return name;
+  return name.substr(0, number) + "*" + name.substr(end);
+}
+
+// Names that differ in the number of an expert are one.
+class Names {
+ public:
+  explicit Names(const step::Program& program) {
+    std::map<std::string, std::int32_t> first;
+    for (const std::string& name : program.names) {
+      const auto number = static_cast<std::int32_t>(first_.size());
+      first_.push_back(first.try_emplace(without_expert(name), number).first->second);
+    }
+  }
+  [[nodiscard]] std::int32_t of(std::int32_t name) const {
+    return name < 0 ? name : first_[static_cast<std::size_t>(name)];
+  }
+
+ private:
+  std::vector<std::int32_t> first_;
+};
+
 struct Group {
   facts::TensorGroup facts;
   Layers born, freed;
+  std::int32_t name = -1;
+
+  void add(const std::int32_t other) {
+    if (std::exchange(name, other) == other) return;
+    facts.operation = without_expert(facts.operation);
+    facts.born.operation = without_expert(facts.born.operation);
+    if (facts.freed) facts.freed->operation = without_expert(facts.freed->operation);
+  }
 };
 
 // What lives alike: made by the same operation in the same type and shape, freed by the same one.
@@ -84,7 +122,7 @@ struct Span {
   std::string layer;
   std::int32_t name = -1;
 
-  explicit Span(const Place& place) : name(place.name) {
+  Span(const Place& place, const Names& names) : name(names.of(place.name)) {
     if (place.phase != nullptr) phase = place.phase->kind;
     if (place.body != nullptr) layer = place.body->layer;
   }
@@ -121,12 +159,17 @@ std::vector<facts::TensorGroup> largest_first(std::map<Key, Group>& groups) {
 
 std::vector<facts::TensorGroup> PeakTensors::groups() const {
   std::map<Key, Group> groups;
+  const Names names(program_);
   for (const Tensor& tensor : tensors_) {
     const step::Slot& slot = program_.slots[static_cast<std::size_t>(tensor.slot)];
-    Key key{slot.name,  tensor.bytes,      tensor.category,
-            slot.dtype, slot.extent.sizes, Span(tensor.born),
+    Key key{names.of(slot.name),
+            tensor.bytes,
+            tensor.category,
+            slot.dtype,
+            slot.extent.sizes,
+            Span(tensor.born, names),
             {}};
-    if (tensor.freed) key.freed = Span(*tensor.freed);
+    if (tensor.freed) key.freed = Span(*tensor.freed, names);
     const auto [entry, fresh] = groups.try_emplace(std::move(key));
     Group& group = entry->second;
     facts::TensorGroup& row = group.facts;
@@ -134,7 +177,11 @@ std::vector<facts::TensorGroup> PeakTensors::groups() const {
     row.bytes += tensor.bytes;
     group.born.add(tensor.born);
     if (tensor.freed) group.freed.add(*tensor.freed);
-    if (!fresh) continue;
+    if (!fresh) {
+      group.add(slot.name);
+      continue;
+    }
+    group.name = slot.name;
     row.category = tensor.category;
     row.operation = program_.names[static_cast<std::size_t>(slot.name)];
     row.born = described(program_, tensor.born);

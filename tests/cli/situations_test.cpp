@@ -63,7 +63,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(Why, RamPhaseByPhase) {
   const std::string text = printed({"why", "JOB", "ram"}, "starved-by-decoding-resnet50");
-  EXPECT_THAT(text, HasSubstr("loader_workers"));
+  EXPECT_THAT(text, HasSubstr("loader workers"));
   EXPECT_THAT(text, HasSubstr("pinned allocator"));
   const std::string json = printed({"why", "JOB", "ram", "--json"}, "starved-by-decoding-resnet50");
   EXPECT_THAT(json, HasSubstr("\"phases\""));

@@ -54,11 +54,11 @@ facts::PaceWhy sample_why() {
 
 TEST(WhyPaceText, RowsWithTheirShareTheirBoundAndWhatIsHidden) {
   const std::string text = report::why_pace_text(sample_why(), {}, 2);
-  EXPECT_THAT(text, HasSubstr("600 ms  60 %  mm of model.layers"));
+  EXPECT_THAT(text, HasSubstr("600 ms   60 %  mm of model.layers"));
   EXPECT_THAT(text, HasSubstr("1,200 runs"));
   EXPECT_THAT(text, HasSubstr("bound by network"));
   EXPECT_THAT(text, HasSubstr("200 ms hidden"));
-  EXPECT_THAT(text, HasSubstr("100 ms  10 %  1 smaller row\n"));
+  EXPECT_THAT(text, HasSubstr("100 ms   10 %  1 smaller row\n"));
   EXPECT_THAT(text, HasSubstr("a faster network: at most 300 ms"));
   EXPECT_THAT(report::why_pace_text(sample_why(), {}, 9), Not(HasSubstr("smaller row")));
 }

@@ -61,7 +61,7 @@ TEST(WhyText, Whole) {
 TEST(WhyText, TheRestIsOneLine) {
   // 256 MiB of 3 GiB + 1 GiB + 256 MiB + 64 MiB = 4416 MiB: 5.8 %.
   const std::string text = why_text(sample_why(), {}, 2);
-  EXPECT_THAT(text, HasSubstr("256.0 MiB   6 %  1 smaller group\n"));
+  EXPECT_THAT(text, HasSubstr("256.0 MiB  5.8 %  1 smaller group\n"));
   EXPECT_THAT(text, Not(HasSubstr("bucket")));
 }
 

@@ -2,6 +2,7 @@
 // Sizes are multiples of 32 MiB, which the allocator does not round.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -91,6 +92,28 @@ TEST(PeakTensors, GroupsByOperatorAndLayerWithBirthAndDeath) {
   EXPECT_EQ(answer.tensors[2].operation, "inner");
   EXPECT_EQ(answer.tensors[2].layer, "h.2");  // backward begins at the last layer
   EXPECT_EQ(answer.tensors[2].tensors, 1);
+}
+
+TEST(PeakTensors, ExpertsThatAreAlikeAreOneGroup) {
+  Program program;
+  const auto up = slot(program, 32_MiB, VramCategory::parameters, "mlp.experts.0.up.weight");
+  const auto next = slot(program, 32_MiB, VramCategory::parameters, "mlp.experts.17.up.weight");
+  const auto down = slot(program, 32_MiB, VramCategory::parameters, "mlp.experts.17.down.weight");
+  const auto other = slot(program, 64_MiB, VramCategory::parameters, "mlp.shared_experts.up");
+  program.setup = {pass(PhaseKind::setup, {body({{EventKind::allocate, up},
+                                                 {EventKind::allocate, next},
+                                                 {EventKind::allocate, down},
+                                                 {EventKind::allocate, other}},
+                                                2, "h")})};
+  const Answer answer = tensors_of(program);
+  ASSERT_EQ(answer.tensors.size(), 3U);
+  EXPECT_EQ(answer.tensors[0].bytes, 128_MiB);
+  EXPECT_EQ(answer.tensors[1].bytes, 128_MiB);
+  EXPECT_EQ(answer.tensors[2].operation, "mlp.experts.17.down.weight");  // the only one
+  const auto experts =
+      std::ranges::find_if(answer.tensors, [](const auto& group) { return group.tensors == 4; });
+  ASSERT_NE(experts, answer.tensors.end());
+  EXPECT_EQ(experts->operation, "mlp.experts.*.up.weight");
 }
 
 // A gradient that the optimizer reads is the tensor that the product made; one carried from layer
