@@ -1,10 +1,14 @@
 // Objectives with several models on ranks that share layers, planned: VRAM, RAM and pace follow.
 #include <gtest/gtest.h>
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "plan/objective.h"
 #include "plan/planning.h"
+#include "plan/ranks.h"
+#include "vram/vram.h"
 
 namespace steelyard::plan {
 namespace {
@@ -72,6 +76,34 @@ TEST(SplitRoles, EveryObjectiveIsPlannedOnEveryLayout) {
       EXPECT_EQ(plan.vram.ranks.size(), static_cast<std::size_t>(split.pipeline));
       EXPECT_TRUE(plan.pace.step.has_value()) << facts::name_of(objective);
       EXPECT_EQ(plan.pace.breakdown.bubble > Seconds(), split.pipeline > 1);
+    }
+  }
+}
+
+// Two updates of a policy are played of many: each meets its micro-batches as the first one did.
+TEST(SplitRoles, RepeatedMicroBatchesGoAsThePlainExpansion) {
+  for (const Objective objective : {Objective::dpo, Objective::ppo, Objective::grpo}) {
+    for (const std::int64_t pipeline : {1, 2, 4}) {
+      for (const std::int64_t micro_batches : {4, 8, 16}) {
+        facts::Job job = job_of(objective, {.pipeline = pipeline});
+        job.train.micro_batch = 1;
+        job.train.gradient_accumulation = micro_batches;
+        Request request = request_for(job);
+        request.roles = value_of(own_catalog().roles_of(job, request.model, {}));
+        const Ranks ranks = value_of(ranks_of(request));
+        for (const step::RankProgram& rank : ranks.programs) {
+          vram::Request wanted;
+          wanted.program = &rank.program;
+          wanted.device = &request.constants.device_memory;
+          const vram::Answer compact = vram::replay(wanted);
+          wanted.expand_all = true;
+          const vram::Answer plain = vram::replay(wanted);
+          SCOPED_TRACE(fmt::format("{} {} {}", facts::name_of(objective), pipeline, micro_batches));
+          EXPECT_EQ(compact.memory.peak_allocated, plain.memory.peak_allocated);
+          EXPECT_EQ(compact.memory.peak_reserved, plain.memory.peak_reserved);
+          EXPECT_EQ(compact.memory.steady_allocated, plain.memory.steady_allocated);
+        }
+      }
     }
   }
 }
