@@ -399,6 +399,10 @@ Result<void> Importer::set_states() {
   }
   // Into buffers of any type (tensor_parallel/layers.py: wgrad_gemm_accum_fp32 and _fp16).
   keys_.fused_weight_gradients = arguments_.flag("gradient-accumulation-fusion");
+  if (arguments_.flag("optimizer-cpu-offload")) {
+    set("offload.optimizer", job_.offload.optimizer, facts::OffloadTo::cpu);
+    set("offload.pin_memory", job_.offload.pin_memory, arguments_.flag("pin-cpu-grads"));
+  }
   return {};
 }
 
@@ -433,9 +437,8 @@ Result<void> Importer::set_graphs() {
 
 // Understood, but their effect is still to be built.
 Result<void> Importer::refuse_unbuilt() const {
-  for (const char* name :
-       {"use-megatron-fsdp", "use-torch-fsdp2", "optimizer-cpu-offload", "fp32-residual-connection",
-        "distribute-saved-activations", "fine-grained-activation-offloading"}) {
+  for (const char* name : {"use-megatron-fsdp", "use-torch-fsdp2", "fp32-residual-connection",
+                           "distribute-saved-activations", "fine-grained-activation-offloading"}) {
     if (arguments_.flag(name)) return fail(not_built(name, "true", "a job without it"));
   }
   if (arguments_.whole("cpu-offloading-num-layers") > 0) {

@@ -65,6 +65,27 @@ Result<void> check_softmax(const MegatronArguments& arguments) {
                     "effect is not built in this version"));
 }
 
+// HybridDeviceOptimizer: planned where the CPU steps all, from tensors pinned alike.
+Result<void> check_hybrid_optimizer(const MegatronArguments& arguments) {
+  if (!arguments.flag("optimizer-cpu-offload")) return {};
+  if (!arguments.flag("use-precision-aware-optimizer")) {  // training/arguments.py asserts it
+    return fail(wrong(ErrorCode::impossible_combination, "optimizer-cpu-offload", "true",
+                      "true with use-precision-aware-optimizer"));
+  }
+  const double part = arguments.real("optimizer-offload-fraction");
+  if (part != 1.0) {
+    return fail(wrong(ErrorCode::not_supported, "optimizer-offload-fraction",
+                      fmt::format("{:g}", part), "1",
+                      "what is stepped in parts on both sides is not planned yet"));
+  }
+  const bool pins = arguments.flag("pin-cpu-grads");
+  if (arguments.flag("pin-cpu-params") != pins) {
+    return fail(wrong(ErrorCode::not_supported, pins ? "pin-cpu-params" : "pin-cpu-grads", "false",
+                      "both pin-cpu-params and pin-cpu-grads, or none"));
+  }
+  return {};
+}
+
 }  // namespace
 
 // bias_activation_fusion is --bias-swiglu-fusion's or --bias-gelu-fusion's, by the activation;
@@ -89,6 +110,7 @@ std::map<std::string, std::string, std::less<>> words_of(const MegatronArguments
 Result<void> check_words(const MegatronArguments& arguments) {
   STEELYARD_CHECK(check_experts(arguments));
   STEELYARD_CHECK(check_softmax(arguments));
+  STEELYARD_CHECK(check_hybrid_optimizer(arguments));
   // training/arguments.py asserts it.
   if (arguments.text("recompute-granularity") == "selective" &&
       !arguments.text("recompute-method").empty()) {

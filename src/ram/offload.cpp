@@ -87,6 +87,25 @@ void add_zero12(const Node& node, const Share& share, OffloadedStates& held, Not
        Provenance::derived, "deepspeed/runtime/zero/stage_1_and_2.py"});
 }
 
+// Megatron-LM's hybrid optimizer with all on the CPU (HybridDeviceOptimizer): of each parameter
+// that a rank steps a page-locked fp32 copy and a page-locked fp32 gradient, and
+// torch.optim.AdamW's moments. A rank's share is a range of the buffer, so most of its parameters
+// are whole. The short copy that the fp32 one is made of leaves its block in the pinned allocator.
+void add_hybrid(const Node& node, const Share& share, OffloadedStates& held, Notes& notes) {
+  const bool pin = node.job.offload.pin_memory;
+  const PinnedTensors wide{.bytes_per_element = kFp32,
+                           .parts = std::max<std::int64_t>(1, node.job.parallel.tensor)};
+  const Bytes copies = pin ? share.master * rounding_of(node.states.weights, wide) : share.master;
+  held.optimizer += copies + Bytes(checked_multiply(share.trainable, 2 * kFp32));
+  held.gradients += copies;
+  if (pin) held.parameters += page_locked(node.states.largest_block_bytes, pin);
+  notes.push_back(
+      {"offload: the hybrid optimizer keeps per rank, of what it steps, fp32 parameters and fp32 "
+       "gradients page-locked tensor by tensor, both moments in ordinary memory, and one pinned "
+       "block of the short parameters.",
+       Provenance::derived, "megatron/core/optimizer/cpu_offloading/hybrid_optimizer.py"});
+}
+
 // ZeRO-3 with the optimizer on the CPU (stage3.py, _create_fp32_partitions,
 // initialize_optimizer_states, _setup_for_real_optimizer).
 void add_zero3_optimizer(const Node& node, const Share& share, OffloadedStates& held,
@@ -223,6 +242,8 @@ Result<OffloadedStates> offloaded_states(const Node& node, Notes& notes) {
     if (offload.optimizer == OffloadTo::cpu) add_zero3_optimizer(node, share, held, notes);
     if (offload.parameters == OffloadTo::cpu) add_zero3_parameters(node, share, held, notes);
     add_nvme(node, share, held, notes);
+  } else if (node.job.megatron && offload.optimizer == OffloadTo::cpu) {
+    add_hybrid(node, share, held, notes);
   } else if ((sharding == Sharding::zero1 || sharding == Sharding::zero2) &&
              offload.optimizer == OffloadTo::cpu) {
     add_zero12(node, share, held, notes);

@@ -148,6 +148,19 @@ TEST(Megatron, RefusesByName) {
   EXPECT_EQ(misspelt.error().hint, "did you mean tensor-model-parallel-size?");
 }
 
+TEST(Megatron, StepsOnTheHostWhatItIsAskedTo) {
+  const std::string given =
+      "--optimizer-cpu-offload --use-precision-aware-optimizer --use-distributed-optimizer ";
+  EXPECT_EQ(job_of("")->offload.optimizer, facts::OffloadTo::none);
+  EXPECT_EQ(job_of(given)->offload.optimizer, facts::OffloadTo::cpu);
+  EXPECT_TRUE(job_of(given)->offload.pin_memory);
+  EXPECT_FALSE(job_of(given + "--no-pin-cpu-grads --no-pin-cpu-params")->offload.pin_memory);
+  EXPECT_EQ(refused(given + "--no-pin-cpu-grads"), "import.megatron.pin-cpu-grads");
+  EXPECT_EQ(refused(given + "--optimizer-offload-fraction 0.5"),
+            "import.megatron.optimizer-offload-fraction");
+  EXPECT_EQ(refused("--optimizer-cpu-offload"), "import.megatron.optimizer-cpu-offload");
+}
+
 // What changes memory and is not built is refused by name; words that Megatron-LM does not have
 // too.
 TEST(Megatron, KnowsTheWordsOfItsArguments) {

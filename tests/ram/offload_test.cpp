@@ -45,6 +45,21 @@ TEST(Offload, zero2HoldsPinnedPartitionsAsDeepSpeedDoes) {
   EXPECT_EQ(bytes[RamCategory::gradients], (4_GiB + 128_MiB) * 8);
 }
 
+// Per rank, 1e9 parameters: fp32 copies and fp32 gradients in pinned pieces (4/3 of 4e9 where no
+// weight is known), moments 8e9, one pinned block of the short parameters (100 MB -> 128 MiB).
+TEST(Offload, MegatronsHybridOptimizerHoldsFp32CopiesAndGradients) {
+  Example example = deepspeed(Sharding::zero1);
+  example.job.framework = "megatron";
+  example.job.megatron.emplace();
+  example.job.offload.optimizer = OffloadTo::cpu;
+  const facts::RamBytes bytes = steady(example);
+  EXPECT_EQ(bytes[RamCategory::gradients], Bytes(5'333'333'333) * 8);
+  EXPECT_EQ(bytes[RamCategory::optimizer], (Bytes(5'333'333'333) + 8_GB) * 8);
+  EXPECT_EQ(bytes[RamCategory::parameters], 128_MiB * 8);
+  example.job.offload.pin_memory = false;
+  EXPECT_EQ(steady(example)[RamCategory::gradients], 4_GB * 8);
+}
+
 // Accumulating over micro-batches keeps short gradients too: 2e9 B in pinned pieces, 4/3 of it.
 TEST(Offload, zero2AccumulationBuffers) {
   Example example = deepspeed(Sharding::zero2);
