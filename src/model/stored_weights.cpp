@@ -62,6 +62,18 @@ std::string of_both_stacks(const std::string& name) {
   return name.ends_with(kOwn) ? name.substr(0, name.size() - kOwn.size()) + "shared.weight" : name;
 }
 
+// transformers 5 writes models of pictures and text with the text's part as a model of its own and
+// the towers without the module around them: "language_model.model.layers" for
+// "model.language_model.layers", "vision_tower.encoder" for "vision_tower.vision_model.encoder".
+std::string of_parts(std::string name) {
+  constexpr std::string_view kText = "model.language_model.", kTower = "vision_tower.vision_model.";
+  if (name.starts_with("lm_head.")) return "language_model." + name;
+  if (name.starts_with(kText)) return "language_model.model." + name.substr(kText.size());
+  const std::size_t tower = name.find(kTower);
+  if (tower != std::string::npos) name.replace(tower, kTower.size(), "vision_tower.");
+  return name;
+}
+
 // What a batch norm has run over.
 bool is_statistic(const StoredTensor& tensor) {
   return tensor.name.ends_with(".running_mean") || tensor.name.ends_with(".running_var") ||
@@ -79,8 +91,11 @@ bool trains(const StoredTensor& tensor) {
 
 }  // namespace
 
-std::map<std::string, Shape> state_dict_of(const Graph& graph) {
-  std::map<std::string, Shape> weights;
+namespace {
+
+// Of the state dict: visit(name, weight).
+template <class Visit>
+void for_each_weight(const Graph& graph, const Visit& visit) {
   std::map<std::string, std::int64_t> layers;  // of a stage, where there are several
   for (const Segment& segment : graph.segments) {
     for (std::int64_t i = 0; i < segment.repeat; ++i) {
@@ -89,15 +104,34 @@ std::map<std::string, Shape> state_dict_of(const Graph& graph) {
         const std::string prefix =
             end ? "" : fmt::format("{}.{}.", block.name, layers[block.name]++);
         for (const Weight& weight : block.weights) {
-          if (weight.tied_to.empty()) weights.emplace(prefix + weight.name, weight.shape);
+          if (weight.tied_to.empty()) visit(prefix + weight.name, weight);
         }
       }
     }
   }
+}
+
+}  // namespace
+
+std::map<std::string, Shape> state_dict_of(const Graph& graph) {
+  std::map<std::string, Shape> weights;
+  for_each_weight(graph, [&](std::string name, const Weight& weight) {
+    weights.emplace(std::move(name), weight.shape);
+  });
   return weights;
 }
 
 namespace {
+
+// Sines that are computed when the model is made, and left out of its files (Marian's
+// _keys_to_ignore_on_save).
+std::set<std::string, std::less<>> computed_weights(const Graph& graph) {
+  std::set<std::string, std::less<>> names;
+  for_each_weight(graph, [&](std::string name, const Weight& weight) {
+    if (!weight.trains) names.insert(std::move(name));
+  });
+  return names;
+}
 
 struct Comparison {
   std::vector<std::string> missing, shaped, typed;
@@ -110,6 +144,7 @@ Comparison compared(const Graph& graph, const StoredTensors& stored) {
   std::map<std::string, const StoredTensor*> held;
   for (const StoredTensor& tensor : stored.tensors) held.emplace(tensor.name, &tensor);
   const std::map<std::string, Shape> wanted = state_dict_of(graph);
+  const std::set<std::string, std::less<>> computed = computed_weights(graph);
   const bool whole = std::any_of(wanted.begin(), wanted.end(),
                                  [&](const auto& weight) { return held.contains(weight.first); });
   for (const auto& [name, shape] : wanted) {
@@ -117,6 +152,8 @@ Comparison compared(const Graph& graph, const StoredTensors& stored) {
     auto found = held.find(whole ? name : without_base(name));
     if (found == held.end()) found = held.find(of_outer_module(name));
     if (found == held.end()) found = held.find(of_both_stacks(name));
+    if (found == held.end()) found = held.find(of_parts(name));
+    if (found == held.end() && computed.contains(name)) continue;
     if (found == held.end()) {
       result.missing.push_back(name);
       continue;
