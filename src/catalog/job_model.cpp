@@ -330,6 +330,7 @@ Result<facts::ModelSource> Catalog::named_model(const std::string& name,
   if (!(has_path && exists)) {
     auto known = model(name.substr(0, name.starts_with("timm/") ? name.find('.') : name.npos));
     if (known) STEELYARD_CHECK(has_imagenet_head(name));
+    if (!known && known.error().code == ErrorCode::unknown_name) known.error().found = name;
     // A damaged catalogue file is reported; a name that is no id may still be a file.
     if (known || known.error().code != ErrorCode::unknown_name) return known;
     if (!exists) {
