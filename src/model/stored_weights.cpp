@@ -93,22 +93,39 @@ bool trains(const StoredTensor& tensor) {
 
 namespace {
 
-// Of the state dict: visit(name, weight).
+// visit(block, what the names of the block begin with in the state dict)
 template <class Visit>
-void for_each_weight(const Graph& graph, const Visit& visit) {
+void for_each_block(const Graph& graph, const Visit& visit) {
   std::map<std::string, std::int64_t> layers;  // of a stage, where there are several
   for (const Segment& segment : graph.segments) {
     for (std::int64_t i = 0; i < segment.repeat; ++i) {
       for (const Block& block : segment.blocks) {
         const bool end = block.name == "embed" || block.name == "middle" || block.name == "head";
-        const std::string prefix =
-            end ? "" : fmt::format("{}.{}.", block.name, layers[block.name]++);
-        for (const Weight& weight : block.weights) {
-          if (weight.tied_to.empty()) visit(prefix + weight.name, weight);
-        }
+        visit(block, end ? "" : fmt::format("{}.{}.", block.name, layers[block.name]++));
       }
     }
   }
+}
+
+// Of the state dict: visit(name, weight).
+template <class Visit>
+void for_each_weight(const Graph& graph, const Visit& visit) {
+  for_each_block(graph, [&](const Block& block, const std::string& prefix) {
+    for (const Weight& weight : block.weights) {
+      if (weight.tied_to.empty()) visit(prefix + weight.name, weight);
+    }
+  });
+}
+
+using Names = std::set<std::string, std::less<>>;
+
+// What lies beside the weights and is stored with them: SD3's table of positions.
+Names buffers_of(const Graph& graph) {
+  Names names;
+  for_each_block(graph, [&](const Block& block, const std::string& prefix) {
+    for (const TensorInfo& buffer : block.buffers) names.insert(prefix + buffer.name);
+  });
+  return names;
 }
 
 }  // namespace
@@ -125,8 +142,8 @@ namespace {
 
 // Sines that are computed when the model is made, and left out of its files (Marian's
 // _keys_to_ignore_on_save).
-std::set<std::string, std::less<>> computed_weights(const Graph& graph) {
-  std::set<std::string, std::less<>> names;
+Names computed_weights(const Graph& graph) {
+  Names names;
   for_each_weight(graph, [&](std::string name, const Weight& weight) {
     if (!weight.trains) names.insert(std::move(name));
   });
@@ -135,7 +152,7 @@ std::set<std::string, std::less<>> computed_weights(const Graph& graph) {
 
 struct Comparison {
   std::vector<std::string> missing, shaped, typed;
-  std::set<std::string, std::less<>> used;
+  Names used;
   std::int64_t parameters = 0;  // of the graph
 };
 
@@ -144,7 +161,7 @@ Comparison compared(const Graph& graph, const StoredTensors& stored) {
   std::map<std::string, const StoredTensor*> held;
   for (const StoredTensor& tensor : stored.tensors) held.emplace(tensor.name, &tensor);
   const std::map<std::string, Shape> wanted = state_dict_of(graph);
-  const std::set<std::string, std::less<>> computed = computed_weights(graph);
+  const Names computed = computed_weights(graph);
   const bool whole = std::any_of(wanted.begin(), wanted.end(),
                                  [&](const auto& weight) { return held.contains(weight.first); });
   for (const auto& [name, shape] : wanted) {
@@ -209,9 +226,10 @@ Result<void> check_stored(const Graph& graph, const StoredTensors& stored) {
   }
   std::vector<std::string> extra;
   std::int64_t elements_of_extra = 0;
+  const Names buffers = buffers_of(graph);
   for (const StoredTensor& tensor : stored.tensors) {
-    if (used.contains(tensor.name) || !trains(tensor) || (is_mask(tensor) || is_statistic(tensor)))
-      continue;
+    if (used.contains(tensor.name) || buffers.contains(tensor.name) || !trains(tensor)) continue;
+    if (is_mask(tensor) || is_statistic(tensor)) continue;
     // A tied head may lie in the file once more.
     const bool copy = graph.vocabulary > 0 && tensor.shape == Shape{graph.vocabulary, graph.hidden};
     if (copy) continue;
