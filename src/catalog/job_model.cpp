@@ -252,7 +252,7 @@ Result<void> has_sizes(const facts::ModelSource& source) {
   static const std::vector<std::vector<std::string_view>> kNeeded = {
       {"hidden_size", "n_embd", "d_model", "dim", "hidden_sizes", "embed_dim", "hidden-size"},
       {"num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "depth",
-       "depths", "layers", "num-layers"},
+       "depths", "layers", "num-layers", "layers_block_type"},
       {"vocab_size", "vocab-size"}};
   const facts::Value* type = source.config.find("model_type");
   if (type == nullptr || type->as_text() == nullptr) return {};

@@ -141,6 +141,11 @@ def newer_models():
         d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
         decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, vocab_size=96,
         decoder_vocab_size=96, max_position_embeddings=32, pad_token_id=0)), None
+    hybrid = dict(text, num_attention_heads=4, head_dim=8, mamba_num_heads=8, mamba_head_dim=8,
+                  n_groups=2, ssm_state_size=8)
+    hybrid.pop("num_hidden_layers")
+    yield "nemotron_h_5", t.NemotronHForCausalLM(t.NemotronHConfig(
+        layers_block_type=["linear_attention", "mlp", "full_attention", "mlp"], **hybrid)), None
     import diffusers as d
     yield "sd3_5", d.SD3Transformer2DModel(
         sample_size=16, num_layers=2, attention_head_dim=8, num_attention_heads=4,
