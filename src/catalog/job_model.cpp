@@ -148,13 +148,13 @@ const std::string* timm_architecture(const facts::Value& config) {
   return name != nullptr ? name->as_text() : nullptr;
 }
 
-// "timm/resnet50.a1_in1k" -> "timm/resnet50": behind the dot timm names weights of the network.
+// "timm/resnet50.a1_in1k" is "timm/resnet50": behind the dot timm names weights of the network.
 // Their head is that of the data they were trained on last: ImageNet-1k's where the tag ends so.
-Result<std::string> without_timm_tag(const std::string& name) {
+Result<void> has_imagenet_head(const std::string& name) {
   const std::size_t dot = name.find('.');
-  if (!name.starts_with("timm/") || dot == std::string::npos) return name;
+  if (!name.starts_with("timm/") || dot == std::string::npos) return {};
   const std::string_view tag = std::string_view(name).substr(dot + 1);
-  if (tag.ends_with("in1k")) return name.substr(0, dot);
+  if (tag.ends_with("in1k")) return {};
   return fail(
       Error{.code = ErrorCode::not_supported,
             .subject = "model.config",
@@ -252,7 +252,7 @@ Result<void> has_sizes(const facts::ModelSource& source) {
   static const std::vector<std::vector<std::string_view>> kNeeded = {
       {"hidden_size", "n_embd", "d_model", "dim", "hidden_sizes", "embed_dim", "hidden-size"},
       {"num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "depth",
-       "depths", "layers", "num-layers"},
+       "depths", "layers", "num-layers", "layers_block_type"},
       {"vocab_size", "vocab-size"}};
   const facts::Value* type = source.config.find("model_type");
   if (type == nullptr || type->as_text() == nullptr) return {};
@@ -328,8 +328,9 @@ Result<facts::ModelSource> Catalog::named_model(const std::string& name,
   const bool has_path = name.find('/') != std::string::npos || name.ends_with(".json");
   const bool exists = fs::exists(path, trouble);
   if (!(has_path && exists)) {
-    STEELYARD_TRY(id, without_timm_tag(name));
-    auto known = model(id);
+    auto known = model(name.substr(0, name.starts_with("timm/") ? name.find('.') : name.npos));
+    if (known) STEELYARD_CHECK(has_imagenet_head(name));
+    if (!known && known.error().code == ErrorCode::unknown_name) known.error().found = name;
     // A damaged catalogue file is reported; a name that is no id may still be a file.
     if (known || known.error().code != ErrorCode::unknown_name) return known;
     if (!exists) {

@@ -95,6 +95,7 @@ Result<Path> path_of(const Request& request) {
             .stored = std::nullopt,
             .sample = std::max(Bytes(), request.sample_bytes),
             .handed_over = Bytes(),
+            .copied = Bytes(),
             .dataset = std::nullopt,
             .free_for_page_cache = std::max(Bytes(), request.free_for_page_cache),
             .loaders = request.loaders,
@@ -112,6 +113,7 @@ Result<Path> path_of(const Request& request) {
   }
   const bool gpu_decodes = job.data.decode == facts::DecodeOn::gpu;
   path.handed_over = gpu_decodes && path.stored ? *path.stored : path.sample;
+  path.copied = request.copied_bytes.value_or(path.handed_over);
   path.needed = request.needed_per_node;
   share_cores(path);
   return path;

@@ -32,7 +32,8 @@ struct Path {
   bool first_epoch = false;      // no cache holds anything yet
   std::optional<Bytes> stored;   // one sample on storage
   Bytes sample;                  // one sample in host memory, ready for the GPU
-  Bytes handed_over;             // what goes to the GPU: `sample`, or `stored` when the GPU decodes
+  Bytes handed_over;             // by the workers: `sample`, or `stored` when the GPU decodes
+  Bytes copied;                  // to the GPU: the same, or what the host makes of it
   std::optional<Bytes> dataset;  // on storage
   Bytes free_for_page_cache;
   Bytes loaders{}, batches{}, pinned{};  // of the host while it trains

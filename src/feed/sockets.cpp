@@ -23,7 +23,7 @@ double crossing_bytes(const Path& path, const facts::SocketShares& shares, bool 
   const double stored = reads ? path.stored->real() : path.sample.real();
   if (bound) return stored * shares.bound;
   return (stored + path.sample.real()) * shares.scattered +
-         path.handed_over.real() * shares.to_gpus;
+         path.copied.real() * shares.to_gpus;
 }
 
 std::string layout_text(const facts::NumaLayout& layout) {

@@ -74,7 +74,7 @@ BytesPerSecond copy_rate(const Path& path) {
 
 // Copies of all ranks pass the link between sockets, which is slower where it is shared by many.
 bool sockets_are_slower(const Path& path) {
-  const double copies = (path.handed_over / copy_rate(path)).value();
+  const double copies = (path.copied / copy_rate(path)).value();
   return socket_seconds(path).value() * static_cast<double>(path.ranks) > copies;
 }
 
@@ -128,7 +128,7 @@ Seconds handing_over(const Path& path) {
 Seconds copy_seconds(const Path& path) {
   if (is_synthetic(path) || facts::computes_on_host(path.machine.gpu)) return Seconds();
   if (sockets_are_slower(path)) return socket_seconds(path) * static_cast<double>(path.ranks);
-  return path.handed_over / copy_rate(path);
+  return path.copied / copy_rate(path);
 }
 
 Station read(const Path& path) {
@@ -181,7 +181,7 @@ Station host_to_device(const Path& path) {
     return unused("host-to-device", "not on the path: the job computes on the host");
   }
   const Bytes ram = path.pinned;
-  if (path.handed_over.value() <= 0) {
+  if (path.copied.value() <= 0) {
     return unknown("host-to-device", "unknown: the size of a sample in host memory is not known",
                    ram);
   }

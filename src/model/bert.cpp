@@ -47,7 +47,9 @@ Head head_of(ConfigReader& config) {
   if (is("ForQuestionAnswering")) return Head::question_answering;
   config.reject("architectures", "\"" + name + "\"",
                 "a class that ends in ForMaskedLM, ForPreTraining, ForSequenceClassification, "
-                "ForTokenClassification or ForQuestionAnswering");
+                "ForTokenClassification or ForQuestionAnswering",
+                "a fine-tuning that starts from the file names its own class: model.set = { "
+                "architectures = [...] }");
   return Head::masked_lm;
 }
 

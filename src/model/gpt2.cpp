@@ -25,6 +25,9 @@ Gpt2 read_gpt2(ConfigReader& config) {
   sizes.max_sequence =
       config.whole({"n_positions", "max_position_embeddings"}, 1024, kPositionLimits);
   sizes.tied = config.flag({"tie_word_embeddings"}, true);
+  if (config.flag({"add_cross_attention"}, false)) {
+    config.reject("add_cross_attention", "true", "false: a decoder beside an encoder is not built");
+  }
   gpt2.inner = config.whole({"n_inner"}, 4 * sizes.hidden, kWideLimits);
   gpt2.activation = config.activation({"activation_function"}, "gelu_new");
   gpt2.embedding_dropout = config.probability({"embd_pdrop"}, 0.1);

@@ -74,7 +74,7 @@ Graph build_gpt_oss(ConfigReader& config, const SampleShape& sample) {
                                     .max_sequence = 131072,
                                     .tied = false});
   model.attention = attention_part(model.sizes);
-  model.attention.qkv_bias = model.attention.out_bias = true;
+  model.attention.qkv_bias = model.attention.out_bias = config.flag({"attention_bias"}, true);
   model.attention.sink = "self_attn.sinks";
   model.attention.turns_halves = true;
   model.attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);

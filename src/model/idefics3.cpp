@@ -87,9 +87,7 @@ TensorRef shuffled(BlockBuilder& block, TensorRef x, const VisionTower& tower, s
 }  // namespace
 
 Graph build_idefics3(ConfigReader& config, const SampleShape& sample) {
-  ConfigReader text_config = config.table("text_config");
-  const TextStack text = read_text_stack(text_config, kInner, "llama");
-  config.adopt(text_config);
+  const TextStack text = read_text_stack(config, kInner, "llama");
   ConfigReader vision_config = config.table("vision_config");
   VisionTower tower = read_tower(vision_config);
   config.adopt(vision_config);

@@ -142,9 +142,7 @@ TensorRef shuffled(BlockBuilder& block, TensorRef x, const PatchLayers& net, std
 }  // namespace
 
 Graph build_internvl(ConfigReader& config, const SampleShape& sample) {
-  ConfigReader text_config = config.table("text_config");
-  const TextStack text = read_text_stack(text_config, kInner, "qwen2");
-  config.adopt(text_config);
+  const TextStack text = read_text_stack(config, kInner, "qwen2");
   ConfigReader vision_config = config.table("vision_config");
   const Tower tower = read_tower(vision_config, sample);
   config.adopt(vision_config);

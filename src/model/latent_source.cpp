@@ -38,12 +38,14 @@ TensorInfo pixels_of(const Graph& graph) {
   return {"pixel_values", std::move(shape), ElementKind::pixels};
 }
 
-Bytes brought_bytes(const Graph& graph, bool as_pixels) {
+Bytes brought_bytes(const Graph& graph, Brought as) {
   const bool latents = reads_latents(graph);
-  std::int64_t bytes = latents && as_pixels ? bytes_of(pixels_of(graph)) : 0;
+  std::int64_t bytes = latents && as.pixels ? bytes_of(pixels_of(graph)) : 0;
   for (const TensorInfo& tensor : graph.batch_tensors) {
     if (latents && is_drawn(tensor)) continue;
-    if (latents && as_pixels) {
+    const bool picture = tensor.name.ends_with("latents");  // UNets' are "noisy_latents"
+    if (latents && picture && as.pixels) continue;
+    if (latents && !picture && as.tokens) {
       // Of the text the tokens alone, one of each of its states.
       if (!is_named(tensor, "encoder_hidden_states")) continue;
       const TensorInfo ids = {

@@ -20,9 +20,13 @@ namespace steelyard::model {
 // Of the micro-batch of a graph that reads latents: [B,3,h,w] or [B,frames,3,h,w].
 [[nodiscard]] TensorInfo pixels_of(const Graph& graph);
 
+// What a graph that reads latents gets in their place: pixels, and tokens for the text's states.
+struct Brought {
+  bool pixels = false, tokens = false;
+};
+
 // Bytes of the micro-batch as loaders hand it over: torchvision and transformers make fp32 of
-// pictures and sound whatever the model computes in, token ids are int64. `as_pixels`: a graph that
-// reads latents has them made on the card.
-[[nodiscard]] Bytes brought_bytes(const Graph& graph, bool as_pixels);
+// pictures and sound whatever the model computes in, token ids are int64.
+[[nodiscard]] Bytes brought_bytes(const Graph& graph, Brought as);
 
 }  // namespace steelyard::model

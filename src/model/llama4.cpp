@@ -120,6 +120,7 @@ Llama4 read_llama4(ConfigReader& config) {
                                     .tied = false});
   model.attention = attention_part(model.sizes);
   model.attention.turns_complex = true;
+  model.attention.qkv_bias = model.attention.out_bias = config.flag({"attention_bias"}, false);
   model.attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);
   model.attention.shape.softmax_in_fp32 = false;
   model.mlp.module = "feed_forward";

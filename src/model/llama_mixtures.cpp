@@ -22,7 +22,9 @@ struct ExpertDefaults {
 MixturePart read_experts(ConfigReader& config, std::string_view count_key,
                          const ExpertDefaults& defaults) {
   MixturePart part;
-  part.shape.experts = config.whole({count_key}, defaults.experts, kExpertLimits);
+  // Files of transformers 5 call num_experts of some families num_local_experts (attribute_map).
+  part.shape.experts =
+      config.whole({count_key, "num_local_experts"}, defaults.experts, kExpertLimits);
   part.shape.chosen = config.whole({"num_experts_per_tok"}, defaults.chosen, kExpertLimits);
   if (part.shape.chosen > part.shape.experts) {
     config.reject(

@@ -34,9 +34,7 @@ std::int64_t layers_before(ConfigReader& config, std::int64_t layer, std::int64_
 }  // namespace
 
 Graph build_llava(ConfigReader& config, const SampleShape& sample) {
-  ConfigReader text_config = config.table("text_config");
-  const TextStack text = read_text_stack(text_config, kInner, "llama");
-  config.adopt(text_config);
+  const TextStack text = read_text_stack(config, kInner, "llama");
   ConfigReader vision_config = config.table("vision_config");
   VisionTower tower = read_vision_tower(vision_config, kTower, "clip_vision_model");
   set_pictures(vision_config, tower, sample, pictures_of(sample));
@@ -68,9 +66,7 @@ Graph build_llava(ConfigReader& config, const SampleShape& sample) {
 // Pictures and the prompt behind them are read from both sides: the mask is the sample's own, and
 // the arithmetic that of a causal one.
 Graph build_paligemma(ConfigReader& config, const SampleShape& sample) {
-  ConfigReader text_config = config.table("text_config");
-  TextStack text = read_text_stack(text_config, kInner, "gemma");
-  config.adopt(text_config);
+  TextStack text = read_text_stack(config, kInner, "gemma");
   ConfigReader vision_config = config.table("vision_config");
   VisionTower tower = read_vision_tower(vision_config, kTower, "siglip_vision_model");
   set_pictures(vision_config, tower, sample, pictures_of(sample));
@@ -125,10 +121,8 @@ TensorRef projected(BlockBuilder& block, TensorRef x, const VisionTower& tower, 
 // Names as in its checkpoints and transformers up to 4.51. Pictures are read from both sides, as
 // PaliGemma's.
 Graph build_gemma3(ConfigReader& config, const SampleShape& sample) {
-  ConfigReader text_config = config.table("text_config");
-  TextStack text = read_text_stack(text_config, kInner, "gemma3_text");
+  TextStack text = read_text_stack(config, kInner, "gemma3_text");
   text.scales_text_alone = true;
-  config.adopt(text_config);
   ConfigReader vision_config = config.table("vision_config");
   VisionTower tower = read_vision_tower(vision_config, kTower, "siglip_vision_model");
   // The projector knows one size: the loader brings every picture to it.

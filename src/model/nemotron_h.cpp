@@ -2,6 +2,7 @@
 // of hybrid_override_pattern: M Mamba-2, * attention without positions, - a feed-forward network.
 #include <fmt/format.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -47,8 +48,26 @@ Block layer_of(const Graph& graph, const NemotronH& model, int kind) {
   return block.finish(block.add("residual", residual, h));
 }
 
-std::vector<int> kinds_of(ConfigReader& config, std::int64_t layers) {
-  const std::string pattern = config.text({"hybrid_override_pattern"}, "");
+// The letters, or the list of words that transformers 5 writes for them.
+std::string pattern_of(ConfigReader& config) {
+  static const std::map<std::string, char, std::less<>> kLetters = {
+      {"mamba", 'M'},     {"linear_attention", 'M'}, {"attention", '*'}, {"full_attention", '*'},
+      {"mlp", '-'},       {"moe", 'E'}};
+  if (config.has("hybrid_override_pattern")) return config.text({"hybrid_override_pattern"}, "");
+  std::string pattern;
+  for (const std::string& word : config.text_list({"layers_block_type"})) {
+    const auto letter = kLetters.find(word);
+    if (letter == kLetters.end()) {
+      config.reject("layers_block_type", "\"" + word + "\"",
+                    "linear_attention, full_attention, mlp or moe");
+      return pattern;
+    }
+    pattern += letter->second;
+  }
+  return pattern;
+}
+
+std::vector<int> kinds_of(ConfigReader& config, const std::string& pattern, std::int64_t layers) {
   std::vector<int> kinds(pattern.begin(), pattern.end());
   if (std::ssize(kinds) != layers || pattern.find_first_not_of("M*-") != std::string::npos) {
     config.reject(
@@ -95,7 +114,10 @@ Graph build_nemotron_h(ConfigReader& config, const SampleShape& sample) {
   model.mlp.bias = config.flag({"mlp_bias"}, false);
   model.mlp.intermediate = config.whole({"intermediate_size"}, 21504, kWideLimits);
   model.mlp.activation = ActivationKind::squared_relu;
-  const std::vector<int> kinds = kinds_of(config, model.sizes.layers);
+  const std::string pattern = pattern_of(config);
+  // Their list says how many layers there are.
+  if (config.has("layers_block_type")) model.sizes.layers = std::ssize(pattern);
+  const std::vector<int> kinds = kinds_of(config, pattern, model.sizes.layers);
   Graph graph = start_graph(config, model.sizes, sample);
   add_embed(graph, {.name = "backbone.embeddings"});
   add_layers(graph, kinds, [&](int kind) { return layer_of(graph, model, kind); });

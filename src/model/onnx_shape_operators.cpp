@@ -305,18 +305,53 @@ void lower_eye_like(OnnxCall& call) {
   call.out[0] = constant(call.at(0).shape, ElementKind::real);
 }
 
+// How many classes OneHot has: one number, which exporters also write as a real one.
+std::int64_t classes_of(OnnxCall& call) {
+  constexpr double kMost = 1e12;
+  double depth = -1.0;
+  if (call.has(1) && call.at(1).reals) {
+    if (call.at(1).reals->size() == 1) depth = call.at(1).reals->front();
+  } else {
+    const Wholes known = call.known(1, "classes");
+    if (!call.well()) return 0;
+    if (known.size() == 1) depth = static_cast<double>(known.front());
+  }
+  if (depth >= 0.0 && depth < kMost) return static_cast<std::int64_t>(depth);
+  call.refuse("no number of classes", "one from 0 on");
+  return 0;
+}
+
+// The values themselves, of known classes.
+std::optional<Wholes> one_hot_of(const OnnxValue& x, const OnnxValue& values, std::int64_t depth,
+                                 std::int64_t inner, const Shape& shape) {
+  if (x.is_tensor() || !x.wholes || !values.wholes || values.wholes->size() != 2) return {};
+  if (depth == 0 || elements(shape) > kMostFolded) return {};
+  Wholes result(static_cast<std::size_t>(elements(shape)), values.wholes->front());
+  for (std::size_t i = 0; i < x.wholes->size(); ++i) {
+    const std::int64_t at = (*x.wholes)[i];
+    if (at < -depth || at >= depth) continue;  // all off
+    const auto outer = static_cast<std::int64_t>(i) / inner;
+    const auto rest = static_cast<std::int64_t>(i) % inner;
+    const std::int64_t place = (outer * depth + (at < 0 ? at + depth : at)) * inner + rest;
+    result[static_cast<std::size_t>(place)] = values.wholes->back();
+  }
+  return result;
+}
+
 void lower_one_hot(OnnxCall& call) {
-  const Wholes depth = call.has(1) && call.at(1).reals
-                           ? Wholes{static_cast<std::int64_t>(call.at(1).reals->front())}
-                           : call.known(1, "classes");
-  if (!call.well() || depth.empty() || depth.front() < 0) return;
+  const std::int64_t depth = classes_of(call);
+  if (!call.well()) return;
   const OnnxValue& x = call.at(0);
   const std::int64_t axis = call.axis(call.whole("axis", -1), x.rank() + 1);
   Shape shape = x.shape;
-  shape.insert(shape.begin() + axis, depth.front());
+  if (!call.well()) return;
+  shape.insert(shape.begin() + axis, depth);
   const ElementKind kind = call.at(2).kind;
-  call.out[0] = x.is_tensor() ? call.lowering.emit(OperatorKind::unary, call, {&x}, shape, kind)
-                              : constant(shape, kind);
+  std::int64_t inner = 1;
+  for (std::int64_t i = axis; i < x.rank(); ++i) inner *= x.shape[static_cast<std::size_t>(i)];
+  call.out[0] = x.is_tensor()
+                    ? call.lowering.emit(OperatorKind::unary, call, {&x}, shape, kind)
+                    : constant(shape, kind, one_hot_of(x, call.at(2), depth, inner, shape));
   if (x.places.empty()) return;
   BatchPlaces places = x.places;
   places.insert(places.begin() + axis, BatchPlace());

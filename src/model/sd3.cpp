@@ -41,7 +41,9 @@ Sd3 read(ConfigReader& config, const SampleShape& sample) {
   net.layers = config.whole({"num_layers"}, 18, kLayerLimits);
   net.patch = config.whole({"patch_size"}, 2, kSideLimits);
   net.table = config.whole({"pos_embed_max_size"}, 96, kSideLimits);
-  net.dual = config.whole_list({"dual_attention_layers"}, {}, {0, kLayerLimits.most});
+  if (!config.is_empty_list("dual_attention_layers")) {  // as diffusers writes "none"
+    net.dual = config.whole_list({"dual_attention_layers"}, {}, {0, kLayerLimits.most});
+  }
   net.norms_heads = config.has("qk_norm");
   if (net.norms_heads) (void)config.choice({"qk_norm"}, "rms_norm", {"rms_norm"});
   net.text = {kTextTokens, config.whole({"joint_attention_dim"}, 4096, kHiddenLimits),

@@ -62,6 +62,18 @@ std::string of_both_stacks(const std::string& name) {
   return name.ends_with(kOwn) ? name.substr(0, name.size() - kOwn.size()) + "shared.weight" : name;
 }
 
+// transformers 5 writes models of pictures and text with the text's part as a model of its own and
+// the towers without the module around them: "language_model.model.layers" for
+// "model.language_model.layers", "vision_tower.encoder" for "vision_tower.vision_model.encoder".
+std::string of_parts(std::string name) {
+  constexpr std::string_view kText = "model.language_model.", kTower = "vision_tower.vision_model.";
+  if (name.starts_with("lm_head.")) return "language_model." + name;
+  if (name.starts_with(kText)) return "language_model.model." + name.substr(kText.size());
+  const std::size_t tower = name.find(kTower);
+  if (tower != std::string::npos) name.replace(tower, kTower.size(), "vision_tower.");
+  return name;
+}
+
 // What a batch norm has run over.
 bool is_statistic(const StoredTensor& tensor) {
   return tensor.name.ends_with(".running_mean") || tensor.name.ends_with(".running_var") ||
@@ -79,29 +91,68 @@ bool trains(const StoredTensor& tensor) {
 
 }  // namespace
 
-std::map<std::string, Shape> state_dict_of(const Graph& graph) {
-  std::map<std::string, Shape> weights;
+namespace {
+
+// visit(block, what the names of the block begin with in the state dict)
+template <class Visit>
+void for_each_block(const Graph& graph, const Visit& visit) {
   std::map<std::string, std::int64_t> layers;  // of a stage, where there are several
   for (const Segment& segment : graph.segments) {
     for (std::int64_t i = 0; i < segment.repeat; ++i) {
       for (const Block& block : segment.blocks) {
         const bool end = block.name == "embed" || block.name == "middle" || block.name == "head";
-        const std::string prefix =
-            end ? "" : fmt::format("{}.{}.", block.name, layers[block.name]++);
-        for (const Weight& weight : block.weights) {
-          if (weight.tied_to.empty()) weights.emplace(prefix + weight.name, weight.shape);
-        }
+        visit(block, end ? "" : fmt::format("{}.{}.", block.name, layers[block.name]++));
       }
     }
   }
+}
+
+// Of the state dict: visit(name, weight).
+template <class Visit>
+void for_each_weight(const Graph& graph, const Visit& visit) {
+  for_each_block(graph, [&](const Block& block, const std::string& prefix) {
+    for (const Weight& weight : block.weights) {
+      if (weight.tied_to.empty()) visit(prefix + weight.name, weight);
+    }
+  });
+}
+
+using Names = std::set<std::string, std::less<>>;
+
+// What lies beside the weights and is stored with them: SD3's table of positions.
+Names buffers_of(const Graph& graph) {
+  Names names;
+  for_each_block(graph, [&](const Block& block, const std::string& prefix) {
+    for (const TensorInfo& buffer : block.buffers) names.insert(prefix + buffer.name);
+  });
+  return names;
+}
+
+}  // namespace
+
+std::map<std::string, Shape> state_dict_of(const Graph& graph) {
+  std::map<std::string, Shape> weights;
+  for_each_weight(graph, [&](std::string name, const Weight& weight) {
+    weights.emplace(std::move(name), weight.shape);
+  });
   return weights;
 }
 
 namespace {
 
+// Sines that are computed when the model is made, and left out of its files (Marian's
+// _keys_to_ignore_on_save).
+Names computed_weights(const Graph& graph) {
+  Names names;
+  for_each_weight(graph, [&](std::string name, const Weight& weight) {
+    if (!weight.trains) names.insert(std::move(name));
+  });
+  return names;
+}
+
 struct Comparison {
   std::vector<std::string> missing, shaped, typed;
-  std::set<std::string, std::less<>> used;
+  Names used;
   std::int64_t parameters = 0;  // of the graph
 };
 
@@ -110,6 +161,7 @@ Comparison compared(const Graph& graph, const StoredTensors& stored) {
   std::map<std::string, const StoredTensor*> held;
   for (const StoredTensor& tensor : stored.tensors) held.emplace(tensor.name, &tensor);
   const std::map<std::string, Shape> wanted = state_dict_of(graph);
+  const Names computed = computed_weights(graph);
   const bool whole = std::any_of(wanted.begin(), wanted.end(),
                                  [&](const auto& weight) { return held.contains(weight.first); });
   for (const auto& [name, shape] : wanted) {
@@ -117,6 +169,8 @@ Comparison compared(const Graph& graph, const StoredTensors& stored) {
     auto found = held.find(whole ? name : without_base(name));
     if (found == held.end()) found = held.find(of_outer_module(name));
     if (found == held.end()) found = held.find(of_both_stacks(name));
+    if (found == held.end()) found = held.find(of_parts(name));
+    if (found == held.end() && computed.contains(name)) continue;
     if (found == held.end()) {
       result.missing.push_back(name);
       continue;
@@ -172,9 +226,10 @@ Result<void> check_stored(const Graph& graph, const StoredTensors& stored) {
   }
   std::vector<std::string> extra;
   std::int64_t elements_of_extra = 0;
+  const Names buffers = buffers_of(graph);
   for (const StoredTensor& tensor : stored.tensors) {
-    if (used.contains(tensor.name) || !trains(tensor) || (is_mask(tensor) || is_statistic(tensor)))
-      continue;
+    if (used.contains(tensor.name) || buffers.contains(tensor.name) || !trains(tensor)) continue;
+    if (is_mask(tensor) || is_statistic(tensor)) continue;
     // A tied head may lie in the file once more.
     const bool copy = graph.vocabulary > 0 && tensor.shape == Shape{graph.vocabulary, graph.hidden};
     if (copy) continue;

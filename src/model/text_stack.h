@@ -30,8 +30,8 @@ struct TextStack {
   std::function<Block(const Graph&, int kind)> layer;
 };
 
-// By the model_type that the configuration of the text names, `fallback` where it names none.
-[[nodiscard]] TextStack read_text_stack(ConfigReader& text, const TextNames& names,
+// Of the model's `text_config`, by the model_type that it names, `fallback` where it names none.
+[[nodiscard]] TextStack read_text_stack(ConfigReader& config, const TextNames& names,
                                         const std::string& fallback);
 // `generation`: 1 to 3.
 [[nodiscard]] TextStack read_gemma_stack(ConfigReader& text, const TextNames& names,

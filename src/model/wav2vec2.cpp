@@ -54,9 +54,12 @@ struct Listener {
 Head head_of(ConfigReader& config) {
   const std::vector<std::string> classes = config.text_list({"architectures"});
   if (classes.empty() || classes.front().ends_with("ForCTC")) return Head::ctc;
+  if (classes.front().ends_with("Model")) return Head::ctc;  // without a head: the usual one
   if (classes.front().ends_with("ForSequenceClassification")) return Head::classification;
   config.reject("architectures", "\"" + classes.front() + "\"",
-                "a class that ends in ForCTC or ForSequenceClassification");
+                "a class that ends in ForCTC or ForSequenceClassification",
+                "a fine-tuning that starts from the file names its own class: model.set = { "
+                "architectures = [\"...ForCTC\"] }");
   return Head::ctc;
 }
 

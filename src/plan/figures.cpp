@@ -11,7 +11,6 @@
 #include "base/format.h"
 #include "facts/host.h"
 #include "feed/feed.h"
-#include "model/latent_source.h"
 #include "model/model.h"
 #include "pace/pace.h"
 #include "plan/balance.h"
@@ -22,6 +21,7 @@
 #include "plan/placement.h"
 #include "plan/ranks.h"
 #include "plan/resolve.h"
+#include "plan/sample_bytes.h"
 #include "plan/swap_drive.h"
 #include "plan/warnings.h"
 #include "ram/ram.h"
@@ -300,13 +300,15 @@ void add_data_stall(Plan& plan) {
   plan.pace.breakdown.data_stall = *plan.pace.step - busy;
 }
 
-Result<void> measure_feed(const Request& request, Bytes sample, bool flow_only, Plan& plan) {
+Result<void> measure_feed(const Request& request, Bytes sample, std::optional<Bytes> copied,
+                          bool flow_only, Plan& plan) {
   feed::Request wanted;
   wanted.flow_only = flow_only;
   wanted.job = &plan.job;
   wanted.machine = &plan.machine;
   wanted.constants = &request.constants.host;
   wanted.sample_bytes = sample;
+  wanted.copied_bytes = copied;
   if (plan.pace.samples) {
     wanted.needed_per_node = *plan.pace.samples / static_cast<double>(plan.job.machine.nodes);
   }
@@ -357,51 +359,14 @@ void state_confidence(const Request& request, Plan& plan) {
   plan.pace_confidence = of(facts::QuantityGroup::pace);
 }
 
-// An autoencoder makes latents of what was decoded.
-bool brings_pixels(const Request& request, const facts::Job& job) {
-  const facts::DataKind kind = job.data.kind.value_or(facts::DataKind::synthetic);
-  if (kind != facts::DataKind::jpeg && kind != facts::DataKind::png &&
-      kind != facts::DataKind::video) {
-    return false;
-  }
-  for (std::size_t i = 0; i < request.companions.size(); ++i) {
-    const facts::Value* name = request.companions[i].config.find("_class_name");
-    const std::string* text = name != nullptr ? name->as_text() : nullptr;
-    if (text == nullptr || !model::is_autoencoder(*text)) continue;
-    if (job.model.companions.at(i).held != facts::CompanionHeld::load) return true;
-  }
-  return false;
-}
-
-// One sample in host memory as the loader hands it over. Loaders of data.loader write pictures as
-// pixels and everything else as it is stored, each with room for the largest: of n sizes that
-// vary normally, about sqrt(2 ln n) deviations above the mean.
-Bytes sample_bytes(const Request& request, const model::Graph& graph, const facts::Job& job) {
-  if (const auto& loader = request.constants.host.loader) {
-    const facts::DataKeys& data = job.data;
-    const bool pictures = data.kind == facts::DataKind::jpeg || data.kind == facts::DataKind::png;
-    if (pictures && job.train.image_size.size() == 2) {
-      const double pixels = static_cast<double>(job.train.image_size[0]) *
-                            static_cast<double>(job.train.image_size[1]);
-      return Bytes(checked_round(pixels * 3.0 * loader->bytes_per_value));
-    }
-    if (data.bytes_per_sample) {
-      const auto count = static_cast<double>(std::max<std::int64_t>(2, data.samples.value_or(2)));
-      return Bytes(checked_round(*data.bytes_per_sample + data.bytes_deviation.value_or(0.0) *
-                                                              std::sqrt(2.0 * std::log(count))));
-    }
-  }
-  return ceil_divide(model::brought_bytes(graph, brings_pixels(request, job)),
-                     graph.batch / rows_of_sample(job));
-}
-
 Result<void> measure_the_rest(const Request& request, const Busiest& most,
                               const model::Graph& graph, Flops beside, Plan& plan,
                               bool flow_only = false) {
   const Bytes sample = sample_bytes(request, graph, plan.job);
   STEELYARD_CHECK(measure_ram(request, *most.program, sample, plan));
   STEELYARD_CHECK(measure_pace(request, most, beside, plan));
-  STEELYARD_CHECK(measure_feed(request, sample, flow_only, plan));
+  STEELYARD_CHECK(
+      measure_feed(request, sample, copied_bytes(request, graph, plan.job), flow_only, plan));
   place_ranks(*most.program, plan);
   return {};
 }

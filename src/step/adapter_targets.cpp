@@ -1,13 +1,17 @@
 #include "step/adapter_targets.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <initializer_list>
+#include <map>
 #include <optional>
 #include <utility>
 
 #include "base/suggest.h"
 #include "step/adapters.h"
+#include "step/assembler.h"
 #include "step/target_expressions.h"
 
 namespace steelyard::step {
@@ -76,10 +80,33 @@ std::string reason(const model::Operator& op, bool dispatched) {
   return "adapters stand beside linears, convolutions of one group and embeddings";
 }
 
+// Layers of each name.
+std::map<std::string, std::int64_t, std::less<>> layers_of(const model::Graph& graph) {
+  std::map<std::string, std::int64_t, std::less<>> layers;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) layers[block.name] += segment.repeat;
+  }
+  return layers;
+}
+
+// The module in some layer of the block's name.
+bool names_somewhere(std::string_view target, const model::Block& block, std::int64_t layers,
+                     std::string_view module) {
+  if (names_module(target, module)) return true;
+  if (!tells_layers_apart(target) || !is_layer(block)) return false;
+  if (!target.ends_with(last_part(module)) && !target.ends_with('*')) return false;
+  for (std::int64_t i = 0; i < layers; ++i) {
+    if (names_module_of_layer(target, fmt::format("{}.{}.", block.name, i), module)) return true;
+  }
+  return false;
+}
+
 Named named_by(const model::Graph& graph, std::string_view target, const TargetRules& rules) {
   Named named;
-  const auto find = [&](const model::Operator& op, std::string_view module, bool adaptable) {
-    if (!names_module(target, module)) return;
+  const auto layers = layers_of(graph);
+  const auto find = [&](const model::Block& block, const model::Operator& op,
+                        std::string_view module, bool adaptable) {
+    if (!names_somewhere(target, block, layers.at(block.name), module)) return;
     named.any |= adaptable;
     if (adaptable || !named.unbuilt.empty()) return;
     named.unbuilt = module;
@@ -89,14 +116,14 @@ Named named_by(const model::Graph& graph, std::string_view target, const TargetR
     const bool experts = holds_expert_modules(op) && !rules.dispatched_experts;
     const bool router = is_linear_router(op) && rules.dispatched_experts;
     if (is_adaptable(op) && !router) {
-      find(op, op.name, true);
+      find(block, op, op.name, true);
       named.any |= rules.fused_parts && names_a_part(block, op, target);
       return;
     }
     if (op.weights.empty()) return;
     for (const std::int32_t weight : op.weights) {
       if (weight < 0) continue;
-      find(op, module_of(block.weights[static_cast<std::size_t>(weight)].name), experts);
+      find(block, op, module_of(block.weights[static_cast<std::size_t>(weight)].name), experts);
     }
   });
   return named;

@@ -11,6 +11,7 @@
 
 #include "step/adapter_targets.h"
 #include "step/assembler.h"
+#include "step/by_layer.h"
 #include "step/frozen_parts.h"
 #include "step/fused_adapters.h"
 
@@ -57,18 +58,19 @@ class LowRank {
 
  private:
   struct Place {
-    std::size_t segment = 0;
     bool embeds = false, heads = false;
+    std::string prefix;  // "model.layers.3.", where targets tell layers apart
   };
 
   [[nodiscard]] const std::vector<std::string>& targets() const { return job_.train.lora.targets; }
-  void freeze(model::Block& block);
+  void change(model::Block& block, const Place& place);
+  void freeze(model::Block& block, const Place& place);
   void quantize(model::Block& block, const Place& place) const;
   void adapt(model::Block& block, const Place& place);
   void adapt_parts(model::Block& block, model::Operator& op);
   void add_adapter(model::Block& block, model::Operator& op, std::int64_t rank,
                    std::int64_t outputs) const;
-  void adapt_experts(model::Block& block, model::Operator& op) const;
+  void adapt_experts(model::Block& block, model::Operator& op, const Place& place) const;
   [[nodiscard]] bool dispatches() const {
     const facts::ParallelKeys& parallel = job_.parallel;
     return habits_.dispatched_experts || parallel.expert > 1 || parallel.expert_tensor > 1;
@@ -84,10 +86,11 @@ class LowRank {
 };
 
 // The base, but for what the job lets train beside the adapters.
-void LowRank::freeze(model::Block& block) {
+void LowRank::freeze(model::Block& block, const Place& place) {
+  const std::string any = is_layer(block) ? block.name + ".#." : "";
   for (model::Weight& weight : block.weights) {
     if (weight.adapter) continue;
-    const std::string full = is_layer(block) ? block.name + ".#." + weight.name : weight.name;
+    const std::string full = (place.prefix.empty() ? any : place.prefix) + weight.name;
     const auto& open = job_.train.trainable;
     const bool named = std::any_of(open.begin(), open.end(), [&](const std::string& pattern) {
       return names_part(pattern, full);
@@ -176,7 +179,7 @@ bool LowRank::targeted(const model::Operator& op, const Place& place) const {
   return std::any_of(targets().begin(), targets().end(), [&](const std::string& target) {
     const bool linear = op.kind == OperatorKind::linear || (is_linear_router(op) && !dispatches());
     const bool all = target == kAllLinear && linear && !place.heads && !place.embeds;
-    return all || names_module(target, op.name);
+    return all || names_module_of_layer(target, place.prefix, op.name);
   });
 }
 
@@ -221,7 +224,7 @@ bool is_open(const model::Block& block, const model::Operator& op) {
 
 // Of every expert whose projection is named, an A and a B of its own; they follow the matrices in
 // their order, -1 for a projection without.
-void LowRank::adapt_experts(model::Block& block, model::Operator& op) const {
+void LowRank::adapt_experts(model::Block& block, model::Operator& op, const Place& place) const {
   const std::int64_t rank = job_.train.lora.rank;
   std::vector<std::int32_t> added;
   bool any = false;
@@ -229,7 +232,7 @@ void LowRank::adapt_experts(model::Block& block, model::Operator& op) const {
     const model::Weight base = block.weights[static_cast<std::size_t>(index)];
     const std::string module(module_of(base.name));
     const bool named = std::any_of(targets().begin(), targets().end(), [&](const auto& target) {
-      return target == kAllLinear || names_module(target, module);
+      return target == kAllLinear || names_module_of_layer(target, place.prefix, module);
     });
     any |= named;
     for (const bool down : {true, false}) {
@@ -255,7 +258,7 @@ void LowRank::adapt_experts(model::Block& block, model::Operator& op) const {
 void LowRank::adapt(model::Block& block, const Place& place) {
   for (model::Operator& op : block.operators) {
     if (holds_expert_modules(op) && is_open(block, op) && !dispatches()) {
-      adapt_experts(block, op);
+      adapt_experts(block, op, place);
       any_ |= op.adapter_rank > 0;
       continue;
     }
@@ -302,19 +305,33 @@ bool LowRank::fuses() const {
   return asked && job_.parallel.tensor == 1 && (quantized || !habits_.fuses_quantized_only);
 }
 
+void LowRank::change(model::Block& block, const Place& place) {
+  quantize(block, place);
+  adapt(block, place);
+  freeze(block, place);
+  train_modules(block);
+  if (fuses()) fuse_adapted_linears(block);
+}
+
 Result<model::Graph> LowRank::apply() {
   STEELYARD_CHECK(check_targets(
       graph_, targets(),
       {.fused_parts = habits_.adapts_fused_parts, .dispatched_experts = dispatches()}));
   const std::size_t last = graph_.segments.size() - 1;
-  for (std::size_t s = 0; s <= last; ++s) {
-    const Place place{s, s == 0, s == last};
-    for (model::Block& block : graph_.segments[s].blocks) {
-      quantize(block, place);
-      adapt(block, place);
-      freeze(block);
-      train_modules(block);
-      if (fuses()) fuse_adapted_linears(block);
+  const std::vector<std::string>& open = job_.train.trainable;
+  const bool apart =
+      std::any_of(targets().begin(), targets().end(), tells_layers_apart) ||
+      std::any_of(open.begin(), open.end(), [](const std::string& part) {
+        return tells_layers_apart(part + ".");  // "layers.3" names what lies below
+      });
+  if (apart) {
+    // `change` still reads the graph's shared tensors.
+    graph_ = by_layer(graph_, [&](model::Block& block, std::size_t s, const std::string& prefix) {
+      change(block, {s == 0, s == last, prefix});
+    });
+  } else {
+    for (std::size_t s = 0; s <= last; ++s) {
+      for (model::Block& block : graph_.segments[s].blocks) change(block, {s == 0, s == last, ""});
     }
   }
   if (!any_) {
@@ -337,6 +354,24 @@ bool names_module(std::string_view target, std::string_view module) {
   if (target.find('*') != std::string_view::npos) return names_part(target, module);
   return module.size() > target.size() && module.ends_with(target) &&
          module[module.size() - target.size() - 1] == '.';
+}
+
+bool tells_layers_apart(std::string_view target) {
+  for (std::size_t from = 0; from < target.size();) {
+    const std::size_t dot = target.find('.', from);
+    if (dot == std::string_view::npos) return false;
+    const std::string_view part = target.substr(from, dot - from);
+    const bool number = part.find_first_not_of("0123456789") == std::string_view::npos;
+    if (!part.empty() && (part == "*" || number)) return true;
+    from = dot + 1;
+  }
+  return false;
+}
+
+bool names_module_of_layer(std::string_view target, std::string_view prefix,
+                           std::string_view module) {
+  if (names_module(target, module)) return true;
+  return !prefix.empty() && names_module(target, std::string(prefix) + std::string(module));
 }
 
 model::Graph without_adapters(model::Graph graph) {

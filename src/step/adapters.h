@@ -45,6 +45,13 @@ struct AdapterHabits {
 // pattern of whole parts of it.
 [[nodiscard]] bool names_module(std::string_view target, std::string_view module);
 
+// A part of the target before its last is a number or `*`: it may name modules by their layer, as
+// "layers.3.self_attn.q_proj" and "language_model.layers.*.mlp.up_proj" do.
+[[nodiscard]] bool tells_layers_apart(std::string_view target);
+// The same rule of a module in a layer, whose names begin with `prefix` ("model.layers.3.").
+[[nodiscard]] bool names_module_of_layer(std::string_view target, std::string_view prefix,
+                                         std::string_view module);
+
 // The graph as the method trains it; the model's own for `full`.
 // Errors: targets or trainable modules that the model does not have, naming those that it has.
 [[nodiscard]] Result<model::Graph> with_method(const model::Graph& graph, const facts::Job& job,

@@ -1,13 +1,12 @@
 #include "step/frozen_parts.h"
 
 #include <algorithm>
-#include <map>
 #include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "step/assembler.h"
+#include "step/by_layer.h"
 
 namespace steelyard::step {
 
@@ -55,18 +54,6 @@ void freeze(model::Block& block, const std::string& prefix, Freezing& freezing) 
   }
 }
 
-// One round of the segment's blocks; `layers` counts those of each name.
-model::Segment one_round(const model::Segment& segment, std::map<std::string, std::int64_t>& layers,
-                         Freezing& freezing) {
-  model::Segment round{1, segment.blocks};
-  for (model::Block& block : round.blocks) {
-    const bool layer = is_layer(block);
-    const std::string index = layer ? std::to_string(layers[block.name]++) : std::string();
-    freeze(block, layer ? block.name + "." + index + "." : "", freezing);
-  }
-  return round;
-}
-
 }  // namespace
 
 bool names_part(std::string_view pattern, std::string_view name) {
@@ -89,26 +76,9 @@ Result<model::Graph> with_frozen_parts(model::Graph graph, const facts::Job& job
   static const Patterns kAll;
   const bool adapters = train.method != facts::Method::full;
   Freezing freezing{adapters ? kAll : train.trainable, train.frozen};
-  std::map<std::string, std::int64_t> layers;
-  std::vector<model::Segment> segments;
-  std::int64_t tail = 0;
-  for (std::size_t s = 0; s < graph.segments.size(); ++s) {
-    const model::Segment& segment = graph.segments[s];
-    const std::size_t before = segments.size();
-    for (std::int64_t i = 0; i < segment.repeat; ++i) {
-      model::Segment round = one_round(segment, layers, freezing);
-      const bool alike = segments.size() > before && segments.back().blocks == round.blocks;
-      if (alike) {
-        ++segments.back().repeat;
-      } else {
-        segments.push_back(std::move(round));
-      }
-    }
-    const bool behind = s + static_cast<std::size_t>(graph.tail) >= graph.segments.size();
-    if (behind) tail += static_cast<std::int64_t>(segments.size() - before);
-  }
-  graph.segments = std::move(segments);
-  graph.tail = tail;
+  graph = by_layer(std::move(graph), [&](model::Block& block, std::size_t, const auto& prefix) {
+    freeze(block, prefix, freezing);
+  });
   for (const Patterns* patterns : {&train.trainable, &train.frozen}) {
     const bool trainable = patterns == &train.trainable;
     for (const std::string& pattern : *patterns) {

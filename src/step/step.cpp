@@ -336,6 +336,39 @@ bool has_experts(const model::Graph& graph) {
   return false;
 }
 
+// What the fullest of the expert-parallel ranks can get at most, over an even share: every token
+// chooses k of the E experts, and the rank holds E / e of them.
+double most_imbalance(const model::Graph& graph, const facts::ParallelKeys& parallel) {
+  double most = 1.0;
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.mixture.experts == 0 || op.mixture.chosen == 0) continue;
+        const auto ranks = static_cast<double>(parallel.expert);
+        const auto chosen = static_cast<double>(op.mixture.chosen);
+        const double held = static_cast<double>(op.mixture.experts) / ranks;
+        most = std::max(most, ranks * std::min(chosen, held) / chosen);
+      }
+    }
+  }
+  return most;
+}
+
+Result<void> check_imbalance(const model::Graph& graph, const facts::ParallelKeys& parallel) {
+  if (parallel.expert_imbalance <= 1.0) return {};
+  const std::string stated = fmt::format("{}", parallel.expert_imbalance);
+  if (parallel.expert_capacity != 1.0) {
+    return fail(misfit("parallel.expert_imbalance", stated, "no value beside expert_capacity",
+                       "every expert is padded to its capacity, whatever the router chose"));
+  }
+  const double most = most_imbalance(graph, parallel);
+  if (parallel.expert_imbalance <= most) return {};
+  return fail(misfit("parallel.expert_imbalance", stated,
+                     fmt::format("at most {:.4g}: every token to the experts of one of {} ranks",
+                                 most, parallel.expert),
+                     most == 1.0 ? "a rank that holds all experts gets every token" : ""));
+}
+
 // What is stated of the experts' load counts where tokens are sent to them in rows.
 Result<void> check_expert_load(const model::Graph& graph, const facts::ParallelKeys& parallel,
                                const Variants& variants) {
@@ -348,7 +381,7 @@ Result<void> check_expert_load(const model::Graph& graph, const facts::ParallelK
   }
   const bool dispatched =
       variants.experts == Experts::dispatched || parallel.expert > 1 || parallel.expert_tensor > 1;
-  if (dispatched) return {};
+  if (dispatched) return check_imbalance(graph, parallel);
   return fail(misfit(key, fmt::format("{}", stated),
                      "no value: this framework runs one expert after the other",
                      "set parallel.expert, or framework = \"megatron\" or \"torchtitan\""));

@@ -16,8 +16,9 @@ namespace steelyard::step {
 
 // The targets with the modules that each expression matches in its place. As PEFT does, it has to
 // match a module's whole name, "model.layers.3.self_attn.q_proj" (peft/tuners/tuners_utils.py,
-// check_target_module_exists: re.fullmatch). Modules are those of one layer, which repeats: an
-// expression that matches in some layers alone is refused.
+// check_target_module_exists: re.fullmatch). A module that it matches in every layer is named as it
+// is; of one stack among several "language_model.layers.*.self_attn.q_proj", of single layers
+// "model.layers.3.self_attn.q_proj".
 // Errors: also what is no expression, and one that matches nothing.
 [[nodiscard]] Result<std::vector<std::string>> with_expressions_matched(
     const model::Graph& graph, const std::vector<std::string>& targets);

@@ -73,6 +73,9 @@ TEST_F(JobModel, TimmsOwnFilesAndTags) {
   const Error other = error_of(of("timm/resnet50.augreg_in21k"));
   EXPECT_EQ(other.code, ErrorCode::not_supported);
   EXPECT_NE(other.hint.find("timm/resnet50"), std::string::npos);
+  const Error unknown = error_of(of("timm/eva02.mim_in22k"));  // whatever its weights, no network
+  EXPECT_EQ(unknown.code, ErrorCode::unknown_name);
+  EXPECT_EQ(unknown.found, "timm/eva02.mim_in22k");
   jobs_.write("hub/config.json", R"({"architecture": "resnet51"})");
   EXPECT_EQ(error_of(of("hub")).code, ErrorCode::unknown_name);
 }

@@ -85,15 +85,16 @@ TEST(Latents, AreMadeOfPixelsWhereAnAutoencoderIs) {
   ASSERT_TRUE(reads_latents(graph));
   EXPECT_EQ(pixels_of(graph).shape, (Shape{1, 49, 3, 480, 720}));
   const std::int64_t pixels = 49 * 3 * 480 * 720 * 4;
-  EXPECT_EQ(brought_bytes(graph, true).value(), pixels + 226 * 8);
+  EXPECT_EQ(brought_bytes(graph, {.pixels = true, .tokens = true}).value(), pixels + 226 * 8);
   const std::int64_t latents = 13 * 16 * 60 * 90 * 4;
-  EXPECT_EQ(brought_bytes(graph, false).value(), latents + 226 * 4096 * 4);
+  EXPECT_EQ(brought_bytes(graph, {}).value(), latents + 226 * 4096 * 4);
+  EXPECT_EQ(brought_bytes(graph, {.tokens = true}).value(), latents + 226 * 8);
 }
 
 TEST(Latents, AreNothingToAModelOfText) {
   const Graph graph = named("gpt2", {.batch = 3, .sequence = 100});
   EXPECT_FALSE(reads_latents(graph));
-  EXPECT_EQ(brought_bytes(graph, true).value(), 2 * 3 * 100 * 8);
+  EXPECT_EQ(brought_bytes(graph, {.pixels = true, .tokens = true}).value(), 2 * 3 * 100 * 8);
 }
 
 // diffusers: self.out_channels = in_channels if out_channels is None else out_channels; PixArt's

@@ -193,6 +193,23 @@ TEST(OnnxValues, ConstantsMayBeConvolved) {
   EXPECT_EQ(parameter_count(graph).value(), 36 + 32 + 32);
 }
 
+// torch's exporter of repeat_interleave: repeats are 1 but for one axis, which OneHot marks.
+TEST(OnnxValues, RepeatsMayBeMarkedByOneHot) {
+  OnnxModel model =
+      model_of({wholes("axis", {1}), wholes("rank", {3}), wholes("off_on", {1, 2}),
+                wholes("flat", {-1}), floats("w", {9, 5})},
+               {node("OneHot", {"axis", "rank", "off_on"}, {"marked"}),
+                node("Reshape", {"marked", "flat"}, {"repeats"}),
+                node("Tile", {"x", "repeats"}, {"t"}), node("MatMul", {"t", "w"}, {"y"})});
+  EXPECT_EQ(forward_flops(built(model)).value(), 2.0 * 2 * 8 * 9 * 5);
+  model.graph.initializers[0] = wholes("axis", {-2});
+  EXPECT_EQ(forward_flops(built(model)).value(), 2.0 * 2 * 8 * 9 * 5);
+  for (const double classes : {-1.0, 1e300}) {
+    model.graph.initializers[1] = number("rank", classes);
+    EXPECT_THAT(refusal(model), HasSubstr("no number of classes"));
+  }
+}
+
 TEST(OnnxValues, BlocksBecomePictures) {
   OnnxNode fold = node("Col2Im", {"x", "picture", "block"}, {"f"});
   OnnxModel model =

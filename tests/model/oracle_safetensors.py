@@ -5,8 +5,12 @@
 
 Tiny models, saved with save_pretrained (safetensors.torch.save_file); each row holds the model's
 config.json and the header of each of its files, without the weights.
+
+    /path/to/venv5/bin/python tests/model/oracle_safetensors.py --newer
+
+With transformers 5: adds the models whose files it writes with other keys or other names.
 """
-import json, os, struct, tempfile
+import json, os, struct, sys, tempfile
 import transformers as t
 
 SMALL = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
@@ -107,6 +111,48 @@ def further_models():
         block_out_channels=(32, 64), layers_per_block=1, latent_channels=4), None
 
 
+def newer_models():
+    text = dict(SMALL, num_key_value_heads=2, pad_token_id=0)
+    tower = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64)
+    tiny = dict(tower, image_size=28, patch_size=14)
+    experts = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16)
+    yield "qwen3_moe_5", t.Qwen3MoeForCausalLM(t.Qwen3MoeConfig(**experts, **text)), None
+    yield "qwen2_moe_5", t.Qwen2MoeForCausalLM(t.Qwen2MoeConfig(
+        shared_expert_intermediate_size=48, **experts, **text)), None
+    yield "gpt_oss_5", t.GptOssForCausalLM(t.GptOssConfig(
+        head_dim=8, num_local_experts=4, attention_bias=False, **text)), None
+    yield "llama4_5", t.Llama4ForCausalLM(t.Llama4TextConfig(
+        head_dim=8, num_local_experts=4, intermediate_size_mlp=64, attention_bias=True,
+        **text)), None
+    yield "llava_5", t.LlavaForConditionalGeneration(t.LlavaConfig(
+        vision_config=dict(tiny, model_type="clip_vision_model"),
+        text_config=dict(text, model_type="llama"))), None
+    yield "paligemma_5", t.PaliGemmaForConditionalGeneration(t.PaliGemmaConfig(
+        projection_dim=32, vision_config=dict(tiny, model_type="siglip_vision_model"),
+        text_config=dict(text, model_type="gemma", head_dim=8))), None
+    yield "internvl_5", t.InternVLForConditionalGeneration(t.InternVLConfig(
+        tie_word_embeddings=False, image_seq_length=1,
+        vision_config=dict(tower, image_size=[28, 28]),
+        text_config=dict(text, model_type="qwen2"))), None
+    yield "smolvlm_5", t.SmolVLMForConditionalGeneration(t.SmolVLMConfig(
+        tie_word_embeddings=True, vision_config=dict(tiny),
+        text_config=dict(text, model_type="llama"))), None
+    yield "marian_5", t.MarianMTModel(t.MarianConfig(
+        d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, vocab_size=96,
+        decoder_vocab_size=96, max_position_embeddings=32, pad_token_id=0)), None
+    hybrid = dict(text, num_attention_heads=4, head_dim=8, mamba_num_heads=8, mamba_head_dim=8,
+                  n_groups=2, ssm_state_size=8)
+    hybrid.pop("num_hidden_layers")
+    yield "nemotron_h_5", t.NemotronHForCausalLM(t.NemotronHConfig(
+        layers_block_type=["linear_attention", "mlp", "full_attention", "mlp"], **hybrid)), None
+    import diffusers as d
+    yield "sd3_5", d.SD3Transformer2DModel(
+        sample_size=16, num_layers=2, attention_head_dim=8, num_attention_heads=4,
+        joint_attention_dim=32, caption_projection_dim=32, pooled_projection_dim=16,
+        pos_embed_max_size=16), None
+
+
 def header_of(path):
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -114,8 +160,14 @@ def header_of(path):
 
 
 def main():
+    out = os.path.join(os.path.dirname(os.path.abspath(__file__)), "safetensors_headers.json")
     rows = []
-    for name, model, shard in models():
+    newer = "--newer" in sys.argv
+    if newer:
+        with open(out) as file:
+            older = json.load(file)
+        rows = [row for row in older["models"] if not row["name"].endswith("_5")]
+    for name, model, shard in newer_models() if newer else models():
         with tempfile.TemporaryDirectory() as folder:
             model.save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
             files = {f: header_of(os.path.join(folder, f)) for f in sorted(os.listdir(folder))
@@ -130,7 +182,8 @@ def main():
                      "parameters": sum(p.numel() for p in model.parameters())})
         print(name, rows[-1]["parameters"], len(files))
     record = {"made_by": f"transformers {t.__version__}", "models": rows}
-    out = os.path.join(os.path.dirname(os.path.abspath(__file__)), "safetensors_headers.json")
+    if newer:
+        record = {"made_by": older["made_by"], "newer_by": record["made_by"], "models": rows}
     with open(out, "w") as file:
         json.dump(record, file, separators=(",", ":"))
         file.write("\n")

@@ -57,5 +57,20 @@ TEST(Companions, OnTheCpuTakeTheTimeOfItsRate) {
   EXPECT_EQ(unknown.pace.missing.size(), 1U);
 }
 
+// 4 x 64 x 64 latents in fp32 cross the link in place of 3 x 512 x 512 pixels; 77 tokens with both.
+TEST(Companions, OfPicturesOnTheCpuSpareTheLink) {
+  const auto copies = [](facts::CompanionHeld held) {
+    Request request = request_with(facts::Object{{"_class_name", "AutoencoderKL"}}, 1.0);
+    request.job.model.companions.front().held = held;
+    const facts::Plan made = value_of(plan(request));
+    return made.feed.stages.back().can.value_or(SamplesPerSecond()).value();
+  };
+  const double pixels = 3 * 512 * 512 * 4 + 77 * 8;
+  const double latents = 4 * 64 * 64 * 4 + 77 * 8;
+  ASSERT_GT(copies(facts::CompanionHeld::always), 0.0);
+  EXPECT_NEAR(copies(facts::CompanionHeld::cpu) / copies(facts::CompanionHeld::always),
+              pixels / latents, 1e-6);
+}
+
 }  // namespace
 }  // namespace steelyard::plan

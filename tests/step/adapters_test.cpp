@@ -53,6 +53,30 @@ TEST(Adapters, OfAllLinearsLeaveOutTheHead) {
             3 * 8 * (2 * 128 + 2 * 96 + 3 * 224));
 }
 
+// peft 0.21 counts a name's end and a pattern of whole layers the same way.
+TEST(Adapters, OfSingleLayers) {
+  const std::int64_t q = 8 * (64 + 64);
+  const std::int64_t up = 8 * (64 + 160);
+  EXPECT_EQ(trainable(small_llama(), lora_job({"layers.0.self_attn.q_proj"})), q);
+  EXPECT_EQ(trainable(small_llama(), lora_job({"model.layers.1.mlp.up_proj", "q_proj"})),
+            3 * q + up);
+  EXPECT_EQ(trainable(small_llama(), lora_job({"model.layers.*.self_attn.q_proj"})), 3 * q);
+  EXPECT_FALSE(with_method(graph_of(small_llama()), lora_job({"layers.7.self_attn.q_proj"}), {}));
+  const facts::Job job = lora_job({"layers.1.self_attn.q_proj"});
+  const auto graph = with_method(graph_of(small_llama()), job, {});
+  ASSERT_TRUE(graph);
+  EXPECT_EQ(graph->segments.size(), 5u);  // embed, a layer of each kind, head
+  expect_balanced(program_for(graph_of(small_llama()), job, profile_of("transformers")),
+                  "adapter of one layer");
+}
+
+TEST(Adapters, BesideALayerThatTrains) {
+  facts::Job job = lora_job({"q_proj"});
+  job.train.trainable = {"layers.2"};
+  // 64 x 64 twice, 64 x 32 twice, 64 x 160 thrice and two norms of 64.
+  EXPECT_EQ(trainable(small_llama(), job), 3 * 8 * 128 + 43136);
+}
+
 TEST(Adapters, OfAFusedProjection) {
   // PEFT adapts c_attn [64 -> 192] whole; by its parts q and v: one A of 16 rows, B of 128 columns.
   EXPECT_EQ(trainable(small_gpt2(), lora_job({"c_attn"})), 3 * 8 * (64 + 192));

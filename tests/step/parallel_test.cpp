@@ -290,6 +290,22 @@ TEST(Experts, AStatedLoadMakesMoreRows) {
   EXPECT_NEAR(flops_with(1.0, 2.0) / twice, 1.0, 1e-9);
 }
 
+// 8 experts over 4 ranks, 2 of each token: when all go to one rank, it gets 4 times an even share.
+TEST(Experts, ALoadIsOneThatARankCanGet) {
+  const model::Graph graph = graph_of(small_mixtral());
+  const auto error = [&](double imbalance, double capacity, std::int64_t ranks) {
+    facts::Job job = expert_job(ranks, 1, {});
+    job.parallel.expert_imbalance = imbalance;
+    job.parallel.expert_capacity = capacity;
+    const auto made = programs_of(graph, job, profile_of("megatron"));
+    return made ? std::string("planned") : to_text(made.error());
+  };
+  EXPECT_EQ(error(4.0, 1.0, 4), "planned");
+  EXPECT_NE(error(4.1, 1.0, 4).find("at most 4"), std::string::npos);
+  EXPECT_NE(error(1.1, 1.0, 1).find("a rank that holds all experts"), std::string::npos);
+  EXPECT_NE(error(2.0, 1.5, 4).find("beside expert_capacity"), std::string::npos);
+}
+
 TEST(Experts, ALoadNeedsExpertsThatRowsAreSentTo) {
   facts::Job job = expert_job(1, 1, {});
   job.parallel.expert_imbalance = 2.0;

@@ -37,8 +37,21 @@ TEST(TargetExpressions, StandBesideNames) {
               ElementsAre("o_proj", "mlp.up_proj", "all-linear", "attn*.q_proj"));
 }
 
-TEST(TargetExpressions, OfSomeLayersAloneAreRefused) {
-  EXPECT_THAT(refusal(R"(model\.layers\.0\.self_attn\.q_proj)"), HasSubstr("some layers alone"));
+TEST(TargetExpressions, OfSomeLayersNameThem) {
+  EXPECT_THAT(matched({R"(model\.layers\.(0|2)\.self_attn\.q_proj)"}),
+              ElementsAre("model.layers.0.self_attn.q_proj", "model.layers.2.self_attn.q_proj"));
+}
+
+// "Only the language model's": the same module stands in the tower's layers too.
+TEST(TargetExpressions, OfOneStackNameIt) {
+  model::Graph graph = graph_of(small_llama());
+  model::Segment tower = graph.segments.at(1);
+  tower.blocks.front().name = "vision_tower.layers";
+  graph.segments.insert(graph.segments.begin() + 1, tower);
+  const auto names = with_expressions_matched(graph, {R"(model\..*\.(k|v)_proj)"});
+  ASSERT_TRUE(names) << to_text(names.error());
+  EXPECT_THAT(*names, UnorderedElementsAre("model.layers.*.self_attn.k_proj",
+                                           "model.layers.*.self_attn.v_proj"));
 }
 
 TEST(TargetExpressions, ThatAreNoneAreRefused) {
