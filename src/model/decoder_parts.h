@@ -20,6 +20,7 @@ enum class QkNorm {
   layer_each_head,      // LayerNorm without bias, a weight [d] for each head (StableLM 2)
   layer_written_out,    // LayerNorm in fp32 with one weight [n,d] (Cohere)
   rms_unit_turned,      // without weight, behind the turn (Llama 4)
+  rms_per_head_turned,  // rms_per_head, behind the turn (HunYuan)
 };
 
 // Module names are relative to the block; the defaults are those of LLaMA.
@@ -41,7 +42,12 @@ struct AttentionPart {
   bool scales_queries = false;       // by their position, where nothing turns (Llama 4)
   TensorRef cos = kCos, sin = kSin;  // the rotary table
   bool sections = false;             // of three positions: each layer joins its own
+  bool spreads_tables = false;       // each layer repeats the tables' halves by neighbours (GLM)
 };
+
+// A second rotary table for layers with a window, by the block that made the first.
+void add_local_tables(Graph& graph, const std::string& name, std::int64_t dims, TensorRef cos,
+                      TensorRef sin);
 
 // Causal attention of the sizes, all of each head turning.
 [[nodiscard]] AttentionPart attention_part(const Sizes& sizes);
@@ -53,6 +59,9 @@ TensorRef add_attention(BlockBuilder& block, TensorRef x, const AttentionPart& p
 TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, TensorRef v,
                              const AttentionPart& part);
 
+// down(act(gate(x)) * up(x)); the same with gate and up in one matrix; down(act(up(x))).
+enum class MlpForm { gated, fused, plain };
+
 struct MlpPart {
   std::int64_t intermediate = 0;
   ActivationKind activation = ActivationKind::silu;
@@ -61,12 +70,14 @@ struct MlpPart {
   std::string up = "up_proj";      // plain: the first of the two
   std::string down = "down_proj";  // the last
   std::string act = "act_fn";
+  MlpForm form = MlpForm::gated;
 };
 
-// down(act(gate(x)) * up(x)).
 TensorRef add_gated_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part);
-// down(act(up(x))).
+TensorRef add_fused_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part);
 TensorRef add_plain_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part);
+// As `part.form` says.
+TensorRef add_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part);
 
 struct MixturePart {
   MixtureShape shape;

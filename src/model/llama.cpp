@@ -4,6 +4,7 @@
 // norm there.
 #include <algorithm>
 #include <limits>
+#include <string>
 
 #include "model/llama_parts.h"
 
@@ -20,30 +21,56 @@ TensorRef add_experts(BlockBuilder& block, TensorRef x, const LlamaLike& llama) 
   const TensorRef routed = add_mixture(block, x, mixture);
   if (llama.shared_intermediate == 0) return routed;
   MlpPart shared = llama.mlp;
-  shared.module = mixture.module + ".shared_expert";
+  shared.module = mixture.module + "." + llama.shared_module;
   shared.intermediate = llama.shared_intermediate;
   const TensorRef own = add_gated_mlp(block, x, shared);
+  if (!llama.shared_gate) return block.add(mixture.module + ".add_shared", routed, own);
   const std::string gate_name = shared.module + "_gate";
   const TensorRef gate = block.linear(gate_name, x, 1);
   const TensorRef h = block.token_gate(gate_name + ".sigmoid", gate, own, ActivationKind::sigmoid);
   return block.add(mixture.module + ".add_shared", routed, h);
 }
 
+TensorRef normed(BlockBuilder& block, const std::string& name, TensorRef x) {
+  return name.empty() ? x : block.rms_norm(name, x);
+}
+
+// Olmo2RMSNorm: (weight * hidden).to(input_dtype); apply_rotary_pos_emb: q_embed.to(q_type).
+void widen(Graph& graph) {
+  for (Segment& segment : graph.segments) {
+    for (Block& block : segment.blocks) {
+      for (Operator& op : block.operators) op.scales_wide = op.wide_tables = true;
+    }
+  }
+}
+
+constexpr TensorRef kLocalCos{true, 3}, kLocalSin{true, 4};
+
 }  // namespace
 
 Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
   AttentionPart attention = llama.attention;
-  attention.shape.window = (kind & kWindowed) != 0 ? llama.window : 0;
+  const bool windowed = (kind & kWindowed) != 0;
+  attention.shape.window = windowed ? llama.window : 0;
+  if ((kind & kUnturned) != 0) attention.rotary_dims = 0;
+  if (windowed && llama.window_tables) {
+    attention.cos = kLocalCos;
+    attention.sin = kLocalSin;
+  }
   const std::optional<double>& scale = llama.residual_multiplier;
   BlockBuilder block(graph, llama.root + ".layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, llama.sizes.hidden});
-  TensorRef h = block.rms_norm("input_layernorm", x);
+  TensorRef h = normed(block, llama.norms.before_attention, x);
   h = add_attention(block, h, attention);
+  h = block.dropout(attention.module + ".dropout", h, llama.residual_dropout);
+  h = normed(block, llama.norms.behind_attention, h);
   if (scale) h = block.scale("residual_multiplier_attention", h, *scale);
   const TensorRef middle = block.add("residual_attention", x, h);
-  h = block.rms_norm("post_attention_layernorm", middle);
+  h = normed(block, llama.norms.before_mlp, middle);
   h = llama.mixture && (kind & kDense) == 0 ? add_experts(block, h, llama)
-                                            : add_gated_mlp(block, h, llama.mlp);
+                                            : add_mlp(block, h, llama.mlp);
+  h = block.dropout(llama.mlp.module + ".dropout", h, llama.residual_dropout);
+  h = normed(block, llama.norms.behind_mlp, h);
   if (scale) h = block.scale("residual_multiplier_mlp", h, *scale);
   return block.finish(block.add("residual_mlp", middle, h));
 }
@@ -51,16 +78,22 @@ Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
 Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaLike& llama,
                    const std::vector<int>& kinds) {
   Graph graph = start_graph(config, llama.sizes, sample);
+  const std::int64_t turning = llama.attention.rotary_dims;
   add_embed(graph, {.name = "model.embed_tokens",
                     .scale = llama.embedding_multiplier,
-                    .rotary_dims = llama.sizes.head_dim,
+                    .rotary_dims = turning,
                     .rotary_name = "model.rotary_emb"});
+  graph.segments.back().blocks.back().operators.back().wide_tables = llama.wide_tables;
+  if (llama.window_tables) {
+    add_local_tables(graph, "model.rotary_embs.sliding_attention", turning, kLocalCos, kLocalSin);
+  }
   add_layers(graph, kinds, [&](int kind) { return llama_layer(graph, llama, kind); });
   add_head(graph, llama.sizes,
            {.norm = HeadOptions::Norm::rms,
             .norm_name = "model.norm",
             .embedding_name = "model.embed_tokens",
             .scale = llama.logits_multiplier});
+  if (llama.wide) widen(graph);
   return graph;
 }
 

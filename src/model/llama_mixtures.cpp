@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 
+#include "model/decoder_families.h"
 #include "model/llama_parts.h"
 
 namespace steelyard::model {
@@ -153,6 +154,41 @@ Graph build_qwen3_moe(ConfigReader& config, const SampleShape& sample) {
   llama.mixture = part;
   std::vector<int> kinds = qwen_windows(config, llama);
   mark_dense(config, llama, kinds);
+  return finish_llama(config, sample, llama, kinds);
+}
+
+namespace {
+
+// One number, or one for each layer: they have to agree.
+std::int64_t same_of_all(ConfigReader& config, std::string_view key, std::int64_t layers) {
+  const std::vector<std::int64_t> numbers =
+      config.whole_list({key}, {1}, kExpertLimits, static_cast<std::size_t>(layers));
+  for (const std::int64_t number : numbers) {
+    if (number == numbers.front()) continue;
+    config.reject(key, std::to_string(numbers.front()) + " and " + std::to_string(number),
+                  "one number for all layers: mixtures that differ are not built");
+    break;
+  }
+  return numbers.front();
+}
+
+}  // namespace
+
+Graph build_hunyuan_moe(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike llama = read_hunyuan(config);
+  MixturePart part;
+  part.module = "mlp";
+  part.router = "gate.wg";
+  part.names = {.gate = "gate_proj", .down = "down_proj", .up = "up_proj"};
+  part.shape.experts = same_of_all(config, "num_experts", llama.sizes.layers);
+  part.shape.chosen = same_of_all(config, "moe_topk", llama.sizes.layers);
+  part.shape.intermediate = llama.mlp.intermediate;
+  part.activation = llama.mlp.activation;
+  llama.mixture = part;
+  llama.shared_intermediate = llama.mlp.intermediate;
+  llama.shared_module = "shared_mlp";
+  llama.shared_gate = false;
+  const std::vector<int> kinds(static_cast<std::size_t>(llama.sizes.layers), 0);
   return finish_llama(config, sample, llama, kinds);
 }
 

@@ -12,6 +12,12 @@
 
 namespace steelyard::model {
 
+// Of a layer's norms; an empty name: not there.
+struct NormNames {
+  std::string before_attention = "input_layernorm", behind_attention;
+  std::string before_mlp = "post_attention_layernorm", behind_mlp;
+};
+
 struct LlamaLike {
   Sizes sizes;
   AttentionPart attention;
@@ -22,7 +28,15 @@ struct LlamaLike {
   std::optional<double> logits_multiplier;
   std::optional<MixturePart> mixture;    // instead of the feed-forward network; not with kDense
   std::int64_t shared_intermediate = 0;  // an expert of all tokens beside them; 0: none
-  std::string root = "model";            // of the names of all weights but the head's
+  std::string shared_module = "shared_expert";
+  bool shared_gate = true;  // of each token, in front of it
+  NormNames norms = {};
+  double residual_dropout = 0.0;  // of both halves' results
+  // OLMo 2: norms multiply in fp32, queries and keys turn in fp32.
+  bool wide = false;
+  bool wide_tables = false;    // the rotary tables are in fp32 (ERNIE)
+  bool window_tables = false;  // layers with kWindowed turn by a table of their own (OLMo 3)
+  std::string root = "model";  // of the names of all weights but the head's
 };
 
 // A family's configuration, read, and the kind of each of its layers.
@@ -34,12 +48,15 @@ struct LlamaPlan {
 // What sets layers apart, as bits of add_layers' kind.
 constexpr int kWindowed = 1;
 constexpr int kDense = 2;
+constexpr int kUnturned = 4;  // without rotary positions
 
 // The keys that all of them share.
 [[nodiscard]] LlamaLike read_llama(ConfigReader& config, const SizeDefaults& defaults,
                                    std::int64_t default_intermediate);
 // Qwen: with use_sliding_window the layers from max_window_layers on have a window.
 [[nodiscard]] std::vector<int> qwen_windows(ConfigReader& config, LlamaLike& llama);
+// HunYuan: queries and keys are normed behind their turn.
+[[nodiscard]] LlamaLike read_hunyuan(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_llama(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_mistral(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_qwen2(ConfigReader& config);

@@ -25,6 +25,9 @@ VERSIONS = f"transformers {transformers.__version__}, torch {torch.__version__.s
 RENAMED = {"gpt_neox": ("lm_head", "embed_out")}
 
 
+# Files of the Hub with code of their own, which is that of a class of transformers.
+ALIASES = {"kimi_k2": "deepseek_v3"}
+
 # The classes whose parameters the graph counts where a configuration does not name one.
 PICTURES = {"vit": "ViTForImageClassification", "deit": "DeiTForImageClassification",
             "resnet": "ResNetForImageClassification"}
@@ -38,6 +41,7 @@ def build(config, **how):
     values = dict(config)
     family = values.pop("model_type")
     named = values.pop("architectures", [PICTURES.get(family)])[0]
+    family = ALIASES.get(family, family)
     chosen = transformers.AutoConfig.for_model(family, **values)
     if named is None and family in ENCODER_DECODERS:
         model = transformers.AutoModelForSeq2SeqLM.from_config(chosen, **how)
@@ -88,8 +92,8 @@ def catalogue():
 
 
 # Modules that multiply by parameters of their own; a choice is as wide as the configuration says.
-ROUTERS = ("DeepseekV2MoEGate", "DeepseekV3TopkRouter", "Glm4MoeTopkRouter", "GptOssTopKRouter",
-           "Llama4Router")
+ROUTERS = ("DeepseekV2MoEGate", "DeepseekV3TopkRouter", "Dots1TopkRouter", "Glm4MoeTopkRouter",
+           "GptOssTopKRouter", "Llama4Router")
 EXPERTS = ("GptOssExperts", "Llama4TextExperts")
 
 

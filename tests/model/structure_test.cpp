@@ -177,6 +177,10 @@ TEST(Structure, RotaryModelsShareTheirTableAndOnlyThey) {
     for (const Segment& segment : graph.segments) {
       for (const Operator& op : segment.blocks.front().operators) {
         const bool latent = op.kind == OperatorKind::latent_heads;
+        if (op.kind == OperatorKind::rotary_table && !op.inputs.empty() && op.inputs[0].shared) {
+          const TensorRef spread = op.outputs.front();
+          dims = segment.blocks.front().tensors.at(static_cast<std::size_t>(spread.index)).shape[2];
+        }
         if (op.kind != OperatorKind::rotary && !latent) continue;
         if (!op.inputs.at(latent ? 3 : 2).shared) continue;  // a table of the layer's own
         // Halves that turn apart: half as many in each table.

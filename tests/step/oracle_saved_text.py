@@ -24,6 +24,7 @@ import transformers
 
 HERE = pathlib.Path(__file__).resolve().parent
 BATCH, SOURCE, TARGET = 2, 12, 8
+ALIASES = {"kimi_k2": "deepseek_v3"}  # code of their own on the Hub, the same as that class
 ENCODER_DECODERS = {"t5", "mt5", "bart", "mbart", "marian", "blenderbot", "pegasus"}
 
 
@@ -31,6 +32,7 @@ def build(config):
     values = dict(config)
     family = values.pop("model_type")
     named = values.pop("architectures", [None])[0]
+    family = ALIASES.get(family, family)
     chosen = transformers.AutoConfig.for_model(family, **values)
     chosen._attn_implementation = "eager"
     if family in ("falcon_h1", "jamba"):
