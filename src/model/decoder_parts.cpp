@@ -70,7 +70,7 @@ AttentionPart attention_part(const Sizes& sizes) {
 }
 
 TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, TensorRef v,
-                             const AttentionPart& part) {
+                             const AttentionPart& part, TensorRef gate) {
   const std::string module = part.module + ".";
   q = normed(block, module + part.q_norm, q, part.qk_norm);
   k = normed(block, module + part.k_norm, k, part.qk_norm);
@@ -89,7 +89,10 @@ TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, Tens
     q = block.multiply(module + "temperature", q, scales);
     block.last().wide_tables = true;
   }
-  const TensorRef mixed = block.attention(part.module, q, k, v, part.shape, part.sink);
+  TensorRef mixed = block.attention(part.module, q, k, v, part.shape, part.sink);
+  if (part.output_gate) {
+    mixed = block.gated_activation(module + "output_gate", gate, mixed, ActivationKind::sigmoid);
+  }
   return block.linear(module + part.out, mixed, part.hidden, {.bias = part.out_bias});
 }
 
@@ -108,7 +111,17 @@ TensorRef add_attention(BlockBuilder& block, TensorRef x, const AttentionPart& p
     if (!normed_whole) return heads(name, y, count);
     return norm.empty() ? y : block.rms_norm(module + norm, y);
   };
-  TensorRef q = projected("q", shape.heads, part.q_norm);
+  TensorRef q, gate;
+  if (part.output_gate) {
+    const std::int64_t queries = shape.heads * shape.head_dim;
+    const TensorRef both = block.linear(module + "q_proj", x, 2 * queries, options);
+    const auto parts =
+        block.split(module + "split", both, {{"q", queries}, {"gate", queries}}, true);
+    q = heads("q", parts[0], shape.heads);
+    gate = parts[1];
+  } else {
+    q = projected("q", shape.heads, part.q_norm);
+  }
   TensorRef k = projected("k", shape.kv_heads, part.k_norm);
   if (part.key_scale != 0.0) k = block.scale(module + "key_multiplier", k, part.key_scale);
   TensorRef v = projected("v", shape.kv_heads, "");
@@ -117,7 +130,7 @@ TensorRef add_attention(BlockBuilder& block, TensorRef x, const AttentionPart& p
     k = heads("k", k, shape.kv_heads);
     v = heads("v", v, shape.kv_heads);
   }
-  return add_attention_core(block, q, k, v, part);
+  return add_attention_core(block, q, k, v, part, gate);
 }
 
 TensorRef add_gated_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part) {

@@ -42,6 +42,7 @@ struct AttentionPart {
   bool scales_queries = false;       // by their position, where nothing turns (Llama 4)
   TensorRef cos = kCos, sin = kSin;  // the rotary table
   bool sections = false;             // of three positions: each layer joins its own
+  bool output_gate = false;          // a second half of the queries' projection (Qwen3-Next)
   bool spreads_tables = false;       // each layer repeats the tables' halves by neighbours (GLM)
 };
 
@@ -55,9 +56,18 @@ void add_local_tables(Graph& graph, const std::string& name, std::int64_t dims, 
 // [B,S,H] -> [B,S,H]: q, k, v, heads, norms, rotary, attention, output projection.
 TensorRef add_attention(BlockBuilder& block, TensorRef x, const AttentionPart& part);
 
-// The same from queries, keys and values [B,n,S,d] on.
+// The same from queries, keys and values [B,n,S,d] on, and perhaps a gate of the result.
 TensorRef add_attention_core(BlockBuilder& block, TensorRef q, TensorRef k, TensorRef v,
-                             const AttentionPart& part);
+                             const AttentionPart& part, TensorRef gate = {});
+
+// A mixer of the gated delta rule with its projections (delta_net.cpp).
+struct DeltaPart {
+  ScanShape scan;  // of OperatorKind::delta_rule
+  std::int64_t taps = 4;
+  bool joined = true;  // two projections instead of four
+  std::string module = "linear_attn";
+};
+TensorRef add_delta_net(BlockBuilder& block, TensorRef x, const DeltaPart& part);
 
 // down(act(gate(x)) * up(x)); the same with gate and up in one matrix; down(act(up(x))).
 enum class MlpForm { gated, fused, plain };

@@ -31,8 +31,23 @@ TensorRef add_experts(BlockBuilder& block, TensorRef x, const LlamaLike& llama) 
   return block.add(mixture.module + ".add_shared", routed, h);
 }
 
-TensorRef normed(BlockBuilder& block, const std::string& name, TensorRef x) {
-  return name.empty() ? x : block.rms_norm(name, x);
+TensorRef normed(BlockBuilder& block, const std::string& name, TensorRef x, bool unit_offset) {
+  return name.empty() ? x : block.rms_norm(name, x, unit_offset);
+}
+
+constexpr TensorRef kLocalCos{true, 3}, kLocalSin{true, 4};
+
+TensorRef mixed(BlockBuilder& block, TensorRef x, const LlamaLike& llama, int kind) {
+  if ((kind & kLinear) != 0) return add_delta_net(block, x, *llama.delta);
+  AttentionPart attention = llama.attention;
+  const bool windowed = (kind & kWindowed) != 0;
+  attention.shape.window = windowed ? llama.window : 0;
+  if ((kind & kUnturned) != 0) attention.rotary_dims = 0;
+  if (windowed && llama.window_tables) {
+    attention.cos = kLocalCos;
+    attention.sin = kLocalSin;
+  }
+  return add_attention(block, x, attention);
 }
 
 // Olmo2RMSNorm: (weight * hidden).to(input_dtype); apply_rotary_pos_emb: q_embed.to(q_type).
@@ -44,33 +59,24 @@ void widen(Graph& graph) {
   }
 }
 
-constexpr TensorRef kLocalCos{true, 3}, kLocalSin{true, 4};
-
 }  // namespace
 
 Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
-  AttentionPart attention = llama.attention;
-  const bool windowed = (kind & kWindowed) != 0;
-  attention.shape.window = windowed ? llama.window : 0;
-  if ((kind & kUnturned) != 0) attention.rotary_dims = 0;
-  if (windowed && llama.window_tables) {
-    attention.cos = kLocalCos;
-    attention.sin = kLocalSin;
-  }
+  const bool offset = llama.unit_offset;
   const std::optional<double>& scale = llama.residual_multiplier;
   BlockBuilder block(graph, llama.root + ".layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, llama.sizes.hidden});
-  TensorRef h = normed(block, llama.norms.before_attention, x);
-  h = add_attention(block, h, attention);
-  h = block.dropout(attention.module + ".dropout", h, llama.residual_dropout);
-  h = normed(block, llama.norms.behind_attention, h);
+  TensorRef h = normed(block, llama.norms.before_attention, x, offset);
+  h = mixed(block, h, llama, kind);
+  h = block.dropout(llama.attention.module + ".dropout", h, llama.residual_dropout);
+  h = normed(block, llama.norms.behind_attention, h, offset);
   if (scale) h = block.scale("residual_multiplier_attention", h, *scale);
   const TensorRef middle = block.add("residual_attention", x, h);
-  h = normed(block, llama.norms.before_mlp, middle);
+  h = normed(block, llama.norms.before_mlp, middle, offset);
   h = llama.mixture && (kind & kDense) == 0 ? add_experts(block, h, llama)
                                             : add_mlp(block, h, llama.mlp);
   h = block.dropout(llama.mlp.module + ".dropout", h, llama.residual_dropout);
-  h = normed(block, llama.norms.behind_mlp, h);
+  h = normed(block, llama.norms.behind_mlp, h, offset);
   if (scale) h = block.scale("residual_multiplier_mlp", h, *scale);
   return block.finish(block.add("residual_mlp", middle, h));
 }
@@ -89,9 +95,10 @@ Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaL
   }
   add_layers(graph, kinds, [&](int kind) { return llama_layer(graph, llama, kind); });
   add_head(graph, llama.sizes,
-           {.norm = HeadOptions::Norm::rms,
+           {.norm = llama.unit_offset ? HeadOptions::Norm::rms_unit_offset : HeadOptions::Norm::rms,
             .norm_name = "model.norm",
             .embedding_name = "model.embed_tokens",
+            .bias = llama.head_bias,
             .scale = llama.logits_multiplier});
   if (llama.wide) widen(graph);
   return graph;
@@ -99,12 +106,18 @@ Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaL
 
 LlamaLike read_llama(ConfigReader& config, const SizeDefaults& defaults,
                      std::int64_t default_intermediate) {
+  LlamaLike llama = read_llama_sizes(config, defaults, default_intermediate);
+  llama.mlp.activation = config.activation({"hidden_act"}, "silu");
+  return llama;
+}
+
+LlamaLike read_llama_sizes(ConfigReader& config, const SizeDefaults& defaults,
+                           std::int64_t default_intermediate) {
   LlamaLike llama;
   llama.sizes = read_sizes(config, defaults);
   llama.attention = attention_part(llama.sizes);
   llama.attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);
   llama.mlp.intermediate = config.whole({"intermediate_size"}, default_intermediate, kWideLimits);
-  llama.mlp.activation = config.activation({"hidden_act"}, "silu");
   return llama;
 }
 

@@ -31,7 +31,10 @@ struct LlamaLike {
   std::string shared_module = "shared_expert";
   bool shared_gate = true;  // of each token, in front of it
   NormNames norms = {};
-  double residual_dropout = 0.0;  // of both halves' results
+  bool head_bias = false;
+  bool unit_offset = false;             // norms multiply by (1 + weight)
+  std::optional<DeltaPart> delta = {};  // the mixer of layers with kLinear
+  double residual_dropout = 0.0;        // of both halves' results
   // OLMo 2: norms multiply in fp32, queries and keys turn in fp32.
   bool wide = false;
   bool wide_tables = false;    // the rotary tables are in fp32 (ERNIE)
@@ -49,14 +52,24 @@ struct LlamaPlan {
 constexpr int kWindowed = 1;
 constexpr int kDense = 2;
 constexpr int kUnturned = 4;  // without rotary positions
+constexpr int kLinear = 8;    // LlamaLike::delta in attention's place
 
 // The keys that all of them share.
 [[nodiscard]] LlamaLike read_llama(ConfigReader& config, const SizeDefaults& defaults,
                                    std::int64_t default_intermediate);
 // Qwen: with use_sliding_window the layers from max_window_layers on have a window.
 [[nodiscard]] std::vector<int> qwen_windows(ConfigReader& config, LlamaLike& llama);
+// The same without the activation.
+[[nodiscard]] LlamaLike read_llama_sizes(ConfigReader& config, const SizeDefaults& defaults,
+                                         std::int64_t default_intermediate);
 // HunYuan: queries and keys are normed behind their turn.
 [[nodiscard]] LlamaLike read_hunyuan(ConfigReader& config);
+// ERNIE 4.5: neighbours turn by tables in fp32.
+[[nodiscard]] LlamaLike read_ernie(ConfigReader& config, const SizeDefaults& defaults,
+                                   std::int64_t default_intermediate);
+// Of the gated delta rule, and which layers have it (kLinear).
+[[nodiscard]] DeltaPart read_delta(ConfigReader& config);
+[[nodiscard]] std::vector<int> delta_layers(ConfigReader& config, std::int64_t layers);
 [[nodiscard]] LlamaPlan plan_llama(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_mistral(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_qwen2(ConfigReader& config);

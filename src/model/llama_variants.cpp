@@ -59,21 +59,50 @@ Graph build_arcee(ConfigReader& config, const SampleShape& sample) {
   return finish_llama(config, sample, arcee, alike(arcee));
 }
 
-Graph build_ernie4_5(ConfigReader& config, const SampleShape& sample) {
-  LlamaLike ernie = read_llama(config,
-                               {.vocabulary = 103424,
-                                .hidden = 1024,
-                                .layers = 18,
-                                .heads = 16,
-                                .kv_heads = 2,
-                                .head_dim = 128,
-                                .max_sequence = 131072,
-                                .tied = true},
-                               3072);
+// Plain feed-forward networks behind norms of other names, an activation with weights of its own.
+Graph build_apertus(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike apertus = read_llama_sizes(config,
+                                       {.vocabulary = 131072,
+                                        .hidden = 4096,
+                                        .layers = 32,
+                                        .heads = 32,
+                                        .kv_heads = {},
+                                        .head_dim = {},
+                                        .max_sequence = 65536,
+                                        .tied = false},
+                                       14336);
+  read_attention_bias(config, apertus, false);
+  apertus.attention.qk_norm = QkNorm::rms_per_head;
+  apertus.norms.before_attention = "attention_layernorm";
+  apertus.norms.before_mlp = "feedforward_layernorm";
+  apertus.mlp.form = MlpForm::plain;
+  apertus.mlp.activation = config.is_text("hidden_act", "xielu") || !config.has("hidden_act")
+                               ? ActivationKind::xielu
+                               : config.activation({"hidden_act"}, "silu");
+  return finish_llama(config, sample, apertus, alike(apertus));
+}
+
+LlamaLike read_ernie(ConfigReader& config, const SizeDefaults& defaults,
+                     std::int64_t default_intermediate) {
+  LlamaLike ernie = read_llama(config, defaults, default_intermediate);
   ernie.attention.qkv_bias = ernie.attention.out_bias = ernie.mlp.bias =
       config.flag({"use_bias"}, false);
   ernie.attention.shape.dropout = 0.0;
   ernie.attention.turns_pairs = ernie.attention.spreads_tables = ernie.wide_tables = true;
+  return ernie;
+}
+
+Graph build_ernie4_5(ConfigReader& config, const SampleShape& sample) {
+  const LlamaLike ernie = read_ernie(config,
+                                     {.vocabulary = 103424,
+                                      .hidden = 1024,
+                                      .layers = 18,
+                                      .heads = 16,
+                                      .kv_heads = 2,
+                                      .head_dim = 128,
+                                      .max_sequence = 131072,
+                                      .tied = true},
+                                     3072);
   return finish_llama(config, sample, ernie, alike(ernie));
 }
 

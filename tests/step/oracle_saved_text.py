@@ -37,6 +37,8 @@ def build(config):
     chosen._attn_implementation = "eager"
     if family in ("falcon_h1", "jamba"):
         oracle_scan_kernels.install()
+    if family == "qwen3_next":
+        oracle_scan_kernels.install_delta()
     if named:
         return getattr(transformers, named)._from_config(chosen, attn_implementation="eager")
     auto = (transformers.AutoModelForSeq2SeqLM if family in ENCODER_DECODERS
@@ -89,6 +91,9 @@ def saved_bytes(config, dtype="float32"):
     random.seed(0)
     torch.manual_seed(0)
     model = build(config).to(getattr(torch, dtype)).train()
+    for name, module in model.named_modules():  # as from_pretrained leaves them
+        if name.rpartition(".")[2] in (model._keep_in_fp32_modules_strict or ()):
+            module.float()
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3)

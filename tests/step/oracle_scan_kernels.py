@@ -1,6 +1,7 @@
 """Stands in on the CPU for the kernels of mamba_ssm and causal-conv1d: what their autograd functions
 save, not what they compute. After causal_conv1d_interface.py (CausalConv1dFn),
-selective_scan_interface.py (SelectiveScanFn) and ssd_combined.py (MambaSplitConv1dScanCombinedFn).
+selective_scan_interface.py (SelectiveScanFn), ssd_combined.py (MambaSplitConv1dScanCombinedFn) and
+fla-core 0.6 (ChunkGatedDeltaRuleFunction, LayerNormGatedFunction).
 """
 import torch
 
@@ -56,6 +57,48 @@ class SplitScan(torch.autograd.Function):
         raise NotImplementedError
 
 
+class DeltaRule(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, g, beta):
+        # input_guard makes every tensor contiguous; queries and keys get unit length.
+        q, k, v, g, beta = (tensor.contiguous() for tensor in (q, k, v, g, beta))
+        q, k = torch.randn_like(q) / 8, torch.randn_like(k) / 8
+        q_rstd, k_rstd = (torch.ones(tensor.shape[:-1]) for tensor in (q, k))
+        sums = torch.zeros(g.shape)
+        products = torch.zeros(*v.shape[:3], 64, dtype=k.dtype)
+        ctx.save_for_backward(q, q_rstd, k, k_rstd, v, sums, beta, beta, products)
+        return torch.randn_like(v) / 8
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise NotImplementedError
+
+
+class GatedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, gate, weight):
+        x, gate = x.contiguous(), gate.contiguous()
+        ctx.save_for_backward(x, gate, weight, None, torch.ones(x.shape[0]))
+        return torch.randn_like(x) / 8
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise NotImplementedError
+
+
+class FusedRMSNormGated(torch.nn.Module):
+    def __init__(self, width, **_):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(width))
+
+    def forward(self, x, gate):
+        return GatedNorm.apply(x, gate, self.weight)
+
+
+def chunk_gated_delta_rule(q, k, v, g, beta, **_):
+    return DeltaRule.apply(q, k, v, g, beta), None
+
+
 def causal_conv1d_fn(x, weight, bias=None, activation=None, **_):
     return CausalConv.apply(x, weight, bias)
 
@@ -68,6 +111,16 @@ def mamba_split_conv1d_scan_combined(zxbcdt, conv_weight, conv_bias, dt_bias, a,
                                      outproj_weight, outproj_bias, headdim, ngroups, **_):
     return SplitScan.apply(zxbcdt, conv_weight, conv_bias, dt_bias, a, D, rmsnorm_weight,
                            outproj_weight, outproj_bias, headdim, ngroups)
+
+
+def install_delta():
+    """The same of mixers of the delta rule."""
+    from transformers.models.qwen3_next import modeling_qwen3_next
+    modeling_qwen3_next.causal_conv1d_fn = causal_conv1d_fn
+    modeling_qwen3_next.chunk_gated_delta_rule = chunk_gated_delta_rule
+    modeling_qwen3_next.FusedRMSNormGated = FusedRMSNormGated
+    torch.cuda.current_device = lambda: "cpu"  # where the mixer puts its norm
+    torch.get_current_dtype = torch.get_default_dtype
 
 
 def install():
