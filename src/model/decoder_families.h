@@ -10,15 +10,18 @@ namespace steelyard::model {
 
 Graph build_apertus(ConfigReader& config, const SampleShape& sample);
 Graph build_arcee(ConfigReader& config, const SampleShape& sample);
+Graph build_bamba(ConfigReader& config, const SampleShape& sample);
 Graph build_dots1(ConfigReader& config, const SampleShape& sample);
 Graph build_ernie4_5(ConfigReader& config, const SampleShape& sample);
 Graph build_ernie4_5_moe(ConfigReader& config, const SampleShape& sample);
 Graph build_exaone4(ConfigReader& config, const SampleShape& sample);
 Graph build_glm(ConfigReader& config, const SampleShape& sample);
 Graph build_glm4(ConfigReader& config, const SampleShape& sample);
+Graph build_granitemoehybrid(ConfigReader& config, const SampleShape& sample);
 Graph build_hunyuan_dense(ConfigReader& config, const SampleShape& sample);
 Graph build_hunyuan_moe(ConfigReader& config, const SampleShape& sample);
 Graph build_internlm3(ConfigReader& config, const SampleShape& sample);
+Graph build_lfm2(ConfigReader& config, const SampleShape& sample);
 Graph build_ministral(ConfigReader& config, const SampleShape& sample);
 Graph build_olmo3(ConfigReader& config, const SampleShape& sample);
 Graph build_qwen3_next(ConfigReader& config, const SampleShape& sample);

@@ -136,7 +136,7 @@ TensorRef add_attention(BlockBuilder& block, TensorRef x, const AttentionPart& p
 TensorRef add_gated_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part) {
   const std::string module = part.module + ".";
   const LinearOptions options{.bias = part.bias};
-  const TensorRef gate = block.linear(module + "gate_proj", x, part.intermediate, options);
+  const TensorRef gate = block.linear(module + part.gate, x, part.intermediate, options);
   const TensorRef up = block.linear(module + part.up, x, part.intermediate, options);
   const TensorRef h = block.gated_activation(module + part.act, gate, up, part.activation);
   return block.linear(module + part.down, h, block.width(x), options);
@@ -153,7 +153,7 @@ TensorRef add_plain_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part) {
 TensorRef add_fused_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part) {
   const std::string module = part.module + ".";
   const LinearOptions options{.bias = part.bias};
-  TensorRef h = block.linear(module + "gate_up_proj", x, 2 * part.intermediate, options);
+  TensorRef h = block.linear(module + part.both, x, 2 * part.intermediate, options);
   h = block.fused_gated_activation(module + part.act, h, part.activation);
   return block.linear(module + part.down, h, block.width(x), options);
 }
@@ -165,6 +165,19 @@ TensorRef add_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part) {
     case MlpForm::plain: return add_plain_mlp(block, x, part);
   }
   return x;
+}
+
+TensorRef add_mamba2(BlockBuilder& block, TensorRef x, const MambaPart& part) {
+  const ScanShape& scan = part.scan;
+  const std::int64_t columns = 2 * scan.channels() + 2 * scan.groups * scan.state + scan.heads;
+  const TensorRef h = block.linear(part.module + ".in_proj", x, columns, {.bias = part.bias});
+  return block.state_scan(part.module, h, scan,
+                          {.norm = part.module + ".norm",
+                           .project = part.module + ".out_proj",
+                           .width = block.width(x),
+                           .taps = part.taps,
+                           .conv_bias = part.conv_bias,
+                           .project_bias = part.bias});
 }
 
 }  // namespace steelyard::model

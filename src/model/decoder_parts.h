@@ -77,8 +77,10 @@ struct MlpPart {
   ActivationKind activation = ActivationKind::silu;
   bool bias = false;
   std::string module = "mlp";
-  std::string up = "up_proj";      // plain: the first of the two
-  std::string down = "down_proj";  // the last
+  std::string gate = "gate_proj";
+  std::string both = "gate_up_proj";  // fused
+  std::string up = "up_proj";         // plain: the first of the two
+  std::string down = "down_proj";     // the last
   std::string act = "act_fn";
   MlpForm form = MlpForm::gated;
 };
@@ -88,6 +90,16 @@ TensorRef add_fused_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part);
 TensorRef add_plain_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part);
 // As `part.form` says.
 TensorRef add_mlp(BlockBuilder& block, TensorRef x, const MlpPart& part);
+
+// Mamba-2 with its projections, as transformers' fast path runs it: one kernel from the convolution
+// to the projection out.
+struct MambaPart {
+  ScanShape scan;
+  std::int64_t taps = 4;
+  bool conv_bias = true, bias = false;
+  std::string module = "mamba";
+};
+TensorRef add_mamba2(BlockBuilder& block, TensorRef x, const MambaPart& part);
 
 struct MixturePart {
   MixtureShape shape;

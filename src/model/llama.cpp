@@ -19,13 +19,10 @@ constexpr double kAnyReal = std::numeric_limits<double>::max();
 TensorRef add_experts(BlockBuilder& block, TensorRef x, const LlamaLike& llama) {
   const MixturePart& mixture = *llama.mixture;
   const TensorRef routed = add_mixture(block, x, mixture);
-  if (llama.shared_intermediate == 0) return routed;
-  MlpPart shared = llama.mlp;
-  shared.module = mixture.module + "." + llama.shared_module;
-  shared.intermediate = llama.shared_intermediate;
-  const TensorRef own = add_gated_mlp(block, x, shared);
+  if (!llama.shared) return routed;
+  const TensorRef own = add_mlp(block, x, *llama.shared);
   if (!llama.shared_gate) return block.add(mixture.module + ".add_shared", routed, own);
-  const std::string gate_name = shared.module + "_gate";
+  const std::string gate_name = llama.shared->module + "_gate";
   const TensorRef gate = block.linear(gate_name, x, 1);
   const TensorRef h = block.token_gate(gate_name + ".sigmoid", gate, own, ActivationKind::sigmoid);
   return block.add(mixture.module + ".add_shared", routed, h);
@@ -38,7 +35,7 @@ TensorRef normed(BlockBuilder& block, const std::string& name, TensorRef x, bool
 constexpr TensorRef kLocalCos{true, 3}, kLocalSin{true, 4};
 
 TensorRef mixed(BlockBuilder& block, TensorRef x, const LlamaLike& llama, int kind) {
-  if ((kind & kLinear) != 0) return add_delta_net(block, x, *llama.delta);
+  if ((kind & kLinear) != 0) return llama.other_mixer(block, x);
   AttentionPart attention = llama.attention;
   const bool windowed = (kind & kWindowed) != 0;
   attention.shape.window = windowed ? llama.window : 0;
@@ -96,7 +93,7 @@ Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaL
   add_layers(graph, kinds, [&](int kind) { return llama_layer(graph, llama, kind); });
   add_head(graph, llama.sizes,
            {.norm = llama.unit_offset ? HeadOptions::Norm::rms_unit_offset : HeadOptions::Norm::rms,
-            .norm_name = "model.norm",
+            .norm_name = "model." + llama.final_norm,
             .embedding_name = "model.embed_tokens",
             .bias = llama.head_bias,
             .scale = llama.logits_multiplier});

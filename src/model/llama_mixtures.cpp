@@ -16,9 +16,7 @@ constexpr double kAnyReal = std::numeric_limits<double>::max();
 constexpr double kSmallestDivisor = 1e-12;
 constexpr Limits kExpertLimits{1, 1024};
 
-struct ExpertDefaults {
-  std::int64_t experts, chosen;
-};
+}  // namespace
 
 MixturePart read_experts(ConfigReader& config, std::string_view count_key,
                          const ExpertDefaults& defaults) {
@@ -34,6 +32,14 @@ MixturePart read_experts(ConfigReader& config, std::string_view count_key,
   part.names = {.gate = "gate_proj", .down = "down_proj", .up = "up_proj"};
   part.shape.routing =
       config.flag({"norm_topk_prob"}, false) ? Routing::softmax_normalised : Routing::softmax;
+  return part;
+}
+
+// The layer's own feed-forward network under another name and width.
+MlpPart shared_of(const LlamaLike& llama, const std::string& module, std::int64_t width) {
+  MlpPart part = llama.mlp;
+  part.module = module;
+  part.intermediate = width;
   return part;
 }
 
@@ -53,7 +59,22 @@ void mark_dense(ConfigReader& config, const LlamaLike& llama, std::vector<int>& 
   }
 }
 
-}  // namespace
+void read_granite_factors(ConfigReader& config, LlamaLike& llama) {
+  llama.embedding_multiplier = config.real({"embedding_multiplier"}, 1.0, -kAnyReal, kAnyReal);
+  llama.residual_multiplier = config.real({"residual_multiplier"}, 1.0, -kAnyReal, kAnyReal);
+  llama.logits_multiplier = 1.0 / config.real({"logits_scaling"}, 1.0, kSmallestDivisor, kAnyReal);
+}
+
+MixturePart read_granite_experts(ConfigReader& config, const LlamaLike& llama) {
+  MixturePart part = read_experts(config, "num_local_experts", {.experts = 8, .chosen = 2});
+  part.module = "block_sparse_moe";
+  part.router = "router.layer";
+  part.shape.intermediate = llama.mlp.intermediate;
+  part.shape.routing = Routing::softmax_of_chosen;
+  part.shape.code = ExpertCode::parallel;
+  part.activation = llama.mlp.activation;
+  return part;
+}
 
 Graph build_granitemoe(ConfigReader& config, const SampleShape& sample) {
   LlamaLike llama = read_llama(config,
@@ -69,17 +90,8 @@ Graph build_granitemoe(ConfigReader& config, const SampleShape& sample) {
   const bool bias = config.flag({"attention_bias"}, false);
   llama.attention.qkv_bias = bias;
   llama.attention.out_bias = bias;
-  llama.embedding_multiplier = config.real({"embedding_multiplier"}, 1.0, -kAnyReal, kAnyReal);
-  llama.residual_multiplier = config.real({"residual_multiplier"}, 1.0, -kAnyReal, kAnyReal);
-  llama.logits_multiplier = 1.0 / config.real({"logits_scaling"}, 1.0, kSmallestDivisor, kAnyReal);
-  MixturePart part = read_experts(config, "num_local_experts", {.experts = 8, .chosen = 2});
-  part.module = "block_sparse_moe";
-  part.router = "router.layer";
-  part.shape.intermediate = llama.mlp.intermediate;
-  part.shape.routing = Routing::softmax_of_chosen;
-  part.shape.code = ExpertCode::parallel;
-  part.activation = llama.mlp.activation;
-  llama.mixture = part;
+  read_granite_factors(config, llama);
+  llama.mixture = read_granite_experts(config, llama);
   const std::vector<int> kinds(static_cast<std::size_t>(llama.sizes.layers), 0);
   return finish_llama(config, sample, llama, kinds);
 }
@@ -127,7 +139,8 @@ Graph build_qwen2_moe(ConfigReader& config, const SampleShape& sample) {
   part.shape.intermediate = config.whole({"moe_intermediate_size"}, 1408, kWideLimits);
   part.activation = llama.mlp.activation;
   llama.mixture = part;
-  llama.shared_intermediate = config.whole({"shared_expert_intermediate_size"}, 5632, kWideLimits);
+  llama.shared = shared_of(llama, "mlp.shared_expert",
+                           config.whole({"shared_expert_intermediate_size"}, 5632, kWideLimits));
   std::vector<int> kinds = qwen_windows(config, llama);
   mark_dense(config, llama, kinds);
   return finish_llama(config, sample, llama, kinds);
@@ -185,8 +198,7 @@ Graph build_hunyuan_moe(ConfigReader& config, const SampleShape& sample) {
   part.shape.intermediate = llama.mlp.intermediate;
   part.activation = llama.mlp.activation;
   llama.mixture = part;
-  llama.shared_intermediate = llama.mlp.intermediate;
-  llama.shared_module = "shared_mlp";
+  llama.shared = shared_of(llama, "mlp.shared_mlp", llama.mlp.intermediate);
   llama.shared_gate = false;
   const std::vector<int> kinds(static_cast<std::size_t>(llama.sizes.layers), 0);
   return finish_llama(config, sample, llama, kinds);
@@ -221,9 +233,10 @@ Graph build_ernie4_5_moe(ConfigReader& config, const SampleShape& sample) {
     config.reject("moe_k", std::to_string(part.shape.chosen), "at most moe_num_experts");
   }
   llama.mixture = part;
-  llama.shared_intermediate =
-      part.shape.intermediate * config.whole({"moe_num_shared_experts"}, 2, {0, 1024});
-  llama.shared_module = "shared_experts";
+  const std::int64_t shared = config.whole({"moe_num_shared_experts"}, 2, {0, 1024});
+  if (shared > 0) {
+    llama.shared = shared_of(llama, "mlp.shared_experts", part.shape.intermediate * shared);
+  }
   llama.shared_gate = false;
   const std::int64_t first = config.whole({"moe_layer_start_index"}, 1, {0, kLayerLimits.most});
   std::int64_t last = config.whole({"moe_layer_end_index"}, -1, {-1, kLayerLimits.most});
@@ -233,75 +246,6 @@ Graph build_ernie4_5_moe(ConfigReader& config, const SampleShape& sample) {
   for (std::int64_t i = 0; i < layers; ++i) {
     kinds.push_back((i + 1) % step == 0 && i >= first && i <= last ? 0 : kDense);
   }
-  return finish_llama(config, sample, llama, kinds);
-}
-
-DeltaPart read_delta(ConfigReader& config) {
-  DeltaPart part;
-  part.taps = config.whole({"linear_conv_kernel_dim"}, 4, {1, 64});
-  part.scan.state = config.whole({"linear_key_head_dim"}, 128, kHiddenLimits);
-  part.scan.head_dim = config.whole({"linear_value_head_dim"}, 128, kHiddenLimits);
-  part.scan.groups = config.whole({"linear_num_key_heads"}, 16, kHeadLimits);
-  part.scan.heads = config.whole({"linear_num_value_heads"}, 32, kHeadLimits);
-  part.scan.chunk = 64;
-  if (part.scan.heads % part.scan.groups != 0) {
-    config.reject("linear_num_value_heads", std::to_string(part.scan.heads),
-                  "a multiple of linear_num_key_heads = " + std::to_string(part.scan.groups));
-  }
-  return part;
-}
-
-// linear_attention or full_attention of each layer; without a list full_attention_interval says.
-std::vector<int> delta_layers(ConfigReader& config, std::int64_t layers) {
-  const std::vector<std::string> types = config.text_list({"layer_types"});
-  const std::int64_t interval = config.whole({"full_attention_interval"}, 4, kLayerLimits);
-  std::vector<int> kinds;
-  for (std::int64_t i = 0; i < layers; ++i) {
-    kinds.push_back((i + 1) % interval != 0 ? kLinear : 0);
-  }
-  if (types.empty()) return kinds;
-  if (types.size() != kinds.size()) {
-    config.reject("layer_types", std::to_string(types.size()) + " entries",
-                  "one for each of the " + std::to_string(layers) + " layers (num_hidden_layers)");
-    return kinds;
-  }
-  for (std::size_t i = 0; i < kinds.size(); ++i) {
-    kinds[i] = types[i] == "linear_attention" ? kLinear : 0;
-    if (types[i] != "linear_attention" && types[i] != "full_attention") {
-      config.reject("layer_types", "\"" + types[i] + "\"", "linear_attention or full_attention");
-    }
-  }
-  return kinds;
-}
-
-// Three layers of the gated delta rule, then one of attention behind a gate.
-Graph build_qwen3_next(ConfigReader& config, const SampleShape& sample) {
-  LlamaLike llama = read_llama(config,
-                               {.vocabulary = 151936,
-                                .hidden = 2048,
-                                .layers = 48,
-                                .heads = 16,
-                                .kv_heads = 2,
-                                .head_dim = 256,
-                                .max_sequence = 32768,
-                                .tied = false},
-                               5632);
-  llama.attention.qkv_bias = llama.attention.out_bias = config.flag({"attention_bias"}, false);
-  llama.attention.qk_norm = QkNorm::rms_per_head_offset;
-  llama.attention.output_gate = true;
-  llama.attention.rotary_dims = rotary_dims_of(config, llama.sizes.head_dim, 0.25);
-  llama.attention.rotary_joins_rest = true;
-  llama.unit_offset = true;
-  llama.delta = read_delta(config);
-  MixturePart part = read_experts(config, "num_experts", {.experts = 512, .chosen = 10});
-  part.shape.routing =
-      config.flag({"norm_topk_prob"}, true) ? Routing::softmax_normalised : Routing::softmax;
-  part.shape.intermediate = config.whole({"moe_intermediate_size"}, 512, kWideLimits);
-  part.activation = llama.mlp.activation;
-  llama.mixture = part;
-  llama.shared_intermediate = config.whole({"shared_expert_intermediate_size"}, 512, kWideLimits);
-  std::vector<int> kinds = delta_layers(config, llama.sizes.layers);
-  mark_dense(config, llama, kinds);
   return finish_llama(config, sample, llama, kinds);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -26,15 +27,16 @@ struct LlamaLike {
   std::optional<double> embedding_multiplier;
   std::optional<double> residual_multiplier;
   std::optional<double> logits_multiplier;
-  std::optional<MixturePart> mixture;    // instead of the feed-forward network; not with kDense
-  std::int64_t shared_intermediate = 0;  // an expert of all tokens beside them; 0: none
-  std::string shared_module = "shared_expert";
-  bool shared_gate = true;  // of each token, in front of it
+  std::optional<MixturePart> mixture;  // instead of the feed-forward network; not with kDense
+  std::optional<MlpPart> shared = {};  // an expert of all tokens beside them
+  bool shared_gate = true;             // of each token, in front of it
   NormNames norms = {};
   bool head_bias = false;
-  bool unit_offset = false;             // norms multiply by (1 + weight)
-  std::optional<DeltaPart> delta = {};  // the mixer of layers with kLinear
-  double residual_dropout = 0.0;        // of both halves' results
+  bool unit_offset = false;  // norms multiply by (1 + weight)
+  // The mixer of layers with kLinear.
+  std::function<TensorRef(BlockBuilder&, TensorRef)> other_mixer = {};
+  std::string final_norm = "norm";
+  double residual_dropout = 0.0;  // of both halves' results
   // OLMo 2: norms multiply in fp32, queries and keys turn in fp32.
   bool wide = false;
   bool wide_tables = false;    // the rotary tables are in fp32 (ERNIE)
@@ -52,7 +54,7 @@ struct LlamaPlan {
 constexpr int kWindowed = 1;
 constexpr int kDense = 2;
 constexpr int kUnturned = 4;  // without rotary positions
-constexpr int kLinear = 8;    // LlamaLike::delta in attention's place
+constexpr int kLinear = 8;    // LlamaLike::other_mixer in attention's place
 
 // The keys that all of them share.
 [[nodiscard]] LlamaLike read_llama(ConfigReader& config, const SizeDefaults& defaults,
@@ -67,9 +69,18 @@ constexpr int kLinear = 8;    // LlamaLike::delta in attention's place
 // ERNIE 4.5: neighbours turn by tables in fp32.
 [[nodiscard]] LlamaLike read_ernie(ConfigReader& config, const SizeDefaults& defaults,
                                    std::int64_t default_intermediate);
-// Of the gated delta rule, and which layers have it (kLinear).
-[[nodiscard]] DeltaPart read_delta(ConfigReader& config);
-[[nodiscard]] std::vector<int> delta_layers(ConfigReader& config, std::int64_t layers);
+// Experts that are modules of their own, named as LLaMA's feed-forward network.
+struct ExpertDefaults {
+  std::int64_t experts, chosen;
+};
+[[nodiscard]] MixturePart read_experts(ConfigReader& config, std::string_view count_key,
+                                       const ExpertDefaults& defaults);
+[[nodiscard]] MlpPart shared_of(const LlamaLike& llama, const std::string& module,
+                                std::int64_t width);
+void mark_dense(ConfigReader& config, const LlamaLike& llama, std::vector<int>& kinds);
+// Granite's multipliers and experts.
+void read_granite_factors(ConfigReader& config, LlamaLike& llama);
+[[nodiscard]] MixturePart read_granite_experts(ConfigReader& config, const LlamaLike& llama);
 [[nodiscard]] LlamaPlan plan_llama(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_mistral(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_qwen2(ConfigReader& config);

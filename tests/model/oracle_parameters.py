@@ -112,6 +112,8 @@ def own_flops(module, inputs, config):
     kind = type(module).__name__
     if kind in ROUTERS:
         return 2 * inputs[0].numel() * module.weight.shape[0]
+    if kind == "Conv1d" and config["model_type"] == "lfm2":  # a mixer by itself
+        return 2 * BATCH * SEQUENCE * module.weight.numel()
     if kind == "DbrxExpertGLU":  # called for each expert with its tokens
         return 6 * inputs[0].numel() * module.ffn_hidden_size
     if kind in EXPERTS:  # MFU counts the experts of the choice alone
@@ -131,9 +133,13 @@ def observed(config):
             flops[0] += own_flops(module, inputs, config)
             if not isinstance(output, torch.Tensor):
                 return  # attention with a parameter of its own, a router
-            outputs.setdefault(name.replace(old, new) if old else name, list(output.shape))
+            shape = list(output.shape)
+            if type(module).__name__ == "Conv1d":  # causal: what lies behind is cut off
+                shape[-1] = min(shape[-1], SEQUENCE)
+            outputs.setdefault(name.replace(old, new) if old else name, shape)
             if type(module).__name__ in ("Linear", "Conv1D", "FalconLinear",
-                                         "GraniteMoeParallelExperts"):
+                                         "GraniteMoeParallelExperts",
+                                         "GraniteMoeHybridParallelExperts"):
                 flops[0] += 2 * inputs[0].numel() * output.shape[-1]
             if type(module).__name__ == "Conv2d":
                 flops[0] += 2 * output.numel() * module.weight[0].numel()

@@ -35,7 +35,7 @@ def build(config):
     family = ALIASES.get(family, family)
     chosen = transformers.AutoConfig.for_model(family, **values)
     chosen._attn_implementation = "eager"
-    if family in ("falcon_h1", "jamba"):
+    if family in ("bamba", "falcon_h1", "granitemoehybrid", "jamba", "lfm2"):
         oracle_scan_kernels.install()
     if family == "qwen3_next":
         oracle_scan_kernels.install_delta()

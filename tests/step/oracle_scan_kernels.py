@@ -3,6 +3,8 @@ save, not what they compute. After causal_conv1d_interface.py (CausalConv1dFn),
 selective_scan_interface.py (SelectiveScanFn), ssd_combined.py (MambaSplitConv1dScanCombinedFn) and
 fla-core 0.6 (ChunkGatedDeltaRuleFunction, LayerNormGatedFunction).
 """
+import importlib
+
 import torch
 
 
@@ -131,6 +133,23 @@ def install():
     modeling_jamba.selective_scan_fn = selective_scan_fn
     modeling_jamba.is_fast_path_available = True
     modeling_falcon_h1.mamba_split_conv1d_scan_combined = mamba_split_conv1d_scan_combined
+
+    for name, mixer in (("bamba", "BambaMixer"),
+                        ("granitemoehybrid", "GraniteMoeHybridMambaLayer")):
+        module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+        module.mamba_split_conv1d_scan_combined = mamba_split_conv1d_scan_combined
+        kind = getattr(module, mixer)
+        kind.forward = kind.cuda_kernels_forward
+
+    from transformers.models.lfm2 import modeling_lfm2
+    modeling_lfm2.causal_conv1d_fn = causal_conv1d_fn
+
+    def of_short_conv(self, hidden_states, past_key_values=None, cache_position=None,
+                      attention_mask=None):
+        return self.cuda_kernels_forward(hidden_states, past_key_values, cache_position,
+                                         attention_mask)
+
+    modeling_lfm2.Lfm2ShortConv.forward = of_short_conv
 
     def of_jamba(self, hidden_states, cache_params=None, attention_mask=None):
         return self.cuda_kernels_forward(hidden_states, cache_params, attention_mask)
