@@ -28,8 +28,27 @@ TensorRef add_experts(BlockBuilder& block, TensorRef x, const LlamaLike& llama) 
   return block.add(mixture.module + ".add_shared", routed, h);
 }
 
-TensorRef normed(BlockBuilder& block, const std::string& name, TensorRef x, bool unit_offset) {
-  return name.empty() ? x : block.rms_norm(name, x, unit_offset);
+TensorRef normed(BlockBuilder& block, const std::string& name, TensorRef x, LayerNorm kind) {
+  if (name.empty()) return x;
+  switch (kind) {
+    case LayerNorm::rms: return block.rms_norm(name, x);
+    case LayerNorm::rms_offset: return block.rms_norm(name, x, true);
+    case LayerNorm::layer: return block.layer_norm(name, x);
+    case LayerNorm::plain_wide:
+      x = block.layer_norm(name, block.widen(name + ".widen", x), {.weight = false, .bias = false});
+      return block.narrow(name + ".narrow", x);
+  }
+  return x;
+}
+
+HeadOptions::Norm head_norm(LayerNorm kind) {
+  switch (kind) {
+    case LayerNorm::rms: return HeadOptions::Norm::rms;
+    case LayerNorm::rms_offset: return HeadOptions::Norm::rms_unit_offset;
+    case LayerNorm::layer: return HeadOptions::Norm::layer;
+    case LayerNorm::plain_wide: return HeadOptions::Norm::layer_plain_wide;
+  }
+  return HeadOptions::Norm::rms;
 }
 
 constexpr TensorRef kLocalCos{true, 3}, kLocalSin{true, 4};
@@ -59,21 +78,21 @@ void widen(Graph& graph) {
 }  // namespace
 
 Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
-  const bool offset = llama.unit_offset;
+  const LayerNorm norm = llama.norm;
   const std::optional<double>& scale = llama.residual_multiplier;
   BlockBuilder block(graph, llama.root + ".layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, llama.sizes.hidden});
-  TensorRef h = normed(block, llama.norms.before_attention, x, offset);
+  TensorRef h = normed(block, llama.norms.before_attention, x, norm);
   h = mixed(block, h, llama, kind);
   h = block.dropout(llama.attention.module + ".dropout", h, llama.residual_dropout);
-  h = normed(block, llama.norms.behind_attention, h, offset);
+  h = normed(block, llama.norms.behind_attention, h, norm);
   if (scale) h = block.scale("residual_multiplier_attention", h, *scale);
   const TensorRef middle = block.add("residual_attention", x, h);
-  h = normed(block, llama.norms.before_mlp, middle, offset);
+  h = normed(block, llama.norms.before_mlp, middle, norm);
   h = llama.mixture && (kind & kDense) == 0 ? add_experts(block, h, llama)
                                             : add_mlp(block, h, llama.mlp);
   h = block.dropout(llama.mlp.module + ".dropout", h, llama.residual_dropout);
-  h = normed(block, llama.norms.behind_mlp, h, offset);
+  h = normed(block, llama.norms.behind_mlp, h, norm);
   if (scale) h = block.scale("residual_multiplier_mlp", h, *scale);
   return block.finish(block.add("residual_mlp", middle, h));
 }
@@ -92,11 +111,12 @@ Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaL
   }
   add_layers(graph, kinds, [&](int kind) { return llama_layer(graph, llama, kind); });
   add_head(graph, llama.sizes,
-           {.norm = llama.unit_offset ? HeadOptions::Norm::rms_unit_offset : HeadOptions::Norm::rms,
+           {.norm = head_norm(llama.norm),
             .norm_name = "model." + llama.final_norm,
             .embedding_name = "model.embed_tokens",
             .bias = llama.head_bias,
-            .scale = llama.logits_multiplier});
+            .scale = llama.logits_multiplier,
+            .narrows = llama.norm == LayerNorm::plain_wide});
   if (llama.wide) widen(graph);
   return graph;
 }

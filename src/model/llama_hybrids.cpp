@@ -145,7 +145,7 @@ Graph build_qwen3_next(ConfigReader& config, const SampleShape& sample) {
   llama.attention.output_gate = true;
   llama.attention.rotary_dims = rotary_dims_of(config, llama.sizes.head_dim, 0.25);
   llama.attention.rotary_joins_rest = true;
-  llama.unit_offset = true;
+  llama.norm = LayerNorm::rms_offset;
   llama.other_mixer = [delta = read_delta(config)](BlockBuilder& block, TensorRef x) {
     return add_delta_net(block, x, delta);
   };

@@ -19,6 +19,13 @@ struct NormNames {
   std::string before_mlp = "post_attention_layernorm", behind_mlp;
 };
 
+enum class LayerNorm {
+  rms,
+  rms_offset,  // times (1 + weight)
+  layer,       // weight and bias
+  plain_wide,  // a LayerNorm without weights, in fp32
+};
+
 struct LlamaLike {
   Sizes sizes;
   AttentionPart attention;
@@ -32,7 +39,7 @@ struct LlamaLike {
   bool shared_gate = true;             // of each token, in front of it
   NormNames norms = {};
   bool head_bias = false;
-  bool unit_offset = false;  // norms multiply by (1 + weight)
+  LayerNorm norm = LayerNorm::rms;
   // The mixer of layers with kLinear.
   std::function<TensorRef(BlockBuilder&, TensorRef)> other_mixer = {};
   std::string final_norm = "norm";

@@ -3,6 +3,7 @@
 // modeling_exaone4.py, modeling_glm.py, modeling_glm4.py, modeling_hunyuan_v1_dense.py,
 // modeling_ministral.py, modeling_seed_oss.py, modeling_smollm3.py; 5: internlm3).
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/decoder_families.h"
@@ -195,6 +196,77 @@ Graph build_ministral(ConfigReader& config, const SampleShape& sample) {
   plan.kinds =
       window_kinds(config, plan.llama.sizes.layers, [&](std::int64_t) { return windowed; });
   return finish_llama(config, sample, plan.llama, plan.kinds);
+}
+
+// Qwen 2 and layers that predict further tokens, which its class holds and never runs.
+Graph build_mimo(ConfigReader& config, const SampleShape& sample) {
+  const LlamaPlan plan = plan_qwen2(config);
+  Graph graph = finish_llama(config, sample, plan.llama, plan.kinds);
+  const Sizes& sizes = plan.llama.sizes;
+  const std::int64_t further =
+      config.whole({"num_nextn_predict_layers"}, 0, {0, kLayerLimits.most});
+  for (std::int64_t i = 0; i < further; ++i) {
+    const std::string root = "model.mtp_layers." + std::to_string(i) + ".";
+    std::vector<Weight> weights = llama_layer(graph, plan.llama, 0).weights;
+    const auto add = [&](const std::string& name, Shape of_weight, WeightRole role) {
+      Weight& weight = weights.emplace_back();
+      weight.name = name + ".weight";
+      weight.shape = std::move(of_weight);
+      weight.role = role;
+    };
+    for (const char* name : {"token_layernorm", "hidden_layernorm", "final_layernorm"}) {
+      add(name, {sizes.hidden}, WeightRole::norm);
+    }
+    add("input_proj", {sizes.hidden, 2 * sizes.hidden}, WeightRole::matrix);
+    for (Weight& weight : weights) {
+      weight.name = root + weight.name;
+      weight.unread = true;
+      graph.segments.back().blocks.back().weights.push_back(weight);
+    }
+  }
+  return graph;
+}
+
+Graph build_nemotron(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike nemotron = read_llama_sizes(config,
+                                        {.vocabulary = 256000,
+                                         .hidden = 6144,
+                                         .layers = 32,
+                                         .heads = 48,
+                                         .kv_heads = {},
+                                         .head_dim = {},
+                                         .max_sequence = 4096,
+                                         .tied = false},
+                                        24576);
+  read_attention_bias(config, nemotron, false);
+  nemotron.attention.rotary_dims = rotary_dims_of(config, nemotron.sizes.head_dim, 0.5);
+  nemotron.attention.rotary_joins_rest = true;
+  nemotron.norm = LayerNorm::layer;
+  nemotron.mlp.activation = config.activation({"hidden_act"}, "relu2");
+  nemotron.mlp.bias = config.flag({"mlp_bias"}, false);
+  nemotron.mlp.form = MlpForm::plain;
+  return finish_llama(config, sample, nemotron, alike(nemotron));
+}
+
+// The first OLMo: LayerNorms without weights, in fp32.
+Graph build_olmo(ConfigReader& config, const SampleShape& sample) {
+  LlamaLike olmo = read_llama(config,
+                              {.vocabulary = 50304,
+                               .hidden = 4096,
+                               .layers = 32,
+                               .heads = 32,
+                               .kv_heads = {},
+                               .head_dim = {},
+                               .max_sequence = 2048,
+                               .tied = false},
+                              11008);
+  read_attention_bias(config, olmo, false);
+  if (config.has("clip_qkv")) {
+    config.reject("clip_qkv", "a number", "null: clamped projections are not built");
+  }
+  olmo.norm = LayerNorm::plain_wide;
+  olmo.wide = true;
+  return finish_llama(config, sample, olmo, alike(olmo));
 }
 
 Graph build_seed_oss(ConfigReader& config, const SampleShape& sample) {

@@ -26,7 +26,7 @@ RENAMED = {"gpt_neox": ("lm_head", "embed_out")}
 
 
 # Files of the Hub with code of their own, which is that of a class of transformers.
-ALIASES = {"kimi_k2": "deepseek_v3"}
+ALIASES = {"kimi_k2": "deepseek_v3", "mimo": "qwen2"}
 
 # The classes whose parameters the graph counts where a configuration does not name one.
 PICTURES = {"vit": "ViTForImageClassification", "deit": "DeiTForImageClassification",
@@ -35,6 +35,19 @@ ENCODER_DECODERS = ("bart", "blenderbot", "marian", "mbart", "mt5", "pegasus", "
 # The bias of a tied output projection bears two names, the embedding of an encoder-decoder three;
 # the graph has the last one, and the encoder's.
 TWICE = ("cls.predictions.bias", "lm_head.bias", "shared.weight", "model.shared.weight")
+
+
+def add_further_layers(model, config):
+    """What MiMo's class holds beside Qwen 2's: layers that its forward never runs."""
+    from transformers.models.qwen2 import modeling_qwen2
+    layers = torch.nn.ModuleList()
+    for _ in range(config.num_nextn_predict_layers):
+        layer = modeling_qwen2.Qwen2DecoderLayer(config, 0)
+        for name in ("token_layernorm", "hidden_layernorm", "final_layernorm"):
+            setattr(layer, name, modeling_qwen2.Qwen2RMSNorm(config.hidden_size))
+        layer.input_proj = torch.nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        layers.append(layer)
+    model.model.mtp_layers = layers
 
 
 def on_the_cpu(make):
@@ -60,6 +73,9 @@ def build(config, **how):
         model = getattr(transformers, named)._from_config(chosen, **how)
     else:
         model = transformers.AutoModelForCausalLM.from_config(chosen, **how)
+    if config["model_type"] == "mimo":
+        with torch.device(model.device):
+            add_further_layers(model, chosen)
     model.tie_weights()  # parameters() then counts a shared one once
     return model
 

@@ -24,7 +24,7 @@ import transformers
 
 HERE = pathlib.Path(__file__).resolve().parent
 BATCH, SOURCE, TARGET = 2, 12, 8
-ALIASES = {"kimi_k2": "deepseek_v3"}  # code of their own on the Hub, the same as that class
+ALIASES = {"kimi_k2": "deepseek_v3", "mimo": "qwen2"}  # code of their own on the Hub, the same as that class
 ENCODER_DECODERS = {"t5", "mt5", "bart", "mbart", "marian", "blenderbot", "pegasus"}
 
 
