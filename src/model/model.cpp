@@ -143,6 +143,7 @@ constexpr std::array kFamilies = {
     Family{"qwen3", build_qwen3},
     Family{"qwen3_moe", build_qwen3_moe},
     Family{"qwen3_next", build_qwen3_next},
+    Family{"qwen3_vl", build_qwen3_vl},
     Family{"regnet", build_regnet},
     Family{"resnet", build_resnet},
     Family{"roberta", build_roberta, true},
