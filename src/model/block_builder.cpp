@@ -249,6 +249,11 @@ TensorRef BlockBuilder::attention(const std::string& name, TensorRef q, TensorRe
 TensorRef BlockBuilder::activation(const std::string& name, TensorRef in, ActivationKind kind) {
   Operator& op = append_alike(OperatorKind::activation, name, {in});
   op.activation = kind;
+  if (kind == ActivationKind::xielu) {
+    for (const char* part : {".alpha_p", ".alpha_n"}) {
+      op.weights.push_back(weight(name + part, {1}, WeightRole::other));
+    }
+  }
   return op.outputs.front();
 }
 

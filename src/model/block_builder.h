@@ -356,6 +356,9 @@ class BlockBuilder {
   // x, gate [B,S,2D] -> [B,S,width]. Weights besides: MODULE.x_proj, MODULE.dt_proj.
   TensorRef selective_scan(const std::string& module, TensorRef in, const ScanShape& scan,
                            const ScanOptions& options);
+  // OperatorKind::delta_rule. Weights MODULE.conv1d.weight, .dt_bias, .A_log, .norm.weight.
+  TensorRef delta_rule(const std::string& module, const std::vector<TensorRef>& in,
+                       const ScanShape& scan, std::int64_t taps);
   // rms_norm of `groups` parts of the last dimension, each by itself.
   TensorRef grouped_rms_norm(const std::string& name, TensorRef in, std::int64_t groups);
   // Along dimension `along`.

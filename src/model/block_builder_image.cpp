@@ -294,6 +294,12 @@ std::pair<TensorRef, TensorRef> BlockBuilder::router(const std::string& name, Te
     block_.buffers.push_back(
         {name + ".e_score_correction_bias", {mixture.experts}, ElementKind::real});
   }
+  if (mixture.routing == Routing::softmax_corrected) {
+    const std::string module = name.substr(0, name.rfind('.'));
+    weight(module + ".moe_statics.e_score_correction_bias", {1, mixture.experts},
+           WeightRole::other);
+    block_.weights.back().trains = false;
+  }
   // Some codes spread the weights of the chosen over all experts.
   const bool spread = mixture.code == ExpertCode::selected || mixture.code == ExpertCode::dense;
   op.outputs = {tensor(name + ".weights", {tokens, spread ? mixture.experts : mixture.chosen}),

@@ -36,6 +36,21 @@ TensorRef BlockBuilder::state_scan(const std::string& module, TensorRef in, cons
   return op.outputs.front();
 }
 
+TensorRef BlockBuilder::delta_rule(const std::string& module, const std::vector<TensorRef>& in,
+                                   const ScanShape& scan, std::int64_t taps) {
+  Shape out = shape(in.front());
+  out.back() = scan.channels();
+  Operator& op = append(OperatorKind::delta_rule, module + ".delta_rule", in);
+  op.scan = scan;
+  const std::int64_t mixed = 2 * scan.groups * scan.state + scan.channels();
+  op.weights = {weight(module + ".conv1d.weight", {mixed, 1, taps}, WeightRole::other),
+                weight(module + ".dt_bias", {scan.heads}, WeightRole::other),
+                weight(module + ".A_log", {scan.heads}, WeightRole::other),
+                weight(module + ".norm.weight", {scan.head_dim}, WeightRole::norm)};
+  op.outputs = {tensor(op.name, std::move(out))};
+  return op.outputs.front();
+}
+
 TensorRef BlockBuilder::selective_scan(const std::string& module, TensorRef in,
                                        const ScanShape& scan, const ScanOptions& options) {
   const std::int64_t inner = scan.channels();

@@ -30,6 +30,7 @@ constexpr std::array kActivations = {
     NamedActivation{"hardswish", ActivationKind::hardswish},
     NamedActivation{"quick_gelu", ActivationKind::quick_gelu},
     NamedActivation{"relu", ActivationKind::relu},
+    NamedActivation{"relu2", ActivationKind::squared_relu},
     NamedActivation{"relu6", ActivationKind::relu6},
     NamedActivation{"sigmoid", ActivationKind::sigmoid},
     NamedActivation{"silu", ActivationKind::silu},

@@ -3,9 +3,11 @@
 // DeepSeek's attention is latent: queries, keys and values come out of compressed ones, and only a
 // part of each head turns. The further predictions that DeepSeek-V3's checkpoints hold
 // (num_nextn_predict_layers) are not built by these classes, nor counted among the published 671 B.
+#include <algorithm>
 #include <string>
 #include <vector>
 
+#include "model/decoder_families.h"
 #include "model/decoder_parts.h"
 #include "model/family.h"
 
@@ -27,7 +29,11 @@ struct Model {
   // Latent attention: compressed queries (0: none) and keys, dimensions that turn.
   std::int64_t query_rank = 0, key_rank = 0, turning = 0;
   bool complex = false;  // turns as complex numbers
+  std::int64_t window = 0;
+  std::vector<int> windows = {};  // kWindowed of each layer; none: empty
 };
+
+constexpr int kWindowed = 1, kDense = 2;
 
 // DeepseekV3Attention.forward.
 TensorRef add_latent_attention(BlockBuilder& block, const Model& model, TensorRef x) {
@@ -64,12 +70,14 @@ TensorRef add_experts(BlockBuilder& block, TensorRef x, const Model& model) {
   return block.add(model.mixture.module + ".add_shared", routed, add_gated_mlp(block, x, shared));
 }
 
-Block layer_of(const Graph& graph, const Model& model, bool dense) {
+Block layer_of(const Graph& graph, const Model& model, int kind) {
+  const bool dense = (kind & kDense) != 0;
+  AttentionPart attention = model.attention;
+  if ((kind & kWindowed) != 0) attention.shape.window = model.window;
   BlockBuilder block(graph, "model.layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, model.sizes.hidden});
   TensorRef h = block.rms_norm("input_layernorm", x);
-  h = model.latent ? add_latent_attention(block, model, h)
-                   : add_attention(block, h, model.attention);
+  h = model.latent ? add_latent_attention(block, model, h) : add_attention(block, h, attention);
   const TensorRef middle = block.add("residual_attention", x, h);
   h = block.rms_norm("post_attention_layernorm", middle);
   h = dense ? add_gated_mlp(block, h, model.mlp) : add_experts(block, h, model);
@@ -83,9 +91,12 @@ Graph finish(ConfigReader& config, const SampleShape& sample, const Model& model
                     .rotary_dims = turning,
                     .rotary_name = "model.rotary_emb",
                     .complex_rotary = model.complex});
-  std::vector<int> kinds;
-  for (std::int64_t i = 0; i < model.sizes.layers; ++i) kinds.push_back(i < model.dense ? 1 : 0);
-  add_layers(graph, kinds, [&](int kind) { return layer_of(graph, model, kind == 1); });
+  std::vector<int> kinds = model.windows;
+  kinds.resize(static_cast<std::size_t>(model.sizes.layers), 0);
+  for (std::int64_t i = 0; i < std::min(model.dense, model.sizes.layers); ++i) {
+    kinds[static_cast<std::size_t>(i)] |= kDense;
+  }
+  add_layers(graph, kinds, [&](int kind) { return layer_of(graph, model, kind); });
   add_head(graph, model.sizes,
            {.norm = HeadOptions::Norm::rms,
             .norm_name = "model.norm",
@@ -143,8 +154,8 @@ void read_latent(ConfigReader& config, Model& model) {
   shape.one_width = true;
 }
 
-Routing sigmoid_routing(ConfigReader& config) {
-  return config.flag({"norm_topk_prob"}, true) ? Routing::sigmoid_normalised : Routing::sigmoid;
+Routing sigmoid_routing(ConfigReader& config, bool fallback = true) {
+  return config.flag({"norm_topk_prob"}, fallback) ? Routing::sigmoid_normalised : Routing::sigmoid;
 }
 
 }  // namespace
@@ -221,6 +232,33 @@ Graph build_glm4_moe(ConfigReader& config, const SampleShape& sample) {
   model.attention.rotary_joins_rest = true;
   if (config.flag({"use_qk_norm"}, false)) model.attention.qk_norm = QkNorm::rms_per_head;
   model.mixture.shape.routing = sigmoid_routing(config);
+  return finish(config, sample, model);
+}
+
+Graph build_dots1(ConfigReader& config, const SampleShape& sample) {
+  Model model = read_common(config, {.sizes = {.vocabulary = 152064,
+                                               .hidden = 4608,
+                                               .layers = 62,
+                                               .heads = 32,
+                                               .kv_heads = 32,
+                                               .head_dim = {},
+                                               .max_sequence = 2048,
+                                               .tied = false},
+                                     .intermediate = 10944,
+                                     .expert_width = 1408,
+                                     .experts = 128,
+                                     .chosen = 6,
+                                     .shared = 2,
+                                     .dense = 0,
+                                     .groups = 1,
+                                     .scale = 1.0});
+  model.attention.qk_norm = QkNorm::rms_per_head;
+  model.mixture.shape.routing = sigmoid_routing(config, false);
+  const bool windows = !config.is_null("sliding_window");
+  const std::int64_t first = config.whole({"max_window_layers"}, 62, {0, kLayerLimits.most});
+  model.window = config.whole({"sliding_window"}, 4096, kWindowLimits);
+  model.windows = window_kinds(config, model.sizes.layers,
+                               [&](std::int64_t layer) { return windows && layer >= first; });
   return finish(config, sample, model);
 }
 

@@ -158,6 +158,10 @@ void add_head(Graph& graph, const Sizes& sizes, const HeadOptions& options) {
     case Norm::layer_without_bias:
       x = block.layer_norm(options.norm_name, x, {.weight = true, .bias = false});
       break;
+    case Norm::layer_plain_wide:
+      x = block.widen(options.norm_name + ".widen", x);
+      x = block.layer_norm(options.norm_name, x, {.weight = false, .bias = false});
+      break;
     case Norm::layer_without_weights:
       x = block.layer_norm(options.norm_name, x, {.weight = false, .bias = false});
       break;

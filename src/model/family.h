@@ -90,6 +90,7 @@ struct HeadOptions {
     layer,
     layer_without_bias,
     layer_without_weights,
+    layer_plain_wide,   // the same of a copy in fp32
     layer_written_out,  // Operator::written_out
   };
   Norm norm = Norm::rms;

@@ -67,17 +67,6 @@ Block gemma2_layer(const Graph& graph, const Gemma& gemma, int kind) {
   return block.finish(block.add("residual_mlp", middle, h));
 }
 
-// A second table, by the block that made the first.
-void add_local_tables(Graph& graph, const Gemma& gemma) {
-  const std::int64_t dims = gemma.sizes.head_dim;
-  graph.shared.push_back({"local_cos", {1, graph.sequence, dims}, ElementKind::real});
-  graph.shared.push_back({"local_sin", {1, graph.sequence, dims}, ElementKind::real});
-  Operator& table = graph.segments.front().blocks.front().operators.emplace_back();
-  table.kind = OperatorKind::rotary_table;
-  table.name = "model.rotary_emb_local";
-  table.outputs = {gemma.local_cos, gemma.local_sin};
-}
-
 Graph gemma_ends(ConfigReader& config, const SampleShape& sample, const Gemma& gemma,
                  const std::function<void(Graph&)>& add_middle) {
   Graph graph = start_graph(config, gemma.sizes, sample);
@@ -85,7 +74,10 @@ Graph gemma_ends(ConfigReader& config, const SampleShape& sample, const Gemma& g
                     .scale = std::sqrt(static_cast<double>(gemma.sizes.hidden)),
                     .rotary_dims = gemma.sizes.head_dim,
                     .rotary_name = "model.rotary_emb"});
-  if (gemma.local_tables) add_local_tables(graph, gemma);
+  if (gemma.local_tables) {
+    add_local_tables(graph, "model.rotary_emb_local", gemma.sizes.head_dim, gemma.local_cos,
+                     gemma.local_sin);
+  }
   add_middle(graph);
   add_head(graph, gemma.sizes,
            {.norm = HeadOptions::Norm::rms_unit_offset,

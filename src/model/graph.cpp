@@ -199,6 +199,7 @@ Flops forward_flops(const Operator& op, const Block& block, const Graph& graph) 
     case OperatorKind::router:
     case OperatorKind::experts: return mixture_flops(op, block, graph);
     case OperatorKind::state_scan:
+    case OperatorKind::delta_rule:
     case OperatorKind::selective_scan: return scan_flops(op, block, graph);
     default: return Flops();
   }

@@ -170,6 +170,11 @@ enum class OperatorKind {
   // Mamba-1: in: x and gate [B,S,2D]; weights: convolution [D,1,W], its bias, x_proj [R+2N,D],
   // dt_proj [D,R] and its bias, A_log [D,N], D [D], out_proj [H,D]; out: [B,S,H]
   selective_scan,
+  // Gated delta rule of n heads of v dimensions, m of keys of N (scan.groups, scan.state): in:
+  // queries, keys, values and gates [B,S,2mN+2nv], then b and a [B,S,2n], or four apart: queries,
+  // keys and values, gates, b, a; weights: convolution [2mN+nv,1,W], dt_bias, A_log [n], norm [v];
+  // out: [B,S,nv]
+  delta_rule,
 
   // Multi-token prediction
   join,             // in: tensors alike but for one dimension; out: one after another along it
@@ -244,6 +249,7 @@ enum class ActivationKind {
   tanh,
   sigmoid,
   squared_relu,  // relu(x)^2
+  xielu,         // with two weights [1] (Apertus)
   relu6,         // relu cut off at 6
   hardswish,
   hardsigmoid,
@@ -304,6 +310,7 @@ enum class Routing {
   sigmoid_normalised,  // sigmoid of all, chosen with a correction and by groups (DeepSeek-V3)
   sigmoid,             // the same, as they are
   sigmoid_of_chosen,   // the chosen logits, then the sigmoid of each (Llama 4)
+  softmax_corrected,   // softmax over all, chosen with a correction, divided by their sum (ERNIE)
 };
 
 // The model's own code of the experts.
@@ -398,7 +405,7 @@ struct Operator {
   std::int64_t adapter_outputs = 0;  // columns
   double adapter_dropout = 0.0;
   MixtureShape mixture;  // router, expert_assignment, experts
-  ScanShape scan;        // state_scan, selective_scan
+  ScanShape scan;        // state_scan, selective_scan, delta_rule
   // conv, group_norm; rms_norm: normed apart from each other; pairwise_products: vectors
   std::int64_t groups = 1;
   std::vector<std::int64_t> pooling = {};  // embedding_tables: ids of each table and sample

@@ -4,6 +4,7 @@
 // norm there.
 #include <algorithm>
 #include <limits>
+#include <string>
 
 #include "model/llama_parts.h"
 
@@ -18,32 +19,80 @@ constexpr double kAnyReal = std::numeric_limits<double>::max();
 TensorRef add_experts(BlockBuilder& block, TensorRef x, const LlamaLike& llama) {
   const MixturePart& mixture = *llama.mixture;
   const TensorRef routed = add_mixture(block, x, mixture);
-  if (llama.shared_intermediate == 0) return routed;
-  MlpPart shared = llama.mlp;
-  shared.module = mixture.module + ".shared_expert";
-  shared.intermediate = llama.shared_intermediate;
-  const TensorRef own = add_gated_mlp(block, x, shared);
-  const std::string gate_name = shared.module + "_gate";
+  if (!llama.shared) return routed;
+  const TensorRef own = add_mlp(block, x, *llama.shared);
+  if (!llama.shared_gate) return block.add(mixture.module + ".add_shared", routed, own);
+  const std::string gate_name = llama.shared->module + "_gate";
   const TensorRef gate = block.linear(gate_name, x, 1);
   const TensorRef h = block.token_gate(gate_name + ".sigmoid", gate, own, ActivationKind::sigmoid);
   return block.add(mixture.module + ".add_shared", routed, h);
 }
 
+TensorRef normed(BlockBuilder& block, const std::string& name, TensorRef x, LayerNorm kind) {
+  if (name.empty()) return x;
+  switch (kind) {
+    case LayerNorm::rms: return block.rms_norm(name, x);
+    case LayerNorm::rms_offset: return block.rms_norm(name, x, true);
+    case LayerNorm::layer: return block.layer_norm(name, x);
+    case LayerNorm::plain_wide:
+      x = block.layer_norm(name, block.widen(name + ".widen", x), {.weight = false, .bias = false});
+      return block.narrow(name + ".narrow", x);
+  }
+  return x;
+}
+
+HeadOptions::Norm head_norm(LayerNorm kind) {
+  switch (kind) {
+    case LayerNorm::rms: return HeadOptions::Norm::rms;
+    case LayerNorm::rms_offset: return HeadOptions::Norm::rms_unit_offset;
+    case LayerNorm::layer: return HeadOptions::Norm::layer;
+    case LayerNorm::plain_wide: return HeadOptions::Norm::layer_plain_wide;
+  }
+  return HeadOptions::Norm::rms;
+}
+
+constexpr TensorRef kLocalCos{true, 3}, kLocalSin{true, 4};
+
+TensorRef mixed(BlockBuilder& block, TensorRef x, const LlamaLike& llama, int kind) {
+  if ((kind & kLinear) != 0) return llama.other_mixer(block, x);
+  AttentionPart attention = llama.attention;
+  const bool windowed = (kind & kWindowed) != 0;
+  attention.shape.window = windowed ? llama.window : 0;
+  if ((kind & kUnturned) != 0) attention.rotary_dims = 0;
+  if (windowed && llama.window_tables) {
+    attention.cos = kLocalCos;
+    attention.sin = kLocalSin;
+  }
+  return add_attention(block, x, attention);
+}
+
+// Olmo2RMSNorm: (weight * hidden).to(input_dtype); apply_rotary_pos_emb: q_embed.to(q_type).
+void widen(Graph& graph) {
+  for (Segment& segment : graph.segments) {
+    for (Block& block : segment.blocks) {
+      for (Operator& op : block.operators) op.scales_wide = op.wide_tables = true;
+    }
+  }
+}
+
 }  // namespace
 
 Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
-  AttentionPart attention = llama.attention;
-  attention.shape.window = (kind & kWindowed) != 0 ? llama.window : 0;
+  const LayerNorm norm = llama.norm;
   const std::optional<double>& scale = llama.residual_multiplier;
   BlockBuilder block(graph, llama.root + ".layers");
   const TensorRef x = block.input({graph.batch, graph.sequence, llama.sizes.hidden});
-  TensorRef h = block.rms_norm("input_layernorm", x);
-  h = add_attention(block, h, attention);
+  TensorRef h = normed(block, llama.norms.before_attention, x, norm);
+  h = mixed(block, h, llama, kind);
+  h = block.dropout(llama.attention.module + ".dropout", h, llama.residual_dropout);
+  h = normed(block, llama.norms.behind_attention, h, norm);
   if (scale) h = block.scale("residual_multiplier_attention", h, *scale);
   const TensorRef middle = block.add("residual_attention", x, h);
-  h = block.rms_norm("post_attention_layernorm", middle);
+  h = normed(block, llama.norms.before_mlp, middle, norm);
   h = llama.mixture && (kind & kDense) == 0 ? add_experts(block, h, llama)
-                                            : add_gated_mlp(block, h, llama.mlp);
+                                            : add_mlp(block, h, llama.mlp);
+  h = block.dropout(llama.mlp.module + ".dropout", h, llama.residual_dropout);
+  h = normed(block, llama.norms.behind_mlp, h, norm);
   if (scale) h = block.scale("residual_multiplier_mlp", h, *scale);
   return block.finish(block.add("residual_mlp", middle, h));
 }
@@ -51,27 +100,41 @@ Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
 Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaLike& llama,
                    const std::vector<int>& kinds) {
   Graph graph = start_graph(config, llama.sizes, sample);
+  const std::int64_t turning = llama.attention.rotary_dims;
   add_embed(graph, {.name = "model.embed_tokens",
                     .scale = llama.embedding_multiplier,
-                    .rotary_dims = llama.sizes.head_dim,
+                    .rotary_dims = turning,
                     .rotary_name = "model.rotary_emb"});
+  graph.segments.back().blocks.back().operators.back().wide_tables = llama.wide_tables;
+  if (llama.window_tables) {
+    add_local_tables(graph, "model.rotary_embs.sliding_attention", turning, kLocalCos, kLocalSin);
+  }
   add_layers(graph, kinds, [&](int kind) { return llama_layer(graph, llama, kind); });
   add_head(graph, llama.sizes,
-           {.norm = HeadOptions::Norm::rms,
-            .norm_name = "model.norm",
+           {.norm = head_norm(llama.norm),
+            .norm_name = "model." + llama.final_norm,
             .embedding_name = "model.embed_tokens",
-            .scale = llama.logits_multiplier});
+            .bias = llama.head_bias,
+            .scale = llama.logits_multiplier,
+            .narrows = llama.norm == LayerNorm::plain_wide});
+  if (llama.wide) widen(graph);
   return graph;
 }
 
 LlamaLike read_llama(ConfigReader& config, const SizeDefaults& defaults,
                      std::int64_t default_intermediate) {
+  LlamaLike llama = read_llama_sizes(config, defaults, default_intermediate);
+  llama.mlp.activation = config.activation({"hidden_act"}, "silu");
+  return llama;
+}
+
+LlamaLike read_llama_sizes(ConfigReader& config, const SizeDefaults& defaults,
+                           std::int64_t default_intermediate) {
   LlamaLike llama;
   llama.sizes = read_sizes(config, defaults);
   llama.attention = attention_part(llama.sizes);
   llama.attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);
   llama.mlp.intermediate = config.whole({"intermediate_size"}, default_intermediate, kWideLimits);
-  llama.mlp.activation = config.activation({"hidden_act"}, "silu");
   return llama;
 }
 

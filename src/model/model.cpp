@@ -2,10 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <functional>
 
 #include "base/suggest.h"
 #include "model/class_head.h"
+#include "model/decoder_families.h"
 #include "model/diffusion_family.h"
 #include "model/family.h"
 #include "model/llama4.h"
@@ -43,6 +46,9 @@ constexpr std::array kFamilies = {
     Family{"T5EncoderModel", build_t5_encoder, true},
     Family{"UNet2DConditionModel", build_unet},
     Family{"WanTransformer3DModel", build_wan},
+    Family{"apertus", build_apertus},
+    Family{"arcee", build_arcee},
+    Family{"bamba", build_bamba},
     Family{"bart", build_bart},
     Family{"beit", build_beit},
     Family{"bert", build_bert, true},
@@ -66,14 +72,20 @@ constexpr std::array kFamilies = {
     Family{"dinov2_with_registers", build_dinov2_with_registers},
     Family{"distilbert", build_distilbert, true},
     Family{"dlrm", build_dlrm},
+    Family{"dots1", build_dots1},
     Family{"efficientnet", build_efficientnet},
     Family{"electra", build_electra, true},
+    Family{"ernie4_5", build_ernie4_5},
+    Family{"ernie4_5_moe", build_ernie4_5_moe},
+    Family{"exaone4", build_exaone4},
     Family{"falcon", build_falcon},
     Family{"falcon_h1", build_falcon_h1},
     Family{"gemma", build_gemma},
     Family{"gemma2", build_gemma2},
     Family{"gemma3", build_gemma3},
     Family{"gemma3_text", build_gemma3_text},
+    Family{"glm", build_glm},
+    Family{"glm4", build_glm4},
     Family{"glm4_moe", build_glm4_moe},
     Family{"gpt2", build_gpt2},
     Family{"gpt_bigcode", build_gpt_bigcode},
@@ -82,11 +94,17 @@ constexpr std::array kFamilies = {
     Family{"gptj", build_gptj},
     Family{"granite", build_granite},
     Family{"granitemoe", build_granitemoe},
+    Family{"granitemoehybrid", build_granitemoehybrid},
     Family{"hubert", build_hubert, true},
+    Family{"hunyuan_v1_dense", build_hunyuan_dense},
+    Family{"hunyuan_v1_moe", build_hunyuan_moe},
     Family{"idefics3", build_idefics3},
+    Family{"internlm3", build_internlm3},
     Family{"internvl", build_internvl},
     Family{"jamba", build_jamba},
+    Family{"kimi_k2", build_deepseek_v3},
     Family{"layers", build_layered},
+    Family{"lfm2", build_lfm2},
     Family{"llama", build_llama},
     Family{"llama4", build_llama4},
     Family{"llama4_text", build_llama4_text},
@@ -97,6 +115,8 @@ constexpr std::array kFamilies = {
     Family{"mbart", build_mbart},
     Family{"megatron_gpt", build_megatron_gpt},
     Family{"megatron_t5", build_megatron_t5},
+    Family{"mimo", build_mimo},
+    Family{"ministral", build_ministral},
     Family{"mistral", build_mistral},
     Family{"mixtral", build_mixtral},
     Family{"mllama", build_mllama},
@@ -105,8 +125,11 @@ constexpr std::array kFamilies = {
     Family{"modernbert", build_modernbert, true},
     Family{"mpt", build_mpt},
     Family{"mt5", build_mt5},
+    Family{"nemotron", build_nemotron},
     Family{"nemotron_h", build_nemotron_h},
+    Family{"olmo", build_olmo},
     Family{"olmo2", build_olmo2},
+    Family{"olmo3", build_olmo3},
     Family{"olmoe", build_olmoe},
     Family{"opt", build_opt},
     Family{"paligemma", build_paligemma},
@@ -119,12 +142,16 @@ constexpr std::array kFamilies = {
     Family{"qwen2_vl", build_qwen2_vl},
     Family{"qwen3", build_qwen3},
     Family{"qwen3_moe", build_qwen3_moe},
+    Family{"qwen3_next", build_qwen3_next},
+    Family{"qwen3_vl", build_qwen3_vl},
     Family{"regnet", build_regnet},
     Family{"resnet", build_resnet},
     Family{"roberta", build_roberta, true},
+    Family{"seed_oss", build_seed_oss},
     Family{"segformer", build_segformer, true},
     Family{"siglip", build_siglip, true},
     Family{"siglip_vision_model", build_siglip, true},
+    Family{"smollm3", build_smollm3},
     Family{"smolvlm", build_idefics3},
     Family{"stablelm", build_stablelm},
     Family{"starcoder2", build_starcoder2},
@@ -150,6 +177,24 @@ Error wrong(ErrorCode code, std::string subject, std::string found, std::string 
   return {code, std::move(subject), std::move(found), std::move(accepted), std::move(hint), {}, {}};
 }
 
+std::size_t common_prefix(std::string_view a, std::string_view b) {
+  return static_cast<std::size_t>(std::ranges::mismatch(a, b).in1 - a.begin());
+}
+
+// What is known: the few names that begin as the given one does, and where all of them stand.
+std::string accepted_types(std::string_view given = {}) {
+  constexpr std::size_t kFewest = 3, kShown = 6;
+  std::vector<std::string> near = known_model_types();
+  const std::size_t all = near.size();
+  std::erase_if(near,
+                [&](const std::string& name) { return common_prefix(name, given) < kFewest; });
+  std::ranges::stable_sort(near, std::greater(),
+                           [&](const std::string& name) { return common_prefix(name, given); });
+  near.resize(std::min(near.size(), kShown));
+  const std::string rest = fmt::format("the {} listed in docs/model/graph.md, Configurations", all);
+  return near.empty() ? "one of " + rest : listed(near, kShown) + "; all: " + rest;
+}
+
 Error without_model_type(const facts::ModelSource& source) {
   std::string hint = "add \"model_type\", as Hugging Face's config.json has it";
   if (const facts::Value* value = source.config.find("architectures")) {
@@ -159,8 +204,8 @@ Error without_model_type(const facts::ModelSource& source) {
     hint = fmt::format("\"architectures\" ({}) alone does not say it; {}",
                        first != nullptr ? *first : "unreadable", hint);
   }
-  return wrong(ErrorCode::bad_input, source.name + ": model_type", "nothing",
-               listed(known_model_types(), known_model_types().size()), std::move(hint));
+  return wrong(ErrorCode::bad_input, source.name + ": model_type", "nothing", accepted_types(),
+               std::move(hint));
 }
 
 // An encoder taken out of a larger model bears that one's model_type; its class alone says so.
@@ -197,9 +242,8 @@ Result<const Family*> family_of(const facts::ModelSource& source) {
   if (value == nullptr || value->is_null()) return fail(without_model_type(source));
   const std::string* name = value->as_text();
   if (name == nullptr) {
-    const std::vector<std::string> known = known_model_types();
     return fail(wrong(ErrorCode::bad_input, source.name + ": model_type", value->kind_name(),
-                      listed(known, known.size()), ""));
+                      accepted_types(), ""));
   }
   const std::string_view class_name = renamed_class(source, *name);
   for (const Family& family : kFamilies) {
@@ -208,8 +252,7 @@ Result<const Family*> family_of(const facts::ModelSource& source) {
   const std::vector<std::string> known = known_model_types();
   const auto nearest = nearest_name(*name, known);
   return fail(wrong(ErrorCode::unknown_name, source.name + ": model_type", "\"" + *name + "\"",
-                    listed(known, known.size()),
-                    nearest ? "did you mean \"" + *nearest + "\"?" : ""));
+                    accepted_types(*name), nearest ? "did you mean \"" + *nearest + "\"?" : ""));
 }
 
 Result<void> check_sample(const SampleShape& sample) {

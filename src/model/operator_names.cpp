@@ -75,6 +75,7 @@ constexpr std::pair<OperatorKind, std::string_view> kNames[] = {
     {OperatorKind::experts, "experts"},
     {OperatorKind::state_scan, "state_scan"},
     {OperatorKind::selective_scan, "selective_scan"},
+    {OperatorKind::delta_rule, "delta_rule"},
     {OperatorKind::join, "join"},
     {OperatorKind::gather_features, "gather_features"},
     {OperatorKind::attach_loss, "attach_loss"},

@@ -10,8 +10,7 @@ namespace {
 struct Phi3 {
   Sizes sizes;
   AttentionPart attention;
-  std::int64_t intermediate = 0;
-  ActivationKind activation = ActivationKind::silu;
+  MlpPart mlp;
   double residual_dropout = 0.0;
 };
 
@@ -36,9 +35,7 @@ Block phi3_layer(const Graph& graph, const Phi3& phi3) {
   h = block.dropout("resid_attn_dropout", h, phi3.residual_dropout);
   const TensorRef middle = block.add("residual_attention", x, h);
   h = block.rms_norm("post_attention_layernorm", middle);
-  h = block.linear("mlp.gate_up_proj", h, 2 * phi3.intermediate);
-  h = block.fused_gated_activation("mlp.activation_fn", h, phi3.activation);
-  h = block.linear("mlp.down_proj", h, phi3.sizes.hidden);
+  h = add_fused_mlp(block, h, phi3.mlp);
   h = block.dropout("resid_mlp_dropout", h, phi3.residual_dropout);
   return block.finish(block.add("residual_mlp", middle, h));
 }
@@ -61,8 +58,9 @@ Graph build_phi3(ConfigReader& config, const SampleShape& sample) {
   phi3.attention.shape.dropout = config.probability({"attention_dropout"}, 0.0);
   phi3.attention.shape.repeats_for_flash = true;
   phi3.attention.shape.window = config.whole({"sliding_window"}, 0, kWindowLimits);
-  phi3.intermediate = config.whole({"intermediate_size"}, 8192, kWideLimits);
-  phi3.activation = config.activation({"hidden_act"}, "silu");
+  phi3.mlp.intermediate = config.whole({"intermediate_size"}, 8192, kWideLimits);
+  phi3.mlp.act = "activation_fn";
+  phi3.mlp.activation = config.activation({"hidden_act"}, "silu");
   phi3.residual_dropout = config.probability({"resid_pdrop"}, 0.0);
 
   Graph graph = start_graph(config, phi3.sizes, sample);

@@ -32,8 +32,8 @@ void check_tokens(ConfigReader& config, const Graph& graph) {
 Graph start_picture_text(ConfigReader& config, const TextStack& text, const SampleShape& sample,
                          const PicturesOfSample& pictures) {
   Graph graph = start_graph(config, text.sizes, sample);
-  const Shape table = text.sections ? Shape{3, graph.batch, graph.sequence, text.rotary_dims}
-                                    : Shape{1, graph.sequence, text.rotary_dims};
+  Shape table = {text.own_positions ? graph.batch : 1, graph.sequence, text.rotary_dims};
+  if (text.sections) table = {3, graph.batch, graph.sequence, text.rotary_dims};
   graph.shared.push_back({"cos", table, ElementKind::real});
   graph.shared.push_back({"sin", table, ElementKind::real});
   graph.shared.push_back({"pixel_values", pictures.pixels, ElementKind::pixels});

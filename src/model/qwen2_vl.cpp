@@ -4,7 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "model/decoder_families.h"
 #include "model/image_parts.h"
 #include "model/llama_parts.h"
 #include "model/picture_text.h"
@@ -24,6 +28,14 @@ struct PatchTower {
   std::vector<std::int64_t> whole_layers;  // of those with windows: the ones that read a picture
   ActivationKind activation = ActivationKind::quick_gelu;
   bool gated = false;  // RMSNorm and a gated feed-forward network
+  // Qwen3-VL: rows of a table of positions that is interpolated, layers whose results are lent to
+  // the first layers of the text, one sequence per picture and pair of frames.
+  std::int64_t positions = 0;
+  std::vector<std::int64_t> lent = {};
+  bool apart = false;
+  std::string root = "visual", first = "fc1", second = "fc2", act = "act";
+  std::string merger_norm = "ln_q", merger_first = "mlp.0", merger_act = "mlp.1",
+              merger_second = "mlp.2";
   // Of the micro-batch.
   std::int64_t pictures = 1, grid_frames = 1, grid_height = 1, grid_width = 1;
 
@@ -31,7 +43,10 @@ struct PatchTower {
     return checked_multiply(checked_multiply(pictures, grid_frames),
                             checked_multiply(grid_height, grid_width));
   }
-  [[nodiscard]] Shape stream() const { return {1, patches(), hidden}; }
+  [[nodiscard]] Shape stream() const {
+    const std::int64_t rows = apart ? pictures * grid_frames : 1;
+    return {rows, patches() / rows, hidden};
+  }
   [[nodiscard]] std::int64_t sequences(bool whole) const;
 };
 
@@ -109,12 +124,12 @@ TensorRef patch_attention(BlockBuilder& block, TensorRef x, const PatchTower& to
                                            .head_dim = hidden / tower.heads,
                                            .causal = false,
                                            .softmax_in_fp32 = true,
-                                           .packed = tower.sequences(whole)});
+                                           .packed = tower.apart ? 0 : tower.sequences(whole)});
   return block.linear("attn.proj", mixed, hidden, {.bias = true});
 }
 
 Block patch_layer(const Graph& graph, const PatchTower& tower, bool whole) {
-  BlockBuilder block(graph, "visual.blocks");
+  BlockBuilder block(graph, tower.root + ".blocks");
   const TensorRef x = block.input(tower.stream());
   TensorRef h = norm(block, "norm1", x, tower);
   h = patch_attention(block, h, tower, whole);
@@ -124,26 +139,82 @@ Block patch_layer(const Graph& graph, const PatchTower& tower, bool whole) {
                     .activation = tower.activation,
                     .bias = true,
                     .module = "mlp",
-                    .up = tower.gated ? "up_proj" : "fc1",
-                    .down = tower.gated ? "down_proj" : "fc2",
-                    .act = tower.gated ? "act_fn" : "act"};
+                    .up = tower.gated ? "up_proj" : tower.first,
+                    .down = tower.gated ? "down_proj" : tower.second,
+                    .act = tower.gated ? "act_fn" : tower.act};
   h = tower.gated ? add_gated_mlp(block, h, mlp) : add_plain_mlp(block, h, mlp);
   return block.finish(block.add("residual_mlp", middle, h));
 }
 
+// fast_pos_embed_interpolate: four rows of the table for each patch, weighed and summed, then put
+// in the order of the patches.
+TensorRef interpolated_positions(BlockBuilder& block, const PatchTower& tower) {
+  const std::string name = tower.root + ".pos_embed";
+  TensorRef sum;
+  for (const char* corner : {".0", ".1", ".2", ".3"}) {
+    TensorRef row =
+        block.position_embedding(name, tower.positions, tower.hidden, 1, tower.patches());
+    if (sum.index >= 0) block.share_weight(name + ".0");
+    block.last().name = name + corner;
+    const TensorRef weights = block.values(name + ".weights" + corner, {1, tower.patches(), 1});
+    row = block.multiply(name + ".weighed" + corner, row, weights);
+    sum = sum.index >= 0 ? block.add(name + ".sum" + corner, sum, row) : row;
+  }
+  return block.contiguous(name + ".order",
+                          block.view(name + ".permute", sum, tower.stream(), true));
+}
+
 // Patches as rows; with windows they are put in the windows' order.
 void add_patches(Graph& graph, const PatchTower& tower) {
+  const std::string embed = tower.root + ".patch_embed";
   const std::int64_t values = tower.channels * tower.frames * tower.patch * tower.patch;
   BlockBuilder block(graph, "embed");
-  TensorRef x = block.view("visual.patch_embed.pixels", kPixelValues,
+  TensorRef x = block.view(embed + ".pixels", kPixelValues,
                            {tower.patches(), tower.channels, values / tower.channels});
-  x = block.patches_of("visual.patch_embed.proj", x,
+  x = block.patches_of(embed + ".proj", x,
                        {tower.hidden, tower.channels, tower.frames, tower.patch, tower.patch},
-                       {tower.patches(), tower.hidden, 1}, false);
-  x = block.view("visual.patch_embed", x, tower.stream());
+                       {tower.patches(), tower.hidden, 1}, tower.positions > 0);
+  x = block.view(embed, x, tower.stream());
+  if (tower.positions > 0) {
+    x = block.add(tower.root + ".add_positions", x, interpolated_positions(block, tower));
+  }
   if (tower.window > 0) x = block.gather_tokens("visual.window_order", x, tower.stream());
-  block.wide_rotary_table("visual.rotary_pos_emb", kPatchCos, kPatchSin);
+  block.wide_rotary_table(tower.root + ".rotary_pos_emb", kPatchCos, kPatchSin);
   graph.segments.push_back({1, {block.finish(x)}});
+}
+
+// Patches side by side through a network of two layers.
+TensorRef merged(BlockBuilder& block, const PatchTower& tower, const std::string& module,
+                 TensorRef x, bool norms_joined) {
+  const std::int64_t together = tower.merge * tower.merge;
+  const std::int64_t wide = tower.hidden * together;
+  const Shape joined = {1, tower.patches() / together, wide};
+  const std::string name = module + ".";
+  if (!norms_joined) x = norm(block, name + tower.merger_norm, x, tower);
+  x = block.view(name + "view", x, joined);
+  if (norms_joined) x = norm(block, name + tower.merger_norm, x, tower);
+  x = block.linear(name + tower.merger_first, x, wide, {.bias = true});
+  x = block.activation(name + tower.merger_act, x, ActivationKind::gelu);
+  return block.linear(name + tower.merger_second, x, tower.out, {.bias = true});
+}
+
+TensorRef merged_patches(BlockBuilder& block, const PatchTower& tower) {
+  const TensorRef x =
+      merged(block, tower, tower.root + ".merger", block.input(tower.stream()), false);
+  if (tower.window == 0) return x;
+  return block.gather_tokens("visual.own_order", x, block.shape(x));
+}
+
+constexpr std::int32_t kFirstLent = 6;  // among the shared tensors
+
+// What the layer before gave, merged, for a layer of the text.
+Block lend(const Graph& graph, const PatchTower& tower, std::int32_t index) {
+  BlockBuilder block(graph, "middle");
+  const TensorRef x = block.input(tower.stream());
+  (void)merged(block, tower, fmt::format("{}.deepstack_merger_list.{}", tower.root, index), x,
+               true);
+  block.publish({true, kFirstLent + index});
+  return block.finish(x);
 }
 
 void add_patch_layers(Graph& graph, const PatchTower& tower) {
@@ -151,20 +222,34 @@ void add_patch_layers(Graph& graph, const PatchTower& tower) {
   for (const std::int64_t layer : tower.whole_layers) {
     if (layer < tower.layers) kinds[static_cast<std::size_t>(layer)] = 1;
   }
-  add_layers(graph, kinds, [&](int kind) { return patch_layer(graph, tower, kind == 1); });
+  std::size_t done = 0;
+  const auto add_up_to = [&](std::size_t end) {
+    const auto at = [&](std::size_t i) { return kinds.begin() + static_cast<std::ptrdiff_t>(i); };
+    if (end > done) {
+      add_layers(graph, std::vector<int>(at(done), at(end)),
+                 [&](int kind) { return patch_layer(graph, tower, kind == 1); });
+    }
+    done = end;
+  };
+  for (std::size_t i = 0; i < tower.lent.size(); ++i) {
+    add_up_to(static_cast<std::size_t>(tower.lent[i]) + 1);
+    graph.segments.push_back({1, {lend(graph, tower, static_cast<std::int32_t>(i))}});
+  }
+  add_up_to(kinds.size());
 }
 
-// Four patches side by side through a network of two layers.
-TensorRef merged_patches(BlockBuilder& block, const PatchTower& tower) {
-  const std::int64_t together = tower.merge * tower.merge;
-  const std::int64_t wide = tower.hidden * together;
-  TensorRef x = norm(block, "visual.merger.ln_q", block.input(tower.stream()), tower);
-  x = block.view("visual.merger.view", x, {1, tower.patches() / together, wide});
-  x = block.linear("visual.merger.mlp.0", x, wide, {.bias = true});
-  x = block.activation("visual.merger.mlp.1", x, ActivationKind::gelu);
-  x = block.linear("visual.merger.mlp.2", x, tower.out, {.bias = true});
-  if (tower.window == 0) return x;
-  return block.gather_tokens("visual.own_order", x, block.shape(x));
+// _deepstack_process: the lent features are added to the pictures' tokens.
+Block with_lent(Block layer, std::int32_t index) {
+  const TensorRef out = layer.output;
+  const Shape shape = layer.tensors.at(static_cast<std::size_t>(out.index)).shape;
+  Operator& op = layer.operators.emplace_back();
+  op.kind = OperatorKind::scatter;
+  op.name = "deepstack";
+  op.inputs = {out, {true, kFirstLent + index}};
+  layer.output = {false, static_cast<std::int32_t>(layer.tensors.size())};
+  op.outputs = {layer.output};
+  layer.tensors.push_back({op.name, shape, ElementKind::real});
+  return layer;
 }
 
 TextStack read_text(ConfigReader& config, const SizeDefaults& defaults, std::int64_t inner) {
@@ -205,6 +290,11 @@ Graph finish_qwen(ConfigReader& config, const SampleShape& sample, const TextSta
   const Shape table = {1, tower.patches(), tower.hidden / tower.heads};
   graph.shared.push_back({"patch_cos", table, ElementKind::real});
   graph.shared.push_back({"patch_sin", table, ElementKind::real});
+  for (std::size_t i = 0; i < tower.lent.size(); ++i) {
+    graph.shared.push_back({fmt::format("deepstack.{}", i),
+                            {1, tokens * sample.batch, text.sizes.hidden},
+                            ElementKind::real});
+  }
   add_patches(graph, tower);
   add_patch_layers(graph, tower);
   BlockBuilder block(graph, "middle");
@@ -239,6 +329,59 @@ Graph build_qwen2_5_vl(ConfigReader& config, const SampleShape& sample) {
   ConfigReader vision = config.table("vision_config");
   const PatchTower tower = read_second(vision);
   config.adopt(vision);
+  return finish_qwen(config, sample, text, tower);
+}
+
+namespace {
+
+PatchTower read_third(ConfigReader& config) {
+  PatchTower tower;
+  tower.layers = config.whole({"depth"}, 27, kLayerLimits);
+  tower.heads = config.whole({"num_heads"}, 16, kHeadLimits);
+  tower.channels = config.whole({"in_channels"}, 3, kChannelLimits);
+  tower.patch = config.whole({"patch_size"}, 16, kSideLimits);
+  tower.merge = config.whole({"spatial_merge_size"}, 2, kSideLimits);
+  tower.frames = config.whole({"temporal_patch_size"}, 2, kSideLimits);
+  tower.hidden = config.whole({"hidden_size"}, 1152, kHiddenLimits);
+  tower.inner = config.whole({"intermediate_size"}, 4304, kWideLimits);
+  tower.out = config.whole({"out_hidden_size"}, 3584, kHiddenLimits);
+  tower.positions = config.whole({"num_position_embeddings"}, 2304, kPositionLimits);
+  tower.activation = config.activation({"hidden_act"}, "gelu_pytorch_tanh");
+  if (!config.is_empty_list("deepstack_visual_indexes")) {
+    tower.lent = config.whole_list({"deepstack_visual_indexes"}, {8, 16, 24},
+                                   {.least = 0, .most = tower.layers - 1});
+  }
+  if (!std::ranges::is_sorted(tower.lent)) {
+    config.reject("deepstack_visual_indexes", "layers out of order", "layers in their order");
+    tower.lent.clear();
+  }
+  tower.apart = true;
+  tower.root = "model.visual";
+  tower.first = tower.merger_first = "linear_fc1";
+  tower.second = tower.merger_second = "linear_fc2";
+  tower.act = tower.merger_act = "act_fn";
+  tower.merger_norm = "norm";
+  return tower;
+}
+
+}  // namespace
+
+Graph build_qwen3_vl(ConfigReader& config, const SampleShape& sample) {
+  ConfigReader nested = config.table("text_config");
+  LlamaPlan plan = plan_qwen3(nested);
+  config.adopt(nested);
+  ConfigReader vision = config.table("vision_config");
+  const PatchTower tower = read_third(vision);
+  config.adopt(vision);
+  constexpr int kLender = 256;  // one more than the lender of a layer, above the bits of its kind
+  const std::size_t lenders = std::min(tower.lent.size(), plan.kinds.size());
+  for (std::size_t i = 0; i < lenders; ++i) plan.kinds[i] += kLender * static_cast<int>(i + 1);
+  TextStack text = text_stack_of(plan, {.root = "model.language_model"});
+  text.own_positions = true;
+  text.layer = [layer = text.layer](const Graph& graph, int kind) {
+    Block block = layer(graph, kind % kLender);
+    return kind < kLender ? block : with_lent(std::move(block), kind / kLender - 1);
+  };
   return finish_qwen(config, sample, text, tower);
 }
 

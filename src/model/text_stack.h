@@ -23,8 +23,9 @@ struct TextStack {
   std::optional<double> embedding_scale = {};  // of text and pictures alike: PaliGemma
   bool scales_text_alone = false;              // before the pictures come in: Gemma 3
   std::int64_t rotary_dims = 0;
-  bool sections = false;      // rotary tables of three positions of each token (Qwen2-VL)
-  bool local_tables = false;  // further ones for layers with a window (Gemma 3)
+  bool own_positions = false;  // rotary tables of each sample
+  bool sections = false;       // rotary tables of three positions of each token (Qwen2-VL)
+  bool local_tables = false;   // further ones for layers with a window (Gemma 3)
   HeadOptions head;
   std::vector<int> kinds;
   std::function<Block(const Graph&, int kind)> layer;

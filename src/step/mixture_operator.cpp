@@ -101,6 +101,23 @@ std::vector<Tensor> router_of_chosen(Tape& tape, const OperatorCall& call, Tenso
   return {to(tape, std::move(gates), before), best.indices};
 }
 
+// Ernie4_5_MoeSparseMoeBlock.forward: the choice by corrected probabilities, the weights gathered
+// from the probabilities themselves and divided by their clamped sum.
+std::vector<Tensor> corrected_router(Tape& tape, const model::MixtureShape& mixture,
+                                     Tensor probabilities, DType before) {
+  Tensor indices;
+  {
+    const Tensor corrected = tape.allocate(probabilities.numel, DType::fp32, "add");
+    const std::int64_t tokens = probabilities.numel / mixture.experts;
+    indices = tape.allocate(tokens * mixture.chosen, DType::int64, "topk");
+    tape.pointwise("topk", 4 * bytes_of(corrected));
+  }
+  Tensor best = gather(tape, std::move(probabilities), indices, indices.numel);
+  const Tensor sum = saving_input(tape, "clamp", sum_last(tape, best, mixture.chosen));
+  best = mul(tape, std::exchange(best, Tensor()), sum);
+  return {to(tape, std::move(best), before), std::move(indices)};
+}
+
 std::vector<Tensor> router(Tape& tape, const OperatorCall& call) {
   using model::Routing;
   const model::MixtureShape& mixture = call.op->mixture;
@@ -114,6 +131,9 @@ std::vector<Tensor> router(Tape& tape, const OperatorCall& call) {
     return router_of_chosen(tape, call, std::move(logits));
   }
   Tensor probabilities = softmax(tape, std::move(logits), DType::fp32);
+  if (mixture.routing == Routing::softmax_corrected) {
+    return corrected_router(tape, mixture, std::move(probabilities), before);
+  }
   if (mixture.groups > 1) {  // masked_fill of what lies outside of the chosen groups
     const Tensor mask = tape.allocate(probabilities.numel, DType::boolean, "bitwise_not");
     probabilities = where(tape, mask, std::move(probabilities));

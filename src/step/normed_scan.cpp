@@ -54,30 +54,6 @@ Tensor normed(Tape& tape, const Tensor& x, const Tensor& weight) {
   return mul(tape, weight, to(tape, std::move(wide), x.dtype));
 }
 
-Tensor causal_conv(Tape& tape, const Tensor& x, const Weights& w) {
-  tape.begin_operation(OperationKind::other, {&x});
-  Tensor y = tape.allocate(x.numel, x.dtype, "causal_conv1d");
-  tape.pointwise("causal_conv1d", 2 * bytes_of(y));
-  std::vector<Edge> edges = {Tape::edge_of(x), Tape::edge_of(w.conv)};
-  std::vector<std::int64_t> numels = {w.conv.numel};
-  if (w.conv_bias) {
-    edges.push_back(Tape::edge_of(w.conv_bias));
-    numels.push_back(w.conv_bias.numel);
-  }
-  const DType dtype = w.conv.dtype;
-  tape.track(y, "causal_conv1d", std::move(edges), {x.storage, w.conv.storage},
-             [numels, dtype](Tape& t, const Gradients& gradients) {
-               const Tensor& dy = gradients[0];
-               Gradients result = {t.allocate(dy.numel, dy.dtype, "causal_conv1d_gradient")};
-               for (const std::int64_t numel : numels) {
-                 result.push_back(t.allocate(numel, dtype, "causal_conv1d_gradient"));
-               }
-               t.pointwise("causal_conv1d_gradient", 3 * bytes_of(dy));
-               return result;
-             });
-  return y;
-}
-
 struct ScanInputs {
   Tensor u, delta, a, b, c, d, z;
   Tensor bias;  // of delta, from outside of autograd
@@ -127,6 +103,30 @@ Tensor by_channel(Tape& tape, Tensor x) {
 
 }  // namespace
 
+Tensor causal_conv1d(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  tape.begin_operation(OperationKind::other, {&x});
+  Tensor y = tape.allocate(x.numel, x.dtype, "causal_conv1d");
+  tape.pointwise("causal_conv1d", 2 * bytes_of(y));
+  std::vector<Edge> edges = {Tape::edge_of(x), Tape::edge_of(weight)};
+  std::vector<std::int64_t> numels = {weight.numel};
+  if (bias) {
+    edges.push_back(Tape::edge_of(bias));
+    numels.push_back(bias.numel);
+  }
+  const DType dtype = weight.dtype;
+  tape.track(y, "causal_conv1d", std::move(edges), {x.storage, weight.storage},
+             [numels, dtype](Tape& t, const Gradients& gradients) {
+               const Tensor& dy = gradients[0];
+               Gradients result = {t.allocate(dy.numel, dy.dtype, "causal_conv1d_gradient")};
+               for (const std::int64_t numel : numels) {
+                 result.push_back(t.allocate(numel, dtype, "causal_conv1d_gradient"));
+               }
+               t.pointwise("causal_conv1d_gradient", 3 * bytes_of(dy));
+               return result;
+             });
+  return y;
+}
+
 Tensor normed_selective_scan(Tape& tape, const OperatorCall& call) {
   const model::ScanShape& shape = call.op->scan;
   const std::int64_t inner = shape.channels();
@@ -138,7 +138,7 @@ Tensor normed_selective_scan(Tape& tape, const OperatorCall& call) {
   const Weights w = weights_of(call, inner);
   const std::vector<Tensor> halves =
       split(tape, to_compute(tape, call.inputs[0]), {rows * inner, rows * inner});
-  const Tensor x = causal_conv(tape, halves[0], w);
+  const Tensor x = causal_conv1d(tape, halves[0], w.conv, w.conv_bias);
   const Tensor small = linear(tape, x, w.x_proj, Tensor(), inner, rank + 2 * state);
   const std::vector<Tensor> parts = split(tape, small, {rows * rank, rows * state, rows * state});
   const Tensor steps = normed(tape, parts[0], w.dt_norm);

@@ -17,6 +17,7 @@
 #include "step/prediction_operators.h"
 #include "step/primitives.h"
 #include "step/primitives_fused.h"
+#include "step/primitives_generic.h"
 #include "step/primitives_image.h"
 #include "step/recurrent_attention.h"
 #include "step/state_scan.h"
@@ -264,6 +265,7 @@ Tensor activation(Tape& tape, ActivationKind kind, Tensor x) {
     case ActivationKind::hardswish: return saving_input(tape, "hardswish", std::move(x));
     case ActivationKind::hardsigmoid: return saving_input(tape, "hardsigmoid", std::move(x));
     case ActivationKind::quick_gelu: return mul(tape, x, sigmoid(tape, mul_constant(tape, x)));
+    case ActivationKind::xielu:       // has weights: run_activation
     case ActivationKind::bloom_gelu:  // its autograd function saves x alone
       return gelu(tape, std::move(x));
     case ActivationKind::gelu_new: {
@@ -303,6 +305,9 @@ Tensor run_activation(Tape& tape, const OperatorCall& call) {
     return gelu(tape, call.inputs[0]);
   }
   if (is_scripted(*call.variants, op)) return scripted_gelu(tape, call.inputs[0], call.captured);
+  if (op.activation == ActivationKind::xielu) {
+    return xielu(tape, call.inputs[0], call.weights[0], call.weights[1]);
+  }
   return activation(tape, op.activation, call.inputs[0]);
 }
 
@@ -391,6 +396,7 @@ std::vector<Tensor> run_operator(Tape& tape, OperatorCall call) {
     case OperatorKind::expert_assignment:
     case OperatorKind::experts: return run_mixture_operator(tape, call);
     case OperatorKind::state_scan: return {state_scan(tape, call)};
+    case OperatorKind::delta_rule: return {delta_rule(tape, call)};
     case OperatorKind::selective_scan:
       return {op.scan.apart ? normed_selective_scan(tape, call) : selective_scan(tape, call)};
     case OperatorKind::join:

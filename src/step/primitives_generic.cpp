@@ -149,6 +149,26 @@ Tensor select(Tape& tape, const Tensor& condition, Tensor first, Tensor second,
   return y;
 }
 
+Tensor xielu(Tape& tape, const Tensor& x, const Tensor& positive, const Tensor& negative) {
+  using model::ArithmeticKind;
+  using model::Saves;
+  const DType dtype = x.dtype == positive.dtype ? x.dtype : DType::fp32;
+  const Outcome one{.numel = 1, .dtype = positive.dtype};
+  const Outcome own{.numel = x.numel, .dtype = x.dtype};
+  const Outcome all{.numel = x.numel, .dtype = dtype};
+  const auto times = [&](Tensor a, Tensor b) {
+    return binary(tape, std::move(a), std::move(b), ArithmeticKind::multiply, all);
+  };
+  Tensor above = times(times(unary(tape, positive, Saves::input, one), x), x);
+  above = add(tape, std::move(above), mul_constant(tape, x));
+  Tensor below = unary(tape, saving_input(tape, "minimum", x), Saves::output, own);
+  below = add(tape, std::move(below), x);
+  below = times(std::move(below), add_constant(tape, unary(tape, negative, Saves::input, one)));
+  below = add(tape, std::move(below), mul_constant(tape, x));
+  const Tensor mask = tape.allocate(x.numel, DType::boolean, "gt");
+  return select(tape, mask, std::move(above), std::move(below), all);
+}
+
 Tensor scatter(Tape& tape, Tensor first, Tensor second, const Tensor& indices) {
   const Tensor x = std::move(first);
   const Tensor updates = std::move(second);

@@ -32,6 +32,11 @@ struct Outcome {
 // index_put, scatter: saves the indices; the result is a copy.
 [[nodiscard]] Tensor scatter(Tape& tape, Tensor x, Tensor updates, const Tensor& indices);
 
+// XIELUActivation._xielu_python (transformers): both branches of where() on all elements; the two
+// weights are of one element each.
+[[nodiscard]] Tensor xielu(Tape& tape, const Tensor& x, const Tensor& positive,
+                           const Tensor& negative);
+
 struct RecurrentDims {
   std::int64_t steps = 1, samples = 1, inputs = 1, hidden = 1, directions = 1, gates = 4;
 };

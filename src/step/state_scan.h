@@ -22,6 +22,13 @@ namespace steelyard::step {
 // The same kernel by kernel, with norms between them (ScanShape::apart; normed_scan.cpp).
 [[nodiscard]] Tensor normed_selective_scan(Tape& tape, const OperatorCall& call);
 
+// causal_conv1d_fn with its activation: keeps what it reads.
+[[nodiscard]] Tensor causal_conv1d(Tape& tape, const Tensor& x, const Tensor& weight,
+                                   const Tensor& bias);
+
+// OperatorKind::delta_rule (delta_rule.cpp).
+[[nodiscard]] Tensor delta_rule(Tape& tape, const OperatorCall& call);
+
 // rms_norm in `groups` parts (RMSNorm of layernorm_gated.py): a statistic per row and part.
 [[nodiscard]] Tensor grouped_rms_norm(Tape& tape, Tensor x, const Tensor& weight,
                                       std::int64_t groups);

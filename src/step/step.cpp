@@ -242,8 +242,10 @@ bool beyond_decoders(model::OperatorKind kind) {
   }
 }
 
-// A kernel that also holds a projection of the mixer works on all of its channels and tokens.
+// A kernel that also holds a projection of the mixer works on all of its channels and tokens; the
+// delta rule is not built for a part of them.
 bool holds_projections(const model::Operator& op, const model::Block& block) {
+  if (op.kind == model::OperatorKind::delta_rule) return true;
   if (op.kind != model::OperatorKind::state_scan &&
       op.kind != model::OperatorKind::selective_scan) {
     return false;

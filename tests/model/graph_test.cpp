@@ -141,15 +141,42 @@ TEST(ForwardFlops, GrowsWithTheBatchForRandomSizes) {
     const std::int64_t heads = pick(1, 8);
     // The words of classes of diffusers and of encoders are other ones, as those of megatron_gpt,
     // dcn, dlrm, wide_deep, layers, transfo-xl, networks of stages and the encoder-decoders with
-    // heads of both sides; mamba2 and nemotron_h have words that must agree; pictures need a length
-    // of their own; swinv2 computes its bias once for all samples.
+    // heads of both sides; mamba2, bamba and the like have words that must agree; pictures need a
+    // length of their own; swinv2 computes its bias once for all samples.
     const bool is_class = type.front() >= 'A' && type.front() <= 'Z';
-    static const std::set<std::string> kOthers = {
-        "megatron_gpt", "megatron_t5", "dcn",        "wide_deep", "dlrm",       "layers",
-        "mamba2",       "nemotron_h",  "transfo-xl", "bart",      "blenderbot", "marian",
-        "mbart",        "pegasus",     "whisper",    "clip",      "siglip",     "llava",
-        "paligemma",    "qwen2_vl",    "qwen2_5_vl", "segformer", "internvl",   "detr",
-        "gemma3",       "idefics3",    "mllama",     "smolvlm",   "swinv2"};
+    static const std::set<std::string> kOthers = {"megatron_gpt",
+                                                  "megatron_t5",
+                                                  "dcn",
+                                                  "wide_deep",
+                                                  "dlrm",
+                                                  "layers",
+                                                  "mamba2",
+                                                  "nemotron_h",
+                                                  "transfo-xl",
+                                                  "bart",
+                                                  "blenderbot",
+                                                  "marian",
+                                                  "mbart",
+                                                  "pegasus",
+                                                  "whisper",
+                                                  "clip",
+                                                  "siglip",
+                                                  "llava",
+                                                  "paligemma",
+                                                  "qwen2_vl",
+                                                  "qwen2_5_vl",
+                                                  "segformer",
+                                                  "internvl",
+                                                  "detr",
+                                                  "gemma3",
+                                                  "idefics3",
+                                                  "mllama",
+                                                  "smolvlm",
+                                                  "swinv2",
+                                                  "bamba",
+                                                  "granitemoehybrid",
+                                                  "llama4",
+                                                  "qwen3_vl"};
     if (is_class || kOthers.contains(type)) continue;
     const facts::Object config = {{"model_type", type},
                                   {"hidden_size", 16 * heads * pick(1, 4)},

@@ -25,6 +25,9 @@ VERSIONS = f"transformers {transformers.__version__}, torch {torch.__version__.s
 RENAMED = {"gpt_neox": ("lm_head", "embed_out")}
 
 
+# Files of the Hub with code of their own, which is that of a class of transformers.
+ALIASES = {"kimi_k2": "deepseek_v3", "mimo": "qwen2"}
+
 # The classes whose parameters the graph counts where a configuration does not name one.
 PICTURES = {"vit": "ViTForImageClassification", "deit": "DeiTForImageClassification",
             "resnet": "ResNetForImageClassification"}
@@ -34,10 +37,35 @@ ENCODER_DECODERS = ("bart", "blenderbot", "marian", "mbart", "mt5", "pegasus", "
 TWICE = ("cls.predictions.bias", "lm_head.bias", "shared.weight", "model.shared.weight")
 
 
+def add_further_layers(model, config):
+    """What MiMo's class holds beside Qwen 2's: layers that its forward never runs."""
+    from transformers.models.qwen2 import modeling_qwen2
+    layers = torch.nn.ModuleList()
+    for _ in range(config.num_nextn_predict_layers):
+        layer = modeling_qwen2.Qwen2DecoderLayer(config, 0)
+        for name in ("token_layernorm", "hidden_layernorm", "final_layernorm"):
+            setattr(layer, name, modeling_qwen2.Qwen2RMSNorm(config.hidden_size))
+        layer.input_proj = torch.nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        layers.append(layer)
+    model.model.mtp_layers = layers
+
+
+def on_the_cpu(make):
+    def made(*values, **named):
+        with torch.device("cpu"):  # reads its numbers back
+            make(*values, **named)
+    return made
+
+
+XIELU = transformers.activations.XIELUActivation
+XIELU.__init__ = on_the_cpu(XIELU.__init__)
+
+
 def build(config, **how):
     values = dict(config)
     family = values.pop("model_type")
     named = values.pop("architectures", [PICTURES.get(family)])[0]
+    family = ALIASES.get(family, family)
     chosen = transformers.AutoConfig.for_model(family, **values)
     if named is None and family in ENCODER_DECODERS:
         model = transformers.AutoModelForSeq2SeqLM.from_config(chosen, **how)
@@ -45,6 +73,9 @@ def build(config, **how):
         model = getattr(transformers, named)._from_config(chosen, **how)
     else:
         model = transformers.AutoModelForCausalLM.from_config(chosen, **how)
+    if config["model_type"] == "mimo":
+        with torch.device(model.device):
+            add_further_layers(model, chosen)
     model.tie_weights()  # parameters() then counts a shared one once
     return model
 
@@ -88,8 +119,8 @@ def catalogue():
 
 
 # Modules that multiply by parameters of their own; a choice is as wide as the configuration says.
-ROUTERS = ("DeepseekV2MoEGate", "DeepseekV3TopkRouter", "Glm4MoeTopkRouter", "GptOssTopKRouter",
-           "Llama4Router")
+ROUTERS = ("DeepseekV2MoEGate", "DeepseekV3TopkRouter", "Dots1TopkRouter", "Glm4MoeTopkRouter",
+           "GptOssTopKRouter", "Llama4Router")
 EXPERTS = ("GptOssExperts", "Llama4TextExperts")
 
 
@@ -97,6 +128,8 @@ def own_flops(module, inputs, config):
     kind = type(module).__name__
     if kind in ROUTERS:
         return 2 * inputs[0].numel() * module.weight.shape[0]
+    if kind == "Conv1d" and config["model_type"] == "lfm2":  # a mixer by itself
+        return 2 * BATCH * SEQUENCE * module.weight.numel()
     if kind == "DbrxExpertGLU":  # called for each expert with its tokens
         return 6 * inputs[0].numel() * module.ffn_hidden_size
     if kind in EXPERTS:  # MFU counts the experts of the choice alone
@@ -116,9 +149,13 @@ def observed(config):
             flops[0] += own_flops(module, inputs, config)
             if not isinstance(output, torch.Tensor):
                 return  # attention with a parameter of its own, a router
-            outputs.setdefault(name.replace(old, new) if old else name, list(output.shape))
+            shape = list(output.shape)
+            if type(module).__name__ == "Conv1d":  # causal: what lies behind is cut off
+                shape[-1] = min(shape[-1], SEQUENCE)
+            outputs.setdefault(name.replace(old, new) if old else name, shape)
             if type(module).__name__ in ("Linear", "Conv1D", "FalconLinear",
-                                         "GraniteMoeParallelExperts"):
+                                         "GraniteMoeParallelExperts",
+                                         "GraniteMoeHybridParallelExperts"):
                 flops[0] += 2 * inputs[0].numel() * output.shape[-1]
             if type(module).__name__ == "Conv2d":
                 flops[0] += 2 * output.numel() * module.weight[0].numel()

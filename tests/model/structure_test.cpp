@@ -62,9 +62,10 @@ void check_block(const Block& block, const Graph& graph) {
   }
   EXPECT_EQ(std::ssize(made), std::ssize(block.tensors)) << block.name;
   for (std::int32_t i = 0; i < std::ssize(block.weights); ++i) {
-    const bool used =
-        weights.contains(i) || is_shared(graph, block.weights[static_cast<std::size_t>(i)]);
-    EXPECT_TRUE(used) << block.weights[static_cast<std::size_t>(i)].name;
+    const Weight& weight = block.weights[static_cast<std::size_t>(i)];
+    // Read by nothing, or by a choice outside of autograd.
+    const bool apart = weight.unread || !weight.trains;
+    EXPECT_TRUE(weights.contains(i) || apart || is_shared(graph, weight)) << weight.name;
   }
   EXPECT_TRUE(made.contains(block.output.index)) << block.name;
 }
@@ -170,18 +171,28 @@ TEST(Structure, TiedWeightsNameAWeightOfTheSameShape) {
   for_each_model(check_tied);
 }
 
+// Dimensions of the shared table that the block reads; 0: none.
+std::int64_t turning_of(const Block& block) {
+  std::int64_t dims = 0;
+  for (const Operator& op : block.operators) {
+    const bool latent = op.kind == OperatorKind::latent_heads;
+    if (op.kind == OperatorKind::rotary_table && !op.inputs.empty() && op.inputs[0].shared) {
+      dims = block.tensors.at(static_cast<std::size_t>(op.outputs.front().index)).shape[2];
+    }
+    if (op.kind != OperatorKind::rotary && !latent) continue;
+    if (!op.inputs.at(latent ? 3 : 2).shared) continue;  // a table of the layer's own
+    // Halves that turn apart: half as many in each table.
+    dims = op.turns_halves ? op.rotary_dims / 2 : op.rotary_dims;
+  }
+  return dims;
+}
+
 TEST(Structure, RotaryModelsShareTheirTableAndOnlyThey) {
   for_each_model([](const Graph& graph) {
     if (graph.library == "diffusers") return;  // theirs stand behind the batch's tensors
     std::int64_t dims = 0;
     for (const Segment& segment : graph.segments) {
-      for (const Operator& op : segment.blocks.front().operators) {
-        const bool latent = op.kind == OperatorKind::latent_heads;
-        if (op.kind != OperatorKind::rotary && !latent) continue;
-        if (!op.inputs.at(latent ? 3 : 2).shared) continue;  // a table of the layer's own
-        // Halves that turn apart: half as many in each table.
-        dims = op.turns_halves ? op.rotary_dims / 2 : op.rotary_dims;
-      }
+      for (const Block& block : segment.blocks) dims = std::max(dims, turning_of(block));
     }
     const auto table = std::find_if(graph.shared.begin(), graph.shared.end(),
                                     [](const TensorInfo& info) { return info.name == "cos"; });

@@ -134,6 +134,34 @@ MODELS = [
         },
     },
     {
+        "model_type": "qwen3_vl",
+        "image_token_id": 200,
+        "video_token_id": 202,
+        "vision_start_token_id": 201,
+        "text_config": {
+            "tie_word_embeddings": True,
+            "vocab_size": 211,
+            "hidden_size": 64,
+            "intermediate_size": 112,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "max_position_embeddings": 64,
+            "rope_scaling": {"rope_type": "default", "mrope_section": [4, 2, 2]},
+        },
+        "vision_config": {
+            "depth": 4,
+            "hidden_size": 32,
+            "out_hidden_size": 64,
+            "intermediate_size": 40,
+            "num_heads": 4,
+            "patch_size": 4,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0, 2],
+        },
+    },
+    {
         "model_type": "qwen2_5_vl",
         "image_token_id": 200,
         "video_token_id": 202,
@@ -302,7 +330,7 @@ def named(c, name):
 
 VISION = ("beit", "convnext", "convnextv2", "detr", "dinov2", "dinov2_with_registers", "segformer", "swin", "swinv2")
 NO_KERNEL = ("convnext", "convnextv2", "detr", "segformer", "swin", "swinv2")  # their code asks for no attention
-SIDES = {"qwen2_vl": 32, "qwen2_5_vl": 32, "detr": 96}
+SIDES = {"qwen2_vl": 32, "qwen2_5_vl": 32, "qwen3_vl": 32, "detr": 96}
 
 
 def build(c, **how):
@@ -320,6 +348,7 @@ def build(c, **how):
         "paligemma": "PaliGemmaForConditionalGeneration",
         "qwen2_vl": "Qwen2VLForConditionalGeneration",
         "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
+        "qwen3_vl": "Qwen3VLForConditionalGeneration",
         "gemma3": "Gemma3ForConditionalGeneration",
         "idefics3": "Idefics3ForConditionalGeneration",
         "smolvlm": "SmolVLMForConditionalGeneration",
@@ -355,7 +384,7 @@ def batch(c, B=B, S=S):
         return {"pixel_values": px}
     if f in ("clip", "siglip"):
         return {"input_ids": ids, "pixel_values": px}
-    if f in ("qwen2_vl", "qwen2_5_vl"):
+    if f in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
         g = side // 4
         n = g * g // 4
         ids[:, 1 : 1 + n] = 200

@@ -24,6 +24,7 @@ import transformers
 
 HERE = pathlib.Path(__file__).resolve().parent
 BATCH, SOURCE, TARGET = 2, 12, 8
+ALIASES = {"kimi_k2": "deepseek_v3", "mimo": "qwen2"}  # code of their own on the Hub, the same as that class
 ENCODER_DECODERS = {"t5", "mt5", "bart", "mbart", "marian", "blenderbot", "pegasus"}
 
 
@@ -31,10 +32,13 @@ def build(config):
     values = dict(config)
     family = values.pop("model_type")
     named = values.pop("architectures", [None])[0]
+    family = ALIASES.get(family, family)
     chosen = transformers.AutoConfig.for_model(family, **values)
     chosen._attn_implementation = "eager"
-    if family in ("falcon_h1", "jamba"):
+    if family in ("bamba", "falcon_h1", "granitemoehybrid", "jamba", "lfm2"):
         oracle_scan_kernels.install()
+    if family == "qwen3_next":
+        oracle_scan_kernels.install_delta()
     if named:
         return getattr(transformers, named)._from_config(chosen, attn_implementation="eager")
     auto = (transformers.AutoModelForSeq2SeqLM if family in ENCODER_DECODERS
@@ -87,6 +91,9 @@ def saved_bytes(config, dtype="float32"):
     random.seed(0)
     torch.manual_seed(0)
     model = build(config).to(getattr(torch, dtype)).train()
+    for name, module in model.named_modules():  # as from_pretrained leaves them
+        if name.rpartition(".")[2] in (model._keep_in_fp32_modules_strict or ()):
+            module.float()
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3)

@@ -1,7 +1,10 @@
 """Stands in on the CPU for the kernels of mamba_ssm and causal-conv1d: what their autograd functions
 save, not what they compute. After causal_conv1d_interface.py (CausalConv1dFn),
-selective_scan_interface.py (SelectiveScanFn) and ssd_combined.py (MambaSplitConv1dScanCombinedFn).
+selective_scan_interface.py (SelectiveScanFn), ssd_combined.py (MambaSplitConv1dScanCombinedFn) and
+fla-core 0.6 (ChunkGatedDeltaRuleFunction, LayerNormGatedFunction).
 """
+import importlib
+
 import torch
 
 
@@ -56,6 +59,48 @@ class SplitScan(torch.autograd.Function):
         raise NotImplementedError
 
 
+class DeltaRule(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, g, beta):
+        # input_guard makes every tensor contiguous; queries and keys get unit length.
+        q, k, v, g, beta = (tensor.contiguous() for tensor in (q, k, v, g, beta))
+        q, k = torch.randn_like(q) / 8, torch.randn_like(k) / 8
+        q_rstd, k_rstd = (torch.ones(tensor.shape[:-1]) for tensor in (q, k))
+        sums = torch.zeros(g.shape)
+        products = torch.zeros(*v.shape[:3], 64, dtype=k.dtype)
+        ctx.save_for_backward(q, q_rstd, k, k_rstd, v, sums, beta, beta, products)
+        return torch.randn_like(v) / 8
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise NotImplementedError
+
+
+class GatedNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, gate, weight):
+        x, gate = x.contiguous(), gate.contiguous()
+        ctx.save_for_backward(x, gate, weight, None, torch.ones(x.shape[0]))
+        return torch.randn_like(x) / 8
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise NotImplementedError
+
+
+class FusedRMSNormGated(torch.nn.Module):
+    def __init__(self, width, **_):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(width))
+
+    def forward(self, x, gate):
+        return GatedNorm.apply(x, gate, self.weight)
+
+
+def chunk_gated_delta_rule(q, k, v, g, beta, **_):
+    return DeltaRule.apply(q, k, v, g, beta), None
+
+
 def causal_conv1d_fn(x, weight, bias=None, activation=None, **_):
     return CausalConv.apply(x, weight, bias)
 
@@ -70,6 +115,16 @@ def mamba_split_conv1d_scan_combined(zxbcdt, conv_weight, conv_bias, dt_bias, a,
                            outproj_weight, outproj_bias, headdim, ngroups)
 
 
+def install_delta():
+    """The same of mixers of the delta rule."""
+    from transformers.models.qwen3_next import modeling_qwen3_next
+    modeling_qwen3_next.causal_conv1d_fn = causal_conv1d_fn
+    modeling_qwen3_next.chunk_gated_delta_rule = chunk_gated_delta_rule
+    modeling_qwen3_next.FusedRMSNormGated = FusedRMSNormGated
+    torch.cuda.current_device = lambda: "cpu"  # where the mixer puts its norm
+    torch.get_current_dtype = torch.get_default_dtype
+
+
 def install():
     """The mixers of transformers then run their code for CUDA."""
     from transformers.models.falcon_h1 import modeling_falcon_h1
@@ -78,6 +133,23 @@ def install():
     modeling_jamba.selective_scan_fn = selective_scan_fn
     modeling_jamba.is_fast_path_available = True
     modeling_falcon_h1.mamba_split_conv1d_scan_combined = mamba_split_conv1d_scan_combined
+
+    for name, mixer in (("bamba", "BambaMixer"),
+                        ("granitemoehybrid", "GraniteMoeHybridMambaLayer")):
+        module = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+        module.mamba_split_conv1d_scan_combined = mamba_split_conv1d_scan_combined
+        kind = getattr(module, mixer)
+        kind.forward = kind.cuda_kernels_forward
+
+    from transformers.models.lfm2 import modeling_lfm2
+    modeling_lfm2.causal_conv1d_fn = causal_conv1d_fn
+
+    def of_short_conv(self, hidden_states, past_key_values=None, cache_position=None,
+                      attention_mask=None):
+        return self.cuda_kernels_forward(hidden_states, past_key_values, cache_position,
+                                         attention_mask)
+
+    modeling_lfm2.Lfm2ShortConv.forward = of_short_conv
 
     def of_jamba(self, hidden_states, cache_params=None, attention_mask=None):
         return self.cuda_kernels_forward(hidden_states, cache_params, attention_mask)
