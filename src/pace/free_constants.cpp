@@ -96,7 +96,9 @@ void add_calls(const EfficiencyConstants& efficiency, std::vector<FreeConstant>&
   constexpr double kMicro = 1e-6;
   for (const auto& [name, times] : efficiency.calls_of) {
     for (const auto& [key, member] : {std::pair{"layers_us", &facts::CallTimes::layers},
-                                      std::pair{"experts_us", &facts::CallTimes::experts}}) {
+                                      std::pair{"experts_us", &facts::CallTimes::experts},
+                                      std::pair{"weights_us", &facts::CallTimes::weights}}) {
+      if (!(times.*member > Seconds())) continue;
       const auto in = [name = name, member = member](const EfficiencyConstants& c) {
         return (c.calls_of.at(name).*member).value() / kMicro;
       };

@@ -95,6 +95,15 @@ Seconds call_of(const Request& request, const facts::EfficiencyConstants& consta
   return experts ? own->second.experts : own->second.layers;
 }
 
+// A linear layer whose weight is gathered before each pass and let go behind it: what the hooks
+// around it and around the modules that hold it do (calls_of, by the sharding's name).
+Seconds hooks_of(const Request& request, const facts::EfficiencyConstants& constants,
+                 std::string_view operation) {
+  const auto own = constants.calls_of.find(facts::name_of(request.job->parallel.sharding));
+  if (own == constants.calls_of.end() || launches_nothing(request)) return {};
+  return operation == "mm" || operation == "mm_input_gradient" ? own->second.weights : Seconds();
+}
+
 TokenSide tokens_of(std::string_view operation) {
   if (operation == "mm" || operation == "mm_input_gradient") return TokenSide::rows;
   return operation == "mm_weight_gradient" ? TokenSide::depth : TokenSide::none;
@@ -161,9 +170,10 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
         natures.back().grouped && imported(request, "grouped_products", "one_kernel_each");
     natures.back().load = load_of(request, operation);
     set_optimizer(request, operation, natures.back());
+    natures.back().call = hooks_of(request, constants, operation);
     if (colon == std::string::npos) continue;
     natures.back().in_graph = held_by(modules, name);
-    natures.back().call = call_of(request, constants, name);
+    natures.back().call += call_of(request, constants, name);
   }
   return natures;
 }
@@ -273,7 +283,6 @@ Prices price(const Program& program, const Used& used, const Request& request,
                        .half = share_of(request.host_products.half, part)};
   Prices prices;
   set_launches(request, constants, prices);
-  prices.overlap_slowdown = constants.overlap_slowdown;
   prices.schedule = request.job->parallel.schedule;
   prices.workshop = request.workshop;
   if (std::ssize(request.stage_shares) == program.stages)
@@ -283,6 +292,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
   prices.work.resize(program.work.size());
   const std::vector<Nature> natures = natures_of(program, request, constants);
   prices.communication.resize(program.communication.size());
+  prices.stolen.resize(program.communication.size());
   for (std::size_t i = 0; i < program.work.size(); ++i) {
     if (!used.work[i]) continue;
     if (on_the_host(program.work[i].kind)) {
@@ -300,6 +310,10 @@ Prices price(const Program& program, const Used& used, const Request& request,
         time_of(program.communication[i], machine, constants, missing).value_or(Seconds());
     // Kernels that store to other GPUs by themselves are slower than NCCL's copies.
     prices.communication[i] = time * nature_of(program.communication[i].name, natures).traffic;
+    const double slower =
+        constants.overlap_slowdown.value() *
+        crowding_of(program.communication[i], machine, constants, prices.communication[i]);
+    prices.stolen[i] = prices.communication[i] * (slower / (1.0 + slower));
   }
   return prices;
 }

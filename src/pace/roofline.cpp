@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string_view>
@@ -223,7 +224,9 @@ Ratio streamed_share(const Gpu& gpu, BytesPerSecond bandwidth,
   const double of_one =
       efficiency.loads_in_flight.real() * load / efficiency.memory_latency.value();
   const double wanted = bandwidth.value() / multiprocessors_of(gpu, efficiency);
-  return Ratio(efficiency.memory.value() / (1.0 + wanted / of_one));
+  const double sharpness = efficiency.loads_sharpness;
+  return Ratio(efficiency.memory.value() /
+               std::pow(1.0 + std::pow(wanted / of_one, sharpness), 1.0 / sharpness));
 }
 
 Ratio shape_efficiency(const Work& gemm, const Gpu& gpu, const EfficiencyConstants& efficiency) {

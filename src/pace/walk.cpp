@@ -55,7 +55,7 @@ void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phas
 Part one_iteration(const Body& body, PhaseKind phase, const Program& program, const Prices& prices,
                    double border_share) {
   Part part;
-  Seconds beside;
+  BesideWork beside;
   Beside host;
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
@@ -68,12 +68,14 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
       part.calling += prices.collective_call;
       if (crosses_border(body, program.communication[index])) {
         part.exposed += length * border_share;
+      } else if (program.communication[index].overlaps) {
+        beside.add(prices, index);
       } else {
-        (program.communication[index].overlaps ? beside : part.exposed) += length;
+        part.exposed += length;
       }
     }
   }
-  part.exposed += added_by_overlap(part.busy(), beside, prices.overlap_slowdown);
+  part.exposed += beside.added_to(part.busy());
   part.offload += host.waits + host.outlasting(part.busy() + part.exposed);
   return part;
 }
@@ -211,7 +213,8 @@ bool crosses_border(const Body& body, const step::Communication& communication) 
 }
 
 double exposed_at_borders(const Phase& phase, const Program& program, const Prices& prices) {
-  Seconds working, crossing;
+  Seconds working;
+  BesideWork crossing;
   for (const Body& body : phase.bodies) {
     const double times = static_cast<double>(body.repeat);
     for (const step::Event& event : body.events) {
@@ -220,19 +223,23 @@ double exposed_at_borders(const Phase& phase, const Program& program, const Pric
         working += prices.work[index].seconds * times;
       } else if (event.kind == EventKind::communicate &&
                  crosses_border(body, program.communication[index])) {
-        crossing += prices.communication[index] * times;
+        crossing.add(prices, index, times);
       }
     }
   }
-  if (!(crossing > Seconds())) return 0.0;
-  return (added_by_overlap(working, crossing, prices.overlap_slowdown) / crossing).value();
+  if (!(crossing.length > Seconds())) return 0.0;
+  return (crossing.added_to(working) / crossing.length).value();
 }
 
 // With work w, communication c beside it and slow-down s, work proceeds at 1 / (1 + s) until the
 // communication ends: c + (w - c / (1 + s)) in all, or c when that is longer. Less w that is:
-Seconds added_by_overlap(Seconds work, Seconds communication, Ratio slowdown) {
-  const double s = slowdown.value();
-  return std::max(communication - work, communication * (s / (1.0 + s)));
+Seconds BesideWork::added_to(Seconds work) const {
+  return std::max(length - work, stolen);
+}
+
+void BesideWork::add(const Prices& prices, std::size_t communication, double times) {
+  length += prices.communication[communication] * times;
+  stolen += prices.stolen[communication] * times;
 }
 
 Seconds waiting_for_launches(const Phase& phase, const Program& program, const Prices& prices) {

@@ -419,5 +419,22 @@ TEST(Roofline, AStepOfTheOptimizerIsSoManyKernels) {
   EXPECT_NEAR(launches_of(work, lists), 90.0, 1e-9);
 }
 
+// Little's law is a hard limit that kernels meet the more softly the nearer both roofs are.
+TEST(Roofline, TheSharperTheRoofsTheLessTheLowerOneHidesOfTheOther) {
+  facts::EfficiencyConstants constants = halves();
+  constants.multiprocessors_else = 100.0;
+  constants.loads_in_flight = Bytes(60'000);
+  constants.memory_latency = Seconds(600e-9);  // 100 GB/s of each
+  const auto share = [&](double bandwidth, double sharpness) {
+    constants.loads_sharpness = sharpness;
+    return streamed_share(facts::Gpu(), BytesPerSecond(bandwidth), constants, 1.0).value();
+  };
+  EXPECT_NEAR(share(10e12, 1.0), 0.5 / 2.0, 1e-12);
+  EXPECT_NEAR(share(10e12, 2.0), 0.5 / std::sqrt(2.0), 1e-12);
+  EXPECT_NEAR(share(2.5e12, 1.0), 0.5 / 1.25, 1e-12);
+  EXPECT_NEAR(share(2.5e12, 2.0), 0.5 / std::sqrt(1.0625), 1e-12);
+  EXPECT_NEAR(share(100e12, 2.0) * 100.0, 50.0 * 0.1, 0.05);  // far above: what is in flight
+}
+
 }  // namespace
 }  // namespace steelyard::pace

@@ -17,7 +17,8 @@ using test::send_for;
 using test::stream_for;
 
 // Prices in seconds by index, as the small programs' names promise.
-Prices priced(const Program& program) {
+// Communication steals `slowdown` of the work beside it.
+Prices priced(const Program& program, double slowdown = 0.0) {
   Prices prices;
   Missing missing;
   const facts::Machine machine = test::round_machine();
@@ -26,6 +27,7 @@ Prices priced(const Program& program) {
   }
   for (const step::Communication& communication : program.communication) {
     prices.communication.push_back(Seconds(communication.payload.real() / 500e9));
+    prices.stolen.push_back(prices.communication.back() * (slowdown / (1.0 + slowdown)));
   }
   return prices;
 }
@@ -71,8 +73,7 @@ TEST(Walk, CommunicationBesideWorkSlowsIt) {
   append(program, longer, compute_for(0.010));
   append(program, longer, send_for(0.015, true));
   program.step.push_back({1, {phase_of(PhaseKind::forward, {hidden, longer})}});
-  Prices prices = priced(program);
-  prices.overlap_slowdown = Ratio(0.2);
+  const Prices prices = priced(program, 0.2);
   // First body: in 6 ms of sending 6 / 1.2 = 5 ms of the work get done, 5 ms remain: 11 ms, 1
   // added. Second: 15 ms of sending cover 12.5 ms of work, so all 10: 15 ms, 5 added.
   EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.006, 1e-12);
