@@ -170,6 +170,7 @@ void read_products(Settings& settings, facts::EfficiencyConstants& constants) {
 
 void read_movement(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.memory = settings.ratio("memory");
+  constants.winograd = settings.real("winograd");
   constants.convolution_layout = settings.real("convolution_layout");
   constants.grouped_convolution = settings.ratio("grouped_convolution");
   constants.link = settings.ratio("link");
@@ -184,6 +185,7 @@ void read_movement(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.overlap_slowdown = settings.ratio("overlap_slowdown");
   constants.overlap_traffic = settings.ratio("overlap_traffic");
   constants.step_overhead = settings.ratio("step_overhead");
+  constants.rank_spread = settings.ratio("rank_spread");
 }
 
 Result<facts::KernelGroup> kernel_group_from(const facts::Value& table,

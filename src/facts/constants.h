@@ -175,6 +175,7 @@ struct EfficiencyConstants {
   Ratio cudnn_attention_forward{}, cudnn_attention_backward{};  // train.attention = "cudnn"
   double attention_half_intensity = 0.0;  // flop per byte at which attention reaches half of it
   Ratio memory;                           // of the HBM bandwidth, pointwise kernels
+  double winograd = 1.0;                  // of such convolutions over their products' rate
   double convolution_layout = 0.0;        // tensors whose channels come first are copied, so often
   Ratio grouped_convolution{};  // of the matrix units' peak, groups of 64 channels, channels last
   Ratio link;                   // of the GPU link, large messages
@@ -189,7 +190,8 @@ struct EfficiencyConstants {
   // Longer computation while communication runs beside it, 0.2: 1.2 x, where that moves
   // `overlap_traffic` of the memory's bandwidth over its link; in proportion for more or less.
   Ratio overlap_slowdown{}, overlap_traffic{};
-  Ratio step_overhead{};     // of a step over all that: jitter, stragglers, logging
+  Ratio step_overhead{};     // of a step over all that: jitter, logging
+  Ratio rank_spread{};       // deviation of how long GPUs of one kind take: the slowest is waited for
   std::map<std::string, KernelGroup, std::less<>> kernels{};
   // By framework, as built in its profile's version.
   std::map<std::string, AttentionRates, std::less<>> attention_of{};

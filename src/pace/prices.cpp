@@ -109,6 +109,12 @@ TokenSide tokens_of(std::string_view operation) {
   return operation == "mm_weight_gradient" ? TokenSide::depth : TokenSide::none;
 }
 
+Unfolded unfolded_of(std::string_view operation) {
+  if (operation == "convolution") return Unfolded::m_k;
+  if (operation == "convolution_input_gradient") return Unfolded::m_n;
+  return operation == "convolution_weight_gradient" ? Unfolded::n_k : Unfolded::none;
+}
+
 // Of the 16 bytes that a thread can load at once. ATen's own kernels load four elements; what
 // compilers write (Triton, XLA) loads all, as do the kernels of Megatron-LM's libraries and the
 // optimizer's over lists (MultiTensorApply.cuh: four elements of fp32).
@@ -164,6 +170,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.back().grouped = operation.starts_with(kGrouped);
     natures.back().convolution = operation.starts_with(kConvolutions);
     natures.back().channels_last = natures.back().convolution && !channels_first;
+    natures.back().unfolded = unfolded_of(operation);
     natures.back().efficient = operation.starts_with(kEfficient);
     natures.back().vector_unaligned = request.unaligned_on_vector_units;
     natures.back().each_group =
@@ -199,6 +206,11 @@ Error our_bug(std::string subject, std::string found, std::string accepted) {
   error.found = std::move(found);
   error.accepted = std::move(accepted);
   return error;
+}
+
+std::int64_t gpus_of(const Request& request) {
+  const facts::MachineKeys& keys = request.job->machine;
+  return checked_multiply(keys.nodes, keys.gpus.value_or(request.machine->gpus));
 }
 
 facts::EfficiencyConstants constants_for(const Request& request) {
