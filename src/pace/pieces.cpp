@@ -21,6 +21,7 @@ std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
                              const step::Program& program, const Prices& prices) {
   const step::PhaseKind phase = of.kind;
   std::vector<Piece> pieces;
+  const double gathered_share = exposed_gathers(program, prices);
   const double border_share = exposed_at_borders(of, program, prices);
   Seconds working, exposed;
   BesideWork sending, crossing;
@@ -46,6 +47,11 @@ std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
         crossing.add(prices, index);
       } else if (piece.beside) {
         sending.add(prices, index);
+      } else if (gathered_ahead(phase, program.communication[index], prices)) {
+        piece.step = piece.busy * gathered_share;
+        exposed += piece.step;
+        pieces.push_back(piece);
+        continue;
       } else {
         exposed += piece.busy;
       }

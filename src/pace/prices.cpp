@@ -295,6 +295,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
                        .half = share_of(request.host_products.half, part)};
   Prices prices;
   set_launches(request, constants, prices);
+  prices.gathers_beside_forward = imported(request, "parameter_gathers", "beside_forward");
   prices.schedule = request.job->parallel.schedule;
   prices.workshop = request.workshop;
   if (std::ssize(request.stage_shares) == program.stages)

@@ -52,8 +52,12 @@ void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phas
   }
 }
 
+struct Shares {  // of communication that is exposed
+  double at_borders, gathered;
+};
+
 Part one_iteration(const Body& body, PhaseKind phase, const Program& program, const Prices& prices,
-                   double border_share) {
+                   const Shares& shares) {
   Part part;
   BesideWork beside;
   Beside host;
@@ -67,7 +71,9 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
       const Seconds length = prices.communication[index];
       part.calling += prices.collective_call;
       if (crosses_border(body, program.communication[index])) {
-        part.exposed += length * border_share;
+        part.exposed += length * shares.at_borders;
+      } else if (gathered_ahead(phase, program.communication[index], prices)) {
+        part.exposed += length * shares.gathered;
       } else if (program.communication[index].overlaps) {
         beside.add(prices, index);
       } else {
@@ -87,9 +93,10 @@ struct PhaseTime {
 
 PhaseTime time_of(const Phase& phase, const Program& program, const Prices& prices) {
   PhaseTime time;
-  const double border_share = exposed_at_borders(phase, program, prices);
+  const Shares shares{exposed_at_borders(phase, program, prices),
+                      exposed_gathers(program, prices)};
   for (const Body& body : phase.bodies) {
-    add(time.once, one_iteration(body, phase.kind, program, prices, border_share), body.repeat);
+    add(time.once, one_iteration(body, phase.kind, program, prices, shares), body.repeat);
   }
   Part& once = time.once;
   const bool driven = phase.kind == PhaseKind::forward || phase.kind == PhaseKind::generation ||
@@ -229,6 +236,37 @@ double exposed_at_borders(const Phase& phase, const Program& program, const Pric
   }
   if (!(crossing.length > Seconds())) return 0.0;
   return (crossing.added_to(working) / crossing.length).value();
+}
+
+bool gathered_ahead(PhaseKind phase, const step::Communication& communication,
+                    const Prices& prices) {
+  return prices.gathers_beside_forward && belongs_to_optimizer(phase) && !communication.overlaps &&
+         communication.kind == step::Collective::all_gather;
+}
+
+double exposed_gathers(const Program& program, const Prices& prices) {
+  if (!prices.gathers_beside_forward) return 1.0;
+  Seconds working;  // of one micro-batch
+  BesideWork gathered;
+  for (const step::Pass& pass : program.step) {
+    for (const Phase& phase : pass.phases) {
+      for (const Body& body : phase.bodies) {
+        const double times = static_cast<double>(body.repeat);
+        for (const step::Event& event : body.events) {
+          const auto index = static_cast<std::size_t>(event.index);
+          if (event.kind == EventKind::communicate) {
+            if (gathered_ahead(phase.kind, program.communication[index], prices))
+              gathered.add(prices, index, times);
+          } else if (event.kind == EventKind::work && phase.kind == PhaseKind::forward &&
+                     !on_the_host(program.work[index].kind)) {
+            working += prices.work[index].seconds * times;
+          }
+        }
+      }
+    }
+  }
+  if (!(gathered.length > Seconds())) return 1.0;
+  return (gathered.added_to(working) / gathered.length).value();
 }
 
 // With work w, communication c beside it and slow-down s, work proceeds at 1 / (1 + s) until the

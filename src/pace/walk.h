@@ -25,6 +25,8 @@ struct Prices {
   Seconds kernel_launch;          // host time per kernel
   Seconds kernel_launch_forward;  // in forward phases
   Seconds collective_call{};      // host time per collective
+  // What the optimizer's phase gathers is gathered beside the next step's first forward pass.
+  bool gathers_beside_forward = false;
   // Of a pipeline: the order of passes, the passes of each stage over those of this rank (empty:
   // all alike), micro-batches that go through the chunks together.
   facts::Schedule schedule = facts::Schedule::one_f_one_b;
@@ -50,6 +52,12 @@ struct Walked {
 // The share of all that crosses borders in a phase that its work does not hide.
 [[nodiscard]] double exposed_at_borders(const step::Phase& phase, const step::Program& program,
                                         const Prices& prices);
+
+// Gathered beside the next forward pass instead of in its own phase, and the share of all such that
+// this does not hide.
+[[nodiscard]] bool gathered_ahead(step::PhaseKind phase, const step::Communication& communication,
+                                  const Prices& prices);
+[[nodiscard]] double exposed_gathers(const step::Program& program, const Prices& prices);
 
 // What a body asks of the host: what the GPU waits for, and the copies and the drive beside it.
 struct Beside {

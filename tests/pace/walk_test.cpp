@@ -220,5 +220,23 @@ TEST(Walk, RecomputedArithmeticIsCounted) {
   EXPECT_DOUBLE_EQ(walk(program, priced(program)).recomputed.value(), 6 * 5e12);
 }
 
+// Megatron-LM's overlap-param-gather: what the optimizer's phase gathers runs beside the forward
+// pass of one micro-batch of the next step.
+TEST(Walk, ParametersGatheredAheadWaitForWhatOneForwardPassDoesNotHide) {
+  Program program;
+  Body layers, update;
+  layers.repeat = 2;
+  append(program, layers, compute_for(0.010));
+  append(program, update, send_for(0.025, false));
+  program.step.push_back({4, {phase_of(PhaseKind::forward, {layers})}});
+  program.step.push_back({1, {phase_of(PhaseKind::optimizer, {update})}});
+  Prices prices = priced(program);
+  EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.025, 1e-12);
+  prices.gathers_beside_forward = true;
+  EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.005, 1e-12);
+  prices.stolen.back() = Seconds(0.008);  // it slows that pass, too
+  EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.008, 1e-12);
+}
+
 }  // namespace
 }  // namespace steelyard::pace
