@@ -170,6 +170,7 @@ void read_products(Settings& settings, facts::EfficiencyConstants& constants) {
 
 void read_movement(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.memory = settings.ratio("memory");
+  constants.winograd = settings.real("winograd");
   constants.convolution_layout = settings.real("convolution_layout");
   constants.grouped_convolution = settings.ratio("grouped_convolution");
   constants.link = settings.ratio("link");
@@ -182,7 +183,9 @@ void read_movement(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.collective_latency = settings.seconds("collective_latency");
   constants.network_latency = settings.seconds("network_latency");
   constants.overlap_slowdown = settings.ratio("overlap_slowdown");
+  constants.overlap_traffic = settings.ratio("overlap_traffic");
   constants.step_overhead = settings.ratio("step_overhead");
+  constants.rank_spread = settings.ratio("rank_spread");
 }
 
 Result<facts::KernelGroup> kernel_group_from(const facts::Value& table,
@@ -210,8 +213,11 @@ Result<facts::CallTimes> call_times_from(const facts::Value& table,
                                          const std::filesystem::path& file) {
   Settings settings(table, file);
   facts::CallTimes times;
-  times.layers = settings.seconds("layers");
-  times.experts = settings.seconds("experts");
+  for (const auto& [member, seconds] : {std::pair{"layers", &times.layers},
+                                        std::pair{"experts", &times.experts},
+                                        std::pair{"weights", &times.weights}}) {
+    if (settings.has(std::string(member) + "_us")) *seconds = settings.seconds(member);
+  }
   STEELYARD_CHECK(settings.finish());
   return times;
 }
@@ -225,6 +231,7 @@ Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table
   constants.multiprocessors_else = settings.real("multiprocessors_else");
   constants.loads_in_flight = settings.bytes("loads_in_flight");
   constants.memory_latency = settings.seconds("memory_latency");
+  constants.loads_sharpness = settings.real("loads_sharpness");
   constants.best_product = settings.ratio("best_product");
   constants.source = settings.text("source");
   STEELYARD_TRY(processors, numbers_of(settings.table("multiprocessors"), file));

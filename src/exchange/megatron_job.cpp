@@ -390,6 +390,9 @@ Result<void> Importer::set_states() {
   keys_.bucket_elements = arguments_.optional_whole("ddp-bucket-size");
   keys_.pads_for_high_bandwidth = arguments_.flag("ddp-pad-buckets-for-high-nccl-busbw");
   keys_.overlaps_reduction = arguments_.flag("overlap-grad-reduce");
+  if (arguments_.flag("overlap-param-gather")) {
+    keys_.operators["parameter_gathers"] = "beside_forward";
+  }
   keys_.optimizer_instances = arguments_.whole("num-distributed-optimizer-instances");
   if (arguments_.flag("moe-grouped-gemm")) keys_.engine_workspaces += kGroupedStreams;
   if (arguments_.flag("tp-comm-overlap")) keys_.engine_workspaces += kOverlapStreams;

@@ -155,10 +155,10 @@ struct AttentionRates {
   std::optional<double> cudnn_from{};
 };
 
-// What the host takes for one operation of a framework's layers, whatever the number of kernels in
-// it and around it: of a router and of experts, and of all else.
+// What the host takes for one operation of layers, whatever the number of kernels in it and around
+// it: of a router and of experts, of all else, and of a product whose weight is gathered for it.
 struct CallTimes {
-  Seconds layers, experts;
+  Seconds layers, experts, weights{};
 };
 
 // What a processor reaches of its peaks, by kind of work. catalog/calibration/pace.toml
@@ -175,6 +175,7 @@ struct EfficiencyConstants {
   Ratio cudnn_attention_forward{}, cudnn_attention_backward{};  // train.attention = "cudnn"
   double attention_half_intensity = 0.0;  // flop per byte at which attention reaches half of it
   Ratio memory;                           // of the HBM bandwidth, pointwise kernels
+  double winograd = 1.0;                  // of such convolutions over their products' rate
   double convolution_layout = 0.0;        // tensors whose channels come first are copied, so often
   Ratio grouped_convolution{};  // of the matrix units' peak, groups of 64 channels, channels last
   Ratio link;                   // of the GPU link, large messages
@@ -186,8 +187,11 @@ struct EfficiencyConstants {
   Seconds kernel_floor{};         // on the GPU, of every kernel besides its work
   Seconds collective_latency;     // per step of a ring
   Seconds network_latency{};      // per step of a ring that crosses to another node
-  Ratio overlap_slowdown{};  // longer computation while communication runs beside it, 0.2: 1.2 x
-  Ratio step_overhead{};     // of a step over all that: jitter, stragglers, logging
+  // Longer computation while communication runs beside it, 0.2: 1.2 x, where that moves
+  // `overlap_traffic` of the memory's bandwidth over its link; in proportion for more or less.
+  Ratio overlap_slowdown{}, overlap_traffic{};
+  Ratio step_overhead{};     // of a step over all that: jitter, logging
+  Ratio rank_spread{};       // deviation of how long GPUs of one kind take: the slowest is waited for
   std::map<std::string, KernelGroup, std::less<>> kernels{};
   // By framework, as built in its profile's version.
   std::map<std::string, AttentionRates, std::less<>> attention_of{};
@@ -197,11 +201,12 @@ struct EfficiencyConstants {
   std::map<std::string, double, std::less<>> multiprocessors{};
   double multiprocessors_else = 1.0;
   // What a multiprocessor keeps in flight of what it loads, and what memory takes to answer; 0: no
-  // limit.
+  // limit. How sharply the lower of that and the bandwidth sets the rate: 1 is a sum of times.
   Bytes loads_in_flight{};
   Seconds memory_latency{};
+  double loads_sharpness = 1.0;
   Ratio best_product{1.0};  // of a usual card, of its sheet's rate (Gpu::measured_bf16)
-  std::map<std::string, CallTimes, std::less<>> calls_of{};  // by framework
+  std::map<std::string, CallTimes, std::less<>> calls_of{};  // by framework or parallel.sharding
   std::string source;
   // The same for processors of one architecture (Gpu::architecture), complete; empty inside.
   std::string architecture{};

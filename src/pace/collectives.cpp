@@ -51,16 +51,25 @@ Loads of_exchange(const Communication& communication, double per_node, double no
   return {part * (per_node - 1.0), part * (ranks - per_node), efficiency.collective_latency + far};
 }
 
+std::int64_t on_a_node(const Communication& communication) {
+  return std::clamp(communication.ranks_per_node, std::int64_t{1}, communication.ranks);
+}
+
+Loads loads_of(const Communication& communication, const EfficiencyConstants& efficiency) {
+  const std::int64_t per_node = on_a_node(communication);
+  const std::int64_t nodes = ceil_divide(communication.ranks, per_node);
+  return (communication.kind == Collective::all_to_all ? of_exchange : of_rings)(
+      communication, static_cast<double>(per_node), static_cast<double>(nodes), efficiency);
+}
+
 }  // namespace
 
 std::optional<Seconds> time_of(const Communication& communication, const facts::Machine& machine,
                                const EfficiencyConstants& efficiency, Missing& missing) {
   if (communication.ranks <= 1) return Seconds();
-  const std::int64_t per_node =
-      std::clamp(communication.ranks_per_node, std::int64_t{1}, communication.ranks);
+  const std::int64_t per_node = on_a_node(communication);
   const std::int64_t nodes = ceil_divide(communication.ranks, per_node);
-  const Loads loads = (communication.kind == Collective::all_to_all ? of_exchange : of_rings)(
-      communication, static_cast<double>(per_node), static_cast<double>(nodes), efficiency);
+  const Loads loads = loads_of(communication, efficiency);
   Seconds inside, between;
   bool known = true;
   if (per_node > 1) {
@@ -81,6 +90,15 @@ std::optional<Seconds> time_of(const Communication& communication, const facts::
   if (!known) return std::nullopt;
   // The pieces of a buffer are pipelined through both kinds of link: the slower one sets the time.
   return std::max(inside, between) + loads.latency;
+}
+
+double crowding_of(const Communication& communication, const facts::Machine& machine,
+                   const EfficiencyConstants& efficiency, Seconds time) {
+  const auto& memory = machine.gpu.memory_bandwidth;
+  if (!memory || !(efficiency.overlap_traffic > Ratio(0.0)) || !(time > Seconds())) return 1.0;
+  const Loads loads = loads_of(communication, efficiency);
+  const double bytes = std::max(loads.inside, loads.between);
+  return bytes / time.value() / (memory->value() * efficiency.overlap_traffic.value());
 }
 
 }  // namespace steelyard::pace

@@ -21,4 +21,11 @@ namespace steelyard::pace {
                                              const facts::EfficiencyConstants& efficiency,
                                              Missing& missing);
 
+// What a collective that takes `time` moves over its link, of the traffic at which it slows the
+// work beside it by `overlap_slowdown`: kernels that wait for a slow network leave the memory and
+// most multiprocessors alone. 1 where nobody says how fast the memory is.
+[[nodiscard]] double crowding_of(const step::Communication& communication,
+                                 const facts::Machine& machine,
+                                 const facts::EfficiencyConstants& efficiency, Seconds time);
+
 }  // namespace steelyard::pace

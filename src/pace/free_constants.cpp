@@ -67,12 +67,14 @@ std::vector<Member> of_all() {
           ratio("gemm_unaligned_batched_ratio", &C::gemm_unaligned_batched, 0.3, 1.0, 0.3),
           ratio("gemm_unaligned_ratio", &C::gemm_unaligned, 1.0, 10.0, 0.4),
           number("attention_half_intensity", &C::attention_half_intensity, 10.0, 300.0, 0.7),
+          number("winograd", &C::winograd, 1.0, 2.25, 0.3),
           number("convolution_layout", &C::convolution_layout, 0.1, 2.0, 0.4),
           ratio("link_ratio", &C::link, 0.5, 0.95, 0.12),
           ratio("network_ratio", &C::network, 0.4, 0.95, 0.2),
           ratio("host_peer_ratio", &C::host_peer, 0.2, 0.8, 0.4),
           ratio("overlap_slowdown_ratio", &C::overlap_slowdown, 0.05, 0.5, 0.4),
           ratio("step_overhead_ratio", &C::step_overhead, 0.005, 0.12, 0.8),
+          ratio("rank_spread_ratio", &C::rank_spread, 0.003, 0.06, 0.5),
           microseconds("kernel_launch_us", &C::kernel_launch, 3.0, 20.0, 0.5),
           microseconds("kernel_launch_forward_us", &C::kernel_launch_forward, 3.0, 30.0, 0.5),
           microseconds("kernel_floor_us", &C::kernel_floor, 1.0, 10.0, 0.5)};
@@ -96,7 +98,9 @@ void add_calls(const EfficiencyConstants& efficiency, std::vector<FreeConstant>&
   constexpr double kMicro = 1e-6;
   for (const auto& [name, times] : efficiency.calls_of) {
     for (const auto& [key, member] : {std::pair{"layers_us", &facts::CallTimes::layers},
-                                      std::pair{"experts_us", &facts::CallTimes::experts}}) {
+                                      std::pair{"experts_us", &facts::CallTimes::experts},
+                                      std::pair{"weights_us", &facts::CallTimes::weights}}) {
+      if (!(times.*member > Seconds())) continue;
       const auto in = [name = name, member = member](const EfficiencyConstants& c) {
         return (c.calls_of.at(name).*member).value() / kMicro;
       };

@@ -1,5 +1,7 @@
 #include "pace/pace.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstddef>
 #include <map>
@@ -11,6 +13,7 @@
 #include "pace/figures.h"
 #include "pace/prices.h"
 #include "pace/roofline.h"
+#include "pace/stretch.h"
 #include "pace/walk.h"
 
 namespace steelyard::pace {
@@ -65,9 +68,8 @@ bool communicates(const Program& program, const Used& used) {
   return false;
 }
 
-// Jitter, stragglers and logging stretch the whole step, whatever it is doing.
-facts::PaceBreakdown lengthened(facts::PaceBreakdown parts, Ratio overhead) {
-  const double times = 1.0 + overhead.value();
+// Jitter, the slowest rank and logging stretch the whole step, whatever it is doing.
+facts::PaceBreakdown lengthened(facts::PaceBreakdown parts, double times) {
   for (Seconds* part : {&parts.compute, &parts.memory_bound, &parts.optimizer,
                         &parts.exposed_communication, &parts.bubble, &parts.offload}) {
     *part = *part * times;
@@ -78,6 +80,12 @@ facts::PaceBreakdown lengthened(facts::PaceBreakdown parts, Ratio overhead) {
 void note_assumptions(PacePlan& plan, const Request& request, const Used& used,
                       const Walked& walked) {
   auto say = [&](std::string sentence) { plan.assumptions.push_back(std::move(sentence)); };
+  const EfficiencyConstants& constants = *request.efficiency;
+  const double slowest = constants.rank_spread.value() * largest_of(gpus_of(request));
+  if (slowest > 0.0) {
+    say(fmt::format("All wait for the slowest of {} GPUs: {:.1f} % of the step.",
+                    gpus_of(request), 100.0 * slowest));
+  }
   say("Kernels run one after the other, each at its roofline with the calibrated share of the "
       "peak.");
   if (communicates(*request.program, used)) {
@@ -105,11 +113,6 @@ void note_assumptions(PacePlan& plan, const Request& request, const Used& used,
   if (walked.host_bound > Seconds()) {
     say("The host launches kernels slower than the GPU executes them in part of the step.");
   }
-}
-
-std::int64_t gpus_of(const Request& request) {
-  const facts::MachineKeys& keys = request.job->machine;
-  return checked_multiply(keys.nodes, keys.gpus.value_or(request.machine->gpus));
 }
 
 // Samples, tokens and utilization from the seconds of a step.
@@ -153,7 +156,7 @@ Result<PacePlan> step_time(const Request& request) {
     return plan;
   }
   const Walked walked = walk(program, prices);
-  plan.breakdown = lengthened(walked.breakdown, constants.step_overhead);
+  plan.breakdown = lengthened(walked.breakdown, stretch_of(constants, gpus_of(request)));
   const Seconds step = plan.breakdown.total();
   if (!(step > Seconds())) return fail(our_bug("program: step", "no work", "at least one kernel"));
   plan.step = step;

@@ -21,8 +21,10 @@ std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
                              const step::Program& program, const Prices& prices) {
   const step::PhaseKind phase = of.kind;
   std::vector<Piece> pieces;
+  const double gathered_share = exposed_gathers(program, prices);
   const double border_share = exposed_at_borders(of, program, prices);
-  Seconds working, exposed, sending, crossing;
+  Seconds working, exposed;
+  BesideWork sending, crossing;
   Beside host;
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
@@ -41,18 +43,28 @@ std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
     } else if (event.kind == EventKind::communicate) {
       piece.busy = prices.communication[index];
       piece.beside = program.communication[index].overlaps;
-      const bool border = crosses_border(body, program.communication[index]);
-      (border ? crossing : piece.beside ? sending : exposed) += piece.busy;
+      if (crosses_border(body, program.communication[index])) {
+        crossing.add(prices, index);
+      } else if (piece.beside) {
+        sending.add(prices, index);
+      } else if (gathered_ahead(phase, program.communication[index], prices)) {
+        piece.step = piece.busy * gathered_share;
+        exposed += piece.step;
+        pieces.push_back(piece);
+        continue;
+      } else {
+        exposed += piece.busy;
+      }
     } else {
       continue;
     }
     if (!piece.beside) piece.step = piece.busy;
     pieces.push_back(piece);
   }
-  const Seconds added = added_by_overlap(working, sending, prices.overlap_slowdown);
+  const Seconds added = sending.added_to(working);
   // A body has no work and crosses a border, or has some: never both.
-  share(pieces, EventKind::communicate, crossing, crossing * border_share);
-  share(pieces, EventKind::communicate, sending, added);
+  share(pieces, EventKind::communicate, crossing.length, crossing.length * border_share);
+  share(pieces, EventKind::communicate, sending.length, added);
   // Copies and the drive run side by side: the step is longer for whichever lasts longer.
   share(pieces, EventKind::work, host.copying + host.swapping,
         host.outlasting(working + exposed + added));

@@ -95,9 +95,24 @@ Seconds call_of(const Request& request, const facts::EfficiencyConstants& consta
   return experts ? own->second.experts : own->second.layers;
 }
 
+// A linear layer whose weight is gathered before each pass and let go behind it: what the hooks
+// around it and around the modules that hold it do (calls_of, by the sharding's name).
+Seconds hooks_of(const Request& request, const facts::EfficiencyConstants& constants,
+                 std::string_view operation) {
+  const auto own = constants.calls_of.find(facts::name_of(request.job->parallel.sharding));
+  if (own == constants.calls_of.end() || launches_nothing(request)) return {};
+  return operation == "mm" || operation == "mm_input_gradient" ? own->second.weights : Seconds();
+}
+
 TokenSide tokens_of(std::string_view operation) {
   if (operation == "mm" || operation == "mm_input_gradient") return TokenSide::rows;
   return operation == "mm_weight_gradient" ? TokenSide::depth : TokenSide::none;
+}
+
+Unfolded unfolded_of(std::string_view operation) {
+  if (operation == "convolution") return Unfolded::m_k;
+  if (operation == "convolution_input_gradient") return Unfolded::m_n;
+  return operation == "convolution_weight_gradient" ? Unfolded::n_k : Unfolded::none;
 }
 
 // Of the 16 bytes that a thread can load at once. ATen's own kernels load four elements; what
@@ -155,15 +170,17 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.back().grouped = operation.starts_with(kGrouped);
     natures.back().convolution = operation.starts_with(kConvolutions);
     natures.back().channels_last = natures.back().convolution && !channels_first;
+    natures.back().unfolded = unfolded_of(operation);
     natures.back().efficient = operation.starts_with(kEfficient);
     natures.back().vector_unaligned = request.unaligned_on_vector_units;
     natures.back().each_group =
         natures.back().grouped && imported(request, "grouped_products", "one_kernel_each");
     natures.back().load = load_of(request, operation);
     set_optimizer(request, operation, natures.back());
+    natures.back().call = hooks_of(request, constants, operation);
     if (colon == std::string::npos) continue;
     natures.back().in_graph = held_by(modules, name);
-    natures.back().call = call_of(request, constants, name);
+    natures.back().call += call_of(request, constants, name);
   }
   return natures;
 }
@@ -189,6 +206,11 @@ Error our_bug(std::string subject, std::string found, std::string accepted) {
   error.found = std::move(found);
   error.accepted = std::move(accepted);
   return error;
+}
+
+std::int64_t gpus_of(const Request& request) {
+  const facts::MachineKeys& keys = request.job->machine;
+  return checked_multiply(keys.nodes, keys.gpus.value_or(request.machine->gpus));
 }
 
 facts::EfficiencyConstants constants_for(const Request& request) {
@@ -273,7 +295,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
                        .half = share_of(request.host_products.half, part)};
   Prices prices;
   set_launches(request, constants, prices);
-  prices.overlap_slowdown = constants.overlap_slowdown;
+  prices.gathers_beside_forward = imported(request, "parameter_gathers", "beside_forward");
   prices.schedule = request.job->parallel.schedule;
   prices.workshop = request.workshop;
   if (std::ssize(request.stage_shares) == program.stages)
@@ -283,6 +305,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
   prices.work.resize(program.work.size());
   const std::vector<Nature> natures = natures_of(program, request, constants);
   prices.communication.resize(program.communication.size());
+  prices.stolen.resize(program.communication.size());
   for (std::size_t i = 0; i < program.work.size(); ++i) {
     if (!used.work[i]) continue;
     if (on_the_host(program.work[i].kind)) {
@@ -300,6 +323,10 @@ Prices price(const Program& program, const Used& used, const Request& request,
         time_of(program.communication[i], machine, constants, missing).value_or(Seconds());
     // Kernels that store to other GPUs by themselves are slower than NCCL's copies.
     prices.communication[i] = time * nature_of(program.communication[i].name, natures).traffic;
+    const double slower =
+        constants.overlap_slowdown.value() *
+        crowding_of(program.communication[i], machine, constants, prices.communication[i]);
+    prices.stolen[i] = prices.communication[i] * (slower / (1.0 + slower));
   }
   return prices;
 }

@@ -2,6 +2,7 @@
 // generation: what pace.h adds up and why.h tells one by one.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "base/error.h"
@@ -17,6 +18,9 @@ struct Used {  // by index: whether the step (not the set-up) has such an event
   std::vector<bool> work, communication;
 };
 [[nodiscard]] Result<Used> used_by_step(const step::Program& program);
+
+// All that the job uses.
+[[nodiscard]] std::int64_t gpus_of(const Request& request);
 
 // Of the GPU's architecture, with the attention kernel that the job asks for.
 [[nodiscard]] facts::EfficiencyConstants constants_for(const Request& request);

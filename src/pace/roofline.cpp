@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <string_view>
@@ -116,6 +117,26 @@ double fallback_rate(const Work& work, FlopsPerSecond peak, const EfficiencyCons
   return peak.value() * efficiency.grouped_convolution.value() * std::max(1.0, width / kChannels);
 }
 
+// How often the window of a convolution reads each element of its input: its three tensors are what
+// it moves. 9: one of 3 x 3 at every pixel.
+double reads_of_input(const Work& work, const Nature& nature) {
+  const double m = static_cast<double>(work.m), n = static_cast<double>(work.n),
+               k = static_cast<double>(work.k);
+  const double unfolded = nature.unfolded == Unfolded::m_k   ? m * k
+                          : nature.unfolded == Unfolded::m_n ? m * n
+                                                             : n * k;
+  const double elements = work.traffic.real() / static_cast<double>(facts::bytes_of(work.dtype));
+  const double input = elements - (m * n + n * k + m * k - unfolded);
+  return input > 0.0 ? unfolded / input : 0.0;
+}
+
+double winograd_of(const Work& work, const Nature& nature, const EfficiencyConstants& efficiency) {
+  constexpr double kWindow = 9.0, kEdges = 0.5;  // without padding there are fewer pixels
+  if (nature.unfolded == Unfolded::none || work.batch > 1) return 1.0;
+  const double reads = reads_of_input(work, nature);
+  return reads > kWindow - kEdges && reads < kWindow + kEdges ? efficiency.winograd : 1.0;
+}
+
 double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
                  const EfficiencyConstants& efficiency, const Nature& nature) {
   if (falls_back(work, gpu, nature)) {
@@ -124,7 +145,10 @@ double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
   }
   if (lacks_kernel(work, gpu, nature)) return fallback_rate(work, peak, efficiency);
   const double shape = shape_efficiency(work, gpu, efficiency).value();
-  if (!on_matrix_units(work, gpu)) return peak.value() * efficiency.gemm_vector.value() * shape;
+  if (!on_matrix_units(work, gpu)) {
+    return peak.value() * efficiency.gemm_vector.value() * shape *
+           winograd_of(work, nature, efficiency);
+  }
   const double tf32 = work.dtype == facts::DType::fp32 ? efficiency.gemm_tf32.value() : 1.0;
   const double fed = rate_of_units(gpu, work, peak, efficiency) * efficiency.gemm.value() * shape;
   const double rate = tf32 * std::min(bound_of(gpu, work, peak, efficiency), fed);
@@ -223,7 +247,9 @@ Ratio streamed_share(const Gpu& gpu, BytesPerSecond bandwidth,
   const double of_one =
       efficiency.loads_in_flight.real() * load / efficiency.memory_latency.value();
   const double wanted = bandwidth.value() / multiprocessors_of(gpu, efficiency);
-  return Ratio(efficiency.memory.value() / (1.0 + wanted / of_one));
+  const double sharpness = efficiency.loads_sharpness;
+  return Ratio(efficiency.memory.value() /
+               std::pow(1.0 + std::pow(wanted / of_one, sharpness), 1.0 / sharpness));
 }
 
 Ratio shape_efficiency(const Work& gemm, const Gpu& gpu, const EfficiencyConstants& efficiency) {

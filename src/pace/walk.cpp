@@ -52,10 +52,14 @@ void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phas
   }
 }
 
+struct Shares {  // of communication that is exposed
+  double at_borders, gathered;
+};
+
 Part one_iteration(const Body& body, PhaseKind phase, const Program& program, const Prices& prices,
-                   double border_share) {
+                   const Shares& shares) {
   Part part;
-  Seconds beside;
+  BesideWork beside;
   Beside host;
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
@@ -67,13 +71,17 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
       const Seconds length = prices.communication[index];
       part.calling += prices.collective_call;
       if (crosses_border(body, program.communication[index])) {
-        part.exposed += length * border_share;
+        part.exposed += length * shares.at_borders;
+      } else if (gathered_ahead(phase, program.communication[index], prices)) {
+        part.exposed += length * shares.gathered;
+      } else if (program.communication[index].overlaps) {
+        beside.add(prices, index);
       } else {
-        (program.communication[index].overlaps ? beside : part.exposed) += length;
+        part.exposed += length;
       }
     }
   }
-  part.exposed += added_by_overlap(part.busy(), beside, prices.overlap_slowdown);
+  part.exposed += beside.added_to(part.busy());
   part.offload += host.waits + host.outlasting(part.busy() + part.exposed);
   return part;
 }
@@ -85,9 +93,10 @@ struct PhaseTime {
 
 PhaseTime time_of(const Phase& phase, const Program& program, const Prices& prices) {
   PhaseTime time;
-  const double border_share = exposed_at_borders(phase, program, prices);
+  const Shares shares{exposed_at_borders(phase, program, prices),
+                      exposed_gathers(program, prices)};
   for (const Body& body : phase.bodies) {
-    add(time.once, one_iteration(body, phase.kind, program, prices, border_share), body.repeat);
+    add(time.once, one_iteration(body, phase.kind, program, prices, shares), body.repeat);
   }
   Part& once = time.once;
   const bool driven = phase.kind == PhaseKind::forward || phase.kind == PhaseKind::generation ||
@@ -211,7 +220,8 @@ bool crosses_border(const Body& body, const step::Communication& communication) 
 }
 
 double exposed_at_borders(const Phase& phase, const Program& program, const Prices& prices) {
-  Seconds working, crossing;
+  Seconds working;
+  BesideWork crossing;
   for (const Body& body : phase.bodies) {
     const double times = static_cast<double>(body.repeat);
     for (const step::Event& event : body.events) {
@@ -220,19 +230,54 @@ double exposed_at_borders(const Phase& phase, const Program& program, const Pric
         working += prices.work[index].seconds * times;
       } else if (event.kind == EventKind::communicate &&
                  crosses_border(body, program.communication[index])) {
-        crossing += prices.communication[index] * times;
+        crossing.add(prices, index, times);
       }
     }
   }
-  if (!(crossing > Seconds())) return 0.0;
-  return (added_by_overlap(working, crossing, prices.overlap_slowdown) / crossing).value();
+  if (!(crossing.length > Seconds())) return 0.0;
+  return (crossing.added_to(working) / crossing.length).value();
+}
+
+bool gathered_ahead(PhaseKind phase, const step::Communication& communication,
+                    const Prices& prices) {
+  return prices.gathers_beside_forward && belongs_to_optimizer(phase) && !communication.overlaps &&
+         communication.kind == step::Collective::all_gather;
+}
+
+double exposed_gathers(const Program& program, const Prices& prices) {
+  if (!prices.gathers_beside_forward) return 1.0;
+  Seconds working;  // of one micro-batch
+  BesideWork gathered;
+  for (const step::Pass& pass : program.step) {
+    for (const Phase& phase : pass.phases) {
+      for (const Body& body : phase.bodies) {
+        const double times = static_cast<double>(body.repeat);
+        for (const step::Event& event : body.events) {
+          const auto index = static_cast<std::size_t>(event.index);
+          if (event.kind == EventKind::communicate) {
+            if (gathered_ahead(phase.kind, program.communication[index], prices))
+              gathered.add(prices, index, times);
+          } else if (event.kind == EventKind::work && phase.kind == PhaseKind::forward &&
+                     !on_the_host(program.work[index].kind)) {
+            working += prices.work[index].seconds * times;
+          }
+        }
+      }
+    }
+  }
+  if (!(gathered.length > Seconds())) return 1.0;
+  return (gathered.added_to(working) / gathered.length).value();
 }
 
 // With work w, communication c beside it and slow-down s, work proceeds at 1 / (1 + s) until the
 // communication ends: c + (w - c / (1 + s)) in all, or c when that is longer. Less w that is:
-Seconds added_by_overlap(Seconds work, Seconds communication, Ratio slowdown) {
-  const double s = slowdown.value();
-  return std::max(communication - work, communication * (s / (1.0 + s)));
+Seconds BesideWork::added_to(Seconds work) const {
+  return std::max(length - work, stolen);
+}
+
+void BesideWork::add(const Prices& prices, std::size_t communication, double times) {
+  length += prices.communication[communication] * times;
+  stolen += prices.stolen[communication] * times;
 }
 
 Seconds waiting_for_launches(const Phase& phase, const Program& program, const Prices& prices) {

@@ -1,6 +1,7 @@
 // Adds up the step: every pass x phase x body x repeat, with the communication that compute hides.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -20,10 +21,12 @@ namespace steelyard::pace {
 struct Prices {
   std::vector<WorkTime> work;
   std::vector<Seconds> communication;
+  std::vector<Seconds> stolen;    // of the work beside each communication
   Seconds kernel_launch;          // host time per kernel
   Seconds kernel_launch_forward;  // in forward phases
   Seconds collective_call{};      // host time per collective
-  Ratio overlap_slowdown;
+  // What the optimizer's phase gathers is gathered beside the next step's first forward pass.
+  bool gathers_beside_forward = false;
   // Of a pipeline: the order of passes, the passes of each stage over those of this rank (empty:
   // all alike), micro-batches that go through the chunks together.
   facts::Schedule schedule = facts::Schedule::one_f_one_b;
@@ -50,6 +53,12 @@ struct Walked {
 [[nodiscard]] double exposed_at_borders(const step::Phase& phase, const step::Program& program,
                                         const Prices& prices);
 
+// Gathered beside the next forward pass instead of in its own phase, and the share of all such that
+// this does not hide.
+[[nodiscard]] bool gathered_ahead(step::PhaseKind phase, const step::Communication& communication,
+                                  const Prices& prices);
+[[nodiscard]] double exposed_gathers(const step::Program& program, const Prices& prices);
+
 // What a body asks of the host: what the GPU waits for, and the copies and the drive beside it.
 struct Beside {
   Seconds waits, processors, copying, swapping;
@@ -61,8 +70,14 @@ struct Beside {
 };
 [[nodiscard]] bool waits_for(const step::Work& work, step::PhaseKind phase);
 
-// What communication beside the work of an iteration adds to it (docs/model/communication.md).
-[[nodiscard]] Seconds added_by_overlap(Seconds work, Seconds communication, Ratio slowdown);
+// Communication beside the work of an iteration, and what it steals of that
+// (docs/model/communication.md).
+struct BesideWork {
+  Seconds length, stolen;
+
+  void add(const Prices& prices, std::size_t communication, double times = 1.0);
+  [[nodiscard]] Seconds added_to(Seconds work) const;
+};
 
 // What the GPU waits for the host to launch the kernels of a phase.
 [[nodiscard]] Seconds waiting_for_launches(const step::Phase& phase, const step::Program& program,

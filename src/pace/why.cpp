@@ -8,6 +8,7 @@
 #include "pace/pieces.h"
 #include "pace/prices.h"
 #include "pace/spans.h"
+#include "pace/stretch.h"
 #include "pace/walk.h"
 
 namespace steelyard::pace {
@@ -167,7 +168,7 @@ Result<PaceWhy> explain(const Request& request) {
   STEELYARD_TRY(used, used_by_step(program));
   Missing missing;
   const Prices prices = price(program, used, request, constants, missing);
-  const double stretch = 1.0 + constants.step_overhead.value();
+  const double stretch = stretch_of(constants, gpus_of(request));
   Table table(program, prices);
   add_passes(program, prices, table);
   const Seconds bubble = walk(program, prices).breakdown.bubble;

@@ -10,6 +10,7 @@
 #include "facts/host.h"
 #include "pace/pace.h"
 #include "pace/prices.h"
+#include "pace/stretch.h"
 #include "plan/figures.h"
 #include "plan/graphs.h"
 #include "plan/layer_sums.h"
@@ -252,7 +253,7 @@ Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
   kind.sums = layer_sums(*graph, program, missing.any() ? nullptr : &prices, ranks);
   kind.states = program.states;
   kind.sample = ceil_divide(program.states.batch_bytes, graph->batch / rows_of_sample(job));
-  kind.stretch = 1.0 + constants.step_overhead.value();
+  kind.stretch = pace::stretch_of(constants, ranks);
   return {};
 }
 

@@ -409,9 +409,11 @@ Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile,
   STEELYARD_TRY(fused, word(profile, "lora_kernel", "any_base", "quantized_base"));
   STEELYARD_TRY(mixes, word(profile, "lora_units", "own", "mixed"));
   STEELYARD_TRY(subclass, word(profile, "lora_quantized_by", "bitsandbytes", "torchao"));
+  STEELYARD_TRY(operators, word(profile, "lora_gptq_unpacked_by", "a_kernel", "operators"));
   STEELYARD_TRY(dispatched, word(profile, "experts", "loop", "dispatched"));
   habits.dispatched_experts = dispatched;
   habits.tensor_subclass = subclass;
+  habits.unpacks_by_operators = operators;
   habits.mixes_units = mixes;
   habits.promotes = promotes;
   habits.autocast = autocast;

@@ -29,6 +29,7 @@ struct AdapterHabits {
   bool quantizes_head = false;
   bool keeps_quantized_input = false;  // products over a quantized matrix save their input
   bool tensor_subclass = false;        // torchao's NF4Tensor holds 4-bit matrices, not bitsandbytes
+  bool unpacks_by_operators = false;   // GPTQ's integers: PyTorch's operators, no kernel of its own
   bool mixes_units = false;  // FSDP1 wraps adapters and frozen weights into one flat parameter
   bool fuses_quantized_only = false;  // the `lora` kernel is for a quantized base
   bool dispatched_experts = false;    // experts are multiplied as one, no modules of their own

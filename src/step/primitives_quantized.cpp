@@ -19,6 +19,7 @@ struct Matrix {
   DType dtype = DType::bf16;  // of the product
   bool nested = false;        // statistics are quantized: they are widened first
   bool subclass = false;      // dequantized by PyTorch's operators
+  bool unpacked = false;      // GPTQ's: the same, outside of an autograd function
   [[nodiscard]] std::int64_t numel() const { return checked_multiply(inputs, outputs); }
 };
 
@@ -47,8 +48,30 @@ Tensor dequantized_by_operators(Tape& tape, const Matrix& matrix) {
   return full;
 }
 
+// AutoGPTQ, QuantLinear.forward of 128 rows or more: each int32 word eight times over, shifted, as
+// bytes, masked in place, less its zero, times its scale.
+Tensor unpacked_integers(Tape& tape, const Matrix& matrix) {
+  const std::int64_t numel = matrix.numel();
+  const auto moved = [&](const Tensor& read, const Tensor& written, std::string_view name) {
+    tape.pointwise(name, bytes_of(read) + bytes_of(written));
+  };
+  Tensor words = tape.allocate(numel, DType::int32, "bitwise_right_shift");
+  tape.pointwise("bitwise_right_shift", bytes_of(words) + Bytes(numel / 2));
+  Tensor bytes = tape.allocate(numel, DType::int8, "to");
+  moved(words, bytes, "to");
+  words = Tensor();
+  moved(bytes, bytes, "bitwise_and");
+  const Tensor centred = tape.allocate(numel, DType::int8, "sub");
+  moved(bytes, centred, "sub");
+  bytes = Tensor();
+  Tensor full = tape.allocate(numel, matrix.dtype, "mul");
+  moved(centred, full, "mul");
+  return full;
+}
+
 // The full matrix, and what making it holds; dies with the caller's handle.
 Tensor dequantized(Tape& tape, const Matrix& matrix) {
+  if (matrix.unpacked) return unpacked_integers(tape, matrix);
   if (matrix.subclass && !tape.options().compiled) return dequantized_by_operators(tape, matrix);
   Tensor statistics;
   if (matrix.nested && !matrix.subclass) {
@@ -74,7 +97,7 @@ Gradients gradients_of(Tape& t, const Matrix& matrix, const Tensor& dy, bool wan
   }
   if (!wants_x) return result;
   const std::int64_t rows = dy.numel / matrix.outputs;
-  const Tensor full = dequantized(t, matrix);
+  const Tensor full = matrix.unpacked ? Tensor() : dequantized(t, matrix);
   result[0] = t.allocate(checked_multiply(rows, matrix.inputs), dy.dtype, "mm_input_gradient");
   t.gemm("mm_input_gradient", dy.dtype, rows, matrix.inputs, matrix.outputs, 1,
          product_traffic(matrix, rows));
@@ -96,9 +119,11 @@ Tensor int8_product(Tape& tape, const Tensor& a, const Matrix& matrix) {
   return y;
 }
 
-Tensor product(Tape& tape, const Tensor& a, const Matrix& matrix) {
+Tensor product(Tape& tape, const Tensor& a, const Matrix& matrix,
+               std::vector<StorageRef>& saved) {
   const std::int64_t rows = a.numel / matrix.inputs;
   const Tensor full = dequantized(tape, matrix);
+  if (matrix.unpacked) saved.push_back(full.storage);  // torch.matmul's, for the input's gradient
   Tensor y = tape.allocate(checked_multiply(rows, matrix.outputs), a.dtype, "mm");
   tape.gemm("mm", a.dtype, rows, matrix.outputs, matrix.inputs, 1, product_traffic(matrix, rows));
   return y;
@@ -108,20 +133,21 @@ Tensor product(Tape& tape, const Tensor& a, const Matrix& matrix) {
 
 Tensor dequantized_matrix(Tape& tape, std::int64_t inputs, std::int64_t outputs, DType dtype,
                           Quantized how) {
-  return dequantized(tape, {inputs, outputs, dtype, how.nested, how.subclass});
+  return dequantized(tape, {inputs, outputs, dtype, how.nested, how.subclass, how.unpacked});
 }
 
 Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias, std::int64_t inputs,
                         std::int64_t outputs, Quantized how) {
   // Linear4bit.forward: x.to(compute_dtype), and the result back in x's own type.
   const Tensor a = to(tape, x, tape.arithmetic().compute);
-  const Matrix matrix{inputs, outputs, a.dtype, how.nested, how.subclass};
+  const bool unpacked = how.unpacked && how.kind == BaseQuantization::gptq_int4;
+  const Matrix matrix{inputs, outputs, a.dtype, how.nested, how.subclass, unpacked};
   const bool is_int8 = how.kind == BaseQuantization::int8;
+  std::vector<StorageRef> saved;
   tape.begin_operation(OperationKind::other, {&a});
-  Tensor y = is_int8 ? int8_product(tape, a, matrix) : product(tape, a, matrix);
+  Tensor y = is_int8 ? int8_product(tape, a, matrix) : product(tape, a, matrix, saved);
   const bool wants_bias = bias && bias.requires_grad && tape.grad_enabled();
   if (!tape.tracks({&a}) && !wants_bias) return to(tape, std::move(y), x.dtype);
-  std::vector<StorageRef> saved;
   if (is_int8 || how.keeps_input) saved.push_back(a.storage);  // ctx.tensors keeps A
   const bool wants_x = a.requires_grad;
   std::vector<Edge> edges = {Tape::edge_of(a)};

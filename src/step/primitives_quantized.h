@@ -4,7 +4,7 @@
 //
 // Sources: bitsandbytes/autograd/_functions.py (MatMul4Bit, MatMul8bitLt), nn/modules.py
 // (Linear4bit.forward), functional.py (dequantize_4bit), auto_gptq triton kernels
-// (QuantLinearFunction).
+// (QuantLinearFunction), auto_gptq/nn_modules/qlinear/qlinear_cuda_old.py (operators).
 #pragma once
 
 #include "facts/enums.h"
@@ -17,6 +17,7 @@ struct Quantized {
   bool nested = false;       // 4-bit statistics are themselves quantized
   bool keeps_input = false;  // bitsandbytes up to 0.41 saved it with the packed matrix
   bool subclass = false;     // torchao's NF4Tensor and LinearNF4, not bitsandbytes' kernels
+  bool unpacked = false;     // GPTQ's integers by PyTorch's operators; the product keeps the result
 
   friend bool operator==(const Quantized&, const Quantized&) = default;
 };

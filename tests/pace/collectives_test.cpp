@@ -101,5 +101,26 @@ TEST(Collectives, AnExchangeSendsOverTheCardOfEachRank) {
               24.0 / 32.0 * 67'108'864.0 / 25e9 + 14e-6, 1e-12);
 }
 
+// Kernels that wait for a slow network leave the memory alone: what they slow is in proportion to
+// what they move.
+TEST(Collectives, ASlowNetworkCrowdsLessThanTheLinkDoes) {
+  facts::EfficiencyConstants constants = halves();
+  constants.overlap_traffic = Ratio(0.1);
+  facts::Machine machine = round_machine();
+  machine.gpu.memory_bandwidth.value = BytesPerSecond(2.5e12);
+  const auto crowding = [&](std::int64_t ranks, double network) {
+    machine.network_per_gpu.value = BytesPerSecond(network);
+    const Communication all = of(Collective::all_gather, 1_GiB, ranks, 8);
+    return crowding_of(all, machine, constants, Seconds(priced(all, machine, constants)));
+  };
+  // 0.5 x 500 GB/s of the link are a tenth of 2.5 TB/s.
+  EXPECT_NEAR(crowding(8, 50e9), 1.0, 1e-6);
+  // Over two nodes 8 rails of 0.5 x 5 GB/s set the time: 20 GB/s over each link.
+  EXPECT_NEAR(crowding(16, 5e9), 20e9 / 250e9, 1e-6);
+  EXPECT_GT(crowding(16, 50e9), crowding(16, 5e9));
+  constants.overlap_traffic = Ratio(0.0);
+  EXPECT_EQ(crowding(16, 5e9), 1.0);  // nobody says
+}
+
 }  // namespace
 }  // namespace steelyard::pace

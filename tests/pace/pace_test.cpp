@@ -207,6 +207,31 @@ Setting layer_setting() {
   return setting;
 }
 
+// Hooks around a layer whose weight is gathered: one product forward, one of the input's gradient.
+TEST(Pace, HooksOfGatheredWeightsAreTheHosts) {
+  Setting setting;
+  step::Body layer;
+  for (const char* name : {"model.layers: mm", "model.layers: add", "model.layers: mm_input_gradient",
+                           "model.layers: mm_weight_gradient"}) {
+    step::Work work = compute_for(1e-6);
+    work.name = static_cast<std::int32_t>(setting.program.names.size());
+    setting.program.names.emplace_back(name);
+    append(setting.program, layer, work);
+  }
+  setting.program.step.push_back({1, {phase_of(PhaseKind::forward, {layer})}});
+  setting.constants.calls_of["zero3"] = {.layers = {}, .experts = {}, .weights = Seconds(1.0)};
+  const auto seconds = [&] {
+    const auto plan = step_time(setting.request());
+    EXPECT_TRUE(plan.has_value() && plan->step);
+    return plan->step->value();
+  };
+  const double without = seconds();
+  setting.job.parallel.sharding = facts::Sharding::zero3;
+  EXPECT_NEAR(seconds() - without, 2.0, 0.1);
+  setting.job.parallel.sharding = facts::Sharding::zero2;
+  EXPECT_EQ(seconds(), without);
+}
+
 double seconds_with(Setting& setting, const char* launches, const char* modules) {
   setting.job.megatron.emplace();
   setting.job.megatron->operators["launches"] = launches;

@@ -419,5 +419,46 @@ TEST(Roofline, AStepOfTheOptimizerIsSoManyKernels) {
   EXPECT_NEAR(launches_of(work, lists), 90.0, 1e-9);
 }
 
+// Little's law is a hard limit that kernels meet the more softly the nearer both roofs are.
+TEST(Roofline, TheSharperTheRoofsTheLessTheLowerOneHidesOfTheOther) {
+  facts::EfficiencyConstants constants = halves();
+  constants.multiprocessors_else = 100.0;
+  constants.loads_in_flight = Bytes(60'000);
+  constants.memory_latency = Seconds(600e-9);  // 100 GB/s of each
+  const auto share = [&](double bandwidth, double sharpness) {
+    constants.loads_sharpness = sharpness;
+    return streamed_share(facts::Gpu(), BytesPerSecond(bandwidth), constants, 1.0).value();
+  };
+  EXPECT_NEAR(share(10e12, 1.0), 0.5 / 2.0, 1e-12);
+  EXPECT_NEAR(share(10e12, 2.0), 0.5 / std::sqrt(2.0), 1e-12);
+  EXPECT_NEAR(share(2.5e12, 1.0), 0.5 / 1.25, 1e-12);
+  EXPECT_NEAR(share(2.5e12, 2.0), 0.5 / std::sqrt(1.0625), 1e-12);
+  EXPECT_NEAR(share(100e12, 2.0) * 100.0, 50.0 * 0.1, 0.05);  // far above: what is in flight
+}
+
+// cuDNN's Winograd kernels: 3 x 3 at every pixel, without matrix units, in all three passes.
+TEST(Roofline, WindowsOfThreeByThreeTakeFewerProductsOnVectorUnits) {
+  facts::EfficiencyConstants constants = halves();
+  constants.winograd = 2.0;
+  const auto seconds = [&](std::int64_t window, facts::DType dtype, Unfolded unfolded) {
+    constexpr std::int64_t kPixels = 1 << 16, kInputs = 128, kOutputs = 256;
+    step::Work work = test::gemm(kPixels, kOutputs, kInputs * window, dtype);
+    if (unfolded == Unfolded::m_n) work = test::gemm(kPixels, kInputs * window, kOutputs, dtype);
+    if (unfolded == Unfolded::n_k) work = test::gemm(kOutputs, kInputs * window, kPixels, dtype);
+    work.traffic = Bytes(facts::bytes_of(dtype) *
+                         (kPixels * (kInputs + kOutputs) + kInputs * window * kOutputs));
+    Missing missing;
+    const Nature nature{.convolution = true, .unfolded = unfolded};
+    return time_of(work, round_machine().gpu, constants, missing, nature)->seconds.value();
+  };
+  using facts::DType;
+  for (const Unfolded pass : {Unfolded::m_k, Unfolded::m_n, Unfolded::n_k}) {
+    const double twice = seconds(9, DType::fp32, Unfolded::none) / seconds(9, DType::fp32, pass);
+    EXPECT_NEAR(twice, 2.0, pass == Unfolded::m_k ? 1e-9 : 0.3);  // tiles of other shapes
+    EXPECT_GT(seconds(25, DType::fp32, pass), 2.0 * seconds(9, DType::fp32, pass));
+  }
+  EXPECT_EQ(seconds(9, DType::bf16, Unfolded::m_k), seconds(9, DType::bf16, Unfolded::none));
+}
+
 }  // namespace
 }  // namespace steelyard::pace

@@ -17,7 +17,8 @@ using test::send_for;
 using test::stream_for;
 
 // Prices in seconds by index, as the small programs' names promise.
-Prices priced(const Program& program) {
+// Communication steals `slowdown` of the work beside it.
+Prices priced(const Program& program, double slowdown = 0.0) {
   Prices prices;
   Missing missing;
   const facts::Machine machine = test::round_machine();
@@ -26,6 +27,7 @@ Prices priced(const Program& program) {
   }
   for (const step::Communication& communication : program.communication) {
     prices.communication.push_back(Seconds(communication.payload.real() / 500e9));
+    prices.stolen.push_back(prices.communication.back() * (slowdown / (1.0 + slowdown)));
   }
   return prices;
 }
@@ -71,8 +73,7 @@ TEST(Walk, CommunicationBesideWorkSlowsIt) {
   append(program, longer, compute_for(0.010));
   append(program, longer, send_for(0.015, true));
   program.step.push_back({1, {phase_of(PhaseKind::forward, {hidden, longer})}});
-  Prices prices = priced(program);
-  prices.overlap_slowdown = Ratio(0.2);
+  const Prices prices = priced(program, 0.2);
   // First body: in 6 ms of sending 6 / 1.2 = 5 ms of the work get done, 5 ms remain: 11 ms, 1
   // added. Second: 15 ms of sending cover 12.5 ms of work, so all 10: 15 ms, 5 added.
   EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.006, 1e-12);
@@ -217,6 +218,24 @@ TEST(Walk, RecomputedArithmeticIsCounted) {
   program.step.push_back({2, {phase_of(PhaseKind::backward, {body})}});
   // 2 passes * 3 layers * 0.010 s * 500e12 flop/s; the pointwise kernel does not count.
   EXPECT_DOUBLE_EQ(walk(program, priced(program)).recomputed.value(), 6 * 5e12);
+}
+
+// Megatron-LM's overlap-param-gather: what the optimizer's phase gathers runs beside the forward
+// pass of one micro-batch of the next step.
+TEST(Walk, ParametersGatheredAheadWaitForWhatOneForwardPassDoesNotHide) {
+  Program program;
+  Body layers, update;
+  layers.repeat = 2;
+  append(program, layers, compute_for(0.010));
+  append(program, update, send_for(0.025, false));
+  program.step.push_back({4, {phase_of(PhaseKind::forward, {layers})}});
+  program.step.push_back({1, {phase_of(PhaseKind::optimizer, {update})}});
+  Prices prices = priced(program);
+  EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.025, 1e-12);
+  prices.gathers_beside_forward = true;
+  EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.005, 1e-12);
+  prices.stolen.back() = Seconds(0.008);  // it slows that pass, too
+  EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.008, 1e-12);
 }
 
 }  // namespace
