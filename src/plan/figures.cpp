@@ -197,12 +197,6 @@ Result<void> measure_ram(const Request& request, const step::Program& program, B
   return {};
 }
 
-BytesPerSecond host_memory_of(const Request& request, const Plan& plan) {
-  const std::int64_t sockets =
-      std::max<std::int64_t>(plan.machine.host.sockets.value.value_or(1), 1);
-  return request.constants.host.host_memory_bandwidth * static_cast<double>(sockets);
-}
-
 BytesPerSecond socket_link_of(const Request& request, const Plan& plan) {
   return plan.machine.host.socket_link ? *plan.machine.host.socket_link
                                        : request.constants.host.socket_link;
@@ -213,6 +207,17 @@ bool profile_says(const Request& request, std::string_view key, std::string_view
   const auto& words = request.constants.framework.operators;
   const auto word = words.find(key);
   return word != words.end() && word->second == variant;
+}
+
+// All sockets' memory; what one thread of each rank moves of it, where the framework's launcher
+// leaves a rank one (a copy reads and writes).
+BytesPerSecond host_memory_of(const Request& request, const Plan& plan) {
+  const auto sockets =
+      static_cast<double>(std::max<std::int64_t>(plan.machine.host.sockets.value.value_or(1), 1));
+  const BytesPerSecond all = request.constants.host.host_memory_bandwidth * sockets;
+  if (!profile_says(request, "host_step", "one_thread")) return all;
+  const auto ranks = static_cast<double>(plan.job.machine.gpus.value_or(plan.machine.gpus));
+  return std::min(all, request.constants.host.thread_copy * (2.0 * ranks));
 }
 
 bool launches_graphs(const Request& request) {
