@@ -20,6 +20,7 @@ Graph build_glm4(ConfigReader& config, const SampleShape& sample);
 Graph build_granitemoehybrid(ConfigReader& config, const SampleShape& sample);
 Graph build_hunyuan_dense(ConfigReader& config, const SampleShape& sample);
 Graph build_hunyuan_moe(ConfigReader& config, const SampleShape& sample);
+Graph build_internlm2(ConfigReader& config, const SampleShape& sample);
 Graph build_internlm3(ConfigReader& config, const SampleShape& sample);
 Graph build_lfm2(ConfigReader& config, const SampleShape& sample);
 Graph build_mimo(ConfigReader& config, const SampleShape& sample);

@@ -43,6 +43,8 @@ struct LlamaLike {
   // The mixer of layers with kLinear.
   std::function<TensorRef(BlockBuilder&, TensorRef)> other_mixer = {};
   std::string final_norm = "norm";
+  std::string embedding = "model.embed_tokens", head = "lm_head";
+  std::string layers = "layers";
   double residual_dropout = 0.0;  // of both halves' results
   // OLMo 2: norms multiply in fp32, queries and keys turn in fp32.
   bool wide = false;

@@ -99,6 +99,7 @@ constexpr std::array kFamilies = {
     Family{"hunyuan_v1_dense", build_hunyuan_dense},
     Family{"hunyuan_v1_moe", build_hunyuan_moe},
     Family{"idefics3", build_idefics3},
+    Family{"internlm2", build_internlm2},
     Family{"internlm3", build_internlm3},
     Family{"internvl", build_internvl},
     Family{"jamba", build_jamba},
@@ -195,6 +196,25 @@ std::string accepted_types(std::string_view given = {}) {
   return near.empty() ? "one of " + rest : listed(near, kShown) + "; all: " + rest;
 }
 
+// Types that are not read though the same model has another one that is.
+struct Elsewhere {
+  std::string_view model_type, hint;
+};
+constexpr std::array kElsewhere = {
+    Elsewhere{"chatglm",
+              "GLM-4's weights in transformers' own form have model_type glm, which is read "
+              "(zai-org/glm-4-9b-hf, zai-org/glm-4-9b-chat-hf)"},
+    Elsewhere{"gpt_j", "transformers calls it gptj, which is read"},
+};
+
+std::string hint_for(std::string_view given) {
+  for (const Elsewhere& other : kElsewhere) {
+    if (other.model_type == given) return std::string(other.hint);
+  }
+  const auto nearest = nearest_name(given, known_model_types());
+  return nearest ? "did you mean \"" + *nearest + "\"?" : "";
+}
+
 Error without_model_type(const facts::ModelSource& source) {
   std::string hint = "add \"model_type\", as Hugging Face's config.json has it";
   if (const facts::Value* value = source.config.find("architectures")) {
@@ -249,10 +269,8 @@ Result<const Family*> family_of(const facts::ModelSource& source) {
   for (const Family& family : kFamilies) {
     if (family.model_type == class_name) return &family;
   }
-  const std::vector<std::string> known = known_model_types();
-  const auto nearest = nearest_name(*name, known);
   return fail(wrong(ErrorCode::unknown_name, source.name + ": model_type", "\"" + *name + "\"",
-                    accepted_types(*name), nearest ? "did you mean \"" + *nearest + "\"?" : ""));
+                    accepted_types(*name), hint_for(*name)));
 }
 
 Result<void> check_sample(const SampleShape& sample) {
