@@ -28,6 +28,8 @@ Graph build_ministral(ConfigReader& config, const SampleShape& sample);
 Graph build_nemotron(ConfigReader& config, const SampleShape& sample);
 Graph build_olmo(ConfigReader& config, const SampleShape& sample);
 Graph build_olmo3(ConfigReader& config, const SampleShape& sample);
+Graph build_qwen3_5(ConfigReader& config, const SampleShape& sample);
+Graph build_qwen3_5_text(ConfigReader& config, const SampleShape& sample);
 Graph build_qwen3_next(ConfigReader& config, const SampleShape& sample);
 Graph build_qwen3_vl(ConfigReader& config, const SampleShape& sample);
 Graph build_seed_oss(ConfigReader& config, const SampleShape& sample);

@@ -281,8 +281,8 @@ TextStack text_stack_of(LlamaPlan plan, const TextNames& names) {
   stack.sizes = plan.llama.sizes;
   stack.names = names;
   stack.embedding_scale = plan.llama.embedding_multiplier;
-  stack.rotary_dims = plan.llama.sizes.head_dim;
-  stack.head = {.norm = HeadOptions::Norm::rms,
+  stack.rotary_dims = plan.llama.attention.rotary_dims;
+  stack.head = {.norm = head_norm(plan.llama.norm),
                 .norm_name = names.root + ".norm",
                 .embedding_name = names.root + ".embed_tokens",
                 .head_name = names.head,

@@ -93,6 +93,7 @@ void read_granite_factors(ConfigReader& config, LlamaLike& llama);
 [[nodiscard]] LlamaPlan plan_llama(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_mistral(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_qwen2(ConfigReader& config);
+[[nodiscard]] LlamaPlan plan_qwen3_5(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_qwen3(ConfigReader& config);
 [[nodiscard]] Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind);
 [[nodiscard]] TextStack text_stack_of(LlamaPlan plan, const TextNames& names);

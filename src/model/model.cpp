@@ -142,6 +142,8 @@ constexpr std::array kFamilies = {
     Family{"qwen2_moe", build_qwen2_moe},
     Family{"qwen2_vl", build_qwen2_vl},
     Family{"qwen3", build_qwen3},
+    Family{"qwen3_5", build_qwen3_5},
+    Family{"qwen3_5_text", build_qwen3_5_text},
     Family{"qwen3_moe", build_qwen3_moe},
     Family{"qwen3_next", build_qwen3_next},
     Family{"qwen3_vl", build_qwen3_vl},
