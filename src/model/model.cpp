@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <utility>
 
 #include "base/suggest.h"
 #include "model/class_head.h"
@@ -191,8 +192,10 @@ std::string accepted_types(std::string_view given = {}) {
   const std::size_t all = near.size();
   std::erase_if(near,
                 [&](const std::string& name) { return common_prefix(name, given) < kFewest; });
-  std::ranges::stable_sort(near, std::greater(),
-                           [&](const std::string& name) { return common_prefix(name, given); });
+  // Of several that begin alike the later ones, which mostly are the newer.
+  std::ranges::sort(near, std::greater(), [&](const std::string& name) {
+    return std::pair(common_prefix(name, given), name);
+  });
   near.resize(std::min(near.size(), kShown));
   const std::string rest = fmt::format("the {} listed in docs/model/graph.md, Configurations", all);
   return near.empty() ? "one of " + rest : listed(near, kShown) + "; all: " + rest;
