@@ -100,6 +100,15 @@ TensorRef add_attention(BlockBuilder& block, TensorRef x, const AttentionPart& p
   const std::string module = part.module + ".";
   const AttentionShape& shape = part.shape;
   const LinearOptions options{.bias = part.qkv_bias};
+  if (!part.fused.empty()) {
+    const std::int64_t queries = shape.heads * shape.head_dim;
+    const std::int64_t keys = shape.kv_heads * shape.head_dim;
+    const TensorRef all = block.linear(module + part.fused, x, queries + 2 * keys, options);
+    const auto qkv = block.split(module + "split", all, {{"q", queries}, {"k", keys}, {"v", keys}});
+    return add_attention_core(block, block.heads(module + "q_heads", qkv[0], shape.heads),
+                              block.heads(module + "k_heads", qkv[1], shape.kv_heads),
+                              block.heads(module + "v_heads", qkv[2], shape.kv_heads), part);
+  }
   const bool normed_whole = part.qk_norm == QkNorm::rms_whole;
   // self.q_proj(x).view(...).transpose(1, 2), then the same of k and v; with norms of the whole
   // width the views come last (modeling_olmo2.py).

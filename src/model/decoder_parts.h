@@ -34,6 +34,7 @@ struct AttentionPart {
   bool out_bias = false;
   QkNorm qk_norm = QkNorm::none;
   std::string module = "self_attn";
+  std::string fused;  // one projection for queries, keys and values; empty: three
   std::string out = "o_proj";
   std::string q_norm = "q_norm";
   std::string k_norm = "k_norm";

@@ -80,7 +80,7 @@ void widen(Graph& graph) {
 Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind) {
   const LayerNorm norm = llama.norm;
   const std::optional<double>& scale = llama.residual_multiplier;
-  BlockBuilder block(graph, llama.root + ".layers");
+  BlockBuilder block(graph, llama.root + "." + llama.layers);
   const TensorRef x = block.input({graph.batch, graph.sequence, llama.sizes.hidden});
   TensorRef h = normed(block, llama.norms.before_attention, x, norm);
   h = mixed(block, h, llama, kind);
@@ -101,7 +101,7 @@ Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaL
                    const std::vector<int>& kinds) {
   Graph graph = start_graph(config, llama.sizes, sample);
   const std::int64_t turning = llama.attention.rotary_dims;
-  add_embed(graph, {.name = "model.embed_tokens",
+  add_embed(graph, {.name = llama.embedding,
                     .scale = llama.embedding_multiplier,
                     .rotary_dims = turning,
                     .rotary_name = "model.rotary_emb"});
@@ -112,8 +112,9 @@ Graph finish_llama(ConfigReader& config, const SampleShape& sample, const LlamaL
   add_layers(graph, kinds, [&](int kind) { return llama_layer(graph, llama, kind); });
   add_head(graph, llama.sizes,
            {.norm = head_norm(llama.norm),
-            .norm_name = "model." + llama.final_norm,
-            .embedding_name = "model.embed_tokens",
+            .norm_name = llama.root + "." + llama.final_norm,
+            .embedding_name = llama.embedding,
+            .head_name = llama.head,
             .bias = llama.head_bias,
             .scale = llama.logits_multiplier,
             .narrows = llama.norm == LayerNorm::plain_wide});
@@ -282,8 +283,8 @@ TextStack text_stack_of(LlamaPlan plan, const TextNames& names) {
   stack.sizes = plan.llama.sizes;
   stack.names = names;
   stack.embedding_scale = plan.llama.embedding_multiplier;
-  stack.rotary_dims = plan.llama.sizes.head_dim;
-  stack.head = {.norm = HeadOptions::Norm::rms,
+  stack.rotary_dims = plan.llama.attention.rotary_dims;
+  stack.head = {.norm = head_norm(plan.llama.norm),
                 .norm_name = names.root + ".norm",
                 .embedding_name = names.root + ".embed_tokens",
                 .head_name = names.head,

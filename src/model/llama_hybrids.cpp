@@ -115,6 +115,16 @@ TensorRef add_short_conv(BlockBuilder& block, TensorRef x, std::int64_t taps, bo
   return block.linear("conv.out_proj", h, hidden, {.bias = bias});
 }
 
+// Norms that multiply by (1 + weight), a quarter of each head turning, a gate of the result.
+void read_gated_attention(ConfigReader& config, LlamaLike& llama) {
+  llama.attention.qkv_bias = llama.attention.out_bias = config.flag({"attention_bias"}, false);
+  llama.attention.qk_norm = QkNorm::rms_per_head_offset;
+  llama.attention.output_gate = true;
+  llama.attention.rotary_dims = rotary_dims_of(config, llama.sizes.head_dim, 0.25);
+  llama.attention.rotary_joins_rest = true;
+  llama.norm = LayerNorm::rms_offset;
+}
+
 std::int64_t lfm2_width(ConfigReader& config) {
   std::int64_t width = config.whole({"block_ff_dim", "intermediate_size"}, 12288, kWideLimits);
   if (!config.flag({"block_auto_adjust_ff_dim"}, true)) return width;
@@ -140,12 +150,7 @@ Graph build_qwen3_next(ConfigReader& config, const SampleShape& sample) {
                                 .max_sequence = 32768,
                                 .tied = false},
                                5632);
-  llama.attention.qkv_bias = llama.attention.out_bias = config.flag({"attention_bias"}, false);
-  llama.attention.qk_norm = QkNorm::rms_per_head_offset;
-  llama.attention.output_gate = true;
-  llama.attention.rotary_dims = rotary_dims_of(config, llama.sizes.head_dim, 0.25);
-  llama.attention.rotary_joins_rest = true;
-  llama.norm = LayerNorm::rms_offset;
+  read_gated_attention(config, llama);
   llama.other_mixer = [delta = read_delta(config)](BlockBuilder& block, TensorRef x) {
     return add_delta_net(block, x, delta);
   };
@@ -160,6 +165,34 @@ Graph build_qwen3_next(ConfigReader& config, const SampleShape& sample) {
   std::vector<int> kinds = delta_layers(config, llama.sizes.layers);
   mark_dense(config, llama, kinds);
   return finish_llama(config, sample, llama, kinds);
+}
+
+// Qwen3.5's text: the same two mixers, with projections apart, in front of one feed-forward
+// network.
+LlamaPlan plan_qwen3_5(ConfigReader& config) {
+  LlamaLike llama = read_llama(config,
+                               {.vocabulary = 248320,
+                                .hidden = 4096,
+                                .layers = 32,
+                                .heads = 16,
+                                .kv_heads = 4,
+                                .head_dim = 256,
+                                .max_sequence = 32768,
+                                .tied = false},
+                               12288);
+  read_gated_attention(config, llama);
+  DeltaPart delta = read_delta(config);
+  delta.joined = false;
+  llama.other_mixer = [delta](BlockBuilder& block, TensorRef x) {
+    return add_delta_net(block, x, delta);
+  };
+  const std::vector<int> kinds = delta_layers(config, llama.sizes.layers);
+  return {llama, kinds};
+}
+
+Graph build_qwen3_5_text(ConfigReader& config, const SampleShape& sample) {
+  const LlamaPlan plan = plan_qwen3_5(config);
+  return finish_llama(config, sample, plan.llama, plan.kinds);
 }
 
 Graph build_bamba(ConfigReader& config, const SampleShape& sample) {

@@ -43,6 +43,8 @@ struct LlamaLike {
   // The mixer of layers with kLinear.
   std::function<TensorRef(BlockBuilder&, TensorRef)> other_mixer = {};
   std::string final_norm = "norm";
+  std::string embedding = "model.embed_tokens", head = "lm_head";
+  std::string layers = "layers";
   double residual_dropout = 0.0;  // of both halves' results
   // OLMo 2: norms multiply in fp32, queries and keys turn in fp32.
   bool wide = false;
@@ -91,6 +93,7 @@ void read_granite_factors(ConfigReader& config, LlamaLike& llama);
 [[nodiscard]] LlamaPlan plan_llama(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_mistral(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_qwen2(ConfigReader& config);
+[[nodiscard]] LlamaPlan plan_qwen3_5(ConfigReader& config);
 [[nodiscard]] LlamaPlan plan_qwen3(ConfigReader& config);
 [[nodiscard]] Block llama_layer(const Graph& graph, const LlamaLike& llama, int kind);
 [[nodiscard]] TextStack text_stack_of(LlamaPlan plan, const TextNames& names);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <functional>
+#include <utility>
 
 #include "base/suggest.h"
 #include "model/class_head.h"
@@ -99,6 +100,7 @@ constexpr std::array kFamilies = {
     Family{"hunyuan_v1_dense", build_hunyuan_dense},
     Family{"hunyuan_v1_moe", build_hunyuan_moe},
     Family{"idefics3", build_idefics3},
+    Family{"internlm2", build_internlm2},
     Family{"internlm3", build_internlm3},
     Family{"internvl", build_internvl},
     Family{"jamba", build_jamba},
@@ -141,6 +143,8 @@ constexpr std::array kFamilies = {
     Family{"qwen2_moe", build_qwen2_moe},
     Family{"qwen2_vl", build_qwen2_vl},
     Family{"qwen3", build_qwen3},
+    Family{"qwen3_5", build_qwen3_5},
+    Family{"qwen3_5_text", build_qwen3_5_text},
     Family{"qwen3_moe", build_qwen3_moe},
     Family{"qwen3_next", build_qwen3_next},
     Family{"qwen3_vl", build_qwen3_vl},
@@ -188,11 +192,32 @@ std::string accepted_types(std::string_view given = {}) {
   const std::size_t all = near.size();
   std::erase_if(near,
                 [&](const std::string& name) { return common_prefix(name, given) < kFewest; });
-  std::ranges::stable_sort(near, std::greater(),
-                           [&](const std::string& name) { return common_prefix(name, given); });
+  // Of several that begin alike the later ones, which mostly are the newer.
+  std::ranges::sort(near, std::greater(), [&](const std::string& name) {
+    return std::pair(common_prefix(name, given), name);
+  });
   near.resize(std::min(near.size(), kShown));
   const std::string rest = fmt::format("the {} listed in docs/model/graph.md, Configurations", all);
   return near.empty() ? "one of " + rest : listed(near, kShown) + "; all: " + rest;
+}
+
+// Types that are not read though the same model has another one that is.
+struct Elsewhere {
+  std::string_view model_type, hint;
+};
+constexpr std::array kElsewhere = {
+    Elsewhere{"chatglm",
+              "GLM-4's weights in transformers' own form have model_type glm, which is read "
+              "(zai-org/glm-4-9b-hf, zai-org/glm-4-9b-chat-hf)"},
+    Elsewhere{"gpt_j", "transformers calls it gptj, which is read"},
+};
+
+std::string hint_for(std::string_view given) {
+  for (const Elsewhere& other : kElsewhere) {
+    if (other.model_type == given) return std::string(other.hint);
+  }
+  const auto nearest = nearest_name(given, known_model_types());
+  return nearest ? "did you mean \"" + *nearest + "\"?" : "";
 }
 
 Error without_model_type(const facts::ModelSource& source) {
@@ -249,10 +274,8 @@ Result<const Family*> family_of(const facts::ModelSource& source) {
   for (const Family& family : kFamilies) {
     if (family.model_type == class_name) return &family;
   }
-  const std::vector<std::string> known = known_model_types();
-  const auto nearest = nearest_name(*name, known);
   return fail(wrong(ErrorCode::unknown_name, source.name + ": model_type", "\"" + *name + "\"",
-                    accepted_types(*name), nearest ? "did you mean \"" + *nearest + "\"?" : ""));
+                    accepted_types(*name), hint_for(*name)));
 }
 
 Result<void> check_sample(const SampleShape& sample) {

@@ -334,7 +334,7 @@ Graph build_qwen2_5_vl(ConfigReader& config, const SampleShape& sample) {
 
 namespace {
 
-PatchTower read_third(ConfigReader& config) {
+PatchTower read_third(ConfigReader& config, const std::vector<std::int64_t>& lent) {
   PatchTower tower;
   tower.layers = config.whole({"depth"}, 27, kLayerLimits);
   tower.heads = config.whole({"num_heads"}, 16, kHeadLimits);
@@ -348,7 +348,7 @@ PatchTower read_third(ConfigReader& config) {
   tower.positions = config.whole({"num_position_embeddings"}, 2304, kPositionLimits);
   tower.activation = config.activation({"hidden_act"}, "gelu_pytorch_tanh");
   if (!config.is_empty_list("deepstack_visual_indexes")) {
-    tower.lent = config.whole_list({"deepstack_visual_indexes"}, {8, 16, 24},
+    tower.lent = config.whole_list({"deepstack_visual_indexes"}, lent,
                                    {.least = 0, .most = tower.layers - 1});
   }
   if (!std::ranges::is_sorted(tower.lent)) {
@@ -364,14 +364,10 @@ PatchTower read_third(ConfigReader& config) {
   return tower;
 }
 
-}  // namespace
-
-Graph build_qwen3_vl(ConfigReader& config, const SampleShape& sample) {
-  ConfigReader nested = config.table("text_config");
-  LlamaPlan plan = plan_qwen3(nested);
-  config.adopt(nested);
+Graph with_third_tower(ConfigReader& config, const SampleShape& sample, LlamaPlan plan,
+                       const std::vector<std::int64_t>& lent) {
   ConfigReader vision = config.table("vision_config");
-  const PatchTower tower = read_third(vision);
+  const PatchTower tower = read_third(vision, lent);
   config.adopt(vision);
   constexpr int kLender = 256;  // one more than the lender of a layer, above the bits of its kind
   const std::size_t lenders = std::min(tower.lent.size(), plan.kinds.size());
@@ -383,6 +379,22 @@ Graph build_qwen3_vl(ConfigReader& config, const SampleShape& sample) {
     return kind < kLender ? block : with_lent(std::move(block), kind / kLender - 1);
   };
   return finish_qwen(config, sample, text, tower);
+}
+
+}  // namespace
+
+Graph build_qwen3_vl(ConfigReader& config, const SampleShape& sample) {
+  ConfigReader nested = config.table("text_config");
+  LlamaPlan plan = plan_qwen3(nested);
+  config.adopt(nested);
+  return with_third_tower(config, sample, std::move(plan), {8, 16, 24});
+}
+
+Graph build_qwen3_5(ConfigReader& config, const SampleShape& sample) {
+  ConfigReader nested = config.table("text_config");
+  LlamaPlan plan = plan_qwen3_5(nested);
+  config.adopt(nested);
+  return with_third_tower(config, sample, std::move(plan), {});
 }
 
 }  // namespace steelyard::model

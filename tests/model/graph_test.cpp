@@ -176,7 +176,8 @@ TEST(ForwardFlops, GrowsWithTheBatchForRandomSizes) {
                                                   "bamba",
                                                   "granitemoehybrid",
                                                   "llama4",
-                                                  "qwen3_vl"};
+                                                  "qwen3_vl",
+                                                  "qwen3_5"};
     if (is_class || kOthers.contains(type)) continue;
     const facts::Object config = {{"model_type", type},
                                   {"hidden_size", 16 * heads * pick(1, 4)},

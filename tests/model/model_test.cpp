@@ -44,6 +44,10 @@ TEST(Model, UnknownTypeListsTheNearestAndWhereAllAre) {
   EXPECT_LT(newer.accepted.size(), 160u);
 }
 
+TEST(Model, TypeThatIsReadUnderAnotherNameIsToldSo) {
+  EXPECT_THAT(error_of({{"model_type", "chatglm"}}).hint, HasSubstr("glm-4-9b-hf"));
+}
+
 TEST(Model, DocumentationListsEveryType) {
   std::ifstream file(std::string(STEELYARD_SOURCE_DIR) + "/docs/model/graph.md");
   const std::string text((std::istreambuf_iterator<char>(file)), {});

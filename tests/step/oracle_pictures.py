@@ -162,6 +162,37 @@ MODELS = [
         },
     },
     {
+        "model_type": "qwen3_5",
+        "image_token_id": 200,
+        "video_token_id": 202,
+        "vision_start_token_id": 201,
+        "text_config": {
+            "vocab_size": 211,
+            "hidden_size": 64,
+            "intermediate_size": 112,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "linear_key_head_dim": 8,
+            "linear_value_head_dim": 12,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "max_position_embeddings": 64,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.25,
+                                "mrope_section": [1, 1, 0]},
+        },
+        "vision_config": {
+            "depth": 2,
+            "hidden_size": 32,
+            "out_hidden_size": 64,
+            "intermediate_size": 40,
+            "num_heads": 4,
+            "patch_size": 4,
+            "num_position_embeddings": 64,
+        },
+    },
+    {
         "model_type": "qwen2_5_vl",
         "image_token_id": 200,
         "video_token_id": 202,
@@ -330,7 +361,7 @@ def named(c, name):
 
 VISION = ("beit", "convnext", "convnextv2", "detr", "dinov2", "dinov2_with_registers", "segformer", "swin", "swinv2")
 NO_KERNEL = ("convnext", "convnextv2", "detr", "segformer", "swin", "swinv2")  # their code asks for no attention
-SIDES = {"qwen2_vl": 32, "qwen2_5_vl": 32, "qwen3_vl": 32, "detr": 96}
+SIDES = {"qwen2_vl": 32, "qwen2_5_vl": 32, "qwen3_vl": 32, "qwen3_5": 32, "detr": 96}
 
 
 def build(c, **how):
@@ -349,6 +380,7 @@ def build(c, **how):
         "qwen2_vl": "Qwen2VLForConditionalGeneration",
         "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
         "qwen3_vl": "Qwen3VLForConditionalGeneration",
+        "qwen3_5": "Qwen3_5ForConditionalGeneration",
         "gemma3": "Gemma3ForConditionalGeneration",
         "idefics3": "Idefics3ForConditionalGeneration",
         "smolvlm": "SmolVLMForConditionalGeneration",
@@ -384,7 +416,7 @@ def batch(c, B=B, S=S):
         return {"pixel_values": px}
     if f in ("clip", "siglip"):
         return {"input_ids": ids, "pixel_values": px}
-    if f in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl"):
+    if f in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"):
         g = side // 4
         n = g * g // 4
         ids[:, 1 : 1 + n] = 200
@@ -394,6 +426,7 @@ def batch(c, B=B, S=S):
             "attention_mask": torch.ones_like(ids),
             "pixel_values": torch.randn(B * g * g, 3 * 2 * 16),
             "image_grid_thw": torch.tensor([[1, g, g]] * B),
+            **({"mm_token_type_ids": (ids == 200).int()} if f == "qwen3_5" else {}),
         }
     if f == "mllama":
         tiles = c["vision_config"]["max_num_tiles"]

@@ -37,8 +37,8 @@ def build(config):
     chosen._attn_implementation = "eager"
     if family in ("bamba", "falcon_h1", "granitemoehybrid", "jamba", "lfm2"):
         oracle_scan_kernels.install()
-    if family == "qwen3_next":
-        oracle_scan_kernels.install_delta()
+    if family in ("qwen3_next", "qwen3_5_text"):
+        oracle_scan_kernels.install_delta(family)
     if named:
         return getattr(transformers, named)._from_config(chosen, attn_implementation="eager")
     auto = (transformers.AutoModelForSeq2SeqLM if family in ENCODER_DECODERS

@@ -115,8 +115,14 @@ def mamba_split_conv1d_scan_combined(zxbcdt, conv_weight, conv_bias, dt_bias, a,
                            outproj_weight, outproj_bias, headdim, ngroups)
 
 
-def install_delta():
+def install_delta(family):
     """The same of mixers of the delta rule."""
+    if family == "qwen3_5_text":  # transformers 5, which names its kernels otherwise
+        from transformers.models.qwen3_5 import modeling_qwen3_5
+        modeling_qwen3_5.causal_conv1d_fn = causal_conv1d_fn
+        modeling_qwen3_5.torch_chunk_gated_delta_rule = chunk_gated_delta_rule
+        modeling_qwen3_5.Qwen3_5RMSNormGated = FusedRMSNormGated
+        return
     from transformers.models.qwen3_next import modeling_qwen3_next
     modeling_qwen3_next.causal_conv1d_fn = causal_conv1d_fn
     modeling_qwen3_next.chunk_gated_delta_rule = chunk_gated_delta_rule
