@@ -47,6 +47,14 @@ Result<ExitStatus> run_model(const Session& session, const ModelOptions& options
     }
     return ExitStatus::success;
   }
+  if (options.tree) {
+    return fail(
+        Error{.code = ErrorCode::impossible_combination,
+              .subject = "--tree",
+              .found = "two models",
+              .accepted = "one",
+              .hint = "the comparison of two is a table; --json holds the weights of both"});
+  }
   STEELYARD_TRY(other, table_of(catalog, options.words, options.other));
   if (options.json) {
     out << codec::to_json(

@@ -51,6 +51,7 @@ inline constexpr auto model_table_fields = [](auto& v, auto& t) {
   v.key("name", t.name, about("catalogue id or file name"));
   v.key("type", t.model_type, about("the configuration's model_type"));
   v.key("source", t.source, about("where the configuration comes from; empty: the user's own"));
+  v.key("remarks", t.remarks, about("what the configuration says and is planned otherwise"));
   v.key("framework", t.framework, about("whose code keeps what is saved"));
   v.key("precision", t.precision, about("in which types"));
   v.key("batch", t.batch, about("samples of the micro-batch"));

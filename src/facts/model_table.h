@@ -54,6 +54,7 @@ struct ModelPartWeights {
 
 struct ModelTable {
   std::string name, model_type, source;
+  std::vector<std::string> remarks;  // what the configuration says that is planned otherwise
   std::string framework, precision;  // whose code keeps what is saved, and in which types
   std::int64_t batch = 1, sequence = 1;
   std::int64_t image_height = 0, image_width = 0;  // 0: no pictures

@@ -15,8 +15,8 @@ struct Request {
   const facts::Job* job = nullptr;  // resolved
   const facts::Machine* machine = nullptr;
   const facts::HostConstants* constants = nullptr;
-  Bytes sample_bytes;  // one sample in host memory, ready for the GPU
-  std::optional<Bytes> copied_bytes = {};  // what of it the GPU gets, where the host makes less of it
+  Bytes sample_bytes;                      // one sample in host memory, ready for the GPU
+  std::optional<Bytes> copied_bytes = {};  // what the GPU gets of it, where the host changes it
   // What all GPUs of one node consume when never short; unknown when the step time is.
   std::optional<SamplesPerSecond> needed_per_node;
   Bytes free_for_page_cache;  // host memory left over by everything else

@@ -22,8 +22,7 @@ double crossing_bytes(const Path& path, const facts::SocketShares& shares, bool 
   const bool reads = path.stored && path.job.data.cache != facts::DataCache::ram;
   const double stored = reads ? path.stored->real() : path.sample.real();
   if (bound) return stored * shares.bound;
-  return (stored + path.sample.real()) * shares.scattered +
-         path.copied.real() * shares.to_gpus;
+  return (stored + path.sample.real()) * shares.scattered + path.copied.real() * shares.to_gpus;
 }
 
 std::string layout_text(const facts::NumaLayout& layout) {

@@ -239,8 +239,9 @@ Error not_built(const ConfigReader& config, const Graph& graph, const std::strin
           .subject = config.subject_of("architectures"),
           .found = "\"" + name + "\"",
           .accepted = "a class of this model_type that is built: " + accepted,
-          .hint = "the head of that class is not built in this version; model.set = { "
-                  "architectures = [...] } names another class"};
+          .hint =
+              "the head of that class is not built in this version; model.set = { "
+              "architectures = [...] } names another class"};
 }
 
 }  // namespace

@@ -149,8 +149,7 @@ std::vector<int> all_of(int kind, std::int64_t layers) {
 
 std::vector<int> qwen_windows(ConfigReader& config, LlamaLike& llama) {
   // 0 is how files of transformers 5 say that there is none.
-  llama.window =
-      config.whole({"sliding_window"}, 4096, {.least = 0, .most = kWindowLimits.most});
+  llama.window = config.whole({"sliding_window"}, 4096, {.least = 0, .most = kWindowLimits.most});
   const bool used = config.flag({"use_sliding_window"}, false) && llama.window > 0;
   const std::int64_t first =
       config.whole({"max_window_layers"}, 28, {.least = 0, .most = kLayerLimits.most});

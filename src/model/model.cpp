@@ -15,6 +15,7 @@
 #include "model/llama4.h"
 #include "model/onnx.h"
 #include "model/picture_families.h"
+#include "model/recommender_parts.h"
 #include "model/stored_weights.h"
 #include "model/vision_family.h"
 
@@ -334,6 +335,7 @@ Result<Graph> build(const facts::ModelSource& source, SampleShape shape) {
     return std::move(read);
   }
   STEELYARD_TRY(family, family_of(source));
+  STEELYARD_CHECK(check_recommender_keys(source.config, source.name));
   ConfigReader config(source.config, source.name);
   Graph graph = family->build(config, shape);
   if (config.first_error()) return fail(*config.first_error());

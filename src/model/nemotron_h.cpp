@@ -51,7 +51,8 @@ Block layer_of(const Graph& graph, const NemotronH& model, int kind) {
 // The letters, or the list of words that transformers 5 writes for them.
 std::string pattern_of(ConfigReader& config) {
   static const std::map<std::string, char, std::less<>> kLetters = {
-      {"mamba", 'M'},     {"linear_attention", 'M'}, {"attention", '*'}, {"full_attention", '*'},
+      {"mamba", 'M'},     {"linear_attention", 'M'},
+      {"attention", '*'}, {"full_attention", '*'},
       {"mlp", '-'},       {"moe", 'E'}};
   if (config.has("hybrid_override_pattern")) return config.text({"hybrid_override_pattern"}, "");
   std::string pattern;

@@ -351,8 +351,16 @@ void lower_recurrent(OnnxCall& call) {
   for (std::size_t i = 0; i < call.out.size(); ++i) call.out[i] = outputs[i];
 }
 
-// q, k, v [B,n,S,d], perhaps a mask: one kernel, whose result lies as [B,S,n,d]. What a mask hides
-// is taken as the future: whoever masks otherwise is planned like it.
+// A mask that a gradient reaches is a bias that is learned (relative positions), and one that is
+// the same for all rows hides padding: neither hides the future.
+bool may_hide_future(const OnnxValue& mask, const OnnxValue& q) {
+  if (mask.is_tensor() && mask.differentiable) return false;
+  const bool one_row = mask.rank() >= 2 && mask.shape[mask.shape.size() - 2] == 1;
+  return !one_row || q.shape[2] == 1;
+}
+
+// q, k, v [B,n,S,d], perhaps a mask: one kernel, whose result lies as [B,S,n,d]. What any other
+// mask hides is taken as the future: whoever masks otherwise is planned like it.
 void lower_attention(OnnxCall& call) {
   const OnnxValue &q = call.at(0), &k = call.at(1), &v = call.at(2);
   const bool meets = q.is_tensor() && k.is_tensor() && v.is_tensor() && q.rank() == 4 &&
@@ -364,7 +372,8 @@ void lower_attention(OnnxCall& call) {
   const std::int64_t width = v.shape[3];
   const Shape rows = {q.shape[0], q.shape[2], checked_multiply(q.shape[1], width)};
   OnnxValue out = call.lowering.emit(OperatorKind::attention, call, {&q, &k, &v}, rows);
-  const bool masked = call.has(3) || call.whole("is_causal", 0) != 0;
+  const bool masked =
+      call.whole("is_causal", 0) != 0 || (call.has(3) && may_hide_future(call.at(3), q));
   call.lowering.last().attention = {.heads = q.shape[1],
                                     .kv_heads = k.shape[1],
                                     .head_dim = q.shape[3],

@@ -1,5 +1,9 @@
 #include "model/recommender_parts.h"
 
+#include <algorithm>
+
+#include "base/suggest.h"
+
 namespace steelyard::model {
 
 namespace {
@@ -9,6 +13,38 @@ constexpr Limits kPoolingLimits{1, 1'000'000};
 constexpr Limits kDenseLimits{0, 1'000'000};
 
 }  // namespace
+
+Result<void> check_recommender_keys(const facts::Value& config, const std::string& name) {
+  static const std::vector<std::string> kKeys = {"bottom_mlp",
+                                                 "cross",
+                                                 "cross_layers",
+                                                 "cross_rank",
+                                                 "deep_mlp",
+                                                 "dense_features",
+                                                 "embedding_dim",
+                                                 "interaction",
+                                                 "num_embeddings_per_feature",
+                                                 "pooling",
+                                                 "sparse_gradients",
+                                                 "structure",
+                                                 "top_mlp",
+                                                 "wide"};
+  const facts::Object* members = config.as_object();
+  if (members == nullptr || config.find("num_embeddings_per_feature") == nullptr) return {};
+  for (const auto& [key, value] : *members) {
+    if (std::find(kKeys.begin(), kKeys.end(), key) != kKeys.end()) continue;
+    const auto nearest = nearest_name(key, kKeys);
+    if (!nearest || config.find(*nearest) != nullptr) continue;  // a remark of the file's own
+    std::string accepted;
+    for (const std::string& known : kKeys) accepted += (accepted.empty() ? "" : ", ") + known;
+    return fail(Error{.code = ErrorCode::unknown_name,
+                      .subject = name + ": " + key,
+                      .found = "an unknown key",
+                      .accepted = accepted,
+                      .hint = "did you mean \"" + *nearest + "\"?"});
+  }
+  return {};
+}
 
 std::vector<std::int64_t> mlp_of(ConfigReader& config, std::string_view key) {
   if (!config.has(key) || config.is_empty_list(key)) return {};

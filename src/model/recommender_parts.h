@@ -27,6 +27,10 @@ constexpr TensorRef kRowDense{true, 2};
 
 // num_embeddings_per_feature, pooling, embedding_dim, dense_features, sparse_gradients.
 [[nodiscard]] Tables tables_of(ConfigReader& config);
+// These descriptions are files of people's own, with no class whose defaults complete them.
+// Errors: a key that nearly bears the name of one that is read.
+[[nodiscard]] Result<void> check_recommender_keys(const facts::Value& config,
+                                                  const std::string& name);
 // Widths of an MLP's layers; none where the key is not there.
 [[nodiscard]] std::vector<std::int64_t> mlp_of(ConfigReader& config, std::string_view key);
 [[nodiscard]] Graph start_recommender(const ConfigReader& config, const SampleShape& sample,

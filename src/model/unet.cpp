@@ -186,8 +186,43 @@ void check_sides(ConfigReader& config, const UNet& net) {
   }
 }
 
+// Keys of the class that would change the network, and the one value that is built; none of them is
+// set in Stable Diffusion's files. null and absent mean the same.
+void check_unbuilt(ConfigReader& config) {
+  struct Key {
+    const char* name;
+    facts::Value built;
+    const char* shown;
+  };
+  static const std::vector<Key> kKeys = {
+      {"attention_type", "default", "\"default\""},
+      {"class_embed_type", {}, "null"},
+      {"conv_in_kernel", 3, "3"},
+      {"conv_out_kernel", 3, "3"},
+      {"cross_attention_norm", {}, "null"},
+      {"dual_cross_attention", false, "false"},
+      {"encoder_hid_dim", {}, "null"},
+      {"num_class_embeds", {}, "null"},
+      {"only_cross_attention", false, "false"},
+      {"resnet_time_scale_shift", "default", "\"default\""},
+      {"time_cond_proj_dim", {}, "null"},
+      {"time_embedding_dim", {}, "null"},
+      {"time_embedding_type", "positional", "\"positional\""},
+  };
+  for (const Key& key : kKeys) {
+    const facts::Value& found = config.value(key.name);
+    if (found.is_null() || found == key.built) continue;
+    config.reject({.code = ErrorCode::not_supported,
+                   .subject = config.subject_of(key.name),
+                   .found = "another value",
+                   .accepted = key.shown,
+                   .hint = "this variant of the UNet is not built in this version"});
+  }
+}
+
 UNet read_unet(ConfigReader& config, const SampleShape& sample) {
   UNet net;
+  check_unbuilt(config);
   const std::int64_t side = config.whole({"sample_size"}, 64, kSideLimits);
   const std::int64_t inputs = config.whole({"in_channels"}, 4, kChannelLimits);
   net.latents = {side, side, inputs};

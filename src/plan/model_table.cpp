@@ -285,9 +285,8 @@ std::string stored_types(const facts::ModelSource& source) {
   return text + ")";
 }
 
-std::string sources_of(const facts::ModelSource& source, const std::vector<std::string>& remarks) {
+std::string sources_of(const facts::ModelSource& source) {
   std::string text = source.source;
-  for (std::string part : remarks) text += (text.empty() ? "" : "; ") + std::move(part);
   const std::string types = stored_types(source);
   if (!types.empty()) text += (text.empty() ? "" : "; ") + types;
   return text;
@@ -302,33 +301,33 @@ Result<ModelTable> model_table(const Request& request) {
   const step::Program& program = ranks.programs.front().program;
   const facts::FrameworkProfile& profile = request.constants.framework;
   STEELYARD_TRY(adapted, with_adapters(graph, ranks.job, profile));
-  ModelTable table{
-      .name = request.model.name,
-      .model_type = graph.model_type,
-      .source = sources_of(request.model, model_remarks(request.model, graph, ranks.job, profile)),
-      .framework = ranks.job.framework,
-      .precision = std::string(facts::name_of(ranks.job.train.precision)),
-      .batch = graph.batch,
-      .sequence = graph.sequence,
-      .image_height = graph.image_height,
-      .image_width = graph.image_width,
-      .decoder_sequence = graph.decoder_sequence,
-      .frames = graph.frames,
-      .audio_seconds =
-          static_cast<double>(graph.audio_samples) / static_cast<double>(model::kSamplingRate),
-      .row_bytes = graph.row_bytes,
-      .layers = graph.layers,
-      .hidden = graph.hidden,
-      .vocabulary = graph.vocabulary,
-      .parameters = model::parameter_count(graph),
-      .trainable = program.states.trainable,
-      .active = model::active_parameter_count(graph),
-      .forward_flops = model::forward_flops(graph),
-      .saved = {},
-      .held = held_by(adapted, program, ranks.job.train.base_quantization),
-      .parts = {},
-      .weights = {},
-      .config = request.model.config};
+  ModelTable table{.name = request.model.name,
+                   .model_type = graph.model_type,
+                   .source = sources_of(request.model),
+                   .remarks = model_remarks(request.model, graph, ranks.job, profile),
+                   .framework = ranks.job.framework,
+                   .precision = std::string(facts::name_of(ranks.job.train.precision)),
+                   .batch = graph.batch,
+                   .sequence = graph.sequence,
+                   .image_height = graph.image_height,
+                   .image_width = graph.image_width,
+                   .decoder_sequence = graph.decoder_sequence,
+                   .frames = graph.frames,
+                   .audio_seconds = static_cast<double>(graph.audio_samples) /
+                                    static_cast<double>(model::kSamplingRate),
+                   .row_bytes = graph.row_bytes,
+                   .layers = graph.layers,
+                   .hidden = graph.hidden,
+                   .vocabulary = graph.vocabulary,
+                   .parameters = model::parameter_count(graph),
+                   .trainable = program.states.trainable,
+                   .active = model::active_parameter_count(graph),
+                   .forward_flops = model::forward_flops(graph),
+                   .saved = {},
+                   .held = held_by(adapted, program, ranks.job.train.base_quantization),
+                   .parts = {},
+                   .weights = {},
+                   .config = request.model.config};
   for (const model::Segment& segment : adapted.segments) {
     for (const model::Block& block : segment.blocks) {
       table.parts.push_back(part_of(block, segment.repeat, adapted));

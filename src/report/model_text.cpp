@@ -171,6 +171,7 @@ std::string model_text(const ModelTable& model, const Style& style) {
   std::string text = heading(model, paint) + "\n" + table.text(0, "-");
   if (!model.held.empty()) text += "\n" + held_words(model);
   if (!model.source.empty()) text += "\nsource: " + paint.outside(model.source) + "\n";
+  for (const std::string& remark : model.remarks) text += "\nnote: " + paint.outside(remark) + "\n";
   return text;
 }
 

@@ -319,11 +319,10 @@ Result<model::Graph> LowRank::apply() {
       {.fused_parts = habits_.adapts_fused_parts, .dispatched_experts = dispatches()}));
   const std::size_t last = graph_.segments.size() - 1;
   const std::vector<std::string>& open = job_.train.trainable;
-  const bool apart =
-      std::any_of(targets().begin(), targets().end(), tells_layers_apart) ||
-      std::any_of(open.begin(), open.end(), [](const std::string& part) {
-        return tells_layers_apart(part + ".");  // "layers.3" names what lies below
-      });
+  const bool apart = std::any_of(targets().begin(), targets().end(), tells_layers_apart) ||
+                     std::any_of(open.begin(), open.end(), [](const std::string& part) {
+                       return tells_layers_apart(part + ".");  // "layers.3" names what lies below
+                     });
   if (apart) {
     // `change` still reads the graph's shared tensors.
     graph_ = by_layer(graph_, [&](model::Block& block, std::size_t s, const std::string& prefix) {

@@ -81,8 +81,8 @@ Result<Places> places_of(const model::Graph& graph, const std::string& target,
     const auto match = [&](std::string_view module, std::string key) {
       here.named = std::regex_match(prefix + std::string(module), expression);
       std::vector<Place>& places = found[key];
-      const bool again = !places.empty() && places.back().stack == here.stack &&
-                         places.back().layer == here.layer;
+      const bool again =
+          !places.empty() && places.back().stack == here.stack && places.back().layer == here.layer;
       if (!again) return places.push_back(here);
       if (places.back().named != here.named && key.find('*') != std::string::npos && !apart) {
         apart = refused(target, fmt::format("some of {}{}", prefix, key),

@@ -80,5 +80,30 @@ TEST(DiffusionFamilies, RefuseASideThatPatchesDoNotDivide) {
   EXPECT_NE(to_text(graph.error()).find("patch_size"), std::string::npos);
 }
 
+// diffusers' class has more switches than any Stable Diffusion sets; each would change the network.
+TEST(Unet, SwitchesThatAreNotBuiltAreNamed) {
+  const auto source = catalogue().model("stable-diffusion-v1-5");
+  ASSERT_TRUE(source);
+  const std::vector<std::pair<const char*, facts::Value>> variants = {
+      {"num_class_embeds", 1000},
+      {"resnet_time_scale_shift", "scale_shift"},
+      {"conv_in_kernel", 5},
+      {"only_cross_attention", true},
+      {"class_embed_type", "timestep"},
+      {"time_cond_proj_dim", 256}};
+  for (const auto& [key, value] : variants) {
+    facts::ModelSource changed = *source;
+    changed.config.set(key, value);
+    const auto graph = build(changed, {.batch = 1});
+    ASSERT_FALSE(graph) << key;
+    EXPECT_EQ(graph.error().subject, std::string("stable-diffusion-v1-5: ") + key);
+  }
+  facts::ModelSource same = *source;  // as diffusers writes SDXL's file
+  same.config.set("conv_in_kernel", 3);
+  same.config.set("only_cross_attention", false);
+  same.config.set("class_embed_type", facts::Value());
+  EXPECT_TRUE(build(same, {.batch = 1}));
+}
+
 }  // namespace
 }  // namespace steelyard::model

@@ -210,6 +210,26 @@ TEST(OnnxValues, RepeatsMayBeMarkedByOneHot) {
   }
 }
 
+// 2 samples of 4 heads, 3 tokens and 8 dimensions: a learned bias (BEiT's distances) hides nothing,
+// nor does padding that is the same for all rows.
+TEST(OnnxValues, MasksThatHideNoFutureHalveNothing) {
+  constexpr double kProduct = 2.0 * 2 * 4 * 3 * 8 * 8;
+  constexpr double kWhole = 4.0 * 2 * 4 * 8 * 3 * 3;
+  const auto flops = [&](OnnxNode attention) {
+    OnnxModel model =
+        model_of({floats("w", {8, 8}), floats("table", {4, 3, 3}), floats("hidden", {2, 1, 1, 3})},
+                 {node("MatMul", {"x", "w"}, {"h"}), node("Relu", {"table"}, {"bias"}), attention},
+                 {2, 4, 3, 8});
+    model.graph.buffers = {"hidden"};
+    return forward_flops(built(model)).value() - kProduct;
+  };
+  EXPECT_EQ(flops(node("Attention", {"h", "h", "h"}, {"y"})), kWhole);
+  EXPECT_EQ(flops(node("Attention", {"h", "h", "h", "bias"}, {"y"})), kWhole);
+  EXPECT_EQ(flops(node("Attention", {"h", "h", "h", "hidden"}, {"y"})), kWhole);
+  EXPECT_EQ(flops(with_whole(node("Attention", {"h", "h", "h"}, {"y"}), "is_causal", 1)),
+            kWhole / 2);
+}
+
 TEST(OnnxValues, BlocksBecomePictures) {
   OnnxNode fold = node("Col2Im", {"x", "picture", "block"}, {"f"});
   OnnxModel model =

@@ -32,6 +32,18 @@ TEST(Dlrm, CountsTablesAndLayers) {
   EXPECT_EQ(graph.row_bytes, 4 * (3 + 13 + 1));
 }
 
+// A description is a file of one's own: a slip of the pen would leave the dense features out.
+TEST(Dlrm, NamesKeysThatAreNearlyOnes) {
+  facts::Value config = config_of(kSmall);
+  config.set("remark", "of the file's own");
+  EXPECT_TRUE(build({"test", config, ""}, {.batch = 8}));
+  config.set("sparse_gradient", false);
+  const auto graph = build({"test", config, ""}, {.batch = 8});
+  ASSERT_FALSE(graph);
+  EXPECT_EQ(graph.error().subject, "test: sparse_gradient");
+  EXPECT_EQ(graph.error().hint, "did you mean \"sparse_gradients\"?");
+}
+
 TEST(Dlrm, MultipliesWhatItsCodeMultiplies) {
   const Graph graph = built(kSmall, 1);
   const double mlps = 13 * 64 + 64 * 16 + 22 * 32 + 32;
