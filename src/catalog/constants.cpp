@@ -213,9 +213,9 @@ Result<facts::CallTimes> call_times_from(const facts::Value& table,
                                          const std::filesystem::path& file) {
   Settings settings(table, file);
   facts::CallTimes times;
-  for (const auto& [member, seconds] : {std::pair{"layers", &times.layers},
-                                        std::pair{"experts", &times.experts},
-                                        std::pair{"weights", &times.weights}}) {
+  for (const auto& [member, seconds] :
+       {std::pair{"layers", &times.layers}, std::pair{"experts", &times.experts},
+        std::pair{"weights", &times.weights}}) {
     if (settings.has(std::string(member) + "_us")) *seconds = settings.seconds(member);
   }
   STEELYARD_CHECK(settings.finish());

@@ -190,8 +190,8 @@ struct EfficiencyConstants {
   // Longer computation while communication runs beside it, 0.2: 1.2 x, where that moves
   // `overlap_traffic` of the memory's bandwidth over its link; in proportion for more or less.
   Ratio overlap_slowdown{}, overlap_traffic{};
-  Ratio step_overhead{};     // of a step over all that: jitter, logging
-  Ratio rank_spread{};       // deviation of how long GPUs of one kind take: the slowest is waited for
+  Ratio step_overhead{};  // of a step over all that: jitter, logging
+  Ratio rank_spread{};    // deviation of how long GPUs of one kind take: the slowest is waited for
   std::map<std::string, KernelGroup, std::less<>> kernels{};
   // By framework, as built in its profile's version.
   std::map<std::string, AttentionRates, std::less<>> attention_of{};

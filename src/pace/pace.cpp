@@ -83,8 +83,8 @@ void note_assumptions(PacePlan& plan, const Request& request, const Used& used,
   const EfficiencyConstants& constants = *request.efficiency;
   const double slowest = constants.rank_spread.value() * largest_of(gpus_of(request));
   if (slowest > 0.0) {
-    say(fmt::format("All wait for the slowest of {} GPUs: {:.1f} % of the step.",
-                    gpus_of(request), 100.0 * slowest));
+    say(fmt::format("All wait for the slowest of {} GPUs: {:.1f} % of the step.", gpus_of(request),
+                    100.0 * slowest));
   }
   say("Kernels run one after the other, each at its roofline with the calibrated share of the "
       "peak.");

@@ -93,8 +93,7 @@ struct PhaseTime {
 
 PhaseTime time_of(const Phase& phase, const Program& program, const Prices& prices) {
   PhaseTime time;
-  const Shares shares{exposed_at_borders(phase, program, prices),
-                      exposed_gathers(program, prices)};
+  const Shares shares{exposed_at_borders(phase, program, prices), exposed_gathers(program, prices)};
   for (const Body& body : phase.bodies) {
     add(time.once, one_iteration(body, phase.kind, program, prices, shares), body.repeat);
   }

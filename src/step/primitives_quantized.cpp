@@ -119,8 +119,7 @@ Tensor int8_product(Tape& tape, const Tensor& a, const Matrix& matrix) {
   return y;
 }
 
-Tensor product(Tape& tape, const Tensor& a, const Matrix& matrix,
-               std::vector<StorageRef>& saved) {
+Tensor product(Tape& tape, const Tensor& a, const Matrix& matrix, std::vector<StorageRef>& saved) {
   const std::int64_t rows = a.numel / matrix.inputs;
   const Tensor full = dequantized(tape, matrix);
   if (matrix.unpacked) saved.push_back(full.storage);  // torch.matmul's, for the input's gradient

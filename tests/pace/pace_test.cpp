@@ -211,8 +211,8 @@ Setting layer_setting() {
 TEST(Pace, HooksOfGatheredWeightsAreTheHosts) {
   Setting setting;
   step::Body layer;
-  for (const char* name : {"model.layers: mm", "model.layers: add", "model.layers: mm_input_gradient",
-                           "model.layers: mm_weight_gradient"}) {
+  for (const char* name : {"model.layers: mm", "model.layers: add",
+                           "model.layers: mm_input_gradient", "model.layers: mm_weight_gradient"}) {
     step::Work work = compute_for(1e-6);
     work.name = static_cast<std::int32_t>(setting.program.names.size());
     setting.program.names.emplace_back(name);
