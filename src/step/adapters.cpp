@@ -411,6 +411,8 @@ Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile,
   STEELYARD_TRY(operators, word(profile, "lora_gptq_unpacked_by", "a_kernel", "operators"));
   STEELYARD_TRY(dispatched, word(profile, "experts", "loop", "dispatched"));
   habits.dispatched_experts = dispatched;
+  STEELYARD_TRY(from_half, word(profile, "lora_quantized_from", "own_type", "fp16"));
+  habits.quantizes_from_half = from_half;
   habits.tensor_subclass = subclass;
   habits.unpacks_by_operators = operators;
   habits.mixes_units = mixes;

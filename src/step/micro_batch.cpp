@@ -104,9 +104,9 @@ BlockOptions Assembler::block_options() const {
   options.variants = variants_;
   options.weight_dtype = layout_.used;
   options.weight_type = [this](const model::Weight& weight) { return used_type(layout_, weight); };
-  options.quantization = {layout_.quantization, layout_.nested_statistics,
+  options.quantization = {layout_.quantization,          layout_.nested_statistics,
                           habits_.keeps_quantized_input, habits_.tensor_subclass,
-                          habits_.unpacks_by_operators};
+                          habits_.unpacks_by_operators,  habits_.quantizes_from_half};
   const bool whole_gradients = !layout_.gathers && layout_.gradient_shards == 1;
   options.gradients_exist =
       !profile_.gradients_set_to_none && whole_gradients && !layout_.on_host.gradients;

@@ -20,6 +20,7 @@ struct Matrix {
   bool nested = false;        // statistics are quantized: they are widened first
   bool subclass = false;      // dequantized by PyTorch's operators
   bool unpacked = false;      // GPTQ's: the same, outside of an autograd function
+  bool from_half = false;     // the full copy is fp16 first (quant_state.dtype)
   [[nodiscard]] std::int64_t numel() const { return checked_multiply(inputs, outputs); }
 };
 
@@ -77,9 +78,14 @@ Tensor dequantized(Tape& tape, const Matrix& matrix) {
   if (matrix.nested && !matrix.subclass) {
     statistics = tape.allocate(ceil_divide(matrix.numel(), kFourBitBlock), DType::fp32, "absmax");
   }
-  Tensor full = tape.allocate(matrix.numel(), matrix.dtype, "dequantize");
+  const bool converts = matrix.from_half && !matrix.subclass && matrix.dtype != DType::fp16;
+  const DType first = converts ? DType::fp16 : matrix.dtype;
+  Tensor full = tape.allocate(matrix.numel(), first, "dequantize");
   tape.pointwise("dequantize", bytes_of(full) + Bytes(matrix.numel() / 2));
-  return full;
+  if (!converts) return full;
+  Tensor converted = tape.allocate(matrix.numel(), matrix.dtype, "to");
+  tape.pointwise("to", bytes_of(full) + bytes_of(converted));
+  return converted;
 }
 
 Bytes product_traffic(const Matrix& m, std::int64_t rows) {
@@ -132,7 +138,8 @@ Tensor product(Tape& tape, const Tensor& a, const Matrix& matrix, std::vector<St
 
 Tensor dequantized_matrix(Tape& tape, std::int64_t inputs, std::int64_t outputs, DType dtype,
                           Quantized how) {
-  return dequantized(tape, {inputs, outputs, dtype, how.nested, how.subclass, how.unpacked});
+  return dequantized(
+      tape, {inputs, outputs, dtype, how.nested, how.subclass, how.unpacked, how.from_half});
 }
 
 Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias, std::int64_t inputs,
@@ -140,7 +147,7 @@ Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias, std::in
   // Linear4bit.forward: x.to(compute_dtype), and the result back in x's own type.
   const Tensor a = to(tape, x, tape.arithmetic().compute);
   const bool unpacked = how.unpacked && how.kind == BaseQuantization::gptq_int4;
-  const Matrix matrix{inputs, outputs, a.dtype, how.nested, how.subclass, unpacked};
+  const Matrix matrix{inputs, outputs, a.dtype, how.nested, how.subclass, unpacked, how.from_half};
   const bool is_int8 = how.kind == BaseQuantization::int8;
   std::vector<StorageRef> saved;
   tape.begin_operation(OperationKind::other, {&a});

@@ -18,6 +18,7 @@ struct Quantized {
   bool keeps_input = false;  // bitsandbytes up to 0.41 saved it with the packed matrix
   bool subclass = false;     // torchao's NF4Tensor and LinearNF4, not bitsandbytes' kernels
   bool unpacked = false;     // GPTQ's integers by PyTorch's operators; the product keeps the result
+  bool from_half = false;    // quantized from fp16, which the full copy has before another type
 
   friend bool operator==(const Quantized&, const Quantized&) = default;
 };
