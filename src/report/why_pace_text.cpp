@@ -71,6 +71,14 @@ Lines help_lines(const facts::PaceWhy& why, std::size_t width, const Paint& pain
   return lines;
 }
 
+Lines assumption_lines(const facts::PaceWhy& why, std::size_t width, const Paint& paint) {
+  Lines lines;
+  for (const std::string& sentence : why.pace.assumptions) {
+    for (const std::string& line : wrapped(paint.outside(sentence), width)) lines.push_back(line);
+  }
+  return lines;
+}
+
 }  // namespace
 
 std::string why_pace_text(const facts::PaceWhy& why, const Style& style, std::size_t most) {
@@ -89,6 +97,10 @@ std::string why_pace_text(const facts::PaceWhy& why, const Style& style, std::si
   if (!why.helps.empty()) {
     page.blank();
     page.section("Helps", help_lines(why, page.width(), paint));
+  }
+  if (!why.pace.assumptions.empty()) {
+    page.blank();
+    page.section("Assumes", assumption_lines(why, page.width(), paint));
   }
   return page.text();
 }

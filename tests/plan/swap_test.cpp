@@ -88,7 +88,7 @@ TEST(Swapping, TakesAsLongAsTheDrive) {
   const double at_step = 16 * part / 2.5e9 + (12 * part + 4 * kGroup) / 1.25e9;
   const double longer =
       on_drive.pace.breakdown.offload.value() - on_host.pace.breakdown.offload.value();
-  const double overhead = 1.06;  // of the whole step, at most
+  const double overhead = 1.15;  // of the whole step, the slowest of eight GPUs too, at most
   EXPECT_GT(longer, at_step);    // and what of the gradients outlasts backward
   EXPECT_LT(longer, overhead * (at_step + 4 * (part - kGroup) / 1.25e9));
   EXPECT_THAT(on_drive.pace.assumptions, Contains(HasSubstr("Swapping: a step reads 1.0 TiB")));
