@@ -402,10 +402,9 @@ Result<void> Importer::set_states() {
   }
   // Into buffers of any type (tensor_parallel/layers.py: wgrad_gemm_accum_fp32 and _fp16).
   keys_.fused_weight_gradients = arguments_.flag("gradient-accumulation-fusion");
-  if (arguments_.flag("optimizer-cpu-offload")) {
-    set("offload.optimizer", job_.offload.optimizer, facts::OffloadTo::cpu);
-    set("offload.pin_memory", job_.offload.pin_memory, arguments_.flag("pin-cpu-grads"));
-  }
+  if (!arguments_.flag("optimizer-cpu-offload")) return {};
+  set("offload.optimizer", job_.offload.optimizer, facts::OffloadTo::cpu);
+  set("offload.pin_memory", job_.offload.pin_memory, arguments_.flag("pin-cpu-grads"));
   return {};
 }
 
