@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/suggest.h"
 #include "facts/stored_tensors.h"
 #include "model/stored_weights.h"
@@ -45,13 +47,34 @@ std::string of_class(const facts::ModelSource& source) {
   return name + " has no head: planned with the family's usual one and its loss";
 }
 
+// DeepSeek-V3, GLM-4.5: files hold layers that their classes do not build.
+std::string of_further_predictions(const facts::ModelSource& source, const model::Graph& graph) {
+  const facts::Value* further = source.config.find("num_nextn_predict_layers");
+  const std::int64_t* layers = further != nullptr ? further->as_whole() : nullptr;
+  if (layers == nullptr || *layers <= 0) return "";
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      const bool built = std::ranges::any_of(block.weights, [](const model::Weight& weight) {
+        return weight.name.find("mtp") != std::string::npos;
+      });
+      if (built) return "";
+    }
+  }
+  return fmt::format(
+      "layers that predict further tokens (num_nextn_predict_layers = {}) are left out by the "
+      "model's "
+      "class, and so by this plan; [import] megatron with mtp-num-layers has them",
+      *layers);
+}
+
 }  // namespace
 
 std::vector<std::string> model_remarks(const facts::ModelSource& source, const model::Graph& graph,
                                        const facts::Job& job,
                                        const facts::FrameworkProfile& profile) {
   std::vector<std::string> remarks;
-  for (std::string& remark : std::vector{of_quantization(source, job), of_class(source)}) {
+  for (std::string& remark : std::vector{of_quantization(source, job), of_class(source),
+                                         of_further_predictions(source, graph)}) {
     if (!remark.empty()) remarks.push_back(std::move(remark));
   }
   if (source.stored != nullptr) {
