@@ -215,7 +215,9 @@ BytesPerSecond host_memory_of(const Request& request, const Plan& plan) {
   const auto sockets =
       static_cast<double>(std::max<std::int64_t>(plan.machine.host.sockets.value.value_or(1), 1));
   const BytesPerSecond all = request.constants.host.host_memory_bandwidth * sockets;
-  if (!profile_says(request, "host_step", "one_thread")) return all;
+  // Another engine's step is its own, with threads of its own: DeepSpeed's over Megatron's model.
+  const bool own_engine = !plan.job.megatron || plan.job.megatron->gradient_buffer;
+  if (!own_engine || !profile_says(request, "host_step", "one_thread")) return all;
   const auto ranks = static_cast<double>(plan.job.machine.gpus.value_or(plan.machine.gpus));
   return std::min(all, request.constants.host.thread_copy * (2.0 * ranks));
 }

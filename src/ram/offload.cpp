@@ -242,7 +242,9 @@ Result<OffloadedStates> offloaded_states(const Node& node, Notes& notes) {
     if (offload.optimizer == OffloadTo::cpu) add_zero3_optimizer(node, share, held, notes);
     if (offload.parameters == OffloadTo::cpu) add_zero3_parameters(node, share, held, notes);
     add_nvme(node, share, held, notes);
-  } else if (node.job.megatron && offload.optimizer == OffloadTo::cpu) {
+  } else if (node.job.megatron && node.job.megatron->gradient_buffer &&
+             offload.optimizer ==
+                 OffloadTo::cpu) {  // not where DeepSpeed's engine drives the model
     add_hybrid(node, share, held, notes);
   } else if ((sharding == Sharding::zero1 || sharding == Sharding::zero2) &&
              offload.optimizer == OffloadTo::cpu) {

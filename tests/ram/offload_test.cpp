@@ -60,6 +60,14 @@ TEST(Offload, MegatronsHybridOptimizerHoldsFp32CopiesAndGradients) {
   EXPECT_EQ(steady(example)[RamCategory::gradients], 4_GB * 8);
 }
 
+TEST(Offload, MegatronsModelUnderDeepSpeedHoldsWhatDeepSpeedDoes) {
+  Example plain = deepspeed(Sharding::zero2);
+  plain.job.offload.optimizer = OffloadTo::cpu;
+  Example driven = plain;
+  driven.job.megatron.emplace().gradient_buffer = false;
+  EXPECT_EQ(steady(driven).bytes, steady(plain).bytes);
+}
+
 // Accumulating over micro-batches keeps short gradients too: 2e9 B in pinned pieces, 4/3 of it.
 TEST(Offload, zero2AccumulationBuffers) {
   Example example = deepspeed(Sharding::zero2);
