@@ -254,14 +254,15 @@ Block megatron_predictions(const Graph& graph, const Megatron& model) {
     x = megatron_norm(block, model, "final_layernorm", x);
     states.push_back(x);
   }
-  return block.finish(block.join("mtp.cat", states, 1));
+  // Of the same size whichever way they lie; the head takes whole states out of it again.
+  return block.finish(block.join("mtp.cat", states, 2));
 }
 
 Block megatron_prediction_head(const Graph& graph, const Megatron& model) {
   BlockBuilder block(graph, "head");
   const std::string name = "output_layer";
   const std::int64_t count = model.predictions + 1;
-  const TensorRef all = block.input({graph.batch, count * graph.sequence, model.sizes.hidden});
+  const TensorRef all = block.input({graph.batch, graph.sequence, count * model.sizes.hidden});
   const std::vector<TensorRef> states = block.chunk("chunk", all, count);
   TensorRef x = states[0];
   for (std::int64_t i = 1; i <= count; ++i) {
