@@ -169,6 +169,11 @@ TEST(MegatronGpt, PredictsFurtherTokens) {
   EXPECT_EQ(parameters_of(two), parameters_of(rope) + 2 * (extra + kLayer));
   two.emplace_back("mtp-use-repeated-layer", true);
   EXPECT_EQ(parameters_of(two), parameters_of(rope) + extra + kLayer);
+  facts::Object untied = rope;  // one output matrix for all, as wide as the states
+  untied.emplace_back("untie-embeddings-and-output-weights", true);
+  const std::int64_t alone = parameters_of(untied);
+  untied.emplace_back("mtp-num-layers", 2);
+  EXPECT_EQ(parameters_of(untied), alone + 2 * (extra + kLayer));
   facts::Object hybrid = rope;
   hybrid.emplace_back("hybrid-layer-pattern", "M-");
   const std::int64_t plain = parameters_of(hybrid);
