@@ -207,6 +207,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
       read<LossWord>(
           profile, "loss", LossWord{},
           {{"upcast", {LossTypes::upcast, CrossEntropy::eager}},
+           {"upcast_in_model", {LossTypes::upcast_in_model, CrossEntropy::eager}},
            {"upcast_shift", {LossTypes::upcast_shift, CrossEntropy::eager}},
            {"upcast_shift_in_loss", {LossTypes::upcast_shift_in_loss, CrossEntropy::eager}},
            {"native", {LossTypes::native, CrossEntropy::eager}},

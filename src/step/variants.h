@@ -17,7 +17,7 @@ enum class RmsNorm { upcast, native, in_place };
 enum class Rotary { rotate_half, joined, complex, in_place, fused };
 // logits.float() in the loss | in the model, then shifted into a copy | both in the loss, beside
 // the model's logits | the logits' own type
-enum class LossTypes { upcast, upcast_shift, upcast_shift_in_loss, native };
+enum class LossTypes { upcast, upcast_in_model, upcast_shift, upcast_shift_in_loss, native };
 // F.cross_entropy | one kernel that keeps the logits themselves | one that writes the gradient into
 // them | an fp32 copy that becomes the probabilities and then the gradient | the same compiled in
 // parts, which makes one more copy | PyTorch's operators over a vocabulary spread over ranks
