@@ -47,6 +47,21 @@ TEST(Logits, ThatTheLoopLetsGoAreNotThereInBackward) {
   EXPECT_EQ(trainer({}), trainer(false));
 }
 
+TEST(Logits, KeysAndValuesAreHeldBesideThemThoughLayersRunAgain) {
+  const auto left = [](bool cache, bool keep) {
+    return left_by_forward(
+        [&](facts::TrainKeys& train) {
+          train.recompute.mode = facts::RecomputeMode::full;
+          train.use_cache = cache;
+          train.keep_logits = keep;
+        },
+        "pytorch");
+  };
+  // Two tensors of two heads of 16, bf16.
+  EXPECT_EQ(left(true, true) - left(false, true), kLayers * 2 * kSamples * kTokens * 32 * 2);
+  EXPECT_EQ(left(true, false), left(false, false));  // they go with the model's outputs
+}
+
 TEST(Logits, OfALossOutsideOfTheModelAreThereThoughTheModelIsCompiled) {
   const auto left = [](std::optional<bool> in_model, std::string_view framework) {
     return left_by_forward(
