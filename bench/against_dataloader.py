@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 """Rehearsal against torchvision's DataLoader and against the bare JPEG decoder, same files.
 
-    bench/against_dataloader.py --program build/release/steelyard [--photos DIR] [--rounds 3]
+    bench/against_dataloader.py --program build/release/steelyard [--photos DIR] [--rounds 3] [--size 500x375]
 
-Makes a folder of JPEG files (about 500 x 375, from photographs when --photos has some, else from
-coloured noise with a photograph's spectrum), then runs in turn, --rounds times, each for --seconds:
+Makes a folder of JPEG files (of --size, from photographs when --photos has some, else from coloured
+noise with a photograph's spectrum), then runs in turn, --rounds times, each for --seconds:
 
   bare      libjpeg-turbo's tjDecompress2 on every core, files in memory, nothing else
   steelyard steelyard rehearse, one worker per core, no step time
@@ -30,18 +30,15 @@ import time
 import numpy
 from PIL import Image
 
-WIDTH, HEIGHT = 500, 375
-
-
-def noise(seed):
+def noise(seed, width, height):
     """An image whose spectrum falls as 1/f, as that of photographs does."""
     rng = numpy.random.default_rng(seed)
-    fy = numpy.fft.fftfreq(HEIGHT)[:, None]
-    fx = numpy.fft.fftfreq(WIDTH)[None, :]
-    falls = 1 / numpy.maximum(numpy.hypot(fx, fy), 1 / WIDTH)
+    fy = numpy.fft.fftfreq(height)[:, None]
+    fx = numpy.fft.fftfreq(width)[None, :]
+    falls = 1 / numpy.maximum(numpy.hypot(fx, fy), 1 / width)
     planes = []
     for _ in range(3):
-        spectrum = falls * numpy.exp(2j * numpy.pi * rng.random((HEIGHT, WIDTH)))
+        spectrum = falls * numpy.exp(2j * numpy.pi * rng.random((height, width)))
         plane = numpy.fft.ifft2(spectrum).real
         planes.append((plane - plane.mean()) / plane.std() * 50 + 128)
     mixed = numpy.stack([planes[0], planes[0] * 0.7 + planes[1] * 0.3,
@@ -49,20 +46,20 @@ def noise(seed):
     return Image.fromarray(mixed.clip(0, 255).astype("uint8"))
 
 
-def photographs(folder):
+def photographs(folder, width, height):
     images = []
     for path in sorted(pathlib.Path(folder).rglob("*.jp*g")) if folder else []:
         image = Image.open(path).convert("RGB")
-        if min(image.size) < HEIGHT:
+        if image.width < width or image.height < height:
             continue
-        scale = max(WIDTH / image.width, HEIGHT / image.height)
+        scale = max(width / image.width, height / image.height)
         image = image.resize((round(image.width * scale), round(image.height * scale)))
-        images.append(image.crop((0, 0, WIDTH, HEIGHT)))
+        images.append(image.crop((0, 0, width, height)))
     return images
 
 
-def make_files(folder, count, photos, quality):
-    sources = photographs(photos) or [noise(i) for i in range(16)]
+def make_files(folder, count, photos, quality, size):
+    sources = photographs(photos, *size) or [noise(i, *size) for i in range(16)]
     for i in range(count):
         image = sources[i % len(sources)]
         shift = (i // len(sources)) * 7
@@ -103,7 +100,8 @@ class Memory(threading.Thread):
             time.sleep(0.1)
 
 
-def bare(folder, seconds, cores):
+def bare(folder, seconds, cores, size):
+    width, height = size
     turbo = ctypes.CDLL("libturbojpeg.so.0")
     turbo.tjInitDecompress.restype = ctypes.c_void_p
     files = [path.read_bytes() for path in sorted(folder.iterdir())]
@@ -112,11 +110,11 @@ def bare(folder, seconds, cores):
 
     def decode(thread):
         handle = ctypes.c_void_p(turbo.tjInitDecompress())
-        pixels = ctypes.create_string_buffer(WIDTH * HEIGHT * 3)
+        pixels = ctypes.create_string_buffer(width * height * 3)
         i = thread
         while time.monotonic() < end:
             data = files[i % len(files)]
-            turbo.tjDecompress2(handle, data, ctypes.c_ulong(len(data)), pixels, WIDTH, 0, HEIGHT,
+            turbo.tjDecompress2(handle, data, ctypes.c_ulong(len(data)), pixels, width, 0, height,
                                 0, 0)
             counts[thread] += 1
             i += cores
@@ -199,7 +197,8 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__,
                                         formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--program", default="build/release/steelyard")
-    arguments.add_argument("--photos", help="folder of photographs, at least 500 x 375")
+    arguments.add_argument("--photos", help="folder of photographs, at least of --size")
+    arguments.add_argument("--size", default="500x375", help="width x height of the files")
     arguments.add_argument("--images", type=int, default=512)
     arguments.add_argument("--quality", type=int, default=92)
     arguments.add_argument("--batch", type=int, default=64)
@@ -207,14 +206,15 @@ def main():
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--workers", type=int, nargs="*", default=[0, 1, 2, 4])
     given = arguments.parse_args()
+    size = tuple(map(int, given.size.split("x")))
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        sources = make_files(folder, given.images, given.photos, given.quality)
+        sources = make_files(folder, given.images, given.photos, given.quality, size)
         sizes = [path.stat().st_size for path in folder.iterdir()]
-        print(f"{given.images} files of {WIDTH} x {HEIGHT}, {sources} sources, "
+        print(f"{given.images} files of {size[0]} x {size[1]}, {sources} sources, "
               f"{statistics.mean(sizes) / 1000:.1f} kB on average; {cores} cores")
-        runs = {"bare": lambda: bare(folder, given.seconds, cores),
+        runs = {"bare": lambda: bare(folder, given.seconds, cores, size),
                 "steelyard": lambda: steelyard(given.program, name, given.seconds, cores,
                                                given.batch)}
         for workers in given.workers:
