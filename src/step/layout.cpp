@@ -283,6 +283,11 @@ Result<Layout> layout_of(const facts::Job& job, const AdapterHabits& habits, con
   return layout;
 }
 
+void hold_denominator(const facts::OptimizerKeys& keys, OptimizerLayout& optimizer) {
+  const bool adam = keys.name == OptimizerName::adam || keys.name == OptimizerName::adamw;
+  if (adam && !optimizer.fused && !optimizer.loop) optimizer.step_copies = 2;
+}
+
 void make_functional(const facts::OptimizerKeys& keys, OptimizerLayout& optimizer) {
   if (keys.name != OptimizerName::lamb || optimizer.fused) return;
   optimizer.loop = optimizer.functional = true;

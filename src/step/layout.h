@@ -82,4 +82,7 @@ struct Layout {
 // parameter, and then lets the old ones go (JITLamb of NVIDIA's Transformer-XL); nothing else.
 void make_functional(const facts::OptimizerKeys& keys, OptimizerLayout& optimizer);
 
+// Foreach Adam of PyTorch before 2.1: the second moment's root and, beside it, the denominator.
+void hold_denominator(const facts::OptimizerKeys& keys, OptimizerLayout& optimizer);
+
 }  // namespace steelyard::step

@@ -450,6 +450,7 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   if (job.train.method == facts::Method::full) STEELYARD_CHECK(check_stages(graph, job));
   STEELYARD_TRY(variants, variants_of(profile, job.train, job.parallel));
   if (variants.functional_lamb) make_functional(job.train.optimizer, layout.optimizer);
+  if (variants.foreach_denominator) hold_denominator(job.train.optimizer, layout.optimizer);
   const facts::ParallelKeys& parallel = job.parallel;
   STEELYARD_CHECK(check_expert_load(graph, parallel, variants));
   STEELYARD_TRY(split, split_graph(graph, job, profile, habits, fp8, companions, use));

@@ -150,6 +150,9 @@ Result<void> read_kept(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(lamb, read<bool>(profile, "lamb", v.functional_lamb,
                                  {{"functional", true}, {"in_place", false}}));
   v.functional_lamb = lamb;
+  STEELYARD_TRY(denominator, read<bool>(profile, "foreach_adam", v.foreach_denominator,
+                                        {{"two_copies", true}, {"one_copy", false}}));
+  v.foreach_denominator = denominator;
   STEELYARD_TRY(bias, read<bool>(profile, "linear_bias", v.adds_bias,
                                  {{"added", true}, {"in_product", false}}));
   v.adds_bias = bias;

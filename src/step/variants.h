@@ -112,6 +112,7 @@ struct Variants {
   bool fake_tensors = false;
   bool composite_silu_backward = false;  // TapeOptions
   bool functional_lamb = false;          // the step returns parameter and averages as new tensors
+  bool foreach_denominator = false;      // foreach Adam: the root and the denominator, two copies
 
   friend bool operator==(const Variants&, const Variants&) = default;
 };

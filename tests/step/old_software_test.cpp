@@ -101,11 +101,12 @@ struct Stepped {
   std::int64_t kept = 0, left = 0, peak = 0;  // moves, bytes more than before it, bytes at most
 };
 
-// The optimizer's phase of BERT under LAMB.
-Stepped stepped_with(const facts::Value& versions, facts::Precision precision) {
+// The optimizer's phase of BERT.
+Stepped stepped_with(const facts::Value& versions, facts::Precision precision,
+                     facts::OptimizerName name = facts::OptimizerName::lamb) {
   facts::Job job = small_job();
   job.train.precision = precision;
-  job.train.optimizer.name = facts::OptimizerName::lamb;
+  job.train.optimizer.name = name;
   job.train.optimizer.master_weights = precision != facts::Precision::fp32;
   const auto catalog =
       catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
@@ -132,6 +133,18 @@ Stepped stepped_with(const facts::Value& versions, facts::Precision precision) {
     }
   }
   return stepped;
+}
+
+// torch/optim/adam.py of 2.0: the root of the second moment and the denominator are both held.
+TEST(OldSoftware, UntilTorch21ForeachAdamHoldsTheDenominatorToo) {
+  for (const facts::OptimizerName name :
+       {facts::OptimizerName::adam, facts::OptimizerName::adamw}) {
+    const auto peak = [&](const char* torch) {
+      return stepped_with(facts::Object{{"torch", torch}}, facts::Precision::fp32, name).peak;
+    };
+    EXPECT_GT(peak("2.1"), 0);
+    EXPECT_EQ(peak("2.0"), 2 * peak("2.1"));
+  }
 }
 
 // JITLamb: parameter and averages are new tensors in each step, with the update beside them.
