@@ -171,6 +171,13 @@ void read_products(Settings& settings, facts::EfficiencyConstants& constants) {
 void read_movement(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.memory = settings.ratio("memory");
   constants.winograd = settings.real("winograd");
+  constants.convolution_weights = settings.ratio("convolution_weights");
+  constants.convolution_weights_start = settings.real("convolution_weights_start");
+  constants.convolution_strided = settings.ratio("convolution_strided");
+  constants.depthwise_product = settings.real("depthwise_product");
+  constants.depthwise_weight_product = settings.real("depthwise_weight_product");
+  constants.depthwise_library_result = settings.real("depthwise_library_result");
+  constants.depthwise_library_product = settings.real("depthwise_library_product");
   constants.convolution_layout = settings.real("convolution_layout");
   constants.grouped_convolution = settings.ratio("grouped_convolution");
   constants.link = settings.ratio("link");

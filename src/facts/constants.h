@@ -175,7 +175,16 @@ struct EfficiencyConstants {
   Ratio cudnn_attention_forward{}, cudnn_attention_backward{};  // train.attention = "cudnn"
   double attention_half_intensity = 0.0;  // flop per byte at which attention reaches half of it
   Ratio memory;                           // of the HBM bandwidth, pointwise kernels
-  double winograd = 1.0;                  // of such convolutions over their products' rate
+  // Convolutions that no matrix unit multiplies (pace/convolutions.h): those that Winograd's small
+  // tiles fit, over their products' rate; gradients of weights and of inputs with a stride.
+  double winograd = 1.0;
+  Ratio convolution_weights{1.0}, convolution_strided{1.0};
+  double convolution_weights_start = 0.0;  // of a tile of such a gradient, in steps of its depth
+  // Instructions of kernels that convolve each channel for itself. A framework's own: for each
+  // product, and for each of a weight's gradient. The library's: for each element of the result,
+  // and for each product.
+  double depthwise_product = 0.0, depthwise_weight_product = 0.0;
+  double depthwise_library_result = 0.0, depthwise_library_product = 0.0;
   double convolution_layout = 0.0;        // tensors whose channels come first are copied, so often
   Ratio grouped_convolution{};  // of the matrix units' peak, groups of 64 channels, channels last
   Ratio link;                   // of the GPU link, large messages

@@ -1,6 +1,7 @@
 // The first header of the room: the program of a rank + machine -> seconds.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -22,6 +23,10 @@ struct HostProducts {
   std::optional<FlopsPerSecond> wide, half;  // fp32; bf16 and fp16
 };
 
+// Whose kernels convolve each channel for itself: the library's; the framework's own where tensors
+// of 32 bits have their channels first; or wherever they have 32 bits.
+enum class Depthwise : std::uint8_t { library, own_channels_first, own };
+
 struct Request {
   const step::Program* program = nullptr;
   const facts::Job* job = nullptr;  // resolved
@@ -34,6 +39,7 @@ struct Request {
   bool launched_as_graphs = false;
   // Products of operands that are not aligned use no matrix units (cuBLAS before 11).
   bool unaligned_on_vector_units = false;
+  Depthwise depthwise = Depthwise::library;
   // Of one parameter in a loop of the framework's own optimizer; 0: torch's.
   double optimizer_kernels = 0.0;
   // Arithmetic of each pipeline stage over that of this rank; empty: all alike.

@@ -22,6 +22,7 @@ using step::Program;
 
 constexpr std::string_view kGrouped = "grouped_mm";        // operations of the step room
 constexpr std::string_view kConvolutions = "convolution";  // of EfficiencyConstants::kernels
+constexpr std::string_view kDepthwise = "depthwise_convolution";
 constexpr std::string_view kEfficient = "efficient_attention";
 constexpr std::string_view kExpertBias = ": expert_bias";
 constexpr std::string_view kOptimizer = "optimizer", kClipping = "clip_grad_norm";
@@ -109,10 +110,25 @@ TokenSide tokens_of(std::string_view operation) {
   return operation == "mm_weight_gradient" ? TokenSide::depth : TokenSide::none;
 }
 
-Unfolded unfolded_of(std::string_view operation) {
-  if (operation == "convolution") return Unfolded::m_k;
-  if (operation == "convolution_input_gradient") return Unfolded::m_n;
-  return operation == "convolution_weight_gradient" ? Unfolded::n_k : Unfolded::none;
+// What follows the name of a convolution: none: its result.
+ConvolutionPass pass_of(std::string_view operation) {
+  const std::size_t begin = operation.find(kConvolutions);
+  if (begin == std::string_view::npos) return ConvolutionPass::none;
+  const std::string_view rest = operation.substr(begin + kConvolutions.size());
+  if (rest == "_input_gradient") return ConvolutionPass::input;
+  if (rest == "_strided_input_gradient") return ConvolutionPass::strided_input;
+  if (rest == "_weight_gradient") return ConvolutionPass::weight;
+  return rest.empty() ? ConvolutionPass::forward : ConvolutionPass::none;
+}
+
+// What the library convolves channel by channel waits for memory, tensors of 16 bits all.
+bool convolves_by_itself(const Request& request) {
+  const facts::TrainKeys& train = request.job->train;
+  const bool wide =
+      train.precision == facts::Precision::fp32 || train.precision == facts::Precision::tf32;
+  const bool first = train.memory_format == facts::MemoryFormat::contiguous;
+  return wide && (request.depthwise == Depthwise::own ||
+                  (request.depthwise == Depthwise::own_channels_first && first));
 }
 
 // Of the 16 bytes that a thread can load at once. ATen's own kernels load four elements; what
@@ -170,7 +186,9 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.back().grouped = operation.starts_with(kGrouped);
     natures.back().convolution = operation.starts_with(kConvolutions);
     natures.back().channels_last = natures.back().convolution && !channels_first;
-    natures.back().unfolded = unfolded_of(operation);
+    natures.back().pass = pass_of(operation);
+    natures.back().depthwise = operation.starts_with(kDepthwise);
+    natures.back().own_depthwise = natures.back().depthwise && convolves_by_itself(request);
     natures.back().efficient = operation.starts_with(kEfficient);
     natures.back().vector_unaligned = request.unaligned_on_vector_units;
     natures.back().each_group =

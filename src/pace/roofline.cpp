@@ -117,26 +117,6 @@ double fallback_rate(const Work& work, FlopsPerSecond peak, const EfficiencyCons
   return peak.value() * efficiency.grouped_convolution.value() * std::max(1.0, width / kChannels);
 }
 
-// How often the window of a convolution reads each element of its input: its three tensors are what
-// it moves. 9: one of 3 x 3 at every pixel.
-double reads_of_input(const Work& work, const Nature& nature) {
-  const double m = static_cast<double>(work.m), n = static_cast<double>(work.n),
-               k = static_cast<double>(work.k);
-  const double unfolded = nature.unfolded == Unfolded::m_k   ? m * k
-                          : nature.unfolded == Unfolded::m_n ? m * n
-                                                             : n * k;
-  const double elements = work.traffic.real() / static_cast<double>(facts::bytes_of(work.dtype));
-  const double input = elements - (m * n + n * k + m * k - unfolded);
-  return input > 0.0 ? unfolded / input : 0.0;
-}
-
-double winograd_of(const Work& work, const Nature& nature, const EfficiencyConstants& efficiency) {
-  constexpr double kWindow = 9.0, kEdges = 0.5;  // without padding there are fewer pixels
-  if (nature.unfolded == Unfolded::none || work.batch > 1) return 1.0;
-  const double reads = reads_of_input(work, nature);
-  return reads > kWindow - kEdges && reads < kWindow + kEdges ? efficiency.winograd : 1.0;
-}
-
 double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
                  const EfficiencyConstants& efficiency, const Nature& nature) {
   if (falls_back(work, gpu, nature)) {
@@ -146,8 +126,7 @@ double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
   if (lacks_kernel(work, gpu, nature)) return fallback_rate(work, peak, efficiency);
   const double shape = shape_efficiency(work, gpu, efficiency).value();
   if (!on_matrix_units(work, gpu)) {
-    return peak.value() * efficiency.gemm_vector.value() * shape *
-           winograd_of(work, nature, efficiency);
+    return peak.value() * efficiency.gemm_vector.value() * shape;
   }
   const double tf32 = work.dtype == facts::DType::fp32 ? efficiency.gemm_tf32.value() : 1.0;
   const double fed = rate_of_units(gpu, work, peak, efficiency) * efficiency.gemm.value() * shape;
@@ -297,30 +276,61 @@ std::optional<Seconds> host_time_of(const Work& work, const Gpu& gpu,
   return work.traffic / scaled(*link, efficiency.host_link);
 }
 
+namespace {
+
+// A convolution of vector units has ways of its own; all other work has one rate.
+Seconds arithmetic_of(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
+                      const EfficiencyConstants& efficiency, const Nature& nature) {
+  if (work.kind == WorkKind::attention) {
+    return work.flops / FlopsPerSecond(attention_rate(work, gpu, peak, efficiency, nature));
+  }
+  const bool convolves = nature.pass != ConvolutionPass::none && !on_matrix_units(work, gpu);
+  if (convolves && gpu.memory_bandwidth) {
+    const VectorUnits units{
+        .peak = peak,
+        .multiprocessors = multiprocessors_of(gpu, efficiency),
+        .streamed =
+            scaled(*gpu.memory_bandwidth, streamed_share(gpu, *gpu.memory_bandwidth, efficiency))};
+    return convolved(work, nature.pass, units, efficiency);
+  }
+  return work.flops / FlopsPerSecond(gemm_rate(work, gpu, peak, efficiency, nature));
+}
+
+// A multiprocessor begins four instructions of 32 threads per cycle, whatever its lanes.
+Seconds depthwise_of(const Work& work, const Gpu& gpu, const EfficiencyConstants& efficiency,
+                     const Nature& nature) {
+  if (!gpu.compute_capability || !gpu.peak.fp32) return {};
+  constexpr double kIssued = 128.0;
+  const double begun =
+      gpu.peak.fp32->value() / 2.0 * kIssued / vector_lanes(*gpu.compute_capability);
+  return issued(work, nature.pass, nature.own_depthwise, begun, efficiency);
+}
+
+}  // namespace
+
 std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
                                 const EfficiencyConstants& efficiency, Missing& missing,
                                 const Nature& nature) {
   Seconds arithmetic, memory, copies;
   bool known = true;
-  if (has_arithmetic(work)) {
+  const bool multiplies = has_arithmetic(work) && !nature.depthwise;
+  if (nature.depthwise) arithmetic = depthwise_of(work, gpu, efficiency, nature);
+  if (multiplies) {
     if (const auto peak = peak_rate(gpu, work.dtype, work.tf32, missing)) {
-      arithmetic =
-          Seconds(work.flops.value() / (work.kind == WorkKind::attention
-                                            ? attention_rate(work, gpu, *peak, efficiency, nature)
-                                            : gemm_rate(work, gpu, *peak, efficiency, nature)));
+      arithmetic = arithmetic_of(work, gpu, *peak, efficiency, nature);
     } else {
       known = false;
     }
   }
   if (work.traffic > Bytes(0)) {
     if (const auto bandwidth = memory_bandwidth(gpu, missing)) {
-      const double load = has_arithmetic(work) ? 1.0 : nature.load;
+      const double load = multiplies ? 1.0 : nature.load;
       memory = work.traffic / scaled(*bandwidth, streamed_share(gpu, *bandwidth, efficiency, load));
       // Matrix units want channels last: cuDNN reads and writes the tensors once more.
-      if (nature.copies_channels && has_arithmetic(work) && on_matrix_units(work, gpu)) {
+      if (nature.copies_channels && multiplies && on_matrix_units(work, gpu)) {
         copies = 2.0 * efficiency.convolution_layout * memory;
       }
-      if (!has_arithmetic(work)) memory = memory * nature.traffic;
+      if (!multiplies) memory = memory * nature.traffic;
     } else {
       known = false;
     }

@@ -9,6 +9,7 @@
 #include "base/quantity.h"
 #include "facts/constants.h"
 #include "facts/machine.h"
+#include "pace/convolutions.h"
 #include "pace/figures.h"
 #include "step/program.h"
 
@@ -25,16 +26,16 @@ struct WorkTime {
 // input's gradient, the depth of the weight's.
 enum class TokenSide : std::uint8_t { none, rows, depth };
 
-// Which two sides of a convolution's product are its input, unfolded: none: it is no convolution.
-enum class Unfolded : std::uint8_t { none, m_k, m_n, n_k };
-
 // What the name of its operation says of a kernel (EfficiencyConstants::kernels).
 struct Nature {
   double traffic = 1.0;          // time over that of moving its bytes
   bool copies_channels = false;  // a convolution whose tensors are brought into another order first
   bool convolution = false;
   bool channels_last = false;  // of a convolution's tensors
-  Unfolded unfolded = Unfolded::none;
+  ConvolutionPass pass = ConvolutionPass::none;
+  // Each channel for itself: there is no product of matrices. By the framework's own kernels, which
+  // compute an address for each of its products, or by the library's, which wait for memory.
+  bool depthwise = false, own_depthwise = false;
   TokenSide tokens = TokenSide::none;
   bool grouped = false;    // products whose tokens lie one behind the other: how many says nothing
   bool efficient = false;  // the memory-efficient attention kernel, not FlashAttention

@@ -9,6 +9,9 @@
 
 namespace steelyard::pace {
 
+// Which tiles kernels have: matrix products many, convolutions on vector units a few wide ones.
+enum class TileShapes : std::uint8_t { products, convolution, winograd };
+
 // What cutting into tiles costs on one processor.
 struct TileCosts {
   double multiprocessors = 1.0;
@@ -17,6 +20,8 @@ struct TileCosts {
   double feed = 0.0;
   double start = 0.0;         // what a tile takes to begin and to end, in steps of its depth
   double quantisation = 0.0;  // 1: a wave that is partly empty costs a whole one; 0: its share
+  TileShapes shapes = TileShapes::products;
+  bool splits = true;  // a deep sum may be split over multiprocessors
 };
 
 // Of the rate that large matrices reach, in (0, 1]. m x n results of depth k, `batch` times.

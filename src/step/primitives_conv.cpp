@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <string>
 #include <utility>
 
 #include "step/primitives.h"
@@ -49,32 +51,49 @@ namespace {
 struct Products {
   enum class Pass { forward, input, weight };
   std::int64_t rows = 1, columns = 1, depth = 1, groups = 1;
-  bool depthwise = false;
+  // Of the input's gradient: a row for each pixel of the input, and what of the result's gradient
+  // its windows hold on average.
+  std::int64_t input_rows = 1, input_columns = 1, input_depth = 1;
+  bool strided = false, depthwise = false;  // depthwise: each channel for itself
 
-  void run(Tape& tape, std::string_view name, DType dtype, Pass pass, Bytes traffic) const {
-    // One channel of input for each of output: kernels of their own without matrix units, which
-    // wait for memory (DepthwiseConv2d.cu: a few multiply-adds per element that is read).
-    if (depthwise) return tape.pointwise(name, traffic);
+  void run(Tape& tape, DType dtype, Pass pass, Bytes traffic) const {
+    std::string name = depthwise ? "depthwise_convolution" : "convolution";
     switch (pass) {
       case Pass::forward: return tape.gemm(name, dtype, rows, columns, depth, groups, traffic);
-      case Pass::input: return tape.gemm(name, dtype, rows, depth, columns, groups, traffic);
-      case Pass::weight: return tape.gemm(name, dtype, columns, depth, rows, groups, traffic);
+      case Pass::input:
+        name += strided ? "_strided_input_gradient" : "_input_gradient";
+        return tape.gemm(name, dtype, input_rows, input_columns, input_depth, groups, traffic);
+      case Pass::weight:
+        name += "_weight_gradient";
+        return tape.gemm(name, dtype, columns, depth, rows, groups, traffic);
     }
   }
 };
 
-Products products_of(const ConvDims& dims) {
+Products products_of(const ConvDims& dims, std::int64_t input) {
   Products products;
   products.groups = dims.groups;
   products.columns = dims.outputs / dims.groups;
   products.depth = dims.inputs / dims.groups * dims.window;
   products.rows = checked_multiply(dims.samples, dims.pixels);
+  products.depthwise = dims.groups > 1 && dims.groups == dims.inputs;
   if (dims.spread > 0) {  // each pixel of the input is spread over a window
     products.rows = checked_multiply(dims.samples, dims.spread);
     products.columns = dims.outputs / dims.groups * dims.window;
     products.depth = dims.inputs / dims.groups;
+    products.input_rows = products.rows;
+    products.input_columns = products.depth;
+    products.input_depth = products.columns;
+    return products;
   }
-  products.depthwise = dims.groups > 1 && dims.groups == dims.inputs;
+  products.input_columns = dims.inputs / dims.groups;
+  products.input_rows = input / dims.inputs;
+  const double products_each = static_cast<double>(products.columns) *
+                               static_cast<double>(products.depth) *
+                               static_cast<double>(products.rows);
+  const double results = static_cast<double>(products.input_rows * products.input_columns);
+  products.input_depth = std::max<std::int64_t>(1, std::llround(products_each / results));
+  products.strided = products.input_rows >= 2 * products.rows;
   return products;
 }
 
@@ -90,8 +109,8 @@ Tensor conv(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bia
   const std::int64_t rows = checked_multiply(dims.samples, dims.pixels);
   Tensor y = tape.allocate(checked_multiply(rows, dims.outputs), a.dtype, "convolution");
   const Bytes traffic = bytes_of(a) + bytes_of(w) + bytes_of(y);
-  const Products products = products_of(dims);
-  products.run(tape, "convolution", a.dtype, Products::Pass::forward, traffic);
+  const Products products = products_of(dims, a.numel);
+  products.run(tape, a.dtype, Products::Pass::forward, traffic);
   if (!tape.tracks({&a, &w}) && !(b && tape.tracks({&b}))) return y;
   std::vector<StorageRef> saved;
   if (w.requires_grad) saved.push_back(a.storage);
@@ -103,25 +122,24 @@ Tensor conv(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bia
   const std::int64_t numel_w = w.numel;
   std::vector<Edge> edges = {Tape::edge_of(a), Tape::edge_of(w)};
   if (b) edges.push_back(Tape::edge_of(b));
-  tape.track(
-      y, "convolution", std::move(edges), std::move(saved),
-      [=](Tape& t, const Gradients& gradients) {
-        const DType dtype = gradients[0].dtype;
-        Gradients result(wants_b ? 3 : 2);
-        if (wants_x) {
-          result[0] = t.allocate(numel_a, dtype, "convolution_backward");
-          products.run(t, "convolution_input_gradient", dtype, Products::Pass::input, traffic);
-        }
-        if (wants_w) {
-          result[1] = t.allocate(numel_w, dtype, "convolution_backward");
-          products.run(t, "convolution_weight_gradient", dtype, Products::Pass::weight, traffic);
-        }
-        if (wants_b) {
-          result[2] = t.allocate(dims.outputs, dtype, "sum");
-          t.pointwise("sum", bytes_of(gradients[0]));
-        }
-        return result;
-      });
+  tape.track(y, "convolution", std::move(edges), std::move(saved),
+             [=](Tape& t, const Gradients& gradients) {
+               const DType dtype = gradients[0].dtype;
+               Gradients result(wants_b ? 3 : 2);
+               if (wants_x) {
+                 result[0] = t.allocate(numel_a, dtype, "convolution_backward");
+                 products.run(t, dtype, Products::Pass::input, traffic);
+               }
+               if (wants_w) {
+                 result[1] = t.allocate(numel_w, dtype, "convolution_backward");
+                 products.run(t, dtype, Products::Pass::weight, traffic);
+               }
+               if (wants_b) {
+                 result[2] = t.allocate(dims.outputs, dtype, "sum");
+                 t.pointwise("sum", bytes_of(gradients[0]));
+               }
+               return result;
+             });
   return y;
 }
 

@@ -169,6 +169,17 @@ Comparable<double> stated(const std::optional<Quantity>& value, const Plan& plan
   return std::unexpected(reason);
 }
 
+// Convolutions of 3 x 3 that no matrix unit multiplies may need a quarter of the products that are
+// counted: Winograd's F(4 x 4, 3 x 3).
+double counted_per_product(const Plan& plan) {
+  constexpr double kWinograd = 4.0, kAmpere = 8.0;
+  const facts::TrainKeys& train = plan.job.train;
+  const bool tf32_as_fp32 = train.precision == facts::Precision::tf32 &&
+                            plan.machine.gpu.compute_capability.value_or(kAmpere) < kAmpere;
+  const bool vector = train.precision == facts::Precision::fp32 || tf32_as_fp32;
+  return vector && !train.image_size.empty() ? kWinograd : 1.0;
+}
+
 // The share of the GPU's peak that the printed figure asks for, counted as the plan counts, which
 // is the least that any convention does: forward and backward, causal attention halved, nothing
 // done twice.
@@ -176,7 +187,7 @@ std::optional<double> share_of_peak(const std::string& quantity, double measured
                                     const Plan& plan) {
   if (!plan.pace.mfu || measured <= 0.0 || predicted <= 0.0) return std::nullopt;
   const double times = quantity == "step_seconds" ? predicted / measured : measured / predicted;
-  return plan.pace.mfu->value() * times;
+  return plan.pace.mfu->value() * times / counted_per_product(plan);
 }
 
 void CaseReader::pace_quantity(const std::string& quantity, double measured,

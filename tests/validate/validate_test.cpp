@@ -249,6 +249,22 @@ TEST(Validate, OnePaceQuantityPerCaseTheFirstPresent) {
   expect("mfu", 0.4 / 0.5 - 1.0);
 }
 
+// 0.4 of the peak at 2 samples/s: 5.5 samples/s are 1.1 of it. Of pictures in fp32 a quarter of the
+// arithmetic may do.
+TEST(Validate, WhatIsAboveThePeakIsImpossibleButForTransformedConvolutions) {
+  Case one = example_case();
+  one.measured.samples_per_second = SamplesPerSecond(5.5);
+  EXPECT_THAT(only_comparison(one).impossible, HasSubstr("1.10 times"));
+  Plan pictures = example_plan();
+  pictures.job.train.image_size = {224, 224};
+  pictures.job.train.precision = facts::Precision::bf16_mixed;
+  EXPECT_THAT(only_comparison(one, pictures).impossible, HasSubstr("1.10 times"));
+  pictures.job.train.precision = facts::Precision::fp32;
+  EXPECT_EQ(only_comparison(one, pictures).impossible, "");
+  one.measured.samples_per_second = SamplesPerSecond(20.8);
+  EXPECT_THAT(only_comparison(one, pictures).impossible, HasSubstr("1.04 times"));
+}
+
 // Per sample the plan counts 6.0e9. N = 1e6 and 1000 tokens: 6n = 6.0e9, 8n = 8.0e9. Attention
 // forward and backward with half of the scores: 3 x 0.2e9 = 0.6e9; with all of them 1.2e9.
 TEST(Validate, ArithmeticRatesAreCountedByTheConventionOfTheSource) {
