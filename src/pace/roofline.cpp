@@ -188,6 +188,21 @@ double share_of_efficient(const Work& work, const Gpu& gpu, const EfficiencyCons
   return share * static_cast<double>(work.k) / compiled;
 }
 
+// The constants are those of heads of 128 where a multiprocessor takes 16 exponentials per cycle:
+// one for each score, beside two products of its head forward and five backward, which hardly
+// overlap (docs/model/compute.md). What another head or another chip takes for the same arithmetic:
+double share_of_exponentials(const Work& work, const Gpu& gpu, double rate) {
+  if (work.k <= 0 || !gpu.compute_capability || !gpu.peak.fp32) return 1.0;
+  constexpr double kHead = 128.0;
+  const double products = work.backward ? 10.0 : 4.0;  // of a score, for each of a head's elements
+  const double lanes = 2.0 * vector_lanes(*gpu.compute_capability);
+  const double one = lanes / (gpu.peak.fp32->value() * kExponentials);
+  const double own = one * kExponentials / exponentials(*gpu.compute_capability);
+  const double usual = kHead * products / rate;
+  const double multiplied = static_cast<double>(work.k) / kHead * std::max(0.0, usual - one);
+  return usual * (static_cast<double>(work.k) / kHead) / (multiplied + own);
+}
+
 // Short sequences give a kernel little arithmetic for what it loads.
 double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
                       const EfficiencyConstants& efficiency, const Nature& nature) {
@@ -207,10 +222,14 @@ double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
     const FlopsPerSecond units = before_ampere(gpu) ? peak : gpu.peak.tf32.value.value_or(peak);
     return units.value() * rate_of_kernel(kWide, work, efficiency) * long_enough;
   }
+  const double units = rate_of_units(gpu, work, peak, efficiency);
   // Before Ampere there is no other fused kernel, and the constants are its own.
-  if (nature.efficient && !before_ampere(gpu)) share *= share_of_efficient(work, gpu, efficiency);
-  return std::min(bound_of(gpu, work, peak, efficiency),
-                  rate_of_units(gpu, work, peak, efficiency) * share * long_enough);
+  if (nature.efficient) {
+    if (!before_ampere(gpu)) share *= share_of_efficient(work, gpu, efficiency);
+  } else if (!before_ampere(gpu)) {
+    share *= share_of_exponentials(work, gpu, units * share);
+  }
+  return std::min(bound_of(gpu, work, peak, efficiency), units * share * long_enough);
 }
 
 // Pointwise kernels do a few operations per byte, an order below what the vector units could do in
