@@ -166,6 +166,11 @@ Tensor engine_cast(Tape& tape, const Tensor& x) {
   return quantize(tape, x, x.numel, false, false).rows;
 }
 
+EngineCasts engine_casts(Tape& tape, const Tensor& x, std::int64_t last) {
+  Layouts made = quantize(tape, x, last, false, true);
+  return {std::move(made.rows), std::move(made.columns)};
+}
+
 Tensor engine_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& weights,
                      const Tensor& bias, std::int64_t inputs, std::int64_t outputs,
                      bool keeps_input, FusedCasts fused) {
