@@ -133,6 +133,15 @@ std::map<std::string, std::string, std::less<>> words_of(const MegatronArguments
   if (arguments.flag("disable-parameter-transpose-cache")) words["fp8_weights"] = "cast_each_time";
   if (arguments.flag("fp8-dot-product-attention")) words["fp8_attention"] = "cast";
   if (arguments.flag("fp8-output-proj")) words["fp8_logits"] = "cast";
+  // token_dispatcher.py: padded experts get as many rows as ever; graphs of the whole step cannot
+  // wait for the host (moe_expert_rank_capacity_factor); beside another micro-batch's pass the GPU
+  // has that one's kernels to go on with.
+  const bool padded = arguments.real("moe-expert-capacity-factor") > 0.0 &&
+                      arguments.flag("moe-pad-expert-input-to-capacity");
+  if (padded || arguments.text("cuda-graph-impl") == "full_iteration" ||
+      arguments.flag("overlap-moe-expert-parallel-comm")) {
+    words["expert_counts"] = "on_card";
+  }
   return words;
 }
 

@@ -23,6 +23,7 @@ using step::Program;
 constexpr std::string_view kGrouped = "grouped_mm";        // operations of the step room
 constexpr std::string_view kConvolutions = "convolution";  // of EfficiencyConstants::kernels
 constexpr std::string_view kEfficient = "efficient_attention";
+constexpr std::string_view kGroupedCast = "grouped_quantize", kCounts = "counts_to_host";
 constexpr std::string_view kExpertBias = ": expert_bias";
 constexpr std::string_view kOptimizer = "optimizer", kClipping = "clip_grad_norm";
 
@@ -173,8 +174,9 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.back().unfolded = unfolded_of(operation);
     natures.back().efficient = operation.starts_with(kEfficient);
     natures.back().vector_unaligned = request.unaligned_on_vector_units;
-    natures.back().each_group =
-        natures.back().grouped && imported(request, "grouped_products", "one_kernel_each");
+    natures.back().each_group = (natures.back().grouped || operation == kGroupedCast) &&
+                                imported(request, "grouped_products", "one_kernel_each");
+    natures.back().read_by_host = operation == kCounts;
     natures.back().load = load_of(request, operation);
     set_optimizer(request, operation, natures.back());
     natures.back().call = hooks_of(request, constants, operation);

@@ -243,11 +243,14 @@ bool has_arithmetic(const Work& work) {
 }
 
 // Kernels that begin one after the other: those of grouped products run on four streams
-// (Transformer Engine, common/util/multi_stream.cpp).
+// (Transformer Engine, common/util/multi_stream.cpp), casts on one (csrc/extensions/cast.cpp,
+// multi_tensor_quantize_impl).
 double starts_of(const Work& work, const Nature& nature, double launches) {
   constexpr double kStreams = 4.0;
   if (nature.in_graph) return 1.0;
-  if (nature.each_group && work.batch > 1) return std::max(1.0, launches / kStreams);
+  if (nature.each_group && work.kind == WorkKind::gemm && work.batch > 1) {
+    return std::max(1.0, launches / kStreams);
+  }
   return launches;
 }
 
@@ -352,7 +355,7 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   return WorkTime{std::max(arithmetic, memory) + copies +
                       efficiency.kernel_floor * starts_of(work, nature, launches),
                   arithmetic > memory && arithmetic >= efficiency.kernel_floor, launches,
-                  nature.in_graph ? Seconds() : nature.call};
+                  nature.in_graph ? Seconds() : nature.call, nature.read_by_host};
 }
 
 }  // namespace steelyard::pace

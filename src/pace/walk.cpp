@@ -86,6 +86,63 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
   return part;
 }
 
+// The host and the GPU beside each other: a kernel begins when it is launched and the one before it
+// has ended.
+struct Clocks {
+  Seconds host, gpu;
+
+  void run(const WorkTime& time, Seconds launch) {
+    host += launch * time.launches + time.call;
+    gpu = std::max(gpu, host) + time.seconds;
+    if (time.read_by_host) host = std::max(host, gpu);
+  }
+};
+
+bool reads_of_the_gpu(const Phase& phase, const Program& program, const Prices& prices) {
+  return std::any_of(phase.bodies.begin(), phase.bodies.end(), [&](const Body& body) {
+    return std::any_of(body.events.begin(), body.events.end(), [&](const step::Event& event) {
+      const auto index = static_cast<std::size_t>(event.index);
+      return event.kind == EventKind::work && !on_the_host(program.work[index].kind) &&
+             prices.work[index].read_by_host;
+    });
+  });
+}
+
+void play(const Body& body, const Program& program, const Prices& prices, Seconds launch,
+          Clocks& clocks) {
+  for (const step::Event& event : body.events) {
+    const auto index = static_cast<std::size_t>(event.index);
+    if (event.kind == EventKind::work && !on_the_host(program.work[index].kind)) {
+      clocks.run(prices.work[index], launch);
+    } else if (event.kind == EventKind::communicate) {
+      const bool beside = program.communication[index].overlaps;
+      clocks.run({.seconds = beside ? Seconds() : prices.communication[index],
+                  .launches = 0.0,
+                  .call = prices.collective_call},
+                 launch);
+    }
+  }
+}
+
+// A phase in which the host waits for the GPU now and then, so that it cannot run ahead of what
+// comes behind: the clocks of both, iteration by iteration until these are alike.
+Seconds played(const Phase& phase, const Program& program, const Prices& prices, Seconds launch) {
+  constexpr std::int64_t kUntilAlike = 3;
+  Clocks clocks;
+  for (const Body& body : phase.bodies) {
+    Clocks before = clocks;
+    const std::int64_t times = std::min(body.repeat, kUntilAlike);
+    for (std::int64_t i = 0; i < times; ++i) {
+      before = clocks;
+      play(body, program, prices, launch, clocks);
+    }
+    const double rest = static_cast<double>(body.repeat - times);
+    clocks.gpu += (clocks.gpu - before.gpu) * rest;
+    clocks.host += (clocks.host - before.host) * rest;
+  }
+  return std::max(clocks.host, clocks.gpu);
+}
+
 struct PhaseTime {
   Part once;
   Seconds waiting;  // for the host's launches
@@ -101,8 +158,12 @@ PhaseTime time_of(const Phase& phase, const Program& program, const Prices& pric
   const bool driven = phase.kind == PhaseKind::forward || phase.kind == PhaseKind::generation ||
                       phase.kind == PhaseKind::scoring || belongs_to_optimizer(phase.kind);
   const Seconds launch = driven ? prices.kernel_launch_forward : prices.kernel_launch;
-  const Seconds launching = launch * once.kernels + once.calling;
-  time.waiting = std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
+  const Seconds working = once.busy() + once.exposed + once.offload;
+  Seconds lasts = launch * once.kernels + once.calling;
+  if (launch > Seconds() && reads_of_the_gpu(phase, program, prices)) {
+    lasts = std::max(lasts, played(phase, program, prices, launch));
+  }
+  time.waiting = std::max(Seconds(), lasts - working);
   (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += time.waiting;
   return time;
 }

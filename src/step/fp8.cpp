@@ -131,6 +131,8 @@ Result<Fp8> engine_of(const facts::Job& job, const facts::FrameworkProfile& prof
   fp8.recasts_weights = !fp8.caches_weights && fully_shards(job.parallel.sharding);
   const bool history = job.train.precision == Precision::fp8_mixed &&
                        keys.recipe == Fp8Recipe::delayed;  // its casts cannot be made again
+  // csrc/extensions/cast.cpp, split_quantize: without scales to be found first, or in 4 bits.
+  fp8.casts_together = history || scaling == Fp8Scaling::nibble;
   fp8.reuses_attention = !history && word_of(profile, "fp8_attention_output") == "kept_as_it_is";
   return fp8;
 }

@@ -42,6 +42,8 @@ struct Fp8 {
   std::int64_t wide_first = 0, wide_last = 0;
   // Attention multiplies in fp8 too, and so do the logits.
   bool attention = false, logits = false;
+  // One kernel casts the rows of all experts, not one for each of them.
+  bool casts_together = false;
   // The output projection of attention keeps attention's result, which is there anyway.
   bool reuses_attention = false;
 
