@@ -42,6 +42,17 @@ Result<void> check_experts(const MegatronArguments& arguments) {
         "moe-router-load-balancing-type", kind,
         {"aux_loss", "seq_aux_loss", "global_aux_loss", "sinkhorn", "quantile_balancing", "none"}));
   }
+  // transformer_config.py asserts both.
+  if (arguments.flag("moe-shared-expert-overlap")) {
+    if (arguments.flag("overlap-moe-expert-parallel-comm")) {
+      return fail(wrong(ErrorCode::impossible_combination, "moe-shared-expert-overlap", "true",
+                        "false beside overlap-moe-expert-parallel-comm"));
+    }
+    if (arguments.text("moe-token-dispatcher-type") == "allgather") {
+      return fail(wrong(ErrorCode::impossible_combination, "moe-shared-expert-overlap", "true",
+                        "true with moe-token-dispatcher-type alltoall or flex"));
+    }
+  }
   if (arguments.text("moe-token-dispatcher-type") != "flex") return {};
   const std::string backend = arguments.text("moe-flex-dispatcher-backend");
   if (backend == "ncclep") {
@@ -133,6 +144,7 @@ std::map<std::string, std::string, std::less<>> words_of(const MegatronArguments
   if (arguments.flag("disable-parameter-transpose-cache")) words["fp8_weights"] = "cast_each_time";
   if (arguments.flag("fp8-dot-product-attention")) words["fp8_attention"] = "cast";
   if (arguments.flag("fp8-output-proj")) words["fp8_logits"] = "cast";
+  if (arguments.flag("moe-shared-expert-overlap")) words["shared_experts"] = "beside_exchanges";
   // token_dispatcher.py: padded experts get as many rows as ever; graphs of the whole step cannot
   // wait for the host (moe_expert_rank_capacity_factor); beside another micro-batch's pass the GPU
   // has that one's kernels to go on with.

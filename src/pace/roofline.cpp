@@ -354,8 +354,11 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   const double launches = launches_of(work, nature);
   return WorkTime{std::max(arithmetic, memory) + copies +
                       efficiency.kernel_floor * starts_of(work, nature, launches),
-                  arithmetic > memory && arithmetic >= efficiency.kernel_floor, launches,
-                  nature.in_graph ? Seconds() : nature.call, nature.read_by_host};
+                  arithmetic > memory && arithmetic >= efficiency.kernel_floor,
+                  launches,
+                  nature.in_graph ? Seconds() : nature.call,
+                  nature.read_by_host,
+                  nature.shared_expert};
 }
 
 }  // namespace steelyard::pace

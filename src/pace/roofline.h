@@ -20,6 +20,7 @@ struct WorkTime {
   double launches = 1.0;          // kernels; a part of one where it works on many tensors at once
   Seconds call{};                 // of the host, beside launching them (calls_of)
   bool read_by_host = false;      // the host launches nothing further before it has ended
+  bool beside_exchange = false;   // of shared experts, on a stream of its own
 };
 
 // Which side of a product counts tokens: of a linear layer's, the rows of forward and of the
@@ -46,7 +47,8 @@ struct Nature {
   bool each_group = false;  // one kernel for each of grouped products
   bool in_graph = false;    // launched with a CUDA graph
   bool read_by_host = false;
-  Seconds call{};  // of the host, whatever it launches
+  bool shared_expert = false;  // whose work runs beside the exchanges of tokens
+  Seconds call{};              // of the host, whatever it launches
   // A thread loads this much of 16 bytes at once: PyTorch's own kernels load four elements,
   // whatever their size (aten/src/ATen/native/cuda/thread_constants.h, thread_work_size).
   double load = 1.0;

@@ -56,11 +56,17 @@ struct Shares {  // of communication that is exposed
   double at_borders, gathered;
 };
 
+bool works_on_gpu(const step::Event& event, const Program& program) {
+  return event.kind == EventKind::work &&
+         !on_the_host(program.work[static_cast<std::size_t>(event.index)].kind);
+}
+
 Part one_iteration(const Body& body, PhaseKind phase, const Program& program, const Prices& prices,
                    const Shares& shares) {
   Part part;
   BesideWork beside;
   Beside host;
+  const double exchanged = exposed_exchanges(body, program, prices);
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
     if (event.kind == EventKind::work && on_the_host(program.work[index].kind)) {
@@ -76,6 +82,8 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
         part.exposed += length * shares.gathered;
       } else if (program.communication[index].overlaps) {
         beside.add(prices, index);
+      } else if (beside_shared_experts(event.index, program, prices)) {
+        part.exposed += length * exchanged;
       } else {
         part.exposed += length;
       }
@@ -101,22 +109,23 @@ struct Clocks {
 bool reads_of_the_gpu(const Phase& phase, const Program& program, const Prices& prices) {
   return std::any_of(phase.bodies.begin(), phase.bodies.end(), [&](const Body& body) {
     return std::any_of(body.events.begin(), body.events.end(), [&](const step::Event& event) {
-      const auto index = static_cast<std::size_t>(event.index);
-      return event.kind == EventKind::work && !on_the_host(program.work[index].kind) &&
-             prices.work[index].read_by_host;
+      return works_on_gpu(event, program) &&
+             prices.work[static_cast<std::size_t>(event.index)].read_by_host;
     });
   });
 }
 
 void play(const Body& body, const Program& program, const Prices& prices, Seconds launch,
           Clocks& clocks) {
+  const double exchanged = exposed_exchanges(body, program, prices);
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
-    if (event.kind == EventKind::work && !on_the_host(program.work[index].kind)) {
+    if (works_on_gpu(event, program)) {
       clocks.run(prices.work[index], launch);
     } else if (event.kind == EventKind::communicate) {
-      const bool beside = program.communication[index].overlaps;
-      clocks.run({.seconds = beside ? Seconds() : prices.communication[index],
+      const bool hidden = program.communication[index].overlaps;
+      const double waited = beside_shared_experts(event.index, program, prices) ? exchanged : 1.0;
+      clocks.run({.seconds = prices.communication[index] * (hidden ? 0.0 : waited),
                   .launches = 0.0,
                   .call = prices.collective_call},
                  launch);
@@ -302,6 +311,30 @@ bool gathered_ahead(PhaseKind phase, const step::Communication& communication,
                     const Prices& prices) {
   return prices.gathers_beside_forward && belongs_to_optimizer(phase) && !communication.overlaps &&
          communication.kind == step::Collective::all_gather;
+}
+
+bool beside_shared_experts(std::int32_t communication, const Program& program,
+                           const Prices& prices) {
+  const auto index = static_cast<std::size_t>(communication);
+  return index < prices.beside_shared.size() && prices.beside_shared[index] &&
+         !program.communication[index].overlaps;
+}
+
+double exposed_exchanges(const Body& body, const Program& program, const Prices& prices) {
+  if (prices.beside_shared.empty()) return 1.0;
+  Seconds shared;
+  BesideWork sent;
+  for (const step::Event& event : body.events) {
+    const auto index = static_cast<std::size_t>(event.index);
+    if (works_on_gpu(event, program) && prices.work[index].beside_exchange) {
+      shared += prices.work[index].seconds;
+    } else if (event.kind == EventKind::communicate &&
+               beside_shared_experts(event.index, program, prices)) {
+      sent.add(prices, index);
+    }
+  }
+  if (!(sent.length > Seconds())) return 1.0;
+  return std::min(1.0, (sent.added_to(shared) / sent.length).value());
 }
 
 double exposed_gathers(const Program& program, const Prices& prices) {
