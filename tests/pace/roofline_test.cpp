@@ -370,6 +370,8 @@ TEST(Roofline, GroupedProductsAreLaunchedOneByOne) {
   EXPECT_EQ(floors({}), 1.0);
   EXPECT_EQ(floors(each), 4.0);
   EXPECT_EQ(floors({.in_graph = true}), 1.0);
+  work.kind = step::WorkKind::memory;  // casts, one behind the other
+  EXPECT_EQ(floors(each), 16.0);
 }
 
 // 19 and 9 GB/s for each multiprocessor, of 82 that one keeps in flight.
@@ -458,6 +460,32 @@ TEST(Roofline, WindowsOfThreeByThreeTakeFewerProductsOnVectorUnits) {
     EXPECT_GT(seconds(25, DType::fp32, pass), 2.0 * seconds(9, DType::fp32, pass));
   }
   EXPECT_EQ(seconds(9, DType::bf16, Unfolded::m_k), seconds(9, DType::bf16, Unfolded::none));
+}
+
+// 100 TFLOP/s of 128 lanes at two operations a cycle, 16 exponentials each: 6.25 T exponentials/s.
+// A score of a head of 128 takes 512 / 500e12 s = 1.024 ps, 0.16 ps of them for its exponential.
+TEST(Roofline, ExponentialsTakeAsLongForNarrowHeads) {
+  facts::Gpu gpu = round_machine().gpu;
+  step::Work work;
+  work.kind = step::WorkKind::attention;
+  work.dtype = facts::DType::bf16;
+  Missing missing;
+  const auto picoseconds = [&](std::int64_t head) {  // of a score
+    work.k = head;
+    work.flops = Flops(1e12 * (work.backward ? 10.0 : 4.0) * static_cast<double>(head));
+    return time_of(work, gpu, halves(), missing)->seconds.value();
+  };
+  EXPECT_NEAR(picoseconds(128), 1.024, 1e-9);
+  EXPECT_NEAR(picoseconds(64), 0.864 / 2.0 + 0.16, 1e-9);
+  EXPECT_NEAR(picoseconds(256), 0.864 * 2.0 + 0.16, 1e-9);
+  gpu.compute_capability = 10.3;  // twice as many exponentials
+  EXPECT_NEAR(picoseconds(128), 0.864 + 0.08, 1e-9);
+  gpu.compute_capability = 10.0;
+  work.dtype = facts::DType::fp8;  // products in half of the time, exponentials in all of it
+  EXPECT_NEAR(picoseconds(128), 0.864 / 2.0 + 0.16, 1e-9);
+  work.dtype = facts::DType::bf16;
+  work.backward = true;  // 1280 / 250e12 = 5.12 ps
+  EXPECT_NEAR(picoseconds(64), (5.12 - 0.16) / 2.0 + 0.16, 1e-9);
 }
 
 }  // namespace
