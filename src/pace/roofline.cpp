@@ -159,7 +159,7 @@ double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
 
 // EfficiencyConstants::attention_of by kernel, not by framework.
 constexpr std::string_view kEfficient = "efficient", kWide = "fp32", kWideHeads = "efficient_wide",
-                           kSmallTiles = "efficient_small";
+                           kSmallTiles = "efficient_small", kShort = "mxfp8";
 
 double rate_of_kernel(std::string_view name, const Work& work,
                       const EfficiencyConstants& efficiency) {
@@ -191,18 +191,16 @@ double share_of_efficient(const Work& work, const Gpu& gpu, const EfficiencyCons
 // The constants are those of heads of 128 where a multiprocessor takes 16 exponentials per cycle:
 // one for each score, beside two products of its head forward and five backward, which hardly
 // overlap (docs/model/compute.md). What another head or another chip takes for the same arithmetic:
-double share_of_exponentials(const Work& work, const Gpu& gpu, FlopsPerSecond peak, double rate) {
+double share_of_exponentials(const Work& work, const Gpu& gpu, double rate) {
   if (work.k <= 0 || !gpu.compute_capability || !gpu.peak.fp32) return 1.0;
   constexpr double kHead = 128.0;
   const double products = work.backward ? 10.0 : 4.0;  // of a score, for each of a head's elements
   const double lanes = 2.0 * vector_lanes(*gpu.compute_capability);
   const double one = lanes / (gpu.peak.fp32->value() * kExponentials);
   const double own = one * kExponentials / exponentials(*gpu.compute_capability);
-  // Products of shorter types are faster than those of 16 bits, exponentials are not.
-  const double faster = gpu.peak.bf16 ? std::max(1.0, peak.value() / gpu.peak.bf16->value()) : 1.0;
   const double usual = kHead * products / rate;
   const double heads = static_cast<double>(work.k) / kHead;
-  const double multiplied = heads * std::max(0.0, usual - one / faster);
+  const double multiplied = heads * std::max(0.0, usual - one);
   return usual * heads / (multiplied + own);
 }
 
@@ -226,11 +224,12 @@ double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
     return units.value() * rate_of_kernel(kWide, work, efficiency) * long_enough;
   }
   const double units = rate_of_units(gpu, work, peak, efficiency);
+  if (work.dtype == facts::DType::fp8) share = rate_of_kernel(kShort, work, efficiency);
   // Before Ampere there is no other fused kernel, and the constants are its own.
   if (nature.efficient) {
     if (!before_ampere(gpu)) share *= share_of_efficient(work, gpu, efficiency);
   } else if (!before_ampere(gpu)) {
-    share *= share_of_exponentials(work, gpu, peak, units * share);
+    share *= share_of_exponentials(work, gpu, units * share);
   }
   return std::min(bound_of(gpu, work, peak, efficiency), units * share * long_enough);
 }

@@ -300,10 +300,12 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
     EngineCasts gradient;
     if (cast) gradient = engine_casts(t, gradients[0], dims.values());
     const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
-    // Five products instead of two: the scores are computed again.
+    // Five products instead of two: the scores are computed again. In fp8 windows are not skipped
+    // (NVIDIA/cudnn-frontend 3929da2, benchmark/sdpa_benchmark_training/results/gpt_oss).
+    const double more = cast ? dims.whole_share / dims.computed_share : 1.0;
     t.attention(efficient ? "efficient_attention_gradient" : "attention_gradient",
-                cast ? DType::fp8 : dtype, 3.0 * along_key + 2.0 * along_value, 2 * traffic,
-                dims.head_dim);
+                cast ? DType::fp8 : dtype, (3.0 * along_key + 2.0 * along_value) * more,
+                2 * traffic, dims.head_dim);
     return result;
   });
   return y;
