@@ -22,6 +22,7 @@ using step::Program;
 
 constexpr std::string_view kGrouped = "grouped_mm";        // operations of the step room
 constexpr std::string_view kConvolutions = "convolution";  // of EfficiencyConstants::kernels
+constexpr std::string_view kScans = "scan";
 constexpr std::string_view kEfficient = "efficient_attention";
 constexpr std::string_view kGroupedCast = "grouped_quantize", kCounts = "counts_to_host";
 constexpr std::string_view kExpertBias = ": expert_bias";
@@ -160,6 +161,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
   std::map<std::string_view, Nature> by_operation;
   for (const auto& [name, group] : constants.kernels) {
     const Nature nature{.traffic = group.traffic,
+                        .slow_products = name == kScans,
                         .copies_channels = channels_first && name == kConvolutions};
     for (const std::string& operation : group.operations) by_operation[operation] = nature;
   }

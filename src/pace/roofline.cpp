@@ -332,6 +332,7 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
           Seconds(work.flops.value() / (work.kind == WorkKind::attention
                                             ? attention_rate(work, gpu, *peak, efficiency, nature)
                                             : gemm_rate(work, gpu, *peak, efficiency, nature)));
+      if (nature.slow_products) arithmetic = arithmetic * nature.traffic;
     } else {
       known = false;
     }
@@ -344,7 +345,7 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
       if (nature.copies_channels && has_arithmetic(work) && on_matrix_units(work, gpu)) {
         copies = 2.0 * efficiency.convolution_layout * memory;
       }
-      if (!has_arithmetic(work)) memory = memory * nature.traffic;
+      if (!has_arithmetic(work) || nature.slow_products) memory = memory * nature.traffic;
     } else {
       known = false;
     }

@@ -33,6 +33,7 @@ enum class Unfolded : std::uint8_t { none, m_k, m_n, n_k };
 // What the name of its operation says of a kernel (EfficiencyConstants::kernels).
 struct Nature {
   double traffic = 1.0;          // time over that of moving its bytes
+  bool slow_products = false;    // `traffic` slows their arithmetic, too
   bool copies_channels = false;  // a convolution whose tensors are brought into another order first
   bool convolution = false;
   bool channels_last = false;  // of a convolution's tensors
