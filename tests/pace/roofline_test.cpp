@@ -103,6 +103,11 @@ TEST(Roofline, SomeKernelsAreSlowerThanTheirBytes) {
   const double copied =
       time_of(convolution, gpu, constants, missing, {.copies_channels = true})->seconds.value();
   EXPECT_NEAR(copied, 3.0 * alone, 1e-9);
+  const step::Work product = gemm(4096, 4096, 4096);  // as all of a scan's
+  const double usual = time_of(product, round_machine().gpu, halves(), missing)->seconds.value();
+  const Nature scan{.traffic = 2.0, .slow_products = true};
+  EXPECT_NEAR(time_of(product, round_machine().gpu, halves(), missing, scan)->seconds.value(),
+              2.0 * usual, 1e-12);
 }
 
 // 10,922 tokens of an expert are no multiple of anything; the rows of 2,048 channels are.
@@ -470,10 +475,12 @@ TEST(Roofline, ExponentialsTakeAsLongForNarrowHeads) {
   work.kind = step::WorkKind::attention;
   work.dtype = facts::DType::bf16;
   Missing missing;
+  facts::EfficiencyConstants constants = halves();
+  constants.attention_of["mxfp8"] = {Ratio(0.25), Ratio(0.125), {}};
   const auto picoseconds = [&](std::int64_t head) {  // of a score
     work.k = head;
     work.flops = Flops(1e12 * (work.backward ? 10.0 : 4.0) * static_cast<double>(head));
-    return time_of(work, gpu, halves(), missing)->seconds.value();
+    return time_of(work, gpu, constants, missing)->seconds.value();
   };
   EXPECT_NEAR(picoseconds(128), 1.024, 1e-9);
   EXPECT_NEAR(picoseconds(64), 0.864 / 2.0 + 0.16, 1e-9);
@@ -481,8 +488,8 @@ TEST(Roofline, ExponentialsTakeAsLongForNarrowHeads) {
   gpu.compute_capability = 10.3;  // twice as many exponentials
   EXPECT_NEAR(picoseconds(128), 0.864 + 0.08, 1e-9);
   gpu.compute_capability = 10.0;
-  work.dtype = facts::DType::fp8;  // products in half of the time, exponentials in all of it
-  EXPECT_NEAR(picoseconds(128), 0.864 / 2.0 + 0.16, 1e-9);
+  work.dtype = facts::DType::fp8;  // a share of its own, of 2000 TFLOP/s
+  EXPECT_NEAR(picoseconds(64), 0.864 / 2.0 + 0.16, 1e-9);
   work.dtype = facts::DType::bf16;
   work.backward = true;  // 1280 / 250e12 = 5.12 ps
   EXPECT_NEAR(picoseconds(64), (5.12 - 0.16) / 2.0 + 0.16, 1e-9);

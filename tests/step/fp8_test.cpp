@@ -242,6 +242,35 @@ TEST_F(Fp8Tape, AttentionKeepsItsOperandsAsTheyWereCast) {
   EXPECT_EQ(attention, 2);  // forward and backward
 }
 
+// A window that leaves a quarter of the scores of a causal kernel: forward two products of them,
+// backward five, in fp8 of all.
+TEST_F(Fp8Tape, AttentionInFp8SkipsNoWindowBackward) {
+  AttentionDims dims{.heads = 2, .kv_heads = 2, .head_dim = 16, .queries = 32, .keys = 32};
+  dims.computed_share = 0.125;
+  dims.whole_share = 0.5;
+  const auto backward_over_forward = [&](bool casts) {
+    Fp8 fp8 = engine(Fp8Scaling::microscale, true, true);
+    fp8.attention = casts;
+    program_ = Program();
+    events_.clear();
+    start(fp8);
+    Tensor q = tape_->allocate(1024, DType::bf16, "q");
+    tape_->materialise(q);
+    q.requires_grad = true;
+    Tensor y = fused_attention(*tape_, q, q, q, dims, false);
+    tape_->end_operation();
+    backward(std::exchange(y, Tensor()));
+    std::vector<double> flops;  // forward, backward
+    for (const Work& work : program_.work) {
+      if (work.kind == WorkKind::attention) flops.push_back(work.flops.value());
+    }
+    EXPECT_EQ(flops.size(), 2U);
+    return flops.back() / flops.front();
+  };
+  EXPECT_DOUBLE_EQ(backward_over_forward(false), 2.5);
+  EXPECT_DOUBLE_EQ(backward_over_forward(true), 10.0);
+}
+
 TEST_F(Fp8Tape, RowsOfExpertsAreCastExpertByExpert) {
   const auto casts = [&](bool together) {
     Fp8 fp8 = engine(Fp8Scaling::microscale, true, true);
