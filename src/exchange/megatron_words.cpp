@@ -42,6 +42,17 @@ Result<void> check_experts(const MegatronArguments& arguments) {
         "moe-router-load-balancing-type", kind,
         {"aux_loss", "seq_aux_loss", "global_aux_loss", "sinkhorn", "quantile_balancing", "none"}));
   }
+  // transformer_config.py asserts both.
+  if (arguments.flag("moe-shared-expert-overlap")) {
+    if (arguments.flag("overlap-moe-expert-parallel-comm")) {
+      return fail(wrong(ErrorCode::impossible_combination, "moe-shared-expert-overlap", "true",
+                        "false beside overlap-moe-expert-parallel-comm"));
+    }
+    if (arguments.text("moe-token-dispatcher-type") == "allgather") {
+      return fail(wrong(ErrorCode::impossible_combination, "moe-shared-expert-overlap", "true",
+                        "true with moe-token-dispatcher-type alltoall or flex"));
+    }
+  }
   if (arguments.text("moe-token-dispatcher-type") != "flex") return {};
   const std::string backend = arguments.text("moe-flex-dispatcher-backend");
   if (backend == "ncclep") {
@@ -86,6 +97,33 @@ Result<void> check_hybrid_optimizer(const MegatronArguments& arguments) {
   return {};
 }
 
+// Transformer Engine's FusedAttnFunc, and Megatron-LM's TELMHeadColumnParallelLinear, an output
+// matrix of its own that is held in 16 bits: planned with scales per 32 elements.
+Result<void> check_further_fp8(const MegatronArguments& arguments) {
+  for (const char* name : {"fp8-dot-product-attention", "fp8-output-proj"}) {
+    if (!arguments.flag(name)) continue;
+    const std::string recipe =
+        arguments.text("fp8-format").empty() ? "no fp8-format" : arguments.text("fp8-recipe");
+    if (recipe == "mxfp8") continue;
+    return fail(wrong(ErrorCode::not_supported, name, "true with " + recipe,
+                      "true with fp8-recipe mxfp8", "with other scales it is not planned yet"));
+  }
+  if (arguments.flag("fp8-dot-product-attention") && arguments.whole("context-parallel-size") > 1) {
+    return fail(wrong(ErrorCode::not_supported, "fp8-dot-product-attention",
+                      "true with context-parallel-size above 1", "true without",
+                      "attention in fp8 over several ranks is not planned yet"));
+  }
+  if (!arguments.flag("fp8-output-proj")) return {};
+  if (arguments.flag("fp8-param-gather")) {
+    return fail(wrong(ErrorCode::not_supported, "fp8-output-proj", "true with fp8-param-gather",
+                      "one of them", "matrices held in two types of fp8 are not planned yet"));
+  }
+  if (arguments.flag("untie-embeddings-and-output-weights")) return {};
+  return fail(wrong(ErrorCode::impossible_combination, "fp8-output-proj", "true",
+                    "true with untie-embeddings-and-output-weights",
+                    "Transformer Engine's layer needs an output matrix of its own"));
+}
+
 }  // namespace
 
 // bias_activation_fusion is --bias-swiglu-fusion's or --bias-gelu-fusion's, by the activation;
@@ -104,6 +142,18 @@ std::map<std::string, std::string, std::less<>> words_of(const MegatronArguments
       arguments.flag("overlap-p2p-communication") ? "overlapped" : "waited_for";
   // extensions/transformer_engine.py: is_first_microbatch is not passed on.
   if (arguments.flag("disable-parameter-transpose-cache")) words["fp8_weights"] = "cast_each_time";
+  if (arguments.flag("fp8-dot-product-attention")) words["fp8_attention"] = "cast";
+  if (arguments.flag("fp8-output-proj")) words["fp8_logits"] = "cast";
+  if (arguments.flag("moe-shared-expert-overlap")) words["shared_experts"] = "beside_exchanges";
+  // token_dispatcher.py: padded experts get as many rows as ever; graphs of the whole step cannot
+  // wait for the host (moe_expert_rank_capacity_factor); beside another micro-batch's pass the GPU
+  // has that one's kernels to go on with.
+  const bool padded = arguments.real("moe-expert-capacity-factor") > 0.0 &&
+                      arguments.flag("moe-pad-expert-input-to-capacity");
+  if (padded || arguments.text("cuda-graph-impl") == "full_iteration" ||
+      arguments.flag("overlap-moe-expert-parallel-comm")) {
+    words["expert_counts"] = "on_card";
+  }
   return words;
 }
 
@@ -111,6 +161,7 @@ Result<void> check_words(const MegatronArguments& arguments) {
   STEELYARD_CHECK(check_experts(arguments));
   STEELYARD_CHECK(check_softmax(arguments));
   STEELYARD_CHECK(check_hybrid_optimizer(arguments));
+  STEELYARD_CHECK(check_further_fp8(arguments));
   // training/arguments.py asserts it.
   if (arguments.text("recompute-granularity") == "selective" &&
       !arguments.text("recompute-method").empty()) {

@@ -60,6 +60,11 @@ double vector_lanes(double compute_capability) {
   return compute_capability >= 7.0 && compute_capability < 8.1 ? 64.0 : 128.0;
 }
 
+double exponentials(double compute_capability) {
+  const bool doubled = compute_capability > 10.2 && compute_capability < 10.4;
+  return doubled ? 2.0 * kExponentials : kExponentials;
+}
+
 void Missing::add(std::string what) {
   if (std::find(names_.begin(), names_.end(), what) == names_.end()) {
     names_.push_back(std::move(what));

@@ -30,6 +30,12 @@ class Missing {
 // Guide, "Arithmetic Instructions"): 64 from compute capability 7.0 to 8.0, else 128.
 [[nodiscard]] double vector_lanes(double compute_capability);
 
+// Exponentials that one multiprocessor takes per cycle: 16 (CUDA C Programming Guide, "Arithmetic
+// Instructions"), twice as many on compute capability 10.3 (NVIDIA, "Inside NVIDIA Blackwell
+// Ultra": 10.7 instead of 5 T exponentials/s).
+constexpr double kExponentials = 16.0;
+[[nodiscard]] double exponentials(double compute_capability);
+
 // The dense peak rate of arithmetic in `type`. `tf32`: fp32 operands multiplied as tf32, which
 // processors before Ampere carry out as plain fp32. Unknown: nothing, and `missing` names it.
 [[nodiscard]] std::optional<FlopsPerSecond> peak_rate(const facts::Gpu& gpu, facts::DType type,

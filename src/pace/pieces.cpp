@@ -22,6 +22,7 @@ std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
   const step::PhaseKind phase = of.kind;
   std::vector<Piece> pieces;
   const double gathered_share = exposed_gathers(program, prices);
+  const double exchanged = exposed_exchanges(body, program, prices);
   const double border_share = exposed_at_borders(of, program, prices);
   Seconds working, exposed;
   BesideWork sending, crossing;
@@ -47,8 +48,10 @@ std::vector<Piece> pieces_of(const step::Body& body, const step::Phase& of,
         crossing.add(prices, index);
       } else if (piece.beside) {
         sending.add(prices, index);
-      } else if (gathered_ahead(phase, program.communication[index], prices)) {
-        piece.step = piece.busy * gathered_share;
+      } else if (gathered_ahead(phase, program.communication[index], prices) ||
+                 beside_shared_experts(event.index, program, prices)) {
+        const bool ahead = gathered_ahead(phase, program.communication[index], prices);
+        piece.step = piece.busy * (ahead ? gathered_share : exchanged);
         exposed += piece.step;
         pieces.push_back(piece);
         continue;

@@ -23,7 +23,9 @@ using step::Program;
 constexpr std::string_view kGrouped = "grouped_mm";        // operations of the step room
 constexpr std::string_view kConvolutions = "convolution";  // of EfficiencyConstants::kernels
 constexpr std::string_view kDepthwise = "depthwise_convolution";
+constexpr std::string_view kScans = "scan";
 constexpr std::string_view kEfficient = "efficient_attention";
+constexpr std::string_view kGroupedCast = "grouped_quantize", kCounts = "counts_to_host";
 constexpr std::string_view kExpertBias = ": expert_bias";
 constexpr std::string_view kOptimizer = "optimizer", kClipping = "clip_grad_norm";
 
@@ -56,6 +58,10 @@ constexpr std::array<GraphedModule, 13> kGraphed = {{{"attn", "input_layernorm"}
                                                      {"moe_router", "mlp.router"},
                                                      {"moe_router", "mlp.shared_experts"}}};
 constexpr std::string_view kWholeLayers = "layers", kOfLayers = "mlp";  // graphs without modules
+
+// shared_experts.py: their work on a stream of its own, beside the exchanges of the experts'
+// tokens; graphs of the router do not hold it then (transformer_layer.py).
+constexpr std::string_view kSharedExperts = "mlp.shared_experts", kExperts = "mlp.experts";
 
 bool held_by(std::string_view modules, std::string_view name) {
   if (modules.empty()) return false;
@@ -92,7 +98,7 @@ Seconds call_of(const Request& request, const facts::EfficiencyConstants& consta
   const auto own = constants.calls_of.find(request.job->framework);
   const bool torchs_own = name.ends_with(kExpertBias);
   if (own == constants.calls_of.end() || launches_nothing(request) || torchs_own) return {};
-  const bool experts = name.starts_with("mlp.experts") || name.starts_with("mlp.router");
+  const bool experts = name.starts_with(kExperts) || name.starts_with("mlp.router");
   return experts ? own->second.experts : own->second.layers;
 }
 
@@ -171,6 +177,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
   std::map<std::string_view, Nature> by_operation;
   for (const auto& [name, group] : constants.kernels) {
     const Nature nature{.traffic = group.traffic,
+                        .slow_products = name == kScans,
                         .copies_channels = channels_first && name == kConvolutions};
     for (const std::string& operation : group.operations) by_operation[operation] = nature;
   }
@@ -191,13 +198,16 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.back().own_depthwise = natures.back().depthwise && convolves_by_itself(request);
     natures.back().efficient = operation.starts_with(kEfficient);
     natures.back().vector_unaligned = request.unaligned_on_vector_units;
-    natures.back().each_group =
-        natures.back().grouped && imported(request, "grouped_products", "one_kernel_each");
+    natures.back().each_group = (natures.back().grouped || operation == kGroupedCast) &&
+                                imported(request, "grouped_products", "one_kernel_each");
+    natures.back().read_by_host = operation == kCounts;
     natures.back().load = load_of(request, operation);
     set_optimizer(request, operation, natures.back());
     natures.back().call = hooks_of(request, constants, operation);
     if (colon == std::string::npos) continue;
-    natures.back().in_graph = held_by(modules, name);
+    natures.back().shared_expert =
+        name.starts_with(kSharedExperts) && imported(request, "shared_experts", "beside_exchanges");
+    natures.back().in_graph = held_by(modules, name) && !natures.back().shared_expert;
     natures.back().call += call_of(request, constants, name);
   }
   return natures;
@@ -208,6 +218,18 @@ bool runs_cudnn(const Request& request, const facts::AttentionRates* own) {
   const auto& capability = request.machine->gpu.compute_capability;
   return request.job->train.attention == facts::Attention::flash && own != nullptr &&
          own->cudnn_from && capability && *capability >= *own->cudnn_from;
+}
+
+// Exchanges that shared experts run beside, by the program's communications; empty: none do.
+std::vector<bool> beside_shared(const Program& program, const Request& request) {
+  std::vector<bool> beside;
+  if (!imported(request, "shared_experts", "beside_exchanges")) return beside;
+  for (const step::Communication& sent : program.communication) {
+    const auto name = static_cast<std::size_t>(sent.name);
+    beside.push_back(sent.kind == step::Collective::all_to_all && name < program.names.size() &&
+                     program.names[name].starts_with(kExperts));
+  }
+  return beside;
 }
 
 Nature nature_of(std::int32_t text, const std::vector<Nature>& natures) {
@@ -314,6 +336,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
   Prices prices;
   set_launches(request, constants, prices);
   prices.gathers_beside_forward = imported(request, "parameter_gathers", "beside_forward");
+  prices.beside_shared = beside_shared(program, request);
   prices.schedule = request.job->parallel.schedule;
   prices.workshop = request.workshop;
   if (std::ssize(request.stage_shares) == program.stages)

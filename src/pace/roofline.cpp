@@ -138,7 +138,7 @@ double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
 
 // EfficiencyConstants::attention_of by kernel, not by framework.
 constexpr std::string_view kEfficient = "efficient", kWide = "fp32", kWideHeads = "efficient_wide",
-                           kSmallTiles = "efficient_small";
+                           kSmallTiles = "efficient_small", kShort = "mxfp8";
 
 double rate_of_kernel(std::string_view name, const Work& work,
                       const EfficiencyConstants& efficiency) {
@@ -167,6 +167,22 @@ double share_of_efficient(const Work& work, const Gpu& gpu, const EfficiencyCons
   return share * static_cast<double>(work.k) / compiled;
 }
 
+// The constants are those of heads of 128 where a multiprocessor takes 16 exponentials per cycle:
+// one for each score, beside two products of its head forward and five backward, which hardly
+// overlap (docs/model/compute.md). What another head or another chip takes for the same arithmetic:
+double share_of_exponentials(const Work& work, const Gpu& gpu, double rate) {
+  if (work.k <= 0 || !gpu.compute_capability || !gpu.peak.fp32) return 1.0;
+  constexpr double kHead = 128.0;
+  const double products = work.backward ? 10.0 : 4.0;  // of a score, for each of a head's elements
+  const double lanes = 2.0 * vector_lanes(*gpu.compute_capability);
+  const double one = lanes / (gpu.peak.fp32->value() * kExponentials);
+  const double own = one * kExponentials / exponentials(*gpu.compute_capability);
+  const double usual = kHead * products / rate;
+  const double heads = static_cast<double>(work.k) / kHead;
+  const double multiplied = heads * std::max(0.0, usual - one);
+  return usual * heads / (multiplied + own);
+}
+
 // Short sequences give a kernel little arithmetic for what it loads.
 double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
                       const EfficiencyConstants& efficiency, const Nature& nature) {
@@ -186,10 +202,15 @@ double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
     const FlopsPerSecond units = before_ampere(gpu) ? peak : gpu.peak.tf32.value.value_or(peak);
     return units.value() * rate_of_kernel(kWide, work, efficiency) * long_enough;
   }
+  const double units = rate_of_units(gpu, work, peak, efficiency);
+  if (work.dtype == facts::DType::fp8) share = rate_of_kernel(kShort, work, efficiency);
   // Before Ampere there is no other fused kernel, and the constants are its own.
-  if (nature.efficient && !before_ampere(gpu)) share *= share_of_efficient(work, gpu, efficiency);
-  return std::min(bound_of(gpu, work, peak, efficiency),
-                  rate_of_units(gpu, work, peak, efficiency) * share * long_enough);
+  if (nature.efficient) {
+    if (!before_ampere(gpu)) share *= share_of_efficient(work, gpu, efficiency);
+  } else if (!before_ampere(gpu)) {
+    share *= share_of_exponentials(work, gpu, units * share);
+  }
+  return std::min(bound_of(gpu, work, peak, efficiency), units * share * long_enough);
 }
 
 // Pointwise kernels do a few operations per byte, an order below what the vector units could do in
@@ -200,11 +221,14 @@ bool has_arithmetic(const Work& work) {
 }
 
 // Kernels that begin one after the other: those of grouped products run on four streams
-// (Transformer Engine, common/util/multi_stream.cpp).
+// (Transformer Engine, common/util/multi_stream.cpp), casts on one (csrc/extensions/cast.cpp,
+// multi_tensor_quantize_impl).
 double starts_of(const Work& work, const Nature& nature, double launches) {
   constexpr double kStreams = 4.0;
   if (nature.in_graph) return 1.0;
-  if (nature.each_group && work.batch > 1) return std::max(1.0, launches / kStreams);
+  if (nature.each_group && work.kind == WorkKind::gemm && work.batch > 1) {
+    return std::max(1.0, launches / kStreams);
+  }
   return launches;
 }
 
@@ -318,6 +342,7 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   if (multiplies) {
     if (const auto peak = peak_rate(gpu, work.dtype, work.tf32, missing)) {
       arithmetic = arithmetic_of(work, gpu, *peak, efficiency, nature);
+      if (nature.slow_products) arithmetic = arithmetic * nature.traffic;
     } else {
       known = false;
     }
@@ -330,7 +355,7 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
       if (nature.copies_channels && multiplies && on_matrix_units(work, gpu)) {
         copies = 2.0 * efficiency.convolution_layout * memory;
       }
-      if (!multiplies) memory = memory * nature.traffic;
+      if (!multiplies || nature.slow_products) memory = memory * nature.traffic;
     } else {
       known = false;
     }
@@ -339,8 +364,11 @@ std::optional<WorkTime> time_of(const Work& work, const Gpu& gpu,
   const double launches = launches_of(work, nature);
   return WorkTime{std::max(arithmetic, memory) + copies +
                       efficiency.kernel_floor * starts_of(work, nature, launches),
-                  arithmetic > memory && arithmetic >= efficiency.kernel_floor, launches,
-                  nature.in_graph ? Seconds() : nature.call};
+                  arithmetic > memory && arithmetic >= efficiency.kernel_floor,
+                  launches,
+                  nature.in_graph ? Seconds() : nature.call,
+                  nature.read_by_host,
+                  nature.shared_expert};
 }
 
 }  // namespace steelyard::pace

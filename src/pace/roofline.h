@@ -20,6 +20,8 @@ struct WorkTime {
   bool arithmetic_bound = false;  // limited by the rate of multiplication, not by memory
   double launches = 1.0;          // kernels; a part of one where it works on many tensors at once
   Seconds call{};                 // of the host, beside launching them (calls_of)
+  bool read_by_host = false;      // the host launches nothing further before it has ended
+  bool beside_exchange = false;   // of shared experts, on a stream of its own
 };
 
 // Which side of a product counts tokens: of a linear layer's, the rows of forward and of the
@@ -29,6 +31,7 @@ enum class TokenSide : std::uint8_t { none, rows, depth };
 // What the name of its operation says of a kernel (EfficiencyConstants::kernels).
 struct Nature {
   double traffic = 1.0;          // time over that of moving its bytes
+  bool slow_products = false;    // `traffic` slows their arithmetic, too
   bool copies_channels = false;  // a convolution whose tensors are brought into another order first
   bool convolution = false;
   bool channels_last = false;  // of a convolution's tensors
@@ -45,7 +48,9 @@ struct Nature {
   bool together = false;
   bool each_group = false;  // one kernel for each of grouped products
   bool in_graph = false;    // launched with a CUDA graph
-  Seconds call{};           // of the host, whatever it launches
+  bool read_by_host = false;
+  bool shared_expert = false;  // whose work runs beside the exchanges of tokens
+  Seconds call{};              // of the host, whatever it launches
   // A thread loads this much of 16 bytes at once: PyTorch's own kernels load four elements,
   // whatever their size (aten/src/ATen/native/cuda/thread_constants.h, thread_work_size).
   double load = 1.0;

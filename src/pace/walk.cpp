@@ -56,11 +56,17 @@ struct Shares {  // of communication that is exposed
   double at_borders, gathered;
 };
 
+bool works_on_gpu(const step::Event& event, const Program& program) {
+  return event.kind == EventKind::work &&
+         !on_the_host(program.work[static_cast<std::size_t>(event.index)].kind);
+}
+
 Part one_iteration(const Body& body, PhaseKind phase, const Program& program, const Prices& prices,
                    const Shares& shares) {
   Part part;
   BesideWork beside;
   Beside host;
+  const double exchanged = exposed_exchanges(body, program, prices);
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
     if (event.kind == EventKind::work && on_the_host(program.work[index].kind)) {
@@ -76,6 +82,8 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
         part.exposed += length * shares.gathered;
       } else if (program.communication[index].overlaps) {
         beside.add(prices, index);
+      } else if (beside_shared_experts(event.index, program, prices)) {
+        part.exposed += length * exchanged;
       } else {
         part.exposed += length;
       }
@@ -84,6 +92,64 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
   part.exposed += beside.added_to(part.busy());
   part.offload += host.waits + host.outlasting(part.busy() + part.exposed);
   return part;
+}
+
+// The host and the GPU beside each other: a kernel begins when it is launched and the one before it
+// has ended.
+struct Clocks {
+  Seconds host, gpu;
+
+  void run(const WorkTime& time, Seconds launch) {
+    host += launch * time.launches + time.call;
+    gpu = std::max(gpu, host) + time.seconds;
+    if (time.read_by_host) host = std::max(host, gpu);
+  }
+};
+
+bool reads_of_the_gpu(const Phase& phase, const Program& program, const Prices& prices) {
+  return std::any_of(phase.bodies.begin(), phase.bodies.end(), [&](const Body& body) {
+    return std::any_of(body.events.begin(), body.events.end(), [&](const step::Event& event) {
+      return works_on_gpu(event, program) &&
+             prices.work[static_cast<std::size_t>(event.index)].read_by_host;
+    });
+  });
+}
+
+void play(const Body& body, const Program& program, const Prices& prices, Seconds launch,
+          Clocks& clocks) {
+  const double exchanged = exposed_exchanges(body, program, prices);
+  for (const step::Event& event : body.events) {
+    const auto index = static_cast<std::size_t>(event.index);
+    if (works_on_gpu(event, program)) {
+      clocks.run(prices.work[index], launch);
+    } else if (event.kind == EventKind::communicate) {
+      const bool hidden = program.communication[index].overlaps;
+      const double waited = beside_shared_experts(event.index, program, prices) ? exchanged : 1.0;
+      clocks.run({.seconds = prices.communication[index] * (hidden ? 0.0 : waited),
+                  .launches = 0.0,
+                  .call = prices.collective_call},
+                 launch);
+    }
+  }
+}
+
+// A phase in which the host waits for the GPU now and then, so that it cannot run ahead of what
+// comes behind: the clocks of both, iteration by iteration until these are alike.
+Seconds played(const Phase& phase, const Program& program, const Prices& prices, Seconds launch) {
+  constexpr std::int64_t kUntilAlike = 3;
+  Clocks clocks;
+  for (const Body& body : phase.bodies) {
+    Clocks before = clocks;
+    const std::int64_t times = std::min(body.repeat, kUntilAlike);
+    for (std::int64_t i = 0; i < times; ++i) {
+      before = clocks;
+      play(body, program, prices, launch, clocks);
+    }
+    const double rest = static_cast<double>(body.repeat - times);
+    clocks.gpu += (clocks.gpu - before.gpu) * rest;
+    clocks.host += (clocks.host - before.host) * rest;
+  }
+  return std::max(clocks.host, clocks.gpu);
 }
 
 struct PhaseTime {
@@ -101,8 +167,12 @@ PhaseTime time_of(const Phase& phase, const Program& program, const Prices& pric
   const bool driven = phase.kind == PhaseKind::forward || phase.kind == PhaseKind::generation ||
                       phase.kind == PhaseKind::scoring || belongs_to_optimizer(phase.kind);
   const Seconds launch = driven ? prices.kernel_launch_forward : prices.kernel_launch;
-  const Seconds launching = launch * once.kernels + once.calling;
-  time.waiting = std::max(Seconds(), launching - once.busy() - once.exposed - once.offload);
+  const Seconds working = once.busy() + once.exposed + once.offload;
+  Seconds lasts = launch * once.kernels + once.calling;
+  if (launch > Seconds() && reads_of_the_gpu(phase, program, prices)) {
+    lasts = std::max(lasts, played(phase, program, prices, launch));
+  }
+  time.waiting = std::max(Seconds(), lasts - working);
   (belongs_to_optimizer(phase.kind) ? once.optimizer : once.memory) += time.waiting;
   return time;
 }
@@ -241,6 +311,30 @@ bool gathered_ahead(PhaseKind phase, const step::Communication& communication,
                     const Prices& prices) {
   return prices.gathers_beside_forward && belongs_to_optimizer(phase) && !communication.overlaps &&
          communication.kind == step::Collective::all_gather;
+}
+
+bool beside_shared_experts(std::int32_t communication, const Program& program,
+                           const Prices& prices) {
+  const auto index = static_cast<std::size_t>(communication);
+  return index < prices.beside_shared.size() && prices.beside_shared[index] &&
+         !program.communication[index].overlaps;
+}
+
+double exposed_exchanges(const Body& body, const Program& program, const Prices& prices) {
+  if (prices.beside_shared.empty()) return 1.0;
+  Seconds shared;
+  BesideWork sent;
+  for (const step::Event& event : body.events) {
+    const auto index = static_cast<std::size_t>(event.index);
+    if (works_on_gpu(event, program) && prices.work[index].beside_exchange) {
+      shared += prices.work[index].seconds;
+    } else if (event.kind == EventKind::communicate &&
+               beside_shared_experts(event.index, program, prices)) {
+      sent.add(prices, index);
+    }
+  }
+  if (!(sent.length > Seconds())) return 1.0;
+  return std::min(1.0, (sent.added_to(shared) / sent.length).value());
 }
 
 double exposed_gathers(const Program& program, const Prices& prices) {

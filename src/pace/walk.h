@@ -21,10 +21,11 @@ namespace steelyard::pace {
 struct Prices {
   std::vector<WorkTime> work;
   std::vector<Seconds> communication;
-  std::vector<Seconds> stolen;    // of the work beside each communication
-  Seconds kernel_launch;          // host time per kernel
-  Seconds kernel_launch_forward;  // in forward phases
-  Seconds collective_call{};      // host time per collective
+  std::vector<Seconds> stolen;        // of the work beside each communication
+  std::vector<bool> beside_shared{};  // exchanges beside the work of shared experts
+  Seconds kernel_launch;              // host time per kernel
+  Seconds kernel_launch_forward;      // in forward phases
+  Seconds collective_call{};          // host time per collective
   // What the optimizer's phase gathers is gathered beside the next step's first forward pass.
   bool gathers_beside_forward = false;
   // Of a pipeline: the order of passes, the passes of each stage over those of this rank (empty:
@@ -58,6 +59,13 @@ struct Walked {
 [[nodiscard]] bool gathered_ahead(step::PhaseKind phase, const step::Communication& communication,
                                   const Prices& prices);
 [[nodiscard]] double exposed_gathers(const step::Program& program, const Prices& prices);
+
+// Waited for, but beside the shared experts of its body (WorkTime::beside_exchange), and the share
+// of all such that these do not hide.
+[[nodiscard]] bool beside_shared_experts(std::int32_t communication, const step::Program& program,
+                                         const Prices& prices);
+[[nodiscard]] double exposed_exchanges(const step::Body& body, const step::Program& program,
+                                       const Prices& prices);
 
 // What a body asks of the host: what the GPU waits for, and the copies and the drive beside it.
 struct Beside {

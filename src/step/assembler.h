@@ -189,6 +189,8 @@ class Assembler {
   [[nodiscard]] Pass pass_of(const TurnPass& from);
   void reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces);
   void add_backward(Chunk& chunk, Phase& phase, const Turn& turn);
+  void copy_out(std::vector<Event>& events, const Unit& unit);
+  void copy_in(std::vector<Event>& events, const Unit& unit);
   [[nodiscard]] bool has_gather_buffer(const Unit& unit, bool backward) const;
   void open_layer(std::vector<Event>& events, Unit& unit, bool backward, bool reduces);
   void close_layer(std::vector<Event>& events, Unit& unit, bool backward, bool last);

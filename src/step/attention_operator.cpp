@@ -42,10 +42,14 @@ AttentionDims dims_of(const OperatorCall& call) {
     dims.keys /= shape.packed;
   }
   if (shape.causal) {
-    // A causal kernel skips half of the scores; a window of w keeps about w of each row.
-    const double window = shape.window > 0 ? static_cast<double>(shape.window) : 1e300;
+    // A causal kernel skips half of the scores; a window of w keeps about w of each row, and of the
+    // first or last of 128 rows, which a block computes together, those of the others too.
+    constexpr double kRowsOfABlock = 128.0;
+    const double window =
+        shape.window > 0 ? static_cast<double>(shape.window) + kRowsOfABlock : 1e300;
     const double keys = static_cast<double>(dims.keys);
     const double chunk = static_cast<double>(shape.chunk);
+    dims.whole_share = 0.5;
     dims.computed_share = window >= keys ? 0.5 : (window / keys) * (1.0 - 0.5 * window / keys);
     if (shape.chunk > 0 && chunk < keys) dims.computed_share = 0.5 * chunk / keys;
   }

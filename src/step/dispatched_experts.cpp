@@ -391,6 +391,9 @@ Tensor dispatched_experts(Tape& tape, const OperatorCall& call) {
   const bool sorts = mixture.experts / mixture.ranks > 1 && mixture.ranks > 1;
   const bool beside = call.variants->sends_beside;
   const Tensor order = tape.allocate(choices, DType::int64, "sorted_indices");
+  if (call.variants->counts_on_host) {
+    tape.pointwise("counts_to_host", 2 * bytes_of(mixture.experts, DType::int64));
+  }
   const bool inner = call.variants->inner_probabilities;
   if (call.variants->sends_once && inner && tape.options().expert.ranks > 1) {
     return sent_once(tape, call, order);

@@ -124,11 +124,15 @@ Result<Fp8> engine_of(const facts::Job& job, const facts::FrameworkProfile& prof
     };
     fp8.wide_first = count("wide_first_layers");
     fp8.wide_last = count("wide_last_layers");
+    fp8.attention = job.megatron->operators.contains("fp8_attention");
+    fp8.logits = job.megatron->operators.contains("fp8_logits");
   }
   fp8.caches_weights = word_of(profile, "fp8_weights") == "cached";
   fp8.recasts_weights = !fp8.caches_weights && fully_shards(job.parallel.sharding);
   const bool history = job.train.precision == Precision::fp8_mixed &&
                        keys.recipe == Fp8Recipe::delayed;  // its casts cannot be made again
+  // csrc/extensions/cast.cpp, split_quantize: without scales to be found first, or in 4 bits.
+  fp8.casts_together = history || scaling == Fp8Scaling::nibble;
   fp8.reuses_attention = !history && word_of(profile, "fp8_attention_output") == "kept_as_it_is";
   return fp8;
 }
@@ -214,8 +218,8 @@ bool is_fp8_block(const model::Block& block) {
 }
 
 bool has_fp8(const model::Block& block) {
-  return is_fp8_block(block) && std::any_of(block.weights.begin(), block.weights.end(),
-                                            [](const model::Weight& w) { return w.fp8; });
+  return std::any_of(block.weights.begin(), block.weights.end(),
+                     [](const model::Weight& w) { return w.fp8; });
 }
 
 bool fits_fp8(std::int64_t inputs, std::int64_t outputs) {
@@ -273,6 +277,9 @@ model::Graph with_fp8(model::Graph graph, const Fp8& fp8) {
   for (const model::Segment& segment : graph.segments) {
     for (model::Segment& part : apart(segment, layer, all, fp8)) {
       for (model::Block& block : part.blocks) {
+        if (fp8.logits && !block.operators.empty() && is_loss(block.operators.back().kind)) {
+          mark(block);
+        }
         if (!is_fp8_block(block)) continue;
         if (layer >= fp8.wide_first && layer < all - fp8.wide_last) mark(block);
         ++layer;

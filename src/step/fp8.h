@@ -40,6 +40,10 @@ struct Fp8 {
   bool caches_weights = false, recasts_weights = false;
   // Layers at both ends of the model whose products stay in 16 bits.
   std::int64_t wide_first = 0, wide_last = 0;
+  // Attention multiplies in fp8 too, and so do the logits.
+  bool attention = false, logits = false;
+  // One kernel casts the rows of all experts, not one for each of them.
+  bool casts_together = false;
   // The output projection of attention keeps attention's result, which is there anyway.
   bool reuses_attention = false;
 

@@ -93,6 +93,7 @@ struct AttentionDims {
   std::int64_t queries = 1, keys = 1;  // tokens
   // Share of the scores really computed: 0.5 for a causal kernel, less with a window.
   double computed_share = 1.0;
+  double whole_share = 1.0;  // the same without the window
   std::int64_t context = 1;  // ranks whose keys and values come together; `keys` are all of them
   [[nodiscard]] std::int64_t values() const { return value_dim > 0 ? value_dim : head_dim; }
 };

@@ -40,8 +40,9 @@ struct Layouts {
 };
 
 // `fused`: the product that made x wrote it so.
+// `parts`: rows of so many experts.
 Layouts quantize(Tape& tape, const Tensor& x, std::int64_t last, bool weight, bool columns,
-                 bool fused = false) {
+                 bool fused = false, std::int64_t parts = 1) {
   Layouts made;
   tape.begin_operation(OperationKind::other, {&x});
   made.rows = layout(tape, x.numel, last, weight, "quantize");
@@ -52,7 +53,14 @@ Layouts quantize(Tape& tape, const Tensor& x, std::int64_t last, bool weight, bo
   // 4 bits: the largest value is found by a pass of its own (quantizer.cpp, quantize_impl).
   const bool nibble = tape.arithmetic().fp8.scaling == Fp8Scaling::nibble;
   const std::int64_t written = (made.columns ? 2 : 1) * (nibble ? x.numel / 2 : x.numel);
-  tape.pointwise("quantize", (nibble ? 2 : 1) * bytes_of(x) + Bytes(written));
+  const Bytes traffic = (nibble ? 2 : 1) * bytes_of(x) + Bytes(written);
+  if (parts > 1 && !tape.arithmetic().fp8.casts_together) {
+    const std::size_t before = tape.program().work.size();
+    tape.pointwise("grouped_quantize", traffic);
+    if (tape.program().work.size() > before) tape.program().work.back().batch = parts;
+  } else {
+    tape.pointwise("quantize", traffic);
+  }
   return made;
 }
 
@@ -110,7 +118,7 @@ Gradients backward_of(Tape& t, const Plan& plan, const Tensor& dy) {
   }
   Layouts gradient;
   if (!dy.quantized) {
-    gradient = quantize(t, dy, s.outputs, false, plan.wants_w, plan.fused.gradient);
+    gradient = quantize(t, dy, s.outputs, false, plan.wants_w, plan.fused.gradient, s.count);
   } else if (two && plan.wants_w) {
     gradient.columns = columns_of_rows(t, dy.numel, s.outputs);
   }
@@ -166,6 +174,11 @@ Tensor engine_cast(Tape& tape, const Tensor& x) {
   return quantize(tape, x, x.numel, false, false).rows;
 }
 
+EngineCasts engine_casts(Tape& tape, const Tensor& x, std::int64_t last) {
+  Layouts made = quantize(tape, x, last, false, true);
+  return {std::move(made.rows), std::move(made.columns)};
+}
+
 Tensor engine_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& weights,
                      const Tensor& bias, std::int64_t inputs, std::int64_t outputs,
                      bool keeps_input, FusedCasts fused) {
@@ -185,8 +198,8 @@ Tensor engine_linear(Tape& tape, const Tensor& x, const std::vector<Tensor>& wei
 
   Layouts input;
   if (!a.quantized) {
-    input =
-        quantize(tape, a, inputs, false, tracked && plan.wants_w && !plan.casts_input, fused.input);
+    const bool columns = tracked && plan.wants_w && !plan.casts_input;
+    input = quantize(tape, a, inputs, false, columns, fused.input, plan.shape.count);
   }
   plan.has_columns = static_cast<bool>(input.columns);
   std::vector<Layouts> casts = cast_weights(tape, weights, inputs, tracked && !plan.recasts);

@@ -22,6 +22,12 @@ struct FusedCasts {
                                         const std::vector<Tensor>& weights, std::int64_t inputs,
                                         std::int64_t outputs, FusedCasts fused = {});
 
+// Both layouts of x, of rows of `last`, by Transformer Engine: of attention's operands.
+struct EngineCasts {
+  Tensor rows, columns;
+};
+[[nodiscard]] EngineCasts engine_casts(Tape& tape, const Tensor& x, std::int64_t last);
+
 // x cast, one layout; the result stands for x and holds one byte per element. Between ranks.
 [[nodiscard]] Tensor fp8_cast(Tape& tape, const Tensor& x);
 

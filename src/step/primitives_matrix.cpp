@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <initializer_list>
 #include <utility>
 
 #include "step/primitives.h"
+#include "step/primitives_fp8.h"
 #include "step/primitives_image.h"
 
 namespace steelyard::step {
@@ -224,6 +226,32 @@ Tensor bias_gradient(Tape& t, const AttentionDims& dims, DType dtype) {
   return t.allocate(rows * round_up(dims.keys, kBiasAlignment), dtype, "attention_gradient");
 }
 
+// What attention keeps of q, k and v: themselves, or the casts in both layouts that its products in
+// fp8 read (Transformer Engine, FusedAttnFunc: fp8_tensors).
+struct Operands {
+  std::vector<StorageRef> kept;
+  DType multiplied = DType::bf16;
+  bool cast = false;
+};
+
+Operands operands_of(Tape& tape, std::initializer_list<const Tensor*> tensors,
+                     const AttentionDims& dims, bool efficient) {
+  const Fp8& fp8 = tape.arithmetic().fp8;
+  Operands operands;
+  operands.cast = fp8.attention && !efficient;
+  operands.multiplied = operands.cast ? DType::fp8 : (*tensors.begin())->dtype;
+  for (const Tensor* tensor : tensors) {
+    if (!operands.cast) {
+      operands.kept.push_back(tensor->storage);
+      continue;
+    }
+    const EngineCasts casts = engine_casts(tape, *tensor, dims.head_dim);
+    operands.kept.push_back(casts.rows.storage);
+    if (casts.columns) operands.kept.push_back(casts.columns.storage);
+  }
+  return operands;
+}
+
 }  // namespace
 
 Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
@@ -233,6 +261,8 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const Tensor k = to_compute(tape, std::move(key));
   const Tensor q = to_compute(tape, std::move(query));
   const std::string_view name = efficient ? "efficient_attention" : "flash_attention";
+  Operands operands = operands_of(tape, {&q, &k, &v}, dims, efficient);
+  const DType multiplied = operands.multiplied;
   tape.begin_operation(OperationKind::attention, {&q, &k, &v});
   // The result lies in memory as [B,S,nh,d], whatever its shape says: transposing back is free.
   Tensor y = tape.shaped(tape.allocate(q.numel / dims.head_dim * dims.values(), q.dtype, name),
@@ -250,12 +280,13 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
   const Flops along_key(2.0 * scores * static_cast<double>(dims.head_dim));
   const Flops along_value(2.0 * scores * static_cast<double>(dims.values()));
   const Bytes traffic = bytes_of(q) + bytes_of(k) + bytes_of(v) + bytes_of(y);
-  tape.attention(name, q.dtype, along_key + along_value, traffic, dims.head_dim);
+  tape.attention(name, multiplied, along_key + along_value, traffic, dims.head_dim);
   if (!tape.tracks({&q, &k, &v})) return y;
   const std::int64_t numels[3] = {q.numel, k.numel, v.numel};
   std::vector<Edge> edges = {Tape::edge_of(q), Tape::edge_of(k), Tape::edge_of(v)};
-  std::vector<StorageRef> saved = {q.storage,         k.storage,    v.storage,     y.storage,
-                                   logsumexp.storage, seed.storage, offset.storage};
+  const bool cast = operands.cast;
+  std::vector<StorageRef> saved = std::move(operands.kept);
+  saved.insert(saved.end(), {y.storage, logsumexp.storage, seed.storage, offset.storage});
   const bool learns = bias && bias.requires_grad;
   if (bias) saved.push_back(bias.storage);
   if (learns) edges.push_back(Tape::validated_edge_of(bias));
@@ -266,10 +297,15 @@ Tensor fused_attention(Tape& tape, Tensor query, Tensor key, Tensor value,
       result.push_back(view(t.allocate(numel, dtype, "attention_gradient"), false));
     }
     if (learns) result.push_back(bias_gradient(t, dims, dtype));
+    EngineCasts gradient;
+    if (cast) gradient = engine_casts(t, gradients[0], dims.values());
     const std::vector<Tensor> held = attention_workspace(t, dims, efficient, dtype);
-    // Five products instead of two: the scores are computed again.
-    t.attention(efficient ? "efficient_attention_gradient" : "attention_gradient", dtype,
-                3.0 * along_key + 2.0 * along_value, 2 * traffic, dims.head_dim);
+    // Five products instead of two: the scores are computed again. In fp8 windows are not skipped
+    // (NVIDIA/cudnn-frontend 3929da2, benchmark/sdpa_benchmark_training/results/gpt_oss).
+    const double more = cast ? dims.whole_share / dims.computed_share : 1.0;
+    t.attention(efficient ? "efficient_attention_gradient" : "attention_gradient",
+                cast ? DType::fp8 : dtype, (3.0 * along_key + 2.0 * along_value) * more,
+                2 * traffic, dims.head_dim);
     return result;
   });
   return y;

@@ -121,6 +121,22 @@ bool Assembler::has_gather_buffer(const Unit& unit, bool backward) const {
   return backward && !reentrant && unit.layer;
 }
 
+// What arrived is copied out where the unit computes (_fsdp_collectives.py,
+// foreach_all_gather_copy_out). XLA gathers into the operands themselves.
+void Assembler::copy_out(std::vector<Event>& events, const Unit& unit) {
+  if (unit.gather_buffer < 0 || layout_.flat_parameters || profile_.always_compiled) return;
+  work(events, WorkKind::memory, 2 * unit.parameters, "copy_out");
+}
+
+// Gradients on their way into one buffer, where backward computes: FSDP1's autograd joins those of
+// the views (SplitBackward), FSDP2 copies them by rank, in the reduction's type (chunk_cat).
+void Assembler::copy_in(std::vector<Event>& events, const Unit& unit) {
+  if (unit.trained == 0 || layout_.flat_buckets || profile_.always_compiled) return;
+  const facts::DType written = layout_.flat_parameters ? layout_.used : layout_.reduce;
+  work(events, WorkKind::memory,
+       bytes_of(unit.trained, layout_.used) + bytes_of(unit.trained, written), "copy_in");
+}
+
 // FSDP2 lets go of a reduce-scatter's input when the next one needs its own.
 bool Assembler::holds_last_reduction(const Unit& unit) const {
   return unit.reduce_input >= 0 && !layout_.flat_parameters;
@@ -139,6 +155,7 @@ void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward
     communicate(events, Collective::all_gather, unit.parameters, !variants_.sharding_waits,
                 "all_gather", groups_.shards);
     if (unit.gathered >= 0) events.push_back({EventKind::ensure, unit.gathered});
+    copy_out(events, unit);
   }
 }
 
@@ -228,6 +245,7 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
   const bool flat = unit.flat_gradient >= 0;
   if (flat) add_flat_gradient(events, unit);
   if (unit.reduce_input >= 0) allocate(events, unit.reduce_input);
+  copy_in(events, unit);
   for (std::int32_t gradient : unit.trace.gradients) {
     if (gradient >= 0 && !flat) free(events, gradient);
   }
@@ -318,6 +336,7 @@ void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
   const bool buffer = has_gather_buffer(unit, false);
   if (buffer) allocate(events, unit.gather_buffer);
   events.push_back({EventKind::ensure, unit.gathered});
+  copy_out(events, unit);
   if (buffer) free(events, unit.gather_buffer);
 }
 

@@ -183,7 +183,10 @@ Result<void> read_experts(const facts::FrameworkProfile& profile, Variants& v) {
                                        {{"fused_products", true}, {"apart", false}}));
   STEELYARD_TRY(bias, read<bool>(profile, "expert_bias", v.adds_expert_bias,
                                  {{"added", true}, {"none", false}}));
+  STEELYARD_TRY(counts, read<bool>(profile, "expert_counts", v.counts_on_host,
+                                   {{"read_by_host", true}, {"on_card", false}}));
   v.adds_expert_bias = bias;
+  v.counts_on_host = counts;
   v.sends_once = once;
   v.sends_beside = beside;
   v.fused_expert_mlp = one_kernel;

@@ -81,6 +81,7 @@ struct Variants {
   // (DeepEP, HybridEP), not once for each expert.
   bool sends_once = false;
   bool sends_beside = false;      // exchanges run beside the pass of another micro-batch
+  bool counts_on_host = false;    // how many tokens each expert got is read before they are sent
   bool fused_expert_mlp = false;  // activation and casts between experts' products are in these
   bool token_buffer = false;      // tokens of all expert ranks are gathered into one lasting buffer
   bool fused_latent_rotary = false;  // multi-latent attention's positions through one kernel

@@ -199,6 +199,47 @@ TEST(Megatron, SaysWhichKernelsAreOne) {
   EXPECT_EQ(job_of("")->megatron->operators.at("attention_mask"), "in_batch");
 }
 
+TEST(Megatron, MultipliesAttentionAndLogitsInFp8) {
+  const std::string mx = "--bf16 --fp8-format e4m3 --fp8-recipe mxfp8 ";
+  const std::string own = "--untie-embeddings-and-output-weights ";
+  const auto words =
+      job_of(mx + own + "--fp8-dot-product-attention --fp8-output-proj")->megatron->operators;
+  EXPECT_EQ(words.at("fp8_attention"), "cast");
+  EXPECT_EQ(words.at("fp8_logits"), "cast");
+  EXPECT_FALSE(job_of(mx)->megatron->operators.contains("fp8_attention"));
+  EXPECT_EQ(refused("--bf16 --fp8-dot-product-attention"),
+            "import.megatron.fp8-dot-product-attention");
+  EXPECT_EQ(
+      refused("--bf16 --fp8-format hybrid --fp8-recipe tensorwise " + own + "--fp8-output-proj"),
+      "import.megatron.fp8-output-proj");
+  EXPECT_EQ(refused(mx + "--fp8-dot-product-attention --context-parallel-size 2"),
+            "import.megatron.fp8-dot-product-attention");
+  EXPECT_EQ(refused(mx + "--fp8-output-proj"), "import.megatron.fp8-output-proj");
+  EXPECT_EQ(refused(mx + own + "--fp8-output-proj --fp8-param-gather"),
+            "import.megatron.fp8-output-proj");
+}
+
+TEST(Megatron, SaysWhatTheHostWaitsForAndWhatRunsBesideExchanges) {
+  const std::string experts = "--num-experts 8 --moe-token-dispatcher-type alltoall ";
+  const auto says = [&](const std::string& more, const char* word) {
+    const auto job = job_of(experts + more);
+    EXPECT_TRUE(job) << more;
+    const auto& words = job->megatron->operators;
+    const auto found = words.find(word);
+    return found == words.end() ? std::string() : found->second;
+  };
+  EXPECT_EQ(says("", "expert_counts"), "");  // as the profile says
+  EXPECT_EQ(
+      says("--moe-expert-capacity-factor 1.0 --moe-pad-expert-input-to-capacity", "expert_counts"),
+      "on_card");
+  EXPECT_EQ(says("--overlap-moe-expert-parallel-comm", "expert_counts"), "on_card");
+  EXPECT_EQ(says("--moe-shared-expert-overlap", "shared_experts"), "beside_exchanges");
+  EXPECT_EQ(refused(experts + "--moe-shared-expert-overlap --overlap-moe-expert-parallel-comm"),
+            "import.megatron.moe-shared-expert-overlap");
+  EXPECT_EQ(refused("--num-experts 8 --moe-shared-expert-overlap"),
+            "import.megatron.moe-shared-expert-overlap");
+}
+
 TEST(Megatron, IgnoresWhatChangesNothing) {
   EXPECT_EQ(refused("--lr 1e-4 --log-interval 1 --save-interval 50 --no-check-for-nan-in-loss-and-"
                     "grad --no-save-optim --adam-beta1 0.9"),

@@ -103,6 +103,11 @@ TEST(Roofline, SomeKernelsAreSlowerThanTheirBytes) {
   const double copied =
       time_of(convolution, gpu, constants, missing, {.copies_channels = true})->seconds.value();
   EXPECT_NEAR(copied, 3.0 * alone, 1e-9);
+  const step::Work product = gemm(4096, 4096, 4096);  // as all of a scan's
+  const double usual = time_of(product, round_machine().gpu, halves(), missing)->seconds.value();
+  const Nature scan{.traffic = 2.0, .slow_products = true};
+  EXPECT_NEAR(time_of(product, round_machine().gpu, halves(), missing, scan)->seconds.value(),
+              2.0 * usual, 1e-12);
 }
 
 // 10,922 tokens of an expert are no multiple of anything; the rows of 2,048 channels are.
@@ -370,6 +375,8 @@ TEST(Roofline, GroupedProductsAreLaunchedOneByOne) {
   EXPECT_EQ(floors({}), 1.0);
   EXPECT_EQ(floors(each), 4.0);
   EXPECT_EQ(floors({.in_graph = true}), 1.0);
+  work.kind = step::WorkKind::memory;  // casts, one behind the other
+  EXPECT_EQ(floors(each), 16.0);
 }
 
 // 19 and 9 GB/s for each multiprocessor, of 82 that one keeps in flight.
@@ -454,6 +461,34 @@ TEST(Roofline, WindowsOfThreeByThreeTakeFewerProductsOnVectorUnits) {
             0.51 * seconds(DType::fp32, ConvolutionPass::none));
   EXPECT_EQ(seconds(DType::bf16, ConvolutionPass::forward),
             seconds(DType::bf16, ConvolutionPass::none));
+}
+
+// 100 TFLOP/s of 128 lanes at two operations a cycle, 16 exponentials each: 6.25 T exponentials/s.
+// A score of a head of 128 takes 512 / 500e12 s = 1.024 ps, 0.16 ps of them for its exponential.
+TEST(Roofline, ExponentialsTakeAsLongForNarrowHeads) {
+  facts::Gpu gpu = round_machine().gpu;
+  step::Work work;
+  work.kind = step::WorkKind::attention;
+  work.dtype = facts::DType::bf16;
+  Missing missing;
+  facts::EfficiencyConstants constants = halves();
+  constants.attention_of["mxfp8"] = {Ratio(0.25), Ratio(0.125), {}};
+  const auto picoseconds = [&](std::int64_t head) {  // of a score
+    work.k = head;
+    work.flops = Flops(1e12 * (work.backward ? 10.0 : 4.0) * static_cast<double>(head));
+    return time_of(work, gpu, constants, missing)->seconds.value();
+  };
+  EXPECT_NEAR(picoseconds(128), 1.024, 1e-9);
+  EXPECT_NEAR(picoseconds(64), 0.864 / 2.0 + 0.16, 1e-9);
+  EXPECT_NEAR(picoseconds(256), 0.864 * 2.0 + 0.16, 1e-9);
+  gpu.compute_capability = 10.3;  // twice as many exponentials
+  EXPECT_NEAR(picoseconds(128), 0.864 + 0.08, 1e-9);
+  gpu.compute_capability = 10.0;
+  work.dtype = facts::DType::fp8;  // a share of its own, of 2000 TFLOP/s
+  EXPECT_NEAR(picoseconds(64), 0.864 / 2.0 + 0.16, 1e-9);
+  work.dtype = facts::DType::bf16;
+  work.backward = true;  // 1280 / 250e12 = 5.12 ps
+  EXPECT_NEAR(picoseconds(64), (5.12 - 0.16) / 2.0 + 0.16, 1e-9);
 }
 
 }  // namespace

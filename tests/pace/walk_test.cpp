@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "pace/pieces.h"
 #include "pace/small_programs.h"
 
 namespace steelyard::pace {
@@ -201,6 +202,54 @@ TEST(Walk, APhaseWaitsForTheHostToLaunchItsKernels) {
   prices.kernel_launch = Seconds(0.0002);
   prices.kernel_launch_forward = Seconds(0.0002);
   EXPECT_NEAR(walk(program, prices).host_bound.value(), 0.0, 1e-12);
+}
+
+// Per iteration: 4 ms of the GPU that one launch asks for, a copy that the host reads, 4 launches
+// of 0.5 ms with 0.1 ms of work each. Running ahead, the host would launch these beside the 4 ms.
+TEST(Walk, AHostThatReadsOfTheGpuCannotRunAhead) {
+  Program program;
+  Body body;
+  append(program, body, stream_for(0.004));
+  append(program, body, stream_for(0.0));
+  for (int i = 0; i < 4; ++i) append(program, body, stream_for(0.0001));
+  body.repeat = 10;
+  program.step.push_back({1, {phase_of(PhaseKind::forward, {body})}});
+  Prices prices = priced(program);
+  prices.kernel_launch_forward = Seconds(0.0005);
+  EXPECT_NEAR(walk(program, prices).breakdown.total().value(), 0.044, 1e-12);
+  prices.work[1].read_by_host = true;
+  // 0.5 ms until the first kernel runs. Then 4 ms; 4 launches, the last one's work beside the next
+  // iteration's first launch.
+  const double iteration = 0.004 + 5 * 0.0005;
+  EXPECT_NEAR(walk(program, prices).breakdown.total().value(), 10 * iteration + 0.0001, 1e-12);
+  // What a graph launches costs no time of the host's.
+  prices.kernel_launch_forward = Seconds();
+  EXPECT_NEAR(walk(program, prices).breakdown.total().value(), 0.044, 1e-12);
+}
+
+// 4 ms of shared experts beside two exchanges of 3 ms: 2 ms are waited for; of what is stolen, all.
+TEST(Walk, SharedExpertsRunBesideTheExchanges) {
+  Program program;
+  Body body;
+  append(program, body, send_for(0.003, false));
+  append(program, body, compute_for(0.010));
+  append(program, body, compute_for(0.004));
+  append(program, body, send_for(0.003, false));
+  append(program, body, send_for(0.001, false));
+  program.step.push_back({1, {phase_of(PhaseKind::forward, {body})}});
+  Prices prices = priced(program);
+  EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.007, 1e-12);
+  prices.work[1].beside_exchange = true;
+  prices.beside_shared = {true, true, false};
+  EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.003, 1e-12);
+  double pieces = 0.0;
+  const step::Phase& phase = program.step[0].phases[0];
+  for (const Piece& piece : pieces_of(phase.bodies[0], phase, program, prices)) {
+    pieces += piece.step.value();
+  }
+  EXPECT_NEAR(pieces, 0.017, 1e-12);
+  prices.stolen = {Seconds(0.002), Seconds(0.002), Seconds()};
+  EXPECT_NEAR(walk(program, prices).breakdown.exposed_communication.value(), 0.005, 1e-12);
 }
 
 TEST(Walk, RecomputedArithmeticIsCounted) {

@@ -208,6 +208,89 @@ TEST_F(Fp8Tape, AttentionsResultIsKeptAsItCame) {
   EXPECT_EQ(live().first, Bytes(4096 + 3072));
 }
 
+// q, k and v of one sample, 2 heads of 16 elements over 32 tokens: 1024 elements, rows and columns
+// of 1024 bytes and 32 scales each, beside the result and the statistics that 16 bits keep too.
+TEST_F(Fp8Tape, AttentionKeepsItsOperandsAsTheyWereCast) {
+  const AttentionDims dims{.heads = 2, .kv_heads = 2, .head_dim = 16, .queries = 32, .keys = 32};
+  const auto kept = [&](bool casts) {
+    Fp8 fp8 = engine(Fp8Scaling::microscale, true, true);
+    fp8.attention = casts;
+    program_ = Program();
+    events_.clear();
+    start(fp8);
+    const auto operand = [&] {
+      Tensor x = tape_->allocate(1024, DType::bf16, "x");
+      tape_->materialise(x);
+      x.requires_grad = true;
+      return x;
+    };
+    Tensor y = fused_attention(*tape_, operand(), operand(), operand(), dims, false);
+    tape_->end_operation();
+    const Bytes live_now = live().first;
+    backward(std::exchange(y, Tensor()));
+    return live_now;
+  };
+  const Bytes wide = kept(false);
+  EXPECT_EQ(std::count_if(program_.work.begin(), program_.work.end(),
+                          [](const Work& work) { return work.dtype == DType::fp8; }),
+            0);
+  EXPECT_EQ(kept(true) - wide, Bytes(3 * (2 * (1024 + 32) - 2 * 1024)));
+  const auto attention =
+      std::count_if(program_.work.begin(), program_.work.end(), [](const Work& work) {
+        return work.kind == WorkKind::attention && work.dtype == DType::fp8;
+      });
+  EXPECT_EQ(attention, 2);  // forward and backward
+}
+
+// A window that leaves a quarter of the scores of a causal kernel: forward two products of them,
+// backward five, in fp8 of all.
+TEST_F(Fp8Tape, AttentionInFp8SkipsNoWindowBackward) {
+  AttentionDims dims{.heads = 2, .kv_heads = 2, .head_dim = 16, .queries = 32, .keys = 32};
+  dims.computed_share = 0.125;
+  dims.whole_share = 0.5;
+  const auto backward_over_forward = [&](bool casts) {
+    Fp8 fp8 = engine(Fp8Scaling::microscale, true, true);
+    fp8.attention = casts;
+    program_ = Program();
+    events_.clear();
+    start(fp8);
+    Tensor q = tape_->allocate(1024, DType::bf16, "q");
+    tape_->materialise(q);
+    q.requires_grad = true;
+    Tensor y = fused_attention(*tape_, q, q, q, dims, false);
+    tape_->end_operation();
+    backward(std::exchange(y, Tensor()));
+    std::vector<double> flops;  // forward, backward
+    for (const Work& work : program_.work) {
+      if (work.kind == WorkKind::attention) flops.push_back(work.flops.value());
+    }
+    EXPECT_EQ(flops.size(), 2U);
+    return flops.back() / flops.front();
+  };
+  EXPECT_DOUBLE_EQ(backward_over_forward(false), 2.5);
+  EXPECT_DOUBLE_EQ(backward_over_forward(true), 10.0);
+}
+
+TEST_F(Fp8Tape, RowsOfExpertsAreCastExpertByExpert) {
+  const auto casts = [&](bool together) {
+    Fp8 fp8 = engine(Fp8Scaling::microscale, true, true);
+    fp8.casts_together = together;
+    program_ = Program();
+    events_.clear();
+    start(fp8);
+    const std::vector<Tensor> weights = {weight(), weight(), weight(), weight()};
+    Tensor y = fp8_grouped_linear(*tape_, activation(), weights, kIn, kOut);
+    tape_->end_operation();
+    std::int64_t launched = 0;
+    for (const Work& work : program_.work) {
+      if (work.kind == WorkKind::memory) launched += work.batch;
+    }
+    return launched;
+  };
+  EXPECT_EQ(casts(true), 1);
+  EXPECT_EQ(casts(false), 4);
+}
+
 // Tokens of four ranks: 8 rows each, sent as fp8. The own part (512 bytes and a scale) is kept, and
 // all of them are gathered again.
 TEST_F(Fp8Tape, TokensTravelInFp8) {

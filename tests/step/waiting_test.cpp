@@ -2,7 +2,10 @@
 // whether a bias is a kernel of its own.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "step/small_jobs.h"
 
@@ -81,6 +84,38 @@ TEST(Waiting, ABiasIsAKernelOfItsOwnUntilTorch111) {
                       ": add_");
   };
   EXPECT_GT(kernels("1.11"), kernels("1.12"));
+}
+
+std::vector<std::int64_t> copies_of(facts::Sharding sharding, const char* framework,
+                                    std::string_view name) {
+  facts::Job job = small_job(4);
+  job.parallel.sharding = sharding;
+  const Program program = program_for(graph_of(small_llama()), job, profile_of(framework));
+  std::vector<std::int64_t> traffic;
+  for (const Work& work : program.work) {
+    const auto text = static_cast<std::size_t>(work.name);
+    if (text < program.names.size() && program.names[text].ends_with(name)) {
+      traffic.push_back(work.traffic.value());
+    }
+  }
+  return traffic;
+}
+
+// A layer of 43,136 elements: FSDP2 reads and writes each in 2 bytes behind its gathering, forward
+// and backward, and reads its gradient in 2 to write it in 4. FSDP1 gathers in place, and joins the
+// gradients of its views. XLA does neither.
+TEST(Waiting, WhatFsdpGathersAndReducesIsCopied) {
+  using facts::Sharding;
+  const auto layers = [](const std::vector<std::int64_t>& traffic, std::int64_t bytes = 4) {
+    return std::count(traffic.begin(), traffic.end(), bytes * 43'136);
+  };
+  EXPECT_EQ(layers(copies_of(Sharding::fsdp, "pytorch", "copy_out")), 2);
+  EXPECT_EQ(layers(copies_of(Sharding::fsdp, "pytorch", "copy_in"), 6), 1);
+  EXPECT_EQ(copies_of(Sharding::fsdp1, "pytorch", "copy_out").size(), 0U);
+  EXPECT_EQ(layers(copies_of(Sharding::fsdp1, "pytorch", "copy_in")), 1);
+  EXPECT_EQ(copies_of(Sharding::fsdp, "jax", "copy_out").size(), 0U);
+  EXPECT_EQ(copies_of(Sharding::fsdp, "jax", "copy_in").size(), 0U);
+  EXPECT_EQ(copies_of(Sharding::zero3, "deepspeed", "copy_out").size(), 0U);
 }
 
 }  // namespace
