@@ -262,6 +262,9 @@ struct AttentionShape {
   std::int64_t head_dim = 0;
   std::int64_t value_dim = 0;  // of a value's head; 0: head_dim
   bool causal = true;
+  // Queries, keys and values lie in memory token by token, and the result is wanted so
+  // (torch.nn.MultiheadAttention).
+  bool tokens_first = false;
   std::int64_t window = 0;  // sliding window in tokens; 0: all of the past
   std::int64_t chunk = 0;   // tokens see those of their own chunk of so many (Llama 4); 0: all
   bool alibi = false;       // adds a bias per head and distance

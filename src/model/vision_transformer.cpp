@@ -13,6 +13,7 @@ struct VisionTransformer {
   std::int64_t patch = 16, hidden = 768, layers = 12, heads = 12, inner = 3072, classes = 2;
   ActivationKind activation = ActivationKind::gelu;
   bool qkv_bias = true;
+  bool batch_second = false;  // torch.nn.MultiheadAttention: tokens before samples, inside it
   double hidden_dropout = 0.0, attention_dropout = 0.0;
   [[nodiscard]] std::int64_t patches() const {
     return picture.height / patch * (picture.width / patch);
@@ -47,6 +48,7 @@ TensorRef vit_attention(BlockBuilder& block, TensorRef q, TensorRef k, TensorRef
                           .kv_heads = vit.heads,
                           .head_dim = vit.hidden / vit.heads,
                           .causal = false,
+                          .tokens_first = vit.batch_second,
                           .dropout = vit.attention_dropout});
 }
 
@@ -73,13 +75,20 @@ Block hugging_face_layer(const Graph& graph, const VisionTransformer& vit, const
   return block.finish(block.add("residual_mlp", h, middle));
 }
 
-// timm: Block with Attention and Mlp.
+TensorRef turned(BlockBuilder& block, const std::string& name, TensorRef x) {
+  return block.contiguous(name + ".contiguous", block.view(name, x, block.shape(x), true));
+}
+
+// timm: Block with Attention and Mlp. torchvision: EncoderBlock, whose attention turns its input,
+// unpacks what it projected (_in_projection_packed) and turns its result.
 Block timm_layer(const Graph& graph, const VisionTransformer& vit, std::int64_t length) {
   BlockBuilder block(graph, "blocks");
   const LinearOptions biased{.bias = true};
   const TensorRef x = block.input({graph.batch, length, vit.hidden});
   TensorRef h = block.layer_norm("norm1", x);
+  if (vit.batch_second) h = turned(block, "attn.tokens_first", h);
   h = block.linear("attn.qkv", h, 3 * vit.hidden, {.bias = vit.qkv_bias});
+  if (vit.batch_second) h = turned(block, "attn.unpacked", h);
   const auto qkv =
       block.split("attn.split", h, {{"q", vit.hidden}, {"k", vit.hidden}, {"v", vit.hidden}});
   h = vit_attention(block, qkv[0], qkv[1], qkv[2], vit, "attn");
@@ -174,6 +183,7 @@ Graph build_timm_vision_transformer(ConfigReader& config, const SampleShape& sam
   vit.inner = static_cast<std::int64_t>(static_cast<double>(vit.hidden) * ratio);
   vit.classes = config.whole({"num_classes"}, 1000, kLabelLimits);
   vit.qkv_bias = config.flag({"qkv_bias"}, true);
+  vit.batch_second = config.flag({"batch_second"}, false);
   (void)divided_heads(config, vit.hidden, vit.heads, "embed_dim", "num_heads");
   check_patches(config, vit);
   Graph graph = start_vit(config, sample, vit);

@@ -226,12 +226,15 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   // mha_fwd's result is empty_like(q): where q was joined of two parts it lies in memory head by
   // head, and so does the result, which is copied before its heads are put side by side.
   const bool by_head = !efficient && kernel.context == 1 && call.inputs[0].dense;
+  // Where it lies sample by sample and is wanted token by token it is copied too.
+  const bool by_sample =
+      call.op->attention.tokens_first && (efficient || call.variants->flash_result_in_rows);
   Tensor y = kernel.context > 1
                  ? attention_over_context(tape, std::move(heads.q), std::move(heads.k),
                                           std::move(heads.v), kernel, efficient)
                  : fused_attention(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v),
                                    kernel, efficient, biased ? call.inputs[3] : Tensor());
-  return by_head ? contiguous(tape, view(std::move(y), false)) : y;
+  return by_head || by_sample ? contiguous(tape, view(std::move(y), false)) : y;
 }
 
 Tensor recomputed_attention(Tape& tape, const OperatorCall& call) {

@@ -359,7 +359,7 @@ void Assembler::add_zero_grad() {
       phase.bodies.push_back(std::move(body));
     }
   }
-  if (gradient_partition_ >= 0 && !gradients_stepped())
+  if (gradient_partition_ >= 0 && !gradients_stepped() && !layout_.gathers)
     free(phase.bodies.back().events, gradient_partition_);
   end_schedule(phase);
   for (Body& body : released_by_zero_grad_) phase.bodies.push_back(std::move(body));

@@ -257,8 +257,9 @@ void Assembler::add_communication_buffers() {
   };
   if (layout_.flat_buckets) {
     // DeepSpeed's ipg buffer: reduce_bucket_size elements of the gradients' type, however small the
-    // model. Stage 3 makes it at start-up (stage3.py:731), stages 1 and 2 for each backward
-    // (stage_1_and_2.py:2497); the gradient partition is made when the first bucket is reduced.
+    // model. Stage 3 makes it at start-up (stage3.py:731) and with it the gradient partition, which
+    // stays (grad_partitions_flat_buffer); stages 1 and 2 make it for each backward pass
+    // (stage_1_and_2.py:2497), and the partition when the first bucket is reduced.
     reduce_bucket_ =
         slot(Bytes(checked_round(job_.parallel.buckets.reduce)) * facts::bytes_of(layout_.gradient),
              VramCategory::communication, "reduce bucket");
@@ -267,6 +268,7 @@ void Assembler::add_communication_buffers() {
       gradient_partition_ = slot(bytes_of(gradient_partition_elements(numel), layout_.gradient),
                                  VramCategory::gradients, "gradient partition");
       program_.slots.back().outlives_micro_batch = true;
+      if (layout_.gathers) allocate(body.events, gradient_partition_);
     }
     add_gradient_relay(body.events);
   } else if (!layout_.gathers && !profile_.ddp_gradient_as_bucket_view) {

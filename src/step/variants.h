@@ -113,6 +113,7 @@ struct Variants {
   bool fake_tensors = false;
   bool composite_silu_backward = false;  // TapeOptions
   bool functional_lamb = false;          // the step returns parameter and averages as new tensors
+  bool flash_result_in_rows = false;     // sample by sample, however the queries lie
   bool foreach_denominator = false;      // foreach Adam: the root and the denominator, two copies
 
   friend bool operator==(const Variants&, const Variants&) = default;

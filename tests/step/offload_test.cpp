@@ -120,6 +120,30 @@ TEST(Offload, TheGpuHoldsWhatIsNotOnTheHost) {
   EXPECT_EQ(held(all, VramCategory::parameters), 0);
 }
 
+// stage3.py: grad_partitions_flat_buffer is made with the optimizer and stays.
+TEST(Offload, StageThreeHoldsItsGradientPartitionFromTheStart) {
+  const auto partitions_made = [](const Sharding sharding, std::int64_t& freed) {
+    const Program program = program_of(sharded(sharding));
+    std::int64_t made = 0;
+    const auto each = [&](const Event& event, std::int64_t) {
+      if (event.kind != EventKind::allocate && event.kind != EventKind::free) return;
+      const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+      if (program.names[static_cast<std::size_t>(slot.name)] != "gradient partition") return;
+      ++(event.kind == EventKind::allocate ? made : freed);
+    };
+    play(program, program.setup, each);
+    play(program, program.step, [&](const Event& event, std::int64_t at) {
+      if (event.kind == EventKind::free) each(event, at);
+    });
+    return made;
+  };
+  std::int64_t freed_by_three = 0, freed_by_two = 0;
+  EXPECT_EQ(partitions_made(Sharding::zero3, freed_by_three), 1);
+  EXPECT_EQ(freed_by_three, 0);
+  EXPECT_EQ(partitions_made(Sharding::zero2, freed_by_two), 0);
+  EXPECT_GT(freed_by_two, 0);
+}
+
 // bf16: 2 bytes of each of a rank's quarter of the parameters, once per micro-batch for gradients
 // and once per step for what the host has stepped; parts are rounded up per layer.
 TEST(Offload, GradientsGoToTheHostAndParametersComeBack) {

@@ -97,6 +97,35 @@ TEST(OldSoftware, UntilTorch16ItKeepsThoseOfTheStepBeforeToo) {
             3 * (kLayers * kInnerBytes + kHeadBytes));
 }
 
+// torch.nn.MultiheadAttention: the memory-efficient kernel's result is copied token by token in
+// every version, the flash kernel's until FlashAttention-2, whose result lies as its queries do.
+TEST(OldSoftware, UntilTorch22AFlashResultIsTurnedToo) {
+  const auto kept = [](const char* torch, facts::Precision precision) {
+    facts::Job job = small_job();
+    job.train.precision = precision;
+    const auto catalog =
+        catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
+    const auto constants = catalog.constants("pytorch", facts::Object{{"torch", torch}});
+    EXPECT_TRUE(constants);
+    const facts::ModelSource vit{"small vit",
+                                 facts::Object{{"model_type", "timm_vision_transformer"},
+                                               {"img_size", 32},
+                                               {"embed_dim", 64},
+                                               {"depth", kLayers},
+                                               {"num_heads", 4},
+                                               {"batch_second", true}},
+                                 ""};
+    const Program program = program_for(graph_of(vit), job, constants->framework);
+    return std::ranges::count_if(program.slots, [&](const Slot& slot) {
+      return program.names[static_cast<std::size_t>(slot.name)] == "clone";
+    });
+  };
+  const auto flash = kept("2.2", facts::Precision::bf16);
+  EXPECT_GT(kept("2.1", facts::Precision::bf16), flash);
+  EXPECT_EQ(kept("2.2", facts::Precision::fp32), kept("2.1", facts::Precision::fp32));
+  EXPECT_GT(kept("2.2", facts::Precision::fp32), flash);
+}
+
 struct Stepped {
   std::int64_t kept = 0, left = 0, peak = 0;  // moves, bytes more than before it, bytes at most
 };
