@@ -150,5 +150,25 @@ TEST(Fit, OneWildMeasurementDoesNotRule) {
   EXPECT_NEAR(named(*fitted, "memory_ratio"), 0.80, 0.03);
 }
 
+TEST(Fit, TheBestProductOfACardIsFreeWhereNobodyPrintedIt) {
+  facts::EfficiencyConstants constants = usual();
+  constants.best_product = Ratio(0.8);
+  facts::Gpu gpu = test::round_machine().gpu;
+  Missing missing;
+  const step::Work product = test::gemm(8192, 8192, 8192);
+  const auto seconds = [&] { return time_of(product, gpu, constants, missing)->seconds.value(); };
+  const double before = seconds();
+  constants.best_product_of[gpu.id] = 0.8;
+  EXPECT_EQ(seconds(), before);
+  for (FreeConstant& free : free_constants(constants)) {
+    if (free.path.front() != "best_product_of") continue;
+    EXPECT_EQ(free.path.back(), gpu.id);
+    free.set(constants, 0.9);
+  }
+  EXPECT_NEAR(seconds(), before * 8.0 / 9.0, 1e-9);
+  gpu.measured_bf16 = {FlopsPerSecond(800e12), facts::Provenance::catalogue};  // counts more
+  EXPECT_NEAR(seconds(), before, 1e-9);
+}
+
 }  // namespace
 }  // namespace steelyard::pace
