@@ -8,7 +8,9 @@
 #include <deque>
 #include <string>
 
+#include "pace/figures.h"
 #include "pace/free_constants.h"
+#include "pace/roofline.h"
 #include "pace/small_programs.h"
 
 namespace steelyard::pace {
