@@ -155,6 +155,7 @@ TEST(Fit, OneWildMeasurementDoesNotRule) {
 TEST(Fit, TheBestProductOfACardIsFreeWhereNobodyPrintedIt) {
   facts::EfficiencyConstants constants = usual();
   constants.best_product = Ratio(0.8);
+  constants.kernel_floor = Seconds();
   facts::Gpu gpu = test::round_machine().gpu;
   Missing missing;
   const step::Work product = test::gemm(8192, 8192, 8192);
