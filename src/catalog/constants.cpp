@@ -243,7 +243,9 @@ Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table
   constants.source = settings.text("source");
   STEELYARD_TRY(processors, numbers_of(settings.table("multiprocessors"), file));
   STEELYARD_TRY(matrix, numbers_of(settings.table("matrix_over_vector"), file));
+  STEELYARD_TRY(best, numbers_of(settings.table("best_product_of"), file));
   constants.multiprocessors = std::move(processors);
+  constants.best_product_of = std::move(best);
   constants.matrix_over_vector = std::move(matrix);
   for (const auto& [name, group] : *settings.table("kernels").as_object()) {
     STEELYARD_TRY(kernels, kernel_group_from(group, file));

@@ -215,6 +215,8 @@ struct EfficiencyConstants {
   Seconds memory_latency{};
   double loads_sharpness = 1.0;
   Ratio best_product{1.0};  // of a usual card, of its sheet's rate (Gpu::measured_bf16)
+  // Of cards for which nobody printed it, by GPU (catalogue id).
+  std::map<std::string, double, std::less<>> best_product_of{};
   std::map<std::string, CallTimes, std::less<>> calls_of{};  // by framework or parallel.sharding
   std::string source;
   // The same for processors of one architecture (Gpu::architecture), complete; empty inside.

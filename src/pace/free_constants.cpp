@@ -114,6 +114,19 @@ void add_calls(const EfficiencyConstants& efficiency, std::vector<FreeConstant>&
   }
 }
 
+// Of cards whose best product is not in print.
+void add_cards(const EfficiencyConstants& efficiency, std::vector<FreeConstant>& free) {
+  for (const auto& [name, best] : efficiency.best_product_of) {
+    const auto in = [name = name](const EfficiencyConstants& c) {
+      return c.best_product_of.at(name);
+    };
+    const auto out = [name = name](EfficiencyConstants& c, double value) {
+      everywhere(c, [&](EfficiencyConstants& here) { here.best_product_of.at(name) = value; });
+    };
+    free.push_back({{"best_product_of", name}, in, out, 0.6, 0.95, 0.1});
+  }
+}
+
 void add_named(const EfficiencyConstants& efficiency, std::vector<FreeConstant>& free) {
   for (const auto& [name, group] : efficiency.kernels) {
     const auto in = [name = name](const EfficiencyConstants& c) {
@@ -171,6 +184,7 @@ std::vector<FreeConstant> free_constants(const EfficiencyConstants& efficiency) 
     };
     free.push_back({{member.key}, member.get, out, member.low, member.high, member.spread});
   }
+  add_cards(efficiency, free);
   add_named(efficiency, free);
   add_calls(efficiency, free);
   return free;

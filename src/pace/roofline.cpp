@@ -74,9 +74,12 @@ double full_rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
 double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
                      const EfficiencyConstants& efficiency) {
   const double full = full_rate_of_units(gpu, work, peak, efficiency);
-  if (!gpu.measured_bf16 || !gpu.peak.bf16) return full;
-  return full * gpu.measured_bf16->value() / gpu.peak.bf16->value() /
-         efficiency.best_product.value();
+  const double usual = efficiency.best_product.value();
+  if (gpu.measured_bf16 && gpu.peak.bf16) {
+    return full * gpu.measured_bf16->value() / gpu.peak.bf16->value() / usual;
+  }
+  const auto fitted = efficiency.best_product_of.find(gpu.id);
+  return fitted == efficiency.best_product_of.end() ? full : full * fitted->second / usual;
 }
 
 // The catalogue's best measured rate bounds what is promised of 16-bit products.

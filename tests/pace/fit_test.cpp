@@ -8,7 +8,9 @@
 #include <deque>
 #include <string>
 
+#include "pace/figures.h"
 #include "pace/free_constants.h"
+#include "pace/roofline.h"
 #include "pace/small_programs.h"
 
 namespace steelyard::pace {
@@ -148,6 +150,27 @@ TEST(Fit, OneWildMeasurementDoesNotRule) {
   ASSERT_TRUE(fitted.has_value());
   EXPECT_NEAR(named(*fitted, "gemm_ratio"), 0.70, 0.03);
   EXPECT_NEAR(named(*fitted, "memory_ratio"), 0.80, 0.03);
+}
+
+TEST(Fit, TheBestProductOfACardIsFreeWhereNobodyPrintedIt) {
+  facts::EfficiencyConstants constants = usual();
+  constants.best_product = Ratio(0.8);
+  constants.kernel_floor = Seconds();
+  facts::Gpu gpu = test::round_machine().gpu;
+  Missing missing;
+  const step::Work product = test::gemm(8192, 8192, 8192);
+  const auto seconds = [&] { return time_of(product, gpu, constants, missing)->seconds.value(); };
+  const double before = seconds();
+  constants.best_product_of[gpu.id] = 0.8;
+  EXPECT_EQ(seconds(), before);
+  for (FreeConstant& free : free_constants(constants)) {
+    if (free.path.front() != "best_product_of") continue;
+    EXPECT_EQ(free.path.back(), gpu.id);
+    free.set(constants, 0.9);
+  }
+  EXPECT_NEAR(seconds(), before * 8.0 / 9.0, 1e-9);
+  gpu.measured_bf16 = {FlopsPerSecond(800e12), facts::Provenance::catalogue};  // counts more
+  EXPECT_NEAR(seconds(), before, 1e-9);
 }
 
 }  // namespace
