@@ -126,6 +126,9 @@ inline constexpr auto train_fields = [](auto& v, auto& t) {
         about("the model computes its loss, and compiles it; default: as the framework does"));
   v.key("keep_logits", t.keep_logits,
         about("the loop holds the logits through backward; default: as the framework does"));
+  v.key("use_cache", t.use_cache,
+        about("the model hands back keys and values beside its logits, as Hugging Face's do unless "
+              "their own checkpointing or the loop switches it off"));
   v.key("compile", t.compile, about("the model runs through a compiler"));
   v.key("fused_kernels", t.fused_kernels, about("operators with a fused implementation"));
   v.key("memory_format", t.memory_format, about("of images"));

@@ -122,6 +122,7 @@ struct TrainKeys {
   std::optional<bool> upcast_logits;  // none: as the framework does
   std::optional<bool> loss_in_model;  // the model's forward() computes it, not the loop; likewise
   std::optional<bool> keep_logits;    // the loop holds them while backward runs; likewise
+  bool use_cache = false;             // the model hands back keys and values beside its logits
   bool compile = false;
   std::vector<FusedKernel> fused_kernels;
   MemoryFormat memory_format = MemoryFormat::contiguous;

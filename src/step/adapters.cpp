@@ -404,7 +404,7 @@ Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile,
   STEELYARD_TRY(inputs, word(profile, "lora_recomputed_inputs", "as_is", "require_grad"));
   STEELYARD_TRY(parts, word(profile, "lora_fused_projection", "whole", "parts"));
   STEELYARD_TRY(head, word(profile, "lora_quantized_head", "kept", "quantized"));
-  STEELYARD_TRY(input, word(profile, "lora_quantized_product", "saves_nothing", "saves_input"));
+  STEELYARD_TRY(input, word(profile, "lora_quantized_product", "saves_nothing", "holds_input"));
   STEELYARD_TRY(fused, word(profile, "lora_kernel", "any_base", "quantized_base"));
   STEELYARD_TRY(mixes, word(profile, "lora_units", "own", "mixed"));
   STEELYARD_TRY(subclass, word(profile, "lora_quantized_by", "bitsandbytes", "torchao"));

@@ -27,7 +27,7 @@ struct AdapterHabits {
   bool inputs_require_grad = false;  // embeddings' output is made to, when layers are recomputed
   bool adapts_fused_parts = false;   // q_proj of a fused projection is adapted alone
   bool quantizes_head = false;
-  bool keeps_quantized_input = false;  // products over a quantized matrix save their input
+  bool keeps_quantized_input = false;  // nodes of products with quantized matrices do
   bool quantizes_from_half = false;    // 4-bit matrices were fp16, whatever multiplies them
   bool tensor_subclass = false;        // torchao's NF4Tensor holds 4-bit matrices, not bitsandbytes
   bool unpacks_by_operators = false;   // GPTQ's integers: PyTorch's operators, no kernel of its own

@@ -232,6 +232,9 @@ class Assembler {
   void step_together(Phase& phase);
   void step_one_by_one(Phase& phase);
   void add_zero_grad();
+  [[nodiscard]] bool stays_gathered(const Unit& unit) const;
+  void release_frozen_units(const Chunk& chunk, Phase& phase);
+  void add_left_over(const Chunk& chunk, Phase& phase, EventKind kind);
   void release_held(const Chunk& chunk, Phase& phase, std::vector<Event> BlockTrace::*which);
   [[nodiscard]] bool held_to_the_end() const;
   void release_gradients(std::vector<Event>& events, const Unit& unit);

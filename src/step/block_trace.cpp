@@ -88,6 +88,7 @@ class BlockRun {
   std::vector<Tensor> held_;           // until the step ends
   std::vector<Tensor> kept_;           // until the backward pass of the model ends
   std::vector<Tensor> cache_;          // until the model returns; Assembler::add_captures
+  std::vector<Tensor> left_over_;      // until the loss of the next micro-batch
   std::vector<Tensor> callers_;        // variables of who called the model, until it calls backward
   Tensor input_gradient_;
   std::vector<Root> made_;  // for all blocks, and their gradients
@@ -101,11 +102,8 @@ class BlockRun {
 void BlockRun::activate_early(const model::Operator& op) {
   if (options_.variants.fused_swiglu) return;  // its kernel takes both arguments
   if (op.outputs.size() != 1 || op.outputs[0].shared) return;
-  const std::int32_t made = op.outputs[0].index;
   for (const model::Operator& later : block_.operators) {
-    const bool gated = later.kind == model::OperatorKind::gated_activation &&
-                       !later.fused_gate_up && !later.inputs[0].shared;
-    if (!gated || later.inputs[0].index != made) continue;
+    if (!activates(later, op.outputs[0].index)) continue;
     tape_.enter(later.name);
     Tensor& gate = tensor_of(op.outputs[0]);
     gate = early_activation(tape_, later, std::exchange(gate, Tensor()));
@@ -126,12 +124,10 @@ Tensor& BlockRun::tensor_of(model::TensorRef ref) {
   Tensor& tensor = shared_.tensors[index];
   const model::TensorInfo& info = graph_.shared[index];
   // Real numbers of the batch (a map of targets) come with it; others are made by a block.
-  if (tensor) return tensor;
-  if (info.kind == model::ElementKind::real &&
-      std::ranges::find(graph_.batch_tensors, info) == graph_.batch_tensors.end()) {
-    return tensor;
-  }
-  tensor = of_batch(tape_, info);
+  const bool of_a_block =
+      info.kind == model::ElementKind::real &&
+      std::ranges::find(graph_.batch_tensors, info) == graph_.batch_tensors.end();
+  if (!tensor && !of_a_block) tensor = of_batch(tape_, info);
   return tensor;
 }
 
@@ -171,6 +167,10 @@ OperatorCall BlockRun::call_of(const model::Operator& op) {
   }
   call.reads_attention = reads_attention(block_, op);
   if (options_.variants.scripts_outlive_backward) call.captured = &cache_;
+  // A node that a reentrant checkpoint makes goes with its own backward pass.
+  const bool passing = again_ && options_.variants.checkpoint == Checkpoint::reentrant;
+  const bool lasts = !tape_.recomputing() && !options_.no_grad && !passing;
+  if (call.quantization.keeps_input && lasts) call.captured = &left_over_;
   return call;
 }
 
@@ -208,7 +208,7 @@ bool BlockRun::run_one(std::size_t i) {
   if (loss) hold_logits(outputs);
   if (op.outlives_forward) callers_.push_back(outputs.back());
   outputs.clear();
-  if (op.attention.returns_cache && !tape_.recomputing()) hold_cache(op);
+  if (returns_cache(op, options_.variants) && !tape_.recomputing()) hold_cache(op);
   activate_early(op);
   for (std::size_t t = 0; t < live_.size(); ++t) {
     if (last_use_[t] <= i) live_[t] = Tensor();
@@ -230,7 +230,7 @@ Tensor BlockRun::forward(const Tensor& input) {
 // past_key_values: views of the projections, held by the model's outputs.
 void BlockRun::hold_cache(const model::Operator& op) {
   if (op.attention.drops_cache_recomputing && again_) return;
-  std::vector<Tensor>& holder = options_.variants.keeps_logits ? held_ : cache_;
+  auto& holder = options_.variants.keeps_logits ? held_ : cache_;
   for (const std::size_t i : {1, 2}) holder.push_back(tensor_of(op.inputs[i]));
 }
 
@@ -379,9 +379,8 @@ void BlockRun::backward(Tensor& input, Tensor output, bool last) {
   }
   const std::size_t again_to = trace_.backward.size();
   collect_gradients();
-  Tensor root = output;
+  Tensor root = std::exchange(output, Tensor());
   root.storage.reset();
-  output = Tensor();
   // loss.backward() holds the gradient of the loss until it returns, CheckpointFunction.backward
   // the arguments it was called with.
   if (options_.keeps_gradient || last) kept_.push_back(gradient);
@@ -476,6 +475,8 @@ BlockTrace BlockRun::run(bool first, bool last) {
     input_gradient_ = Tensor();
   }
   tape_.record_to(trace_.after_backward);
+  trace_.left_over =
+      left_over_slots(program_, std::exchange(left_over_, {}), options_.left_over_share);
   kept_.clear();
   tape_.record_to(trace_.end_of_step);
   held_.clear();

@@ -43,6 +43,7 @@ struct BlockOptions {
   // Types of single weights, where they differ from `weight_dtype`.
   std::function<facts::DType(const model::Weight&)> weight_type;
   Quantized quantization;           // of weights that are
+  Ratio left_over_share{1.0};       // of a micro-batch: what its predecessor's nodes still hold
   bool input_requires_grad = true;  // false: nothing before this block trains
   // Input, and the arriving gradient, stay until the micro-batch ends.
   bool keeps_input = false, keeps_gradient = false;
@@ -89,7 +90,10 @@ struct BlockTrace {
   std::vector<Event> backward;        // release_shared: the block lets go of a shared tensor
   std::vector<Event> after_backward;  // what is held until the whole model's is through
   std::vector<Event> end_of_step;     // what the caller held until the step ended (logits, loss)
-  std::vector<SavedStorage> saved;    // after forward, each storage once, weights left out
+  // Slots like those of what nodes hold until the next forward's loss takes this one's place: as
+  // the micro-batch before left them.
+  std::vector<std::int32_t> left_over;
+  std::vector<SavedStorage> saved;  // after forward, each storage once, weights left out
   // By weight of the block: the slot of its kept gradient, -1 when it has none of its own (frozen,
   // tied or already existing).
   std::vector<std::int32_t> gradients;

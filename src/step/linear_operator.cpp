@@ -27,7 +27,8 @@ Tensor base_layer(Tape& tape, const OperatorCall& call, const Tensor& bias) {
     if (adds) tape.pointwise("add_", 2 * bytes_of(y));
     return y;
   }
-  return quantized_linear(tape, call.inputs[0], bias, inputs, outputs, call.quantization);
+  return quantized_linear(tape, call.inputs[0], bias, inputs, outputs, call.quantization,
+                          call.captured);
 }
 
 bool is_four_bit(BaseQuantization kind) {

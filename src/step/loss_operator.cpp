@@ -76,9 +76,12 @@ std::vector<Tensor> causal_lm_loss(Tape& tape, OperatorCall& call) {
   }
   // ForCausalLMLoss: labels shifted by one with padding, logits widened, cross entropy of all rows.
   const std::int64_t rows = checked_multiply(call.graph->batch, call.graph->sequence);
+  const bool in_model = types == LossTypes::upcast_in_model;
   Tensor logits = call.inputs[0];
-  if (types == LossTypes::upcast && call.variants->widens_logits) {
+  if ((types == LossTypes::upcast || in_model) && call.variants->widens_logits) {
+    if (in_model) call.inputs[0] = Tensor();
     logits = to(tape, std::move(logits), DType::fp32);
+    if (in_model) call.inputs[0] = logits;
   }
   const Tensor labels = labels_of(tape, call, rows);
   return {loss_of_rows(tape, *call.variants, std::move(logits), labels, rows), call.inputs[0]};

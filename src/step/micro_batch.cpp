@@ -107,6 +107,10 @@ BlockOptions Assembler::block_options() const {
   options.quantization = {layout_.quantization,          layout_.nested_statistics,
                           habits_.keeps_quantized_input, habits_.tensor_subclass,
                           habits_.unpacks_by_operators,  habits_.quantizes_from_half};
+  if (!job_.train.packed && job_.train.sequence_length_mean && job_.train.sequence_length) {
+    options.left_over_share = Ratio(std::min(
+        1.0, *job_.train.sequence_length_mean / static_cast<double>(*job_.train.sequence_length)));
+  }
   const bool whole_gradients = !layout_.gathers && layout_.gradient_shards == 1;
   options.gradients_exist =
       !profile_.gradients_set_to_none && whole_gradients && !layout_.on_host.gradients;
@@ -406,7 +410,9 @@ void Assembler::end_micro_batch(Chunk& chunk, Phase& phase, bool last) {
   close_window(chunk, phase);
   Body body;
   body.layer = "end of micro-batch";
+  release_frozen_units(chunk, phase);
   release_held(chunk, phase, &BlockTrace::after_backward);
+  add_left_over(chunk, phase, EventKind::allocate);
   const bool returns = torch_pipeline() && profile_.pipeline_returns_logits;
   if (!returns && (!last || !held_to_the_end())) {
     release_held(chunk, phase, &BlockTrace::end_of_step);
@@ -433,6 +439,7 @@ void Assembler::end_micro_batch(Chunk& chunk, Phase& phase, bool last) {
 Phase Assembler::forward_phase(Chunk& chunk, bool first) {
   Phase phase{PhaseKind::forward, {}, static_cast<std::int32_t>(&chunk - chunks_.data())};
   add_forward(chunk, phase, first);
+  add_left_over(chunk, phase, EventKind::free);
   return phase;
 }
 
@@ -448,6 +455,9 @@ Phase Assembler::backward_phase(Chunk& chunk, const Turn& turn) {
 
 void Assembler::add_micro_batches() {
   trace_chunks();
+  Phase before{PhaseKind::setup, {}};  // as a step leaves it
+  for (const Chunk& chunk : chunks_) add_left_over(chunk, before, EventKind::allocate);
+  if (!before.bodies.empty()) program_.setup.push_back({1, {std::move(before)}});
   add_turns();
 }
 

@@ -27,7 +27,7 @@ Tensor part(Tape& tape, const OperatorCall& call, const Tensor& x, std::size_t w
   if (call.quantization.kind == facts::BaseQuantization::none) {
     return linear(tape, x, call.weights[weight], Tensor(), inputs, outputs);
   }
-  return quantized_linear(tape, x, Tensor(), inputs, outputs, call.quantization);
+  return quantized_linear(tape, x, Tensor(), inputs, outputs, call.quantization, call.captured);
 }
 
 bool dispatches(const OperatorCall& call) {

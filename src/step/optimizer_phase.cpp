@@ -331,6 +331,21 @@ void Assembler::release_held(const Chunk& chunk, Phase& phase,
   }
 }
 
+// What the nodes of one loss hold goes when the next loss takes its place. A pipeline's schedule
+// lets go of each micro-batch's loss by itself.
+void Assembler::add_left_over(const Chunk& chunk, Phase& phase, EventKind kind) {
+  if (!held_to_the_end()) return;
+  for (const Chain& chain : chunk.chains) {
+    Body body;
+    body.layer = chain.units.front().block->name;
+    body.repeat = chain.repeat;
+    for (const Unit& unit : chain.units) {
+      for (const std::int32_t slot : unit.trace.left_over) body.events.push_back({kind, slot});
+    }
+    if (!body.events.empty()) phase.bodies.push_back(std::move(body));
+  }
+}
+
 void Assembler::add_zero_grad() {
   Phase phase{PhaseKind::zero_grad, {}};
   for (const Chunk& chunk : chunks_) {

@@ -27,7 +27,8 @@ Tensor module_linear(Tape& tape, const OperatorCall& call, const Tensor& x, std:
                      std::int64_t inputs, std::int64_t outputs) {
   const bool plain = call.quantization.kind == facts::BaseQuantization::none;
   Tensor result = plain ? linear(tape, x, call.weights[weight], Tensor(), inputs, outputs)
-                        : quantized_linear(tape, x, Tensor(), inputs, outputs, call.quantization);
+                        : quantized_linear(tape, x, Tensor(), inputs, outputs, call.quantization,
+                                           call.captured);
   return adapted_expert(tape, call, x, {weight, inputs, outputs}, std::move(result));
 }
 

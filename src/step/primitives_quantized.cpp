@@ -143,12 +143,13 @@ Tensor dequantized_matrix(Tape& tape, std::int64_t inputs, std::int64_t outputs,
 }
 
 Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias, std::int64_t inputs,
-                        std::int64_t outputs, Quantized how) {
+                        std::int64_t outputs, Quantized how, std::vector<Tensor>* held) {
   // Linear4bit.forward: x.to(compute_dtype), and the result back in x's own type.
   const Tensor a = to(tape, x, tape.arithmetic().compute);
   const bool unpacked = how.unpacked && how.kind == BaseQuantization::gptq_int4;
   const Matrix matrix{inputs, outputs, a.dtype, how.nested, how.subclass, unpacked, how.from_half};
   const bool is_int8 = how.kind == BaseQuantization::int8;
+  if (how.keeps_input && held != nullptr) held->push_back(a);
   std::vector<StorageRef> saved;
   tape.begin_operation(OperationKind::other, {&a});
   Tensor y = is_int8 ? int8_product(tape, a, matrix) : product(tape, a, matrix, saved);

@@ -14,11 +14,13 @@ namespace steelyard::step {
 
 struct Quantized {
   facts::BaseQuantization kind = facts::BaseQuantization::none;
-  bool nested = false;       // 4-bit statistics are themselves quantized
-  bool keeps_input = false;  // bitsandbytes up to 0.41 saved it with the packed matrix
-  bool subclass = false;     // torchao's NF4Tensor and LinearNF4, not bitsandbytes' kernels
-  bool unpacked = false;     // GPTQ's integers by PyTorch's operators; the product keeps the result
-  bool from_half = false;    // quantized from fp16, which the full copy has before another type
+  bool nested = false;  // 4-bit statistics are themselves quantized
+  // bitsandbytes before 0.43.2 kept it as an attribute of the product's node (ctx.tensors):
+  // backward does not free it, it lives as long as the node.
+  bool keeps_input = false;
+  bool subclass = false;   // torchao's NF4Tensor and LinearNF4, not bitsandbytes' kernels
+  bool unpacked = false;   // GPTQ's integers by PyTorch's operators; the product keeps the result
+  bool from_half = false;  // quantized from fp16, which the full copy has before another type
 
   friend bool operator==(const Quantized&, const Quantized&) = default;
 };
@@ -26,9 +28,11 @@ struct Quantized {
 // A full copy of a quantized matrix; what making it takes besides is gone when this returns.
 [[nodiscard]] Tensor dequantized_matrix(Tape& tape, std::int64_t inputs, std::int64_t outputs,
                                         DType dtype, Quantized how);
-// x [rows, inputs] times a quantized matrix [outputs, inputs]; bias may be empty.
+// x [rows, inputs] times a quantized matrix [outputs, inputs]; bias may be empty. What the node
+// holds of its own goes to `held`, where that is given.
 [[nodiscard]] Tensor quantized_linear(Tape& tape, const Tensor& x, const Tensor& bias,
-                                      std::int64_t inputs, std::int64_t outputs, Quantized how);
+                                      std::int64_t inputs, std::int64_t outputs, Quantized how,
+                                      std::vector<Tensor>* held);
 
 // A copy of its own; the gradient passes through.
 [[nodiscard]] Tensor clone(Tape& tape, Tensor x);

@@ -14,6 +14,18 @@ namespace steelyard::step {
 
 using facts::VramCategory;
 
+namespace {
+
+std::int64_t own_elements(const model::Block& block) {
+  std::int64_t sum = 0;
+  for (const model::Weight& weight : block.weights) {
+    if (weight.tied_to.empty()) sum += model::elements(weight.shape);
+  }
+  return sum;
+}
+
+}  // namespace
+
 void Assembler::make_sharding_slots(Unit& unit) {
   if (!layout_.gathers || layout_.flat_buckets) return;
   const bool flat = layout_.flat_parameters;
@@ -29,10 +41,7 @@ void Assembler::make_sharding_slots(Unit& unit) {
       slot(whole, VramCategory::communication, "all-gather buffer", Stream::all_gather);
   if (unit.trained == 0) return;
   if (mixes_unit(unit)) {
-    unit.trained = 0;
-    for (const model::Weight& weight : unit.block->weights) {
-      if (weight.tied_to.empty()) unit.trained += model::elements(weight.shape);
-    }
+    unit.trained = own_elements(*unit.block);
   }
   // FSDP1: autograd's sum over the views of the flat parameter, then a cast; FSDP2: one copy-in.
   const bool casts = layout_.reduce != layout_.used;
@@ -138,8 +147,29 @@ void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backwar
   const bool reduces = last || !sums_whole_gradients();
   if (backward && reduces && holds_last_reduction(unit)) free(events, unit.reduce_input);
   const bool done = backward && (last || job_.parallel.pipeline == 1);
-  if (unit.gathered >= 0 && (done || layout_.reshards)) free(events, unit.gathered);
+  if (unit.gathered >= 0 && (done || layout_.reshards) && !(backward && stays_gathered(unit))) {
+    free(events, unit.gathered);
+  }
   if (!backward && has_gather_buffer(unit, backward)) free(events, unit.gather_buffer);
+}
+
+// Until PyTorch 2.1 the hook that reshards hung on the flat parameter's gradient: what has none
+// stayed until the catch-all behind the backward pass (pytorch pull request 101982).
+bool Assembler::stays_gathered(const Unit& unit) const {
+  if (!variants_.keeps_frozen_units || !layout_.flat_parameters || mixes_unit(unit)) return false;
+  return unit.layer && unit.trained < own_elements(*unit.block);
+}
+
+void Assembler::release_frozen_units(const Chunk& chunk, Phase& phase) {
+  for (const Chain& chain : chunk.chains) {
+    Body body;
+    body.layer = chain.units.front().block->name;
+    body.repeat = chain.repeat;
+    for (const Unit& unit : chain.units) {
+      if (unit.gathered >= 0 && stays_gathered(unit)) free(body.events, unit.gathered);
+    }
+    if (!body.events.empty()) phase.bodies.push_back(std::move(body));
+  }
 }
 
 // FSDP1's flat parameter has a gradient for all of its elements, zeros where they are frozen.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <unordered_set>
 #include <utility>
 
@@ -220,6 +221,33 @@ std::vector<Root> share_made(Tape& tape, SharedTensors& shared) {
     tensor.storage = std::move(outside);
   }
   return roots;
+}
+
+bool activates(const model::Operator& op, std::int32_t made) {
+  return op.kind == model::OperatorKind::gated_activation && !op.fused_gate_up &&
+         !op.inputs[0].shared && op.inputs[0].index == made;
+}
+
+bool returns_cache(const model::Operator& op, const Variants& variants) {
+  const bool of_decoder = op.kind == model::OperatorKind::attention && op.attention.causal;
+  return op.attention.returns_cache || (variants.returns_cache && of_decoder);
+}
+
+std::vector<std::int32_t> left_over_slots(Program& program, const std::vector<Tensor>& held,
+                                          Ratio share) {
+  std::set<const Storage*> seen;
+  std::vector<std::int32_t> slots;
+  for (const Tensor& tensor : held) {
+    if (tensor.storage == nullptr || !seen.insert(tensor.storage.get()).second) continue;
+    if (tensor.storage->slot < 0) continue;
+    Slot slot = program.slots[static_cast<std::size_t>(tensor.storage->slot)];
+    slot.category = facts::VramCategory::activations;
+    slot.outlives_micro_batch = true;
+    slot.bytes = std::max(Bytes(1), slot.bytes * share);
+    slots.push_back(static_cast<std::int32_t>(program.slots.size()));
+    program.slots.push_back(slot);
+  }
+  return slots;
 }
 
 }  // namespace steelyard::step

@@ -37,6 +37,9 @@ namespace steelyard::step {
 [[nodiscard]] Event summed(Tape& tape, const SharedTensors& shared, std::int32_t leaf,
                            Tensor gradient);
 
+// The caller gets keys and values back beside the logits: the model's own way, or the job's.
+[[nodiscard]] bool returns_cache(const model::Operator& op, const Variants& variants);
+
 // Whether a gradient is wanted for one of them.
 [[nodiscard]] bool any_wants(const std::vector<Tensor>& tensors);
 
@@ -53,6 +56,15 @@ namespace steelyard::step {
 // block's input, when the block before frees it.
 [[nodiscard]] std::vector<SavedStorage> saved_storages(std::vector<NodeRef> roots,
                                                        const Storage* borrowed);
+
+// New slots like those of the tensors' storages, each once, that outlive a micro-batch; `share` of
+// their bytes: samples before the longest are of the mean length.
+[[nodiscard]] std::vector<std::int32_t> left_over_slots(Program& program,
+                                                        const std::vector<Tensor>& held,
+                                                        Ratio share);
+
+// The activation of a gate that runs as soon as its argument, `made`, is there.
+[[nodiscard]] bool activates(const model::Operator& op, std::int32_t made);
 
 // Events [from, to) come behind those up to `behind`.
 void move_behind(std::vector<Event>& events, std::size_t from, std::size_t to, std::size_t behind);

@@ -43,6 +43,7 @@ void apply(const facts::TrainKeys& train, Variants& v) {
     case facts::Attention::efficient: v.attention = AttentionKernel::efficient; break;
     case facts::Attention::math: v.attention = AttentionKernel::math; break;
   }
+  v.returns_cache = train.use_cache;
   v.widens_logits = train.upcast_logits.value_or(true);
   if (train.upcast_logits.value_or(false) && v.loss == LossTypes::native) {
     v.loss = LossTypes::upcast;
@@ -112,6 +113,9 @@ Result<void> read_sharding(const facts::FrameworkProfile& profile, Variants& v) 
   STEELYARD_TRY(on_card, read<bool>(profile, "zero_flattening", v.flattens_on_card,
                                     {{"on_card", true}, {"on_host", false}}));
   v.flattens_on_card = on_card;
+  STEELYARD_TRY(stays, read<bool>(profile, "frozen_units", v.keeps_frozen_units,
+                                  {{"resharded", false}, {"gathered", true}}));
+  v.keeps_frozen_units = stays;
   STEELYARD_TRY(waits, read<bool>(profile, "sharding_time", v.sharding_waits,
                                   {{"waited_for", true}, {"beside_work", false}}));
   v.sharding_waits = waits;
@@ -213,6 +217,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
       read<LossWord>(
           profile, "loss", LossWord{},
           {{"upcast", {LossTypes::upcast, CrossEntropy::eager}},
+           {"upcast_in_model", {LossTypes::upcast_in_model, CrossEntropy::eager}},
            {"upcast_shift", {LossTypes::upcast_shift, CrossEntropy::eager}},
            {"upcast_shift_in_loss", {LossTypes::upcast_shift_in_loss, CrossEntropy::eager}},
            {"native", {LossTypes::native, CrossEntropy::eager}},

@@ -17,7 +17,7 @@ enum class RmsNorm { upcast, native, in_place };
 enum class Rotary { rotate_half, joined, complex, in_place, fused };
 // logits.float() in the loss | in the model, then shifted into a copy | both in the loss, beside
 // the model's logits | the logits' own type
-enum class LossTypes { upcast, upcast_shift, upcast_shift_in_loss, native };
+enum class LossTypes { upcast, upcast_in_model, upcast_shift, upcast_shift_in_loss, native };
 // F.cross_entropy | one kernel that keeps the logits themselves | one that writes the gradient into
 // them | an fp32 copy that becomes the probabilities and then the gradient | the same compiled in
 // parts, which makes one more copy | PyTorch's operators over a vocabulary spread over ranks
@@ -98,10 +98,12 @@ struct Variants {
   // ZeRO-3 and its like wait for what they gather and scatter, instead of doing it beside the work.
   bool sharding_waits = false;
   bool keeps_logits = false;
-  bool widens_outputs = false;     // under autocast: accelerate's convert_outputs_to_fp32
-  bool accumulates_whole = false;  // FSDP1 under no_sync(): whole gradients wait for the last pass
-  bool flattens_on_card = true;    // ZeRO-1/2 join the parameters beside themselves
-  bool loss_in_model = true;       // the model's forward() computes the loss, not its caller
+  bool returns_cache = false;       // every decoder layer's keys and values go out with the logits
+  bool widens_outputs = false;      // under autocast: accelerate's convert_outputs_to_fp32
+  bool accumulates_whole = false;   // FSDP1 under no_sync(): whole gradients wait for the last pass
+  bool keeps_frozen_units = false;  // FSDP1: gathered until the backward pass of all ends
+  bool flattens_on_card = true;     // ZeRO-1/2 join the parameters beside themselves
+  bool loss_in_model = true;        // the model's forward() computes the loss, not its caller
   Labels labels = Labels::shifted;
   CausalMask causal_mask = CausalMask::when_read;
   Frames frames = Frames::modules;

@@ -37,14 +37,16 @@ bool alike(const SharedTensors& a, const SharedTensors& b) {
 bool alike(const BlockOptions& a, const BlockOptions& b) {
   // Each member by name: one more in the struct does not compile here.
   const auto& [tape, variants, dtype, recompute, modules, frames, exist, accumulates, train,
-               no_grad, types, quantization, input, keeps_input, keeps_gradient, leaf, graded] = a;
+               no_grad, types, quantization, left_over, input, keeps_input, keeps_gradient, leaf,
+               graded] = a;
   static_cast<void>(types);
   return tape == b.tape && recompute == b.recompute && accumulates == b.accumulates &&
-         input == b.input_requires_grad && keeps_input == b.keeps_input &&
-         keeps_gradient == b.keeps_gradient && leaf == b.output_made_leaf && frames == b.frames &&
-         exist == b.gradients_exist && train == b.weights_train && no_grad == b.no_grad &&
-         dtype == b.weight_dtype && quantization == b.quantization &&
-         modules == b.recomputed_modules && graded == b.graded && variants == b.variants;
+         input == b.input_requires_grad && left_over == b.left_over_share &&
+         keeps_input == b.keeps_input && keeps_gradient == b.keeps_gradient &&
+         leaf == b.output_made_leaf && frames == b.frames && exist == b.gradients_exist &&
+         train == b.weights_train && no_grad == b.no_grad && dtype == b.weight_dtype &&
+         quantization == b.quantization && modules == b.recomputed_modules && graded == b.graded &&
+         variants == b.variants;
 }
 
 // The tensors under slots [0, n) of a program of their own.
@@ -220,6 +222,7 @@ BlockTrace lean(BlockTrace trace) {
   leave_out_memory(trace.after_forward);
   leave_out_memory(trace.backward);
   leave_out_memory(trace.after_backward);
+  trace.left_over.clear();
   return trace;
 }
 
@@ -309,6 +312,8 @@ class Copy {
     to.saved = from.saved;
     to.gradients = from.gradients;
     for (std::int32_t& gradient : to.gradients) gradient = slot(gradient);
+    to.left_over = from.left_over;
+    for (std::int32_t& held : to.left_over) held = slot(held);
     to.kernels = from.kernels;
     to.offloaded = from.offloaded;
     to.output_requires_grad = from.output_requires_grad;

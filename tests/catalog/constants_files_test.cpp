@@ -30,12 +30,26 @@ TEST(Constants, EveryFrameworkLoads) {
 
 TEST(Constants, TorchtitanChangesWhatItDoesDifferentlyAndKeepsTheRest) {
   const auto profile = value_of(own_catalog().constants("torchtitan")).framework;
-  EXPECT_EQ(profile.operators.at("rms_norm"), "native");
+  EXPECT_EQ(profile.operators.at("rms_norm"), "upcast");
   EXPECT_EQ(profile.operators.at("rotary"), "complex");
   EXPECT_EQ(profile.operators.at("gated_activation"), "separate");
   EXPECT_FALSE(profile.keeps_logits);
   EXPECT_TRUE(profile.gradients_set_to_none);
   EXPECT_EQ(profile.ddp_bucket, 25_MiB);
+}
+
+TEST(Constants, TorchtitanNormalisesByOneKernelInAprilOf2024AndWithTheKernelOfPyTorch29) {
+  const auto norm = [](const char* package, const char* version) {
+    const facts::Value versions(facts::Object{{package, version}});
+    return value_of(own_catalog().constants("torchtitan", versions))
+        .framework.operators.at("rms_norm");
+  };
+  EXPECT_EQ(norm("torchtitan", "2024.03"), "upcast");
+  EXPECT_EQ(norm("torchtitan", "2024.04"), "native");
+  EXPECT_EQ(norm("torchtitan", "2024.05"), "upcast");
+  EXPECT_EQ(norm("torch", "2.8"), "upcast");
+  EXPECT_EQ(norm("torch", "2.9"), "native");
+  EXPECT_EQ(norm("torchtitan", "2025.08"), "native");
 }
 
 TEST(Constants, DeviceMemoryDependsOnTheArchitecture) {

@@ -110,6 +110,25 @@ const std::vector<Feature>& features() {
       {"torchtitan", [](Job& j) { j.framework = "torchtitan"; }},
       {"megatron", [](Job& j) { j.framework = "megatron"; }},
       {"litgpt", [](Job& j) { j.framework = "litgpt"; }},
+      {"cache",
+       [](Job& j) {
+         j.train.recompute.mode = facts::RecomputeMode::full;
+         j.train.keep_logits = true;
+         j.train.use_cache = true;
+       }},
+      {"nodes that hold inputs",
+       [](Job& j) {
+         j.framework = "litgpt";
+         j.versions = facts::Value(facts::Object{{"bitsandbytes", "0.42"}});
+         j.train.method = facts::Method::qlora;
+         j.train.base_quantization = facts::BaseQuantization::nf4;
+       }},
+      {"frozen units",
+       [](Job& j) {
+         j.versions = facts::Value(facts::Object{{"torch", "2.0"}});
+         j.train.method = facts::Method::lora;
+         j.parallel.sharding = fsdp1;
+       }},
       {"torchtune", [](Job& j) { j.framework = "torchtune"; }},
       {"composer", [](Job& j) { j.framework = "composer"; }},
   };

@@ -13,11 +13,12 @@ namespace {
 
 // Bytes alive when backward begins.
 std::int64_t left_by_forward(const std::function<void(facts::TrainKeys&)>& set,
-                             std::string_view framework) {
+                             std::string_view framework, const facts::Value& versions = {}) {
   facts::Job job = small_job();
   job.train.precision = facts::Precision::bf16;
   set(job.train);
-  const Program program = program_for(graph_of(small_llama()), job, profile_of(framework));
+  const Program program =
+      program_for(graph_of(small_llama()), job, profile_of(framework, versions));
   std::int64_t alive = 0;
   const auto each = [&](const Event& event, std::int64_t) {
     const std::int64_t bytes = program.slots[static_cast<std::size_t>(event.index)].bytes.value();
@@ -44,6 +45,21 @@ TEST(Logits, ThatTheLoopLetsGoAreNotThereInBackward) {
                            "transformers");
   };
   EXPECT_EQ(trainer({}), trainer(false));
+}
+
+TEST(Logits, KeysAndValuesAreHeldBesideThemThoughLayersRunAgain) {
+  const auto left = [](bool cache, bool keep) {
+    return left_by_forward(
+        [&](facts::TrainKeys& train) {
+          train.recompute.mode = facts::RecomputeMode::full;
+          train.use_cache = cache;
+          train.keep_logits = keep;
+        },
+        "pytorch");
+  };
+  // Two tensors of two heads of 16, bf16.
+  EXPECT_EQ(left(true, true) - left(false, true), kLayers * 2 * kSamples * kTokens * 32 * 2);
+  EXPECT_EQ(left(true, false), left(false, false));  // they go with the model's outputs
 }
 
 TEST(Logits, OfALossOutsideOfTheModelAreThereThoughTheModelIsCompiled) {
@@ -76,6 +92,19 @@ TEST(Logits, LeftShortSaveTwoBytesOfEachOverTheFrameworksOwn) {
     EXPECT_EQ(left(true), own);
     EXPECT_NEAR(static_cast<double>(own - left(false)), static_cast<double>(2 * logits), 16.0);
   }
+}
+
+// torchtitan up to October 2024 widened in the model, so that a loop which holds what the model
+// returns holds four bytes of each logit instead of the two of the head's.
+TEST(Logits, WidenedByTheModelAreHeldWide) {
+  const auto left = [](const char* version, bool keep) {
+    return left_by_forward([&](facts::TrainKeys& train) { train.keep_logits = keep; }, "torchtitan",
+                           facts::Value(facts::Object{{"torchtitan", version}}));
+  };
+  const std::int64_t logits = kSamples * kTokens * 500;
+  EXPECT_EQ(left("2024.10", false), left("2024.11", false));
+  EXPECT_EQ(left("2024.10", true) - left("2024.10", false), 4 * logits);
+  EXPECT_EQ(left("2024.11", true) - left("2024.11", false), 2 * logits);
 }
 
 }  // namespace

@@ -49,10 +49,11 @@ inline model::Graph graph_of(const facts::ModelSource& source) {
   return graph.value_or(model::Graph());
 }
 
-inline facts::FrameworkProfile profile_of(std::string_view framework) {
+inline facts::FrameworkProfile profile_of(std::string_view framework,
+                                          const facts::Value& versions = {}) {
   const auto catalog =
       catalog::Catalog::at(std::filesystem::path(STEELYARD_SOURCE_DIR) / "catalog");
-  const Result<facts::Constants> constants = catalog.constants(framework);
+  const Result<facts::Constants> constants = catalog.constants(framework, versions);
   EXPECT_TRUE(constants) << (constants ? "" : to_text(constants.error()));
   return constants ? constants->framework : facts::FrameworkProfile();
 }
