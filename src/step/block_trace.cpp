@@ -124,10 +124,9 @@ Tensor& BlockRun::tensor_of(model::TensorRef ref) {
   Tensor& tensor = shared_.tensors[index];
   const model::TensorInfo& info = graph_.shared[index];
   // Real numbers of the batch (a map of targets) come with it; others are made by a block.
-  const bool of_a_block =
-      info.kind == model::ElementKind::real &&
-      std::ranges::find(graph_.batch_tensors, info) == graph_.batch_tensors.end();
-  if (!tensor && !of_a_block) tensor = of_batch(tape_, info);
+  const auto& batch = graph_.batch_tensors;
+  const bool comes = std::ranges::find(batch, info) != batch.end();
+  if (!tensor && (comes || info.kind != model::ElementKind::real)) tensor = of_batch(tape_, info);
   return tensor;
 }
 
