@@ -62,6 +62,17 @@ bool no_experts(const Job&, const Graph& graph) {
   }
   return true;
 }
+bool no_decoder(const Job&, const Graph& graph) {
+  const auto decodes = [](const model::Operator& op) {
+    return op.kind == model::OperatorKind::attention && op.attention.causal;
+  };
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      if (std::ranges::any_of(block.operators, decodes)) return false;
+    }
+  }
+  return true;
+}
 bool nothing_offloaded(const Job& job, const Graph&) {
   const facts::OffloadKeys& offload = job.offload;
   return offload.parameters == OffloadTo::none && offload.optimizer == OffloadTo::none &&
@@ -99,6 +110,7 @@ constexpr std::array kRules = {
     Rule{"parallel.buckets.reduce", no_flat_buckets, "they are those of ZeRO-1, -2 and -3"},
     Rule{"parallel.expert_imbalance", no_experts, "the model has no experts"},
     Rule{"parallel.expert_capacity", no_experts, "the model has no experts"},
+    Rule{"train.use_cache", no_decoder, "the model has no layers that decode"},
     Rule{"train.fp8.recipe", not_fp8, "train.precision is no fp8 type"},
     Rule{"train.fp8.all_gather", not_fp8, "train.precision is no fp8 type"},
     Rule{"train.reference", no_second_model, "train.objective is sft"},

@@ -75,6 +75,16 @@ TEST(IdleKeys, areSaidWhereTheyChangeNothing) {
   }
 }
 
+TEST(IdleKeys, aCacheOfAModelThatDoesNotDecode) {
+  Job job = job_on("dgx-h100", 8);
+  job.model.config = std::string("bert-base-uncased");
+  job.train.use_cache = true;
+  job.origins["train.use_cache"] = {facts::Origin::job, 3};
+  EXPECT_EQ(sentences(job).size(), 1u);
+  job.model.config = std::string("gpt2");
+  EXPECT_TRUE(sentences(job).empty());
+}
+
 TEST(IdleKeys, anAdapterKernelWithoutAdapters) {
   Job job = job_on("dgx-h100", 8);
   job.model.config = std::string("gpt2");
