@@ -222,6 +222,7 @@ Result<ExitStatus> search_and_print(const Session& session, const SearchOptions&
   STEELYARD_TRY(base, base_of(session, options.words));
   STEELYARD_TRY(places, places_of(base, options));
   const bool prints = crew == nullptr || crew->rank() == 0;
+  const LayoutPlanner planner = layout_planner_of(base);
   const Interrupts interrupts;
   Progress progress(session.terminal.err, prints);
   search::Counts counts;
@@ -235,10 +236,11 @@ Result<ExitStatus> search_and_print(const Session& session, const SearchOptions&
       .within = within,
       .goal = *facts::from_name<facts::SearchGoal>(options.goal),
       .bounds = options.all ? std::function<search::Bounds(const facts::Job&)>() : bounds_of(base),
+      .siblings = planner.siblings,
       .counts = &counts,
       .crew = crew,
       .progress = [&](std::int64_t done, std::int64_t all) { return progress(done, all); }};
-  const facts::SearchResult result = search::search(question, layout_planner_of(base));
+  const facts::SearchResult result = search::search(question, planner.one);
   progress.clear();
   if (prints && options.json) {
     session.terminal.out << codec::to_json(codec::to_value(result)) << "\n";
@@ -270,11 +272,11 @@ void add_search(CLI::App& tree, Session& session) {
       {"steelyard search --model llama-3.1-8b --machine dgx-h100",
        "steelyard search job.toml --nodes 1..16 --goal cost",
        "steelyard search job.toml --machines 'dgx-*' --nodes 4 --free train.micro_batch",
-       "steelyard search job.toml --free offload precision --within ram_gib=512 step=20",
+       "steelyard search job.toml --free precision --within ram_gib=512 step=20",
        "mpirun -n 64 steelyard search job.toml --nodes 1..512", "",
        "Keys that the job gives are fixed, the others are free: tensor, pipeline, context and",
        "(where the model has experts) expert ranks, sequence_parallel, sharding, virtual_stages,",
-       "micro_batch, recompute; offload, precision and data.workers where --free names them. The",
+       "micro_batch, recompute, offload and data.workers; precision where --free names it. The",
        "batch of a step is kept. Exit status: 0 something fits, 3 nothing does or nothing within "
        "what",
        "--within asks for, 130 stopped (Ctrl-C) before anything was found."});

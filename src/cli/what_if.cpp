@@ -93,14 +93,28 @@ search::Planner planner_of(const Base& base) {
   };
 }
 
-search::Planner layout_planner_of(const Base& base) {
+LayoutPlanner layout_planner_of(const Base& base) {
   const auto requests = std::make_shared<Requests>(base);
-  return [requests](const facts::Job& job, search::Depth depth) -> Result<facts::Plan> {
+  const auto one = [requests](const facts::Job& job, search::Depth depth) -> Result<facts::Plan> {
     STEELYARD_TRY(request, requests->borrow(job));
     Result<facts::Plan> plan = planned(*request, depth);
     requests->give_back(std::move(request));
     return plan;
   };
+  const auto siblings = [requests, one](const std::vector<facts::Job>& jobs) {
+    std::vector<Result<facts::Plan>> plans;
+    Result<std::unique_ptr<plan::Request>> request = requests->borrow(jobs.front());
+    const bool alone = !request || (*request)->job.import.megatron ||
+                       facts::computes_on_host((*request)->machine.gpu);
+    if (alone) {
+      for (const facts::Job& job : jobs) plans.push_back(one(job, search::Depth::without_vram));
+    } else {
+      plans = plan::compared(**request, jobs);
+    }
+    if (request) requests->give_back(std::move(*request));
+    return plans;
+  };
+  return {one, siblings};
 }
 
 std::function<search::Bounds(const facts::Job& place)> bounds_of(const Base& base) {
@@ -126,8 +140,8 @@ std::function<search::Bounds(const facts::Job& place)> bounds_of(const Base& bas
     }
     return [floors](const facts::Job& layout) -> std::optional<search::Bound> {
       const Result<plan::Floor> floor = floors->of(layout);
-      if (!floor || !floor->any) return std::nullopt;
-      return search::Bound{floor->step, floor->ram, floor->vram};
+      if (!floor || !(floor->any || floor->refused)) return std::nullopt;
+      return search::Bound{floor->step, floor->ram, floor->vram, floor->refused};
     };
   };
 }

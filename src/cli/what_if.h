@@ -24,7 +24,11 @@ struct Base {
 
 // The same for a search, whose jobs differ in their machine and layout alone: what the catalogue
 // says of a machine is looked up once.
-[[nodiscard]] search::Planner layout_planner_of(const Base& base);
+struct LayoutPlanner {
+  search::Planner one;
+  search::Siblings siblings;
+};
+[[nodiscard]] LayoutPlanner layout_planner_of(const Base& base);
 
 // Bounds of layouts of the base's job on the machine that a job names.
 [[nodiscard]] std::function<search::Bounds(const facts::Job& place)> bounds_of(const Base& base);

@@ -156,7 +156,9 @@ Result<PacePlan> step_time(const Request& request) {
     return plan;
   }
   const Walked walked = walk(program, prices);
-  plan.breakdown = lengthened(walked.breakdown, stretch_of(constants, gpus_of(request)));
+  plan.breakdown =
+      lengthened(walked.breakdown,
+                 stretch_of(constants.step_overhead, constants.rank_spread, gpus_of(request)));
   const Seconds step = plan.breakdown.total();
   if (!(step > Seconds())) return fail(our_bug("program: step", "no work", "at least one kernel"));
   plan.step = step;

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "facts/constants.h"
+#include "base/quantity.h"
 
 namespace steelyard::pace {
 
@@ -12,7 +12,7 @@ namespace steelyard::pace {
 // in deviations: 0 of one, 1.42 of eight, 3.04 of 512.
 [[nodiscard]] double largest_of(std::int64_t count);
 
-// The step of `ranks` GPUs over the sum of its kernels.
-[[nodiscard]] double stretch_of(const facts::EfficiencyConstants& constants, std::int64_t ranks);
+// The step of `ranks` GPUs over the sum of its kernels, with two of facts::EfficiencyConstants.
+[[nodiscard]] double stretch_of(Ratio step_overhead, Ratio rank_spread, std::int64_t ranks);
 
 }  // namespace steelyard::pace

@@ -168,7 +168,8 @@ Result<PaceWhy> explain(const Request& request) {
   STEELYARD_TRY(used, used_by_step(program));
   Missing missing;
   const Prices prices = price(program, used, request, constants, missing);
-  const double stretch = stretch_of(constants, gpus_of(request));
+  const double stretch =
+      stretch_of(constants.step_overhead, constants.rank_spread, gpus_of(request));
   Table table(program, prices);
   add_passes(program, prices, table);
   const Seconds bubble = walk(program, prices).breakdown.bubble;

@@ -222,10 +222,6 @@ BytesPerSecond host_memory_of(const Request& request, const Plan& plan) {
   return std::min(all, request.constants.host.thread_copy * (2.0 * ranks));
 }
 
-bool launches_graphs(const Request& request) {
-  return profile_says(request, "launches", "graphs");
-}
-
 double optimizer_kernels_of(const Request& request) {
   const auto& words = request.constants.framework.operators;
   const auto word = words.find("optimizer_kernels");
@@ -260,7 +256,7 @@ PaceQuestion question_of(const Request& request, const Busiest& most, Flops besi
           .machine = plan.machine,
           .program = *most.program,
           .stage_shares = most.shares,
-          .launched_as_graphs = launches_graphs(request),
+          .launched_as_graphs = profile_says(request, "launches", "graphs"),
           .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
           .depthwise = depthwise_of(request),
           .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
@@ -283,7 +279,7 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
       .host_memory = host_memory_of(request, plan),
       .host_products = host_products(request, plan.machine),
       .socket_link = socket_link_of(request, plan),
-      .launched_as_graphs = launches_graphs(request),
+      .launched_as_graphs = profile_says(request, "launches", "graphs"),
       .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
       .depthwise = depthwise_of(request),
       .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
@@ -377,12 +373,16 @@ void state_confidence(const Request& request, Plan& plan) {
 
 Result<void> measure_the_rest(const Request& request, const Busiest& most,
                               const model::Graph& graph, Flops beside, Plan& plan,
-                              bool flow_only = false) {
+                              const Shortcuts& shortcuts = {}) {
   const Bytes sample = sample_bytes(request, graph, plan.job);
   STEELYARD_CHECK(measure_ram(request, *most.program, sample, plan));
-  STEELYARD_CHECK(measure_pace(request, most, beside, plan));
-  STEELYARD_CHECK(
-      measure_feed(request, sample, copied_bytes(request, graph, plan.job), flow_only, plan));
+  if (shortcuts.pace != nullptr) {
+    plan.pace = *shortcuts.pace;
+  } else {
+    STEELYARD_CHECK(measure_pace(request, most, beside, plan));
+  }
+  STEELYARD_CHECK(measure_feed(request, sample, copied_bytes(request, graph, plan.job),
+                               shortcuts.comparable_only, plan));
   place_ranks(*most.program, plan);
   return {};
 }
@@ -449,7 +449,7 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   const Flops beside = prepared->ranks.flops_beside;
   const Busiest most = busiest(programs);
   if (shortcuts.comparable_only && !request.vram) {
-    STEELYARD_CHECK(measure_the_rest(request, most, graph, beside, plan, true));
+    STEELYARD_CHECK(measure_the_rest(request, most, graph, beside, plan, shortcuts));
     return plan;
   }
   describe_model(request, graph, most.program->states, plan);
@@ -471,6 +471,28 @@ Result<Plan> figures(const Request& request, const Shortcuts& shortcuts) {
   warn(request, graph, plan);
   plan.balance = balance_of(plan, most.program->states);
   return plan;
+}
+
+std::vector<Result<Plan>> compared(Request& request, const std::vector<facts::Job>& jobs) {
+  request.advice = request.vram = false;
+  request.job = jobs.front();
+  Shortcuts shortcuts{.comparable_only = true};
+  Plan first;  // of what all have in common
+  if (const auto prepared = prepare(request)) {
+    const Ranks& ranks = (*prepared)->ranks;
+    first.job = ranks.job;
+    first.machine = request.machine;
+    if (measure_pace(request, busiest(ranks.programs), ranks.flops_beside, first)) {
+      shortcuts.prepared = *prepared;
+      shortcuts.pace = &first.pace;
+    }
+  }
+  std::vector<Result<Plan>> plans;
+  for (const facts::Job& job : jobs) {
+    request.job = job;
+    plans.push_back(figures(request, shortcuts));
+  }
+  return plans;
 }
 
 }  // namespace steelyard::plan

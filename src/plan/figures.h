@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "base/error.h"
 #include "facts/plan.h"
@@ -36,10 +37,17 @@ struct Shortcuts {
   // Kinds of ranks are replayed in their order up to the first that has too little memory, which
   // then is told as the fullest.
   bool until_short = false;
+  // The pace of a plan of the same programs, before the step waits for data.
+  const facts::PacePlan* pace = nullptr;
   // Only what layouts are compared by: the step and the host's memory.
   bool comparable_only = false;
 };
 
 [[nodiscard]] Result<facts::Plan> figures(const Request& request, const Shortcuts& shortcuts = {});
+
+// What `figures` with comparable_only says of each of `jobs`, which are one for the GPUs: programs
+// and their times are made once. `request`: of any of them, but for its job.
+[[nodiscard]] std::vector<Result<facts::Plan>> compared(Request& request,
+                                                        const std::vector<facts::Job>& jobs);
 
 }  // namespace steelyard::plan

@@ -18,6 +18,7 @@
 #include "plan/ranks.h"
 #include "plan/resolve.h"
 #include "ram/ram.h"
+#include "step/offload_rules.h"
 #include "step/step.h"
 
 namespace steelyard::plan {
@@ -31,7 +32,7 @@ using facts::Sharding;
 // nothing. Divides by the sizes of groups that layouts have.
 constexpr std::int64_t kMany = std::int64_t{65536} * 3 * 5 * 7;
 
-using Key = std::array<std::int64_t, 19>;
+using Key = std::array<std::int64_t, 18>;
 
 template <class Enum>
 std::int64_t number_of(Enum value) {
@@ -61,8 +62,7 @@ Key key_of(const Job& layout, std::int64_t data, bool accumulates) {
           number_of(offload.activations),
           accumulates ? 1 : 0,
           data > 1 ? 1 : 0,
-          hybrid ? std::min(data * p.context, layout.machine.gpus.value_or(1)) : 0,
-          layout.data.workers.value_or(-1)};
+          hybrid ? std::min(data * p.context, layout.machine.gpus.value_or(1)) : 0};
 }
 
 // Layers of each stage by depth, as the step room cuts them where the job says nothing else.
@@ -88,15 +88,16 @@ std::int64_t passes_ahead(const ParallelKeys& p, std::int64_t micro_batches) {
   return std::min(p.pipeline, micro_batches);
 }
 
-// Layouts that are cut alike.
+// Layouts that are cut alike. What loads their data is none of it.
 struct Kind {
   std::once_flag once;
   std::optional<Error> refused;
-  Job job;  // resolved, without its model
+  bool never = false;  // all of them are refused
+  Job job;             // resolved, without its model
   LayerSums sums;
   step::StateSizes states;
   Bytes sample;
-  double stretch = 1.0;
+  Ratio step_overhead{}, rank_spread{};
 };
 
 // Host memory of layouts that are cut alike for the host: it does not ask for the order of a
@@ -106,7 +107,7 @@ struct HostMemory {
   std::optional<Error> refused;
   Bytes peak;
 };
-using HostKey = std::array<std::int64_t, 24>;
+using HostKey = std::array<std::int64_t, std::tuple_size_v<Key> + 5>;
 
 struct Shape {                       // of a pipeline
   std::vector<std::int64_t> layers;  // by stage
@@ -118,15 +119,17 @@ struct Shape {                       // of a pipeline
 // last one's backward goes back through them (pace/schedule.cpp plays no faster).
 Seconds step_floor(const LayerSums& sums, const Shape& shape, bool waits) {
   const auto count = std::ssize(shape.layers);
-  const bool ends = count == 1 || !sums.tied;
+  const bool apart = count > 1 && sums.tied;
   const auto flops_of = [&](std::int64_t stage) {
     return sums.flops * static_cast<double>(shape.layers[static_cast<std::size_t>(stage)]) +
            (stage == 0 ? sums.first_flops : 0.0) + (stage + 1 == count ? sums.last_flops : 0.0);
   };
   const auto seconds_of = [&](std::int64_t stage) {
     return sums.passes * static_cast<double>(shape.layers[static_cast<std::size_t>(stage)]) +
-           (ends && stage == 0 ? sums.first : Seconds()) +
-           (ends && stage + 1 == count ? sums.last : Seconds());
+           (stage == 0 && !apart ? sums.first : Seconds()) +
+           (stage + 1 < count ? Seconds()
+            : apart           ? sums.last_products
+                              : sums.last);
   };
   const double times = static_cast<double>(shape.micro_batches);
   if (!sums.alike) {  // any stage may be the busiest
@@ -218,6 +221,11 @@ Result<step::Program> Floors::Memory::program_of(const Job& resolved) const {
 Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
   STEELYARD_TRY(job, resolve(layout, request_.model, request_.machine, request_.constants.framework,
                              request_.workshop.get()));
+  // Of their ranks it asks for the sharding alone, of their batches whether several add up.
+  if (const Result<void> offload = step::check_offload(job); !offload) {
+    kind.never = true;
+    return fail(offload.error());
+  }
   kind.job = job;
   kind.job.model = {};
   kind.job.origins.clear();
@@ -253,7 +261,8 @@ Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
   kind.sums = layer_sums(*graph, program, missing.any() ? nullptr : &prices, ranks);
   kind.states = program.states;
   kind.sample = ceil_divide(program.states.batch_bytes, graph->batch / rows_of_sample(job));
-  kind.stretch = pace::stretch_of(constants, ranks);
+  kind.step_overhead = constants.step_overhead;
+  kind.rank_spread = constants.rank_spread;
   return {};
 }
 
@@ -273,7 +282,7 @@ Held Floors::Memory::held_by(const Job& layout, std::int64_t data, const LayerSu
   };
   Key key = key_of(layout, data, false);
   key[1] = data * p.context;
-  for (const std::size_t beside : {4U, 6U, 7U, 8U, 9U, 14U, 18U}) key[beside] = 0;
+  for (const std::size_t beside : {4U, 6U, 7U, 8U, 9U, 14U}) key[beside] = 0;
   const LayerSums* states = measured(states_, key, data * p.context);
   if (states == nullptr) return {sums.held, sums.first_held};
   Held held{states->held, states->first_held};
@@ -315,6 +324,7 @@ Result<Bytes> Floors::Memory::ram_of(const Job& layout, std::int64_t data, const
   asked[key.size() + 1] = data;
   asked[key.size() + 2] = layout.machine.nodes;
   asked[key.size() + 3] = kind.sample.value();
+  asked[key.size() + 4] = layout.data.workers.value_or(-1);
   HostMemory& host = hosts_.at(asked);
   std::call_once(host.once, [&] {
     const Result<Bytes> planned = planned_ram(layout, data, kind);
@@ -339,6 +349,7 @@ Result<Bytes> Floors::Memory::planned_ram(const Job& layout, std::int64_t data,
   job.parallel.shard_group =
       p.sharding == Sharding::hsdp ? std::min(alike, job.machine.gpus.value_or(1)) : alike;
   job.machine.nodes = layout.machine.nodes;
+  if (layout.data.workers) job.data.workers = layout.data.workers;
   ram::Request wanted;
   wanted.job = &job;
   wanted.machine = &request_.machine;
@@ -365,15 +376,17 @@ Result<Floor> Floors::Memory::of(const Job& layout) {
     const Result<void> measured = measure(layout, kind);
     if (!measured) kind.refused = measured.error();
   });
+  Floor floor;
+  floor.refused = kind.never;
   // What one of them is refused for may be its own: pipelines deeper than the model.
   const LayerSums& sums = kind.sums;
-  if (kind.refused || !sums.known) return Floor();
-  if (checked_multiply(p.pipeline, p.virtual_stages) > sums.layers) return Floor();
+  if (kind.refused || !sums.known) return floor;
+  if (checked_multiply(p.pipeline, p.virtual_stages) > sums.layers) return floor;
   const Shape shape{layers_of_stages(sums.layers, p.pipeline, p.virtual_stages), micro_batches,
                     p.virtual_stages};
-  Floor floor;
   floor.any = true;
-  floor.step = step_floor(sums, shape, p.schedule != facts::Schedule::zero_bubble) * kind.stretch;
+  floor.step = step_floor(sums, shape, p.schedule != facts::Schedule::zero_bubble) *
+               pace::stretch_of(kind.step_overhead, kind.rank_spread, gpus);
   floor.vram = vram_floor(sums, held_by(layout, data, sums), p, shape) + context_;
   STEELYARD_TRY(ram, ram_of(layout, data, key, kind));
   floor.ram = ram;

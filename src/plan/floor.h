@@ -13,10 +13,11 @@
 namespace steelyard::plan {
 
 struct Floor {
-  Seconds step;      // of pace.step
-  Bytes ram;         // of ram.peak, which it is where no activations go to the host
-  Bytes vram;        // of vram.fullest.peak_device_used
-  bool any = false;  // false: nothing is known, all are 0
+  Seconds step;          // of pace.step
+  Bytes ram;             // of ram.peak, which it is where no activations go to the host
+  Bytes vram;            // of vram.fullest.peak_device_used
+  bool any = false;      // false: nothing is known, all are 0
+  bool refused = false;  // no plan is made of such layouts, whatever their depth and replicas
 };
 
 // Floors of layouts of one job on one kind of node. They come from the same programs and prices as

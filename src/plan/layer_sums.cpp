@@ -71,19 +71,35 @@ class Reader {
   Reader(const Program& program, const pace::Prices* prices, std::int64_t ranks)
       : program_(program), prices_(prices), ranks_(ranks) {}
 
-  // Kernels one after the other and collectives that nothing hides; no more is certain.
-  [[nodiscard]] Seconds time_of(const Body& body) const {
-    Seconds sum;
+  // As pace/walk.h adds up an iteration, of the collectives that are counted. More of them, or
+  // longer ones, never make it shorter. `products_only`: of work nothing else.
+  [[nodiscard]] Seconds time_of(const Body& body, PhaseKind phase, bool products_only) const {
+    Seconds working, exposed;
+    pace::BesideWork sent;
+    pace::Beside host;
+    const double exchanged = pace::exposed_exchanges(body, program_, *prices_);
     for (const step::Event& event : body.events) {
       const auto index = static_cast<std::size_t>(event.index);
-      if (event.kind == EventKind::work && !pace::on_the_host(program_.work[index].kind)) {
-        sum += prices_->work[index].seconds;
-      } else if (event.kind == EventKind::communicate) {
-        const step::Communication& sent = program_.communication[index];
-        if (!sent.overlaps && sent.ranks <= ranks_) sum += prices_->communication[index];
+      if (event.kind == EventKind::work) {
+        const step::Work& work = program_.work[index];
+        const Seconds seconds = prices_->work[index].seconds;
+        if (pace::on_the_host(work.kind)) {
+          host.add(work, phase, seconds);
+        } else if (!products_only || work.kind == step::WorkKind::gemm) {
+          working += seconds;
+        }
+      } else if (event.kind == EventKind::communicate && counts(body, phase, index)) {
+        const Seconds length = prices_->communication[index];
+        if (program_.communication[index].overlaps) {
+          sent.add(*prices_, index);
+        } else {
+          const bool beside = pace::beside_shared_experts(event.index, program_, *prices_);
+          exposed += length * (beside ? exchanged : 1.0);
+        }
       }
     }
-    return sum;
+    const Seconds busy = working + exposed + sent.added_to(working);
+    return busy + host.waits + host.outlasting(busy);
   }
   [[nodiscard]] double flops_of(const Body& body) const {
     double sum = 0.0;
@@ -133,6 +149,13 @@ class Reader {
   }
 
  private:
+  // What crosses borders and what is gathered ahead depends on more than the body.
+  [[nodiscard]] bool counts(const Body& body, PhaseKind phase, std::size_t index) const {
+    const step::Communication& sent = program_.communication[index];
+    return sent.ranks <= ranks_ && !pace::crosses_border(body, sent) &&
+           !pace::gathered_ahead(phase, sent, *prices_);
+  }
+
   const Program& program_;
   const pace::Prices* prices_;
   std::int64_t ranks_;
@@ -230,7 +253,7 @@ std::int64_t width_of_buffers(const Program& program, const Parts& parts,
 // Of one phase.
 struct PhaseSums {
   bool known = false;
-  Seconds layer, first, last;
+  Seconds layer, first, last, last_products;
   Bytes left;  // of a layer: what forward saves, what backward keeps
   double flops = 0.0, first_flops = 0.0, last_flops = 0.0;
 };
@@ -245,7 +268,7 @@ PhaseSums read(const Phase& phase, const Parts& parts, const Reader& reader, boo
   Least<double> flops;
   for (const Body& body : phase.bodies) {
     const Part part = parts.of(body);
-    const Seconds time = timed ? reader.time_of(body) : Seconds();
+    const Seconds time = timed ? reader.time_of(body, phase.kind, false) : Seconds();
     const double times = static_cast<double>(body.repeat);
     const double computes = reader.flops_of(body);
     if (part == Part::first) {
@@ -253,6 +276,7 @@ PhaseSums read(const Phase& phase, const Parts& parts, const Reader& reader, boo
       sums.first_flops += computes * times;
     } else if (part == Part::last) {
       sums.last += time * times;
+      if (timed) sums.last_products += reader.time_of(body, phase.kind, true) * times;
       sums.last_flops += computes * times;
     } else if (part == Part::layers && computes > 0.0) {  // others only let go of tensors
       seconds.add(body, time);
@@ -280,6 +304,7 @@ std::optional<PhaseSums> least_of(const Program& program, PhaseKind kind, const 
       least->layer = std::min(least->layer, sums.layer);
       least->first = std::min(least->first, sums.first);
       least->last = std::min(least->last, sums.last);
+      least->last_products = std::min(least->last_products, sums.last_products);
       least->left = std::min(least->left, sums.left);
     }
   }
@@ -316,6 +341,7 @@ LayerSums layer_sums(const model::Graph& graph, const Program& program, const pa
   sums.passes = forward->layer + backward->layer;
   sums.first = forward->first + backward->first;
   sums.last = forward->last + backward->last;
+  sums.last_products = forward->last_products + backward->last_products;
   sums.flops = forward->flops + backward->flops;
   sums.first_flops = forward->first_flops + backward->first_flops;
   sums.last_flops = forward->last_flops + backward->last_flops;

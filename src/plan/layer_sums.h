@@ -27,7 +27,8 @@ struct LayerSums {
   Bytes first_held, first_reduced;
   // Arithmetic of a micro-batch, forward and backward: of a layer, of the model's two ends.
   double flops = 0.0, first_flops = 0.0, last_flops = 0.0;
-  Seconds first, last;  // passes of the two ends
+  Seconds first, last;    // passes of the two ends
+  Seconds last_products;  // of the last one's: what it does apart from the first one too
   // Of an element of the buffers that setup makes of all parameters, of all gradients; 0: none.
   std::int64_t parameter_width = 0, gradient_width = 0;
 };

@@ -13,7 +13,7 @@ namespace {
 
 // Planned at once, however many cores and processes there are: what is planned besides what was
 // needed does not depend on them.
-constexpr std::size_t kBatch = 64;
+constexpr std::size_t kBatch = 64;      // of layouts that are not alike
 constexpr std::int64_t kBlock = 256;    // of bounds, between two questions whether to go on
 constexpr double kSurely = 1.0 - 1e-9;  // sums of the same figures in another order
 
@@ -28,70 +28,79 @@ bool OrderedLayouts::can_win(const Bounded& layout) const {
   return layout.ram_gib < ram_limit_;
 }
 
+OrderedLayouts::Bounded OrderedLayouts::bounded(std::int64_t number, facts::Job& job) const {
+  Bounded one;
+  one.number = number;
+  one.legal = space_.apply(number, job);
+  if (!one.legal || !bounds_) return one;
+  const std::optional<Bound> bound = bounds_(job);
+  if (!bound) return one;
+  one.refused = bound->refused;
+  one.step = bound->step.value() * kSurely;
+  one.ram_gib = whole_gib(bound->ram);
+  one.vram = bound->vram.value();
+  return one;
+}
+
 void OrderedLayouts::bound(const Tick& tick) {
   constexpr std::size_t kRound = 64;  // blocks
   const std::int64_t size = space_.size();
   for (std::int64_t begin = 0; begin < size;) {
     const std::int64_t end = std::min(size, begin + static_cast<std::int64_t>(kRound) * kBlock);
     const auto count = static_cast<std::size_t>(ceil_divide(end - begin, kBlock));
-    struct Block {
-      std::array<Bounded, kBlock> layouts;
-    };
+    using Block = std::array<Bounded, kBlock>;
     const auto blocks = made_by_all<Block>(crew_, count, [&](std::size_t at) {
       Block block;
       facts::Job job = space_.job();
       const std::int64_t first = begin + static_cast<std::int64_t>(at) * kBlock;
       for (std::int64_t i = first; i < std::min(end, first + kBlock); ++i) {
-        Bounded& one = block.layouts[static_cast<std::size_t>(i - first)];
-        one.number = i;
-        one.legal = space_.apply(i, job);
-        if (!one.legal || !bounds_) continue;
-        const std::optional<Bound> bound = bounds_(job);
-        if (!bound) continue;
-        one.step = bound->step.value() * kSurely;
-        one.ram_gib = whole_gib(bound->ram);
-        one.vram = bound->vram.value();
+        block[static_cast<std::size_t>(i - first)] = bounded(i, job);
       }
       return block;
     });
-    std::int64_t settled = 0;
+    const std::size_t waited = waiting_.size();
     for (std::int64_t i = begin; i < end; ++i) {
-      const Bounded& one = blocks[static_cast<std::size_t>((i - begin) / kBlock)]
-                               .layouts[static_cast<std::size_t>((i - begin) % kBlock)];
-      if (!one.legal) {
-        ++settled;
-        continue;
-      }
-      const bool no_ram = room_.ram && one.ram_gib > whole_gib(*room_.ram);
-      const bool no_vram = room_.vram && one.vram > room_.vram->value();
-      if (no_ram || no_vram) {
-        ++settled;
-        rule_out(one);
-      } else {
-        waiting_.push_back(one);
-      }
+      settle(blocks[static_cast<std::size_t>((i - begin) / kBlock)]
+                   [static_cast<std::size_t>((i - begin) % kBlock)]);
     }
+    const auto waits = static_cast<std::int64_t>(waiting_.size() - waited);
+    const std::int64_t settled = end - begin - waits;
     begin = end;
     if (!tick(settled)) break;
   }
-  const auto order = [](const Bounded& a, const Bounded& b) {
-    return std::pair(a.step, a.number) < std::pair(b.step, b.number);
+  const auto order = [this](const Bounded& a, const Bounded& b) {
+    return std::tuple(a.step, gpus_part(a.number), a.number) <
+           std::tuple(b.step, gpus_part(b.number), b.number);
   };
   std::sort(waiting_.begin(), waiting_.end(), order);
   std::sort(too_large_.begin(), too_large_.end(), order);
 }
 
-void OrderedLayouts::rule_out(const Bounded& layout) {
-  ++legal_;
-  ++ruled_out_;
-  too_large_.push_back(layout);
+// What its bound already says of it, or nothing yet.
+void OrderedLayouts::settle(const Bounded& layout) {
+  if (!layout.legal) return;
+  if (layout.refused) {
+    refuse(layout.number);
+    return;
+  }
+  const bool no_ram = room_.ram && layout.ram_gib > whole_gib(*room_.ram);
+  const bool no_vram = room_.vram && layout.vram > room_.vram->value();
+  if (no_ram || no_vram) {
+    ++legal_;
+    ++ruled_out_;
+    too_large_.push_back(layout);
+  } else {
+    waiting_.push_back(layout);
+  }
 }
 
-OrderedLayouts::Planned OrderedLayouts::planned(std::int64_t number) const {
+void OrderedLayouts::refuse(std::int64_t number) {
+  ++refused_;
+  if (first_refused_ < 0 || number < first_refused_) first_refused_ = number;
+}
+
+OrderedLayouts::Planned OrderedLayouts::read(const Result<facts::Plan>& plan) const {
   Planned result;
-  facts::Job job = space_.job();
-  static_cast<void>(space_.apply(number, job));
-  const Result<facts::Plan> plan = planner_(job, Depth::without_vram);
   result.refused = !plan;
   if (!plan) return result;
   result.step =
@@ -103,37 +112,67 @@ OrderedLayouts::Planned OrderedLayouts::planned(std::int64_t number) const {
   return result;
 }
 
-bool OrderedLayouts::plan_some(const Tick& tick) {
-  std::vector<Bounded> batch;
-  std::vector<std::size_t> places;  // in waiting_
-  std::int64_t settled = 0;
-  for (; next_ < waiting_.size() && batch.size() < kBatch; ++next_) {
-    if (can_win(waiting_[next_])) {
-      batch.push_back(waiting_[next_]);
-      places.push_back(next_);
-    } else {
+OrderedLayouts::PlannedAlike OrderedLayouts::planned(const Alike& alike) const {
+  std::vector<facts::Job> jobs;
+  for (std::size_t i = 0; i < alike.count; ++i) {
+    jobs.push_back(space_.job());
+    static_cast<void>(space_.apply(waiting_[alike.places[i]].number, jobs.back()));
+  }
+  PlannedAlike all;
+  if (siblings_ && jobs.size() > 1) {
+    const std::vector<Result<facts::Plan>> plans = siblings_(jobs);
+    for (std::size_t i = 0; i < alike.count; ++i) all[i] = read(plans[i]);
+  } else {
+    for (std::size_t i = 0; i < alike.count; ++i) {
+      all[i] = read(planner_(jobs[i], Depth::without_vram));
+    }
+  }
+  return all;
+}
+
+std::vector<OrderedLayouts::Alike> OrderedLayouts::next_batch(std::int64_t& settled) {
+  std::vector<Alike> batch;
+  for (; next_ < waiting_.size(); ++next_) {
+    const Bounded& layout = waiting_[next_];
+    if (!can_win(layout)) {
       ++ruled_out_;
       ++legal_;
       ++settled;
-    }
-  }
-  const auto made = made_by_all<Planned>(crew_, batch.size(),
-                                         [&](std::size_t i) { return planned(batch[i].number); });
-  for (std::size_t i = 0; i < batch.size(); ++i) {
-    const std::int64_t number = batch[i].number;
-    if (made[i].refused) {
-      ++refused_;
-      waiting_[places[i]].legal = false;
-      if (first_refused_ < 0 || number < first_refused_) first_refused_ = number;
       continue;
     }
-    ++legal_;
-    if (!made[i].counts) continue;
-    bounds_fail_ =
-        bounds_fail_ || made[i].step < batch[i].step || made[i].ram_gib < batch[i].ram_gib;
-    ready_.emplace(made[i].step, made[i].ram_gib, number);
+    const bool joins =
+        !batch.empty() && batch.back().count < kMostAlike &&
+        gpus_part(waiting_[batch.back().places[0]].number) == gpus_part(layout.number);
+    if (!joins && batch.size() == kBatch) break;
+    if (!joins) batch.emplace_back();
+    batch.back().places[batch.back().count++] = next_;
   }
-  return tick(settled + static_cast<std::int64_t>(batch.size()));
+  return batch;
+}
+
+void OrderedLayouts::take(std::size_t place, const Planned& planned) {
+  Bounded& layout = waiting_[place];
+  if (planned.refused) {
+    layout.legal = false;
+    refuse(layout.number);
+    return;
+  }
+  ++legal_;
+  if (!planned.counts) return;
+  bounds_fail_ = bounds_fail_ || planned.step < layout.step || planned.ram_gib < layout.ram_gib;
+  ready_.emplace(planned.step, planned.ram_gib, layout.number);
+}
+
+bool OrderedLayouts::plan_some(const Tick& tick) {
+  std::int64_t settled = 0;
+  const std::vector<Alike> batch = next_batch(settled);
+  const auto made = made_by_all<PlannedAlike>(crew_, batch.size(),
+                                              [&](std::size_t i) { return planned(batch[i]); });
+  for (std::size_t i = 0; i < batch.size(); ++i) {
+    for (std::size_t k = 0; k < batch[i].count; ++k) take(batch[i].places[k], made[i][k]);
+    settled += static_cast<std::int64_t>(batch[i].count);
+  }
+  return tick(settled);
 }
 
 std::optional<Candidate> OrderedLayouts::next(const Tick& tick) {

@@ -2,6 +2,8 @@
 // each planned only when its bound says that it may come next.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -43,9 +45,16 @@ class OrderedLayouts {
   // `tick` is called with the number of layouts that are settled; false: stop soon.
   using Tick = std::function<bool(std::int64_t more)>;
 
-  OrderedLayouts(const Space& space, const Planner& planner, Bounds bounds, Crew* crew,
-                 const Room& room)
-      : space_(space), planner_(planner), bounds_(std::move(bounds)), crew_(crew), room_(room) {}
+  // `siblings`: none, the planner is asked for each.
+  OrderedLayouts(const Space& space, const Planner& planner, const Siblings& siblings,
+                 Bounds bounds, Crew* crew, const Room& room)
+      : space_(space),
+        planner_(planner),
+        siblings_(siblings),
+        bounds_(std::move(bounds)),
+        crew_(crew),
+        room_(room),
+        on_gpus_(std::max<std::int64_t>(1, space.on_gpus())) {}
 
   // Bounds of all layouts. Without this there are none.
   void bound(const Tick& tick);
@@ -70,7 +79,7 @@ class OrderedLayouts {
     double step = 0.0;
     std::int64_t number = 0, ram_gib = 0;
     std::int64_t vram = 0;
-    bool legal = false;
+    bool legal = false, refused = false;
   };
   struct Planned {
     double step = 0.0;  // infinite: unknown
@@ -78,18 +87,34 @@ class OrderedLayouts {
     bool refused = false, counts = false;  // its node holds it
   };
 
+  // Layouts that are one on the GPUs, planned together; places in waiting_.
+  static constexpr std::size_t kMostAlike = 8;
+  struct Alike {
+    std::array<std::size_t, kMostAlike> places{};
+    std::size_t count = 0;
+  };
+  using PlannedAlike = std::array<Planned, kMostAlike>;
+
   [[nodiscard]] bool can_win(const Bounded& layout) const;
-  [[nodiscard]] Planned planned(std::int64_t number) const;
+  [[nodiscard]] std::int64_t gpus_part(std::int64_t number) const { return number % on_gpus_; }
+  [[nodiscard]] Bounded bounded(std::int64_t number, facts::Job& job) const;
+  void settle(const Bounded& layout);
+  [[nodiscard]] std::vector<Alike> next_batch(std::int64_t& settled);
+  [[nodiscard]] PlannedAlike planned(const Alike& alike) const;
+  [[nodiscard]] Planned read(const Result<facts::Plan>& plan) const;
+  void take(std::size_t place, const Planned& planned);
   [[nodiscard]] bool plan_some(const Tick& tick);  // what the tick says
-  void rule_out(const Bounded& layout);
+  void refuse(std::int64_t number);
   [[nodiscard]] double lacks_at_least(const Bounded& layout) const;
 
   const Space& space_;
   const Planner& planner_;
+  const Siblings& siblings_;
   Bounds bounds_;
   Crew* crew_;
   Room room_;
-  std::vector<Bounded> waiting_;  // by bound, then by number; from `next_` on
+  std::int64_t on_gpus_;
+  std::vector<Bounded> waiting_;  // by bound, alike ones side by side; from `next_` on
   std::size_t next_ = 0;
   std::vector<Bounded> too_large_;  // for the GPU or the node, by bound
   std::set<std::tuple<double, std::int64_t, std::int64_t>> ready_;  // step, RAM, number

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "search/differences.h"
 #include "search/front.h"
@@ -78,10 +79,12 @@ class PlaceSearch {
   }
 
   [[nodiscard]] Room room() const;
-  [[nodiscard]] bool fits(const Plan& plan) const {
+  [[nodiscard]] bool fits_gpus(const Plan& plan) const {
     const auto& most = question_.within.vram_gib;
-    return plan.fits() && (!most || plan.vram.fullest.peak_device_used.real() <= *most * kGib);
+    return plan.fits_vram.value_or(true) &&
+           (!most || plan.vram.fullest.peak_device_used.real() <= *most * kGib);
   }
+  [[nodiscard]] bool fits(const Plan& plan) const { return plan.fits() && fits_gpus(plan); }
   [[nodiscard]] std::optional<Plan> planned(std::int64_t number, Depth depth) const {
     facts::Job job = space_.job();
     if (!space_.apply(number, job)) return std::nullopt;
@@ -145,8 +148,8 @@ Room PlaceSearch::room() const {
 void PlaceSearch::run(const OrderedLayouts::Tick& tick) {
   Bounds bounds = question_.bounds ? question_.bounds(space_.job()) : Bounds();
   for (int attempt = 0; attempt < 2; ++attempt) {
-    OrderedLayouts layouts(space_, planner_, attempt == 0 ? bounds : Bounds(), question_.crew,
-                           room());
+    OrderedLayouts layouts(space_, planner_, question_.siblings, attempt == 0 ? bounds : Bounds(),
+                           question_.crew, room());
     layouts.bound(tick);
     searched_.found.clear();
     searched_.lost.clear();
@@ -187,15 +190,21 @@ FoundLayout PlaceSearch::found(std::int64_t number, Plan whole) const {
 bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick) {
   std::int64_t least_ram = std::numeric_limits<std::int64_t>::max();
   std::size_t behind = 0, slower = 0, late = 0;
+  // Layouts that differ on the host alone are told once, and one on the GPUs.
+  std::set<std::int64_t> met, too_large;
   searched_.finished = true;
   while (const std::optional<Candidate> next = layouts.next(tick)) {
     const bool wanted = next->ram_gib < least_ram;
     const bool first = searched_.found.empty();
-    const bool tells = !first && behind < kMostTried && slower < kMostSlower && next->step;
-    if (!first) ++behind;
+    const std::int64_t on_gpus = next->number % space_.on_gpus();
+    if (too_large.contains(on_gpus)) continue;
+    const bool fresh = met.insert(on_gpus).second;
+    const bool tells = !first && fresh && behind < kMostTried && slower < kMostSlower && next->step;
+    if (!first && fresh) ++behind;
     if (wanted || tells) {
       std::optional<Plan> plan = planned(next->number, Depth::only_if_fits);
       const bool fitting = plan && fits(*plan);
+      if (plan && !fits_gpus(*plan)) too_large.insert(on_gpus);
       if (fitting && tells) {
         ++slower;
         tell_slower(*next, *plan);
@@ -204,7 +213,9 @@ bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick
         searched_.found.push_back(found(next->number, std::move(*plan)));
         least_ram = next->ram_gib;
       }
-      if (!fitting && first && searched_.lost.size() < kMostTooLarge) tell_too_large(*next);
+      if (!fitting && first && fresh && searched_.lost.size() < kMostTooLarge) {
+        tell_too_large(*next);
+      }
     }
     if (behind >= kMostTried || slower >= kMostSlower) layouts.only_below(least_ram);
     // Stopped: of those planned already some may still be tried for an answer.

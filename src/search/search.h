@@ -49,10 +49,16 @@ struct Place {
   std::int64_t nodes = 1;
 };
 
+// Plans, at Depth::without_vram, of jobs that differ in keys of the host alone (data.workers): what
+// GPUs do is asked for once. In their order, each as the planner's. Called side by side.
+using Siblings =
+    std::function<std::vector<Result<facts::Plan>>(const std::vector<facts::Job>& jobs)>;
+
 // What no plan of a layout goes below; of whole nodes' memory, of one GPU's.
 struct Bound {
   Seconds step;
   Bytes ram, vram;
+  bool refused = false;  // the planner refuses such layouts
 };
 // Nothing: nothing is known of that layout. Called side by side.
 using Bounds = std::function<std::optional<Bound>(const facts::Job& layout)>;
@@ -75,13 +81,14 @@ struct SearchQuestion {
   const facts::Job* job = nullptr;       // as read: keys that it gives are fixed
   const facts::Plan* planned = nullptr;  // of it; its batch of a step is kept everywhere
   std::vector<Place> places;
-  // Keys that are free although the job gives them, or although they usually are not.
+  // Keys that are free although the job gives them, or although they usually are not (precision).
   std::vector<std::string> free{};
   std::vector<facts::Sharding> shardings = {facts::Sharding::none};  // that the launcher offers
   Within within{};
   facts::SearchGoal goal = facts::SearchGoal::step;
   // Bounds for the layouts of a place, of which it gets one; none: every layout is planned.
   std::function<Bounds(const facts::Job& place)> bounds = {};
+  Siblings siblings = {};    // none: the planner is asked for each
   Counts* counts = nullptr;  // what has become of the layouts; null: nobody asks
   Crew* crew = nullptr;      // processes that search together; all of them ask the same
   // Called now and then from one thread at a time: planned or ruled out, of how many. False: stop,

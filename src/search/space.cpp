@@ -64,6 +64,7 @@ constexpr std::int64_t kMostContext = 32;
 constexpr std::int64_t kMostExpert = 64;
 constexpr std::int64_t kMostMicroBatch = 64;
 constexpr std::int64_t kLeastTokensPerRank = 512;
+constexpr const char* kOfTheHost = "data.workers";
 
 }  // namespace
 
@@ -188,11 +189,11 @@ void Space::add_training(const Freedom& freedom) {
         names<facts::OffloadTo>(
             {facts::OffloadTo::none, facts::OffloadTo::cpu},
             [member](Job& to, facts::OffloadTo value) { to.offload.*member = value; }),
-        freedom, false);
+        freedom);
   }
-  add("data.workers",
+  add(kOfTheHost,
       numbers({0, 1, 2, 4, 8, 16}, [](Job& to, std::int64_t value) { to.data.workers = value; }),
-      freedom, false);
+      freedom);
 }
 
 const std::vector<std::string>& searchable_keys() {
@@ -222,6 +223,11 @@ std::int64_t Space::size() const {
     size = checked_multiply(size, static_cast<std::int64_t>(dimension.choices.size()));
   }
   return size;
+}
+
+std::int64_t Space::on_gpus() const {
+  const bool loads = !dimensions_.empty() && dimensions_.back().key == kOfTheHost;
+  return loads ? size() / static_cast<std::int64_t>(dimensions_.back().choices.size()) : size();
 }
 
 // Ranks and batch divide; and of layouts that are the same one only the plain one.

@@ -41,6 +41,9 @@ class Space {
         const Freedom& freedom);
 
   [[nodiscard]] std::int64_t size() const;
+  // The first so many layouts differ on the GPUs; each further such part of all differs from the
+  // first in a key of the host alone.
+  [[nodiscard]] std::int64_t on_gpus() const;
   // The layout of that number (below size()), and what it sets; nothing where it cannot be legal
   // or is another one written otherwise.
   [[nodiscard]] bool layout(std::int64_t number, facts::Job& job, facts::KeySettings& set) const;
@@ -62,7 +65,7 @@ class Space {
 
   facts::Job job_;
   std::int64_t gpus_, per_node_, batch_;
-  std::vector<Dimension> dimensions_;
+  std::vector<Dimension> dimensions_;  // a key of the host alone comes last
 };
 
 }  // namespace steelyard::search

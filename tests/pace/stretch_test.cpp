@@ -19,12 +19,10 @@ TEST(Stretch, TheLargestOfSeveralDraws) {
 }
 
 TEST(Stretch, MoreRanksWaitForASlowerOne) {
-  facts::EfficiencyConstants constants;
-  constants.step_overhead = Ratio(0.03);
-  constants.rank_spread = Ratio(0.02);
-  EXPECT_DOUBLE_EQ(stretch_of(constants, 1), 1.03);
-  EXPECT_NEAR(stretch_of(constants, 8), 1.03 + 0.02 * 1.4236, 1e-4);
-  EXPECT_GT(stretch_of(constants, 512), stretch_of(constants, 64));
+  constexpr Ratio kOverhead(0.03), kSpread(0.02);
+  EXPECT_DOUBLE_EQ(stretch_of(kOverhead, kSpread, 1), 1.03);
+  EXPECT_NEAR(stretch_of(kOverhead, kSpread, 8), 1.03 + 0.02 * 1.4236, 1e-4);
+  EXPECT_GT(stretch_of(kOverhead, kSpread, 512), stretch_of(kOverhead, kSpread, 64));
 }
 
 }  // namespace

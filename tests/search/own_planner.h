@@ -57,9 +57,14 @@ inline Bounds own_bounds(const facts::Job& place) {
   const auto floors = std::make_shared<plan::Floors>(plan::value_of(own_request(place)));
   return [floors](const facts::Job& layout) -> std::optional<Bound> {
     const Result<plan::Floor> floor = floors->of(layout);
-    if (!floor || !floor->any) return std::nullopt;
-    return Bound{floor->step, floor->ram, floor->vram};
+    if (!floor || !(floor->any || floor->refused)) return std::nullopt;
+    return Bound{floor->step, floor->ram, floor->vram, floor->refused};
   };
+}
+
+inline std::vector<Result<facts::Plan>> own_siblings(const std::vector<facts::Job>& jobs) {
+  plan::Request request = plan::value_of(own_request(jobs.front()));
+  return plan::compared(request, jobs);
 }
 
 inline std::vector<facts::Sharding> own_shardings(const facts::Job& job) {

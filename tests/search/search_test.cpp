@@ -46,9 +46,13 @@ struct RandomJob {
     job.machine.ram_gib = 256.0;
     // Cards so small that some layouts do not fit.
     job.machine.vram_gib = 1.0 + 0.25 * static_cast<double>(random() % 24);
-    // One of the keys that are usually fixed, now and then.
+    // One of these now and then; free together they would make a space too large for the plain way.
     const std::array words = {"offload", "precision", "data.workers"};
     if (random() % 3 == 0) free = keys_named(words[random() % words.size()]);
+    for (const char* key : {"offload.parameters", "offload.gradients", "offload.optimizer",
+                            "offload.activations", "data.workers"}) {
+      give(key);
+    }
     // Half of the keys are free: spaces of some dozen layouts.
     for (const char* key : {"parallel.context", "parallel.virtual_stages", "parallel.tensor",
                             "parallel.sequence_parallel", "train.recompute", "parallel.pipeline",
@@ -66,6 +70,7 @@ SearchQuestion question_of(const RandomJob& one, const facts::Plan& planned, boo
                           .free = one.free,
                           .shardings = own_shardings(one.job)};
   if (bounded) question.bounds = own_bounds;
+  if (bounded) question.siblings = own_siblings;
   return question;
 }
 
@@ -169,6 +174,50 @@ TEST(Search, NoPlanGoesBelowItsBound) {
     }
   }
   EXPECT_GT(known, 100);
+}
+
+// What differs in the loader's workers alone is planned together as it is alone.
+TEST(Search, SiblingsArePlannedAsEachAlone) {
+  std::mt19937 random(17);
+  int compared = 0;
+  for (int i = 0; i < 40; ++i) {
+    RandomJob one(random);
+    if (random() % 2 == 0) one.job.data.kind = facts::DataKind::text;
+    std::vector<facts::Job> jobs(4, one.job);
+    for (std::size_t k = 0; k < jobs.size(); ++k) {
+      jobs[k].data.workers = std::int64_t{1} << (2 * k);
+    }
+    const auto together = own_siblings(jobs);
+    ASSERT_EQ(together.size(), jobs.size());
+    for (std::size_t k = 0; k < jobs.size(); ++k) {
+      const auto alone = own_planner()(jobs[k], Depth::without_vram);
+      ASSERT_EQ(alone.has_value(), together[k].has_value());
+      if (!alone) continue;
+      ++compared;
+      EXPECT_EQ(alone->pace.step, together[k]->pace.step);
+      EXPECT_EQ(alone->ram.peak, together[k]->ram.peak);
+    }
+  }
+  EXPECT_GT(compared, 60);
+}
+
+// Gradients that go to the host with each micro-batch take most of such a step: bounds know.
+TEST(Search, TheBoundCountsWhatTheHostDoesWithALayer) {
+  facts::Job job;
+  job.model.config = std::string("llama-3.1-8b");
+  job.framework = "megatron";
+  job.machine.name = "dgx-h100";
+  job.machine.gpus = 8;
+  job.train.sequence_length = 2048;
+  job.train.micro_batch = 1;
+  job.train.global_batch = 64;
+  job.parallel.sharding = facts::Sharding::zero1;
+  job.offload.optimizer = job.offload.gradients = facts::OffloadTo::cpu;
+  const auto bound = own_bounds(job)(job);
+  const auto plan = own_planner()(job, Depth::full);
+  ASSERT_TRUE(bound && plan && plan->pace.step);
+  EXPECT_LE(bound->step, *plan->pace.step);
+  EXPECT_GT(bound->step * 3.0, *plan->pace.step);
 }
 
 // Whole gradients of a layer go as soon as they are reduced: with several micro-batches a bound
@@ -317,8 +366,11 @@ TEST(Search, UsesTheGpusThatTheJobGives) {
   job.machine.gpus = 2;
   const facts::Plan planned = plan::value_of(own_planner()(job, Depth::full));
   const facts::Machine machine = plan::value_of(plan::own_catalog().machine_of(job, {}));
-  const facts::SearchResult result = search(
-      {.job = &job, .planned = &planned, .places = {{"dgx-h100", machine, 1}}}, own_planner());
+  const facts::SearchResult result = search({.job = &job,
+                                             .planned = &planned,
+                                             .places = {{"dgx-h100", machine, 1}},
+                                             .bounds = own_bounds},
+                                            sharing_planner());
   ASSERT_FALSE(result.places[0].found.empty());
   EXPECT_EQ(result.places[0].gpus, 2);
   EXPECT_EQ(result.places[0].found[0].plan.job.machine.gpus, 2);
@@ -338,7 +390,10 @@ TEST(Search, WhatTheJobGivesIsFixed) {
   const Space fixed(job, 8, 8, 64, Freedom{});
   EXPECT_FALSE(has(fixed, "parallel.tensor"));
   EXPECT_FALSE(has(fixed, "train.micro_batch"));
-  EXPECT_TRUE(has(fixed, "parallel.pipeline"));
+  for (const char* key : {"parallel.pipeline", "offload.optimizer", "data.workers"}) {
+    EXPECT_TRUE(has(fixed, key)) << key;
+  }
+  EXPECT_FALSE(has(fixed, "train.precision"));
   EXPECT_TRUE(has(Space(job, 8, 8, 64, {.keys = {"train.micro_batch"}}), "train.micro_batch"));
 }
 

@@ -38,7 +38,8 @@ facts::SearchResult searched(const std::string& toml, std::vector<Place> places,
                  .free = std::move(free),
                  .shardings = own_shardings(job),
                  .within = within,
-                 .bounds = own_bounds},
+                 .bounds = own_bounds,
+                 .siblings = own_siblings},
                 sharing_planner());
 }
 
@@ -68,6 +69,9 @@ model.config = "gpt2"
 data.kind = "tokens"
 train.sequence_length = 512
 parallel.context = 1
+data.workers = 2
+offload.parameters = "none"
+offload.gradients = "none"
 )";
 
 TEST(Settings, TheBatchOfAStepIsSaidWhereTheJobDoesNot) {
