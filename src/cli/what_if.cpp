@@ -39,8 +39,7 @@ auto all_of(const facts::MachineKeys& keys) {
 // Requests of machines that were looked up, each for one plan at a time.
 class Requests {
  public:
-  explicit Requests(const Base& base)
-      : base_(base), workshop_(std::make_shared<step::Workshop>()) {}
+  explicit Requests(const Base& base) : base_(base) {}
 
   Result<std::unique_ptr<plan::Request>> borrow(const facts::Job& job) {
     {
@@ -56,7 +55,7 @@ class Requests {
       }
     }
     STEELYARD_TRY(request, request_of({job, base_.read.folder}, base_.catalog));
-    request.workshop = workshop_;
+    request.workshop = base_.workshop;
     return std::make_unique<plan::Request>(std::move(request));
   }
   void give_back(std::unique_ptr<plan::Request> request) {
@@ -66,7 +65,6 @@ class Requests {
 
  private:
   const Base& base_;
-  std::shared_ptr<step::Workshop> workshop_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<plan::Request>> spares_;
 };
@@ -81,14 +79,14 @@ Result<Base> base_of(const Session& session, const JobWords& words) {
   request->advice = false;
   Result<facts::Plan> planned = plan::plan(*request);
   if (!planned) return fail(placed(planned.error(), read));
-  return Base{std::move(read), std::move(catalog), std::move(*request), std::move(*planned)};
+  return Base{std::move(read), std::move(catalog), std::move(*request), std::move(*planned),
+              std::make_shared<step::Workshop>()};
 }
 
 search::Planner planner_of(const Base& base) {
-  const auto workshop = std::make_shared<step::Workshop>();
-  return [&base, workshop](const facts::Job& job, search::Depth depth) -> Result<facts::Plan> {
+  return [&base](const facts::Job& job, search::Depth depth) -> Result<facts::Plan> {
     STEELYARD_TRY(request, request_of({job, base.read.folder}, base.catalog));
-    request.workshop = workshop;
+    request.workshop = base.workshop;
     return planned(request, depth);
   };
 }
@@ -123,8 +121,7 @@ std::function<search::Bounds(const facts::Job& place)> bounds_of(const Base& bas
     std::shared_ptr<plan::Floors> floors;
   };
   const auto known = std::make_shared<std::vector<Known>>();
-  const auto workshop = std::make_shared<step::Workshop>();
-  return [known, workshop, &base](const facts::Job& place) -> search::Bounds {
+  return [known, &base](const facts::Job& place) -> search::Bounds {
     facts::MachineKeys machine = place.machine;
     machine.nodes = 1;  // floors are of any number of them
     std::shared_ptr<plan::Floors> floors;
@@ -134,12 +131,15 @@ std::function<search::Bounds(const facts::Job& place)> bounds_of(const Base& bas
     if (!floors) {
       Result<plan::Request> request = request_of({place, base.read.folder}, base.catalog);
       if (!request) return {};
-      request->workshop = workshop;
+      request->workshop = base.workshop;
       floors = std::make_shared<plan::Floors>(std::move(*request));
       known->push_back({machine, floors});
     }
-    return [floors](const facts::Job& layout) -> std::optional<search::Bound> {
-      const Result<plan::Floor> floor = floors->of(layout);
+    return [floors](const facts::Job& layout,
+                    const search::Bound* alike) -> std::optional<search::Bound> {
+      plan::Floor same;
+      if (alike != nullptr) same = {alike->step, alike->ram, alike->vram, true, false};
+      const Result<plan::Floor> floor = floors->of(layout, alike != nullptr ? &same : nullptr);
       if (!floor || !(floor->any || floor->refused)) return std::nullopt;
       return search::Bound{floor->step, floor->ram, floor->vram, floor->refused};
     };

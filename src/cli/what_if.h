@@ -2,11 +2,13 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "cli/command.h"
 #include "cli/planning.h"
 #include "search/search.h"
+#include "step/workshop.h"
 
 namespace steelyard::cli {
 
@@ -16,6 +18,7 @@ struct Base {
   catalog::Catalog catalog;
   plan::Request request;
   facts::Plan planned;
+  std::shared_ptr<step::Workshop> workshop;  // of all plans and bounds that come from it
 };
 [[nodiscard]] Result<Base> base_of(const Session& session, const JobWords& words);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -88,12 +89,20 @@ std::int64_t passes_ahead(const ParallelKeys& p, std::int64_t micro_batches) {
   return std::min(p.pipeline, micro_batches);
 }
 
+// As many of a chunk of the last stage wait for their backward pass, and no stage has less.
+std::int64_t passes_waiting(const ParallelKeys& p, std::int64_t micro_batches) {
+  if (p.virtual_stages > 1) {
+    const std::int64_t ahead = (p.virtual_stages - 1) * p.pipeline;
+    return std::min(ahead + 1, micro_batches * p.virtual_stages);
+  }
+  return p.schedule == facts::Schedule::gpipe ? micro_batches : 1;
+}
+
 // Layouts that are cut alike. What loads their data is none of it.
 struct Kind {
   std::once_flag once;
   std::optional<Error> refused;
-  bool never = false;  // all of them are refused
-  Job job;             // resolved, without its model
+  Job job;  // resolved, without its model
   LayerSums sums;
   step::StateSizes states;
   Bytes sample;
@@ -105,9 +114,19 @@ struct Kind {
 struct HostMemory {
   std::once_flag once;
   std::optional<Error> refused;
-  Bytes peak;
+  Bytes peak, training;  // of all phases; while it trains, to which what waits there is added
+  std::int64_t ranks = 1;
 };
 using HostKey = std::array<std::int64_t, std::tuple_size_v<Key> + 5>;
+
+// All that step::check_offload asks a layout for.
+using OffloadKey = std::array<std::int64_t, 6>;
+OffloadKey offload_key(const Job& layout, bool accumulates) {
+  const facts::OffloadKeys& offload = layout.offload;
+  return {number_of(offload.parameters),       number_of(offload.optimizer),
+          number_of(offload.gradients),        number_of(offload.activations),
+          number_of(layout.parallel.sharding), accumulates ? 1 : 0};
+}
 
 struct Shape {                       // of a pipeline
   std::vector<std::int64_t> layers;  // by stage
@@ -190,14 +209,17 @@ class Floors::Memory {
     }
   }
 
-  Result<Floor> of(const Job& layout);
+  Result<Floor> of(const Job& layout, const Floor* alike);
 
  private:
-  Result<void> measure(const Job& layout, Kind& kind) const;
+  Result<void> measure(const Job& layout, Kind& kind);
   Result<void> measure_states(const Job& layout, std::int64_t replicas, Kind& kind) const;
   Held held_by(const Job& layout, std::int64_t data, const LayerSums& sums);
-  Result<Bytes> ram_of(const Job& layout, std::int64_t data, const Key& key, const Kind& kind);
-  Result<Bytes> planned_ram(const Job& layout, std::int64_t data, const Kind& kind) const;
+  // `waiting`: activations of one rank that wait on the host.
+  Result<Bytes> ram_of(const Job& layout, std::int64_t data, const Key& key, const Kind& kind,
+                       Bytes waiting);
+  Result<void> plan_ram(const Job& layout, std::int64_t data, const Kind& kind,
+                        HostMemory& host) const;
   Result<step::Program> program_of(const Job& resolved) const;
 
   Request request_;
@@ -205,6 +227,7 @@ class Floors::Memory {
   Bytes context_;  // of the card's driver and libraries
   Memo<Key, Kind> kinds_, states_, replicated_;
   Memo<HostKey, HostMemory> hosts_;
+  Memo<OffloadKey, std::atomic<bool>> never_;  // refused
 };
 
 // All layers on one rank.
@@ -218,12 +241,11 @@ Result<step::Program> Floors::Memory::program_of(const Job& resolved) const {
   return std::move(programs.front().program);
 }
 
-Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
+Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) {
   STEELYARD_TRY(job, resolve(layout, request_.model, request_.machine, request_.constants.framework,
                              request_.workshop.get()));
-  // Of their ranks it asks for the sharding alone, of their batches whether several add up.
   if (const Result<void> offload = step::check_offload(job); !offload) {
-    kind.never = true;
+    never_.at(offload_key(layout, *job.train.gradient_accumulation > 1)) = true;
     return fail(offload.error());
   }
   kind.job = job;
@@ -316,7 +338,7 @@ Result<void> Floors::Memory::measure_states(const Job& layout, std::int64_t repl
 }
 
 Result<Bytes> Floors::Memory::ram_of(const Job& layout, std::int64_t data, const Key& key,
-                                     const Kind& kind) {
+                                     const Kind& kind, Bytes waiting) {
   HostKey asked{};
   std::copy(key.begin(), key.end(), asked.begin());
   for (const std::size_t beside : {4U, 7U, 8U, 9U}) asked[beside] = 0;
@@ -327,19 +349,15 @@ Result<Bytes> Floors::Memory::ram_of(const Job& layout, std::int64_t data, const
   asked[key.size() + 4] = layout.data.workers.value_or(-1);
   HostMemory& host = hosts_.at(asked);
   std::call_once(host.once, [&] {
-    const Result<Bytes> planned = planned_ram(layout, data, kind);
-    if (planned) {
-      host.peak = *planned;
-    } else {
-      host.refused = planned.error();
-    }
+    const Result<void> planned = plan_ram(layout, data, kind, host);
+    if (!planned) host.refused = planned.error();
   });
   if (host.refused) return fail(*host.refused);
-  return host.peak;
+  return std::max(host.peak, host.training + waiting * host.ranks);
 }
 
-Result<Bytes> Floors::Memory::planned_ram(const Job& layout, std::int64_t data,
-                                          const Kind& kind) const {
+Result<void> Floors::Memory::plan_ram(const Job& layout, std::int64_t data, const Kind& kind,
+                                      HostMemory& host) const {
   Job job = kind.job;
   const ParallelKeys& p = layout.parallel;
   job.parallel.tensor = p.tensor;
@@ -357,11 +375,17 @@ Result<Bytes> Floors::Memory::planned_ram(const Job& layout, std::int64_t data,
   wanted.constants = &request_.constants.host;
   wanted.sample_bytes = kind.sample;
   wanted.words = &request_.constants.framework.operators;
-  STEELYARD_TRY(host, ram::host_memory(wanted));
-  return host.peak;
+  STEELYARD_TRY(planned, ram::host_memory(wanted));
+  const auto in = [&planned](facts::RamPhase phase) {
+    return planned.phases[static_cast<std::size_t>(phase)].total();
+  };
+  host.peak = planned.peak;
+  host.training = std::max(in(facts::RamPhase::steady), in(facts::RamPhase::checkpoint));
+  host.ranks = job.machine.gpus.value_or(1);
+  return {};
 }
 
-Result<Floor> Floors::Memory::of(const Job& layout) {
+Result<Floor> Floors::Memory::of(const Job& layout, const Floor* alike) {
   if (!usable_ || !layout.train.micro_batch || !layout.train.global_batch) return Floor();
   const ParallelKeys& p = layout.parallel;
   const std::int64_t gpus =
@@ -370,25 +394,35 @@ Result<Floor> Floors::Memory::of(const Job& layout) {
   if (data < 1) return Floor();
   const std::int64_t micro_batches =
       *layout.train.global_batch / checked_multiply(data, *layout.train.micro_batch);
+  Floor floor;
+  const std::atomic<bool>& never = never_.at(offload_key(layout, micro_batches > 1));
+  floor.refused = never;
+  if (floor.refused) return floor;
   const Key key = key_of(layout, data, micro_batches > 1);
   Kind& kind = kinds_.at(key);
   std::call_once(kind.once, [&] {
     const Result<void> measured = measure(layout, kind);
     if (!measured) kind.refused = measured.error();
   });
-  Floor floor;
-  floor.refused = kind.never;
+  floor.refused = never;
   // What one of them is refused for may be its own: pipelines deeper than the model.
   const LayerSums& sums = kind.sums;
   if (kind.refused || !sums.known) return floor;
   if (checked_multiply(p.pipeline, p.virtual_stages) > sums.layers) return floor;
-  const Shape shape{layers_of_stages(sums.layers, p.pipeline, p.virtual_stages), micro_batches,
-                    p.virtual_stages};
   floor.any = true;
-  floor.step = step_floor(sums, shape, p.schedule != facts::Schedule::zero_bubble) *
-               pace::stretch_of(kind.step_overhead, kind.rank_spread, gpus);
-  floor.vram = vram_floor(sums, held_by(layout, data, sums), p, shape) + context_;
-  STEELYARD_TRY(ram, ram_of(layout, data, key, kind));
+  if (alike != nullptr && alike->any) {
+    floor.step = alike->step;
+    floor.vram = alike->vram;
+  } else {
+    const Shape shape{layers_of_stages(sums.layers, p.pipeline, p.virtual_stages), micro_batches,
+                      p.virtual_stages};
+    floor.step = step_floor(sums, shape, p.schedule != facts::Schedule::zero_bubble) *
+                 pace::stretch_of(kind.step_overhead, kind.rank_spread, gpus);
+    floor.vram = vram_floor(sums, held_by(layout, data, sums), p, shape) + context_;
+  }
+  const std::int64_t least_of_chunk = sums.layers / (p.pipeline * p.virtual_stages);
+  const Bytes waiting = sums.offloaded * least_of_chunk * passes_waiting(p, micro_batches);
+  STEELYARD_TRY(ram, ram_of(layout, data, key, kind, waiting));
   floor.ram = ram;
   return floor;
 }
@@ -396,8 +430,8 @@ Result<Floor> Floors::Memory::of(const Job& layout) {
 Floors::Floors(Request request) : memory_(std::make_unique<Memory>(std::move(request))) {}
 Floors::~Floors() = default;
 
-Result<Floor> Floors::of(const Job& layout) {
-  return memory_->of(layout);
+Result<Floor> Floors::of(const Job& layout, const Floor* alike) {
+  return memory_->of(layout, alike);
 }
 
 }  // namespace steelyard::plan

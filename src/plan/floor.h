@@ -32,8 +32,9 @@ class Floors {
   Floors& operator=(const Floors&) = delete;
   ~Floors();
 
+  // `alike`: the floor of a layout that differs in keys of the host alone; null: none is at hand.
   // Errors: what plans of such layouts are refused for.
-  [[nodiscard]] Result<Floor> of(const facts::Job& layout);
+  [[nodiscard]] Result<Floor> of(const facts::Job& layout, const Floor* alike = nullptr);
 
  private:
   class Memory;

@@ -109,6 +109,17 @@ class Reader {
     }
     return sum;
   }
+  // Copies out of the GPU of what forward saved.
+  [[nodiscard]] Bytes offloaded_by(const Body& body) const {
+    Bytes sum;
+    for (const step::Event& event : body.events) {
+      if (event.kind != EventKind::work) continue;
+      const step::Work& work = program_.work[static_cast<std::size_t>(event.index)];
+      const std::string_view name = program_.names[static_cast<std::size_t>(work.name)];
+      if (name == step::kActivationsToHost) sum += work.traffic;
+    }
+    return sum;
+  }
   // What an iteration of the body leaves behind, where none of `bodies` lets go of it. Tensors that
   // it takes over and does not hand on stay too.
   [[nodiscard]] Bytes left_by(const Body& body, const std::vector<const Body*>& bodies,
@@ -254,7 +265,8 @@ std::int64_t width_of_buffers(const Program& program, const Parts& parts,
 struct PhaseSums {
   bool known = false;
   Seconds layer, first, last, last_products;
-  Bytes left;  // of a layer: what forward saves, what backward keeps
+  Bytes left;       // of a layer: what forward saves, what backward keeps
+  Bytes offloaded;  // of what it saves
   double flops = 0.0, first_flops = 0.0, last_flops = 0.0;
 };
 
@@ -264,7 +276,7 @@ PhaseSums read(const Phase& phase, const Parts& parts, const Reader& reader, boo
   for (const Body& body : phase.bodies) bodies.push_back(&body);
   const bool forward = phase.kind == PhaseKind::forward;
   Least<Seconds> seconds;
-  Least<Bytes> bytes;
+  Least<Bytes> bytes, offloaded;
   Least<double> flops;
   for (const Body& body : phase.bodies) {
     const Part part = parts.of(body);
@@ -281,6 +293,7 @@ PhaseSums read(const Phase& phase, const Parts& parts, const Reader& reader, boo
     } else if (part == Part::layers && computes > 0.0) {  // others only let go of tensors
       seconds.add(body, time);
       flops.add(body, computes);
+      offloaded.add(body, reader.offloaded_by(body));
       bytes.add(body, forward ? reader.left_by(body, bodies, true) : reader.kept_by(body));
     }
   }
@@ -288,6 +301,7 @@ PhaseSums read(const Phase& phase, const Parts& parts, const Reader& reader, boo
   sums.layer = seconds.value();
   sums.flops = flops.value();
   sums.left = bytes.value();
+  sums.offloaded = offloaded.value();
   return sums;
 }
 
@@ -306,6 +320,7 @@ std::optional<PhaseSums> least_of(const Program& program, PhaseKind kind, const 
       least->last = std::min(least->last, sums.last);
       least->last_products = std::min(least->last_products, sums.last_products);
       least->left = std::min(least->left, sums.left);
+      least->offloaded = std::min(least->offloaded, sums.offloaded);
     }
   }
   return least;
@@ -346,6 +361,7 @@ LayerSums layer_sums(const model::Graph& graph, const Program& program, const pa
   sums.first_flops = forward->first_flops + backward->first_flops;
   sums.last_flops = forward->last_flops + backward->last_flops;
   sums.saved = forward->left;
+  sums.offloaded = forward->offloaded;
   sums.gradients = backward->left;
   sums.held = held_by_layers(program, parts, reader);
   sums.first_held = held_by_first(program, parts, reader);

@@ -20,6 +20,7 @@ struct LayerSums {
   // Of the layer that takes or holds least.
   Seconds passes;   // forward and backward of one micro-batch
   Bytes saved;      // between its forward and its backward, of one micro-batch
+  Bytes offloaded;  // of what it saves, what waits on the host
   Bytes held;       // parameters, optimizer states and what else setup makes and nothing frees
   Bytes gradients;  // that backward makes and keeps
   Bytes reduced;    // what replicas sum up of it after the last micro-batch

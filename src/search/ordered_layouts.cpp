@@ -12,8 +12,8 @@ namespace steelyard::search {
 namespace {
 
 // Planned at once, however many cores and processes there are: what is planned besides what was
-// needed does not depend on them.
-constexpr std::size_t kBatch = 64;      // of layouts that are not alike
+// needed does not depend on them. Few at first: tight bounds need few plans.
+constexpr std::size_t kLeastBatch = 8, kMostBatch = 64;  // of layouts that are not alike
 constexpr std::int64_t kBlock = 256;    // of bounds, between two questions whether to go on
 constexpr double kSurely = 1.0 - 1e-9;  // sums of the same figures in another order
 
@@ -28,33 +28,47 @@ bool OrderedLayouts::can_win(const Bounded& layout) const {
   return layout.ram_gib < ram_limit_;
 }
 
-OrderedLayouts::Bounded OrderedLayouts::bounded(std::int64_t number, facts::Job& job) const {
+// The next layout, which is written over `layout.job`. `alike`: it differs from that on the host
+// alone.
+OrderedLayouts::Bounded OrderedLayouts::bounded(std::int64_t number, bool alike,
+                                                Layout& layout) const {
+  if (!alike) {
+    layout.legal = space_.apply(number, layout.job);
+    layout.bound.reset();
+  }
+  const bool refused = alike && layout.bound && layout.bound->refused;
+  if (layout.legal && bounds_ && !refused) {
+    if (alike) space_.apply_on_the_host(number, layout.job);
+    layout.bound = bounds_(layout.job, alike && layout.bound ? &*layout.bound : nullptr);
+  }
   Bounded one;
   one.number = number;
-  one.legal = space_.apply(number, job);
-  if (!one.legal || !bounds_) return one;
-  const std::optional<Bound> bound = bounds_(job);
-  if (!bound) return one;
-  one.refused = bound->refused;
-  one.step = bound->step.value() * kSurely;
-  one.ram_gib = whole_gib(bound->ram);
-  one.vram = bound->vram.value();
+  one.legal = layout.legal;
+  if (!layout.bound) return one;
+  one.refused = layout.bound->refused;
+  one.step = layout.bound->step.value() * kSurely;
+  one.ram_gib = whole_gib(layout.bound->ram);
+  one.vram = layout.bound->vram.value();
   return one;
 }
 
 void OrderedLayouts::bound(const Tick& tick) {
   constexpr std::size_t kRound = 64;  // blocks
   const std::int64_t size = space_.size();
+  const std::int64_t on_the_host = std::max<std::int64_t>(1, size / on_gpus_);
+  // Alike ones one behind the other: what is known of the first is at hand for the others.
   for (std::int64_t begin = 0; begin < size;) {
     const std::int64_t end = std::min(size, begin + static_cast<std::int64_t>(kRound) * kBlock);
     const auto count = static_cast<std::size_t>(ceil_divide(end - begin, kBlock));
     using Block = std::array<Bounded, kBlock>;
     const auto blocks = made_by_all<Block>(crew_, count, [&](std::size_t at) {
       Block block;
-      facts::Job job = space_.job();
+      Layout layout{.job = space_.job(), .legal = false, .bound = {}};
       const std::int64_t first = begin + static_cast<std::int64_t>(at) * kBlock;
       for (std::int64_t i = first; i < std::min(end, first + kBlock); ++i) {
-        block[static_cast<std::size_t>(i - first)] = bounded(i, job);
+        block[static_cast<std::size_t>(i - first)] =
+            bounded(i / on_the_host + i % on_the_host * on_gpus_, i > first && i % on_the_host != 0,
+                    layout);
       }
       return block;
     });
@@ -143,7 +157,7 @@ std::vector<OrderedLayouts::Alike> OrderedLayouts::next_batch(std::int64_t& sett
     const bool joins =
         !batch.empty() && batch.back().count < kMostAlike &&
         gpus_part(waiting_[batch.back().places[0]].number) == gpus_part(layout.number);
-    if (!joins && batch.size() == kBatch) break;
+    if (!joins && batch.size() == batch_) break;
     if (!joins) batch.emplace_back();
     batch.back().places[batch.back().count++] = next_;
   }
@@ -165,6 +179,7 @@ void OrderedLayouts::take(std::size_t place, const Planned& planned) {
 
 bool OrderedLayouts::plan_some(const Tick& tick) {
   std::int64_t settled = 0;
+  batch_ = std::clamp(2 * batch_, kLeastBatch, kMostBatch);
   const std::vector<Alike> batch = next_batch(settled);
   const auto made = made_by_all<PlannedAlike>(crew_, batch.size(),
                                               [&](std::size_t i) { return planned(batch[i]); });

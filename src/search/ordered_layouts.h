@@ -97,7 +97,12 @@ class OrderedLayouts {
 
   [[nodiscard]] bool can_win(const Bounded& layout) const;
   [[nodiscard]] std::int64_t gpus_part(std::int64_t number) const { return number % on_gpus_; }
-  [[nodiscard]] Bounded bounded(std::int64_t number, facts::Job& job) const;
+  struct Layout {
+    facts::Job job;
+    bool legal = false;
+    std::optional<Bound> bound;
+  };
+  [[nodiscard]] Bounded bounded(std::int64_t number, bool alike, Layout& layout) const;
   void settle(const Bounded& layout);
   [[nodiscard]] std::vector<Alike> next_batch(std::int64_t& settled);
   [[nodiscard]] PlannedAlike planned(const Alike& alike) const;
@@ -115,7 +120,7 @@ class OrderedLayouts {
   Room room_;
   std::int64_t on_gpus_;
   std::vector<Bounded> waiting_;  // by bound, alike ones side by side; from `next_` on
-  std::size_t next_ = 0;
+  std::size_t next_ = 0, batch_ = 0;
   std::vector<Bounded> too_large_;  // for the GPU or the node, by bound
   std::set<std::tuple<double, std::int64_t, std::int64_t>> ready_;  // step, RAM, number
   std::int64_t ram_limit_ = std::numeric_limits<std::int64_t>::max();

@@ -60,8 +60,9 @@ struct Bound {
   Bytes ram, vram;
   bool refused = false;  // the planner refuses such layouts
 };
-// Nothing: nothing is known of that layout. Called side by side.
-using Bounds = std::function<std::optional<Bound>(const facts::Job& layout)>;
+// Nothing: nothing is known of that layout. `alike`: the bound of one that differs in keys of the
+// host alone; null: none is at hand. Called side by side.
+using Bounds = std::function<std::optional<Bound>(const facts::Job& layout, const Bound* alike)>;
 
 // What the answer must keep to; no value: anything.
 struct Within {

@@ -99,7 +99,9 @@ Space::Space(const Job& job, std::int64_t gpus, std::int64_t per_node, std::int6
   add_ranks(freedom);
   add_virtual_stages(freedom);
   add_training(freedom);
-  if (has("parallel.sharding")) job_.parallel.shard_group.reset();  // it was that sharding's
+  count();
+  chooses_sharding_ = has("parallel.sharding");
+  if (chooses_sharding_) job_.parallel.shard_group.reset();  // it was that sharding's
   if (job_.import.megatron) mark_as_own(job_);
 }
 
@@ -217,17 +219,12 @@ std::vector<std::string> keys_named(const std::string& word) {
   return named;
 }
 
-std::int64_t Space::size() const {
-  std::int64_t size = 1;
+void Space::count() {
   for (const Dimension& dimension : dimensions_) {
-    size = checked_multiply(size, static_cast<std::int64_t>(dimension.choices.size()));
+    on_gpus_ = size_;
+    size_ = checked_multiply(size_, static_cast<std::int64_t>(dimension.choices.size()));
   }
-  return size;
-}
-
-std::int64_t Space::on_gpus() const {
-  const bool loads = !dimensions_.empty() && dimensions_.back().key == kOfTheHost;
-  return loads ? size() / static_cast<std::int64_t>(dimensions_.back().choices.size()) : size();
+  if (dimensions_.empty() || dimensions_.back().key != kOfTheHost) on_gpus_ = size_;
 }
 
 // Ranks and batch divide; and of layouts that are the same one only the plain one.
@@ -239,10 +236,7 @@ bool Space::can_be_legal(const Job& job) const {
   if (batch_ % (data * *job.train.micro_batch) != 0) return false;
   if (parallel.sequence_parallel && parallel.tensor == 1) return false;
   if (parallel.virtual_stages > 1 && parallel.pipeline == 1) return false;
-  const auto chooses = [this](const char* key) {
-    return std::ranges::any_of(dimensions_, [key](const Dimension& d) { return d.key == key; });
-  };
-  if (!chooses("parallel.sharding")) return true;  // what the job says stays as it is
+  if (!chooses_sharding_) return true;  // what the job says stays as it is
   const std::int64_t sharing = data * parallel.context;
   if (parallel.sharding == Sharding::hsdp) return sharing > per_node_;  // else it is FSDP
   return sharing > 1 || parallel.sharding == Sharding::none;
@@ -255,6 +249,12 @@ bool Space::apply(std::int64_t number, Job& job) const {
     number /= many;
   }
   return can_be_legal(job);
+}
+
+void Space::apply_on_the_host(std::int64_t number, Job& job) const {
+  const std::int64_t part = on_gpus();
+  if (part == size()) return;
+  dimensions_.back().choices[static_cast<std::size_t>(number / part)].apply(job);
 }
 
 facts::KeySettings Space::settings(std::int64_t number) const {

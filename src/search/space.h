@@ -40,15 +40,17 @@ class Space {
   Space(const facts::Job& job, std::int64_t gpus, std::int64_t per_node, std::int64_t batch,
         const Freedom& freedom);
 
-  [[nodiscard]] std::int64_t size() const;
+  [[nodiscard]] std::int64_t size() const { return size_; }
   // The first so many layouts differ on the GPUs; each further such part of all differs from the
   // first in a key of the host alone.
-  [[nodiscard]] std::int64_t on_gpus() const;
+  [[nodiscard]] std::int64_t on_gpus() const { return on_gpus_; }
   // The layout of that number (below size()), and what it sets; nothing where it cannot be legal
   // or is another one written otherwise.
   [[nodiscard]] bool layout(std::int64_t number, facts::Job& job, facts::KeySettings& set) const;
   // The same, written over another layout of this space.
   [[nodiscard]] bool apply(std::int64_t number, facts::Job& job) const;
+  // Of it what the host alone has: over a layout that is the same on the GPUs.
+  void apply_on_the_host(std::int64_t number, facts::Job& job) const;
   [[nodiscard]] const facts::Job& job() const { return job_; }
   [[nodiscard]] facts::KeySettings settings(std::int64_t number) const;
   [[nodiscard]] std::vector<std::string> keys() const;
@@ -56,6 +58,7 @@ class Space {
  private:
   void add(const std::string& key, std::vector<Choice> choices, const Freedom& freedom,
            bool usually = true);
+  void count();
   void add_ranks(const Freedom& freedom);
   void add_virtual_stages(const Freedom& freedom);
   void add_training(const Freedom& freedom);
@@ -65,6 +68,8 @@ class Space {
 
   facts::Job job_;
   std::int64_t gpus_, per_node_, batch_;
+  std::int64_t size_ = 1, on_gpus_ = 1;
+  bool chooses_sharding_ = false;
   std::vector<Dimension> dimensions_;  // a key of the host alone comes last
 };
 

@@ -35,7 +35,7 @@ Program Assembler::assemble() {
   add_clipping();
   add_optimizer_step();
   add_zero_grad();
-  program_.offloaded_activations = program_.in_flight * program_.offloaded_activations;
+  program_.offloaded_activations = waiting_on_the_host();
   count_kernels();
   program_.compute = layout_.arithmetic.compute;
   program_.gradients_outlive_step = layout_.gradients_outlive_step;

@@ -88,6 +88,7 @@ class Assembler {
     std::int32_t held_input = -1, held_gradient = -1;  // of its last micro-batch, until the next
     std::vector<std::int32_t> deferred;  // gradients of logits that wait for the pipeline to drain
     bool has_loss = false;
+    Bytes offloaded;  // of a micro-batch, to wait on the host for its backward pass
   };
 
   // setup.cpp
@@ -98,6 +99,7 @@ class Assembler {
   void transfer(std::vector<Event>& events, Bytes bytes, std::string_view what);
   void fetch_parameters(std::vector<Event>& events, const Unit& unit);
   void send_gradients_to_host(std::vector<Event>& events, const Unit& unit);
+  void send_activations_to_host(Chunk& chunk);
   [[nodiscard]] bool gradients_leave_at_once() const;
   void fetch_rows(std::vector<Event>& events, const Unit& unit);
   void return_rows(std::vector<Event>& events, const Unit& unit);
@@ -186,6 +188,7 @@ class Assembler {
   void receive(Phase& phase, std::int32_t index, Bytes bytes, std::string_view what);
   void send(Phase& phase, std::int32_t index, std::string_view what, bool release);
   void add_turns();
+  [[nodiscard]] Bytes waiting_on_the_host() const;
   [[nodiscard]] Pass pass_of(const TurnPass& from);
   void reduce_replicated(std::vector<Event>& events, Unit& unit, bool reduces);
   void add_backward(Chunk& chunk, Phase& phase, const Turn& turn);

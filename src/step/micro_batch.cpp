@@ -217,11 +217,7 @@ void Assembler::trace_chunks() {
     }
     settle_shared(chunk);
     step_tied_in_backward(chunk);
-    for (const Chain& chain : chunk.chains) {
-      for (const Unit& unit : chain.units) {
-        program_.offloaded_activations += chain.repeat * unit.trace.offloaded;
-      }
-    }
+    send_activations_to_host(chunk);
     make_live_window(chunk);
     find_borders(chunk);
     chunks_.push_back(std::move(chunk));

@@ -26,6 +26,19 @@ void Assembler::send_gradients_to_host(std::vector<Event>& events, const Unit& u
   transfer(events, bytes_of(part, layout_.gradient), "gradients to the host");
 }
 
+// What forward saves goes to the host beside its layer and comes back beside the layer's backward
+// pass (torchtune's OffloadActivations copies on a stream of its own).
+void Assembler::send_activations_to_host(Chunk& chunk) {
+  for (Chain& chain : chunk.chains) {
+    for (Unit& unit : chain.units) {
+      const Bytes saved = unit.trace.offloaded;
+      chunk.offloaded += chain.repeat * saved;
+      transfer(unit.trace.forward, saved, kActivationsToHost);
+      transfer(unit.trace.backward, saved, "activations from the host");
+    }
+  }
+}
+
 // Without sharding a gradient leaves as soon as it is complete, as under a step in backward.
 bool Assembler::gradients_leave_at_once() const {
   return layout_.on_host.gradients && !layout_.gathers && !layout_.flat_buckets;

@@ -317,6 +317,16 @@ std::int64_t in_flight(const std::vector<Turn>& turns) {
   return most;
 }
 
+Bytes most_waiting(const std::vector<Turn>& turns, const std::vector<Bytes>& of_chunk) {
+  Bytes now, most;
+  for (const Turn& turn : turns) {
+    const Bytes bytes = of_chunk[static_cast<std::size_t>(turn.chunk)];
+    now = turn.kind == PhaseKind::forward ? now + bytes : now - bytes;
+    most = std::max(most, now);
+  }
+  return most;
+}
+
 std::vector<TurnRun> runs_of(const std::vector<Turn>& turns, std::size_t period) {
   const auto repeats = [&](std::size_t first, std::size_t count) {
     std::int64_t times = 1;

@@ -57,6 +57,11 @@ struct Turn {
 // The most micro-batches of one chunk between their forward and their backward.
 [[nodiscard]] std::int64_t in_flight(const std::vector<Turn>& turns);
 
+// The most bytes between forward and backward, where a pass of chunk c leaves of_chunk[c]. Chunks
+// reach their own most one after the other, so this is less than the sum of those.
+[[nodiscard]] Bytes most_waiting(const std::vector<Turn>& turns,
+                                 const std::vector<Bytes>& of_chunk);
+
 // `count` turns from `first` on, `repeat` times in a row.
 struct TurnRun {
   std::size_t first = 0, count = 1;

@@ -165,6 +165,17 @@ void Assembler::send(Phase& phase, std::int32_t index, std::string_view what, bo
   phase.bodies.push_back(std::move(body));
 }
 
+Bytes Assembler::waiting_on_the_host() const {
+  std::vector<Bytes> of_chunk;
+  for (const Chunk& chunk : chunks_) of_chunk.push_back(chunk.offloaded);
+  if (std::count(of_chunk.begin(), of_chunk.end(), Bytes()) == std::ssize(of_chunk)) return {};
+  const facts::ParallelKeys& parallel = job_.parallel;
+  const std::int64_t group = job_.megatron ? job_.megatron->micro_batch_group : 0;
+  return most_waiting(turns_of(parallel.schedule, stage_.index, parallel.pipeline,
+                               std::ssize(chunks_), micro_batches(), group),
+                      of_chunk);
+}
+
 void Assembler::add_turns() {
   const facts::ParallelKeys& parallel = job_.parallel;
   const auto count = static_cast<std::int64_t>(chunks_.size());

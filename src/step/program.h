@@ -98,6 +98,9 @@ struct Work {
   std::int32_t name = 0;
 };
 
+// Of the copies out of the GPU of what forward saves (offload.activations).
+inline constexpr const char* kActivationsToHost = "activations to the host";
+
 // send: from one rank to the next, both directions of a link at once.
 enum class Collective : std::uint8_t { all_reduce, all_gather, reduce_scatter, all_to_all, send };
 

@@ -55,8 +55,10 @@ inline const Planner& sharing_planner() {
 // Of the real floors.
 inline Bounds own_bounds(const facts::Job& place) {
   const auto floors = std::make_shared<plan::Floors>(plan::value_of(own_request(place)));
-  return [floors](const facts::Job& layout) -> std::optional<Bound> {
-    const Result<plan::Floor> floor = floors->of(layout);
+  return [floors](const facts::Job& layout, const Bound* alike) -> std::optional<Bound> {
+    plan::Floor same;
+    if (alike != nullptr) same = {alike->step, alike->ram, alike->vram, true, false};
+    const Result<plan::Floor> floor = floors->of(layout, alike != nullptr ? &same : nullptr);
     if (!floor || !(floor->any || floor->refused)) return std::nullopt;
     return Bound{floor->step, floor->ram, floor->vram, floor->refused};
   };

@@ -163,7 +163,7 @@ TEST(Search, NoPlanGoesBelowItsBound) {
       facts::KeySettings set;
       const auto number = static_cast<std::int64_t>(random()) % space.size();
       if (!space.layout(number, job, set)) continue;
-      const auto bound = bounds(job);
+      const auto bound = bounds(job, nullptr);
       const auto plan = own_planner()(job, Depth::full);
       if (!plan || !bound || !plan->pace.step) continue;
       ++known;
@@ -213,7 +213,7 @@ TEST(Search, TheBoundCountsWhatTheHostDoesWithALayer) {
   job.train.global_batch = 64;
   job.parallel.sharding = facts::Sharding::zero1;
   job.offload.optimizer = job.offload.gradients = facts::OffloadTo::cpu;
-  const auto bound = own_bounds(job)(job);
+  const auto bound = own_bounds(job)(job, nullptr);
   const auto plan = own_planner()(job, Depth::full);
   ASSERT_TRUE(bound && plan && plan->pace.step);
   EXPECT_LE(bound->step, *plan->pace.step);
@@ -233,7 +233,7 @@ TEST(Search, TheBoundOfAShardedModelHoldsOverSeveralMicroBatches) {
   job.train.global_batch = 256;
   job.train.recompute.mode = facts::RecomputeMode::full;
   job.parallel.sharding = facts::Sharding::fsdp;
-  const auto bound = own_bounds(job)(job);
+  const auto bound = own_bounds(job)(job, nullptr);
   const auto plan = own_planner()(job, Depth::full);
   ASSERT_TRUE(bound && plan);
   EXPECT_LE(bound->vram, plan->vram.fullest.peak_device_used);
@@ -301,7 +301,7 @@ TEST(Search, BoundsThatAreWrongAreDropped) {
   SearchQuestion question = question_of(one, planned, false);
   const auto right = front_of(search(question, own_planner()));
   question.bounds = [](const facts::Job&) -> Bounds {
-    return [](const facts::Job&) -> std::optional<Bound> {
+    return [](const facts::Job&, const Bound*) -> std::optional<Bound> {
       return Bound{Seconds(1e9), Bytes(1), Bytes(1)};
     };
   };

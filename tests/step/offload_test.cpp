@@ -120,6 +120,27 @@ TEST(Offload, TheGpuHoldsWhatIsNotOnTheHost) {
   EXPECT_EQ(held(all, VramCategory::parameters), 0);
 }
 
+// What forward saves crosses the link twice, once each way, and waits on the host between.
+TEST(Offload, ActivationsCrossTheLinkBothWays) {
+  Job job = small_job(1);
+  job.train.gradient_accumulation = 3;
+  EXPECT_EQ(program_of(job).offloaded_activations, Bytes());
+  job.offload.activations = OffloadTo::cpu;
+  const Program program = program_of(job);
+  EXPECT_GT(program.offloaded_activations, Bytes());
+  std::int64_t out = 0, back = 0;
+  const auto each = [&](const Event& event, std::int64_t) {
+    if (event.kind != EventKind::work) return;
+    const Work& work = program.work[static_cast<std::size_t>(event.index)];
+    if (work.kind != WorkKind::transfer) return;
+    const bool leaves = program.names[static_cast<std::size_t>(work.name)] == kActivationsToHost;
+    (leaves ? out : back) += work.traffic.value();
+  };
+  play(program, program.step, each);
+  EXPECT_EQ(out, 3 * program.offloaded_activations.value());
+  EXPECT_EQ(back, out);
+}
+
 // stage3.py: grad_partitions_flat_buffer is made with the optimizer and stays.
 TEST(Offload, StageThreeHoldsItsGradientPartitionFromTheStart) {
   const auto partitions_made = [](const Sharding sharding, std::int64_t& freed) {

@@ -35,6 +35,20 @@ TEST(Turns, InterleavedByHand) {
             "F0 F0 F1 B1 F1 B1 F0 B0 F0 B0 F1 B1 F1 B1 B0 B0");
 }
 
+// Last of two stages: F0 F0 F1 B1 F1 B1 F0 B0 ...: three passes wait at most, all of chunk 0 then.
+// At the first of eight the chunks reach their most one after the other.
+TEST(Turns, WhatWaitsIsLessThanTheSumOfEachChunksMost) {
+  const auto last = turns_of(Schedule::interleaved, 1, 2, 2, 4);
+  EXPECT_EQ(most_waiting(last, {Bytes(1), Bytes(1)}), Bytes(3));
+  EXPECT_EQ(most_waiting(last, {Bytes(10), Bytes(1)}), Bytes(30));
+  EXPECT_EQ(most_waiting(last, {Bytes(0), Bytes(1)}), Bytes(1));
+  const auto first = turns_of(Schedule::interleaved, 0, 8, 4, 48);
+  EXPECT_EQ(most_waiting(first, std::vector<Bytes>(4, Bytes(1))), Bytes(7 * 2 + 3 * 8 + 1));
+  EXPECT_GT(4 * in_flight(first), 7 * 2 + 3 * 8 + 1);
+  const auto one = turns_of(Schedule::one_f_one_b, 1, 4, 1, 9);
+  EXPECT_EQ(most_waiting(one, {Bytes(5)}), in_flight(one) * Bytes(5));
+}
+
 TEST(Turns, EveryMicroBatchPassesEveryChunkTwice) {
   for (const auto schedule : {Schedule::one_f_one_b, Schedule::gpipe, Schedule::interleaved}) {
     for (std::int64_t stages = 1; stages <= 4; ++stages) {
