@@ -26,6 +26,29 @@ HEAD = ("| run | GPUs | published | measured | planned | VRAM | best found | ste
         "legal layouts |\n|---|--:|---|--:|--:|--:|---|--:|--:|--:|")
 
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+NOTHING_OFFLOADED = {what: "none" for what in ("parameters", "gradients", "optimizer", "activations")}
+ARGUMENTS = {"tensor": "tensor-model-parallel-size", "pipeline": "pipeline-model-parallel-size",
+             "virtual_stages": "num-virtual-stages-per-pipeline-rank", "micro_batch": "micro-batch-size"}
+
+
+def from_case(run):
+    """The run of a measured case: its job, its layout, what was measured."""
+    file, name = run["case"].split("/")
+    cases = json.loads((ROOT / f"validation/cases/{file}.json").read_text())["cases"]
+    case = next(one for one in cases if one["id"] == name)
+    job = {**case["job"], "name": run["name"], "offload": NOTHING_OFFLOADED,
+           "data": {"kind": "tokens", "workers": 2}}
+    said = job["import"]["megatron"]
+    seconds = case["measured"].get("step_seconds")
+    gpus = job["machine"]["nodes"] * job["machine"]["gpus"]
+    if seconds is None:
+        rate = case["measured"]["tokens_per_second_per_gpu"]
+        seconds = said["global-batch-size"] * said["seq-length"] / (rate * gpus)
+    return {**run, "job": job, "nodes": job["machine"]["nodes"], "measured_seconds": seconds,
+            "layout": {key: said.get(argument, 1) for key, argument in ARGUMENTS.items()}}
+
+
 def model_of(run):
     if "config" in run:
         return {"config": run["config"]}
@@ -34,6 +57,8 @@ def model_of(run):
 
 
 def job_of(run):
+    if "job" in run:
+        return run["job"]
     job = {
         "name": run["name"],
         "model": model_of(run),
@@ -43,7 +68,8 @@ def job_of(run):
                   "precision": "fp16-mixed", "optimizer": "adam", "recompute": "full",
                   "attention": run.get("attention", "math")},
         "parallel": {"context": 1, "sharding": "none", "sequence_parallel": False, "virtual_stages": 1},
-        "data": {"kind": "tokens"},
+        "offload": NOTHING_OFFLOADED,
+        "data": {"kind": "tokens", "workers": 2},
     }
     for key, value in run.get("set", {}).items():
         table, name = key.split(".")
@@ -147,13 +173,14 @@ def main():
     parser.add_argument("--only", default="")
     parser.add_argument("--into", type=pathlib.Path)
     given = parser.parse_args()
-    root = pathlib.Path(__file__).resolve().parent.parent
-    runs = tomllib.loads((root / "validation/published_layouts.toml").read_text())["run"]
+    runs = tomllib.loads((ROOT / "validation/published_layouts.toml").read_text())["run"]
     rows = [HEAD]
     print(HEAD)
     for run in runs:
         if given.only not in run["name"]:
             continue
+        if "case" in run:
+            run = from_case(run)
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "job.json"
             path.write_text(json.dumps(job_of(run)))

@@ -20,6 +20,7 @@
 #include "plan/resolve.h"
 #include "ram/ram.h"
 #include "step/offload_rules.h"
+#include "step/pipeline.h"
 #include "step/step.h"
 
 namespace steelyard::plan {
@@ -396,7 +397,7 @@ Result<Floor> Floors::Memory::of(const Job& layout, const Floor* alike) {
       *layout.train.global_batch / checked_multiply(data, *layout.train.micro_batch);
   Floor floor;
   const std::atomic<bool>& never = never_.at(offload_key(layout, micro_batches > 1));
-  floor.refused = never;
+  floor.refused = never || !step::fills_groups(p, micro_batches);
   if (floor.refused) return floor;
   const Key key = key_of(layout, data, micro_batches > 1);
   Kind& kind = kinds_.at(key);
@@ -408,7 +409,8 @@ Result<Floor> Floors::Memory::of(const Job& layout, const Floor* alike) {
   // What one of them is refused for may be its own: pipelines deeper than the model.
   const LayerSums& sums = kind.sums;
   if (kind.refused || !sums.known) return floor;
-  if (checked_multiply(p.pipeline, p.virtual_stages) > sums.layers) return floor;
+  floor.refused = checked_multiply(p.pipeline, p.virtual_stages) > sums.layers;
+  if (floor.refused) return floor;
   floor.any = true;
   if (alike != nullptr && alike->any) {
     floor.step = alike->step;

@@ -151,7 +151,7 @@ void Space::add_virtual_stages(const Freedom& freedom) {
   if (!changes) return;
   const bool stays = given && schedule == Schedule::interleaved;
   add(key,
-      numbers({1, 2, 3, 4},
+      numbers({1, 2, 3, 4, 5, 6, 8, 10, 12},
               [stays](Job& to, std::int64_t value) {
                 to.parallel.virtual_stages = value;
                 if (stays) return;

@@ -305,6 +305,14 @@ std::vector<Turn> turns_of(facts::Schedule schedule, std::int64_t stage, std::in
   return turns;
 }
 
+bool fills_groups(const facts::ParallelKeys& parallel, std::int64_t micro_batches,
+                  std::int64_t group) {
+  if (parallel.virtual_stages <= 1 || parallel.pipeline <= 1) return true;
+  if (group <= 0) group = parallel.pipeline;
+  const std::int64_t rest = micro_batches % group;
+  return micro_batches >= group && (rest == 0 || rest >= parallel.pipeline);
+}
+
 std::int64_t in_flight(const std::vector<Turn>& turns) {
   std::vector<std::int64_t> now;
   std::int64_t most = 1;

@@ -43,6 +43,13 @@ struct Turn {
   friend bool operator==(const Turn&, const Turn&) = default;
 };
 
+// Whether interleaved chunks can take turns: after as many micro-batches as a group has (0: as the
+// pipeline has stages). A last group that is smaller than the pipeline would wait for itself
+// (Megatron-LM, core/pipeline_parallel/schedules.py, forward_backward_pipelining_with_interleaving:
+// refused there too).
+[[nodiscard]] bool fills_groups(const facts::ParallelKeys& parallel, std::int64_t micro_batches,
+                                std::int64_t group = 0);
+
 // The order in which a stage takes its turns.
 //   gpipe        all forward, then all backward
 //   1f1b         as many forward as stages follow, then one forward and one backward in turn

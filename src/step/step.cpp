@@ -282,17 +282,12 @@ Result<void> check_split(const model::Graph& graph, const facts::ParallelKeys& p
   return refuse("parallel.context", parallel.context);
 }
 
-// Chunks take turns after as many micro-batches as a group has; a last group that is smaller than
-// the pipeline would wait for itself (Megatron-LM, core/pipeline_parallel/schedules.py,
-// forward_backward_pipelining_with_interleaving: refused there too).
 Result<void> check_interleaving(const facts::Job& job) {
   const facts::ParallelKeys& parallel = job.parallel;
-  if (parallel.virtual_stages <= 1 || parallel.pipeline <= 1) return {};
   const std::int64_t given = job.megatron ? job.megatron->micro_batch_group : 0;
   const std::int64_t group = given > 0 ? given : parallel.pipeline;
   const std::int64_t batches = job.train.gradient_accumulation.value_or(1);
-  const std::int64_t rest = batches % group;
-  if (batches >= group && (rest == 0 || rest >= parallel.pipeline)) return {};
+  if (fills_groups(parallel, batches, given)) return {};
   Error error;
   error.code = ErrorCode::impossible_combination;
   error.subject = "parallel.virtual_stages";

@@ -149,7 +149,7 @@ TEST(Search, FindsWhatPlanningEverythingFinds) {
 // Floors of layouts are no more than their plans.
 TEST(Search, NoPlanGoesBelowItsBound) {
   std::mt19937 random(7);
-  int known = 0;
+  int known = 0, refused = 0;
   for (int i = 0; i < 60; ++i) {
     const RandomJob one(random);
     const auto planned = own_planner()(one.job, Depth::full);
@@ -165,6 +165,10 @@ TEST(Search, NoPlanGoesBelowItsBound) {
       if (!space.layout(number, job, set)) continue;
       const auto bound = bounds(job, nullptr);
       const auto plan = own_planner()(job, Depth::full);
+      if (bound && bound->refused) {
+        ++refused;
+        EXPECT_FALSE(plan);
+      }
       if (!plan || !bound || !plan->pace.step) continue;
       ++known;
       EXPECT_LE(bound->step.value(), plan->pace.step->value() * (1.0 + 1e-9));
@@ -174,6 +178,7 @@ TEST(Search, NoPlanGoesBelowItsBound) {
     }
   }
   EXPECT_GT(known, 100);
+  EXPECT_GT(refused, 10);
 }
 
 // What differs in the loader's workers alone is planned together as it is alone.
