@@ -253,19 +253,31 @@ std::int64_t gpus_of(const Request& request) {
   return checked_multiply(keys.nodes, keys.gpus.value_or(request.machine->gpus));
 }
 
+namespace {
+
+// EfficiencyConstants::attention_of by kernel, not by framework.
+constexpr std::string_view kOlderLibrary = "cudnn_before_9";
+
+void slow_attention(const facts::AttentionRates& rates, facts::EfficiencyConstants& constants) {
+  constants.attention_forward = Ratio(constants.attention_forward.value() * rates.forward.value());
+  constants.attention_backward =
+      Ratio(constants.attention_backward.value() * rates.backward.value());
+}
+
+}  // namespace
+
 facts::EfficiencyConstants constants_for(const Request& request) {
   facts::EfficiencyConstants constants = request.efficiency->on(request.machine->gpu.architecture);
   const auto own = constants.attention_of.find(request.job->framework);
   if (runs_cudnn(request, own == constants.attention_of.end() ? nullptr : &own->second)) {
     constants.attention_forward = constants.cudnn_attention_forward;
     constants.attention_backward = constants.cudnn_attention_backward;
+    const auto older = constants.attention_of.find(kOlderLibrary);
+    if (request.attention_before_cudnn_9 && older != constants.attention_of.end()) {
+      slow_attention(older->second, constants);
+    }
   }
-  if (own != constants.attention_of.end()) {
-    constants.attention_forward =
-        Ratio(constants.attention_forward.value() * own->second.forward.value());
-    constants.attention_backward =
-        Ratio(constants.attention_backward.value() * own->second.backward.value());
-  }
+  if (own != constants.attention_of.end()) slow_attention(own->second, constants);
   return constants;
 }
 
