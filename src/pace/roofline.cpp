@@ -75,8 +75,10 @@ double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
                      const EfficiencyConstants& efficiency) {
   const double full = full_rate_of_units(gpu, work, peak, efficiency);
   const double usual = efficiency.best_product.value();
-  if (gpu.measured_bf16 && gpu.peak.bf16) {
-    return full * gpu.measured_bf16->value() / gpu.peak.bf16->value() / usual;
+  // Units without bf16 were measured in fp16.
+  const auto& sheet = gpu.peak.bf16 ? gpu.peak.bf16 : gpu.peak.fp16;
+  if (gpu.measured_bf16 && sheet) {
+    return full * gpu.measured_bf16->value() / sheet->value() / usual;
   }
   const auto fitted = efficiency.best_product_of.find(gpu.id);
   return fitted == efficiency.best_product_of.end() ? full : full * fitted->second / usual;
@@ -157,17 +159,25 @@ bool has_little_shared_memory(const Gpu& gpu) {
   return (capability > 8.05 && capability < 8.95) || capability >= 12.0;
 }
 
+constexpr std::int64_t kNarrowHead = 64, kWidestHead = 128;
+
 // The memory-efficient kernel is compiled for heads of up to 64 and 128 elements, narrower ones
 // fill the rest with zeros; for wider ones its sums lie in memory (PyTorch,
 // mem_eff_attention/kernels/generate_kernels.py and kernel_forward.h, kSingleValueIteration).
+// The constants of fp32 are those of wide heads as they are.
+double share_of_head(const Work& work, const EfficiencyConstants& efficiency) {
+  if (work.k <= 0) return 1.0;
+  if (work.k > kWidestHead) {
+    return work.dtype == facts::DType::fp32 ? 1.0 : rate_of_kernel(kWideHeads, work, efficiency);
+  }
+  const auto compiled = work.k <= kNarrowHead ? kNarrowHead : kWidestHead;
+  return static_cast<double>(work.k) / static_cast<double>(compiled);
+}
+
 double share_of_efficient(const Work& work, const Gpu& gpu, const EfficiencyConstants& efficiency) {
-  constexpr std::int64_t kNarrow = 64, kWidest = 128;
-  double share = rate_of_kernel(kEfficient, work, efficiency);
-  if (work.k > kWidest) return share * rate_of_kernel(kWideHeads, work, efficiency);
-  if (has_little_shared_memory(gpu)) share *= rate_of_kernel(kSmallTiles, work, efficiency);
-  if (work.k <= 0) return share;
-  const double compiled = static_cast<double>(work.k <= kNarrow ? kNarrow : kWidest);
-  return share * static_cast<double>(work.k) / compiled;
+  const double share = rate_of_kernel(kEfficient, work, efficiency);
+  const bool small = has_little_shared_memory(gpu) && work.k <= kWidestHead;
+  return small ? share * rate_of_kernel(kSmallTiles, work, efficiency) : share;
 }
 
 // The constants are those of heads of 128 where a multiprocessor takes 16 exponentials per cycle:
@@ -201,14 +211,18 @@ double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
   }
   if (work.dtype == facts::DType::fp32) {
     // Three products of tf32 each (PyTorch, mem_eff_attention/gemm_kernel_utils.h); before Ampere
-    // plain fp32.
-    const FlopsPerSecond units = before_ampere(gpu) ? peak : gpu.peak.tf32.value.value_or(peak);
-    return units.value() * rate_of_kernel(kWide, work, efficiency) * long_enough;
+    // one of fp32.
+    constexpr double kProducts = 3.0;
+    const double units = before_ampere(gpu) ? kProducts * peak.value()
+                                            : gpu.peak.tf32.value.value_or(peak).value();
+    return units * rate_of_kernel(kWide, work, efficiency) * long_enough *
+           share_of_head(work, efficiency);
   }
   const double units = rate_of_units(gpu, work, peak, efficiency);
   if (work.dtype == facts::DType::fp8) share = rate_of_kernel(kShort, work, efficiency);
   // Before Ampere there is no other fused kernel, and the constants are its own.
   if (nature.efficient) {
+    share *= share_of_head(work, efficiency);
     if (!before_ampere(gpu)) share *= share_of_efficient(work, gpu, efficiency);
   } else if (!before_ampere(gpu)) {
     share *= share_of_exponentials(work, gpu, units * share);

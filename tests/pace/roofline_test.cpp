@@ -327,8 +327,8 @@ TEST(Roofline, AttentionKernelsHaveTheirOwnRates) {
   EXPECT_NEAR(seconds(efficient), 1.0 / (0.25 * 0.25), 1e-9);
   work.dtype = facts::DType::fp32;  // of 500 TFLOP/s of tf32
   EXPECT_NEAR(seconds(efficient), 1.0 / (0.5 * 0.1), 1e-9);
-  gpu.compute_capability = 7.0;  // of 100 of fp32
-  EXPECT_NEAR(seconds(efficient), 1.0 / (0.1 * 0.1), 1e-9);
+  gpu.compute_capability = 7.0;  // of 100 of fp32, one product each instead of three
+  EXPECT_NEAR(seconds(efficient), 1.0 / (0.3 * 0.1), 1e-9);
 }
 
 TEST(Roofline, TheEfficientKernelByHeadsAndSharedMemory) {
@@ -355,6 +355,8 @@ TEST(Roofline, TheEfficientKernelByHeadsAndSharedMemory) {
   gpu.compute_capability = 12.0;  // 99 KB for a block
   EXPECT_NEAR(seconds(128), 1.0 / (0.25 * 0.5), 1e-9);
   EXPECT_NEAR(seconds(256), 1.0 / (0.25 * 0.25), 1e-9);  // needs less, so it fits
+  gpu.compute_capability = 7.5;                          // no other kernel, the same heads
+  EXPECT_NEAR(seconds(96), 1.0 / (0.5 * 0.75), 1e-9);
 }
 
 // A product of cuBLAS for each group, on four streams; in a CUDA graph the host launches none.
@@ -409,6 +411,10 @@ TEST(Roofline, ACardsBestProductScalesItsUnits) {
   const double before = seconds();
   gpu.measured_bf16 = {FlopsPerSecond(900e12), facts::Provenance::catalogue};
   EXPECT_NEAR(seconds(), before * 8.0 / 9.0, 1e-9);
+  gpu.peak.bf16 = {};  // measured in fp16 then
+  const step::Work half = gemm(8192, 8192, 8192, facts::DType::fp16);
+  const auto answer = time_of(half, gpu, constants, missing);
+  EXPECT_NEAR(answer->seconds.value(), before * 8.0 / 9.0, 1e-9);
 }
 
 TEST(Roofline, AStepOfTheOptimizerIsSoManyKernels) {
