@@ -137,16 +137,20 @@ bool convolves_by_itself(const Request& request) {
                   (request.depthwise == Depthwise::own_channels_first && first));
 }
 
-// Of the 16 bytes that a thread can load at once. ATen's own kernels load four elements; what
-// compilers write (Triton, XLA) loads all, as do the kernels of Megatron-LM's libraries and the
-// optimizer's over lists (MultiTensorApply.cuh: four elements of fp32).
+// Of the 16 bytes that a thread can load at once. ATen's own kernels load four elements, since
+// PyTorch 2.7 on Hopper and later all 16 bytes (CUDALoops.cuh, elems_per_thread); what compilers
+// write (Triton, XLA) loads all, as do the kernels of Megatron-LM's libraries and the optimizer's
+// over lists (MultiTensorApply.cuh: four elements of fp32).
 double load_of(const Request& request, std::string_view operation) {
   const facts::TrainKeys& train = request.job->train;
   const bool eager = !train.compile && !request.launched_as_graphs && !request.job->megatron;
   const bool wide =
       train.precision == facts::Precision::fp32 || train.precision == facts::Precision::tf32;
   const bool optimizer = operation == kOptimizer || operation == kClipping;
-  constexpr double kFourShortElements = 0.5;
+  constexpr double kFourShortElements = 0.5, kHopper = 9.0;
+  if (request.loads_16_bytes && request.machine->gpu.compute_capability.value_or(0.0) >= kHopper) {
+    return 1.0;
+  }
   return eager && !wide && !optimizer ? kFourShortElements : 1.0;
 }
 

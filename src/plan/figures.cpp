@@ -240,6 +240,10 @@ bool has_attention_before_cudnn_9(const Request& request) {
   return profile_says(request, "cudnn_attention", "before_9");
 }
 
+bool has_loads_of_16_bytes(const Request& request) {
+  return profile_says(request, "loads", "16_bytes_since_hopper");
+}
+
 pace::Depthwise depthwise_of(const Request& request) {
   if (profile_says(request, "depthwise", "own")) return pace::Depthwise::own;
   return profile_says(request, "depthwise", "own_channels_first")
@@ -267,6 +271,7 @@ PaceQuestion question_of(const Request& request, const Busiest& most, Flops besi
           .launched_as_graphs = launches_graphs(request),
           .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
           .attention_before_cudnn_9 = has_attention_before_cudnn_9(request),
+          .loads_16_bytes = has_loads_of_16_bytes(request),
           .depthwise = depthwise_of(request),
           .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
           .host_memory = host_memory_of(request, plan),
@@ -291,6 +296,7 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
       .launched_as_graphs = launches_graphs(request),
       .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
       .attention_before_cudnn_9 = has_attention_before_cudnn_9(request),
+      .loads_16_bytes = has_loads_of_16_bytes(request),
       .depthwise = depthwise_of(request),
       .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
       .stage_shares = most.shares,
@@ -410,6 +416,7 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.launched_as_graphs = launched_as_graphs;
   request.unaligned_on_vector_units = unaligned_on_vector_units;
   request.attention_before_cudnn_9 = attention_before_cudnn_9;
+  request.loads_16_bytes = loads_16_bytes;
   request.depthwise = depthwise;
   request.optimizer_kernels = optimizer_kernels;
   request.model_flops_per_sample = model_flops_per_sample;
