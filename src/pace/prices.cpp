@@ -217,11 +217,16 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
   return natures;
 }
 
+// The processor is one that these rates name.
+bool concerns(const facts::AttentionRates& rates, const Request& request) {
+  const auto& capability = request.machine->gpu.compute_capability;
+  return rates.cudnn_from && capability && *capability >= *rates.cudnn_from;
+}
+
 bool runs_cudnn(const Request& request, const facts::AttentionRates* own) {
   if (request.job->train.attention == facts::Attention::cudnn) return true;
-  const auto& capability = request.machine->gpu.compute_capability;
   return request.job->train.attention == facts::Attention::flash && own != nullptr &&
-         own->cudnn_from && capability && *capability >= *own->cudnn_from;
+         concerns(*own, request);
 }
 
 // Exchanges that shared experts run beside, by the program's communications; empty: none do.
@@ -277,7 +282,8 @@ facts::EfficiencyConstants constants_for(const Request& request) {
     constants.attention_forward = constants.cudnn_attention_forward;
     constants.attention_backward = constants.cudnn_attention_backward;
     const auto older = constants.attention_of.find(kOlderLibrary);
-    if (request.attention_before_cudnn_9 && older != constants.attention_of.end()) {
+    if (request.attention_before_cudnn_9 && older != constants.attention_of.end() &&
+        concerns(older->second, request)) {
       slow_attention(older->second, constants);
     }
   }

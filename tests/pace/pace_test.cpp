@@ -146,10 +146,12 @@ TEST(Pace, TheJobChoosesTheAttentionKernel) {
   setting.job.train.attention = facts::Attention::cudnn;
   EXPECT_DOUBLE_EQ(step_time(setting.request())->step->value(), 0.1);
   // Before cuDNN 9 at two thirds of that, and only where its kernels run.
-  setting.constants.attention_of["cudnn_before_9"] = {Ratio(2.0 / 3.0), Ratio(1.0), {}};
+  setting.constants.attention_of["cudnn_before_9"] = {Ratio(2.0 / 3.0), Ratio(1.0), 9.0};
   Request older = setting.request();
   older.attention_before_cudnn_9 = true;
   EXPECT_NEAR(step_time(older)->step->value(), 0.15, 1e-12);
+  setting.machine.gpu.compute_capability = 8.0;  // of Hopper's kernels alone
+  EXPECT_DOUBLE_EQ(step_time(older)->step->value(), 0.1);
   setting.job.train.attention = facts::Attention::flash;
   EXPECT_DOUBLE_EQ(step_time(older)->step->value(), 0.2);
 }
