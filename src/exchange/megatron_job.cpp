@@ -247,11 +247,11 @@ Result<void> Importer::set_attention() {
                                   : "vocab_parallel_compiled";
   }
   set_experts();
-  // transformer_config.py: one kernel knows YaRN's tables only, which is multi-latent attention's
-  // own default.
+  // transformer_config.py: one kernel knows YaRN's tables only, latent attention's own default.
   const bool yarn = arguments_.text("rope-type").empty() || arguments_.text("rope-type") == "yarn";
-  keys_.operators["latent_rotary"] =
-      arguments_.flag("apply-rope-fusion") && yarn ? "fused" : "separate";
+  const bool rope = arguments_.flag("apply-rope-fusion");
+  keys_.operators["latent_rotary"] = rope && yarn ? "fused" : "separate";
+  if (!rope) keys_.operators["rotary"] = "joined";  // rope_utils.py, _apply_rotary_pos_emb_bshd
   if (local) {
     // tensor_parallel/layers.py and transformer/dot_product_attention.py instead of TE's modules.
     // A mixture's router multiplies through Transformer Engine all the same

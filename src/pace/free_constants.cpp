@@ -138,7 +138,7 @@ void add_named(const EfficiencyConstants& efficiency, std::vector<FreeConstant>&
     free.push_back({{"kernels", name, "traffic"}, in, out, 1.0, 6.0, 0.5});
   }
   for (const auto& [name, rates] : efficiency.attention_of) {
-    if (rates.cudnn_from) continue;  // it says which kernels run, not how fast they are
+    if (rates.cudnn_from) continue;  // which kernels of cuDNN run where, and what is in print
     for (const auto& [key, member] :
          {std::pair{"forward_ratio", &facts::AttentionRates::forward},
           std::pair{"backward_ratio", &facts::AttentionRates::backward}}) {

@@ -39,6 +39,10 @@ struct Request {
   bool launched_as_graphs = false;
   // Products of operands that are not aligned use no matrix units (cuBLAS before 11).
   bool unaligned_on_vector_units = false;
+  // cuDNN's attention kernels are those of 8.9.7 and earlier.
+  bool attention_before_cudnn_9 = false;
+  // The framework's own kernels load 16 bytes a thread on Hopper and later.
+  bool loads_16_bytes = false;
   Depthwise depthwise = Depthwise::library;
   // Of one parameter in a loop of the framework's own optimizer; 0: torch's.
   double optimizer_kernels = 0.0;

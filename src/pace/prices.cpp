@@ -137,16 +137,20 @@ bool convolves_by_itself(const Request& request) {
                   (request.depthwise == Depthwise::own_channels_first && first));
 }
 
-// Of the 16 bytes that a thread can load at once. ATen's own kernels load four elements; what
-// compilers write (Triton, XLA) loads all, as do the kernels of Megatron-LM's libraries and the
-// optimizer's over lists (MultiTensorApply.cuh: four elements of fp32).
+// Of the 16 bytes that a thread can load at once. ATen's own kernels load four elements, since
+// PyTorch 2.7 on Hopper and later all 16 bytes (CUDALoops.cuh, elems_per_thread); what compilers
+// write (Triton, XLA) loads all, as do the kernels of Megatron-LM's libraries and the optimizer's
+// over lists (MultiTensorApply.cuh: four elements of fp32).
 double load_of(const Request& request, std::string_view operation) {
   const facts::TrainKeys& train = request.job->train;
   const bool eager = !train.compile && !request.launched_as_graphs && !request.job->megatron;
   const bool wide =
       train.precision == facts::Precision::fp32 || train.precision == facts::Precision::tf32;
   const bool optimizer = operation == kOptimizer || operation == kClipping;
-  constexpr double kFourShortElements = 0.5;
+  constexpr double kFourShortElements = 0.5, kHopper = 9.0;
+  if (request.loads_16_bytes && request.machine->gpu.compute_capability.value_or(0.0) >= kHopper) {
+    return 1.0;
+  }
   return eager && !wide && !optimizer ? kFourShortElements : 1.0;
 }
 
@@ -213,11 +217,16 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
   return natures;
 }
 
+// The processor is one that these rates name.
+bool concerns(const facts::AttentionRates& rates, const Request& request) {
+  const auto& capability = request.machine->gpu.compute_capability;
+  return rates.cudnn_from && capability && *capability >= *rates.cudnn_from;
+}
+
 bool runs_cudnn(const Request& request, const facts::AttentionRates* own) {
   if (request.job->train.attention == facts::Attention::cudnn) return true;
-  const auto& capability = request.machine->gpu.compute_capability;
   return request.job->train.attention == facts::Attention::flash && own != nullptr &&
-         own->cudnn_from && capability && *capability >= *own->cudnn_from;
+         concerns(*own, request);
 }
 
 // Exchanges that shared experts run beside, by the program's communications; empty: none do.
@@ -253,19 +262,32 @@ std::int64_t gpus_of(const Request& request) {
   return checked_multiply(keys.nodes, keys.gpus.value_or(request.machine->gpus));
 }
 
+namespace {
+
+// EfficiencyConstants::attention_of by kernel, not by framework.
+constexpr std::string_view kOlderLibrary = "cudnn_before_9";
+
+void slow_attention(const facts::AttentionRates& rates, facts::EfficiencyConstants& constants) {
+  constants.attention_forward = Ratio(constants.attention_forward.value() * rates.forward.value());
+  constants.attention_backward =
+      Ratio(constants.attention_backward.value() * rates.backward.value());
+}
+
+}  // namespace
+
 facts::EfficiencyConstants constants_for(const Request& request) {
   facts::EfficiencyConstants constants = request.efficiency->on(request.machine->gpu.architecture);
   const auto own = constants.attention_of.find(request.job->framework);
   if (runs_cudnn(request, own == constants.attention_of.end() ? nullptr : &own->second)) {
     constants.attention_forward = constants.cudnn_attention_forward;
     constants.attention_backward = constants.cudnn_attention_backward;
+    const auto older = constants.attention_of.find(kOlderLibrary);
+    if (request.attention_before_cudnn_9 && older != constants.attention_of.end() &&
+        concerns(older->second, request)) {
+      slow_attention(older->second, constants);
+    }
   }
-  if (own != constants.attention_of.end()) {
-    constants.attention_forward =
-        Ratio(constants.attention_forward.value() * own->second.forward.value());
-    constants.attention_backward =
-        Ratio(constants.attention_backward.value() * own->second.backward.value());
-  }
+  if (own != constants.attention_of.end()) slow_attention(own->second, constants);
   return constants;
 }
 

@@ -75,8 +75,10 @@ double rate_of_units(const Gpu& gpu, const Work& work, FlopsPerSecond peak,
                      const EfficiencyConstants& efficiency) {
   const double full = full_rate_of_units(gpu, work, peak, efficiency);
   const double usual = efficiency.best_product.value();
-  if (gpu.measured_bf16 && gpu.peak.bf16) {
-    return full * gpu.measured_bf16->value() / gpu.peak.bf16->value() / usual;
+  // Units without bf16 were measured in fp16.
+  const auto& sheet = gpu.peak.bf16 ? gpu.peak.bf16 : gpu.peak.fp16;
+  if (gpu.measured_bf16 && sheet) {
+    return full * gpu.measured_bf16->value() / sheet->value() / usual;
   }
   const auto fitted = efficiency.best_product_of.find(gpu.id);
   return fitted == efficiency.best_product_of.end() ? full : full * fitted->second / usual;
@@ -140,8 +142,9 @@ double gemm_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
 }
 
 // EfficiencyConstants::attention_of by kernel, not by framework.
-constexpr std::string_view kEfficient = "efficient", kWide = "fp32", kWideHeads = "efficient_wide",
-                           kSmallTiles = "efficient_small", kShort = "mxfp8";
+constexpr std::string_view kEfficient = "efficient", kWide = "fp32", kVector = "fp32_vector",
+                           kWideHeads = "efficient_wide", kSmallTiles = "efficient_small",
+                           kShort = "mxfp8";
 
 double rate_of_kernel(std::string_view name, const Work& work,
                       const EfficiencyConstants& efficiency) {
@@ -157,17 +160,25 @@ bool has_little_shared_memory(const Gpu& gpu) {
   return (capability > 8.05 && capability < 8.95) || capability >= 12.0;
 }
 
+constexpr std::int64_t kNarrowHead = 64, kWidestHead = 128;
+
 // The memory-efficient kernel is compiled for heads of up to 64 and 128 elements, narrower ones
 // fill the rest with zeros; for wider ones its sums lie in memory (PyTorch,
 // mem_eff_attention/kernels/generate_kernels.py and kernel_forward.h, kSingleValueIteration).
+// The constants of fp32 are those of wide heads as they are.
+double share_of_head(const Work& work, const EfficiencyConstants& efficiency) {
+  if (work.k <= 0) return 1.0;
+  if (work.k > kWidestHead) {
+    return work.dtype == facts::DType::fp32 ? 1.0 : rate_of_kernel(kWideHeads, work, efficiency);
+  }
+  const auto compiled = work.k <= kNarrowHead ? kNarrowHead : kWidestHead;
+  return static_cast<double>(work.k) / static_cast<double>(compiled);
+}
+
 double share_of_efficient(const Work& work, const Gpu& gpu, const EfficiencyConstants& efficiency) {
-  constexpr std::int64_t kNarrow = 64, kWidest = 128;
-  double share = rate_of_kernel(kEfficient, work, efficiency);
-  if (work.k > kWidest) return share * rate_of_kernel(kWideHeads, work, efficiency);
-  if (has_little_shared_memory(gpu)) share *= rate_of_kernel(kSmallTiles, work, efficiency);
-  if (work.k <= 0) return share;
-  const double compiled = static_cast<double>(work.k <= kNarrow ? kNarrow : kWidest);
-  return share * static_cast<double>(work.k) / compiled;
+  const double share = rate_of_kernel(kEfficient, work, efficiency);
+  const bool small = has_little_shared_memory(gpu) && work.k <= kWidestHead;
+  return small ? share * rate_of_kernel(kSmallTiles, work, efficiency) : share;
 }
 
 // The constants are those of heads of 128 where a multiprocessor takes 16 exponentials per cycle:
@@ -186,34 +197,58 @@ double share_of_exponentials(const Work& work, const Gpu& gpu, double rate) {
   return usual * heads / (multiplied + own);
 }
 
-// Short sequences give a kernel little arithmetic for what it loads.
-double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
-                      const EfficiencyConstants& efficiency, const Nature& nature) {
-  // Backward: five products for twice the traffic of forward's two.
-  constexpr double kBackwardOverForward = 5.0 / 4.0;
+// fp32: three products of tf32 each, by instructions of Ampere as FlashAttention-2's (PyTorch,
+// mem_eff_attention/gemm_kernel_utils.h); before Ampere one of the vector units.
+double rate_of_wide(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
+                    const EfficiencyConstants& efficiency, double share) {
+  const double heads = share_of_head(work, efficiency);
+  if (before_ampere(gpu)) return peak.value() * rate_of_kernel(kVector, work, efficiency) * heads;
+  const double units = gpu.peak.tf32.value.value_or(peak).value();
+  return units * share * rate_of_kernel(kWide, work, efficiency) * heads;
+}
+
+// What long sequences reach, and what FlashAttention-2 does there in 16 bits.
+struct AttentionSpeed {
+  double rate, flash;
+};
+
+AttentionSpeed speed_of(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
+                        const EfficiencyConstants& efficiency, const Nature& nature) {
   double share =
       (work.backward ? efficiency.attention_backward : efficiency.attention_forward).value();
-  double long_enough = 1.0;
-  if (work.traffic > Bytes(0)) {
-    const double intensity =
-        work.flops.value() / work.traffic.real() / (work.backward ? kBackwardOverForward : 1.0);
-    long_enough = intensity / (intensity + efficiency.attention_half_intensity);
-  }
   if (work.dtype == facts::DType::fp32) {
-    // Three products of tf32 each (PyTorch, mem_eff_attention/gemm_kernel_utils.h); before Ampere
-    // plain fp32.
-    const FlopsPerSecond units = before_ampere(gpu) ? peak : gpu.peak.tf32.value.value_or(peak);
-    return units.value() * rate_of_kernel(kWide, work, efficiency) * long_enough;
+    const auto& half = gpu.peak.bf16 ? gpu.peak.bf16 : gpu.peak.fp16;
+    return {rate_of_wide(work, gpu, peak, efficiency, share),
+            half.value.value_or(peak).value() * share};
   }
   const double units = rate_of_units(gpu, work, peak, efficiency);
   if (work.dtype == facts::DType::fp8) share = rate_of_kernel(kShort, work, efficiency);
   // Before Ampere there is no other fused kernel, and the constants are its own.
   if (nature.efficient) {
-    if (!before_ampere(gpu)) share *= share_of_efficient(work, gpu, efficiency);
-  } else if (!before_ampere(gpu)) {
-    share *= share_of_exponentials(work, gpu, units * share);
+    const double heads = share_of_head(work, efficiency);
+    if (before_ampere(gpu)) return {units * share * heads, units * share};
+    return {units * share * heads * share_of_efficient(work, gpu, efficiency), units * share};
   }
-  return std::min(bound_of(gpu, work, peak, efficiency), units * share * long_enough);
+  if (!before_ampere(gpu)) share *= share_of_exponentials(work, gpu, units * share);
+  return {units * share, units * share};
+}
+
+// Short sequences give a kernel little arithmetic for what it loads, which takes as long however
+// slowly it multiplies.
+double attention_rate(const Work& work, const Gpu& gpu, FlopsPerSecond peak,
+                      const EfficiencyConstants& efficiency, const Nature& nature) {
+  // Backward: five products for twice the traffic of forward's two.
+  constexpr double kBackwardOverForward = 5.0 / 4.0;
+  const AttentionSpeed speed = speed_of(work, gpu, peak, efficiency, nature);
+  double rate = speed.rate;
+  if (work.traffic > Bytes(0)) {
+    const double intensity =
+        work.flops.value() / work.traffic.real() / (work.backward ? kBackwardOverForward : 1.0);
+    const double half = efficiency.attention_half_intensity * speed.rate / speed.flash;
+    rate *= intensity / (intensity + half);
+  }
+  if (work.dtype == facts::DType::fp32) return rate;
+  return std::min(bound_of(gpu, work, peak, efficiency), rate);
 }
 
 // Pointwise kernels do a few operations per byte, an order below what the vector units could do in

@@ -232,6 +232,14 @@ bool multiplies_unaligned_on_vector_units(const Request& request) {
   return profile_says(request, "unaligned_products", "vector");
 }
 
+bool has_attention_before_cudnn_9(const Request& request) {
+  return profile_says(request, "cudnn_attention", "before_9");
+}
+
+bool has_loads_of_16_bytes(const Request& request) {
+  return profile_says(request, "loads", "16_bytes_since_hopper");
+}
+
 pace::Depthwise depthwise_of(const Request& request) {
   if (profile_says(request, "depthwise", "own")) return pace::Depthwise::own;
   return profile_says(request, "depthwise", "own_channels_first")
@@ -258,6 +266,8 @@ PaceQuestion question_of(const Request& request, const Busiest& most, Flops besi
           .stage_shares = most.shares,
           .launched_as_graphs = profile_says(request, "launches", "graphs"),
           .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
+          .attention_before_cudnn_9 = has_attention_before_cudnn_9(request),
+          .loads_16_bytes = has_loads_of_16_bytes(request),
           .depthwise = depthwise_of(request),
           .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
           .host_memory = host_memory_of(request, plan),
@@ -281,6 +291,8 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
       .socket_link = socket_link_of(request, plan),
       .launched_as_graphs = profile_says(request, "launches", "graphs"),
       .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
+      .attention_before_cudnn_9 = has_attention_before_cudnn_9(request),
+      .loads_16_bytes = has_loads_of_16_bytes(request),
       .depthwise = depthwise_of(request),
       .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
       .stage_shares = most.shares,
@@ -403,6 +415,8 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.stage_shares = stage_shares;
   request.launched_as_graphs = launched_as_graphs;
   request.unaligned_on_vector_units = unaligned_on_vector_units;
+  request.attention_before_cudnn_9 = attention_before_cudnn_9;
+  request.loads_16_bytes = loads_16_bytes;
   request.depthwise = depthwise;
   request.optimizer_kernels = optimizer_kernels;
   request.model_flops_per_sample = model_flops_per_sample;

@@ -54,7 +54,7 @@ void add_gpu(Sheet& sheet, const facts::Gpu& gpu) {
   sheet.figure("peak bf16", gpu.peak.bf16);
   sheet.figure("peak fp8", gpu.peak.fp8);
   if (gpu.peak.fp4) sheet.figure("peak fp4", gpu.peak.fp4);
-  sheet.figure("measured bf16", gpu.measured_bf16);
+  sheet.figure(gpu.peak.bf16 ? "measured bf16" : "measured fp16", gpu.measured_bf16);
   sheet.figure("link to other GPUs, one way", gpu.link);
   sheet.figure("link to the host, one way", gpu.host_link);
   sheet.figure("power", gpu.power_watts);

@@ -52,6 +52,26 @@ TEST(Constants, TorchtitanNormalisesByOneKernelInAprilOf2024AndWithTheKernelOfPy
   EXPECT_EQ(norm("torchtitan", "2025.08"), "native");
 }
 
+TEST(Constants, AttentionOfCudnnIsAnotherBefore9) {
+  const auto says = [](const char* version) {
+    const facts::Value versions(facts::Object{{"cudnn", version}});
+    return value_of(own_catalog().constants("megatron", versions))
+        .framework.operators.contains("cudnn_attention");
+  };
+  EXPECT_TRUE(says("8.9.7"));
+  EXPECT_FALSE(says("9.0"));
+}
+
+TEST(Constants, KernelsOfPyTorchLoadMoreSince27) {
+  const auto says = [](const char* version) {
+    const facts::Value versions(facts::Object{{"torch", version}});
+    return value_of(own_catalog().constants("pytorch", versions))
+        .framework.operators.contains("loads");
+  };
+  EXPECT_FALSE(says("2.6"));
+  EXPECT_TRUE(says("2.7"));
+}
+
 TEST(Constants, DeviceMemoryDependsOnTheArchitecture) {
   const auto memory = value_of(own_catalog().constants("pytorch")).device_memory;
   // cuBLAS: 8,519,680 B per handle, 32 MiB on compute capability 9.0.

@@ -194,6 +194,8 @@ TEST(Megatron, SaysWhichKernelsAreOne) {
   EXPECT_TRUE(fused(""));
   EXPECT_TRUE(fused("--no-bias-gelu-fusion"));
   EXPECT_FALSE(fused("--no-bias-swiglu-fusion"));
+  EXPECT_EQ(job_of("--no-rope-fusion")->megatron->operators.at("rotary"), "joined");
+  EXPECT_FALSE(job_of("")->megatron->operators.contains("rotary"));
   const auto words = job_of("--no-create-attention-mask-in-dataloader")->megatron->operators;
   EXPECT_EQ(words.at("attention_mask"), "none");
   EXPECT_EQ(job_of("")->megatron->operators.at("attention_mask"), "in_batch");

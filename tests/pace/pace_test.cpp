@@ -145,6 +145,40 @@ TEST(Pace, TheJobChoosesTheAttentionKernel) {
   EXPECT_DOUBLE_EQ(step_time(setting.request())->step->value(), 0.2);
   setting.job.train.attention = facts::Attention::cudnn;
   EXPECT_DOUBLE_EQ(step_time(setting.request())->step->value(), 0.1);
+  // Before cuDNN 9 at two thirds of that, and only where its kernels run.
+  setting.constants.attention_of["cudnn_before_9"] = {Ratio(2.0 / 3.0), Ratio(1.0), 9.0};
+  Request older = setting.request();
+  older.attention_before_cudnn_9 = true;
+  EXPECT_NEAR(step_time(older)->step->value(), 0.15, 1e-12);
+  setting.machine.gpu.compute_capability = 8.0;  // of Hopper's kernels alone
+  EXPECT_DOUBLE_EQ(step_time(older)->step->value(), 0.1);
+  setting.job.train.attention = facts::Attention::flash;
+  EXPECT_DOUBLE_EQ(step_time(older)->step->value(), 0.2);
+}
+
+// 2 TB/s over 108 processors are 18.5 GB/s of each, 82 at most: streaming reaches half of
+// 1 / (1 + 18.5 / 82) of the bandwidth, by loads of 8 bytes of 1 / (1 + 18.5 / 41).
+TEST(Pace, TheFrameworksKernelsLoadSixteenBytesOnHopper) {
+  Setting setting;
+  setting.constants.loads_in_flight = Bytes(48 * 1024);
+  setting.constants.memory_latency = Seconds(600e-9);
+  setting.constants.loads_sharpness = 1.0;
+  setting.constants.multiprocessors_else = 108.0;
+  setting.job.train.precision = facts::Precision::bf16;
+  setting.program.names = {"layers: add"};
+  Body body;
+  append(setting.program, body, stream_for(0.1));
+  setting.program.step.push_back({1, {phase_of(PhaseKind::forward, {body})}});
+  const auto seconds = [&](bool wide) {
+    Request request = setting.request();
+    request.loads_16_bytes = wide;
+    return step_time(request)->step->value();
+  };
+  const double each = 2000.0 / 108.0 / 81.92;
+  EXPECT_NEAR(seconds(false), 0.1 * (1.0 + 2.0 * each), 1e-9);
+  EXPECT_NEAR(seconds(true), 0.1 * (1.0 + each), 1e-9);
+  setting.machine.gpu.compute_capability = 8.0;
+  EXPECT_NEAR(seconds(true), 0.1 * (1.0 + 2.0 * each), 1e-9);
 }
 
 TEST(Pace, AnImpossibleConstantIsOurError) {
