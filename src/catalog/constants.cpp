@@ -211,7 +211,6 @@ Result<facts::AttentionRates> attention_rates_from(const facts::Value& table,
   facts::AttentionRates rates;
   rates.forward = settings.ratio("forward");
   rates.backward = settings.ratio("backward");
-  if (settings.has("cudnn_from")) rates.cudnn_from = settings.real("cudnn_from");
   STEELYARD_CHECK(settings.finish());
   return rates;
 }

@@ -151,8 +151,6 @@ struct KernelGroup {
 // The attention kernels of a framework's time over those the constants hold for.
 struct AttentionRates {
   Ratio forward{1.0}, backward{1.0};
-  // From this compute capability on its "flash" runs cuDNN's kernels.
-  std::optional<double> cudnn_from{};
 };
 
 // What the host takes for one operation of layers, whatever the number of kernels in it and around

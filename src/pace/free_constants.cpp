@@ -138,7 +138,6 @@ void add_named(const EfficiencyConstants& efficiency, std::vector<FreeConstant>&
     free.push_back({{"kernels", name, "traffic"}, in, out, 1.0, 6.0, 0.5});
   }
   for (const auto& [name, rates] : efficiency.attention_of) {
-    if (rates.cudnn_from) continue;  // it says which kernels run, not how fast they are
     for (const auto& [key, member] :
          {std::pair{"forward_ratio", &facts::AttentionRates::forward},
           std::pair{"backward_ratio", &facts::AttentionRates::backward}}) {

@@ -40,6 +40,8 @@ struct Request {
   // Products of operands that are not aligned use no matrix units (cuBLAS before 11).
   bool unaligned_on_vector_units = false;
   Depthwise depthwise = Depthwise::library;
+  // What the job calls "flash" is cuDNN's fused attention here (step::runs_cudnn).
+  bool cudnn_attention = false;
   // Of one parameter in a loop of the framework's own optimizer; 0: torch's.
   double optimizer_kernels = 0.0;
   // Arithmetic of each pipeline stage over that of this rank; empty: all alike.

@@ -213,13 +213,6 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
   return natures;
 }
 
-bool runs_cudnn(const Request& request, const facts::AttentionRates* own) {
-  if (request.job->train.attention == facts::Attention::cudnn) return true;
-  const auto& capability = request.machine->gpu.compute_capability;
-  return request.job->train.attention == facts::Attention::flash && own != nullptr &&
-         own->cudnn_from && capability && *capability >= *own->cudnn_from;
-}
-
 // Exchanges that shared experts run beside, by the program's communications; empty: none do.
 std::vector<bool> beside_shared(const Program& program, const Request& request) {
   std::vector<bool> beside;
@@ -256,7 +249,7 @@ std::int64_t gpus_of(const Request& request) {
 facts::EfficiencyConstants constants_for(const Request& request) {
   facts::EfficiencyConstants constants = request.efficiency->on(request.machine->gpu.architecture);
   const auto own = constants.attention_of.find(request.job->framework);
-  if (runs_cudnn(request, own == constants.attention_of.end() ? nullptr : &own->second)) {
+  if (request.cudnn_attention || request.job->train.attention == facts::Attention::cudnn) {
     constants.attention_forward = constants.cudnn_attention_forward;
     constants.attention_backward = constants.cudnn_attention_backward;
   }

@@ -25,6 +25,7 @@
 #include "plan/swap_drive.h"
 #include "plan/warnings.h"
 #include "ram/ram.h"
+#include "step/attention_backend.h"
 #include "step/frozen_parts.h"
 #include "step/step.h"
 #include "vram/vram.h"
@@ -243,6 +244,10 @@ pace::Depthwise depthwise_of(const Request& request) {
              : pace::Depthwise::library;
 }
 
+bool cudnn_attention(const Request& request, const Plan& plan) {
+  return step::runs_cudnn(request.constants.framework, plan.job, plan.machine.gpu);
+}
+
 std::int64_t tokens_counted(const facts::Job& job) {
   return static_cast<std::int64_t>(tokens_of_sample(job));
 }
@@ -262,6 +267,7 @@ PaceQuestion question_of(const Request& request, const Busiest& most, Flops besi
           .stage_shares = most.shares,
           .launched_as_graphs = launches_graphs(request),
           .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
+          .cudnn_attention = cudnn_attention(request, plan),
           .depthwise = depthwise_of(request),
           .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
           .host_memory = host_memory_of(request, plan),
@@ -286,6 +292,7 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
       .launched_as_graphs = launches_graphs(request),
       .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
       .depthwise = depthwise_of(request),
+      .cudnn_attention = cudnn_attention(request, plan),
       .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
       .stage_shares = most.shares,
       .model_flops_per_sample = flops_of_sample(plan, beside),
@@ -404,6 +411,7 @@ pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) co
   request.launched_as_graphs = launched_as_graphs;
   request.unaligned_on_vector_units = unaligned_on_vector_units;
   request.depthwise = depthwise;
+  request.cudnn_attention = cudnn_attention;
   request.optimizer_kernels = optimizer_kernels;
   request.model_flops_per_sample = model_flops_per_sample;
   request.tokens_per_sample = tokens_per_sample;

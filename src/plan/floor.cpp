@@ -18,6 +18,7 @@
 #include "plan/ranks.h"
 #include "plan/resolve.h"
 #include "ram/ram.h"
+#include "step/attention_backend.h"
 #include "step/step.h"
 
 namespace steelyard::plan {
@@ -237,6 +238,8 @@ Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
   wanted.job = &job;
   wanted.machine = &request_.machine;
   wanted.efficiency = &request_.constants.efficiency;
+  wanted.cudnn_attention =
+      step::runs_cudnn(request_.constants.framework, job, request_.machine.gpu);
   const facts::EfficiencyConstants constants = pace::constants_for(wanted);
   STEELYARD_TRY(used, pace::used_by_step(program));
   const ParallelKeys& p = job.parallel;

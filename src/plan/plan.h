@@ -55,7 +55,7 @@ struct PaceQuestion {
   facts::Machine machine;
   step::Program program;  // of the busiest rank
   std::vector<double> stage_shares = {};
-  bool launched_as_graphs = false, unaligned_on_vector_units = false;
+  bool launched_as_graphs = false, unaligned_on_vector_units = false, cudnn_attention = false;
   pace::Depthwise depthwise = pace::Depthwise::library;
   float optimizer_kernels = 0.0F;  // of the profile, in one parameter
   BytesPerSecond host_memory{}, socket_link{};

@@ -41,6 +41,9 @@ enum class GatheredInput { whole, part };
 // A loop that gathers each expert's tokens | tokens sorted by expert and multiplied in groups
 enum class Experts { loop, dispatched };
 enum class AttentionKernel { flash, efficient, math };
+// q, k, v and what norms read go to the kernel as they are | what is a piece of another tensor is
+// copied before any kernel | and all goes sample by sample to FlashAttention, its result back
+enum class EngineCopies { none, pieces, samples };
 
 // The loss shifts the labels into a copy | they come as the loss reads them
 enum class Labels { shifted, given };
@@ -89,6 +92,7 @@ struct Variants {
   GatheredInput gathered_input = GatheredInput::whole;
   Experts experts = Experts::loop;
   AttentionKernel attention = AttentionKernel::flash;
+  EngineCopies engine_copies = EngineCopies::none;
   ContextCode context = ContextCode::sdpa_all_gather;
   Checkpoint checkpoint = Checkpoint::early_stop;
   CompileScope compiles = CompileScope::everything;

@@ -145,6 +145,10 @@ TEST(Pace, TheJobChoosesTheAttentionKernel) {
   EXPECT_DOUBLE_EQ(step_time(setting.request())->step->value(), 0.2);
   setting.job.train.attention = facts::Attention::cudnn;
   EXPECT_DOUBLE_EQ(step_time(setting.request())->step->value(), 0.1);
+  setting.job.train.attention = facts::Attention::flash;
+  Request engine = setting.request();
+  engine.cudnn_attention = true;  // the framework's own choice of "flash"
+  EXPECT_DOUBLE_EQ(step_time(engine)->step->value(), 0.1);
 }
 
 TEST(Pace, AnImpossibleConstantIsOurError) {

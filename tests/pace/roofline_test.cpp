@@ -309,8 +309,8 @@ TEST(Roofline, UnalignedProductsGetSoManyPerCycle) {
 TEST(Roofline, AttentionKernelsHaveTheirOwnRates) {
   facts::Gpu gpu = test::round_machine().gpu;
   facts::EfficiencyConstants constants = test::halves();
-  constants.attention_of["efficient"] = {Ratio(0.5), Ratio(0.25), {}};
-  constants.attention_of["fp32"] = {Ratio(0.2), Ratio(0.1), {}};
+  constants.attention_of["efficient"] = {Ratio(0.5), Ratio(0.25)};
+  constants.attention_of["fp32"] = {Ratio(0.2), Ratio(0.1)};
   step::Work work;
   work.kind = step::WorkKind::attention;
   work.dtype = facts::DType::bf16;
@@ -335,9 +335,9 @@ TEST(Roofline, TheEfficientKernelByHeadsAndSharedMemory) {
   facts::Gpu gpu = test::round_machine().gpu;
   gpu.compute_capability = 8.0;
   facts::EfficiencyConstants constants = test::halves();
-  constants.attention_of["efficient"] = {Ratio(0.5), Ratio(0.5), {}};
-  constants.attention_of["efficient_small"] = {Ratio(0.5), Ratio(0.5), {}};
-  constants.attention_of["efficient_wide"] = {Ratio(0.25), Ratio(0.25), {}};
+  constants.attention_of["efficient"] = {Ratio(0.5), Ratio(0.5)};
+  constants.attention_of["efficient_small"] = {Ratio(0.5), Ratio(0.5)};
+  constants.attention_of["efficient_wide"] = {Ratio(0.25), Ratio(0.25)};
   step::Work work;
   work.kind = step::WorkKind::attention;
   work.dtype = facts::DType::bf16;
@@ -472,7 +472,7 @@ TEST(Roofline, ExponentialsTakeAsLongForNarrowHeads) {
   work.dtype = facts::DType::bf16;
   Missing missing;
   facts::EfficiencyConstants constants = halves();
-  constants.attention_of["mxfp8"] = {Ratio(0.25), Ratio(0.125), {}};
+  constants.attention_of["mxfp8"] = {Ratio(0.25), Ratio(0.125)};
   const auto picoseconds = [&](std::int64_t head) {  // of a score
     work.k = head;
     work.flops = Flops(1e12 * (work.backward ? 10.0 : 4.0) * static_cast<double>(head));
