@@ -153,6 +153,9 @@ Result<void> read_kept(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(denominator, read<bool>(profile, "foreach_adam", v.foreach_denominator,
                                         {{"two_copies", true}, {"one_copy", false}}));
   v.foreach_denominator = denominator;
+  STEELYARD_TRY(dropped, read<bool>(profile, "lora_dropped", v.drops_adapter_result,
+                                    {{"result", true}, {"input", false}}));
+  v.drops_adapter_result = dropped;
   STEELYARD_TRY(rows, read<bool>(profile, "flash_result", v.flash_result_in_rows,
                                  {{"in_rows", true}, {"as_queries", false}}));
   v.flash_result_in_rows = rows;

@@ -119,6 +119,7 @@ struct Variants {
   bool functional_lamb = false;          // the step returns parameter and averages as new tensors
   bool flash_result_in_rows = false;     // sample by sample, however the queries lie
   bool foreach_denominator = false;      // foreach Adam: the root and the denominator, two copies
+  bool drops_adapter_result = false;     // an adapter's dropout is of its result, not of its input
 
   friend bool operator==(const Variants&, const Variants&) = default;
 };
