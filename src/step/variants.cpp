@@ -116,6 +116,9 @@ Result<void> read_sharding(const facts::FrameworkProfile& profile, Variants& v) 
   STEELYARD_TRY(stays, read<bool>(profile, "frozen_units", v.keeps_frozen_units,
                                   {{"resharded", false}, {"gathered", true}}));
   v.keeps_frozen_units = stays;
+  STEELYARD_TRY(limited, read<bool>(profile, "gathers_ahead", v.limits_gathers,
+                                    {{"two_units", true}, {"unlimited", false}}));
+  v.limits_gathers = limited;
   STEELYARD_TRY(waits, read<bool>(profile, "sharding_time", v.sharding_waits,
                                   {{"waited_for", true}, {"beside_work", false}}));
   v.sharding_waits = waits;

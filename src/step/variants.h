@@ -107,6 +107,7 @@ struct Variants {
   bool widens_outputs = false;      // under autocast: accelerate's convert_outputs_to_fp32
   bool accumulates_whole = false;   // FSDP1 under no_sync(): whole gradients wait for the last pass
   bool keeps_frozen_units = false;  // FSDP1: gathered until the backward pass of all ends
+  bool limits_gathers = true;       // FSDP1: limit_all_gathers
   bool flattens_on_card = true;     // ZeRO-1/2 join the parameters beside themselves
   bool loss_in_model = true;        // the model's forward() computes the loss, not its caller
   Labels labels = Labels::shifted;
