@@ -231,6 +231,7 @@ void Importer::set_experts() {
 Result<void> Importer::set_attention() {
   const bool local = arguments_.text("transformer-impl") == "local";
   const std::string backend = local ? "local" : arguments_.text("attention-backend");
+  if (backend == "flash") keys_.operators["attention_backend"] = "engine_flash";
   facts::Attention attention = facts::Attention::flash;
   if (backend == "unfused" || backend == "local") {
     attention = facts::Attention::math;
@@ -242,9 +243,8 @@ Result<void> Importer::set_attention() {
   }
   set("train.attention", job_.train.attention, attention);
   if (arguments_.flag("cross-entropy-loss-fusion")) {
-    keys_.operators["loss"] = arguments_.text("cross-entropy-fusion-impl") == "te"
-                                  ? "in_place"
-                                  : "vocab_parallel_compiled";
+    const bool engine = arguments_.text("cross-entropy-fusion-impl") == "te";
+    keys_.operators["loss"] = engine ? "in_place" : "vocab_parallel_compiled";
   }
   set_experts();
   // transformer_config.py: one kernel knows YaRN's tables only, latent attention's own default.
@@ -253,15 +253,15 @@ Result<void> Importer::set_attention() {
   keys_.operators["latent_rotary"] = rope && yarn ? "fused" : "separate";
   if (!rope) keys_.operators["rotary"] = "joined";  // rope_utils.py, _apply_rotary_pos_emb_bshd
   if (local) {
-    // tensor_parallel/layers.py and transformer/dot_product_attention.py instead of TE's modules.
-    // A mixture's router multiplies through Transformer Engine all the same
-    // (transformer/moe/moe_utils.py, RouterGatingLinearFunction).
+    keys_.operators["attention_backend"] = "torch";
+    // tensor_parallel/layers.py and transformer/dot_product_attention.py instead of TE's modules. A
+    // mixture's router is TE's all the same (moe/moe_utils.py, RouterGatingLinearFunction).
     const bool router = arguments_.optional_whole("num-experts").has_value();
     keys_.operators["gemm"] = router ? "own_workspace" : "library_workspace";
     keys_.operators["attention_scores"] = "global_buffer";
-  }
-  if (local && !arguments_.flag("masked-softmax-fusion")) {
-    keys_.operators["math_attention"] = "wide_softmax";
+    if (!arguments_.flag("masked-softmax-fusion")) {
+      keys_.operators["math_attention"] = "wide_softmax";
+    }
   }
   return {};
 }

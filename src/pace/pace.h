@@ -44,6 +44,8 @@ struct Request {
   // The framework's own kernels load 16 bytes a thread on Hopper and later.
   bool loads_16_bytes = false;
   Depthwise depthwise = Depthwise::library;
+  // What the job calls "flash" is cuDNN's fused attention here (step::runs_cudnn).
+  bool cudnn_attention = false;
   // Of one parameter in a loop of the framework's own optimizer; 0: torch's.
   double optimizer_kernels = 0.0;
   // Arithmetic of each pipeline stage over that of this rank; empty: all alike.

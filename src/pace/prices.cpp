@@ -223,12 +223,6 @@ bool concerns(const facts::AttentionRates& rates, const Request& request) {
   return rates.cudnn_from && capability && *capability >= *rates.cudnn_from;
 }
 
-bool runs_cudnn(const Request& request, const facts::AttentionRates* own) {
-  if (request.job->train.attention == facts::Attention::cudnn) return true;
-  return request.job->train.attention == facts::Attention::flash && own != nullptr &&
-         concerns(*own, request);
-}
-
 // Exchanges that shared experts run beside, by the program's communications; empty: none do.
 std::vector<bool> beside_shared(const Program& program, const Request& request) {
   std::vector<bool> beside;
@@ -278,7 +272,7 @@ void slow_attention(const facts::AttentionRates& rates, facts::EfficiencyConstan
 facts::EfficiencyConstants constants_for(const Request& request) {
   facts::EfficiencyConstants constants = request.efficiency->on(request.machine->gpu.architecture);
   const auto own = constants.attention_of.find(request.job->framework);
-  if (runs_cudnn(request, own == constants.attention_of.end() ? nullptr : &own->second)) {
+  if (request.cudnn_attention || request.job->train.attention == facts::Attention::cudnn) {
     constants.attention_forward = constants.cudnn_attention_forward;
     constants.attention_backward = constants.cudnn_attention_backward;
     const auto older = constants.attention_of.find(kOlderLibrary);

@@ -18,8 +18,8 @@
 #include "plan/confidence.h"
 #include "plan/host_products.h"
 #include "plan/objective.h"
+#include "plan/pace_request.h"
 #include "plan/placement.h"
-#include "plan/profile_words.h"
 #include "plan/ranks.h"
 #include "plan/resolve.h"
 #include "plan/sample_bytes.h"
@@ -209,50 +209,19 @@ Flops flops_of_sample(const Plan& plan, Flops beside) {
          beside;
 }
 
-PaceQuestion question_of(const Request& request, const Busiest& most, Flops beside,
-                         const Plan& plan) {
-  return {.job = plan.job,
-          .machine = plan.machine,
-          .program = *most.program,
-          .stage_shares = most.shares,
-          .launched_as_graphs = profile_says(request, "launches", "graphs"),
-          .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
-          .attention_before_cudnn_9 = has_attention_before_cudnn_9(request),
-          .loads_16_bytes = has_loads_of_16_bytes(request),
-          .depthwise = depthwise_of(request),
-          .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
-          .host_memory = host_memory_of(request, plan),
-          .socket_link = socket_link_of(request, plan),
-          .host_products = host_products(request, plan.machine),
-          .model_flops_per_sample = flops_of_sample(plan, beside),
-          .tokens_per_sample = tokens_counted(plan.job),
-          .samples_per_step = samples_of_step(plan.job),
-          .drive_read = swap_drive(request, plan.machine).read,
-          .drive_write = swap_drive(request, plan.machine).write};
+// Of the busiest rank; the plan must outlive it.
+pace::Request asked(const Request& request, const Busiest& most, Flops beside, const Plan& plan) {
+  pace::Request wanted = pace_request(request, plan.job, plan.machine);
+  wanted.program = most.program;
+  wanted.stage_shares = most.shares;
+  wanted.model_flops_per_sample = flops_of_sample(plan, beside);
+  wanted.tokens_per_sample = tokens_counted(plan.job);
+  wanted.samples_per_step = samples_of_step(plan.job);
+  return wanted;
 }
 
 Result<void> measure_pace(const Request& request, const Busiest& most, Flops beside, Plan& plan) {
-  const pace::Request wanted{
-      .program = most.program,
-      .job = &plan.job,
-      .machine = &plan.machine,
-      .efficiency = &request.constants.efficiency,
-      .host_memory = host_memory_of(request, plan),
-      .host_products = host_products(request, plan.machine),
-      .socket_link = socket_link_of(request, plan),
-      .launched_as_graphs = profile_says(request, "launches", "graphs"),
-      .unaligned_on_vector_units = multiplies_unaligned_on_vector_units(request),
-      .attention_before_cudnn_9 = has_attention_before_cudnn_9(request),
-      .loads_16_bytes = has_loads_of_16_bytes(request),
-      .depthwise = depthwise_of(request),
-      .optimizer_kernels = static_cast<float>(optimizer_kernels_of(request)),
-      .stage_shares = most.shares,
-      .model_flops_per_sample = flops_of_sample(plan, beside),
-      .tokens_per_sample = tokens_counted(plan.job),
-      .samples_per_step = samples_of_step(plan.job),
-      .drive_read = swap_drive(request, plan.machine).read,
-      .drive_write = swap_drive(request, plan.machine).write,
-      .workshop = request.workshop.get()};
+  const pace::Request wanted = asked(request, most, beside, plan);
   STEELYARD_TRY(step_time, pace::step_time(wanted));
   plan.pace = std::move(step_time);
   tell_swaps(request, *most.program, plan);
@@ -353,26 +322,11 @@ Result<void> measure_the_rest(const Request& request, const Busiest& most,
 }  // namespace
 
 pace::Request PaceQuestion::ask(const facts::EfficiencyConstants& efficiency) const {
-  pace::Request request;
+  pace::Request request = wanted;
   request.program = &program;
   request.job = &job;
   request.machine = &machine;
   request.efficiency = &efficiency;
-  request.host_memory = host_memory;
-  request.drive_read = drive_read;
-  request.drive_write = drive_write;
-  request.host_products = host_products;
-  request.socket_link = socket_link;
-  request.stage_shares = stage_shares;
-  request.launched_as_graphs = launched_as_graphs;
-  request.unaligned_on_vector_units = unaligned_on_vector_units;
-  request.attention_before_cudnn_9 = attention_before_cudnn_9;
-  request.loads_16_bytes = loads_16_bytes;
-  request.depthwise = depthwise;
-  request.optimizer_kernels = optimizer_kernels;
-  request.model_flops_per_sample = model_flops_per_sample;
-  request.tokens_per_sample = tokens_per_sample;
-  request.samples_per_step = samples_per_step;
   return request;
 }
 
@@ -385,7 +339,12 @@ Result<PaceQuestion> pace_question(const Request& request) {
                                      sample_shape(plan.job, *plan.job.train.micro_batch)));
   const Busiest most = busiest(ranks.programs);
   describe_model(request, graph, most.program->states, plan);
-  return question_of(request, most, ranks.flops_beside, plan);
+  PaceQuestion question{.job = plan.job,
+                        .machine = plan.machine,
+                        .program = *most.program,
+                        .wanted = asked(request, most, ranks.flops_beside, plan)};
+  question.wanted.workshop = nullptr;  // which need not live as long
+  return question;
 }
 
 Result<std::shared_ptr<const Prepared>> prepare(const Request& request) {

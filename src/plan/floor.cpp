@@ -16,6 +16,7 @@
 #include "plan/graphs.h"
 #include "plan/layer_sums.h"
 #include "plan/objective.h"
+#include "plan/pace_request.h"
 #include "plan/ranks.h"
 #include "plan/resolve.h"
 #include "ram/ram.h"
@@ -263,11 +264,8 @@ Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) {
     }
   }
   STEELYARD_TRY(program, program_of(job));
-  pace::Request wanted;
+  pace::Request wanted = pace_request(request_, job, request_.machine);
   wanted.program = &program;
-  wanted.job = &job;
-  wanted.machine = &request_.machine;
-  wanted.efficiency = &request_.constants.efficiency;
   const facts::EfficiencyConstants constants = pace::constants_for(wanted);
   STEELYARD_TRY(used, pace::used_by_step(program));
   const ParallelKeys& p = job.parallel;

@@ -54,17 +54,7 @@ struct PaceQuestion {
   facts::Job job;  // resolved
   facts::Machine machine;
   step::Program program;  // of the busiest rank
-  std::vector<double> stage_shares = {};
-  bool launched_as_graphs = false, unaligned_on_vector_units = false;
-  bool attention_before_cudnn_9 = false, loads_16_bytes = false;
-  pace::Depthwise depthwise = pace::Depthwise::library;
-  float optimizer_kernels = 0.0F;  // of the profile, in one parameter
-  BytesPerSecond host_memory{}, socket_link{};
-  pace::HostProducts host_products{};
-  Flops model_flops_per_sample;
-  std::int64_t tokens_per_sample = 0;
-  std::int64_t samples_per_step = 0;
-  BytesPerSecond drive_read{}, drive_write{};
+  pace::Request wanted;   // but for these three and the constants
 
   // Valid as long as this object and the constants are.
   [[nodiscard]] pace::Request ask(const facts::EfficiencyConstants& efficiency) const;

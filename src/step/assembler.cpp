@@ -39,6 +39,7 @@ Program Assembler::assemble() {
   count_kernels();
   program_.compute = layout_.arithmetic.compute;
   program_.gradients_outlive_step = layout_.gradients_outlive_step;
+  if (!variants_.limits_gathers) program_.units_in_flight = 0;
   program_.ranks = checked_multiply(groups_.replicas.ranks, groups_.tensor.ranks);
   for (const Group& group : {groups_.replicas, groups_.tensor, groups_.context, groups_.pipeline,
                              groups_.expert, groups_.expert_tensor}) {

@@ -162,6 +162,25 @@ Tensor math_attention(Tape& tape, const AttentionDims& dims, Heads heads) {
   return contiguous(tape, view(std::move(y), false));
 }
 
+bool turns_samples(const OperatorCall& call) {
+  return call.variants->engine_copies == EngineCopies::samples && !runs_own_code(call);
+}
+
+// Transformer Engine, DotProductAttention.forward: get_qkv_layout copies what is neither a tensor
+// of its own nor one of three pieces of one tensor, whatever kernel runs behind it; FlashAttention
+// reads sample by sample, so that of several samples, which lie token by token, all is copied.
+void copy_heads(Tape& tape, const OperatorCall& call, bool several, Heads& heads) {
+  if (call.variants->engine_copies == EngineCopies::none) return;
+  const bool packed = heads.q.storage == heads.k.storage && heads.k.storage == heads.v.storage;
+  const bool turned = turns_samples(call);
+  for (Tensor* part : {&heads.q, &heads.k, &heads.v}) {
+    const bool piece = bytes_of(*part) < part->storage->bytes;
+    if ((turned && several) || (piece && (turned || !packed))) {
+      *part = contiguous(tape, view(std::move(*part), false));
+    }
+  }
+}
+
 bool repeats_keys(const OperatorCall& call) {
   if (runs_own_code(call)) return true;
   switch (call.variants->key_value_repeat) {
@@ -177,6 +196,7 @@ bool repeats_keys(const OperatorCall& call) {
 Tensor attention(Tape& tape, const OperatorCall& call) {
   const AttentionDims dims = dims_of(call);
   Heads heads{call.inputs[0], call.inputs[1], call.inputs[2]};
+  if (dims.context == 1) copy_heads(tape, call, dims.samples > 1, heads);
   if (dims.samples == 1) {  // the views of one sample need no copy before a batched product
     heads.q = view(heads.q, true);
     heads.k = view(heads.k, true);
@@ -234,7 +254,8 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
                                           std::move(heads.v), kernel, efficient)
                  : fused_attention(tape, std::move(heads.q), std::move(heads.k), std::move(heads.v),
                                    kernel, efficient, biased ? call.inputs[3] : Tensor());
-  return by_head || by_sample ? contiguous(tape, view(std::move(y), false)) : y;
+  const bool turned = kernel.context == 1 && turns_samples(call) && dims.samples > 1;
+  return by_head || by_sample || turned ? contiguous(tape, view(std::move(y), false)) : y;
 }
 
 Tensor recomputed_attention(Tape& tape, const OperatorCall& call) {

@@ -83,6 +83,13 @@ void set_types(const facts::Job& job, const Short& precision, Layout& layout) {
       job.parallel.reduce_precision ? type_of(*job.parallel.reduce_precision) : layout.gradient;
   // FSDP keeps the reduced shard in the parameter's own type.
   if (layout.gathers && !is_zero(sharding)) layout.gradient = layout.parameter;
+  // FSDP1 "is switching to use NO_SHARD" where one rank is alone (torch/distributed/fsdp/
+  // _init_utils.py, _init_core_state): nothing is gathered where nothing is cast either.
+  const bool stays = job.offload.parameters == facts::OffloadTo::none &&
+                     job.offload.gradients == facts::OffloadTo::none;
+  if (sharding == Sharding::fsdp1 && layout.group == 1 && !precision.mixed && stays) {
+    layout.gathers = false;
+  }
 }
 
 void set_shards(const facts::Job& job, Layout& layout) {

@@ -55,11 +55,13 @@ Tensor adapted(Tape& tape, const OperatorCall& call, const Tensor& input, const 
   const DType before = result.dtype;
   const bool converts = !of_bitsandbytes || !tape.arithmetic().autocast;
   Tensor x = converts ? to(tape, input, pair.down.dtype) : input;
-  Tensor low = linear(tape, dropout(tape, x, op.adapter_dropout), pair.down, Tensor(), pair.inputs,
-                      op.adapter_rank);
+  const bool of_result = call.variants->drops_adapter_result;
+  Tensor low = linear(tape, of_result ? x : dropout(tape, x, op.adapter_dropout), pair.down,
+                      Tensor(), pair.inputs, op.adapter_rank);
   Tensor high = linear(tape, low, pair.up, Tensor(), op.adapter_rank, pair.outputs);
   low = Tensor();
   high = mul_constant(tape, std::move(high));
+  if (of_result) high = dropout(tape, std::move(high), op.adapter_dropout);
   high = padded_columns(tape, std::move(high), result.numel);  // an adapter of some parts
   if (of_bitsandbytes) high = to(tape, std::move(high), before);
   return to(tape, add(tape, std::move(result), std::move(high)), before);

@@ -143,6 +143,10 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     options.graded = graded_before(graph_, block);
     options.no_grad = asks_only_;
     options.recompute = asks_only_ ? Recompute::none : part.recompute;
+    const std::vector<std::string> modules =
+        unit.layer ? checkpointed_layer_modules(profile_, job_.train.recompute)
+                   : std::vector<std::string>();
+    if (!modules.empty()) options.recompute = Recompute::none;
     options.tape.arithmetic.fp8 = has_fp8(block) ? layout_.arithmetic.fp8 : Fp8();
     options.tape.compiled = job_.train.compile && (unit.layer || compiles_end(variants_, block));
     options.output_made_leaf =
@@ -152,6 +156,8 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
       options.recomputed_modules = job_.megatron->recomputed_modules;
     } else if (graph_.segments.size() == 1 && !asks_only_) {
       options.recomputed_modules = checkpointed_modules(profile_, job_.train.recompute);
+    } else if (!asks_only_) {
+      options.recomputed_modules = modules;
     }
     options.keeps_input = unit.layer && !asks_only_ && keeps_boundaries(job_, habits_, block);
     options.keeps_gradient = options.keeps_input && !before_head;

@@ -41,8 +41,17 @@ Tensor rms_norm_of_input(Tape& tape, const OperatorCall& call) {
   return mul(tape, to(tape, std::move(y), weight.dtype), weight);
 }
 
+// Transformer Engine's norms read a tensor of their own, not a piece of another (ops/basic/
+// layer_norm.py and rmsnorm.py: input_.contiguous()).
+Tensor norm_input(Tape& tape, const OperatorCall& call) {
+  Tensor x = call.inputs[0];
+  const bool piece = bytes_of(x) < x.storage->bytes;
+  if (call.variants->engine_copies == EngineCopies::none || !piece) return x;
+  return contiguous(tape, view(std::move(x), false));
+}
+
 Tensor rms_norm(Tape& tape, const OperatorCall& call) {
-  const Tensor& x = call.inputs[0];
+  const Tensor x = norm_input(tape, call);
   const std::int64_t last = call.input_shapes[0].back();
   if (call.op->scales_input) return rms_norm_of_input(tape, call);
   if (call.weights.empty()) {  // Llama4TextL2Norm.forward
@@ -235,7 +244,7 @@ Tensor run_layer_norm(Tape& tape, const OperatorCall& call) {
   if (call.op->written_out) return written_layer_norm(tape, call);
   const Tensor weight = !call.weights.empty() ? call.weights[0] : Tensor();
   const Tensor bias = call.weights.size() > 1 ? call.weights[1] : Tensor();
-  return layer_norm(tape, call.inputs[0], weight, bias, call.input_shapes[0].back());
+  return layer_norm(tape, norm_input(tape, call), weight, bias, call.input_shapes[0].back());
 }
 
 // act(x, inplace=True). relu_ has a derivative of its result, the others of what they overwrite.

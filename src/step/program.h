@@ -225,6 +225,9 @@ struct Program {
   StateSizes states;
   // The gradients' shards stay until the next forward begins: between steps they are still there.
   bool gradients_outlive_step = false;
+  // Freed units of FSDP1 that may wait for their streams (Slot::recorded); 0: its rate limiter is
+  // off, and the host runs ahead until it reads the loss of the micro-batch.
+  std::int64_t units_in_flight = 2;
   // Kernel launches of one step; eager frameworks cannot issue them faster than the host allows.
   std::int64_t kernels = 0;
   std::int64_t ranks = 1;

@@ -128,6 +128,12 @@ class Parts {
   const Block& block_;
 };
 
+bool is_megatrons(std::string_view module) {
+  constexpr std::string_view kWords[] = {"core_attn", "layernorm", "mla_up_proj",   "mlp",
+                                         "moe",       "moe_act",   "shared_experts"};
+  return std::find(std::begin(kWords), std::end(kWords), module) != std::end(kWords);
+}
+
 }  // namespace
 
 std::vector<RecomputedPart> recomputed_parts(const Block& block,
@@ -153,17 +159,19 @@ std::vector<RecomputedPart> recomputed_parts(const Block& block,
   }
   if (wants("layernorm")) parts.add_norm("pre_mlp_layernorm", "mlp.");
   for (const std::string& module : modules) {
-    if (module.find('.') != std::string::npos) parts.add_numbered(module);
+    if (!is_megatrons(module)) parts.add_numbered(module);
   }
   std::sort(parts.found.begin(), parts.found.end(),
             [](const RecomputedPart& a, const RecomputedPart& b) { return a.first < b.first; });
   return std::move(parts.found);
 }
 
-std::vector<std::string> checkpointed_modules(const facts::FrameworkProfile& profile,
-                                              const facts::RecomputeKeys& keys) {
+namespace {
+
+std::vector<std::string> words_of(const facts::FrameworkProfile& profile, std::string_view key,
+                                  const facts::RecomputeKeys& keys) {
   if (keys.mode != facts::RecomputeMode::full || keys.every || keys.layers) return {};
-  const auto word = profile.operators.find("checkpointed_modules");
+  const auto word = profile.operators.find(key);
   if (word == profile.operators.end()) return {};
   std::vector<std::string> modules;
   for (std::string_view rest = word->second; !rest.empty();) {
@@ -172,6 +180,18 @@ std::vector<std::string> checkpointed_modules(const facts::FrameworkProfile& pro
     rest.remove_prefix(std::min(comma + 2, rest.size()));
   }
   return modules;
+}
+
+}  // namespace
+
+std::vector<std::string> checkpointed_modules(const facts::FrameworkProfile& profile,
+                                              const facts::RecomputeKeys& keys) {
+  return words_of(profile, "checkpointed_modules", keys);
+}
+
+std::vector<std::string> checkpointed_layer_modules(const facts::FrameworkProfile& profile,
+                                                    const facts::RecomputeKeys& keys) {
+  return words_of(profile, "checkpointed_layer_modules", keys);
 }
 
 }  // namespace steelyard::step

@@ -21,9 +21,9 @@ struct RecomputedPart {
   bool trains = false;  // weights of its own get a gradient, whether its inputs do or not
 };
 
-// `modules`: layernorm, mla_up_proj, mlp, moe, shared_experts; or paths of modules,
-// "down_blocks.*.resnets.*" (a star is any number), each of which is a part. Others are no parts of
-// their own. A norm inside of the linear behind it is not recomputed.
+// `modules`: layernorm, mla_up_proj, mlp, moe, shared_experts; or paths of modules, "self_attn",
+// "down_blocks.*.resnets.*" (a star is any number), each of which is a part. core_attn and moe_act
+// are no parts of their own. A norm inside of the linear behind it is not recomputed.
 //
 // Source: NVIDIA/Megatron-LM d98e8a64, core/transformer/transformer_layer.py,
 // multi_latent_attention.py, moe/moe_layer.py.
@@ -34,5 +34,10 @@ struct RecomputedPart {
 // framework's profile, paths separated by ", ".
 [[nodiscard]] std::vector<std::string> checkpointed_modules(const facts::FrameworkProfile& profile,
                                                             const facts::RecomputeKeys& keys);
+
+// The same of a layer (word `checkpointed_layer_modules`): each of them is a checkpoint of its own,
+// where none is named the layer is one.
+[[nodiscard]] std::vector<std::string> checkpointed_layer_modules(
+    const facts::FrameworkProfile& profile, const facts::RecomputeKeys& keys);
 
 }  // namespace steelyard::step

@@ -9,6 +9,7 @@
 
 #include "step/adapters.h"
 #include "step/assembler.h"
+#include "step/attention_backend.h"
 #include "step/companion_passes.h"
 #include "step/companions.h"
 #include "step/offload_rules.h"
@@ -444,6 +445,8 @@ Result<std::vector<RankProgram>> programs_of(const model::Graph& graph, const fa
   if (gpu.memory) layout.card = *gpu.memory;
   if (job.train.method == facts::Method::full) STEELYARD_CHECK(check_stages(graph, job));
   STEELYARD_TRY(variants, variants_of(profile, job.train, job.parallel));
+  STEELYARD_TRY(copies, engine_copies_of(profile, job, gpu));
+  variants.engine_copies = copies;
   if (variants.functional_lamb) make_functional(job.train.optimizer, layout.optimizer);
   if (variants.foreach_denominator) hold_denominator(job.train.optimizer, layout.optimizer);
   const facts::ParallelKeys& parallel = job.parallel;

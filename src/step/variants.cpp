@@ -116,6 +116,9 @@ Result<void> read_sharding(const facts::FrameworkProfile& profile, Variants& v) 
   STEELYARD_TRY(stays, read<bool>(profile, "frozen_units", v.keeps_frozen_units,
                                   {{"resharded", false}, {"gathered", true}}));
   v.keeps_frozen_units = stays;
+  STEELYARD_TRY(limited, read<bool>(profile, "gathers_ahead", v.limits_gathers,
+                                    {{"two_units", true}, {"unlimited", false}}));
+  v.limits_gathers = limited;
   STEELYARD_TRY(waits, read<bool>(profile, "sharding_time", v.sharding_waits,
                                   {{"waited_for", true}, {"beside_work", false}}));
   v.sharding_waits = waits;
@@ -153,6 +156,9 @@ Result<void> read_kept(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(denominator, read<bool>(profile, "foreach_adam", v.foreach_denominator,
                                         {{"two_copies", true}, {"one_copy", false}}));
   v.foreach_denominator = denominator;
+  STEELYARD_TRY(dropped, read<bool>(profile, "lora_dropped", v.drops_adapter_result,
+                                    {{"result", true}, {"input", false}}));
+  v.drops_adapter_result = dropped;
   STEELYARD_TRY(rows, read<bool>(profile, "flash_result", v.flash_result_in_rows,
                                  {{"in_rows", true}, {"as_queries", false}}));
   v.flash_result_in_rows = rows;

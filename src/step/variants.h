@@ -41,6 +41,9 @@ enum class GatheredInput { whole, part };
 // A loop that gathers each expert's tokens | tokens sorted by expert and multiplied in groups
 enum class Experts { loop, dispatched };
 enum class AttentionKernel { flash, efficient, math };
+// q, k, v and what norms read go to the kernel as they are | what is a piece of another tensor is
+// copied before any kernel | and all goes sample by sample to FlashAttention, its result back
+enum class EngineCopies { none, pieces, samples };
 
 // The loss shifts the labels into a copy | they come as the loss reads them
 enum class Labels { shifted, given };
@@ -89,6 +92,7 @@ struct Variants {
   GatheredInput gathered_input = GatheredInput::whole;
   Experts experts = Experts::loop;
   AttentionKernel attention = AttentionKernel::flash;
+  EngineCopies engine_copies = EngineCopies::none;
   ContextCode context = ContextCode::sdpa_all_gather;
   Checkpoint checkpoint = Checkpoint::early_stop;
   CompileScope compiles = CompileScope::everything;
@@ -103,6 +107,7 @@ struct Variants {
   bool widens_outputs = false;      // under autocast: accelerate's convert_outputs_to_fp32
   bool accumulates_whole = false;   // FSDP1 under no_sync(): whole gradients wait for the last pass
   bool keeps_frozen_units = false;  // FSDP1: gathered until the backward pass of all ends
+  bool limits_gathers = true;       // FSDP1: limit_all_gathers
   bool flattens_on_card = true;     // ZeRO-1/2 join the parameters beside themselves
   bool loss_in_model = true;        // the model's forward() computes the loss, not its caller
   Labels labels = Labels::shifted;
@@ -115,6 +120,7 @@ struct Variants {
   bool functional_lamb = false;          // the step returns parameter and averages as new tensors
   bool flash_result_in_rows = false;     // sample by sample, however the queries lie
   bool foreach_denominator = false;      // foreach Adam: the root and the denominator, two copies
+  bool drops_adapter_result = false;     // an adapter's dropout is of its result, not of its input
 
   friend bool operator==(const Variants&, const Variants&) = default;
 };

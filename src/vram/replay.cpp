@@ -51,7 +51,7 @@ class Replay {
         lives_(allocations_in(program_, homes_)),
         standing_(program_, homes_),
         prompter_(program_, tracks_, experience, blocks_of(request, *allocator_)),
-        waiting_(*allocator_) {
+        waiting_(*allocator_, program_.units_in_flight) {
     const bool own = request.habits.kind == facts::AllocatorKind::caching;  // PyTorch's alone
     workspaces_.resize(own ? static_cast<std::size_t>(device_.gemm_handles) : 0);
   }
@@ -301,6 +301,7 @@ void Replay::play(const step::Event& event, const step::Instance& instance) {
 void Replay::play(const step::Phase& phase, const step::Body& body,
                   const step::Instance& instance) {
   now_ = {&phase, &body, instance.layer(), -1};
+  waiting_.begin(phase.kind);
   standing_.touch(instance.micro_batch());
   moment_peak_ = allocator_->allocated();
   moment_name_ = -1;

@@ -5,13 +5,17 @@
 namespace steelyard::vram {
 
 void WaitingBlocks::retire(BlockId block, step::Stream stream) {
-  constexpr std::size_t kInFlight = 2;
   std::deque<BlockId>& waiting = by_stream_[stream];
   allocator_.retire(block);
   waiting.push_back(block);
-  if (waiting.size() <= kInFlight) return;
+  if (limit_ == 0 || waiting.size() <= static_cast<std::size_t>(limit_)) return;
   allocator_.free(waiting.front());
   waiting.pop_front();
+}
+
+void WaitingBlocks::begin(step::PhaseKind phase) {
+  if (limit_ == 0 && phase_ != phase && phase == step::PhaseKind::forward) finish();
+  phase_ = phase;
 }
 
 bool WaitingBlocks::finish() {

@@ -154,6 +154,9 @@ TEST(Pace, TheJobChoosesTheAttentionKernel) {
   EXPECT_DOUBLE_EQ(step_time(older)->step->value(), 0.1);
   setting.job.train.attention = facts::Attention::flash;
   EXPECT_DOUBLE_EQ(step_time(older)->step->value(), 0.2);
+  Request engine = setting.request();
+  engine.cudnn_attention = true;  // the framework's own choice of "flash"
+  EXPECT_DOUBLE_EQ(step_time(engine)->step->value(), 0.1);
 }
 
 // 2 TB/s over 108 processors are 18.5 GB/s of each, 82 at most: streaming reaches half of

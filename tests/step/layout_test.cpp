@@ -150,6 +150,19 @@ TEST(Layout, AShardingGroupMayBeSmallerThanTheJob) {
   EXPECT_EQ(layout.data, 8);
 }
 
+TEST(Layout, Fsdp1WithOneRankGathersNothingThatIsNotCast) {
+  facts::Job job = job_of(Precision::bf16, Sharding::fsdp1);
+  EXPECT_TRUE(layout_for(job).gathers);
+  job.parallel.data = 1;
+  EXPECT_FALSE(layout_for(job).gathers);
+  EXPECT_TRUE(layout_for(job).flat_parameters);
+  job.train.precision = Precision::bf16_mixed;
+  EXPECT_TRUE(layout_for(job).gathers);
+  job.train.precision = Precision::bf16;
+  job.parallel.sharding = Sharding::fsdp;
+  EXPECT_TRUE(layout_for(job).gathers);
+}
+
 TEST(Layout, ReshardAfterForwardIsTheJobsChoice) {
   facts::Job job = job_of(Precision::bf16_mixed, Sharding::fsdp);
   job.parallel.reshard_after_forward = false;

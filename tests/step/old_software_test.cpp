@@ -97,6 +97,18 @@ TEST(OldSoftware, UntilTorch16ItKeepsThoseOfTheStepBeforeToo) {
             3 * (kLayers * kInnerBytes + kHeadBytes));
 }
 
+TEST(OldSoftware, UntilTorch20Fsdp1HasNoRateLimiter) {
+  const auto units = [](const char* torch) {
+    facts::Job job = small_job(4);
+    job.parallel.sharding = facts::Sharding::fsdp1;
+    return program_for(graph_of(small_llama()), job,
+                       profile_of("pytorch", facts::Object{{"torch", torch}}))
+        .units_in_flight;
+  };
+  EXPECT_EQ(units("2.0.1"), 0);
+  EXPECT_EQ(units("2.1"), 2);
+}
+
 // torch.nn.MultiheadAttention: the memory-efficient kernel's result is copied token by token in
 // every version, the flash kernel's until FlashAttention-2, whose result lies as its queries do.
 TEST(OldSoftware, UntilTorch22AFlashResultIsTurnedToo) {
