@@ -118,6 +118,8 @@ inline constexpr auto train_fields = [](auto& v, auto& t) {
   v.table("optimizer", t.optimizer, optimizer_fields, about("a name or a table"), "name");
   v.key("gradient_clipping", t.gradient_clipping, about("by the global norm"));
   v.key("recompute", t.recompute, about("activations recomputed in backward"));
+  v.key("use_reentrant", t.use_reentrant,
+        about("checkpoints are CheckpointFunction's; default: as the framework does"));
   v.key("attention", t.attention, about("implementation of attention"));
   v.key("loss", t.loss, about("how the logits are held"));
   v.key("upcast_logits", t.upcast_logits,
@@ -140,6 +142,7 @@ inline constexpr auto train_fields = [](auto& v, auto& t) {
 inline constexpr auto bucket_fields = [](auto& v, auto& b) {
   v.key("all_gather", b.all_gather, between(1, kMostBucketElements, "elements"));
   v.key("reduce", b.reduce, between(1, kMostBucketElements, "elements"));
+  v.key("overlap", b.overlap, about("overlap_comm of ZeRO-1 and -2: a second bucket is filled"));
 };
 
 inline constexpr auto parallel_fields = [](auto& v, auto& p) {

@@ -117,6 +117,7 @@ struct TrainKeys {
   OptimizerKeys optimizer;
   bool gradient_clipping = true;
   RecomputeKeys recompute;
+  std::optional<bool> use_reentrant;  // of the checkpoints; none: as the framework does
   Attention attention = Attention::flash;
   Loss loss = Loss::full;
   std::optional<bool> upcast_logits;  // none: as the framework does
@@ -133,6 +134,7 @@ struct TrainKeys {
 struct BucketKeys {
   double all_gather = 5e8;  // elements, as DeepSpeed counts them
   double reduce = 5e8;      // elements
+  bool overlap = false;     // DeepSpeed's overlap_comm below stage 3: one is filled, one reduced
 };
 
 struct ParallelKeys {

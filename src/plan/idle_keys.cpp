@@ -98,6 +98,14 @@ bool free_ranks(const Job& job, const Graph&) {
   return !job.machine.numa_binding;
 }
 
+bool no_reduce_buckets(const Job& job, const Graph&) {
+  const facts::Sharding sharding = job.parallel.sharding;
+  return sharding != facts::Sharding::zero1 && sharding != facts::Sharding::zero2;
+}
+bool recomputes_nothing(const Job& job, const Graph&) {
+  return job.train.recompute.mode == facts::RecomputeMode::none;
+}
+
 constexpr std::array kRules = {
     Rule{"parallel.sequence_parallel", one_tensor_rank, "parallel.tensor is 1"},
     Rule{"parallel.schedule", one_stage, "parallel.pipeline is 1"},
@@ -108,6 +116,8 @@ constexpr std::array kRules = {
     Rule{"parallel.shard_group", shards_nothing, "parallel.sharding is none"},
     Rule{"parallel.buckets.all_gather", no_flat_buckets, "they are those of ZeRO-1, -2 and -3"},
     Rule{"parallel.buckets.reduce", no_flat_buckets, "they are those of ZeRO-1, -2 and -3"},
+    Rule{"parallel.buckets.overlap", no_reduce_buckets, "they are those of ZeRO-1 and -2"},
+    Rule{"train.use_reentrant", recomputes_nothing, "train.recompute is none"},
     Rule{"parallel.expert_imbalance", no_experts, "the model has no experts"},
     Rule{"parallel.expert_capacity", no_experts, "the model has no experts"},
     Rule{"train.use_cache", no_decoder, "the model has no layers that decode"},

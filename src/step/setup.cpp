@@ -260,9 +260,11 @@ void Assembler::add_communication_buffers() {
     // model. Stage 3 makes it at start-up (stage3.py:731) and with it the gradient partition, which
     // stays (grad_partitions_flat_buffer); stages 1 and 2 make it for each backward pass
     // (stage_1_and_2.py:2497), and the partition when the first bucket is reduced.
-    reduce_bucket_ =
-        slot(Bytes(checked_round(job_.parallel.buckets.reduce)) * facts::bytes_of(layout_.gradient),
-             VramCategory::communication, "reduce bucket");
+    // Below stage 3 there are two with overlap_comm: one is filled while the other is reduced.
+    const std::int64_t buckets = job_.parallel.buckets.overlap && !layout_.gathers ? 2 : 1;
+    reduce_bucket_ = slot(Bytes(buckets * checked_round(job_.parallel.buckets.reduce)) *
+                              facts::bytes_of(layout_.gradient),
+                          VramCategory::communication, "reduce bucket");
     if (layout_.gathers) allocate(body.events, reduce_bucket_);
     if (!layout_.on_host.gradients && (layout_.gathers || layout_.gradient_shards > 1)) {
       gradient_partition_ = slot(bytes_of(gradient_partition_elements(numel), layout_.gradient),

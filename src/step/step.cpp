@@ -387,6 +387,12 @@ Result<void> check_expert_load(const model::Graph& graph, const facts::ParallelK
 
 // What an import says of the operators counts more than the framework's habits.
 facts::FrameworkProfile with_words(facts::FrameworkProfile profile, const facts::Job& job) {
+  if (job.train.use_reentrant) {
+    std::string& word = profile.operators["checkpoint"];
+    if (*job.train.use_reentrant || word == "reentrant" || word.empty()) {
+      word = *job.train.use_reentrant ? "reentrant" : "early_stop";
+    }
+  }
   if (!job.megatron) return profile;
   for (const auto& [composite, word] : job.megatron->operators) profile.operators[composite] = word;
   if (job.megatron->gradient_buffer) {

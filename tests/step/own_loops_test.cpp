@@ -65,5 +65,47 @@ TEST(OwnLoops, DropoutOfAnAdaptersResultKeepsItsMaskAlone) {
                                   kLayers * kRows * (64 + 32 + 32));
 }
 
+// train.use_reentrant in place of the profile's own checkpoints, either way.
+TEST(OwnLoops, TheJobSaysWhoseCheckpointsRun) {
+  facts::Job job = bf16_job();
+  job.train.recompute.mode = facts::RecomputeMode::full;
+  const model::Graph graph = graph_of(small_llama());
+  const auto slots = [&](const char* word, std::optional<bool> reentrant) {
+    facts::FrameworkProfile profile = profile_of("pytorch");
+    profile.operators["checkpoint"] = word;
+    job.train.use_reentrant = reentrant;
+    std::vector<std::string> made;
+    const Program program = program_for(graph, job, profile);
+    for (const Slot& slot : program.slots) {
+      made.push_back(program.names[static_cast<std::size_t>(slot.name)]);
+    }
+    return made;
+  };
+  EXPECT_NE(slots("reentrant", {}), slots("early_stop", {}));
+  EXPECT_EQ(slots("reentrant", false), slots("early_stop", {}));
+  EXPECT_EQ(slots("early_stop", true), slots("reentrant", {}));
+  EXPECT_EQ(slots("whole", false), slots("whole", {}));
+}
+
+// DeepSpeed's overlap_comm: ipg_buffer of two, below stage 3.
+TEST(OwnLoops, OverlappedReductionsHaveASecondBucket) {
+  const auto bucket = [](facts::Sharding sharding, bool overlap) {
+    facts::Job job = small_job(2);
+    job.parallel.sharding = sharding;
+    job.parallel.buckets.reduce = 1000;
+    job.parallel.buckets.overlap = overlap;
+    job.train.precision = facts::Precision::bf16_mixed;
+    const Program program = program_for(graph_of(small_llama()), job, profile_of("deepspeed"));
+    for (const Slot& slot : program.slots) {
+      const std::string& name = program.names[static_cast<std::size_t>(slot.name)];
+      if (name == "reduce bucket") return slot.bytes;
+    }
+    return Bytes();
+  };
+  EXPECT_EQ(bucket(facts::Sharding::zero2, false), Bytes(2000));
+  EXPECT_EQ(bucket(facts::Sharding::zero2, true), Bytes(4000));
+  EXPECT_EQ(bucket(facts::Sharding::zero3, true), bucket(facts::Sharding::zero3, false));
+}
+
 }  // namespace
 }  // namespace steelyard::step
