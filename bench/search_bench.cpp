@@ -26,7 +26,7 @@ T value_of(Result<T> result) {
 }
 
 // Nothing in host memory, the loader as it is: so that few layouts are refused.
-facts::Job on_gpus(facts::Job job) {
+facts::Job with_host_keys_given(facts::Job job) {
   for (const char* key : {"offload.parameters", "offload.gradients", "offload.optimizer",
                           "offload.activations", "data.workers"}) {
     job.origins[key].origin = facts::Origin::job;
@@ -34,7 +34,7 @@ facts::Job on_gpus(facts::Job job) {
   return job;
 }
 
-// A 175B model on 64 nodes, all of its layouts.
+// A 175B model on 64 nodes; its layouts without what lies in host memory.
 struct Question {
   plan::Request request;
   search::Space space;
@@ -67,7 +67,7 @@ struct Question {
   }
   Question()
       : request(read()),
-        space(on_gpus(job()), 512, 8, 1536,
+        space(with_host_keys_given(job()), 512, 8, 1536,
               {.shardings = {facts::Sharding::none, facts::Sharding::zero1}}) {}
 };
 
@@ -126,7 +126,8 @@ search::Bounds bounds_of(const std::shared_ptr<plan::Floors>& floors) {
 }
 
 // All layouts, the replays of those that could win included; items: legal layouts. With bounds also
-// what lies in host memory and the loader's workers are free, as in `steelyard search`.
+// what lies in host memory and the loader's workers are free, as in `steelyard search`: another
+// space.
 void searched(benchmark::State& state, bool bounded) {
   for (auto _ : state) {
     const auto workshop = std::make_shared<step::Workshop>();
@@ -143,7 +144,7 @@ void searched(benchmark::State& state, bool bounded) {
     };
     const facts::Plan planned = value_of(planner(request.job, search::Depth::full));
     search::Counts counts;
-    const facts::Job job = bounded ? request.job : on_gpus(request.job);
+    const facts::Job job = bounded ? request.job : with_host_keys_given(request.job);
     search::SearchQuestion asked{
         .job = &job,
         .planned = &planned,

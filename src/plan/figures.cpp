@@ -343,7 +343,12 @@ Result<PaceQuestion> pace_question(const Request& request) {
                         .machine = plan.machine,
                         .program = *most.program,
                         .wanted = asked(request, most, ranks.flops_beside, plan)};
-  question.wanted.workshop = nullptr;  // which need not live as long
+  // None of these lives as long; ask() sets those that it needs.
+  question.wanted.job = nullptr;
+  question.wanted.machine = nullptr;
+  question.wanted.program = nullptr;
+  question.wanted.efficiency = nullptr;
+  question.wanted.workshop = nullptr;
   return question;
 }
 

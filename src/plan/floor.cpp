@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "pace/prices.h"
 #include "pace/stretch.h"
 #include "plan/figures.h"
+#include "plan/floor_key.h"
 #include "plan/graphs.h"
 #include "plan/layer_sums.h"
 #include "plan/objective.h"
@@ -34,39 +34,6 @@ using facts::Sharding;
 // Replicas that stand for any number of them above one: what is cut into so many parts is next to
 // nothing. Divides by the sizes of groups that layouts have.
 constexpr std::int64_t kMany = std::int64_t{65536} * 3 * 5 * 7;
-
-using Key = std::array<std::int64_t, 18>;
-
-template <class Enum>
-std::int64_t number_of(Enum value) {
-  return static_cast<std::int64_t>(value);
-}
-
-// What the resolved layout has in common with others that are cut alike.
-Key key_of(const Job& layout, std::int64_t data, bool accumulates) {
-  const ParallelKeys& p = layout.parallel;
-  const facts::OffloadKeys& offload = layout.offload;
-  const facts::RecomputeKeys& recompute = layout.train.recompute;
-  const bool hybrid = p.sharding == Sharding::hsdp;
-  return {p.tensor,
-          p.context,
-          p.expert,
-          p.expert_tensor,
-          p.sequence_parallel ? 1 : 0,
-          number_of(p.sharding),
-          layout.train.micro_batch.value_or(1),
-          number_of(recompute.mode),
-          recompute.every.value_or(0),
-          recompute.layers.value_or(0),
-          number_of(layout.train.precision),
-          number_of(offload.parameters),
-          number_of(offload.optimizer),
-          number_of(offload.gradients),
-          number_of(offload.activations),
-          accumulates ? 1 : 0,
-          data > 1 ? 1 : 0,
-          hybrid ? std::min(data * p.context, layout.machine.gpus.value_or(1)) : 0};
-}
 
 // Layers of each stage by depth, as the step room cuts them where the job says nothing else.
 std::vector<std::int64_t> layers_of_stages(std::int64_t layers, std::int64_t stages,
@@ -121,14 +88,12 @@ struct HostMemory {
 };
 using HostKey = std::array<std::int64_t, std::tuple_size_v<Key> + 5>;
 
-// All that step::check_offload asks a layout for.
+// Whether step::check_offload refuses layouts, by all that it asks them for.
+struct Refusal {
+  std::once_flag once;
+  bool refuses = false;
+};
 using OffloadKey = std::array<std::int64_t, 6>;
-OffloadKey offload_key(const Job& layout, bool accumulates) {
-  const facts::OffloadKeys& offload = layout.offload;
-  return {number_of(offload.parameters),       number_of(offload.optimizer),
-          number_of(offload.gradients),        number_of(offload.activations),
-          number_of(layout.parallel.sharding), accumulates ? 1 : 0};
-}
 
 struct Shape {                       // of a pipeline
   std::vector<std::int64_t> layers;  // by stage
@@ -214,7 +179,9 @@ class Floors::Memory {
   Result<Floor> of(const Job& layout, const Floor* alike);
 
  private:
-  Result<void> measure(const Job& layout, Kind& kind);
+  bool refuses_offload(const Job& layout, bool accumulates);
+  Result<Job> resolved(const Job& layout) const;
+  Result<void> measure(const Job& layout, Kind& kind) const;
   Result<void> measure_states(const Job& layout, std::int64_t replicas, Kind& kind) const;
   Held held_by(const Job& layout, std::int64_t data, const LayerSums& sums);
   // `waiting`: activations of one rank that wait on the host.
@@ -229,7 +196,7 @@ class Floors::Memory {
   Bytes context_;  // of the card's driver and libraries
   Memo<Key, Kind> kinds_, states_, replicated_;
   Memo<HostKey, HostMemory> hosts_;
-  Memo<OffloadKey, std::atomic<bool>> never_;  // refused
+  Memo<OffloadKey, Refusal> refusals_;
 };
 
 // All layers on one rank.
@@ -243,13 +210,37 @@ Result<step::Program> Floors::Memory::program_of(const Job& resolved) const {
   return std::move(programs.front().program);
 }
 
-Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) {
-  STEELYARD_TRY(job, resolve(layout, request_.model, request_.machine, request_.constants.framework,
-                             request_.workshop.get()));
-  if (const Result<void> offload = step::check_offload(job); !offload) {
-    never_.at(offload_key(layout, *job.train.gradient_accumulation > 1)) = true;
-    return fail(offload.error());
-  }
+bool Floors::Memory::refuses_offload(const Job& layout, bool accumulates) {
+  const facts::OffloadKeys& offload = layout.offload;
+  const OffloadKey key = {number_of(offload.parameters),       number_of(offload.optimizer),
+                          number_of(offload.gradients),        number_of(offload.activations),
+                          number_of(layout.parallel.sharding), accumulates ? 1 : 0};
+  Refusal& refusal = refusals_.at(key);
+  std::call_once(refusal.once, [&] {
+    Job asked = request_.job;
+    asked.offload = offload;
+    asked.parallel.sharding = layout.parallel.sharding;
+    asked.train.gradient_accumulation = accumulates ? 2 : 1;
+    const auto& words = request_.constants.framework.operators;
+    const auto states = words.find("states");  // plan/engine_states.cpp
+    if (states != words.end() && states->second == "engine_buffers") asked.megatron.emplace();
+    refusal.refuses = !step::check_offload(asked);
+  });
+  return refusal.refuses;
+}
+
+// A group that the job gives need not divide the replicas of every layout of a kind.
+Result<Job> Floors::Memory::resolved(const Job& layout) const {
+  Job asked = layout;
+  asked.parallel.shard_group.reset();
+  STEELYARD_TRY(job, resolve(std::move(asked), request_.model, request_.machine,
+                             request_.constants.framework, request_.workshop.get()));
+  if (layout.parallel.shard_group) job.parallel.shard_group = layout.parallel.shard_group;
+  return job;
+}
+
+Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) const {
+  STEELYARD_TRY(job, resolved(layout));
   kind.job = job;
   kind.job.model = {};
   kind.job.origins.clear();
@@ -259,7 +250,7 @@ Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) {
   job.train.gradient_accumulation = *job.train.gradient_accumulation > 1 ? 2 : 1;
   if (*job.parallel.data > 1) {
     job.parallel.data = kMany;
-    if (job.parallel.sharding != Sharding::hsdp) {
+    if (job.parallel.sharding != Sharding::hsdp && !layout.parallel.shard_group) {
       job.parallel.shard_group = kMany * job.parallel.context;
     }
   }
@@ -279,7 +270,8 @@ Result<void> Floors::Memory::measure(const Job& layout, Kind& kind) {
   model::SampleShape own = sample_shape(job, *job.train.micro_batch);
   own.sequence /= p.context;
   STEELYARD_TRY(graph, shared_graph(request_.model, job, own, request_.workshop.get()));
-  kind.sums = layer_sums(*graph, program, missing.any() ? nullptr : &prices, ranks);
+  kind.sums = layer_sums(*graph, program, missing.any() ? nullptr : &prices, ranks,
+                         reduces_late(layout.parallel));
   kind.states = program.states;
   kind.sample = ceil_divide(program.states.batch_bytes, graph->batch / rows_of_sample(job));
   kind.step_overhead = constants.step_overhead;
@@ -302,13 +294,16 @@ Held Floors::Memory::held_by(const Job& layout, std::int64_t data, const LayerSu
     return kind.refused || !kind.sums.known ? nullptr : &kind.sums;
   };
   Key key = key_of(layout, data, false);
-  key[1] = data * p.context;
-  for (const std::size_t beside : {4U, 6U, 7U, 8U, 9U, 14U}) key[beside] = 0;
+  key[kContext] = data * p.context;
+  for (const Say beside : {kSequenceParallel, kMicroBatch, kRecompute, kRecomputeEvery,
+                           kRecomputeLayers, kActivations, kReducesLate}) {
+    key[beside] = 0;
+  }
   const LayerSums* states = measured(states_, key, data * p.context);
   if (states == nullptr) return {sums.held, sums.first_held};
   Held held{states->held, states->first_held};
   if (states->parameter_width + states->gradient_width == 0) return held;
-  key[1] = key[16] = 0;
+  key[kContext] = key[kReplicated] = 0;
   const LayerSums* replicated = measured(replicated_, key, kMany);
   if (replicated == nullptr) return held;
   held.layer += buffered(replicated->reduced, *states);
@@ -319,8 +314,7 @@ Held Floors::Memory::held_by(const Job& layout, std::int64_t data, const LayerSu
 // States alone: of the smallest sample, cut as the layout's.
 Result<void> Floors::Memory::measure_states(const Job& layout, std::int64_t replicas,
                                             Kind& kind) const {
-  STEELYARD_TRY(job, resolve(layout, request_.model, request_.machine, request_.constants.framework,
-                             request_.workshop.get()));
+  STEELYARD_TRY(job, resolved(layout));
   const bool told_apart = replicas == kMany;
   if (told_apart) job.parallel.shard_group = kMany;
   job.parallel.pipeline = job.parallel.virtual_stages = job.parallel.context = 1;
@@ -340,7 +334,10 @@ Result<Bytes> Floors::Memory::ram_of(const Job& layout, std::int64_t data, const
                                      const Kind& kind, Bytes waiting) {
   HostKey asked{};
   std::copy(key.begin(), key.end(), asked.begin());
-  for (const std::size_t beside : {4U, 7U, 8U, 9U}) asked[beside] = 0;
+  for (const Say beside :
+       {kSequenceParallel, kRecompute, kRecomputeEvery, kRecomputeLayers, kReducesLate}) {
+    asked[beside] = 0;
+  }
   asked[key.size()] = layout.parallel.pipeline;
   asked[key.size() + 1] = data;
   asked[key.size() + 2] = layout.machine.nodes;
@@ -362,9 +359,7 @@ Result<void> Floors::Memory::plan_ram(const Job& layout, std::int64_t data, cons
   job.parallel.tensor = p.tensor;
   job.parallel.pipeline = p.pipeline;
   job.parallel.data = data;
-  const std::int64_t alike = data * p.context;
-  job.parallel.shard_group =
-      p.sharding == Sharding::hsdp ? std::min(alike, job.machine.gpus.value_or(1)) : alike;
+  job.parallel.shard_group = shard_group_of(layout, data);
   job.machine.nodes = layout.machine.nodes;
   if (layout.data.workers) job.data.workers = layout.data.workers;
   ram::Request wanted;
@@ -394,8 +389,8 @@ Result<Floor> Floors::Memory::of(const Job& layout, const Floor* alike) {
   const std::int64_t micro_batches =
       *layout.train.global_batch / checked_multiply(data, *layout.train.micro_batch);
   Floor floor;
-  const std::atomic<bool>& never = never_.at(offload_key(layout, micro_batches > 1));
-  floor.refused = never || !step::fills_groups(p, micro_batches);
+  floor.refused =
+      refuses_offload(layout, micro_batches > 1) || !step::fills_groups(p, micro_batches);
   if (floor.refused) return floor;
   const Key key = key_of(layout, data, micro_batches > 1);
   Kind& kind = kinds_.at(key);
@@ -403,8 +398,7 @@ Result<Floor> Floors::Memory::of(const Job& layout, const Floor* alike) {
     const Result<void> measured = measure(layout, kind);
     if (!measured) kind.refused = measured.error();
   });
-  floor.refused = never;
-  // What one of them is refused for may be its own: pipelines deeper than the model.
+  // Of one of them, another may be planned: its own batch may be what was refused.
   const LayerSums& sums = kind.sums;
   if (kind.refused || !sums.known) return floor;
   floor.refused = checked_multiply(p.pipeline, p.virtual_stages) > sums.layers;
@@ -421,7 +415,10 @@ Result<Floor> Floors::Memory::of(const Job& layout, const Floor* alike) {
     floor.vram = vram_floor(sums, held_by(layout, data, sums), p, shape) + context_;
   }
   const std::int64_t least_of_chunk = sums.layers / (p.pipeline * p.virtual_stages);
-  const Bytes waiting = sums.offloaded * least_of_chunk * passes_waiting(p, micro_batches);
+  const auto& loader = request_.constants.host.loader;
+  const bool trains = !loader || !loader->alone;  // else no step is there to hold any
+  const Bytes waiting =
+      trains ? sums.offloaded * least_of_chunk * passes_waiting(p, micro_batches) : Bytes();
   STEELYARD_TRY(ram, ram_of(layout, data, key, kind, waiting));
   floor.ram = ram;
   return floor;

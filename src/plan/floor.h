@@ -17,7 +17,7 @@ struct Floor {
   Bytes ram;             // of ram.peak, which it is where no activations go to the host
   Bytes vram;            // of vram.fullest.peak_device_used
   bool any = false;      // false: nothing is known, all are 0
-  bool refused = false;  // no plan is made of such layouts, whatever their depth and replicas
+  bool refused = false;  // no plan is made of such a layout
 };
 
 // Floors of layouts of one job on one kind of node. They come from the same programs and prices as
@@ -33,7 +33,7 @@ class Floors {
   ~Floors();
 
   // `alike`: the floor of a layout that differs in keys of the host alone; null: none is at hand.
-  // Errors: what plans of such layouts are refused for.
+  // Errors: what host memory is refused for; other refusals that are not certain: nothing is known.
   [[nodiscard]] Result<Floor> of(const facts::Job& layout, const Floor* alike = nullptr);
 
  private:

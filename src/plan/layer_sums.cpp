@@ -68,8 +68,8 @@ class Least {
 
 class Reader {
  public:
-  Reader(const Program& program, const pace::Prices* prices, std::int64_t ranks)
-      : program_(program), prices_(prices), ranks_(ranks) {}
+  Reader(const Program& program, const pace::Prices* prices, std::int64_t ranks, bool late)
+      : program_(program), prices_(prices), ranks_(ranks), late_(late) {}
 
   // As pace/walk.h adds up an iteration, of the collectives that are counted. More of them, or
   // longer ones, never make it shorter. `products_only`: of work nothing else.
@@ -84,7 +84,7 @@ class Reader {
         const step::Work& work = program_.work[index];
         const Seconds seconds = prices_->work[index].seconds;
         if (pace::on_the_host(work.kind)) {
-          host.add(work, phase, seconds);
+          if (!late_ || phase != PhaseKind::backward) host.add(work, phase, seconds);
         } else if (!products_only || work.kind == step::WorkKind::gemm) {
           working += seconds;
         }
@@ -163,6 +163,8 @@ class Reader {
   // What crosses borders and what is gathered ahead depends on more than the body.
   [[nodiscard]] bool counts(const Body& body, PhaseKind phase, std::size_t index) const {
     const step::Communication& sent = program_.communication[index];
+    const bool reduces = sent.overlaps || sent.kind == step::Collective::reduce_scatter;
+    if (late_ && phase == PhaseKind::backward && reduces) return false;
     return sent.ranks <= ranks_ && !pace::crosses_border(body, sent) &&
            !pace::gathered_ahead(phase, sent, *prices_);
   }
@@ -170,6 +172,7 @@ class Reader {
   const Program& program_;
   const pace::Prices* prices_;
   std::int64_t ranks_;
+  bool late_;
 };
 
 std::vector<const Body*> bodies_of(const std::vector<step::Pass>& passes) {
@@ -340,11 +343,11 @@ bool has_tied(const model::Graph& graph) {
 }  // namespace
 
 LayerSums layer_sums(const model::Graph& graph, const Program& program, const pace::Prices* prices,
-                     std::int64_t ranks) {
+                     std::int64_t ranks, bool late) {
   LayerSums sums;
   const Parts parts(graph);
   if (!parts.clear() || program.chunks > 1) return sums;
-  const Reader reader(program, prices, ranks);
+  const Reader reader(program, prices, ranks, late);
   const bool timed = prices != nullptr;
   const auto forward = least_of(program, PhaseKind::forward, parts, reader, timed);
   const auto backward = least_of(program, PhaseKind::backward, parts, reader, timed);

@@ -35,8 +35,10 @@ struct LayerSums {
 };
 
 // Of a program with all layers on one rank. `prices`: of that program; none: no times. Collectives
-// of more than `ranks` ranks are not counted.
+// of more than `ranks` ranks are not counted. `late`: the layout reduces gradients behind its last
+// micro-batch, whatever the program does, so nothing that may be that is counted in backward.
 [[nodiscard]] LayerSums layer_sums(const model::Graph& graph, const step::Program& program,
-                                   const pace::Prices* prices, std::int64_t ranks);
+                                   const pace::Prices* prices, std::int64_t ranks,
+                                   bool late = false);
 
 }  // namespace steelyard::plan

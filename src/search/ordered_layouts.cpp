@@ -239,6 +239,8 @@ std::vector<Lacking> OrderedLayouts::nearest(std::size_t most) const {
   }
   std::stable_sort(all.begin(), all.end(),
                    [](const Lacking& a, const Lacking& b) { return a.at_least < b.at_least; });
+  std::set<std::int64_t> met;  // of layouts that are one on the GPUs, the one that lacks least
+  std::erase_if(all, [&](const Lacking& one) { return !met.insert(gpus_part(one.number)).second; });
   constexpr std::size_t kNearest = 4;
   all.resize(std::min({all.size(), most, kNearest}));
   return all;

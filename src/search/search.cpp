@@ -190,6 +190,7 @@ FoundLayout PlaceSearch::found(std::int64_t number, Plan whole) const {
 bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick) {
   std::int64_t least_ram = std::numeric_limits<std::int64_t>::max();
   std::size_t behind = 0, slower = 0, late = 0;
+  double told = 0.0;  // the step of the last one that was told; of those that tie, one is
   // Layouts that differ on the host alone are told once, and one on the GPUs.
   std::set<std::int64_t> met, too_large;
   searched_.finished = true;
@@ -199,7 +200,9 @@ bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick
     const std::int64_t on_gpus = next->number % space_.on_gpus();
     if (too_large.contains(on_gpus)) continue;
     const bool fresh = met.insert(on_gpus).second;
-    const bool tells = !first && fresh && behind < kMostTried && slower < kMostSlower && next->step;
+    const bool ties = next->step && slower > 0 && next->step->value() <= told * (1.0 + 1e-6);
+    const bool tells =
+        !first && fresh && behind < kMostTried && slower < kMostSlower && next->step && !ties;
     if (!first && fresh) ++behind;
     if (wanted || tells) {
       std::optional<Plan> plan = planned(next->number, Depth::only_if_fits);
@@ -207,6 +210,7 @@ bool PlaceSearch::seek(OrderedLayouts& layouts, const OrderedLayouts::Tick& tick
       if (plan && !fits_gpus(*plan)) too_large.insert(on_gpus);
       if (fitting && tells) {
         ++slower;
+        told = next->step->value();
         tell_slower(*next, *plan);
       }
       if (fitting && wanted) {

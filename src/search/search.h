@@ -50,7 +50,8 @@ struct Place {
 };
 
 // Plans, at Depth::without_vram, of jobs that differ in keys of the host alone (data.workers): what
-// GPUs do is asked for once. In their order, each as the planner's. Called side by side.
+// GPUs do is asked for once. In their order; each step and host memory as the planner's. Called
+// side by side.
 using Siblings =
     std::function<std::vector<Result<facts::Plan>>(const std::vector<facts::Job>& jobs)>;
 

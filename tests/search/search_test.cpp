@@ -38,11 +38,16 @@ struct RandomJob {
     job.model.config = facts::Value(std::move(config));
     const std::array frameworks = {"pytorch", "megatron", "deepspeed"};
     job.framework = frameworks[random() % frameworks.size()];
-    job.train.sequence_length = 512;
+    job.train.sequence_length = pick({512, 1024});
     job.train.global_batch = pick({8, 16});
     job.data.kind = facts::DataKind::tokens;
     job.machine.gpu = "l40s";
     job.machine.gpus = pick({1, 2, 4});
+    if (random() % 4 == 0) {
+      job.machine.nodes = 2;
+      job.machine.gpus = 2;
+      job.machine.network_gbps_per_gpu = 100.0;
+    }
     job.machine.ram_gib = 256.0;
     // Cards so small that some layouts do not fit.
     job.machine.vram_gib = 1.0 + 0.25 * static_cast<double>(random() % 24);
@@ -66,7 +71,7 @@ struct RandomJob {
 SearchQuestion question_of(const RandomJob& one, const facts::Plan& planned, bool bounded) {
   SearchQuestion question{.job = &one.job,
                           .planned = &planned,
-                          .places = {{"l40s", one.machine, 1}},
+                          .places = {{"l40s", one.machine, one.job.machine.nodes}},
                           .free = one.free,
                           .shardings = own_shardings(one.job)};
   if (bounded) question.bounds = own_bounds;
@@ -80,6 +85,12 @@ Freedom freedom_of(const RandomJob& one, const facts::Plan& planned) {
           .experts = planned.model.active_parameters < planned.model.parameters};
 }
 
+Space space_of(const RandomJob& one, const facts::Plan& planned) {
+  const std::int64_t each = *one.job.machine.gpus;
+  return {one.job, one.job.machine.nodes * each, each, *one.job.train.global_batch,
+          freedom_of(one, planned)};
+}
+
 std::int64_t ram_gib(const facts::Plan& plan) {
   return ceil_divide(plan.ram.peak.value(), std::int64_t{1} << 30);
 }
@@ -87,8 +98,7 @@ std::int64_t ram_gib(const facts::Plan& plan) {
 // All that is on the front of step and RAM, the fastest first.
 std::vector<std::pair<double, std::int64_t>> front_of_everything(const RandomJob& random,
                                                                  const facts::Plan& planned) {
-  const Space space(random.job, *random.job.machine.gpus, *random.job.machine.gpus,
-                    *random.job.train.global_batch, freedom_of(random, planned));
+  const Space space = space_of(random, planned);
   std::map<double, std::int64_t> by_step;  // the least RAM of that step
   for (std::int64_t number = 0; number < space.size(); ++number) {
     facts::Job job;
@@ -146,52 +156,128 @@ TEST(Search, FindsWhatPlanningEverythingFinds) {
   EXPECT_GT(ruled_out, 100);
 }
 
+// A plan of the layout against its bound; why it was refused where both say so.
+struct Compared {
+  bool known = false;
+  std::string refused{};  // the key that the planner names
+};
+Compared compared(const facts::Job& job, const Bounds& bounds) {
+  const auto bound = bounds(job, nullptr);
+  const auto plan = own_planner()(job, Depth::full);
+  if (bound && bound->refused) {
+    EXPECT_FALSE(plan);
+    return {.refused = plan ? std::string() : plan.error().subject};
+  }
+  if (!plan || !bound || !plan->pace.step) return {};
+  EXPECT_LE(bound->step.value(), plan->pace.step->value() * (1.0 + 1e-9));
+  EXPECT_LE(bound->ram, plan->ram.peak);
+  EXPECT_LE(bound->vram, plan->vram.fullest.peak_device_used);
+  EXPECT_GT(bound->step.value(), 0.0);
+  // Beside one that differs in the loader's workers alone it is the same.
+  facts::Job sibling = job;
+  sibling.data.workers = job.data.workers.value_or(1) + 3;
+  const auto alike = bounds(sibling, &*bound);
+  const auto alone = bounds(sibling, nullptr);
+  EXPECT_TRUE(alike && alone);
+  if (alike && alone) {
+    EXPECT_EQ(alike->step, alone->step);
+    EXPECT_EQ(alike->ram, alone->ram);
+    EXPECT_EQ(alike->vram, alone->vram);
+  }
+  return {.known = true};
+}
+
 // Floors of layouts are no more than their plans.
 TEST(Search, NoPlanGoesBelowItsBound) {
   std::mt19937 random(7);
-  int known = 0, refused = 0;
-  for (int i = 0; i < 60; ++i) {
+  int known = 0;
+  std::map<std::string, int> refused;
+  for (int i = 0; i < 90; ++i) {
     const RandomJob one(random);
     const auto planned = own_planner()(one.job, Depth::full);
     if (!planned) continue;
     SCOPED_TRACE(i);
-    const Space space(one.job, *one.job.machine.gpus, *one.job.machine.gpus,
-                      *one.job.train.global_batch, freedom_of(one, *planned));
+    const Space space = space_of(one, *planned);
     const Bounds bounds = own_bounds(space.job());
     for (int k = 0; k < 12; ++k) {
       facts::Job job;
       facts::KeySettings set;
       const auto number = static_cast<std::int64_t>(random()) % space.size();
       if (!space.layout(number, job, set)) continue;
-      const auto bound = bounds(job, nullptr);
-      const auto plan = own_planner()(job, Depth::full);
-      if (bound && bound->refused) {
-        ++refused;
-        EXPECT_FALSE(plan);
-      }
-      if (!plan || !bound || !plan->pace.step) continue;
-      ++known;
-      EXPECT_LE(bound->step.value(), plan->pace.step->value() * (1.0 + 1e-9));
-      EXPECT_LE(bound->ram, plan->ram.peak);
-      EXPECT_LE(bound->vram, plan->vram.fullest.peak_device_used);
-      EXPECT_GT(bound->step.value(), 0.0);
+      SCOPED_TRACE(testing::PrintToString(set));
+      const Compared answer = compared(job, bounds);
+      known += answer.known ? 1 : 0;
+      if (!answer.refused.empty()) ++refused[answer.refused.substr(0, answer.refused.find('.'))];
+      if (!answer.refused.empty()) ++refused[answer.refused];
     }
   }
-  EXPECT_GT(known, 100);
-  EXPECT_GT(refused, 10);
+  EXPECT_GT(known, 150);
+  EXPECT_GT(refused["offload"], 0);
+  EXPECT_GT(refused["parallel.virtual_stages"], 0);  // groups that do not fill
+  EXPECT_GT(refused["parallel.pipeline"], 0);        // more chunks than layers
+}
+
+// FSDP's stages reduce gradients once a step, though one rank alone would with each micro-batch.
+TEST(Search, BoundsOfShardedStagesHold) {
+  for (const auto sharding : {facts::Sharding::fsdp, facts::Sharding::hsdp}) {
+    for (const bool offloads : {false, true}) {
+      facts::Job job;
+      job.model.config = std::string("llama-3.1-8b");
+      job.framework = "pytorch";
+      job.machine.name = "dgx-h100";
+      job.machine.nodes = 2;
+      job.machine.gpus = 8;
+      job.train.sequence_length = 4096;
+      job.train.micro_batch = 1;
+      job.train.global_batch = 64;
+      job.parallel.sharding = sharding;
+      job.parallel.pipeline = 2;
+      job.parallel.context = sharding == facts::Sharding::fsdp ? 8 : 1;
+      job.parallel.tensor = sharding == facts::Sharding::fsdp ? 1 : 4;
+      if (offloads) job.offload.parameters = facts::OffloadTo::cpu;
+      SCOPED_TRACE(testing::Message() << facts::name_of(sharding) << offloads);
+      EXPECT_TRUE(compared(job, own_bounds(job)).known);
+    }
+  }
+}
+
+// What forward sends to the host waits there: the bound of host memory knows of most of it.
+TEST(Search, TheBoundCountsActivationsOnTheHost) {
+  for (const std::int64_t virtual_stages : {1, 2}) {
+    facts::Job job;
+    job.model.config = std::string("llama-3.1-8b");
+    job.framework = "megatron";
+    job.machine.name = "dgx-h100";
+    job.machine.gpus = 8;
+    job.train.sequence_length = 4096;
+    job.train.micro_batch = 1;
+    job.train.global_batch = 64;
+    job.parallel.pipeline = 4;
+    job.parallel.virtual_stages = virtual_stages;
+    if (virtual_stages > 1) job.parallel.schedule = facts::Schedule::interleaved;
+    const auto without = own_bounds(job)(job, nullptr);
+    job.offload.activations = facts::OffloadTo::cpu;
+    const auto with = own_bounds(job)(job, nullptr);
+    const auto plan = own_planner()(job, Depth::full);
+    ASSERT_TRUE(without && with && plan);
+    EXPECT_LE(with->ram, plan->ram.peak);
+    EXPECT_GT((with->ram - without->ram) * 2, plan->ram.peak - without->ram);
+  }
 }
 
 // What differs in the loader's workers alone is planned together as it is alone.
 TEST(Search, SiblingsArePlannedAsEachAlone) {
   std::mt19937 random(17);
-  int compared = 0;
+  int compared = 0, stalled = 0, other_ram = 0;
   for (int i = 0; i < 40; ++i) {
     RandomJob one(random);
     if (random() % 2 == 0) one.job.data.kind = facts::DataKind::text;
+    if (random() % 2 == 0) one.job.machine.storage_gb_per_s = 1e-4;
     std::vector<facts::Job> jobs(4, one.job);
-    for (std::size_t k = 0; k < jobs.size(); ++k) {
+    for (std::size_t k = 1; k < jobs.size(); ++k) {
       jobs[k].data.workers = std::int64_t{1} << (2 * k);
     }
+    jobs[0].data.workers = 0;
     const auto together = own_siblings(jobs);
     ASSERT_EQ(together.size(), jobs.size());
     for (std::size_t k = 0; k < jobs.size(); ++k) {
@@ -199,11 +285,15 @@ TEST(Search, SiblingsArePlannedAsEachAlone) {
       ASSERT_EQ(alone.has_value(), together[k].has_value());
       if (!alone) continue;
       ++compared;
+      stalled += alone->pace.breakdown.data_stall > Seconds() ? 1 : 0;
+      other_ram += k > 0 && together[0] && alone->ram.peak != together[0]->ram.peak ? 1 : 0;
       EXPECT_EQ(alone->pace.step, together[k]->pace.step);
       EXPECT_EQ(alone->ram.peak, together[k]->ram.peak);
     }
   }
   EXPECT_GT(compared, 60);
+  EXPECT_GT(stalled, 10);
+  EXPECT_GT(other_ram, 10);
 }
 
 // Gradients that go to the host with each micro-batch take most of such a step: bounds know.
