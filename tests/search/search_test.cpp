@@ -9,87 +9,11 @@
 #include <thread>
 
 #include "search/own_planner.h"
+#include "search/random_jobs.h"
 #include "search/space.h"
 
 namespace steelyard::search {
 namespace {
-
-// A small model, wide enough to be cut in several ways; some keys are given, the rest is free.
-struct RandomJob {
-  facts::Job job;
-  facts::Machine machine;
-  std::vector<std::string> free{};
-
-  explicit RandomJob(std::mt19937& random) {
-    const auto pick = [&](std::initializer_list<std::int64_t> values) {
-      return *(values.begin() + static_cast<std::ptrdiff_t>(random() % values.size()));
-    };
-    const auto give = [&](const char* key) { job.origins[key].origin = facts::Origin::job; };
-    const bool experts = random() % 4 == 0;
-    facts::Object config{
-        {"model_type", experts ? "mixtral" : "llama"}, {"hidden_size", pick({256, 512})},
-        {"num_hidden_layers", pick({2, 3, 4})},        {"num_attention_heads", 8},
-        {"num_key_value_heads", pick({4, 8})},         {"intermediate_size", 1024},
-        {"vocab_size", pick({1000, 32000})},           {"tie_word_embeddings", random() % 2 == 0}};
-    if (experts) {
-      config.emplace_back("num_local_experts", 4);
-      config.emplace_back("num_experts_per_tok", 2);
-    }
-    job.model.config = facts::Value(std::move(config));
-    const std::array frameworks = {"pytorch", "megatron", "deepspeed"};
-    job.framework = frameworks[random() % frameworks.size()];
-    job.train.sequence_length = pick({512, 1024});
-    job.train.global_batch = pick({8, 16});
-    job.data.kind = facts::DataKind::tokens;
-    job.machine.gpu = "l40s";
-    job.machine.gpus = pick({1, 2, 4});
-    if (random() % 4 == 0) {
-      job.machine.nodes = 2;
-      job.machine.gpus = 2;
-      job.machine.network_gbps_per_gpu = 100.0;
-    }
-    job.machine.ram_gib = 256.0;
-    // Cards so small that some layouts do not fit.
-    job.machine.vram_gib = 1.0 + 0.25 * static_cast<double>(random() % 24);
-    // One of these now and then; free together they would make a space too large for the plain way.
-    const std::array words = {"offload", "precision", "data.workers"};
-    if (random() % 3 == 0) free = keys_named(words[random() % words.size()]);
-    for (const char* key : {"offload.parameters", "offload.gradients", "offload.optimizer",
-                            "offload.activations", "data.workers"}) {
-      give(key);
-    }
-    // Half of the keys are free: spaces of some dozen layouts.
-    for (const char* key : {"parallel.context", "parallel.virtual_stages", "parallel.tensor",
-                            "parallel.sequence_parallel", "train.recompute", "parallel.pipeline",
-                            "parallel.sharding", "train.micro_batch", "parallel.expert"}) {
-      if (random() % 2 == 0 || (!free.empty() && random() % 2 == 0)) give(key);
-    }
-    machine = plan::value_of(plan::own_catalog().machine_of(job, {}));
-  }
-};
-
-SearchQuestion question_of(const RandomJob& one, const facts::Plan& planned, bool bounded) {
-  SearchQuestion question{.job = &one.job,
-                          .planned = &planned,
-                          .places = {{"l40s", one.machine, one.job.machine.nodes}},
-                          .free = one.free,
-                          .shardings = own_shardings(one.job)};
-  if (bounded) question.bounds = own_bounds;
-  if (bounded) question.siblings = own_siblings;
-  return question;
-}
-
-Freedom freedom_of(const RandomJob& one, const facts::Plan& planned) {
-  return {.keys = one.free,
-          .shardings = own_shardings(one.job),
-          .experts = planned.model.active_parameters < planned.model.parameters};
-}
-
-Space space_of(const RandomJob& one, const facts::Plan& planned) {
-  const std::int64_t each = *one.job.machine.gpus;
-  return {one.job, one.job.machine.nodes * each, each, *one.job.train.global_batch,
-          freedom_of(one, planned)};
-}
 
 std::int64_t ram_gib(const facts::Plan& plan) {
   return ceil_divide(plan.ram.peak.value(), std::int64_t{1} << 30);
@@ -156,115 +80,6 @@ TEST(Search, FindsWhatPlanningEverythingFinds) {
   EXPECT_GT(ruled_out, 100);
 }
 
-// A plan of the layout against its bound; why it was refused where both say so.
-struct Compared {
-  bool known = false;
-  std::string refused{};  // the key that the planner names
-};
-Compared compared(const facts::Job& job, const Bounds& bounds) {
-  const auto bound = bounds(job, nullptr);
-  const auto plan = own_planner()(job, Depth::full);
-  if (bound && bound->refused) {
-    EXPECT_FALSE(plan);
-    return {.refused = plan ? std::string() : plan.error().subject};
-  }
-  if (!plan || !bound || !plan->pace.step) return {};
-  EXPECT_LE(bound->step.value(), plan->pace.step->value() * (1.0 + 1e-9));
-  EXPECT_LE(bound->ram, plan->ram.peak);
-  EXPECT_LE(bound->vram, plan->vram.fullest.peak_device_used);
-  EXPECT_GT(bound->step.value(), 0.0);
-  // Beside one that differs in the loader's workers alone it is the same.
-  facts::Job sibling = job;
-  sibling.data.workers = job.data.workers.value_or(1) + 3;
-  const auto alike = bounds(sibling, &*bound);
-  const auto alone = bounds(sibling, nullptr);
-  EXPECT_TRUE(alike && alone);
-  if (alike && alone) {
-    EXPECT_EQ(alike->step, alone->step);
-    EXPECT_EQ(alike->ram, alone->ram);
-    EXPECT_EQ(alike->vram, alone->vram);
-  }
-  return {.known = true};
-}
-
-// Floors of layouts are no more than their plans.
-TEST(Search, NoPlanGoesBelowItsBound) {
-  std::mt19937 random(7);
-  int known = 0;
-  std::map<std::string, int> refused;
-  for (int i = 0; i < 90; ++i) {
-    const RandomJob one(random);
-    const auto planned = own_planner()(one.job, Depth::full);
-    if (!planned) continue;
-    SCOPED_TRACE(i);
-    const Space space = space_of(one, *planned);
-    const Bounds bounds = own_bounds(space.job());
-    for (int k = 0; k < 12; ++k) {
-      facts::Job job;
-      facts::KeySettings set;
-      const auto number = static_cast<std::int64_t>(random()) % space.size();
-      if (!space.layout(number, job, set)) continue;
-      SCOPED_TRACE(testing::PrintToString(set));
-      const Compared answer = compared(job, bounds);
-      known += answer.known ? 1 : 0;
-      if (!answer.refused.empty()) ++refused[answer.refused.substr(0, answer.refused.find('.'))];
-      if (!answer.refused.empty()) ++refused[answer.refused];
-    }
-  }
-  EXPECT_GT(known, 150);
-  EXPECT_GT(refused["offload"], 0);
-  EXPECT_GT(refused["parallel.virtual_stages"], 0);  // groups that do not fill
-  EXPECT_GT(refused["parallel.pipeline"], 0);        // more chunks than layers
-}
-
-// FSDP's stages reduce gradients once a step, though one rank alone would with each micro-batch.
-TEST(Search, BoundsOfShardedStagesHold) {
-  for (const auto sharding : {facts::Sharding::fsdp, facts::Sharding::hsdp}) {
-    for (const bool offloads : {false, true}) {
-      facts::Job job;
-      job.model.config = std::string("llama-3.1-8b");
-      job.framework = "pytorch";
-      job.machine.name = "dgx-h100";
-      job.machine.nodes = 2;
-      job.machine.gpus = 8;
-      job.train.sequence_length = 4096;
-      job.train.micro_batch = 1;
-      job.train.global_batch = 64;
-      job.parallel.sharding = sharding;
-      job.parallel.pipeline = 2;
-      job.parallel.context = sharding == facts::Sharding::fsdp ? 8 : 1;
-      job.parallel.tensor = sharding == facts::Sharding::fsdp ? 1 : 4;
-      if (offloads) job.offload.parameters = facts::OffloadTo::cpu;
-      SCOPED_TRACE(testing::Message() << facts::name_of(sharding) << offloads);
-      EXPECT_TRUE(compared(job, own_bounds(job)).known);
-    }
-  }
-}
-
-// What forward sends to the host waits there: the bound of host memory knows of most of it.
-TEST(Search, TheBoundCountsActivationsOnTheHost) {
-  for (const std::int64_t virtual_stages : {1, 2}) {
-    facts::Job job;
-    job.model.config = std::string("llama-3.1-8b");
-    job.framework = "megatron";
-    job.machine.name = "dgx-h100";
-    job.machine.gpus = 8;
-    job.train.sequence_length = 4096;
-    job.train.micro_batch = 1;
-    job.train.global_batch = 64;
-    job.parallel.pipeline = 4;
-    job.parallel.virtual_stages = virtual_stages;
-    if (virtual_stages > 1) job.parallel.schedule = facts::Schedule::interleaved;
-    const auto without = own_bounds(job)(job, nullptr);
-    job.offload.activations = facts::OffloadTo::cpu;
-    const auto with = own_bounds(job)(job, nullptr);
-    const auto plan = own_planner()(job, Depth::full);
-    ASSERT_TRUE(without && with && plan);
-    EXPECT_LE(with->ram, plan->ram.peak);
-    EXPECT_GT((with->ram - without->ram) * 2, plan->ram.peak - without->ram);
-  }
-}
-
 // What differs in the loader's workers alone is planned together as it is alone.
 TEST(Search, SiblingsArePlannedAsEachAlone) {
   std::mt19937 random(17);
@@ -294,45 +109,6 @@ TEST(Search, SiblingsArePlannedAsEachAlone) {
   EXPECT_GT(compared, 60);
   EXPECT_GT(stalled, 10);
   EXPECT_GT(other_ram, 10);
-}
-
-// Gradients that go to the host with each micro-batch take most of such a step: bounds know.
-TEST(Search, TheBoundCountsWhatTheHostDoesWithALayer) {
-  facts::Job job;
-  job.model.config = std::string("llama-3.1-8b");
-  job.framework = "megatron";
-  job.machine.name = "dgx-h100";
-  job.machine.gpus = 8;
-  job.train.sequence_length = 2048;
-  job.train.micro_batch = 1;
-  job.train.global_batch = 64;
-  job.parallel.sharding = facts::Sharding::zero1;
-  job.offload.optimizer = job.offload.gradients = facts::OffloadTo::cpu;
-  const auto bound = own_bounds(job)(job, nullptr);
-  const auto plan = own_planner()(job, Depth::full);
-  ASSERT_TRUE(bound && plan && plan->pace.step);
-  EXPECT_LE(bound->step, *plan->pace.step);
-  EXPECT_GT(bound->step * 3.0, *plan->pace.step);
-}
-
-// Whole gradients of a layer go as soon as they are reduced: with several micro-batches a bound
-// that kept them would be far above the plan of a large sharded model.
-TEST(Search, TheBoundOfAShardedModelHoldsOverSeveralMicroBatches) {
-  facts::Job job;
-  job.model.config = std::string("llama-3.1-70b");
-  job.machine.name = "dgx-h100";
-  job.machine.nodes = 8;
-  job.machine.gpus = 8;
-  job.train.sequence_length = 4096;
-  job.train.micro_batch = 1;
-  job.train.global_batch = 256;
-  job.train.recompute.mode = facts::RecomputeMode::full;
-  job.parallel.sharding = facts::Sharding::fsdp;
-  const auto bound = own_bounds(job)(job, nullptr);
-  const auto plan = own_planner()(job, Depth::full);
-  ASSERT_TRUE(bound && plan);
-  EXPECT_LE(bound->vram, plan->vram.fullest.peak_device_used);
-  EXPECT_GT(bound->vram * 5, plan->vram.fullest.peak_device_used);
 }
 
 // As many processes as wanted, one after the other: each knows of the others what they would do.
