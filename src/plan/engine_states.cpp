@@ -20,10 +20,6 @@ std::string_view word_of(const facts::FrameworkProfile& framework, std::string_v
   return found == framework.operators.end() ? std::string_view() : found->second;
 }
 
-bool holds_states(const Job& job, const facts::FrameworkProfile& framework) {
-  return !job.import.megatron && word_of(framework, "states") == "engine_buffers";
-}
-
 std::int64_t count_of(const facts::FrameworkProfile& framework, std::string_view composite) {
   const std::string_view word = word_of(framework, composite);
   std::int64_t count = 0;
@@ -90,6 +86,10 @@ ShortPrecision gradients_of(ShortPrecision own, const facts::FrameworkProfile& f
 }
 
 }  // namespace
+
+bool holds_states(const Job& job, const facts::FrameworkProfile& framework) {
+  return !job.import.megatron && word_of(framework, "states") == "engine_buffers";
+}
 
 Result<void> resolve_engine(Job& job, const facts::FrameworkProfile& framework) {
   if (!holds_states(job, framework)) return {};

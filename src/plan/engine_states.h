@@ -10,6 +10,9 @@
 
 namespace steelyard::plan {
 
+// Whether the framework's engine is such a one for the job.
+[[nodiscard]] bool holds_states(const facts::Job& job, const facts::FrameworkProfile& framework);
+
 // Fills job.megatron and the keys that follow from it: master weights, states, the type that
 // gradients are reduced in, checkpoints. Nothing where the profile has no such engine
 // (operators.states = "engine_buffers").

@@ -11,6 +11,7 @@
 #include "pace/pace.h"
 #include "pace/prices.h"
 #include "pace/stretch.h"
+#include "plan/engine_states.h"
 #include "plan/figures.h"
 #include "plan/floor_key.h"
 #include "plan/graphs.h"
@@ -221,9 +222,7 @@ bool Floors::Memory::refuses_offload(const Job& layout, bool accumulates) {
     asked.offload = offload;
     asked.parallel.sharding = layout.parallel.sharding;
     asked.train.gradient_accumulation = accumulates ? 2 : 1;
-    const auto& words = request_.constants.framework.operators;
-    const auto states = words.find("states");  // plan/engine_states.cpp
-    if (states != words.end() && states->second == "engine_buffers") asked.megatron.emplace();
+    if (holds_states(asked, request_.constants.framework)) asked.megatron.emplace();
     refusal.refuses = !step::check_offload(asked);
   });
   return refusal.refuses;
