@@ -51,8 +51,11 @@ class ImageDecoder {
   [[nodiscard]] virtual bool can_shrink() const { return false; }
 };
 
-[[nodiscard]] std::unique_ptr<ImageDecoder> make_jpeg_decoder();  // libjpeg-turbo
-[[nodiscard]] std::unique_ptr<ImageDecoder> make_png_decoder();   // libspng
+// libjpeg-turbo. The codes of most files are read by HuffmanScan (rehearse/image/huffman_scan.h),
+// unless libjpeg's own reader is asked for: they give the same pixels and the same flaws.
+enum class CodeReader { fast, libjpeg };
+[[nodiscard]] std::unique_ptr<ImageDecoder> make_jpeg_decoder(CodeReader reader = CodeReader::fast);
+[[nodiscard]] std::unique_ptr<ImageDecoder> make_png_decoder();  // libspng
 
 [[nodiscard]] bool looks_like_png(std::span<const std::uint8_t> bytes);
 

@@ -1,12 +1,19 @@
-// JPEG by libjpeg-turbo's own interface: unlike TurboJPEG's it can skip rows and columns.
+// JPEG by libjpeg-turbo's own interface: unlike TurboJPEG's it can skip rows and columns. Of most
+// files the Huffman codes are read by HuffmanScan, put in place of libjpeg's own reader.
 #include <csetjmp>
 #include <cstdio>
+#include <utility>
 #include <vector>
 // after <cstdio>, which it needs
 #include <jerror.h>
 #include <jpeglib.h>
+// after <jpeglib.h>: where an object of libjpeg keeps its reader of codes
+extern "C" {
+#include <jpegint.h>
+}
 
 #include "rehearse/image/decoder.h"
+#include "rehearse/image/huffman_scan.h"
 
 namespace steelyard::rehearse {
 namespace {
@@ -52,9 +59,16 @@ void skip_bytes(j_decompress_ptr info, long count) {
   info->src->bytes_in_buffer -= static_cast<std::size_t>(count);
 }
 
+// In place of libjpeg's own reader of an MCU.
+boolean read_by_scan(j_decompress_ptr info, JBLOCKROW* blocks) {
+  if (static_cast<HuffmanScan*>(info->client_data)->next(blocks)) return TRUE;
+  info->err->msg_code = JWRN_HUFF_BAD_CODE;
+  leave(reinterpret_cast<j_common_ptr>(info));
+}
+
 class JpegDecoder final : public ImageDecoder {
  public:
-  JpegDecoder() {
+  explicit JpegDecoder(CodeReader reader) : reader_(reader) {
     info_.err = jpeg_std_error(&errors_.base);
     errors_.base.error_exit = leave;
     errors_.base.emit_message = message;
@@ -84,8 +98,10 @@ class JpegDecoder final : public ImageDecoder {
  private:
   // The functions between setjmp and longjmp hold nothing that has a destructor.
   bool read_head(const std::uint8_t* data, std::size_t size);
-  bool begin(const Box& box, int shrink, PixelRegion& region);
+  bool begin(bool by_scan, PixelRegion& region);
   bool read_row(std::uint8_t* pixels);
+  bool open_again();
+  bool read_again(std::uint8_t* pixels);
   std::unexpected<Flaw> flaw() {
     finish();
     return std::unexpected<Flaw>(std::string("JPEG: ") + errors_.text);
@@ -94,6 +110,13 @@ class JpegDecoder final : public ImageDecoder {
   ErrorManager errors_;
   jpeg_source_mgr source_{};
   jpeg_decompress_struct info_{};
+  CodeReader reader_;
+  HuffmanScan scan_;
+  bool by_scan_ = false;  // the codes are read by scan_
+  // What it takes to begin again.
+  std::span<const std::uint8_t> bytes_;
+  Box box_;
+  int shrink_ = 1, rows_ = 0;
   bool created_ = false;
   bool cmyk_ = false, inverted_ = false;
 };
@@ -108,6 +131,7 @@ bool JpegDecoder::read_head(const std::uint8_t* data, std::size_t size) {
 
 OrFlaw<ImageSize> JpegDecoder::open(std::span<const std::uint8_t> bytes) {
   if (!created_) return std::unexpected<Flaw>("libjpeg cannot start: is memory short?");
+  bytes_ = bytes;
   if (!read_head(bytes.data(), bytes.size())) return flaw();
   const std::int64_t pixels = std::int64_t{info_.image_width} * info_.image_height;
   if (pixels > kMostPixels) {
@@ -129,13 +153,20 @@ OrFlaw<ImageSize> JpegDecoder::open(std::span<const std::uint8_t> bytes) {
   return size;
 }
 
-bool JpegDecoder::begin(const Box& box, int shrink, PixelRegion& region) {
+bool JpegDecoder::begin(bool by_scan, PixelRegion& region) {
   if (setjmp(errors_.back) != 0) return false;
+  const Box& box = box_;
   info_.out_color_space = cmyk_ ? JCS_CMYK : JCS_EXT_RGBX;
   info_.scale_num = 1;
-  info_.scale_denom = static_cast<unsigned>(shrink);
+  info_.scale_denom = static_cast<unsigned>(shrink_);
+  by_scan_ = false;
   jpeg_start_decompress(&info_);
-  const auto part = static_cast<unsigned>(shrink);
+  if (by_scan && scan_.start(info_)) {
+    info_.client_data = &scan_;
+    info_.entropy->decode_mcu = read_by_scan;
+    by_scan_ = true;
+  }
+  const auto part = static_cast<unsigned>(shrink_);
   JDIMENSION left = static_cast<JDIMENSION>(box.left) / part;
   JDIMENSION right = (static_cast<JDIMENSION>(box.left + box.width) + part - 1) / part;
   if (right > info_.output_width) right = info_.output_width;
@@ -159,14 +190,36 @@ bool JpegDecoder::begin(const Box& box, int shrink, PixelRegion& region) {
 
 OrFlaw<PixelRegion> JpegDecoder::start(const Box& box, int shrink) {
   PixelRegion region;
-  if (!begin(box, shrink, region)) return flaw();
+  box_ = box;
+  shrink_ = shrink;
+  rows_ = 0;
+  if (begin(reader_ == CodeReader::fast, region)) return region;
+  // What is above the part is irregular: libjpeg's own reader says what to make of it.
+  if (!by_scan_ || !open_again() || !begin(false, region)) return flaw();
   return region;
 }
 
 bool JpegDecoder::read_row(std::uint8_t* pixels) {
   if (setjmp(errors_.back) != 0) return false;
   JSAMPROW rows[1] = {pixels};
-  return jpeg_read_scanlines(&info_, rows, 1) == 1;
+  if (jpeg_read_scanlines(&info_, rows, 1) != 1) return false;
+  ++rows_;
+  return true;
+}
+
+bool JpegDecoder::open_again() {
+  jpeg_abort_decompress(&info_);
+  return read_head(bytes_.data(), bytes_.size());
+}
+
+// The next row by libjpeg's own reader, after all before it.
+bool JpegDecoder::read_again(std::uint8_t* pixels) {
+  PixelRegion region;
+  if (!open_again() || !begin(false, region)) return false;
+  for (const int before = std::exchange(rows_, 0); rows_ < before;) {
+    if (!read_row(pixels)) return false;
+  }
+  return read_row(pixels);
 }
 
 // Adobe's files hold the inks inverted: 255 is none of it.
@@ -181,15 +234,15 @@ void from_cmyk(std::uint8_t* pixels, std::size_t count, bool inverted) {
 }
 
 OrFlaw<void> JpegDecoder::row(std::uint8_t* pixels) {
-  if (!read_row(pixels)) return flaw();
+  if (!read_row(pixels) && (!by_scan_ || !read_again(pixels))) return flaw();
   if (cmyk_) from_cmyk(pixels, info_.output_width, inverted_);
   return {};
 }
 
 }  // namespace
 
-std::unique_ptr<ImageDecoder> make_jpeg_decoder() {
-  return std::make_unique<JpegDecoder>();
+std::unique_ptr<ImageDecoder> make_jpeg_decoder(CodeReader reader) {
+  return std::make_unique<JpegDecoder>(reader);
 }
 
 }  // namespace steelyard::rehearse
