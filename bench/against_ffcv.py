@@ -24,6 +24,7 @@ import tempfile
 
 import against_dataloader as base
 
+SIZE = 500, 375
 WRITE = """
 import sys, pathlib, numpy
 from PIL import Image
@@ -86,11 +87,11 @@ def main():
         folder, converted = root / "jpeg", root / "all.beton"
         if not converted.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            base.make_files(folder, given.images, given.photos, given.quality)
+            base.make_files(folder, given.images, given.photos, given.quality, SIZE)
             subprocess.run([sys.executable, "-c", WRITE, folder, converted, str(given.quality)], check=True,
                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         sizes = [path.stat().st_size for path in folder.iterdir()]
-        print(f"{len(sizes)} files of {base.WIDTH} x {base.HEIGHT}, {statistics.mean(sizes) / 1000:.1f} kB on average; "
+        print(f"{len(sizes)} files of {SIZE[0]} x {SIZE[1]}, {statistics.mean(sizes) / 1000:.1f} kB on average; "
               f"FFCV's file {converted.stat().st_size / len(sizes) / 1000:.1f} kB a picture; {cores} cores")
         runs = {"steelyard": lambda: base.steelyard(given.program, str(folder), given.seconds, cores, given.batch)}
         for workers in given.workers:

@@ -16,7 +16,8 @@ Result<facts::LoaderProfile> loader_from(const facts::Value& table, const std::s
   loader.alone = settings.flag("alone");
   loader.jpeg_work = settings.text("jpeg_work");
   loader.png_work = settings.text("png_work");
-  loader.part_decoded = settings.ratio("part_decoded");
+  loader.jpeg_part_decoded = settings.ratio("jpeg_part_decoded");
+  loader.png_part_decoded = settings.ratio("png_part_decoded");
   loader.bytes_per_value = settings.real("bytes_per_value");
   loader.process = settings.bytes("process");
   loader.per_worker = settings.bytes("per_worker");

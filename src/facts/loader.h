@@ -15,8 +15,8 @@ struct LoaderProfile {
   bool alone = false;
   // Work of a machine file's picture rates that is one sample: "jpeg sample", "png sample".
   std::string jpeg_work, png_work;
-  // Shares of decoding a whole picture (and of what resizing makes of it) where that is not known.
-  Ratio part_decoded{1.0};
+  // Of decoding a whole picture and resizing it, what one sample takes where that is not known.
+  Ratio jpeg_part_decoded{1.0}, png_part_decoded{1.0};
   double bytes_per_value = 1.0;  // of a picture's pixels in its batch
   // Host memory: the program, one decoding thread, any other thread; what batches and buffers are
   // rounded up to; read requests under way at once; a buffer is as large as the mean of the records

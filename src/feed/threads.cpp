@@ -113,7 +113,8 @@ Making making(const Path& path) {
   }
   const DecodeCost whole = decode_cost(path);
   if (!whole.seconds) return {{}, whole.note};
-  const double part = (*whole.seconds * loader.part_decoded.value() + loader.make_record).value();
+  const Ratio share = jpeg ? loader.jpeg_part_decoded : loader.png_part_decoded;
+  const double part = (*whole.seconds * share.value() + loader.make_record).value();
   return {Cost{part, part}, whole.note + ", a part of it"};
 }
 

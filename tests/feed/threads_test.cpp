@@ -17,7 +17,7 @@ Example rehearsal(std::int64_t workers) {
   loader.alone = true;
   loader.jpeg_work = "jpeg sample";
   loader.png_work = "png sample";
-  loader.part_decoded = Ratio(0.5);
+  loader.jpeg_part_decoded = loader.png_part_decoded = Ratio(0.5);
   loader.read_record = Seconds(2e-6);
   loader.read_file = Seconds(12e-6);
   example.constants.loader = loader;
