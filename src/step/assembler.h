@@ -57,6 +57,8 @@ class Assembler {
     // Slots, when the sharding gathers: the unsharded parameters, the flat buffer they arrive in,
     // and the flat buffer that the reduce-scatter reads.
     std::int32_t gathered = -1, gather_buffer = -1, reduce_input = -1, reduced = -1;
+    std::int32_t viewed = -1;  // ZeRO-3: the gathered weights that products hold
+    bool recomputed = false;   // they begin to in the recomputation
     std::int32_t flat_gradient = -1;     // FSDP1: of the whole flat parameter
     std::int32_t sharded_gradient = -1;  // persistent
     std::int32_t whole_gradient = -1;    // summed over micro-batches before it is reduced
@@ -155,6 +157,8 @@ class Assembler {
   void slide_backward(const Chunk& chunk, std::size_t at, Phase& phase);
   void close_window(const Chunk& chunk, Phase& phase);
   void copy_by_rank(std::vector<Event>& events);
+  void make_viewed_slot(Unit& unit);
+  void hold_viewed(std::vector<Event>& events, const Unit& unit, bool backward);
   [[nodiscard]] bool reduces_at_once(const Unit& unit) const;
   // micro_batch.cpp
   [[nodiscard]] BlockOptions block_options() const;

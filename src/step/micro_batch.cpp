@@ -176,6 +176,9 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
       if (weight.tied_to.empty()) unit.parameters += gathered_bytes(layout_, weight);
     }
     make_sharding_slots(unit);
+    unit.recomputed =
+        options.recompute != Recompute::none || !options.recomputed_modules.empty();
+    make_viewed_slot(unit);
     chain.units.push_back(std::move(unit));
   }
   return chain;
@@ -309,6 +312,7 @@ void Assembler::add_forward(Chunk& chunk, Phase& phase, bool first) {
       open_layer(body.events, unit, false, false);
       fetch_rows(body.events, unit);
       append(body.events, unit.trace.forward);
+      hold_viewed(body.events, unit, false);
       close_layer(body.events, unit, false, false);
     }
     phase.bodies.push_back(std::move(body));
@@ -360,7 +364,9 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
     for (auto unit = chain->units.rbegin(); unit != chain->units.rend(); ++unit) {
       const bool works = unit->trace.output_requires_grad;  // frozen, and all before it: no
       if (works) open_layer(body.events, *unit, true, !sums_whole);
+      hold_viewed(body.events, *unit, true);
       append(body.events, unit->trace.backward);
+      if (unit->viewed >= 0) free(body.events, unit->viewed);
       return_rows(body.events, *unit);
       if (works) close_layer(body.events, *unit, true, last);
       if (!layout_.gathers) {

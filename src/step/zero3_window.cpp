@@ -116,6 +116,32 @@ void Assembler::close_window(const Chunk& chunk, Phase& phase) {
                  head ? -1 : window.behind});
 }
 
+// F.linear saves the transpose of its weight, a view: the coordinator empties the parameter
+// (param.data), the view keeps what was gathered, and backward gathers again. DeepSpeed's own
+// linear saves the parameter (runtime/zero/linear.py, LinearFunctionForZeroStage3); it replaces
+// F.linear unless memory_efficient_linear, or mem_efficient_linear of zero.Init, says no.
+// [operators] zero3_linear = "saves_view".
+void Assembler::make_viewed_slot(Unit& unit) {
+  const auto word = profile_.operators.find("zero3_linear");
+  if (word == profile_.operators.end() || word->second != "saves_view") return;
+  if (!layout_.gathers || !layout_.flat_buckets) return;
+  if (!unit.trace.output_requires_grad) return;
+  std::int64_t elements = 0;
+  for (const model::Operator& op : unit.block->operators) {
+    if (op.kind != model::OperatorKind::linear) continue;
+    const auto index = static_cast<std::size_t>(op.weights.front());
+    elements = checked_add(elements, model::elements(unit.block->weights[index].shape));
+  }
+  if (elements == 0) return;
+  unit.viewed = slot(bytes_of(elements, layout_.used), VramCategory::parameters,
+                     "weights held by products", Stream::all_gather);
+}
+
+// A recomputed layer's forward pass saves nothing.
+void Assembler::hold_viewed(std::vector<Event>& events, const Unit& unit, bool backward) {
+  if (unit.viewed >= 0 && unit.recomputed == backward) allocate(events, unit.viewed);
+}
+
 // reduce_scatter_coalesced copies the gradients of a bucket into one tensor that is sorted by rank
 // (deepspeed/runtime/comm/coalesced_collectives.py), on the stream of the reduction.
 void Assembler::copy_by_rank(std::vector<Event>& events) {

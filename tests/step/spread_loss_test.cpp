@@ -54,6 +54,36 @@ TEST(SpreadLoss, RunsAsSingleOperators) {
   EXPECT_EQ(most_live(program, events, from), Bytes(256 + 3 * 256 + 4 + 4));
 }
 
+// The same with bf16 logits (128 bytes) in a compiled end. Forward only rows are made: maximum, sum
+// and the targets' likelihoods, 16 bytes each. Backward, beside the rows, what is computed again
+// comes from the logits: zeros 256, to write the targets into, and the gradient 128.
+TEST(SpreadLoss, CompiledMakesRowsTheTargetsAndTheGradient) {
+  Program program;
+  std::vector<Event> events;
+  TapeOptions options;
+  options.tensor = {2, 2};
+  options.compiled = true;
+  Tape tape(program, options);
+  tape.record_to(events);
+  tape.begin_operation(OperationKind::other);
+  Tensor logits = tape.allocate(64, DType::bf16, "logits");
+  tape.end_operation();
+  logits.requires_grad = true;
+  Tensor loss = sharded_cross_entropy(tape, std::move(logits), 4);
+  logits = Tensor();
+  tape.end_operation();
+  EXPECT_LE(most_live(program, events, 0), Bytes(128 + 3 * 16 + 4));
+  const std::size_t from = events.size();
+  Tensor gradient = tape.allocate(1, DType::fp32, "gradient");
+  tape.leaf_gradient = [](std::int32_t, Tensor) {};
+  Tensor root = loss;
+  root.storage.reset();
+  tape.run_backward(root, std::move(gradient));
+  const Bytes most = most_live(program, events, from);
+  EXPECT_GE(most, Bytes(128 + 256));
+  EXPECT_LE(most, Bytes(128 + 3 * 16 + 256 + 128 + 8));
+}
+
 TEST(SpreadLoss, TorchtitanRunsItOverSeveralRanks) {
   const auto runs = [](std::int64_t ranks) {
     Job job = small_job(4);

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <string>
 
@@ -93,6 +94,19 @@ TEST(TorchPipeline, LaterVersionsLetGo) {
   EXPECT_EQ(first["sent activations"].most, 2);  // as many as are in flight
   EXPECT_EQ(last["sent gradient"].most, 1);
   EXPECT_FALSE(last.contains("outputs merged"));
+}
+
+// A torchtitan of a month runs on the nightly build of that month, whatever torch it names.
+TEST(TorchPipeline, TorchtitanTakesItsMonthsPyTorch) {
+  const auto first_at = [](const char* month) {
+    const auto made = stages(profile_of("torchtitan", facts::Object{{"torchtitan", month}}));
+    auto first = counts_of(made[0].program, made[0].program.step);
+    auto last = counts_of(made[1].program, made[1].program.step);
+    return std::array{first["sent activations"].most, last["sent gradient"].most};
+  };
+  EXPECT_EQ(first_at("2025.05"), (std::array{kMicroBatches, kMicroBatches}));
+  EXPECT_EQ(first_at("2025.10"), (std::array<std::int64_t, 2>{2, kMicroBatches}));
+  EXPECT_EQ(first_at("2025.12"), (std::array<std::int64_t, 2>{2, 1}));
 }
 
 }  // namespace

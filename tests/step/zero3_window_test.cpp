@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "step/player.h"
 #include "step/small_jobs.h"
 
 namespace steelyard::step {
@@ -77,6 +78,35 @@ TEST_F(Zero3Window, aModelSmallerThanTheLimitStaysGathered) {
   const std::int64_t all = 2 * model::parameter_count(graph).value();
   EXPECT_EQ(most.at(PhaseKind::forward), all);
   EXPECT_EQ(most.at(PhaseKind::backward), all);
+}
+
+// Most bytes of what products hold of gathered weights.
+std::int64_t held_by_products(const facts::Value& versions, facts::RecomputeMode recompute) {
+  facts::Job job = small_job(8);
+  job.parallel.sharding = facts::Sharding::zero3;
+  job.train.precision = facts::Precision::bf16;
+  job.train.recompute.mode = recompute;
+  const Program program = program_for(graph_of(llama_8b()), job, profile_of("deepspeed", versions));
+  std::int64_t now = 0, most = 0;
+  play(program, program.step, [&](const Event& event, std::int64_t) {
+    if (event.kind != EventKind::allocate && event.kind != EventKind::free) return;
+    const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+    if (program.names[static_cast<std::size_t>(slot.name)] != "weights held by products") return;
+    now += (event.kind == EventKind::allocate ? 1 : -1) * slot.bytes.value();
+    most = std::max(most, now);
+  });
+  EXPECT_EQ(now, 0);
+  return most;
+}
+
+// Llama-3.1-8B: layers of 218'103'808 elements of products, a head of 525'336'576.
+TEST(Zero3Products, plainLinearsHoldTheirGatheredWeightsUntilBackward) {
+  const facts::Value plain = facts::Object{{"flagperf", "2023.11"}};
+  EXPECT_EQ(held_by_products({}, facts::RecomputeMode::none), 0);  // DeepSpeed's own linear
+  EXPECT_EQ(held_by_products(plain, facts::RecomputeMode::none),
+            2 * (32 * 218'103'808LL + 525'336'576LL));
+  // Recomputed layers begin to hold them one by one, in backward, when the head's are gone.
+  EXPECT_EQ(held_by_products(plain, facts::RecomputeMode::full), 2 * 525'336'576LL);
 }
 
 }  // namespace
