@@ -165,6 +165,8 @@ inline constexpr auto parallel_fields = [](auto& v, auto& p) {
   v.key("sharding", p.sharding, about("of parameters, gradients and optimizer states"));
   v.key("shard_group", p.shard_group, between(1, kMostRanks, "ranks per sharding group"));
   v.key("reshard_after_forward", p.reshard_after_forward, about("free gathered parameters"));
+  v.key("memory_efficient_linear", p.memory_efficient_linear,
+        about("ZeRO-3's own linear layers; false: PyTorch's, which hold what was gathered"));
   v.table("buckets", p.buckets, bucket_fields, about("of gathers and reductions"));
   v.key("reduce_precision", p.reduce_precision, about("type of the gradient reduction"));
   v.key("stage_layers", p.stage_layers, between(0, kMostLayers, "layers per pipeline stage"));

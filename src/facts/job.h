@@ -153,6 +153,7 @@ struct ParallelKeys {
   Sharding sharding = Sharding::none;
   std::optional<std::int64_t> shard_group;  // ranks; resolved: all data-parallel ranks
   bool reshard_after_forward = true;
+  bool memory_efficient_linear = true;  // DeepSpeed's, of ZeRO-3; false: PyTorch's own
   BucketKeys buckets;
   std::optional<ShortPrecision> reduce_precision;  // resolved: fp32 when mixed, else the gradients'
   std::vector<std::int64_t> stage_layers;

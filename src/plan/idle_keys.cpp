@@ -102,6 +102,9 @@ bool no_reduce_buckets(const Job& job, const Graph&) {
   const facts::Sharding sharding = job.parallel.sharding;
   return sharding != facts::Sharding::zero1 && sharding != facts::Sharding::zero2;
 }
+bool no_zero3(const Job& job, const Graph&) {
+  return job.parallel.sharding != facts::Sharding::zero3;
+}
 bool recomputes_nothing(const Job& job, const Graph&) {
   return job.train.recompute.mode == facts::RecomputeMode::none;
 }
@@ -117,6 +120,7 @@ constexpr std::array kRules = {
     Rule{"parallel.buckets.all_gather", no_flat_buckets, "they are those of ZeRO-1, -2 and -3"},
     Rule{"parallel.buckets.reduce", no_flat_buckets, "they are those of ZeRO-1, -2 and -3"},
     Rule{"parallel.buckets.overlap", no_reduce_buckets, "they are those of ZeRO-1 and -2"},
+    Rule{"parallel.memory_efficient_linear", no_zero3, "parallel.sharding is not zero3"},
     Rule{"train.use_reentrant", recomputes_nothing, "train.recompute is none"},
     Rule{"parallel.expert_imbalance", no_experts, "the model has no experts"},
     Rule{"parallel.expert_capacity", no_experts, "the model has no experts"},

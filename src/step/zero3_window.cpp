@@ -120,11 +120,8 @@ void Assembler::close_window(const Chunk& chunk, Phase& phase) {
 // (param.data), the view keeps what was gathered, and backward gathers again. DeepSpeed's own
 // linear saves the parameter (runtime/zero/linear.py, LinearFunctionForZeroStage3); it replaces
 // F.linear unless memory_efficient_linear, or mem_efficient_linear of zero.Init, says no.
-// [operators] zero3_linear = "saves_view".
 void Assembler::make_viewed_slot(Unit& unit) {
-  const auto word = profile_.operators.find("zero3_linear");
-  if (word == profile_.operators.end() || word->second != "saves_view") return;
-  if (!layout_.gathers || !layout_.flat_buckets) return;
+  if (job_.parallel.memory_efficient_linear || !layout_.gathers || !layout_.flat_buckets) return;
   if (!unit.trace.output_requires_grad) return;
   std::int64_t elements = 0;
   for (const model::Operator& op : unit.block->operators) {
