@@ -119,6 +119,9 @@ Result<void> read_sharding(const facts::FrameworkProfile& profile, Variants& v) 
   STEELYARD_TRY(limited, read<bool>(profile, "gathers_ahead", v.limits_gathers,
                                     {{"two_units", true}, {"unlimited", false}}));
   v.limits_gathers = limited;
+  STEELYARD_TRY(copies, read<bool>(profile, "building", v.copies_layers,
+                                   {{"in_place", false}, {"copies", true}}));
+  v.copies_layers = copies;
   STEELYARD_TRY(waits, read<bool>(profile, "sharding_time", v.sharding_waits,
                                   {{"waited_for", true}, {"beside_work", false}}));
   v.sharding_waits = waits;

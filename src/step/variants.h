@@ -109,6 +109,7 @@ struct Variants {
   bool keeps_frozen_units = false;  // FSDP1: gathered until the backward pass of all ends
   bool limits_gathers = true;       // FSDP1: limit_all_gathers
   bool flattens_on_card = true;     // ZeRO-1/2 join the parameters beside themselves
+  bool copies_layers = false;       // layers are copies of one, which is let go then
   bool loss_in_model = true;        // the model's forward() computes the loss, not its caller
   Labels labels = Labels::shifted;
   CausalMask causal_mask = CausalMask::when_read;
