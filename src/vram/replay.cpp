@@ -74,6 +74,7 @@ class Replay {
   void play(const step::Event& event, const step::Instance& instance);
   void keep_gradient(const step::Gradient& gradient, const step::Instance& instance);
   void play_step(bool first);
+  void play_shorter(const std::vector<Bytes>& slots, bool first);
   [[nodiscard]] std::uint64_t state(const step::Progress& progress);
   void allocate(std::int32_t slot, std::size_t at);
   void release(std::int32_t slot, std::size_t at);
@@ -89,7 +90,7 @@ class Replay {
   }
   void remember();
   [[nodiscard]] const Track& track(std::int32_t slot) const {
-    return tracks_[static_cast<std::size_t>(slot)];
+    return (shorter_ ? *shorter_ : tracks_)[static_cast<std::size_t>(slot)];
   }
   [[nodiscard]] std::size_t index_of(std::int32_t slot, const step::Instance& instance) const {
     return track(slot).at(instance);
@@ -116,6 +117,7 @@ class Replay {
   bool states_made_ = false;         // of the optimizer
   const std::vector<Home> homes_;    // by slot
   const std::vector<Track> tracks_;  // by slot
+  std::optional<std::vector<Track>> shorter_;  // instead of them
   std::vector<Live> lives_;
   Standing standing_;
   Prompter prompter_;
@@ -340,7 +342,7 @@ void Replay::play(const std::vector<step::Pass>& passes, step::Progress& progres
 bool Replay::recalls(const step::Phase& phase, const Prompter::Known& body,
                      const step::Instance& instance) {
   const Prompter::Layer& layer = body.layer(instance);
-  if (layer.tree == nullptr || (body.multiplies && makes_workspace(phase))) return false;
+  if (shorter_ || layer.tree == nullptr || (body.multiplies && makes_workspace(phase))) return false;
   const Players players(lives_, carried_, tracks_, layer.script.slots, instance);
   const Outcome* outcome = prompter_.outcome(layer, players);
   if (outcome == nullptr) return false;
@@ -416,6 +418,15 @@ void Replay::play_step(bool first) {
   waiting_.finish();
 }
 
+// The same events with tensors of other sizes. What they leave in the cache is too small for the
+// longest samples, which come later.
+void Replay::play_shorter(const std::vector<Bytes>& slots, bool first) {
+  shorter_ = tracks_;
+  for (std::size_t i = 0; i < slots.size(); ++i) (*shorter_)[i].bytes = slots[i];
+  play_step(first);
+  shorter_.reset();
+}
+
 // The context; where a pool was too small, all that a card with one that suffices has besides.
 Bytes Replay::beside_the_pool() const {
   const bool pool = request_.habits.kind == facts::AllocatorKind::bfc && request_.capacity;
@@ -430,9 +441,13 @@ Answer Replay::run() {
   Answer answer;
   step::Progress before;
   play(program_.setup, before);
+  bool first = true;
+  for (const std::vector<Bytes>& slots : program_.shorter_steps) {
+    play_shorter(slots, std::exchange(first, false));
+  }
   // What is alive at the peak of the last step may die in the next one.
   const int steps = tensors_ != nullptr ? kSteps + 1 : kSteps;
-  for (int i = 0; i < steps; ++i) play_step(i == 0);
+  for (int i = 0; i < steps; ++i) play_step(std::exchange(first, false));
   facts::RankMemory& memory = answer.memory;
   memory.kind = "data-parallel rank";
   memory.ranks = program_.ranks;
