@@ -147,8 +147,8 @@ void add_shorter_steps(const Request& request, model::SampleShape sample, Ranks&
     job.train.sequence_length = length;
     const auto graph = shared_graph(request.model, job, sample, nullptr);
     if (!graph) continue;
-    const auto programs = step::programs_of(**graph, job, request.constants.framework,
-                                            request.machine.gpu, {}, {});
+    const auto programs =
+        step::programs_of(**graph, job, request.constants.framework, request.machine.gpu, {}, {});
     if (!programs || programs->size() != ranks.programs.size()) continue;
     for (std::size_t i = 0; i < programs->size(); ++i) {
       step::Program& own = ranks.programs[i].program;

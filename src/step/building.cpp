@@ -112,8 +112,7 @@ Body Assembler::layer_to_copy(Body& gone) {
           made.push_back(piece_slot(piece, weight));
         }
         if (quantizes_whole(weight)) {
-          const Bytes bytes =
-              bytes_of(model::elements(weight.shape), layout_.arithmetic.compute);
+          const Bytes bytes = bytes_of(model::elements(weight.shape), layout_.arithmetic.compute);
           const std::int32_t full = passing(body.events, bytes, weight.name);
           quantize(body.events, weight, made);
           free(body.events, full);

@@ -32,11 +32,6 @@ using step::EventKind;
 // Two steps: the second meets the free lists that the first one left, as all later ones do.
 constexpr int kSteps = 2;
 
-VramBytes sum_of(VramBytes one, const VramBytes& other) {
-  for (std::size_t i = 0; i < one.bytes.size(); ++i) one.bytes[i] += other.bytes[i];
-  return one;
-}
-
 class Replay {
  public:
   Replay(const Request& request, Experience& experience)
@@ -74,7 +69,6 @@ class Replay {
   void play(const step::Event& event, const step::Instance& instance);
   void keep_gradient(const step::Gradient& gradient, const step::Instance& instance);
   void play_step(bool first);
-  void play_shorter(const std::vector<Bytes>& slots, bool first);
   [[nodiscard]] std::uint64_t state(const step::Progress& progress);
   void allocate(std::int32_t slot, std::size_t at);
   void release(std::int32_t slot, std::size_t at);
@@ -114,9 +108,9 @@ class Replay {
   bool expand_all_;
   std::unique_ptr<Allocator> allocator_;
   int growths_ = 0;
-  bool states_made_ = false;         // of the optimizer
-  const std::vector<Home> homes_;    // by slot
-  const std::vector<Track> tracks_;  // by slot
+  bool states_made_ = false;                   // of the optimizer
+  const std::vector<Home> homes_;              // by slot
+  const std::vector<Track> tracks_;            // by slot
   std::optional<std::vector<Track>> shorter_;  // instead of them
   std::vector<Live> lives_;
   Standing standing_;
@@ -342,7 +336,8 @@ void Replay::play(const std::vector<step::Pass>& passes, step::Progress& progres
 bool Replay::recalls(const step::Phase& phase, const Prompter::Known& body,
                      const step::Instance& instance) {
   const Prompter::Layer& layer = body.layer(instance);
-  if (shorter_ || layer.tree == nullptr || (body.multiplies && makes_workspace(phase))) return false;
+  if (shorter_ || layer.tree == nullptr || (body.multiplies && makes_workspace(phase)))
+    return false;
   const Players players(lives_, carried_, tracks_, layer.script.slots, instance);
   const Outcome* outcome = prompter_.outcome(layer, players);
   if (outcome == nullptr) return false;
@@ -418,15 +413,6 @@ void Replay::play_step(bool first) {
   waiting_.finish();
 }
 
-// The same events with tensors of other sizes. What they leave in the cache is too small for the
-// longest samples, which come later.
-void Replay::play_shorter(const std::vector<Bytes>& slots, bool first) {
-  shorter_ = tracks_;
-  for (std::size_t i = 0; i < slots.size(); ++i) (*shorter_)[i].bytes = slots[i];
-  play_step(first);
-  shorter_.reset();
-}
-
 // The context; where a pool was too small, all that a card with one that suffices has besides.
 Bytes Replay::beside_the_pool() const {
   const bool pool = request_.habits.kind == facts::AllocatorKind::bfc && request_.capacity;
@@ -442,9 +428,12 @@ Answer Replay::run() {
   step::Progress before;
   play(program_.setup, before);
   bool first = true;
+  // What they leave in the cache is too small for the longest samples, which come later.
   for (const std::vector<Bytes>& slots : program_.shorter_steps) {
-    play_shorter(slots, std::exchange(first, false));
+    shorter_ = resized(tracks_, slots);
+    play_step(std::exchange(first, false));
   }
+  shorter_.reset();
   // What is alive at the peak of the last step may die in the next one.
   const int steps = tensors_ != nullptr ? kSteps + 1 : kSteps;
   for (int i = 0; i < steps; ++i) play_step(std::exchange(first, false));

@@ -13,7 +13,7 @@ namespace steelyard::step {
 namespace {
 
 struct Built {
-  Bytes held, most;  // when all is there; at the fullest moment
+  Bytes held, most;                                   // when all is there; at the fullest moment
   std::map<std::string, Bytes, std::less<>> largest;  // of each name
 };
 

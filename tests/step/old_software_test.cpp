@@ -115,7 +115,8 @@ TEST(OldSoftware, UntilTorch20Fsdp1HasNoRateLimiter) {
 std::int64_t gathered_ahead(const facts::Value& versions) {
   facts::Job job = small_job(2);
   job.parallel.sharding = facts::Sharding::fsdp1;
-  const Program program = program_for(graph_of(small_llama()), job, profile_of("pytorch", versions));
+  const Program program =
+      program_for(graph_of(small_llama()), job, profile_of("pytorch", versions));
   std::int64_t count = 0;
   for (const Pass& pass : program.step) {
     for (const Phase& phase : pass.phases) {
