@@ -25,7 +25,11 @@ const facts::RankMemory& memory_of(const facts::Plan& plan) {
 TEST(SampleLengths, ShorterBatchesLeaveSegmentsThatLongerOnesCannotUse) {
   const facts::Plan alike = planned(job_with(512.0));
   const facts::Plan varied = planned(job_with(128.0));
-  EXPECT_EQ(memory_of(varied).peak_allocated, memory_of(alike).peak_allocated);
+  // Alike but for the tails of blocks that are not split.
+  const auto allocated = [](const facts::Plan& plan) {
+    return static_cast<double>(memory_of(plan).peak_allocated.value());
+  };
+  EXPECT_NEAR(allocated(varied) / allocated(alike), 1.0, 0.005);
   const std::int64_t logits = 2 * 448 * 32000 * 4;
   EXPECT_GT(memory_of(varied).peak_reserved, memory_of(alike).peak_reserved + Bytes(logits));
 }
