@@ -408,6 +408,8 @@ Result<AdapterHabits> adapter_habits_of(const facts::FrameworkProfile& profile,
   STEELYARD_TRY(fused, word(profile, "lora_kernel", "any_base", "quantized_base"));
   STEELYARD_TRY(mixes, word(profile, "lora_units", "own", "mixed"));
   STEELYARD_TRY(subclass, word(profile, "lora_quantized_by", "bitsandbytes", "torchao"));
+  STEELYARD_TRY(at_once, word(profile, "lora_quantizing", "in_chunks", "whole"));
+  habits.quantizes_whole = at_once;
   STEELYARD_TRY(operators, word(profile, "lora_gptq_unpacked_by", "a_kernel", "operators"));
   STEELYARD_TRY(dispatched, word(profile, "experts", "loop", "dispatched"));
   habits.dispatched_experts = dispatched;

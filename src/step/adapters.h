@@ -30,6 +30,7 @@ struct AdapterHabits {
   bool keeps_quantized_input = false;  // nodes of products with quantized matrices do
   bool quantizes_from_half = false;    // 4-bit matrices were fp16, whatever multiplies them
   bool tensor_subclass = false;        // torchao's NF4Tensor holds 4-bit matrices, not bitsandbytes
+  bool quantizes_whole = false;        // ... and a matrix is compared with all 16 values at once
   bool unpacks_by_operators = false;   // GPTQ's integers: PyTorch's operators, no kernel of its own
   bool mixes_units = false;  // FSDP1 wraps adapters and frozen weights into one flat parameter
   bool fuses_quantized_only = false;  // the `lora` kernel is for a quantized base

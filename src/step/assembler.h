@@ -20,6 +20,7 @@
 #include "step/program.h"
 #include "step/recompute_plan.h"
 #include "step/step.h"
+#include "step/weight_storage.h"
 #include "step/workshop.h"
 
 namespace steelyard::step {
@@ -120,6 +121,18 @@ class Assembler {
   void step_from_drive(Phase& phase);
   void add_parameters();
   void hold_parameters(std::vector<Event>& events, const model::Block& block);
+  // building.cpp
+  [[nodiscard]] bool quantizes_whole(const model::Weight& weight) const;
+  std::int32_t piece_slot(const Piece& piece, const model::Weight& weight);
+  std::int32_t passing(std::vector<Event>& events, Bytes bytes, std::string_view text);
+  void quantize(std::vector<Event>& events, const model::Weight& weight,
+                const std::vector<std::int32_t>& pieces);
+  void copy_quantized(std::vector<Event>& events, const model::Weight& weight,
+                      const std::vector<std::int32_t>& pieces);
+  void build_parameters(Phase& phase);
+  [[nodiscard]] Body layer_to_copy(Body& gone);
+  void build_quantized(std::vector<Event>& events, const model::Weight& weight);
+  void load_quantized();
   void add_buffer(facts::DType dtype, facts::VramCategory category, std::string_view text,
                   std::optional<bool> short_weights);
   void add_buffers();
@@ -285,6 +298,8 @@ class Assembler {
   std::int32_t reduce_bucket_ = -1, gradient_partition_ = -1, bucket_copy_ = -1;  // DeepSpeed's
   // What a step writes of each weight: what it updates first, then its averages.
   std::map<const model::Weight*, std::vector<std::int32_t>> stepped_;
+  // Pieces of quantized weights before the files are read.
+  std::map<const model::Weight*, std::vector<std::int32_t>> built_quantized_;
   std::int32_t next_partition_ = -1;  // ZeRO-2: of a further micro-batch, until it is added
 };
 

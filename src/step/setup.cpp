@@ -168,26 +168,23 @@ void Assembler::add_parameters() {
   if (layout_.flat_parameters && layout_.gathers) {
     add_flattened(phase);
   } else {
-    for (const model::Segment& segment : graph_.segments) {
-      Body body{.layer = segment.blocks.front().name, .repeat = segment.repeat, .events = {}};
-      for (const model::Block& block : segment.blocks) hold_parameters(body.events, block);
-      phase.bodies.push_back(std::move(body));
-    }
+    build_parameters(phase);
   }
   program_.setup.push_back({1, {std::move(phase)}});
+  load_quantized();
   add_buffers();
 }
 
 void Assembler::hold_parameters(std::vector<Event>& events, const model::Block& block) {
   for (const model::Weight& weight : block.weights) {
     if (!weight.tied_to.empty()) continue;
+    if (quantizes_whole(weight)) {
+      build_quantized(events, weight);
+      continue;
+    }
     for (const Piece& piece : pieces_of(layout_, weight)) {
       if (piece.sharded && layout_.on_host.parameters) continue;
-      const std::int64_t shards =
-          piece.sharded ? shards_of(layout_, weight, layout_.parameter_shards) : 1;
-      const Bytes bytes = bytes_of(ceil_divide(piece.numel, shards), piece.dtype);
-      allocate(events, typed(slot(bytes, VramCategory::parameters, weight.name), piece.dtype,
-                             weight.shape));
+      allocate(events, piece_slot(piece, weight));
       if (!layout_.master && steps(weight)) stepped_[&weight].push_back(events.back().index);
     }
   }

@@ -112,13 +112,14 @@ void Assembler::add_flattened(Phase& phase) {
 // FSDP1 gathers into the unit's own storage (torch/distributed/fsdp/_flat_param.py,
 // _all_gather_flat_param): no buffer besides. Its backward gathers the next unit ahead, but not one
 // whose forward ran without gradients (_needs_pre_backward_unshard is set where an output takes a
-// hook): under reentrant checkpointing nothing is gathered ahead.
+// hook): under reentrant checkpointing nothing is gathered ahead, nor was by default until PyTorch
+// 2.0 (pull request 88428).
 bool Assembler::has_gather_buffer(const Unit& unit, bool backward) const {
   if (unit.gather_buffer < 0) return false;
   if (!layout_.flat_parameters) return true;
   const bool reentrant = job_.train.recompute.mode == facts::RecomputeMode::full &&
                          variants_.checkpoint == Checkpoint::reentrant;
-  return backward && !reentrant && unit.layer;
+  return backward && !reentrant && unit.layer && variants_.gathers_next;
 }
 
 // What arrived is copied out where the unit computes (_fsdp_collectives.py,
@@ -309,9 +310,9 @@ void Assembler::keep_shard(std::vector<Event>& events, Unit& unit) {
 
 // FSDP1 copies a shard to the host and keeps it beside (_runtime_utils.py,
 // _accumulate_sharded_grad: _saved_grad_shard), until the whole backward pass is done
-// (prepare_gradient_for_optim).
+// (prepare_gradient_for_optim). fairscale's takes the copy's place (_post_reduction_hook).
 bool Assembler::saves_shards() const {
-  return layout_.on_host.gradients && layout_.flat_parameters;
+  return layout_.on_host.gradients && layout_.flat_parameters && variants_.saves_shards;
 }
 
 void Assembler::release_saved_shards(const Chunk& chunk, Phase& phase) {

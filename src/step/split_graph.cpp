@@ -28,7 +28,8 @@ void spread_context(model::Graph& graph, std::int64_t ranks) {
 
 // What splitting reads of a job that changes nothing else of the graph.
 struct Cut {
-  std::string projection;  // the framework's word
+  std::string projection;  // the framework's words
+  bool cuts_positions = false;
   Fp8 fp8;
   std::int64_t tensor = 1, context = 1, expert = 1, expert_tensor = 1;
   std::int64_t data = 1;  // only experts ask for it
@@ -37,10 +38,18 @@ struct Cut {
   friend bool operator==(const Cut&, const Cut&) = default;
 };
 
+// Sequence-parallel ranks that hold their own tokens' rows of the table of positions alone.
+bool cuts_positions(const facts::Job& job, const facts::FrameworkProfile& profile) {
+  const auto word = profile.operators.find("position_table");
+  return job.parallel.sequence_parallel && word != profile.operators.end() &&
+         word->second == "own_rows";
+}
+
 Cut cut_of(const facts::Job& job, const facts::FrameworkProfile& profile, const Fp8& fp8) {
   const facts::ParallelKeys& p = job.parallel;
   const auto word = profile.operators.find("attention_projection");
   Cut cut{.projection = word == profile.operators.end() ? std::string() : word->second,
+          .cuts_positions = cuts_positions(job, profile),
           .fp8 = fp8,
           .tensor = p.tensor,
           .context = p.context,
@@ -107,6 +116,7 @@ Result<Known> make(const model::Graph& graph, const facts::Job& job,
   STEELYARD_TRY(placed, place_tables(trained, job));
   STEELYARD_TRY(spread, spread_experts(placed, parallel));
   STEELYARD_TRY(split, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));
+  if (cuts_positions(job, profile)) cut_positions(split, parallel.tensor);
   auto made = std::make_shared<SplitGraph>();
   made->local = with_fp8(std::move(split), fp8);
   spread_context(made->local, parallel.context);

@@ -445,4 +445,16 @@ Result<Graph> split_over_ranks(const Graph& graph, std::int64_t ranks, bool sequ
   return result;
 }
 
+void cut_positions(Graph& graph, std::int64_t ranks) {
+  for (model::Segment& segment : graph.segments) {
+    for (Block& block : segment.blocks) {
+      for (const Operator& op : block.operators) {
+        if (op.kind != OperatorKind::position_embedding || op.weights.empty()) continue;
+        Shape& table = block.weights[static_cast<std::size_t>(op.weights[0])].shape;
+        table[0] = ceil_divide(table[0], ranks);
+      }
+    }
+  }
+}
+
 }  // namespace steelyard::step

@@ -15,4 +15,7 @@ namespace steelyard::step {
 [[nodiscard]] Result<model::Graph> split_over_ranks(const model::Graph& graph, std::int64_t ranks,
                                                     bool sequence);
 
+// Tables of learned positions, of which each of the ranks keeps 1/ranks of the rows.
+void cut_positions(model::Graph& graph, std::int64_t ranks);
+
 }  // namespace steelyard::step

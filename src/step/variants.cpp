@@ -119,6 +119,15 @@ Result<void> read_sharding(const facts::FrameworkProfile& profile, Variants& v) 
   STEELYARD_TRY(limited, read<bool>(profile, "gathers_ahead", v.limits_gathers,
                                     {{"two_units", true}, {"unlimited", false}}));
   v.limits_gathers = limited;
+  STEELYARD_TRY(next, read<bool>(profile, "backward_gathers", v.gathers_next,
+                                 {{"ahead", true}, {"in_turn", false}}));
+  v.gathers_next = next;
+  STEELYARD_TRY(saved, read<bool>(profile, "offloaded_shards", v.saves_shards,
+                                  {{"saved", true}, {"let_go", false}}));
+  v.saves_shards = saved;
+  STEELYARD_TRY(copies, read<bool>(profile, "building", v.copies_layers,
+                                   {{"in_place", false}, {"copies", true}}));
+  v.copies_layers = copies;
   STEELYARD_TRY(waits, read<bool>(profile, "sharding_time", v.sharding_waits,
                                   {{"waited_for", true}, {"beside_work", false}}));
   v.sharding_waits = waits;

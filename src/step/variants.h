@@ -108,7 +108,10 @@ struct Variants {
   bool accumulates_whole = false;   // FSDP1 under no_sync(): whole gradients wait for the last pass
   bool keeps_frozen_units = false;  // FSDP1: gathered until the backward pass of all ends
   bool limits_gathers = true;       // FSDP1: limit_all_gathers
+  bool gathers_next = true;         // ... BACKWARD_PRE: backward gathers the next unit beside one
+  bool saves_shards = true;         // ... keeps what of a gradient was copied to the host
   bool flattens_on_card = true;     // ZeRO-1/2 join the parameters beside themselves
+  bool copies_layers = false;       // layers are copies of one, which is let go then
   bool loss_in_model = true;        // the model's forward() computes the loss, not its caller
   Labels labels = Labels::shifted;
   CausalMask causal_mask = CausalMask::when_read;

@@ -78,4 +78,9 @@ std::size_t allocations_in(const step::Program& program, const std::vector<Home>
   return count;
 }
 
+std::vector<Track> resized(std::vector<Track> tracks, const std::vector<Bytes>& slots) {
+  for (std::size_t i = 0; i < tracks.size(); ++i) tracks[i].bytes = slots[i];
+  return tracks;
+}
+
 }  // namespace steelyard::vram

@@ -38,6 +38,9 @@ struct Track {
 [[nodiscard]] std::vector<Home> homes_of(const step::Program& program);
 [[nodiscard]] std::vector<Track> tracks_of(const step::Program& program,
                                            const std::vector<Home>& homes);
+// The same, of tensors of other sizes.
+[[nodiscard]] std::vector<Track> resized(std::vector<Track> tracks,
+                                         const std::vector<Bytes>& slots);
 // How many allocations all of them name.
 [[nodiscard]] std::size_t allocations_in(const step::Program& program,
                                          const std::vector<Home>& homes);

@@ -14,4 +14,9 @@ struct Live {
   Bytes bytes;  // as the allocator counts it
 };
 
+[[nodiscard]] inline facts::VramBytes sum_of(facts::VramBytes one, const facts::VramBytes& other) {
+  for (std::size_t i = 0; i < one.bytes.size(); ++i) one.bytes[i] += other.bytes[i];
+  return one;
+}
+
 }  // namespace steelyard::vram

@@ -32,11 +32,6 @@ using step::EventKind;
 // Two steps: the second meets the free lists that the first one left, as all later ones do.
 constexpr int kSteps = 2;
 
-VramBytes sum_of(VramBytes one, const VramBytes& other) {
-  for (std::size_t i = 0; i < one.bytes.size(); ++i) one.bytes[i] += other.bytes[i];
-  return one;
-}
-
 class Replay {
  public:
   Replay(const Request& request, Experience& experience)
@@ -89,7 +84,7 @@ class Replay {
   }
   void remember();
   [[nodiscard]] const Track& track(std::int32_t slot) const {
-    return tracks_[static_cast<std::size_t>(slot)];
+    return (shorter_ ? *shorter_ : tracks_)[static_cast<std::size_t>(slot)];
   }
   [[nodiscard]] std::size_t index_of(std::int32_t slot, const step::Instance& instance) const {
     return track(slot).at(instance);
@@ -113,9 +108,10 @@ class Replay {
   bool expand_all_;
   std::unique_ptr<Allocator> allocator_;
   int growths_ = 0;
-  bool states_made_ = false;         // of the optimizer
-  const std::vector<Home> homes_;    // by slot
-  const std::vector<Track> tracks_;  // by slot
+  bool states_made_ = false;                   // of the optimizer
+  const std::vector<Home> homes_;              // by slot
+  const std::vector<Track> tracks_;            // by slot
+  std::optional<std::vector<Track>> shorter_;  // instead of them
   std::vector<Live> lives_;
   Standing standing_;
   Prompter prompter_;
@@ -340,7 +336,8 @@ void Replay::play(const std::vector<step::Pass>& passes, step::Progress& progres
 bool Replay::recalls(const step::Phase& phase, const Prompter::Known& body,
                      const step::Instance& instance) {
   const Prompter::Layer& layer = body.layer(instance);
-  if (layer.tree == nullptr || (body.multiplies && makes_workspace(phase))) return false;
+  if (shorter_ || layer.tree == nullptr || (body.multiplies && makes_workspace(phase)))
+    return false;
   const Players players(lives_, carried_, tracks_, layer.script.slots, instance);
   const Outcome* outcome = prompter_.outcome(layer, players);
   if (outcome == nullptr) return false;
@@ -430,9 +427,16 @@ Answer Replay::run() {
   Answer answer;
   step::Progress before;
   play(program_.setup, before);
+  bool first = true;
+  // What they leave in the cache is too small for the longest samples, which come later.
+  for (const std::vector<Bytes>& slots : program_.shorter_steps) {
+    shorter_ = resized(tracks_, slots);
+    play_step(std::exchange(first, false));
+  }
+  shorter_.reset();
   // What is alive at the peak of the last step may die in the next one.
   const int steps = tensors_ != nullptr ? kSteps + 1 : kSteps;
-  for (int i = 0; i < steps; ++i) play_step(i == 0);
+  for (int i = 0; i < steps; ++i) play_step(std::exchange(first, false));
   facts::RankMemory& memory = answer.memory;
   memory.kind = "data-parallel rank";
   memory.ranks = program_.ranks;

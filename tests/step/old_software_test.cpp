@@ -111,6 +111,35 @@ TEST(OldSoftware, UntilTorch20Fsdp1HasNoRateLimiter) {
 
 // torch.nn.MultiheadAttention: the memory-efficient kernel's result is copied token by token in
 // every version, the flash kernel's until FlashAttention-2, whose result lies as its queries do.
+// Slots of units gathered beside the one whose backward pass runs.
+std::int64_t gathered_ahead(const facts::Value& versions) {
+  facts::Job job = small_job(2);
+  job.parallel.sharding = facts::Sharding::fsdp1;
+  const Program program =
+      program_for(graph_of(small_llama()), job, profile_of("pytorch", versions));
+  std::int64_t count = 0;
+  for (const Pass& pass : program.step) {
+    for (const Phase& phase : pass.phases) {
+      if (phase.kind != PhaseKind::backward) continue;
+      for (const Body& body : phase.bodies) {
+        count += std::ranges::count_if(body.events, [&](const Event& event) {
+          if (event.kind != EventKind::allocate) return false;
+          const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+          return program.names[static_cast<std::size_t>(slot.name)] == "all-gather buffer";
+        });
+      }
+    }
+  }
+  return count;
+}
+
+TEST(OldSoftware, UntilTorch113Fsdp1GathersNothingAheadInBackward) {
+  EXPECT_GT(gathered_ahead({}), 0);
+  EXPECT_GT(gathered_ahead(facts::Object{{"torch", "2.0"}}), 0);
+  EXPECT_EQ(gathered_ahead(facts::Object{{"torch", "1.13"}}), 0);
+  EXPECT_EQ(gathered_ahead(facts::Object{{"fairscale", "0.3"}}), 0);
+}
+
 TEST(OldSoftware, UntilTorch22AFlashResultIsTurnedToo) {
   const auto kept = [](const char* torch, facts::Precision precision) {
     facts::Job job = small_job();

@@ -205,6 +205,26 @@ TEST(Parallel, HeadsFewerThanRanksAreHeldTwice) {
   EXPECT_EQ(uneven.error().subject, "parallel.tensor");
 }
 
+// Megatron-DeepSpeed's table of positions under sequence parallelism.
+TEST(Parallel, PositionsAreCutOnlyWhereTheFrameworkDoes) {
+  const auto rows = [](bool sequence, const facts::Value& versions) {
+    facts::Job job = job_of({2, 1, 1, 1, sequence});
+    const Program program =
+        program_for(graph_of(small_gpt2()), job, profile_of("megatron", versions));
+    for (const Slot& slot : program.slots) {
+      if (program.names[static_cast<std::size_t>(slot.name)].ends_with("wpe.weight")) {
+        return slot.bytes.value();
+      }
+    }
+    return std::int64_t{0};
+  };
+  const facts::Value fork = facts::Object{{"megatron-deepspeed", "2023.09"}};
+  const std::int64_t whole = rows(true, {});
+  EXPECT_GT(whole, 0);
+  EXPECT_EQ(rows(false, fork), whole);
+  EXPECT_EQ(rows(true, fork), whole / 2);
+}
+
 facts::ModelSource small_mixtral() {
   return {"small mixtral",
           facts::Object{{"model_type", "mixtral"},
