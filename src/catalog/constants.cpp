@@ -241,6 +241,7 @@ Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table
   constants.loads_sharpness = settings.real("loads_sharpness");
   constants.best_product = settings.ratio("best_product");
   constants.source = settings.text("source");
+  if (settings.has("printed")) constants.printed = settings.texts("printed");
   STEELYARD_TRY(processors, numbers_of(settings.table("multiprocessors"), file));
   STEELYARD_TRY(matrix, numbers_of(settings.table("matrix_over_vector"), file));
   STEELYARD_TRY(best, numbers_of(settings.table("best_product_of"), file));

@@ -185,7 +185,7 @@ struct EfficiencyConstants {
   // and for each product.
   double depthwise_product = 0.0, depthwise_weight_product = 0.0;
   double depthwise_library_result = 0.0, depthwise_library_product = 0.0;
-  double convolution_layout = 0.0;        // tensors whose channels come first are copied, so often
+  double convolution_layout = 0.0;  // tensors whose channels come first are copied, so often
   Ratio grouped_convolution{};  // of the matrix units' peak, groups of 64 channels, channels last
   Ratio link;                   // of the GPU link, large messages
   Ratio network;
@@ -218,6 +218,8 @@ struct EfficiencyConstants {
   // Of cards for which nobody printed it, by GPU (catalogue id).
   std::map<std::string, double, std::less<>> best_product_of{};
   std::map<std::string, CallTimes, std::less<>> calls_of{};  // by framework or parallel.sharding
+  // Keys of constants that are set by what is in print for that kernel and that no fit moves.
+  std::vector<std::string> printed{};
   std::string source;
   // The same for processors of one architecture (Gpu::architecture), complete; empty inside.
   std::string architecture{};

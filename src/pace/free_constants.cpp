@@ -1,8 +1,11 @@
 #include "pace/free_constants.h"
 
+#include <algorithm>
 #include <functional>
 #include <set>
+#include <string>
 #include <utility>
+#include <vector>
 
 namespace steelyard::pace {
 namespace {
@@ -86,6 +89,11 @@ void everywhere(EfficiencyConstants& constants,
   for (EfficiencyConstants& here : constants.by_architecture) change(here);
 }
 
+bool is_printed(const EfficiencyConstants& constants, const char* key) {
+  const std::vector<std::string>& printed = constants.printed;
+  return std::find(printed.begin(), printed.end(), key) != printed.end();
+}
+
 std::set<std::string> architectures_of(const EfficiencyConstants& efficiency) {
   std::set<std::string> names;
   for (const EfficiencyConstants& here : efficiency.by_architecture) {
@@ -166,6 +174,7 @@ std::vector<FreeConstant> free_constants(const EfficiencyConstants& efficiency) 
     free.push_back({{member.key}, member.get, member.set, member.low, member.high, member.spread});
     free.back().concerns = std::not_fn(has_its_own);
     for (std::size_t i = 0; i < efficiency.by_architecture.size(); ++i) {
+      if (is_printed(efficiency.by_architecture[i], member.key)) continue;
       const auto in = [member, i](const EfficiencyConstants& c) {
         return member.get(c.by_architecture[i]);
       };

@@ -20,7 +20,8 @@ struct Part {  // of a body or a phase
   Seconds compute, memory, optimizer, exposed, offload;
   Flops recomputed;
   double kernels = 0.0;
-  Seconds calling;  // the host, beside launching them
+  double again = 0.0;  // of them: run again in a backward pass, which Python drives
+  Seconds calling;     // the host, beside launching them
 
   [[nodiscard]] Seconds busy() const { return compute + memory + optimizer; }
 };
@@ -34,11 +35,13 @@ void add(Part& sum, const Part& part, std::int64_t times) {
   sum.offload += part.offload * t;
   sum.recomputed += part.recomputed * t;
   sum.kernels += part.kernels * t;
+  sum.again += part.again * t;
   sum.calling += part.calling * t;
 }
 
 void add_work(Part& part, const Work& work, const WorkTime& time, PhaseKind phase) {
   part.kernels += time.launches;
+  if (work.recomputed) part.again += time.launches;
   part.calling += time.call;
   if (belongs_to_optimizer(phase) || work.kind == WorkKind::optimizer) {
     part.optimizer += time.seconds;
@@ -94,6 +97,15 @@ Part one_iteration(const Body& body, PhaseKind phase, const Program& program, co
   return part;
 }
 
+// What the host takes to launch a kernel of a phase, and one that a checkpoint runs again in it:
+// that is the module's forward() once more, driven by Python inside of the backward pass
+// (torch/utils/checkpoint.py; Megatron-LM, tensor_parallel/random.py, CheckpointFunction).
+struct Launch {
+  Seconds usual, again;
+
+  [[nodiscard]] Seconds of(const Work& work) const { return work.recomputed ? again : usual; }
+};
+
 // The host and the GPU beside each other: a kernel begins when it is launched and the one before it
 // has ended.
 struct Clocks {
@@ -115,27 +127,28 @@ bool reads_of_the_gpu(const Phase& phase, const Program& program, const Prices& 
   });
 }
 
-void play(const Body& body, const Program& program, const Prices& prices, Seconds launch,
+void play(const Body& body, const Program& program, const Prices& prices, const Launch& launch,
           Clocks& clocks) {
   const double exchanged = exposed_exchanges(body, program, prices);
   for (const step::Event& event : body.events) {
     const auto index = static_cast<std::size_t>(event.index);
     if (works_on_gpu(event, program)) {
-      clocks.run(prices.work[index], launch);
+      clocks.run(prices.work[index], launch.of(program.work[index]));
     } else if (event.kind == EventKind::communicate) {
       const bool hidden = program.communication[index].overlaps;
       const double waited = beside_shared_experts(event.index, program, prices) ? exchanged : 1.0;
       clocks.run({.seconds = prices.communication[index] * (hidden ? 0.0 : waited),
                   .launches = 0.0,
                   .call = prices.collective_call},
-                 launch);
+                 launch.usual);
     }
   }
 }
 
 // A phase in which the host waits for the GPU now and then, so that it cannot run ahead of what
 // comes behind: the clocks of both, iteration by iteration until these are alike.
-Seconds played(const Phase& phase, const Program& program, const Prices& prices, Seconds launch) {
+Seconds played(const Phase& phase, const Program& program, const Prices& prices,
+               const Launch& launch) {
   constexpr std::int64_t kUntilAlike = 3;
   Clocks clocks;
   for (const Body& body : phase.bodies) {
@@ -166,10 +179,12 @@ PhaseTime time_of(const Phase& phase, const Program& program, const Prices& pric
   Part& once = time.once;
   const bool driven = phase.kind == PhaseKind::forward || phase.kind == PhaseKind::generation ||
                       phase.kind == PhaseKind::scoring || belongs_to_optimizer(phase.kind);
-  const Seconds launch = driven ? prices.kernel_launch_forward : prices.kernel_launch;
+  const Launch launch{driven ? prices.kernel_launch_forward : prices.kernel_launch,
+                      prices.kernel_launch_forward};
   const Seconds working = once.busy() + once.exposed + once.offload;
-  Seconds lasts = launch * once.kernels + once.calling;
-  if (launch > Seconds() && reads_of_the_gpu(phase, program, prices)) {
+  Seconds lasts =
+      launch.usual * (once.kernels - once.again) + launch.again * once.again + once.calling;
+  if (launch.usual > Seconds() && reads_of_the_gpu(phase, program, prices)) {
     lasts = std::max(lasts, played(phase, program, prices, launch));
   }
   time.waiting = std::max(Seconds(), lasts - working);

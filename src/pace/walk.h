@@ -24,7 +24,7 @@ struct Prices {
   std::vector<Seconds> stolen;        // of the work beside each communication
   std::vector<bool> beside_shared{};  // exchanges beside the work of shared experts
   Seconds kernel_launch;              // host time per kernel
-  Seconds kernel_launch_forward;      // in forward phases
+  Seconds kernel_launch_forward;      // in forward phases, and of what is recomputed
   Seconds collective_call{};          // host time per collective
   // What the optimizer's phase gathers is gathered beside the next step's first forward pass.
   bool gathers_beside_forward = false;

@@ -58,9 +58,11 @@ Tensor adapted(Tape& tape, const OperatorCall& call, const Tensor& input, const 
   const bool of_result = call.variants->drops_adapter_result;
   Tensor low = linear(tape, of_result ? x : dropout(tape, x, op.adapter_dropout), pair.down,
                       Tensor(), pair.inputs, op.adapter_rank);
+  const bool early = call.variants->scales_low_rank;
+  if (early) low = mul_constant(tape, std::move(low));
   Tensor high = linear(tape, low, pair.up, Tensor(), op.adapter_rank, pair.outputs);
   low = Tensor();
-  high = mul_constant(tape, std::move(high));
+  if (!early) high = mul_constant(tape, std::move(high));
   if (of_result) high = dropout(tape, std::move(high), op.adapter_dropout);
   high = padded_columns(tape, std::move(high), result.numel);  // an adapter of some parts
   if (of_bitsandbytes) high = to(tape, std::move(high), before);

@@ -168,6 +168,9 @@ Result<void> read_kept(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(dropped, read<bool>(profile, "lora_dropped", v.drops_adapter_result,
                                     {{"result", true}, {"input", false}}));
   v.drops_adapter_result = dropped;
+  STEELYARD_TRY(scaled, read<bool>(profile, "lora_scaled", v.scales_low_rank,
+                                   {{"low_rank", true}, {"result", false}}));
+  v.scales_low_rank = scaled;
   STEELYARD_TRY(rows, read<bool>(profile, "flash_result", v.flash_result_in_rows,
                                  {{"in_rows", true}, {"as_queries", false}}));
   v.flash_result_in_rows = rows;

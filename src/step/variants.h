@@ -124,6 +124,7 @@ struct Variants {
   bool flash_result_in_rows = false;     // sample by sample, however the queries lie
   bool foreach_denominator = false;      // foreach Adam: the root and the denominator, two copies
   bool drops_adapter_result = false;     // an adapter's dropout is of its result, not of its input
+  bool scales_low_rank = false;          // an adapter's factor is applied between its products
 
   friend bool operator==(const Variants&, const Variants&) = default;
 };

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <deque>
 #include <string>
+#include <vector>
 
 #include "pace/figures.h"
 #include "pace/free_constants.h"
@@ -139,6 +140,24 @@ TEST(Fit, NeverLeavesTheBounds) {
       EXPECT_LE(value, constant.high * (1.0 + 1e-9)) << constant.path.back();
     }
   }
+}
+
+TEST(Fit, WhatIsInPrintIsNotFreeOnThatArchitectureAlone) {
+  facts::EfficiencyConstants constants = usual();
+  facts::EfficiencyConstants here = usual();
+  here.architecture = "printed";
+  here.printed = {"attention_forward_ratio"};
+  constants.by_architecture = {here, usual()};
+  constants.by_architecture.back().architecture = "fitted";
+  std::vector<std::string> free;
+  for (const FreeConstant& constant : free_constants(constants)) {
+    if (constant.path.size() == 3 && constant.path.back().starts_with("attention_")) {
+      free.push_back(constant.path[1] + "." + constant.path[2]);
+    }
+  }
+  EXPECT_EQ(free, (std::vector<std::string>{"fitted.attention_forward_ratio",
+                                            "printed.attention_backward_ratio",
+                                            "fitted.attention_backward_ratio"}));
 }
 
 TEST(Fit, OneWildMeasurementDoesNotRule) {

@@ -206,6 +206,28 @@ TEST(Walk, APhaseWaitsForTheHostToLaunchItsKernels) {
 
 // Per iteration: 4 ms of the GPU that one launch asks for, a copy that the host reads, 4 launches
 // of 0.5 ms with 0.1 ms of work each. Running ahead, the host would launch these beside the 4 ms.
+// A checkpoint runs the module's forward() again, which Python drives as in the forward pass.
+TEST(Walk, WhatIsRecomputedIsLaunchedByPython) {
+  Program program;
+  Body body;
+  body.repeat = 100;
+  step::Work again = stream_for(1e-6);
+  again.recomputed = true;
+  append(program, body, again);
+  append(program, body, stream_for(1e-6));
+  program.step.push_back({1, {phase_of(PhaseKind::backward, {body})}});
+  Prices prices = priced(program);
+  prices.kernel_launch = Seconds(5e-6);
+  prices.kernel_launch_forward = Seconds(20e-6);
+  const Walked walked = walk(program, prices);
+  EXPECT_NEAR(walked.breakdown.total().value(), 100 * (20e-6 + 5e-6), 1e-12);
+  EXPECT_NEAR(walked.host_bound.value(), 100 * (25e-6 - 2e-6), 1e-12);
+  // Where the host reads of the GPU it waits for the kernel before it goes on.
+  prices.work.front().read_by_host = true;
+  EXPECT_NEAR(walk(program, prices).breakdown.total().value(), 100 * (20e-6 + 1e-6 + 5e-6) + 1e-6,
+              1e-9);
+}
+
 TEST(Walk, AHostThatReadsOfTheGpuCannotRunAhead) {
   Program program;
   Body body;

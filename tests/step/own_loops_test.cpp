@@ -2,6 +2,8 @@
 // what is alive when backward begins, by hand, in bytes of a small LLaMA in bf16.
 #include <gtest/gtest.h>
 
+#include <string_view>
+
 #include "step/small_jobs.h"
 
 namespace steelyard::step {
@@ -63,6 +65,38 @@ TEST(OwnLoops, DropoutOfAnAdaptersResultKeepsItsMaskAlone) {
   const std::int64_t results = alive_before_backward(job, facts::Object{{"automodel", "2025.12"}});
   EXPECT_EQ(inputs - results, kLayers * 2 * kStream + (kLayers - 1) * kRows * 3 * 64 -
                                   kLayers * kRows * (64 + 32 + 32));
+}
+
+// Read and written by the kernels of that name in the forward passes.
+std::int64_t traffic_of(const facts::Job& job, const facts::Value& versions,
+                        std::string_view operation) {
+  const Program program =
+      program_for(graph_of(small_llama()), job, profile_of("pytorch", versions));
+  std::int64_t traffic = 0;
+  for (const Pass& pass : program.step) {
+    for (const Phase& phase : pass.phases) {
+      if (phase.kind != PhaseKind::forward) continue;
+      play(program, {Pass{1, {phase}}}, [&](const Event& event, std::int64_t) {
+        if (event.kind != EventKind::work) return;
+        const Work& work = program.work[static_cast<std::size_t>(event.index)];
+        if (!program.names[static_cast<std::size_t>(work.name)].ends_with(operation)) return;
+        traffic += work.traffic.value();
+      });
+    }
+  }
+  return traffic;
+}
+
+// lora_B(lora_A(x) * scale): the factor meets four columns of each adapter, not the 64, 32 and 32
+// of what they add.
+TEST(OwnLoops, AnAdaptersFactorMayMeetItsLowRank) {
+  facts::Job job = bf16_job();
+  job.train.method = facts::Method::lora;
+  job.train.lora.rank = 4;
+  job.train.lora.targets = {"q_proj", "k_proj", "v_proj"};
+  const std::int64_t results = traffic_of(job, {}, "mul");
+  const std::int64_t low = traffic_of(job, facts::Object{{"automodel", "2025.12"}}, "mul");
+  EXPECT_EQ(results - low, kLayers * kRows * (64 + 32 + 32 - 3 * 4) * 2 * 2);
 }
 
 // train.use_reentrant in place of the profile's own checkpoints, either way.
