@@ -130,27 +130,12 @@ std::vector<Tensor> parallel_log_probabilities(Tape& tape, const OperatorCall& c
   return {std::move(taken), logits};
 }
 
-// transformers' tp_plan for output projections is colwise_rep (integrations/tensor_parallel.py):
-// every rank gets the logits of the whole vocabulary.
-Tensor gathered_logits(Tape& tape, const OperatorCall& call, const model::Shape& whole) {
-  model::Operator op;
-  op.kind = OperatorKind::gather_features;
-  OperatorCall gather = call;
-  gather.op = &op;
-  gather.output_shapes = {whole};
-  return run_prediction_operator(tape, gather);
-}
-
 // outputs.logits[:, :-1] of what the model's forward() returned: under accelerate's autocast in
 // fp32 (convert_outputs_to_fp32).
 std::vector<Tensor> log_probabilities(Tape& tape, const OperatorCall& call) {
   if (takes_vocabulary_in_parts(call)) return parallel_log_probabilities(tape, call);
   model::Shape shape = call.input_shapes[0];
-  Tensor logits = call.inputs[0];
-  if (tape.options().tensor.ranks > 1 && shape.back() < call.graph->vocabulary) {
-    shape.back() = checked_multiply(shape.back(), tape.options().tensor.ranks);
-    logits = gathered_logits(tape, call, shape);
-  }
+  Tensor logits = gathered_logits(tape, call, shape);
   if (call.variants->widens_outputs && tape.arithmetic().autocast) {
     logits = to(tape, std::move(logits), DType::fp32);
   }

@@ -5,6 +5,7 @@
 
 #include "step/fused_operators.h"
 #include "step/linear_operator.h"
+#include "step/prediction_operators.h"
 #include "step/primitives.h"
 #include "step/primitives_fused.h"
 
@@ -70,6 +71,9 @@ std::vector<Tensor> shifted_logits_loss(Tape& tape, OperatorCall& call) {
 }  // namespace
 
 std::vector<Tensor> causal_lm_loss(Tape& tape, OperatorCall& call) {
+  if (call.variants->gathers_logits) {
+    call.inputs[0] = gathered_logits(tape, call, call.input_shapes[0]);
+  }
   const LossTypes types = call.variants->loss;
   if (types == LossTypes::upcast_shift || types == LossTypes::upcast_shift_in_loss) {
     return shifted_logits_loss(tape, call);

@@ -99,4 +99,18 @@ Tensor run_prediction_operator(Tape& tape, const OperatorCall& call) {
   }
 }
 
+// transformers' tp_plan for output projections is colwise_rep (integrations/tensor_parallel.py):
+// every rank gets the logits of the whole vocabulary.
+Tensor gathered_logits(Tape& tape, const OperatorCall& call, model::Shape& shape) {
+  const std::int64_t ranks = tape.options().tensor.ranks;
+  if (ranks == 1 || shape.back() >= call.graph->vocabulary) return call.inputs[0];
+  shape.back() = checked_multiply(shape.back(), ranks);
+  model::Operator op;
+  op.kind = model::OperatorKind::gather_features;
+  OperatorCall gather = call;
+  gather.op = &op;
+  gather.output_shapes = {shape};
+  return run_prediction_operator(tape, gather);
+}
+
 }  // namespace steelyard::step

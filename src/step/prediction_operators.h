@@ -8,4 +8,7 @@ namespace steelyard::step {
 
 [[nodiscard]] Tensor run_prediction_operator(Tape& tape, const OperatorCall& call);
 
+// The logits of the whole vocabulary, and their shape, where tensor-parallel ranks hold parts.
+[[nodiscard]] Tensor gathered_logits(Tape& tape, const OperatorCall& call, model::Shape& shape);
+
 }  // namespace steelyard::step

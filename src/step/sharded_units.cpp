@@ -197,11 +197,12 @@ bool Assembler::mixes_unit(const Unit& unit) const {
 
 // torch.distributed.pipelining (stage.py, backward_maybe_with_nosync) reduces behind the last
 // micro-batch of a stage alone; until then FSDP2 sums whole gradients in the type of the reduction
-// (_fsdp_param.py, to_accumulated_grad_if_needed). FSDP1 does so under no_sync(), which Fabric and
-// accelerate lay around all micro-batches but the last (_runtime_utils.py, _post_backward_hook).
+// (_fsdp_param.py, to_accumulated_grad_if_needed), as it does wherever a loop calls
+// set_requires_gradient_sync(False). FSDP1 does so under no_sync(), which Fabric and accelerate lay
+// around all micro-batches but the last (_runtime_utils.py, _post_backward_hook).
 bool Assembler::sums_whole_gradients() const {
-  const bool asked =
-      layout_.flat_parameters ? variants_.accumulates_whole : job_.parallel.pipeline > 1;
+  const bool of_tensors = variants_.accumulates_tensors_whole || job_.parallel.pipeline > 1;
+  const bool asked = layout_.flat_parameters ? variants_.accumulates_whole : of_tensors;
   return layout_.gathers && !layout_.flat_buckets && asked && micro_batches() > 1;
 }
 

@@ -106,10 +106,27 @@ Result<void> read_chunks(const facts::FrameworkProfile& profile, const facts::Tr
   return {};
 }
 
+// The loss of logits whose vocabulary is spread over tensor-parallel ranks.
+Result<void> read_spread_loss(const facts::FrameworkProfile& profile,
+                              const facts::ParallelKeys& parallel, Variants& v) {
+  enum class Kind { as_it_is, sharded, gathered };
+  STEELYARD_TRY(kind, read<Kind>(profile, "parallel_loss", Kind::as_it_is,
+                                 {{"sharded", Kind::sharded},
+                                  {"gathered", Kind::gathered},
+                                  {"as_it_is", Kind::as_it_is}}));
+  if (parallel.tensor == 1) return {};
+  if (kind == Kind::sharded) v.cross_entropy = CrossEntropy::sharded;
+  v.gathers_logits = kind == Kind::gathered;
+  return {};
+}
+
 Result<void> read_sharding(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(whole, read<bool>(profile, "sharded_accumulation", v.accumulates_whole,
                                   {{"reduced", false}, {"whole", true}}));
   v.accumulates_whole = whole;
+  STEELYARD_TRY(tensors, read<bool>(profile, "tensor_accumulation", v.accumulates_tensors_whole,
+                                    {{"reduced", false}, {"whole", true}}));
+  v.accumulates_tensors_whole = tensors;
   STEELYARD_TRY(on_card, read<bool>(profile, "zero_flattening", v.flattens_on_card,
                                     {{"on_card", true}, {"on_host", false}}));
   v.flattens_on_card = on_card;
@@ -282,9 +299,7 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
   STEELYARD_CHECK(read_outputs(profile, v));
   STEELYARD_CHECK(read_sharding(profile, v));
   STEELYARD_CHECK(read_context(profile, parallel, v));
-  STEELYARD_TRY(sharded, read<bool>(profile, "parallel_loss", false,
-                                    {{"sharded", true}, {"as_it_is", false}}));
-  if (sharded && parallel.tensor > 1) v.cross_entropy = CrossEntropy::sharded;
+  STEELYARD_CHECK(read_spread_loss(profile, parallel, v));
   apply(train, v);
   STEELYARD_CHECK(read_scope(profile, train, v));
   STEELYARD_CHECK(read_chunks(profile, train, v));

@@ -98,34 +98,68 @@ TEST(SpreadLoss, TorchtitanRunsItOverSeveralRanks) {
   EXPECT_TRUE(runs(2));
 }
 
-// The small llama's layer: 43,008 elements of matrices and two norms of 64, fp32: the reduction's
-// type. A stage holds them until its last micro-batch is reduced; without stages none are held.
-TEST(WholeGradients, AreSummedUntilTheStagesLastMicroBatch) {
-  const auto held = [](std::int64_t stages, std::int64_t micro_batches) {
-    Job job = small_job(6);
-    job.parallel.pipeline = stages;
-    job.parallel.data = 6 / stages;
-    job.parallel.sharding = facts::Sharding::fsdp;
-    job.parallel.reduce_precision = facts::ShortPrecision::fp32;
-    job.train.gradient_accumulation = micro_batches;
-    Result<std::vector<RankProgram>> made =
-        programs_of(graph_of(small_llama()), job, profile_of("torchtitan"));
-    EXPECT_TRUE(made) << (made ? "" : to_text(made.error()));
-    std::vector<Bytes> sizes;
-    if (!made) return sizes;
-    for (const RankProgram& rank : *made) {
-      expect_balanced(rank.program, std::to_string(micro_batches) + " micro-batches");
-      for (const Slot& slot : rank.program.slots) {
-        const std::string& name = rank.program.names[static_cast<std::size_t>(slot.name)];
-        if (name == "unsharded gradients") sizes.push_back(slot.bytes);
-      }
+// The whole gradients that ranks of FSDP hold until the last micro-batch is reduced.
+std::vector<Bytes> whole_gradients(std::int64_t stages, std::int64_t micro_batches,
+                                   const std::string& accumulation) {
+  Job job = small_job(6);
+  job.parallel.pipeline = stages;
+  job.parallel.data = 6 / stages;
+  job.parallel.sharding = facts::Sharding::fsdp;
+  job.parallel.reduce_precision = facts::ShortPrecision::fp32;
+  job.train.gradient_accumulation = micro_batches;
+  facts::FrameworkProfile profile = profile_of("torchtitan");
+  profile.operators["tensor_accumulation"] = accumulation;
+  Result<std::vector<RankProgram>> made =
+      programs_of(graph_of(small_llama()), job, std::move(profile));
+  EXPECT_TRUE(made) << (made ? "" : to_text(made.error()));
+  std::vector<Bytes> sizes;
+  if (!made) return sizes;
+  for (const RankProgram& rank : *made) {
+    expect_balanced(rank.program, std::to_string(micro_batches) + " micro-batches");
+    for (const Slot& slot : rank.program.slots) {
+      const std::string& name = rank.program.names[static_cast<std::size_t>(slot.name)];
+      if (name == "unsharded gradients") sizes.push_back(slot.bytes);
     }
-    return sizes;
+  }
+  return sizes;
+}
+
+bool holds(const std::vector<Bytes>& sizes, Bytes wanted) {
+  return std::find(sizes.begin(), sizes.end(), wanted) != sizes.end();
+}
+
+// The small llama's layer: 43,008 elements of matrices and two norms of 64, fp32: the reduction's
+// type. A stage holds them until its last micro-batch is reduced; without stages none are held,
+// unless the loop turns the reduction off before the last (set_requires_gradient_sync).
+TEST(WholeGradients, AreSummedUntilTheStagesLastMicroBatch) {
+  const Bytes layer(4 * (43'008 + 128));
+  EXPECT_TRUE(holds(whole_gradients(3, 4, "reduced"), layer));
+  EXPECT_TRUE(whole_gradients(3, 1, "reduced").empty());
+  EXPECT_TRUE(whole_gradients(1, 4, "reduced").empty());
+  EXPECT_TRUE(holds(whole_gradients(1, 4, "whole"), layer));
+  EXPECT_TRUE(whole_gradients(1, 1, "whole").empty());
+}
+
+// Two ranks of tensor parallelism: the loss of all logits is twice that of a rank's part.
+TEST(SpreadLoss, OfGatheredLogitsIsThatOfTheWholeVocabulary) {
+  const auto largest = [](const std::string& word, const std::string& name) {
+    Job job = small_job(4);
+    job.parallel.tensor = 2;
+    job.parallel.data = 2;
+    facts::FrameworkProfile profile = profile_of("torchtitan");
+    profile.operators["parallel_loss"] = word;
+    const Program program = program_for(graph_of(small_llama()), job, profile);
+    Bytes most;
+    for (const Slot& slot : program.slots) {
+      const std::string& called = program.names[static_cast<std::size_t>(slot.name)];
+      if (called.find(name) != std::string::npos) most = std::max(most, slot.bytes);
+    }
+    return most;
   };
-  const std::vector<Bytes> sizes = held(3, 4);
-  EXPECT_TRUE(std::find(sizes.begin(), sizes.end(), Bytes(4 * (43'008 + 128))) != sizes.end());
-  EXPECT_TRUE(held(3, 1).empty());
-  EXPECT_TRUE(held(1, 4).empty());
+  EXPECT_EQ(largest("as_it_is", "all_gather_features"), Bytes(0));
+  EXPECT_GT(largest("as_it_is", "log_softmax"), Bytes(0));
+  EXPECT_EQ(largest("gathered", "log_softmax"), 2 * largest("as_it_is", "log_softmax"));
+  EXPECT_GT(largest("gathered", "all_gather_features"), Bytes(0));
 }
 
 }  // namespace
