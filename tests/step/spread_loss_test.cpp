@@ -138,6 +138,12 @@ TEST(WholeGradients, AreSummedUntilTheStagesLastMicroBatch) {
   EXPECT_TRUE(whole_gradients(1, 4, "reduced").empty());
   EXPECT_TRUE(holds(whole_gradients(1, 4, "whole"), layer));
   EXPECT_TRUE(whole_gradients(1, 1, "whole").empty());
+  const auto word = [](std::string_view version) {
+    return profile_of("transformers", facts::Object{{"accelerate", std::string(version)}})
+        .operators["tensor_accumulation"];
+  };
+  EXPECT_EQ(word("1.10"), "");
+  EXPECT_EQ(word("1.11"), "whole");
 }
 
 // Two ranks of tensor parallelism: the loss of all logits is twice that of a rank's part.
