@@ -149,10 +149,9 @@ ThreadedLoader threaded(const Path& path) {
     read.stage.note = fmt::format("{} per sample in one thread: the request and one copy at {}",
                                   to_text(Seconds(seconds)), to_text(cached_read_rate(path)));
     if (const auto both = handing_on(path, static_cast<std::int64_t>(workers))) {
-      const double slower = std::max(seconds, both->value());
-      read.stage.can = SamplesPerSecond(1.0 / slower);
+      read.stage.can = SamplesPerSecond(1.0 / both->value());
       read.stage.note = fmt::format("{} per sample, measured: one thread reads, {} copy",
-                                    to_text(Seconds(slower)), workers);
+                                    to_text(*both), workers);
     }
   }
   if (!made.cost) {
