@@ -107,6 +107,7 @@ class Run {
   void reap(bool more) {
     unsigned head = 0;
     unsigned seen = 0;
+    bool waits = false;  // a request that the kernel does not have yet
     io_uring_cqe* done = nullptr;
     io_uring_for_each_cqe(ring_, head, done) {
       ++seen;
@@ -118,7 +119,12 @@ class Run {
       if (result_.latencies.size() < kMostLatencies)
         result_.latencies.push_back(static_cast<float>(now_ - begins_[slot]));
       ++result_.requests;
-      if (more && whole) submit(slot);
+      if (!more || !whole) continue;
+      // Each at once, the last one with the next wait: a device that gets its requests in lots
+      // idles in between (virtio, 4 KiB, 16 in flight: 68,000 a second instead of 83,000).
+      if (waits) (void)io_uring_submit(ring_);
+      submit(slot);
+      waits = true;
     }
     io_uring_cq_advance(ring_, seen);
   }
