@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "catalog/merge.h"
+#include "catalog/operator_words.h"
 
 namespace steelyard::catalog {
 namespace {
@@ -184,11 +185,15 @@ Result<facts::Value> framework_table(Files& files, const std::string& name,
                                      const facts::Value& versions) {
   STEELYARD_TRY(chain, read_chain(files, name));
   STEELYARD_TRY(in_effect, versions_in_effect(chain, versions));
+  STEELYARD_TRY(words, files.read("framework_words.toml"));
   facts::Value table{facts::Object{}};
   for (const ProfileFile& file : chain) {
+    STEELYARD_CHECK(check_operator_words(*words, file.own.find("operators"), file.path));
     merge(table, file.own);
     for (const facts::Value& entry : file.variations) {
       STEELYARD_TRY(variation, variation_of(entry, in_effect, file.path));
+      STEELYARD_CHECK(
+          check_operator_words(*words, variation.changes.find("operators"), file.path));
       if (applies(variation, in_effect)) merge(table, variation.changes);
     }
   }

@@ -19,7 +19,7 @@ TEST(Constants, EveryFrameworkLoads) {
     if (constants.framework.supported) {
       EXPECT_FALSE(constants.framework.sources.empty());
       for (const char* composite :
-           {"rms_norm", "rotary", "gated_activation", "key_value_repeat", "loss"}) {
+           {"rms_norm", "rotary", "key_value_repeat", "loss", "loading"}) {
         EXPECT_TRUE(constants.framework.operators.contains(composite)) << composite;
       }
     } else {
@@ -32,7 +32,7 @@ TEST(Constants, TorchtitanChangesWhatItDoesDifferentlyAndKeepsTheRest) {
   const auto profile = value_of(own_catalog().constants("torchtitan")).framework;
   EXPECT_EQ(profile.operators.at("rms_norm"), "upcast");
   EXPECT_EQ(profile.operators.at("rotary"), "complex");
-  EXPECT_EQ(profile.operators.at("gated_activation"), "separate");
+  EXPECT_EQ(profile.operators.at("key_value_repeat"), "repeat");
   EXPECT_FALSE(profile.keeps_logits);
   EXPECT_TRUE(profile.gradients_set_to_none);
   EXPECT_EQ(profile.ddp_bucket, 25_MiB);

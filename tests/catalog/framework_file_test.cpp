@@ -25,6 +25,14 @@ TEST(Versions, AreDigitsJoinedByDots) {
 class FrameworkTable : public testing::Test {
  protected:
   FrameworkTable() {
+    folder_.write("framework_words.toml", R"(
+[softmax]
+about = "what a softmax keeps"
+words = { saves_result = "its result", saves_input = "its input too" }
+[shuffle_buffer]
+about = "samples in a buffer"
+takes = "number"
+)");
     folder_.write("frameworks/base.toml", R"(
 kept = "new"
 habit = true
@@ -40,7 +48,7 @@ habit = false
 package = "torch"
 from = "1.8"
 before = "1.10"
-operators.softmax = "keeps_input"
+operators.softmax = "saves_input"
 )");
     folder_.write("frameworks/tool.toml", R"(
 extends = "base"
@@ -113,6 +121,37 @@ TEST_F(FrameworkTable, AVariationWithoutBoundsOrOfAnUnknownPackageIsAnError) {
   EXPECT_EQ(error_of(table("base")).subject, "variations of torch");
   folder_.write("frameworks/base.toml", "[[variations]]\npackage = \"torch\"\nfrom = \"2\"\n");
   EXPECT_EQ(error_of(table("base")).subject, "variations.package");
+}
+
+TEST_F(FrameworkTable, AKeyOfOperatorsThatNothingReadsIsNamedWithTheNearest) {
+  folder_.write("frameworks/base.toml", "[operators]\nsofmax = \"saves_input\"\n");
+  const Error error = error_of(table("base"));
+  EXPECT_EQ(error.subject, "operators.sofmax");
+  EXPECT_EQ(error.accepted, "operators.softmax");
+  EXPECT_TRUE(error.file.ends_with("frameworks/base.toml")) << error.file;
+}
+
+TEST_F(FrameworkTable, AWordThatItsKeyDoesNotTakeIsNamedWithThoseThatItTakes) {
+  folder_.write("frameworks/base.toml", "[operators]\nsoftmax = \"keeps_input\"\n");
+  const Error word = error_of(table("base"));
+  EXPECT_EQ(word.found, "keeps_input");
+  EXPECT_EQ(word.accepted, "saves_result or saves_input");
+  folder_.write("frameworks/base.toml", "[operators]\nshuffle_buffer = \"10k\"\n");
+  EXPECT_EQ(error_of(table("base")).subject, "operators.shuffle_buffer");
+  folder_.write("frameworks/base.toml", "[operators]\nsoftmax = 4\n");
+  EXPECT_EQ(error_of(table("base")).accepted, "text");
+}
+
+TEST_F(FrameworkTable, AVariationThatDoesNotApplyIsCheckedToo) {
+  folder_.write("frameworks/base.toml", R"(
+[versions]
+torch = "2.6"
+[[variations]]
+package = "torch"
+before = "1.11"
+operators.softmax = "keeps_input"
+)");
+  EXPECT_EQ(error_of(table("base")).subject, "operators.softmax");
 }
 
 }  // namespace
