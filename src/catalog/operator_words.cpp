@@ -57,8 +57,8 @@ Result<void> check_operator_words(const facts::Value& known, const facts::Value*
     if (entry == nullptr) {
       const std::vector<std::string> keys = keys_of(known);
       const auto near = nearest_name(key, keys);
-      return fail(wrong(key, "a key that nothing reads", near ? "operators." + *near : listed(keys),
-                        file));
+      return fail(
+          wrong(key, "a key that nothing reads", near ? "operators." + *near : listed(keys), file));
     }
     const std::string* word = value.as_text();
     if (word == nullptr) return fail(wrong(key, value.kind_name(), "text", file));
