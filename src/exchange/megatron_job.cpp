@@ -3,13 +3,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <string>
 #include <utility>
 
 #include "exchange/exchange.h"
 #include "exchange/megatron_arguments.h"
 #include "exchange/megatron_model.h"
+#include "exchange/megatron_sharding.h"
 #include "exchange/megatron_words.h"
 #include "exchange/pipeline_layout.h"
 
@@ -67,11 +67,11 @@ class Importer {
   Result<void> set_context();
   [[nodiscard]] Result<std::int64_t> layers_to_split() const;
   Result<void> set_pipeline();
+  Result<void> set_shards();
   Result<void> set_states();
   void set_checkpoint();
   Result<DType> state_type(const char* name) const;
   Result<void> set_graphs();
-  Result<void> refuse_unbuilt() const;
 
   const MegatronArguments& arguments_;
   facts::Job job_;
@@ -273,7 +273,9 @@ Result<void> Importer::set_parallel() {
   set("parallel.expert", parallel.expert, arguments_.whole("expert-model-parallel-size"));
   const bool experts = arguments_.optional_whole("num-experts").has_value();
   set("parallel.expert_tensor", parallel.expert_tensor,
-      experts ? arguments_.optional_whole("expert-tensor-parallel-size").value_or(parallel.tensor)
+      experts ? arguments_.optional_whole("expert-tensor-parallel-size")
+                    .value_or(
+                        expert_tensor_ranks(job_, arguments_.whole("pipeline-model-parallel-size")))
               : 1);
   // Without tensor parallelism Megatron-LM turns it off.
   set("parallel.sequence_parallel", parallel.sequence_parallel,
@@ -348,18 +350,32 @@ Result<DType> Importer::state_type(const char* name) const {
   return fail(not_built(name, text, "fp32, bf16 or fp16"));
 }
 
+// Megatron-FSDP (param_and_grad_buffer.py, main_grad_buffer): shards of gradients are made once and
+// zeroed after each step.
+Result<void> Importer::set_shards() {
+  const char* name = "data-parallel-sharding-strategy";
+  const std::string word = arguments_.text(name);
+  const auto strategy = sharding_strategy(word);
+  if (!strategy) return fail(wrong(ErrorCode::bad_input, name, word, std::string(kStrategies)));
+  set("parallel.sharding", job_.parallel.sharding, *strategy);
+  keys_.operators["gradient_shards"] = "kept";
+  return {};
+}
+
 Result<void> Importer::set_states() {
   // Another engine (DeepSpeed in Megatron-DeepSpeed) holds the states when the job says how they
   // are sharded.
   const bool other_engine =
       own("parallel.sharding") && job_.parallel.sharding != facts::Sharding::none;
-  keys_.gradient_buffer = !other_engine;
+  const bool shards = arguments_.flag("use-megatron-fsdp") && !own("parallel.sharding");
+  keys_.gradient_buffer = !other_engine && !shards;
   keys_.distributed_optimizer =
-      arguments_.flag("use-distributed-optimizer") && !own("parallel.sharding");
-  if (keys_.distributed_optimizer) {
-    set("parallel.sharding", job_.parallel.sharding, facts::Sharding::zero1);
+      arguments_.flag("use-distributed-optimizer") && !own("parallel.sharding") && !shards;
+  if (shards) {
+    STEELYARD_CHECK(set_shards());
   } else {
-    set("parallel.sharding", job_.parallel.sharding, facts::Sharding::none);
+    set("parallel.sharding", job_.parallel.sharding,
+        keys_.distributed_optimizer ? facts::Sharding::zero1 : facts::Sharding::none);
   }
   STEELYARD_TRY(gradients, state_type("main-grads-dtype"));
   STEELYARD_TRY(parameters, state_type("main-params-dtype"));
@@ -371,6 +387,10 @@ Result<void> Importer::set_states() {
                     (bf16 && !arguments_.flag("grad-reduce-in-bf16") && gradients == DType::fp32);
   const DType own_type = bf16 ? DType::bf16 : (arguments_.flag("fp16") ? DType::fp16 : DType::fp32);
   keys_.main_gradients = wide ? DType::fp32 : own_type;
+  if (shards && arguments_.text("megatron-fsdp-main-grads-dtype") != "auto") {
+    STEELYARD_TRY(of_shards, state_type("megatron-fsdp-main-grads-dtype"));
+    keys_.main_gradients = of_shards;
+  }
   // Megatron-DeepSpeed's mask is one for all samples and passes through the stages.
   if (other_engine) keys_.operators["attention_mask"] = "none";
   keys_.wide_gradient_copy = other_engine && wide && own_type != DType::fp32;
@@ -437,27 +457,6 @@ Result<void> Importer::set_graphs() {
   return {};
 }
 
-// Understood, but their effect is still to be built.
-Result<void> Importer::refuse_unbuilt() const {
-  for (const char* name : {"use-megatron-fsdp", "use-torch-fsdp2", "fp32-residual-connection",
-                           "distribute-saved-activations", "fine-grained-activation-offloading"}) {
-    if (arguments_.flag(name)) return fail(not_built(name, "true", "a job without it"));
-  }
-  if (arguments_.whole("cpu-offloading-num-layers") > 0) {
-    return fail(not_built("cpu-offloading-num-layers",
-                          std::to_string(arguments_.whole("cpu-offloading-num-layers")), "0"));
-  }
-  for (const std::string& module : keys_.recomputed_modules) {
-    constexpr std::array kKnown = {"moe_act", "layernorm", "mla_up_proj",
-                                   "mlp",     "moe",       "shared_experts"};
-    if (std::find(kKnown.begin(), kKnown.end(), module) == kKnown.end()) {
-      return fail(not_built("recompute-modules", module,
-                            fmt::format("core_attn, {}", fmt::join(kKnown, ", "))));
-    }
-  }
-  return {};
-}
-
 Result<facts::Job> Importer::run() {
   if (!own("framework")) {
     job_.framework = "megatron";
@@ -474,7 +473,7 @@ Result<facts::Job> Importer::run() {
   STEELYARD_CHECK(set_states());
   set_checkpoint();
   STEELYARD_CHECK(set_graphs());
-  STEELYARD_CHECK(refuse_unbuilt());
+  STEELYARD_CHECK(check_recomputed_modules(keys_.recomputed_modules));
   // A job that was imported before, and changed since, gets its model anew.
   const auto model = job_.origins.find("model.config");
   const bool imported =

@@ -76,6 +76,20 @@ Result<void> check_softmax(const MegatronArguments& arguments) {
                     "effect is not built in this version"));
 }
 
+// Understood, but their effect is still to be built.
+Result<void> check_unbuilt(const MegatronArguments& arguments) {
+  const char* hint = "it is known, but what it does is not planned yet";
+  for (const char* name : {"use-torch-fsdp2", "fp32-residual-connection",
+                           "distribute-saved-activations", "fine-grained-activation-offloading"}) {
+    if (!arguments.flag(name)) continue;
+    return fail(wrong(ErrorCode::not_supported, name, "true", "a job without it", hint));
+  }
+  const std::int64_t layers = arguments.whole("cpu-offloading-num-layers");
+  if (layers == 0) return {};
+  return fail(wrong(ErrorCode::not_supported, "cpu-offloading-num-layers", std::to_string(layers),
+                    "0", hint));
+}
+
 // HybridDeviceOptimizer: planned where the CPU steps all, from tensors pinned alike.
 Result<void> check_hybrid_optimizer(const MegatronArguments& arguments) {
   if (!arguments.flag("optimizer-cpu-offload")) return {};
@@ -158,6 +172,7 @@ std::map<std::string, std::string, std::less<>> words_of(const MegatronArguments
 }
 
 Result<void> check_words(const MegatronArguments& arguments) {
+  STEELYARD_CHECK(check_unbuilt(arguments));
   STEELYARD_CHECK(check_experts(arguments));
   STEELYARD_CHECK(check_softmax(arguments));
   STEELYARD_CHECK(check_hybrid_optimizer(arguments));
@@ -168,6 +183,17 @@ Result<void> check_words(const MegatronArguments& arguments) {
     return fail(wrong(ErrorCode::impossible_combination, "recompute-method",
                       arguments.text("recompute-method"),
                       "none beside recompute-granularity selective"));
+  }
+  return {};
+}
+
+Result<void> check_recomputed_modules(const std::vector<std::string>& modules) {
+  const Words known = {"moe_act", "layernorm", "mla_up_proj", "mlp", "moe", "shared_experts"};
+  for (const std::string& module : modules) {
+    if (std::ranges::find(known, module) != known.end()) continue;
+    return fail(wrong(ErrorCode::not_supported, "recompute-modules", module,
+                      fmt::format("core_attn, {}", fmt::join(known, ", ")),
+                      "it is known, but what it does is not planned yet"));
   }
   return {};
 }

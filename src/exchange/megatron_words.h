@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "exchange/megatron_arguments.h"
@@ -20,5 +21,8 @@ namespace steelyard::exchange {
 // Errors: bad_input for a word that Megatron-LM does not know, impossible_combination for what its
 // validate_args refuses, not_supported for what is known but not built.
 [[nodiscard]] Result<void> check_words(const MegatronArguments& arguments);
+
+// Those that selective recomputation may run again.
+[[nodiscard]] Result<void> check_recomputed_modules(const std::vector<std::string>& modules);
 
 }  // namespace steelyard::exchange

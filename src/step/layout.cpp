@@ -245,6 +245,10 @@ void set_precision_aware(const facts::MegatronKeys& keys, Layout& layout) {
 // Megatron-LM: gradients are added into a buffer that stays, usually in fp32; the distributed
 // optimizer cuts shards out of it and out of a buffer of parameters.
 void set_megatron(const facts::MegatronKeys& keys, Layout& layout) {
+  if (keys.operators.contains("gradient_shards")) {  // Megatron-FSDP: main_grad_buffer's type
+    layout.gradient = layout.reduce = keys.main_gradients;
+    layout.optimizer.counts_on_device = false;
+  }
   if (!keys.gradient_buffer) return;
   layout.flat_buckets = false;
   layout.gradient_buffer = true;

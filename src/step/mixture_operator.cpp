@@ -31,7 +31,9 @@ Tensor part(Tape& tape, const OperatorCall& call, const Tensor& x, std::size_t w
 }
 
 bool dispatches(const OperatorCall& call) {
-  if (call.op->mixture.code == model::ExpertCode::parallel) return false;
+  if (call.op->mixture.code == model::ExpertCode::parallel) {
+    return call.variants->experts == Experts::dispatched;
+  }
   return call.variants->experts == Experts::dispatched || call.op->mixture.ranks > 1 ||
          call.op->mixture.feature_ranks > 1;
 }
@@ -251,10 +253,10 @@ std::vector<Tensor> run_mixture_operator(Tape& tape, const OperatorCall& call) {
     case OperatorKind::router: return router(tape, call);
     case OperatorKind::expert_assignment: return expert_assignment(tape, call);
     default:
+      if (dispatches(call)) return {dispatched_experts(tape, call)};
       if (call.op->mixture.code == model::ExpertCode::parallel) {
         return {parallel_experts(tape, call)};
       }
-      if (dispatches(call)) return {dispatched_experts(tape, call)};
       return {call.op->mixture.code == model::ExpertCode::loop ? experts(tape, call)
                                                                : own_experts(tape, call)};
   }

@@ -72,17 +72,27 @@ Result<void> check_method(const facts::TrainKeys& train) {
   return {};
 }
 
-// Keys whose effect a later version brings: an error, never ignored.
-Result<void> check_train(const facts::TrainKeys& train) {
-  using facts::name_of;
-  STEELYARD_CHECK(check_method(train));
-  for (const facts::FusedKernel kernel : train.fused_kernels) {
-    if (kernel == facts::FusedKernel::moe) {
-      return fail(not_yet("train.fused_kernels", std::string(name_of(kernel)),
-                          "rmsnorm, rope, swiglu, cross_entropy, lora"));
+bool has_experts(const model::Graph& graph) {
+  for (const model::Segment& segment : graph.segments) {
+    for (const model::Block& block : segment.blocks) {
+      for (const model::Operator& op : block.operators) {
+        if (op.mixture.experts > 0) return true;
+      }
     }
   }
-  return {};
+  return false;
+}
+
+// train.fused_kernels = ["moe"] (ScatterMoE, MegaBlocks): experts' products are one kernel.
+bool fuses_experts(const facts::TrainKeys& train) {
+  return std::find(train.fused_kernels.begin(), train.fused_kernels.end(),
+                   facts::FusedKernel::moe) != train.fused_kernels.end();
+}
+
+Result<void> check_fused_experts(const model::Graph& graph, const facts::TrainKeys& train) {
+  if (!fuses_experts(train) || has_experts(graph)) return {};
+  return fail(misfit("train.fused_kernels", "moe",
+                     "rmsnorm, rope, swiglu, cross_entropy, lora: the model has no experts", ""));
 }
 
 // Keys of training methods and layouts that are refused themselves: given alone they would change
@@ -311,7 +321,8 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
                        "this one stands beside others: name it in model.companions"));
   }
   STEELYARD_CHECK(check_import(job));
-  STEELYARD_CHECK(check_train(job.train));
+  STEELYARD_CHECK(check_method(job.train));
+  STEELYARD_CHECK(check_fused_experts(graph, job.train));
   STEELYARD_CHECK(check_decoder(graph, job.train));
   STEELYARD_CHECK(check_pictures(graph, job.train, profile));
   STEELYARD_CHECK(check_context(job));
@@ -321,17 +332,6 @@ Result<void> check(const model::Graph& graph, const facts::Job& job,
   STEELYARD_CHECK(check_offload(job));
   STEELYARD_CHECK(check_idle_keys(job));
   return {};
-}
-
-bool has_experts(const model::Graph& graph) {
-  for (const model::Segment& segment : graph.segments) {
-    for (const model::Block& block : segment.blocks) {
-      for (const model::Operator& op : block.operators) {
-        if (op.mixture.experts > 0) return true;
-      }
-    }
-  }
-  return false;
 }
 
 // What the fullest of the expert-parallel ranks can get at most, over an even share: every token
@@ -387,6 +387,7 @@ Result<void> check_expert_load(const model::Graph& graph, const facts::ParallelK
 
 // What an import says of the operators counts more than the framework's habits.
 facts::FrameworkProfile with_words(facts::FrameworkProfile profile, const facts::Job& job) {
+  if (fuses_experts(job.train)) profile.operators["experts"] = "dispatched";
   if (job.train.use_reentrant) {
     std::string& word = profile.operators["checkpoint"];
     if (*job.train.use_reentrant || word == "reentrant" || word.empty()) {
@@ -395,6 +396,8 @@ facts::FrameworkProfile with_words(facts::FrameworkProfile profile, const facts:
   }
   if (!job.megatron) return profile;
   for (const auto& [composite, word] : job.megatron->operators) profile.operators[composite] = word;
+  const bool keeps_shards = profile.operators["gradient_shards"] == "kept";
+  if (keeps_shards) profile.gradients_set_to_none = false;
   if (job.megatron->gradient_buffer) {
     profile.gradients_set_to_none = false;
     profile.ddp_gradient_as_bucket_view = true;

@@ -61,7 +61,7 @@ void apply(const facts::TrainKeys& train, Variants& v) {
       case facts::FusedKernel::swiglu: v.fused_swiglu = true; break;
       case facts::FusedKernel::cross_entropy: v.cross_entropy = CrossEntropy::in_place; break;
       case facts::FusedKernel::lora:
-      case facts::FusedKernel::moe: break;  // step.cpp refuses them
+      case facts::FusedKernel::moe: break;  // words of the profile (adapters.cpp, step.cpp)
     }
   }
 }

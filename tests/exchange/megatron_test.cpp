@@ -272,6 +272,40 @@ TEST(Megatron, LeavesTheStatesToDeepSpeed) {
   EXPECT_FALSE(job->megatron->gradient_buffer);
 }
 
+// parallel_state.py: the experts are cut over the tensor-parallel ranks where a stage has as many
+// for each part of them.
+TEST(Megatron, CutsExpertsWhereRanksSuffice) {
+  const auto cut = [](const std::string& arguments) {
+    facts::Job own;
+    own.machine.gpus = 8;
+    const auto job = job_of("--num-experts 8 --tensor-model-parallel-size 2 " + arguments, own);
+    return job ? job->parallel.expert_tensor : -1;
+  };
+  EXPECT_EQ(cut("--expert-model-parallel-size 4"), 2);
+  EXPECT_EQ(cut("--expert-model-parallel-size 8"), 1);
+  EXPECT_EQ(cut("--expert-model-parallel-size 4 --pipeline-model-parallel-size 2"), 1);
+  EXPECT_EQ(cut("--expert-model-parallel-size 8 --expert-tensor-parallel-size 2"), 2);
+}
+
+// mcore_fsdp_adapter.py: no buffer of whole gradients, shards that stay, in a type of their own.
+TEST(Megatron, ShardsAsItsFsdpDoes) {
+  const std::string given = "--use-megatron-fsdp --use-distributed-optimizer ";
+  const auto job = job_of(given);
+  ASSERT_TRUE(job) << to_text(job.error());
+  EXPECT_EQ(job->parallel.sharding, facts::Sharding::fsdp);
+  EXPECT_FALSE(job->megatron->gradient_buffer);
+  EXPECT_FALSE(job->megatron->distributed_optimizer);
+  EXPECT_EQ(job->megatron->operators.at("gradient_shards"), "kept");
+  EXPECT_EQ(job->megatron->main_gradients, facts::DType::fp32);
+  EXPECT_EQ(job_of(given + "--megatron-fsdp-main-grads-dtype bf16")->megatron->main_gradients,
+            facts::DType::bf16);
+  EXPECT_EQ(job_of(given + "--data-parallel-sharding-strategy optim_grads")->parallel.sharding,
+            facts::Sharding::shard_grad_op);
+  EXPECT_EQ(refused(given + "--data-parallel-sharding-strategy all"),
+            "import.megatron.data-parallel-sharding-strategy");
+  EXPECT_FALSE(job_of("")->megatron->operators.contains("gradient_shards"));
+}
+
 // One for products, four for grouped ones, three beside user buffers.
 TEST(Megatron, CountsTheEnginesWorkspaces) {
   const auto workspaces = [](const std::string& arguments) {

@@ -73,6 +73,23 @@ facts::ModelSource small_granitemoe() {
           ""};
 }
 
+// Three products of an expert, or two of Granite's, become as many of all experts.
+TEST(Granite, FusedExpertsAreMultipliedAtOnce) {
+  Job job = small_job();
+  job.train.fused_kernels = {facts::FusedKernel::moe};
+  const auto products = [](const Program& program) {
+    return std::ranges::count_if(program.work,
+                                 [](const Work& work) { return work.kind == WorkKind::gemm; });
+  };
+  const auto graph = model::build(small_granitemoe(), {.batch = kSamples, .sequence = kTokens});
+  ASSERT_TRUE(graph);
+  const auto profile = profile_of("transformers");
+  const Program fused = program_for(*graph, job, profile);
+  const Program loop = program_for(*graph, small_job(), profile);
+  expect_balanced(fused, "fused experts");
+  EXPECT_LT(products(fused), products(loop));
+}
+
 struct Case {
   std::string name;
   facts::ModelSource model;

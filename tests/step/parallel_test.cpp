@@ -361,5 +361,28 @@ TEST(Experts, RefusesWhatDoesNotDivide) {
   EXPECT_EQ(error_of(small_mixtral(), expert_job(4, 2, {})).subject, "parallel.expert");
 }
 
+// Megatron-FSDP: beside shards of bf16 parameters such of fp32 gradients, from the start.
+TEST(Parallel, MegatronFsdpKeepsShardsOfGradients) {
+  facts::Job job = small_job(4);
+  job.parallel.sharding = facts::Sharding::fsdp;
+  job.train.precision = facts::Precision::bf16;
+  job.train.optimizer.master_weights = true;
+  job.megatron.emplace();
+  job.megatron->gradient_buffer = false;
+  const auto held = [&job](facts::VramCategory category) {
+    const Program program = program_for(graph_of(small_llama()), job, profile_of("megatron"));
+    expect_balanced(program, "Megatron-FSDP");
+    Bytes sum;
+    play(program, program.setup, [&](const Event& event, std::int64_t) {
+      const Slot& slot = program.slots[static_cast<std::size_t>(event.index)];
+      if (event.kind == EventKind::allocate && slot.category == category) sum += slot.bytes;
+    });
+    return sum;
+  };
+  EXPECT_EQ(held(facts::VramCategory::gradients), Bytes());
+  job.megatron->operators["gradient_shards"] = "kept";
+  EXPECT_EQ(held(facts::VramCategory::gradients), 2 * held(facts::VramCategory::parameters));
+}
+
 }  // namespace
 }  // namespace steelyard::step

@@ -317,8 +317,6 @@ using facts::Job;
 INSTANTIATE_TEST_SUITE_P(
     Keys, Refused,
     ::testing::Values(
-        Unsupported{"train.fused_kernels",
-                    [](Job& j) { j.train.fused_kernels = {facts::FusedKernel::moe}; }},
         Unsupported{"train.precision",
                     [](Job& j) { j.train.precision = facts::Precision::nvfp4_mixed; }},
         Unsupported{"offload.activations",
@@ -334,6 +332,15 @@ INSTANTIATE_TEST_SUITE_P(
         Unsupported{"parallel.async_tensor", [](Job& j) { j.parallel.async_tensor = true; }},
         Unsupported{"model.companions", [](Job& j) { j.model.companions = {{}}; }}),
     [](const auto& row) { return std::to_string(row.index); });
+
+TEST(Program, FusedExpertsAreRefusedWhereThereAreNone) {
+  facts::Job job = small_job();
+  job.train.fused_kernels = {facts::FusedKernel::moe};
+  const auto program = programs_of(graph_of(small_llama()), job, profile_of("pytorch"));
+  ASSERT_FALSE(program);
+  EXPECT_EQ(program.error().code, ErrorCode::bad_input);
+  EXPECT_EQ(program.error().subject, "train.fused_kernels");
+}
 
 TEST(Program, ADecodersLengthIsRefusedWhereThereIsNoEncoder) {
   facts::Job job = small_job();
