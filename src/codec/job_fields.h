@@ -184,6 +184,8 @@ inline constexpr auto offload_fields = [](auto& v, auto& o) {
         between(0, 1, "share of rows that the GPU's cache holds, uvm-caching"));
   v.key("pin_memory", o.pin_memory, about("host copies are page-locked"));
   v.key("pipelined", o.pipelined, about("NVMe is read and written while the host steps"));
+  v.key("host_threads", o.host_threads,
+        between(1, kMostCores, "threads of a rank, in the step that the host takes"));
 };
 
 inline constexpr auto data_fields = [](auto& v, auto& d) {

@@ -171,6 +171,7 @@ struct OffloadKeys {
   std::optional<double> embedding_hits;
   bool pin_memory = true;
   bool pipelined = false;  // NVMe is read and written while the host steps
+  std::optional<std::int64_t> host_threads;  // of a rank, in the step that the host takes
 };
 
 struct DataKeys {

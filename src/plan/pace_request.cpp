@@ -1,6 +1,7 @@
 #include "plan/pace_request.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -18,18 +19,29 @@ bool profile_says(const Request& request, std::string_view key, std::string_view
   return word != words.end() && word->second == variant;
 }
 
-// All sockets' memory; what one thread of each rank moves of it, where the framework's launcher
-// leaves a rank one (a copy reads and writes).
-BytesPerSecond host_memory_of(const Request& request, const facts::Job& job,
-                              const facts::Machine& machine) {
-  const auto sockets =
-      static_cast<double>(std::max<std::int64_t>(machine.host.sockets.value.value_or(1), 1));
-  const BytesPerSecond all = request.constants.host.host_memory_bandwidth * sockets;
+// Threads that a rank steps with. Launchers leave each of several ranks one where nobody says more;
+// nothing: as many as there are cores.
+std::optional<double> host_threads(const Request& request, const facts::Job& job, double ranks) {
+  if (job.offload.host_threads) return static_cast<double>(*job.offload.host_threads);
   // Another engine's step is its own, with threads of its own: DeepSpeed's over Megatron's model.
   const bool own_engine = !job.megatron || job.megatron->gradient_buffer;
-  if (!own_engine || !profile_says(request, "host_step", "one_thread")) return all;
+  const bool one = own_engine && ranks > 1.0 && profile_says(request, "host_step", "one_thread");
+  return one ? std::optional(1.0) : std::nullopt;
+}
+
+BytesPerSecond host_memory_of(const Request& request, const facts::Machine& machine) {
+  const auto sockets =
+      static_cast<double>(std::max<std::int64_t>(machine.host.sockets.value.value_or(1), 1));
+  return request.constants.host.host_memory_bandwidth * sockets;
+}
+
+// What the threads of all ranks move of it (a copy reads and writes); 0: no limit.
+BytesPerSecond host_stepping(const Request& request, const facts::Job& job,
+                             const facts::Machine& machine) {
   const auto ranks = static_cast<double>(job.machine.gpus.value_or(machine.gpus));
-  return std::min(all, request.constants.host.thread_copy * (2.0 * ranks));
+  const std::optional<double> threads = host_threads(request, job, ranks);
+  if (!threads) return {};
+  return request.constants.host.thread_copy * (2.0 * ranks * *threads);
 }
 
 double optimizer_kernels_of(const Request& request) {
@@ -54,7 +66,8 @@ pace::Request pace_request(const Request& request, const facts::Job& job,
   wanted.job = &job;
   wanted.machine = &machine;
   wanted.efficiency = &request.constants.efficiency;
-  wanted.host_memory = host_memory_of(request, job, machine);
+  wanted.host_memory = host_memory_of(request, machine);
+  wanted.host_stepping = host_stepping(request, job, machine);
   wanted.host_products = host_products(request, machine);
   wanted.socket_link =
       machine.host.socket_link ? *machine.host.socket_link : request.constants.host.socket_link;

@@ -236,6 +236,9 @@ class Assembler {
   void add_mask(const Chunk& chunk, Phase& phase);
   void settle_shared(Chunk& chunk);
   // optimizer_phase.cpp
+  void add_unscaling();  // unscale_phase.cpp
+  void unscale(std::vector<Event>& events, const model::Weight& weight, bool scaled, bool apart);
+  [[nodiscard]] double host_passes() const;
   void add_clipping();  // clip_phase.cpp
   void add_total_norm(Phase& phase, std::vector<Body> release, std::int64_t tensors,
                       std::int64_t chunks, DType type);
