@@ -29,6 +29,7 @@ constexpr std::string_view kGroupedCast = "grouped_quantize", kCounts = "counts_
 constexpr std::string_view kExpertBias = ": expert_bias";
 constexpr std::string_view kOptimizer = "optimizer", kClipping = "clip_grad_norm";
 constexpr std::string_view kUnscaling = "unscale", kOverflow = "check_overflow";
+constexpr std::string_view kSummedOverflow = "sum_overflow", kPartitionCopies = "partition_copies";
 
 Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what) {
   if (index < 0 || static_cast<std::size_t>(index) >= used.size()) {
@@ -159,12 +160,14 @@ double load_of(const Request& request, std::string_view operation) {
 // The kernels of a step of the optimizer: a Python loop runs its operations for each parameter,
 // torch's foreach and fused forms for lists of them.
 void set_optimizer(const Request& request, std::string_view operation, Nature& nature) {
-  if (operation == kUnscaling) {  // one kernel over lists of tensors, whatever steps them
+  if (operation == kUnscaling ||
+      operation == kPartitionCopies) {  // one kernel over lists of tensors, whatever steps them
     nature.together = true;
     nature.kernels = 1.0;
     nature.passes = 2.0;
   }
   if (operation == kOverflow) nature.kernels = 8.0;
+  if (operation == kSummedOverflow) nature.kernels = 3.0;  // the last copies the sum
   if (operation != kOptimizer && operation != kClipping) return;
   const facts::OptimizerKeys& keys = request.job->train.optimizer;
   const bool fused = keys.fused.value_or(false);
@@ -212,7 +215,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.back().vector_unaligned = request.unaligned_on_vector_units;
     natures.back().each_group = (natures.back().grouped || operation == kGroupedCast) &&
                                 imported(request, "grouped_products", "one_kernel_each");
-    natures.back().read_by_host = operation == kCounts;
+    natures.back().read_by_host = operation == kCounts || operation == kSummedOverflow;
     natures.back().load = load_of(request, operation);
     set_optimizer(request, operation, natures.back());
     natures.back().call = hooks_of(request, constants, operation);

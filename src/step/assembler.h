@@ -237,7 +237,9 @@ class Assembler {
   void settle_shared(Chunk& chunk);
   // optimizer_phase.cpp
   void add_unscaling();  // unscale_phase.cpp
-  void unscale(std::vector<Event>& events, const model::Weight& weight, bool scaled, bool apart);
+  void unscale_in_place(Phase& phase);
+  void check_overflow(Phase& phase, bool summed);
+  void unscale_apart(Phase& phase, bool summed);
   [[nodiscard]] double host_passes() const;
   void add_clipping();  // clip_phase.cpp
   void add_total_norm(Phase& phase, std::vector<Body> release, std::int64_t tensors,
