@@ -1,11 +1,11 @@
 #include "plan/pace_request.h"
 
 #include <algorithm>
-#include <optional>
 #include <string>
 #include <string_view>
 
 #include "plan/host_products.h"
+#include "plan/host_step.h"
 #include "plan/swap_drive.h"
 #include "step/attention_backend.h"
 
@@ -19,29 +19,11 @@ bool profile_says(const Request& request, std::string_view key, std::string_view
   return word != words.end() && word->second == variant;
 }
 
-// Threads that a rank steps with. Launchers leave each of several ranks one where nobody says more;
-// nothing: as many as there are cores.
-std::optional<double> host_threads(const Request& request, const facts::Job& job, double ranks) {
-  if (job.offload.host_threads) return static_cast<double>(*job.offload.host_threads);
-  // Another engine's step is its own, with threads of its own: DeepSpeed's over Megatron's model.
-  const bool own_engine = !job.megatron || job.megatron->gradient_buffer;
-  const bool one = own_engine && ranks > 1.0 && profile_says(request, "host_step", "one_thread");
-  return one ? std::optional(1.0) : std::nullopt;
-}
-
+// All sockets'.
 BytesPerSecond host_memory_of(const Request& request, const facts::Machine& machine) {
   const auto sockets =
       static_cast<double>(std::max<std::int64_t>(machine.host.sockets.value.value_or(1), 1));
   return request.constants.host.host_memory_bandwidth * sockets;
-}
-
-// What the threads of all ranks move of it (a copy reads and writes); 0: no limit.
-BytesPerSecond host_stepping(const Request& request, const facts::Job& job,
-                             const facts::Machine& machine) {
-  const auto ranks = static_cast<double>(job.machine.gpus.value_or(machine.gpus));
-  const std::optional<double> threads = host_threads(request, job, ranks);
-  if (!threads) return {};
-  return request.constants.host.thread_copy * (2.0 * ranks * *threads);
 }
 
 double optimizer_kernels_of(const Request& request) {
