@@ -239,6 +239,9 @@ inline constexpr auto machine_key_fields = [](auto& v, auto& m) {
         between(kLeastRate, kMostStorageGbPerSecond, "10^9 bytes per second written, per node"));
   v.key("storage_total_gb_per_s", m.storage_total_gb_per_s,
         between(kLeastRate, kMostStorageGbPerSecond, "10^9 bytes per second read by all nodes"));
+  v.key("gpu_link_gb_per_s", m.gpu_link_gb_per_s,
+        between(0, kMostNetworkGbps,
+                "10^9 bytes per second from GPU to GPU of a node, one way; 0: over PCIe"));
   v.key("network_gbps_per_gpu", m.network_gbps_per_gpu,
         between(kLeastRate, kMostNetworkGbps, "10^9 bits per second and GPU, between nodes"));
   v.key("numa_binding", m.numa_binding,
