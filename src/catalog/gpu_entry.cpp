@@ -77,6 +77,9 @@ Result<facts::Gpu> gpu_from(const facts::Value& entry, const std::filesystem::pa
   gpu.measured_bf16 = fields.known<FlopsPerSecond>("measured_bf16_tflops", kTera);
   if (gpu.measured_bf16) gpu.measured_bf16.note = "the best GEMM rate that somebody measured";
   gpu.link = link_of(fields);
+  if (entry.find("link_gpus") != nullptr) {
+    gpu.link_gpus = static_cast<std::int64_t>(fields.real("link_gpus").value_or(0.0));
+  }
   const facts::Value* peer = entry.find("peer_access");  // absent: allowed
   const bool* allowed = peer == nullptr ? nullptr : peer->as_bool();
   gpu.peer_access = allowed == nullptr || *allowed;

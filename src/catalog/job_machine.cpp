@@ -87,6 +87,15 @@ void set_memory(facts::Host& host, double gib) {
   }
 }
 
+// 0: none; another one joins all GPUs of a node.
+Result<void> set_gpu_link(facts::Gpu& gpu, std::optional<double> given, double most) {
+  if (!given) return {};
+  if (*given != 0.0) STEELYARD_CHECK(in_range("machine.gpu_link_gb_per_s", given, most));
+  gpu.link = {BytesPerSecond(*given * kGiga), Provenance::given};
+  gpu.link_gpus = 0;
+  return {};
+}
+
 // Which cores those are is not known.
 void set_cores(facts::Host& host, std::int64_t cores) {
   host.cores = {cores, Provenance::given};
@@ -110,6 +119,7 @@ Result<void> apply(facts::Machine& machine, const facts::Job& job) {
   STEELYARD_CHECK(
       in_range("machine.storage_total_gb_per_s", keys.storage_total_gb_per_s, kMostRate));
   STEELYARD_CHECK(in_range("machine.network_gbps_per_gpu", keys.network_gbps_per_gpu, kMostRate));
+  STEELYARD_CHECK(set_gpu_link(machine.gpu, keys.gpu_link_gb_per_s, kMostRate));
   if (keys.ram_gib) set_memory(machine.host, *keys.ram_gib);
   if (keys.vram_gib) machine.gpu.memory = given_gib(*keys.vram_gib);
   if (keys.cores) set_cores(machine.host, *keys.cores);

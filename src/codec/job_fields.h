@@ -184,6 +184,8 @@ inline constexpr auto offload_fields = [](auto& v, auto& o) {
         between(0, 1, "share of rows that the GPU's cache holds, uvm-caching"));
   v.key("pin_memory", o.pin_memory, about("host copies are page-locked"));
   v.key("pipelined", o.pipelined, about("NVMe is read and written while the host steps"));
+  v.key("host_threads", o.host_threads,
+        between(1, kMostCores, "threads of a rank, in the step that the host takes"));
 };
 
 inline constexpr auto data_fields = [](auto& v, auto& d) {
@@ -237,6 +239,9 @@ inline constexpr auto machine_key_fields = [](auto& v, auto& m) {
         between(kLeastRate, kMostStorageGbPerSecond, "10^9 bytes per second written, per node"));
   v.key("storage_total_gb_per_s", m.storage_total_gb_per_s,
         between(kLeastRate, kMostStorageGbPerSecond, "10^9 bytes per second read by all nodes"));
+  v.key("gpu_link_gb_per_s", m.gpu_link_gb_per_s,
+        between(0, kMostNetworkGbps,
+                "10^9 bytes per second from GPU to GPU of a node, one way; 0: over PCIe"));
   v.key("network_gbps_per_gpu", m.network_gbps_per_gpu,
         between(kLeastRate, kMostNetworkGbps, "10^9 bits per second and GPU, between nodes"));
   v.key("numa_binding", m.numa_binding,

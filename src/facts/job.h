@@ -170,7 +170,8 @@ struct OffloadKeys {
   // Of the rows that a step looks up, the share that the GPU's cache holds (uvm-caching).
   std::optional<double> embedding_hits;
   bool pin_memory = true;
-  bool pipelined = false;  // NVMe is read and written while the host steps
+  bool pipelined = false;                    // NVMe is read and written while the host steps
+  std::optional<std::int64_t> host_threads;  // of a rank, in the step that the host takes
 };
 
 struct DataKeys {
@@ -215,6 +216,7 @@ struct MachineKeys {
   std::optional<double> host_tflops;  // of products on all cores of a node
   std::optional<double> storage_gb_per_s, storage_write_gb_per_s;
   std::optional<double> storage_total_gb_per_s;    // read by all nodes together
+  std::optional<double> gpu_link_gb_per_s;         // from GPU to GPU of a node, one way; 0: none
   std::optional<double> network_gbps_per_gpu;      // gigabit per second and GPU between nodes
   bool numa_binding = false;                       // each rank and its loaders stay near its GPU
   NumaMemory numa_memory = NumaMemory::preferred;  // of bound ranks

@@ -31,6 +31,7 @@ struct Gpu {
   PeakRates peak;
   Known<FlopsPerSecond> measured_bf16;  // the best GEMM rate somebody measured
   Known<BytesPerSecond> link;           // GPU to GPU inside a node, one way
+  std::int64_t link_gpus = 0;           // that it joins (a bridge: 2); 0: all of a node
   bool peer_access = true;              // over PCIe; the driver denies it to GeForce cards
   Known<BytesPerSecond> host_link;      // GPU to host, one way (PCIe or C2C)
   // Its share of the network in the vendor's reference server, for a job that names no machine.

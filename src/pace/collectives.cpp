@@ -73,7 +73,7 @@ std::optional<Seconds> time_of(const Communication& communication, const facts::
   Seconds inside, between;
   bool known = true;
   if (per_node > 1) {
-    if (const auto link = link_inside_node(machine.gpu, missing)) {
+    if (const auto link = link_inside_node(machine.gpu, per_node, missing)) {
       const double reached = (link->through_host ? efficiency.host_peer : efficiency.link).value();
       inside = Seconds(loads.inside / (link->rate.value() * reached));
     } else {

@@ -100,8 +100,9 @@ std::optional<BytesPerSecond> memory_bandwidth(const Gpu& gpu, Missing& missing)
   return std::nullopt;
 }
 
-std::optional<Link> link_inside_node(const Gpu& gpu, Missing& missing) {
-  if (auto rate = positive(gpu.link)) return Link{*rate, false};
+std::optional<Link> link_inside_node(const Gpu& gpu, std::int64_t ranks, Missing& missing) {
+  const bool joins = gpu.link_gpus == 0 || ranks <= gpu.link_gpus || !positive(gpu.host_link);
+  if (auto rate = positive(gpu.link); rate && joins) return Link{*rate, false};
   if (auto rate = positive(gpu.host_link)) return Link{*rate, true};
   missing.add("GPU link and host link of " + gpu_name(gpu));
   return std::nullopt;

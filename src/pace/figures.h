@@ -55,7 +55,9 @@ struct Link {
   BytesPerSecond rate;        // one way, as the vendor states it
   bool through_host = false;  // no GPU link: over PCIe and the host
 };
-[[nodiscard]] std::optional<Link> link_inside_node(const facts::Gpu& gpu, Missing& missing);
+// A bridge joins a pair; a group of more goes through the host.
+[[nodiscard]] std::optional<Link> link_inside_node(const facts::Gpu& gpu, std::int64_t ranks,
+                                                   Missing& missing);
 
 // One way, of one GPU's share.
 [[nodiscard]] std::optional<BytesPerSecond> network(const facts::Machine& machine,

@@ -91,9 +91,15 @@ void note_assumptions(PacePlan& plan, const Request& request, const Used& used,
   if (communicates(*request.program, used)) {
     say("Collectives are rings at the calibrated share of the link.");
     Missing none;
-    const auto link = link_inside_node(request.machine->gpu, none);
+    const facts::Gpu& gpu = request.machine->gpu;
+    const std::int64_t here = request.job->machine.gpus.value_or(request.machine->gpus);
+    const auto link = link_inside_node(gpu, here, none);
     if (link && link->through_host) {
-      say("No GPU link is known: GPUs of a node exchange data over the host link.");
+      say(link_inside_node(gpu, 1, none)->through_host
+              ? "No GPU link is known: GPUs of a node exchange data over the host link."
+              : fmt::format("GPU links join {} GPUs: groups of more exchange data over the host "
+                            "link (machine.gpu_link_gb_per_s).",
+                            gpu.link_gpus));
     }
     if (spans_nodes(*request.program, used)) {
       say("Every GPU has its own share of the network (one rail per GPU) and all rails are used.");

@@ -33,6 +33,8 @@ struct Request {
   const facts::Machine* machine = nullptr;
   const facts::EfficiencyConstants* efficiency = nullptr;
   BytesPerSecond host_memory{};  // of a node's processors; only what is offloaded needs it
+  // What the threads that step on the host move of it; 0: all.
+  BytesPerSecond host_stepping{};
   HostProducts host_products{};  // only companions on the CPU need it
   BytesPerSecond socket_link{};  // one way, where a host has several sockets; 0: no limit
   // Kernels are launched as CUDA graphs: the host is no limit.

@@ -28,6 +28,8 @@ constexpr std::string_view kEfficient = "efficient_attention";
 constexpr std::string_view kGroupedCast = "grouped_quantize", kCounts = "counts_to_host";
 constexpr std::string_view kExpertBias = ": expert_bias";
 constexpr std::string_view kOptimizer = "optimizer", kClipping = "clip_grad_norm";
+constexpr std::string_view kUnscaling = "unscale", kOverflow = "check_overflow";
+constexpr std::string_view kSummedOverflow = "sum_overflow", kPartitionCopies = "partition_copies";
 
 Result<void> mark(std::vector<bool>& used, std::int32_t index, const char* what) {
   if (index < 0 || static_cast<std::size_t>(index) >= used.size()) {
@@ -146,7 +148,8 @@ double load_of(const Request& request, std::string_view operation) {
   const bool eager = !train.compile && !request.launched_as_graphs && !request.job->megatron;
   const bool wide =
       train.precision == facts::Precision::fp32 || train.precision == facts::Precision::tf32;
-  const bool optimizer = operation == kOptimizer || operation == kClipping;
+  const bool optimizer =
+      operation == kOptimizer || operation == kClipping || operation == kUnscaling;
   constexpr double kFourShortElements = 0.5, kHopper = 9.0;
   if (request.loads_16_bytes && request.machine->gpu.compute_capability.value_or(0.0) >= kHopper) {
     return 1.0;
@@ -157,6 +160,14 @@ double load_of(const Request& request, std::string_view operation) {
 // The kernels of a step of the optimizer: a Python loop runs its operations for each parameter,
 // torch's foreach and fused forms for lists of them.
 void set_optimizer(const Request& request, std::string_view operation, Nature& nature) {
+  if (operation == kUnscaling ||
+      operation == kPartitionCopies) {  // one kernel over lists of tensors, whatever steps them
+    nature.together = true;
+    nature.kernels = 1.0;
+    nature.passes = 2.0;
+  }
+  if (operation == kOverflow) nature.kernels = 8.0;
+  if (operation == kSummedOverflow) nature.kernels = 3.0;  // the last copies the sum
   if (operation != kOptimizer && operation != kClipping) return;
   const facts::OptimizerKeys& keys = request.job->train.optimizer;
   const bool fused = keys.fused.value_or(false);
@@ -204,7 +215,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.back().vector_unaligned = request.unaligned_on_vector_units;
     natures.back().each_group = (natures.back().grouped || operation == kGroupedCast) &&
                                 imported(request, "grouped_products", "one_kernel_each");
-    natures.back().read_by_host = operation == kCounts;
+    natures.back().read_by_host = operation == kCounts || operation == kSummedOverflow;
     natures.back().load = load_of(request, operation);
     set_optimizer(request, operation, natures.back());
     natures.back().call = hooks_of(request, constants, operation);
@@ -345,6 +356,7 @@ Prices price(const Program& program, const Used& used, const Request& request,
   const std::int64_t gpus = request.job->machine.gpus.value_or(machine.gpus);
   const double part = 1.0 / static_cast<double>(std::max<std::int64_t>(gpus, 1));
   const HostShare host{.memory = request.host_memory * part,
+                       .stepping = request.host_stepping * part,
                        .drive_read = request.drive_read * part,
                        .drive_write = request.drive_write * part,
                        .wide = share_of(request.host_products.wide, part),

@@ -313,7 +313,10 @@ namespace {
 std::optional<Seconds> on_processors(const Work& work, const EfficiencyConstants& efficiency,
                                      const HostShare& host, Missing& missing) {
   const Seconds moving = work.traffic / scaled(host.memory, efficiency.memory);
-  if (!(work.flops > Flops())) return moving;
+  if (!(work.flops > Flops())) {
+    if (!(host.stepping > BytesPerSecond())) return moving;
+    return std::max(moving, work.traffic / scaled(host.stepping, efficiency.memory));
+  }
   const auto& rate = work.dtype == facts::DType::fp32 ? host.wide : host.half;
   if (!rate) {
     missing.add("what the host's processors multiply (machine.cores or machine.host_tflops)");

@@ -63,7 +63,9 @@ struct Nature {
 
 // What a rank gets of its host while all ranks of the node ask for as much.
 struct HostShare {
-  BytesPerSecond memory, drive_read, drive_write;
+  BytesPerSecond memory;
+  BytesPerSecond stepping{};  // of memory, what the threads that step move; 0: all
+  BytesPerSecond drive_read{}, drive_write{};
   std::optional<FlopsPerSecond> wide{}, half{};  // of products: fp32; bf16 and fp16
 };
 

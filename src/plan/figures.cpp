@@ -17,6 +17,7 @@
 #include "plan/checkpoints.h"
 #include "plan/confidence.h"
 #include "plan/host_products.h"
+#include "plan/host_step.h"
 #include "plan/objective.h"
 #include "plan/pace_request.h"
 #include "plan/placement.h"
@@ -226,6 +227,7 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
   plan.pace = std::move(step_time);
   tell_swaps(request, *most.program, plan);
   tell_host_products(request, *most.program, plan);
+  tell_host_step(request, *most.program, plan);
   for (const std::string& missing : plan.pace.missing) {
     plan.warnings.push_back("no step time: " + missing + " is unknown");
   }

@@ -78,6 +78,9 @@ bool nothing_offloaded(const Job& job, const Graph&) {
   return offload.parameters == OffloadTo::none && offload.optimizer == OffloadTo::none &&
          offload.activations == OffloadTo::none && offload.gradients == OffloadTo::none;
 }
+bool nothing_stepped_there(const Job& job, const Graph&) {
+  return job.offload.optimizer == OffloadTo::none;
+}
 bool nothing_swapped(const Job& job, const Graph&) {
   return job.offload.optimizer != OffloadTo::nvme;
 }
@@ -130,6 +133,7 @@ constexpr std::array kRules = {
     Rule{"train.reference", no_second_model, "train.objective is sft"},
     Rule{"offload.pin_memory", nothing_offloaded, "nothing is offloaded"},
     Rule{"offload.pipelined", nothing_swapped, "offload.optimizer is not nvme"},
+    Rule{"offload.host_threads", nothing_stepped_there, "offload.optimizer is none"},
     Rule{"offload.embedding_hits", caches_no_rows, "offload.embeddings is not uvm-caching"},
     Rule{"data.cache_shared", caches_nothing, "data.cache is neither ram nor ram-encoded"},
     Rule{"data.prefetch", no_workers, "data.workers is 0"},

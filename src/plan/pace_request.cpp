@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "plan/host_products.h"
+#include "plan/host_step.h"
 #include "plan/swap_drive.h"
 #include "step/attention_backend.h"
 
@@ -18,18 +19,11 @@ bool profile_says(const Request& request, std::string_view key, std::string_view
   return word != words.end() && word->second == variant;
 }
 
-// All sockets' memory; what one thread of each rank moves of it, where the framework's launcher
-// leaves a rank one (a copy reads and writes).
-BytesPerSecond host_memory_of(const Request& request, const facts::Job& job,
-                              const facts::Machine& machine) {
+// All sockets'.
+BytesPerSecond host_memory_of(const Request& request, const facts::Machine& machine) {
   const auto sockets =
       static_cast<double>(std::max<std::int64_t>(machine.host.sockets.value.value_or(1), 1));
-  const BytesPerSecond all = request.constants.host.host_memory_bandwidth * sockets;
-  // Another engine's step is its own, with threads of its own: DeepSpeed's over Megatron's model.
-  const bool own_engine = !job.megatron || job.megatron->gradient_buffer;
-  if (!own_engine || !profile_says(request, "host_step", "one_thread")) return all;
-  const auto ranks = static_cast<double>(job.machine.gpus.value_or(machine.gpus));
-  return std::min(all, request.constants.host.thread_copy * (2.0 * ranks));
+  return request.constants.host.host_memory_bandwidth * sockets;
 }
 
 double optimizer_kernels_of(const Request& request) {
@@ -54,7 +48,8 @@ pace::Request pace_request(const Request& request, const facts::Job& job,
   wanted.job = &job;
   wanted.machine = &machine;
   wanted.efficiency = &request.constants.efficiency;
-  wanted.host_memory = host_memory_of(request, job, machine);
+  wanted.host_memory = host_memory_of(request, machine);
+  wanted.host_stepping = host_stepping(request, job, machine);
   wanted.host_products = host_products(request, machine);
   wanted.socket_link =
       machine.host.socket_link ? *machine.host.socket_link : request.constants.host.socket_link;

@@ -32,6 +32,7 @@ Program Assembler::assemble() {
     add_existing_gradients();
   }
   add_micro_batches();
+  add_unscaling();
   add_clipping();
   add_optimizer_step();
   add_zero_grad();

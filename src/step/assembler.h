@@ -236,6 +236,11 @@ class Assembler {
   void add_mask(const Chunk& chunk, Phase& phase);
   void settle_shared(Chunk& chunk);
   // optimizer_phase.cpp
+  void add_unscaling();  // unscale_phase.cpp
+  void unscale_in_place(Phase& phase);
+  void check_overflow(Phase& phase, bool summed);
+  void unscale_apart(Phase& phase, bool summed);
+  [[nodiscard]] double host_passes() const;
   void add_clipping();  // clip_phase.cpp
   void add_total_norm(Phase& phase, std::vector<Body> release, std::int64_t tensors,
                       std::int64_t chunks, DType type);

@@ -82,12 +82,8 @@ void Assembler::step_host_rows(std::vector<Event>& events, const model::Weight& 
   }
 }
 
-// Clipping reads the gradients, the step its states.
 void Assembler::host_step(std::vector<Event>& events, std::int64_t numel) {
-  constexpr double kClipPasses = 3.0;  // read for the norm, read and written to scale
-  const bool clips = job_.train.gradient_clipping && layout_.on_host.gradients;
-  const double passes = layout_.optimizer.passes + (clips ? kClipPasses : 0.0);
-  work(events, WorkKind::host, bytes_of(numel, layout_.stepped) * Ratio(passes),
+  work(events, WorkKind::host, bytes_of(numel, layout_.stepped) * Ratio(host_passes()),
        "optimizer on the host");
 }
 

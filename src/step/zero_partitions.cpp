@@ -12,7 +12,9 @@ namespace steelyard::step {
 
 namespace {
 using facts::VramCategory;
-}
+
+constexpr std::string_view kPartitionCopies = "partition_copies";
+}  // namespace
 
 // Of older runs (zero_flattening = "on_host") the pieces stay those of the parameters: played flat,
 // bigscience's rows of 2021 get 5 points worse, for a reason that was not found.
@@ -266,6 +268,9 @@ void Assembler::step_partition(Phase& phase) {
     const bool casts = layout_.gradient != layout_.stepped;
     const std::int32_t joined =
         partition_slot(layout_.gradient, VramCategory::temporaries, "joined gradients");
+    const Bytes narrow = bytes_of(partition_elements(), layout_.gradient);
+    const Bytes wide = casts ? bytes_of(partition_elements(), layout_.stepped) + narrow : Bytes();
+    work(before.events, WorkKind::optimizer, 2 * narrow + wide, kPartitionCopies);
     if (casts) {
       allocate(before.events, joined);
       hold(partition_slot(layout_.stepped, VramCategory::temporaries, "gradient in fp32"));
@@ -280,6 +285,10 @@ void Assembler::step_partition(Phase& phase) {
   }
   const Bytes stepped = bytes_of(partition_elements(), layout_.stepped);
   work(before.events, WorkKind::optimizer, stepped * Ratio(optimizer.passes), "optimizer");
+  if (layout_.parameter != layout_.stepped) {
+    work(before.events, WorkKind::optimizer,
+         stepped + bytes_of(partition_elements(), layout_.parameter), kPartitionCopies);
+  }
   phase.bodies.push_back(std::move(before));
   if (!after.events.empty()) phase.bodies.push_back(std::move(after));
 }

@@ -46,6 +46,12 @@ TEST(GpuEntry, PeerAccessIsAllowedUnlessTheEntryDeniesIt) {
   EXPECT_FALSE(value_of(own_catalog().gpu("rtx-3090")).peer_access);
 }
 
+TEST(GpuEntry, ABridgeJoinsAPair) {
+  EXPECT_EQ(value_of(own_catalog().gpu("rtx-a6000")).link_gpus, 2);
+  EXPECT_EQ(value_of(own_catalog().gpu("a100-pcie-80gb")).link_gpus, 2);
+  EXPECT_EQ(value_of(own_catalog().gpu("a100-sxm-80gb")).link_gpus, 0);
+}
+
 TEST(GpuEntry, WhatCudaSeesComesBeforeWhatTheDriverReports) {
   EXPECT_EQ(*value_of(own_catalog().gpu("a100-pcie-40gb")).memory, 40339_MiB);
 }

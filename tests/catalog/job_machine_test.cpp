@@ -48,6 +48,19 @@ TEST(JobMachine, TheJobsFiguresReplaceThoseOfTheMachine) {
   EXPECT_EQ(machine.network_per_gpu.from, Provenance::given);
 }
 
+// Two cards without their bridge; a link that is stated joins all of a node.
+TEST(JobMachine, TheLinkBetweenGpusCanBeStated) {
+  facts::Job job = job_on_gpu("rtx-3090");
+  job.machine.gpu_link_gb_per_s = 0.0;
+  EXPECT_DOUBLE_EQ(value_of(own_catalog().machine_of(job, ".")).gpu.link->value(), 0.0);
+  job.machine.gpu_link_gb_per_s = 25.0;
+  const facts::Gpu gpu = value_of(own_catalog().machine_of(job, ".")).gpu;
+  EXPECT_DOUBLE_EQ(gpu.link->value(), 25e9);
+  EXPECT_EQ(gpu.link_gpus, 0);
+  job.machine.gpu_link_gb_per_s = -1.0;
+  EXPECT_FALSE(own_catalog().machine_of(job, "."));
+}
+
 TEST(JobMachine, SeveralNodesWithoutANetworkTakeTheReferenceServers) {
   facts::Job job;
   job.machine.gpu = std::string("h100-sxm-80gb");

@@ -48,6 +48,19 @@ TEST(Collectives, GatherAndScatterAreEachHalfOfAnAllReduce) {
   EXPECT_DOUBLE_EQ(scatter, gather);
 }
 
+// A bridge joins a pair: four GPUs go through the host, two over the bridge.
+TEST(Collectives, ABridgeCarriesAPairAlone) {
+  facts::Machine machine = round_machine();
+  machine.gpu.link_gpus = 2;
+  facts::Machine without = round_machine();
+  without.gpu.link = {BytesPerSecond(0.0), facts::Provenance::given};
+  const Communication pair = of(Collective::all_gather, 1_GiB, 2, 2);
+  const Communication four = of(Collective::all_gather, 1_GiB, 4, 4);
+  EXPECT_DOUBLE_EQ(priced(pair, machine), priced(pair, round_machine()));
+  EXPECT_DOUBLE_EQ(priced(four, machine), priced(four, without));
+  EXPECT_GT(priced(four, machine), priced(four, round_machine()));
+}
+
 TEST(Collectives, AGroupOverTwoNodesUsesAllRails) {
   facts::EfficiencyConstants constants = halves();
   constants.collective_latency = Seconds(4e-6);
