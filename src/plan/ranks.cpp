@@ -1,7 +1,6 @@
 #include "plan/ranks.h"
 
 #include <algorithm>
-#include <cmath>
 #include <map>
 #include <string>
 #include <utility>
@@ -14,6 +13,7 @@
 #include "plan/objective.h"
 #include "plan/resolve.h"
 #include "plan/roles.h"
+#include "plan/sample_lengths.h"
 #include "step/alignment.h"
 
 namespace steelyard::plan {
@@ -110,54 +110,6 @@ Result<std::vector<step::Companion>> companions_of(const Request& request, const
     companions.push_back(std::move(companion));
   }
   return companions;
-}
-
-// How long the longest sample of a micro-batch is when it is longer than all before it, as long as
-// that is not the longest of all. Lengths about as often as an exponential distribution has them,
-// of which records lie one mean apart and the longest of n samples is 1 + 1/2 + ... + 1/n means; of
-// a thousand micro-batches seven are records (the logarithm).
-std::vector<std::int64_t> record_lengths(const facts::Job& job, std::int64_t longest) {
-  constexpr std::size_t kRecords = 7;
-  std::vector<std::int64_t> lengths;
-  if (!job.train.sequence_length_mean || job.train.packed) return lengths;
-  const double mean = *job.train.sequence_length_mean;
-  double length = 0.0;
-  for (std::int64_t sample = 1; sample <= *job.train.micro_batch; ++sample) {
-    length += mean / static_cast<double>(sample);
-  }
-  for (; lengths.size() < kRecords && std::llround(length) < longest; length += mean) {
-    lengths.push_back(std::llround(length));
-  }
-  return lengths;
-}
-
-// A loop that puts the longest sample first meets no longer one.
-bool meets_longer_samples(const facts::FrameworkProfile& framework) {
-  const auto word = framework.operators.find("longest_sample");
-  return word == framework.operators.end() || word->second != "first";
-}
-
-// What the allocator goes through before the longest samples come: the same programs of shorter
-// ones. Lengths of which the model makes other tensors are passed over.
-void add_shorter_steps(const Request& request, model::SampleShape sample, Ranks& ranks) {
-  if (!request.vram || !meets_longer_samples(request.constants.framework)) return;
-  for (const std::int64_t length : record_lengths(ranks.job, sample.sequence)) {
-    sample.sequence = length;
-    facts::Job job = ranks.job;
-    job.train.sequence_length = length;
-    const auto graph = shared_graph(request.model, job, sample, nullptr);
-    if (!graph) continue;
-    const auto programs =
-        step::programs_of(**graph, job, request.constants.framework, request.machine.gpu, {}, {});
-    if (!programs || programs->size() != ranks.programs.size()) continue;
-    for (std::size_t i = 0; i < programs->size(); ++i) {
-      step::Program& own = ranks.programs[i].program;
-      const std::vector<step::Slot>& slots = (*programs)[i].program.slots;
-      if (slots.size() != own.slots.size()) continue;
-      std::vector<Bytes>& sizes = own.shorter_steps.emplace_back();
-      for (const step::Slot& slot : slots) sizes.push_back(slot.bytes);
-    }
-  }
 }
 
 }  // namespace

@@ -69,6 +69,7 @@ class Replay {
   void play(const step::Event& event, const step::Instance& instance);
   void keep_gradient(const step::Gradient& gradient, const step::Instance& instance);
   void play_step(bool first);
+  void take_length();
   [[nodiscard]] std::uint64_t state(const step::Progress& progress);
   void allocate(std::int32_t slot, std::size_t at);
   void release(std::int32_t slot, std::size_t at);
@@ -112,6 +113,7 @@ class Replay {
   const std::vector<Home> homes_;              // by slot
   const std::vector<Track> tracks_;            // by slot
   std::optional<std::vector<Track>> shorter_;  // instead of them
+  std::size_t lengths_taken_ = 0;              // of the program's shorter samples
   std::vector<Live> lives_;
   Standing standing_;
   Prompter prompter_;
@@ -379,7 +381,9 @@ void Replay::play(const step::Pass& pass, step::Progress& progress) {
   std::unordered_map<std::uint64_t, std::int64_t> seen;  // state -> micro-batches left then
   std::int64_t left = pass.repeat;
   while (left > 0 && !stopped()) {
-    if (!expand_all_ && pass.repeat > 2) {
+    // Stages of a pipeline have several micro-batches in flight: there a step has one length.
+    if (left < pass.repeat && program_.in_flight == 1) take_length();
+    if (!expand_all_ && !shorter_ && pass.repeat > 2) {
       const auto [met, fresh] = seen.try_emplace(state(progress), left);
       if (!fresh) {
         left %= met->second - left;
@@ -394,7 +398,15 @@ void Replay::play(const step::Pass& pass, step::Progress& progress) {
   }
 }
 
+// Samples of the next length, or from here on the longest.
+void Replay::take_length() {
+  const std::vector<std::vector<Bytes>>& lengths = program_.shorter_steps;
+  if (lengths_taken_ == lengths.size()) return shorter_.reset();
+  shorter_ = resized(tracks_, lengths[lengths_taken_++]);
+}
+
 void Replay::play_step(bool first) {
+  take_length();
   moments_.clear();
   step::Progress progress;
   step::for_each_pass(program_, [&](const step::Pass& pass) {
@@ -429,11 +441,7 @@ Answer Replay::run() {
   play(program_.setup, before);
   bool first = true;
   // What they leave in the cache is too small for the longest samples, which come later.
-  for (const std::vector<Bytes>& slots : program_.shorter_steps) {
-    shorter_ = resized(tracks_, slots);
-    play_step(std::exchange(first, false));
-  }
-  shorter_.reset();
+  while (lengths_taken_ < program_.shorter_steps.size()) play_step(std::exchange(first, false));
   // What is alive at the peak of the last step may die in the next one.
   const int steps = tensors_ != nullptr ? kSteps + 1 : kSteps;
   for (int i = 0; i < steps; ++i) play_step(std::exchange(first, false));
