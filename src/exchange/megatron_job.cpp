@@ -354,10 +354,11 @@ Result<DType> Importer::state_type(const char* name) const {
 // zeroed after each step.
 Result<void> Importer::set_shards() {
   const char* name = "data-parallel-sharding-strategy";
-  const std::string word = arguments_.text(name);
-  const auto strategy = sharding_strategy(word);
-  if (!strategy) return fail(wrong(ErrorCode::bad_input, name, word, std::string(kStrategies)));
-  set("parallel.sharding", job_.parallel.sharding, *strategy);
+  const std::string strategy = arguments_.text(name);
+  if (strategy != "optim_grads_params") {
+    return fail(not_built(name, strategy, "optim_grads_params beside use-megatron-fsdp"));
+  }
+  set("parallel.sharding", job_.parallel.sharding, facts::Sharding::fsdp);
   keys_.operators["gradient_shards"] = "kept";
   return {};
 }

@@ -4,14 +4,6 @@
 
 namespace steelyard::exchange {
 
-std::optional<facts::Sharding> sharding_strategy(std::string_view word) {
-  if (word == "optim_grads_params") return facts::Sharding::fsdp;
-  if (word == "optim_grads") return facts::Sharding::shard_grad_op;
-  if (word == "optim") return facts::Sharding::zero1;
-  if (word == "no_shard") return facts::Sharding::none;
-  return std::nullopt;
-}
-
 std::int64_t expert_tensor_ranks(const facts::Job& job, std::int64_t stages) {
   const std::int64_t tensor = std::max<std::int64_t>(job.parallel.tensor, 1);
   const std::int64_t expert = std::max<std::int64_t>(job.parallel.expert, 1);

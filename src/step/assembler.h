@@ -52,14 +52,15 @@ class Assembler {
   struct Unit {
     const model::Block* block = nullptr;
     BlockTrace trace;
-    bool layer = false;        // its own sharding unit; embed and head belong to the root unit
-    Bytes parameters;          // own (untied) weights, as gathered
+    bool layer = false;
+    bool wrapped = false;  // a sharding unit: layers, and embed and head where not in the root's
+    Bytes parameters;      // own (untied) weights, as gathered
     std::int64_t trained = 0;  // elements of them that train, or of the flat parameter that does
     // Slots, when the sharding gathers: the unsharded parameters, the flat buffer they arrive in,
     // and the flat buffer that the reduce-scatter reads.
     std::int32_t gathered = -1, gather_buffer = -1, reduce_input = -1, reduced = -1;
-    std::int32_t viewed = -1;  // ZeRO-3: the gathered weights that products hold
-    bool recomputed = false;   // they begin to in the recomputation
+    std::int32_t viewed = -1;            // ZeRO-3: the gathered weights that products hold
+    bool recomputed = false;             // they begin to in the recomputation
     std::int32_t flat_gradient = -1;     // FSDP1: of the whole flat parameter
     std::int32_t sharded_gradient = -1;  // persistent
     std::int32_t whole_gradient = -1;    // summed over micro-batches before it is reduced
@@ -211,6 +212,7 @@ class Assembler {
   void add_backward(Chunk& chunk, Phase& phase, const Turn& turn);
   void copy_out(std::vector<Event>& events, const Unit& unit);
   void copy_in(std::vector<Event>& events, const Unit& unit);
+  [[nodiscard]] bool wraps_end(const model::Block& block) const;
   [[nodiscard]] bool has_gather_buffer(const Unit& unit, bool backward) const;
   void open_layer(std::vector<Event>& events, Unit& unit, bool backward, bool reduces);
   void close_layer(std::vector<Event>& events, Unit& unit, bool backward, bool last);

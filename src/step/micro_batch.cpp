@@ -140,6 +140,7 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
     Unit unit;
     unit.block = &block;
     unit.layer = !first && !last && is_layer(block);
+    unit.wrapped = unit.layer || wraps_end(block);
     options.graded = graded_before(graph_, block);
     options.no_grad = asks_only_;
     options.recompute = asks_only_ ? Recompute::none : part.recompute;
@@ -176,8 +177,7 @@ Assembler::Chain Assembler::trace_run(const LayerRun& run, BlockOptions& options
       if (weight.tied_to.empty()) unit.parameters += gathered_bytes(layout_, weight);
     }
     make_sharding_slots(unit);
-    unit.recomputed =
-        options.recompute != Recompute::none || !options.recomputed_modules.empty();
+    unit.recomputed = options.recompute != Recompute::none || !options.recomputed_modules.empty();
     make_viewed_slot(unit);
     chain.units.push_back(std::move(unit));
   }
@@ -371,7 +371,7 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
       if (works) close_layer(body.events, *unit, true, last);
       if (!layout_.gathers) {
         reduce_replicated(body.events, *unit, reduces);
-      } else if (unit->layer || reduces_at_once(*unit)) {
+      } else if (unit->wrapped || reduces_at_once(*unit)) {
         sums_whole ? sum_whole_gradients(body.events, *unit) : reduce_sharded(body.events, *unit);
         if (last) swap_gradients_out(body.events, *unit);
       }
@@ -399,7 +399,7 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
     body.layer = "root gradients";
     for (Chain& chain : chunk.chains) {
       for (Unit& unit : chain.units) {
-        if (unit.layer || reduces_at_once(unit)) continue;
+        if (unit.wrapped || reduces_at_once(unit)) continue;
         sums_whole ? sum_whole_gradients(body.events, unit) : reduce_sharded(body.events, unit);
         if (last) swap_gradients_out(body.events, unit);
       }

@@ -35,8 +35,8 @@ void Assembler::make_sharding_slots(Unit& unit) {
                        flat ? Stream::all_gather : Stream::compute);
   Slot& gathered = program_.slots.back();
   // What is not resharded serves every micro-batch in flight.
-  gathered.outlives_micro_batch = !unit.layer || !layout_.reshards;
-  gathered.recorded = flat && unit.layer;
+  gathered.outlives_micro_batch = !unit.wrapped || !layout_.reshards;
+  gathered.recorded = flat && unit.wrapped;
   unit.gather_buffer =
       slot(whole, VramCategory::communication, "all-gather buffer", Stream::all_gather);
   if (unit.trained == 0) return;
@@ -109,6 +109,20 @@ void Assembler::add_flattened(Phase& phase) {
   phase.bodies.push_back(std::move(body));
 }
 
+// fully_shard() on the embedding and on the head, not on the model around them alone. What shares a
+// weight with another block is gathered with the root.
+bool Assembler::wraps_end(const model::Block& block) const {
+  using EndUnits = Variants::EndUnits;
+  const bool own = variants_.end_units == EndUnits::own ||
+                   (variants_.end_units == EndUnits::own_when_all_train &&
+                    job_.train.method == facts::Method::full);
+  if (!own || layout_.flat_parameters || layout_.flat_buckets || block.weights.empty())
+    return false;
+  return std::ranges::none_of(block.weights, [this](const model::Weight& weight) {
+    return !weight.tied_to.empty() || tied_elsewhere(weight.name);
+  });
+}
+
 // FSDP1 gathers into the unit's own storage (torch/distributed/fsdp/_flat_param.py,
 // _all_gather_flat_param): no buffer besides. Its backward gathers the next unit ahead, but not one
 // whose forward ran without gradients (_needs_pre_backward_unshard is set where an output takes a
@@ -116,10 +130,12 @@ void Assembler::add_flattened(Phase& phase) {
 // 2.0 (pull request 88428).
 bool Assembler::has_gather_buffer(const Unit& unit, bool backward) const {
   if (unit.gather_buffer < 0) return false;
+  const bool ends_backward = !unit.layer && unit.wrapped && unit.block->input.index < 0;
+  if (backward && ends_backward) return false;  // nothing is left to gather ahead
   if (!layout_.flat_parameters) return true;
   const bool reentrant = job_.train.recompute.mode == facts::RecomputeMode::full &&
                          variants_.checkpoint == Checkpoint::reentrant;
-  return backward && !reentrant && unit.layer && variants_.gathers_next;
+  return backward && !reentrant && unit.wrapped && variants_.gathers_next;
 }
 
 // What arrived is copied out where the unit computes (_fsdp_collectives.py,
@@ -138,14 +154,16 @@ void Assembler::copy_in(std::vector<Event>& events, const Unit& unit) {
        bytes_of(unit.trained, layout_.used) + bytes_of(unit.trained, written), "copy_in");
 }
 
-// FSDP2 lets go of a reduce-scatter's input when the next one needs its own.
+// FSDP2 lets go of a reduce-scatter's input when the next one needs its own. Before the head's
+// there is none.
 bool Assembler::holds_last_reduction(const Unit& unit) const {
-  return unit.reduce_input >= 0 && !layout_.flat_parameters;
+  const bool head = !unit.layer && unit.block->input.index >= 0;
+  return unit.reduce_input >= 0 && !layout_.flat_parameters && !head;
 }
 
 // Before a layer computes: its parameters are gathered.
 void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward, bool reduces) {
-  if (!layout_.gathers || !unit.layer) return;
+  if (!layout_.gathers || !unit.wrapped) return;
   // In backward this buffer is the next unit's, gathered ahead: as large as this one's.
   if (has_gather_buffer(unit, backward)) allocate(events, unit.gather_buffer);
   if (backward && reduces && holds_last_reduction(unit)) {
@@ -161,7 +179,7 @@ void Assembler::open_layer(std::vector<Event>& events, Unit& unit, bool backward
 }
 
 void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backward, bool last) {
-  if (!layout_.gathers || !unit.layer) return;
+  if (!layout_.gathers || !unit.wrapped) return;
   const bool reduces = last || !sums_whole_gradients();
   if (backward && reduces && holds_last_reduction(unit)) free(events, unit.reduce_input);
   const bool done = backward && (last || job_.parallel.pipeline == 1);
@@ -175,7 +193,7 @@ void Assembler::close_layer(std::vector<Event>& events, Unit& unit, bool backwar
 // stayed until the catch-all behind the backward pass (pytorch pull request 101982).
 bool Assembler::stays_gathered(const Unit& unit) const {
   if (!variants_.keeps_frozen_units || !layout_.flat_parameters || mixes_unit(unit)) return false;
-  return unit.layer && unit.trained < own_elements(*unit.block);
+  return unit.wrapped && unit.trained < own_elements(*unit.block);
 }
 
 void Assembler::release_frozen_units(const Chunk& chunk, Phase& phase) {
@@ -227,7 +245,7 @@ void Assembler::sum_whole_gradients(std::vector<Event>& events, Unit& unit) {
   }
   if (flat) {
     add_flat_gradient(events, unit);
-    if (unit.layer && has_gather_buffer(unit, true)) free(events, unit.gather_buffer);
+    if (unit.wrapped && has_gather_buffer(unit, true)) free(events, unit.gather_buffer);
     return;
   }
   if (unit.trained > 0) {
@@ -239,7 +257,7 @@ void Assembler::sum_whole_gradients(std::vector<Event>& events, Unit& unit) {
   for (std::int32_t gradient : unit.trace.gradients) {
     if (gradient >= 0) free(events, gradient);
   }
-  if (unit.layer && has_gather_buffer(unit, true)) free(events, unit.gather_buffer);
+  if (unit.wrapped && has_gather_buffer(unit, true)) free(events, unit.gather_buffer);
 }
 
 // Gradients of the unit are reduced, scattered, and the whole ones freed.
@@ -269,7 +287,7 @@ void Assembler::reduce_sharded(std::vector<Event>& events, Unit& unit) {
   keep_shard(events, unit);
   if (unit.reduced >= 0) free(events, unit.reduced);
   if (unit.reduce_input >= 0) free(events, unit.reduce_input);
-  if (unit.layer && has_gather_buffer(unit, true)) free(events, unit.gather_buffer);
+  if (unit.wrapped && has_gather_buffer(unit, true)) free(events, unit.gather_buffer);
 }
 
 // The reduced buffer, or a cast of it, on the stream of the reduction: the optimizer reads views.
@@ -330,7 +348,7 @@ void Assembler::release_saved_shards(const Chunk& chunk, Phase& phase) {
 }
 
 void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
-  if (unit.layer) return;
+  if (unit.wrapped) return;
   fetch_parameters(events, unit);
   communicate(events, Collective::all_gather, unit.parameters, false, "all_gather root",
               groups_.shards);
@@ -343,7 +361,7 @@ void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
 }
 
 void Assembler::release_root(std::vector<Event>& events, Unit& unit) {
-  if (unit.layer || unit.gathered < 0) return;
+  if (unit.wrapped || unit.gathered < 0) return;
   free(events, unit.gathered);
 }
 

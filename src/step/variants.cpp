@@ -133,6 +133,12 @@ Result<void> read_sharding(const facts::FrameworkProfile& profile, Variants& v) 
   STEELYARD_TRY(stays, read<bool>(profile, "frozen_units", v.keeps_frozen_units,
                                   {{"resharded", false}, {"gathered", true}}));
   v.keeps_frozen_units = stays;
+  using EndUnits = Variants::EndUnits;
+  STEELYARD_TRY(ends, read<EndUnits>(profile, "end_units", v.end_units,
+                                     {{"root", EndUnits::root},
+                                      {"own", EndUnits::own},
+                                      {"own_when_all_train", EndUnits::own_when_all_train}}));
+  v.end_units = ends;
   STEELYARD_TRY(limited, read<bool>(profile, "gathers_ahead", v.limits_gathers,
                                     {{"two_units", true}, {"unlimited", false}}));
   v.limits_gathers = limited;

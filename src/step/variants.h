@@ -109,7 +109,8 @@ struct Variants {
   bool accumulates_whole = false;  // FSDP1 under no_sync(): whole gradients wait for the last pass
   bool accumulates_tensors_whole = false;  // FSDP2 under set_requires_gradient_sync(False): so too
   bool keeps_frozen_units = false;         // FSDP1: gathered until the backward pass of all ends
-  bool limits_gathers = true;              // FSDP1: limit_all_gathers
+  enum class EndUnits { root, own, own_when_all_train } end_units = EndUnits::root;  // FSDP2
+  bool limits_gathers = true;    // FSDP1: limit_all_gathers
   bool gathers_next = true;      // ... BACKWARD_PRE: backward gathers the next unit beside one
   bool saves_shards = true;      // ... keeps what of a gradient was copied to the host
   bool flattens_on_card = true;  // ZeRO-1/2 join the parameters beside themselves

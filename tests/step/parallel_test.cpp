@@ -384,5 +384,30 @@ TEST(Parallel, MegatronFsdpKeepsShardsOfGradients) {
   EXPECT_EQ(held(facts::VramCategory::gradients), 2 * held(facts::VramCategory::parameters));
 }
 
+// fully_shard() on embedding and head: gathered for forward and for backward, as layers are, not
+// once with the root. A head that is the embedding's matrix stays with the root.
+TEST(Parallel, EndsMayBeShardingUnits) {
+  facts::Job job = small_job(4);
+  job.parallel.sharding = facts::Sharding::fsdp;
+  const auto gathers = [&job](const facts::ModelSource& source, const char* ends) {
+    facts::FrameworkProfile profile = profile_of("pytorch");
+    profile.operators["end_units"] = ends;
+    const Program program = program_for(graph_of(source), job, profile);
+    expect_balanced(program, ends);
+    int count = 0;
+    play(program, program.step, [&](const Event& event, std::int64_t) {
+      if (event.kind != EventKind::communicate) return;
+      const auto& sent = program.communication[static_cast<std::size_t>(event.index)];
+      if (sent.kind == Collective::all_gather) ++count;
+    });
+    return count;
+  };
+  EXPECT_EQ(gathers(small_llama(), "own"), gathers(small_llama(), "root") + 2);
+  EXPECT_EQ(gathers(small_llama(), "own_when_all_train"), gathers(small_llama(), "own"));
+  EXPECT_EQ(gathers(small_gpt2(), "own"), gathers(small_gpt2(), "root"));
+  job.train.gradient_accumulation = 3;
+  EXPECT_EQ(gathers(small_llama(), "own"), gathers(small_llama(), "root") + 6);
+}
+
 }  // namespace
 }  // namespace steelyard::step
