@@ -42,6 +42,10 @@ void apply(const facts::TrainKeys& train, Variants& v) {
     case facts::Attention::cudnn: v.attention = AttentionKernel::flash; break;
     case facts::Attention::efficient: v.attention = AttentionKernel::efficient; break;
     case facts::Attention::math: v.attention = AttentionKernel::math; break;
+    case facts::Attention::sdpa_math:
+      v.attention = AttentionKernel::math;
+      v.math_attention = MathAttention::sdpa_math;
+      break;
   }
   v.returns_cache = train.use_cache;
   v.widens_logits = train.upcast_logits.value_or(true);
@@ -191,6 +195,9 @@ Result<void> read_kept(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(rows, read<bool>(profile, "flash_result", v.flash_result_in_rows,
                                  {{"in_rows", true}, {"as_queries", false}}));
   v.flash_result_in_rows = rows;
+  STEELYARD_TRY(math, read<bool>(profile, "sdpa_math", v.sdpa_math_widens,
+                                 {{"widened", true}, {"own_type", false}}));
+  v.sdpa_math_widens = math;
   STEELYARD_TRY(bias, read<bool>(profile, "linear_bias", v.adds_bias,
                                  {{"added", true}, {"in_product", false}}));
   v.adds_bias = bias;

@@ -88,6 +88,7 @@ struct Variants {
   bool fused_expert_mlp = false;  // activation and casts between experts' products are in these
   bool token_buffer = false;      // tokens of all expert ranks are gathered into one lasting buffer
   bool fused_latent_rotary = false;  // multi-latent attention's positions through one kernel
+  bool sdpa_math_widens = true;      // to fp32, what scaled_dot_product_attention writes out
   bool score_buffer = false;  // products of scores write beside one buffer that lives for ever
   GatheredInput gathered_input = GatheredInput::whole;
   Experts experts = Experts::loop;
