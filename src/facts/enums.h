@@ -80,8 +80,15 @@ STEELYARD_ENUM_NAMES(RecomputeMode, "none", "selective", "selective-op", "full")
 enum class RecomputeMethod { uniform, block };
 STEELYARD_ENUM_NAMES(RecomputeMethod, "uniform", "block")
 
-enum class Attention { flash, efficient, math, cudnn };
-STEELYARD_ENUM_NAMES(Attention, "flash", "efficient", "math", "cudnn")
+// math: the model's own code | sdpa_math: what PyTorch's scaled_dot_product_attention writes out
+// where no kernel of its runs
+enum class Attention { flash, efficient, math, cudnn, sdpa_math };
+STEELYARD_ENUM_NAMES(Attention, "flash", "efficient", "math", "cudnn", "sdpa-math")
+
+// The scores of all queries and keys are tensors.
+[[nodiscard]] constexpr bool writes_scores(Attention attention) {
+  return attention == Attention::math || attention == Attention::sdpa_math;
+}
 
 enum class Loss { full, chunked, fused };
 STEELYARD_ENUM_NAMES(Loss, "full", "chunked", "fused")

@@ -169,7 +169,7 @@ std::vector<Candidate> that_save_vram(const facts::Plan& planned) {
   const Job& resolved = planned.job;
   const facts::TrainKeys& train = resolved.train;
   std::vector<Candidate> list;
-  if (train.attention == facts::Attention::math) {
+  if (facts::writes_scores(train.attention)) {
     Candidate made{"use flash attention", {{"train.attention", "flash"}}, [](Job& job) {
                      job.train.attention = facts::Attention::flash;
                    }};

@@ -145,20 +145,60 @@ Tensor eager_attention(Tape& tape, const OperatorCall& call, const AttentionDims
   return contiguous(tape, view(std::move(y), false));  // transpose(1, 2).reshape
 }
 
-// aten/src/ATen/native/transformers/attention.cpp: q, k and v of 16 bits are widened to fp32.
-Tensor math_attention(Tape& tape, const AttentionDims& dims, Heads heads) {
+// convert_boolean_attn_mask(at::ones(queries, keys).tril())
+Tensor causal_bias(Tape& tape, const AttentionDims& dims, DType type) {
+  const std::int64_t numel = checked_multiply(dims.queries, dims.keys);
+  Tensor ones = tape.allocate(numel, DType::boolean, "ones");
+  const Tensor lower = tape.allocate(numel, DType::boolean, "tril");
+  ones = Tensor();
+  return tape.allocate(numel, type, "where");
+}
+
+// From 2.5 on (_safe_softmax) rows in which nothing is left are looked for behind the softmax.
+Tensor softmax_of_rows(Tape& tape, Tensor scores, std::int64_t keys, bool safe) {
+  const DType type = scores.dtype;
+  if (!safe || tape.options().compiled) return softmax(tape, std::move(scores), type, keys);
+  const Tensor plain = tape.allocate(scores.numel, type, "softmax");
+  tape.pointwise("eq", bytes_of(plain));
+  const Tensor least = tape.allocate(scores.numel, DType::boolean, "eq");
+  tape.pointwise("all", bytes_of(least));
+  tape.pointwise("where", 2 * bytes_of(plain));
+  return softmax(tape, std::move(scores), type, keys);  // kept is what `where` made
+}
+
+// aten/src/ATen/native/transformers/attention.cpp, _scaled_dot_product_attention_math, whose
+// variables live until it returns. From 2.5 on it widens q, k and v of 16 bits to fp32.
+Tensor math_attention(Tape& tape, const OperatorCall& call, const AttentionDims& dims,
+                      Heads heads) {
   const DType before = heads.q.dtype;
+  const bool recent = call.variants->sdpa_math_widens;
+  const DType type = recent ? DType::fp32 : before;
   const bool one = dims.samples == 1;
   const std::int64_t batch = dims.samples * dims.heads;
-  Tensor q = mul_constant(tape, to(tape, std::move(heads.q), DType::fp32));
-  Tensor k = mul_constant(tape, to(tape, std::move(heads.k), DType::fp32));
-  Tensor v = to(tape, std::move(heads.v), DType::fp32);
-  Tensor scores = matmul(tape, std::move(q), std::move(k), batch, dims.queries, dims.keys,
+  const Tensor wide_q = to(tape, std::move(heads.q), type);
+  const Tensor wide_k = to(tape, std::move(heads.k), type);
+  const Tensor wide_v = to(tape, std::move(heads.v), type);
+  const Tensor q = mul_constant(tape, wide_q);
+  const model::AttentionShape& shape = call.op->attention;
+  Tensor mask;
+  if (shape.bias || shape.padding_mask)
+    mask = call.inputs[3];
+  else if (shape.causal)
+    mask = causal_bias(tape, dims, type);
+  Tensor scores = matmul(tape, q, mul_constant(tape, wide_k), batch, dims.queries, dims.keys,
                          dims.head_dim, {.second_transposed = true, .one_sample = one});
-  Tensor weights = softmax(tape, std::move(scores), DType::fp32, dims.keys);
-  Tensor y = matmul(tape, std::move(weights), std::move(v), batch, dims.queries, dims.values(),
-                    dims.keys, {.result_transposed = true, .one_sample = one});
+  if (mask) scores = add_in_place(tape, std::move(scores), mask);
+  Tensor weights = softmax_of_rows(tape, std::move(scores), dims.keys, recent);
+  weights = dropout(tape, std::move(weights), call.variants->dropout ? shape.dropout : 0.0);
+  Tensor y = matmul(tape, weights, wide_v, batch, dims.queries, dims.values(), dims.keys,
+                    {.result_transposed = true, .one_sample = one});
   y = to(tape, std::move(y), before);
+  Tensor second;  // attn.to(origin_dtype), which nobody asked for
+  if (type != before && !tape.options().compiled) {
+    second = tape.allocate(weights.numel, before, "to");
+    tape.pointwise("to", bytes_of(weights) + bytes_of(second));
+  }
+  second = Tensor();
   return contiguous(tape, view(std::move(y), false));
 }
 
@@ -227,7 +267,7 @@ Tensor attention(Tape& tape, const OperatorCall& call) {
   if (math) {
     return call.variants->math_attention == MathAttention::eager
                ? eager_attention(tape, call, dims, std::move(heads))
-               : math_attention(tape, dims, std::move(heads));
+               : math_attention(tape, call, dims, std::move(heads));
   }
   AttentionDims kernel = dims;
   if (heads.k.numel == heads.q.numel && dims.queries * dims.context == dims.keys) {

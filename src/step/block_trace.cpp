@@ -200,6 +200,7 @@ bool BlockRun::run_one(std::size_t i) {
   const bool loss = model::is_loss(op.kind);
   if (loss) tensor_of(op.inputs[0]) = Tensor();  // the model's own code decides how long it lives
   std::vector<Tensor> outputs = run_operator(tape_, std::move(call));
+  if (again_) hold_router_graph(tape_, op, options_.variants, outputs, left_over_);
   tape_.end_operation();
   for (std::size_t o = 0; o < op.outputs.size(); ++o) {
     tensor_of(op.outputs[o]) = std::move(outputs[o]);
@@ -263,11 +264,10 @@ void BlockRun::run_head(std::size_t projection) {
   for (std::size_t i = projection + 1; i + 1 < block_.operators.size(); ++i) {
     head.between.push_back(call_of(block_.operators[i]));
   }
-  const model::Operator& last = block_.operators.back();
-  head.loss = call_of(last);
+  head.loss = call_of(block_.operators.back());
   std::vector<Tensor> outputs = head_loss(tape_, std::move(head));
   tape_.end_operation();
-  tensor_of(last.outputs[0]) = outputs[0];
+  tensor_of(block_.operators.back().outputs[0]) = outputs[0];
   hold_logits(outputs);
 }
 

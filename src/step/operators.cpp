@@ -73,7 +73,8 @@ Tensor rms_norm(Tape& tape, const OperatorCall& call) {
   }
   wide = mul(tape, wide, rsqrt(tape, add_constant(tape, variance)));
   // Olmo2RMSNorm.forward: (weight * hidden_states).to(input_dtype)
-  if (call.op->scales_wide) return to(tape, mul(tape, weight, wide), before);
+  const bool scales_wide = call.variants->rms_norm == RmsNorm::scaled_wide;
+  if (call.op->scales_wide || scales_wide) return to(tape, mul(tape, weight, wide), before);
   if (!call.op->unit_offset) return mul(tape, weight, to(tape, wide, before));
   // GemmaRMSNorm.forward: the product with (1 + weight) is in fp32
   const Tensor gain = add_constant(tape, to(tape, weight, DType::fp32));

@@ -223,7 +223,7 @@ struct Program {
   std::int64_t stages = 1, chunks = 1;
   std::int64_t micro_batches = 1;  // per step
   StateSizes states;
-  // The bytes of all slots in steps that come before the first one, with shorter samples.
+  // The bytes of all slots in micro-batches that come before all others, of shorter samples.
   std::vector<std::vector<Bytes>> shorter_steps;
   // The gradients' shards stay until the next forward begins: between steps they are still there.
   bool gradients_outlive_step = false;

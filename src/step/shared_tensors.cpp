@@ -67,7 +67,9 @@ void Assembler::make_mask(Chunk& chunk) {
     return;
   }
   const bool always = variants_.causal_mask == CausalMask::always;
-  if (variants_.attention != AttentionKernel::math && !always) return;
+  const bool read = variants_.attention == AttentionKernel::math &&
+                    variants_.math_attention != MathAttention::sdpa_math;
+  if (!read && !always) return;
   const model::Operator* op = causal_attention(graph_);
   if (op == nullptr) return;
   const DType dtype = op->attention.masks_by_where ? DType::boolean : layout_.used;

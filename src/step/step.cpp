@@ -182,9 +182,9 @@ Result<void> check_import(const facts::Job& job) {
 
 // Partial results can be merged only with their softmax statistics.
 Result<void> check_context(const facts::Job& job) {
-  if (job.parallel.context == 1 || job.train.attention != facts::Attention::math) return {};
+  if (job.parallel.context == 1 || !facts::writes_scores(job.train.attention)) return {};
   return fail(misfit(
-      "train.attention", "math",
+      "train.attention", std::string(facts::name_of(job.train.attention)),
       "flash, efficient or cudnn: parallel.context is " + std::to_string(job.parallel.context),
       "context parallelism merges what fused kernels give for parts of the keys"));
 }

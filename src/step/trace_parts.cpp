@@ -29,6 +29,20 @@ struct Listing {
   }
 };
 
+// Calls visit(storage) for what each node behind the roots saved.
+template <class Visit>
+void for_each_saved(std::vector<NodeRef> roots, Visit&& visit) {
+  std::unordered_set<const Node*> visited;
+  std::vector<NodeRef> stack = std::move(roots);
+  while (!stack.empty()) {
+    const NodeRef node = stack.back();
+    stack.pop_back();
+    if (!node || !visited.insert(node.get()).second) continue;
+    for (const StorageRef& storage : node->saved) visit(storage);
+    for (const Edge& edge : node->inputs) stack.push_back(edge.node);
+  }
+}
+
 }  // namespace
 
 std::vector<Tensor> weights_of(Tape& tape, const model::Block& block, const BlockOptions& options) {
@@ -128,16 +142,20 @@ Tensor sum_beside(Tape& tape, const Tensor& gradient) {
 std::vector<SavedStorage> saved_storages(std::vector<NodeRef> roots, const Storage* borrowed) {
   Listing listing;
   listing.borrowed = borrowed;
-  std::unordered_set<const Node*> visited;
-  std::vector<NodeRef> stack = std::move(roots);
-  while (!stack.empty()) {
-    const NodeRef node = stack.back();
-    stack.pop_back();
-    if (!node || !visited.insert(node.get()).second) continue;
-    for (const StorageRef& storage : node->saved) listing.add(storage);
-    for (const Edge& edge : node->inputs) stack.push_back(edge.node);
-  }
+  for_each_saved(std::move(roots), [&](const StorageRef& storage) { listing.add(storage); });
   return std::move(listing.saved);
+}
+
+void hold_router_graph(const Tape& tape, const model::Operator& op, const Variants& variants,
+                       const std::vector<Tensor>& made, std::vector<Tensor>& held) {
+  const bool reentrant = variants.checkpoint == Checkpoint::reentrant;
+  if (!variants.router_loss_stays || reentrant || !tape.recomputing()) return;
+  if (op.kind != model::OperatorKind::router) return;
+  for_each_saved({made.front().node}, [&held](const StorageRef& storage) {
+    const bool activation = !storage->weight && !storage->external && !storage->cast;
+    if (activation && !storage->discarded && !storage->pending)
+      held.emplace_back().storage = storage;
+  });
 }
 
 void move_behind(std::vector<Event>& events, std::size_t from, std::size_t to, std::size_t behind) {

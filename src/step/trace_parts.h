@@ -57,6 +57,12 @@ namespace steelyard::step {
 [[nodiscard]] std::vector<SavedStorage> saved_storages(std::vector<NodeRef> roots,
                                                        const Storage* borrowed);
 
+// What runs again is a graph of its own, of which a router's loss that stays on its module holds
+// all before it: a checkpoint without reentrance runs no backward pass of it, which would free it.
+// `made` is what the operator made; appends to `held` where the operator is such a router.
+void hold_router_graph(const Tape& tape, const model::Operator& op, const Variants& variants,
+                       const std::vector<Tensor>& made, std::vector<Tensor>& held);
+
 // New slots like those of the tensors' storages, each once, that outlive a micro-batch; `share` of
 // their bytes: samples before the longest are of the mean length.
 [[nodiscard]] std::vector<std::int32_t> left_over_slots(Program& program,

@@ -42,6 +42,10 @@ void apply(const facts::TrainKeys& train, Variants& v) {
     case facts::Attention::cudnn: v.attention = AttentionKernel::flash; break;
     case facts::Attention::efficient: v.attention = AttentionKernel::efficient; break;
     case facts::Attention::math: v.attention = AttentionKernel::math; break;
+    case facts::Attention::sdpa_math:
+      v.attention = AttentionKernel::math;
+      v.math_attention = MathAttention::sdpa_math;
+      break;
   }
   v.returns_cache = train.use_cache;
   v.widens_logits = train.upcast_logits.value_or(true);
@@ -197,6 +201,12 @@ Result<void> read_kept(const facts::FrameworkProfile& profile, Variants& v) {
   STEELYARD_TRY(rows, read<bool>(profile, "flash_result", v.flash_result_in_rows,
                                  {{"in_rows", true}, {"as_queries", false}}));
   v.flash_result_in_rows = rows;
+  STEELYARD_TRY(math, read<bool>(profile, "sdpa_math", v.sdpa_math_widens,
+                                 {{"widened", true}, {"own_type", false}}));
+  v.sdpa_math_widens = math;
+  STEELYARD_TRY(router, read<bool>(profile, "router_loss", v.router_loss_stays,
+                                   {{"on_module", true}, {"returned", false}}));
+  v.router_loss_stays = router;
   STEELYARD_TRY(bias, read<bool>(profile, "linear_bias", v.adds_bias,
                                  {{"added", true}, {"in_product", false}}));
   v.adds_bias = bias;
@@ -248,9 +258,10 @@ Result<void> read_experts(const facts::FrameworkProfile& profile, Variants& v) {
 Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts::TrainKeys& train,
                              const facts::ParallelKeys& parallel) {
   Variants v;
-  STEELYARD_TRY(rms_norm,
-                read<RmsNorm>(profile, "rms_norm", v.rms_norm,
-                              {{"upcast", RmsNorm::upcast}, {"native", RmsNorm::native}}));
+  STEELYARD_TRY(rms_norm, read<RmsNorm>(profile, "rms_norm", v.rms_norm,
+                                        {{"upcast", RmsNorm::upcast},
+                                         {"scaled_wide", RmsNorm::scaled_wide},
+                                         {"native", RmsNorm::native}}));
   STEELYARD_TRY(rotary, read<Rotary>(profile, "rotary", v.rotary,
                                      {{"rotate_half", Rotary::rotate_half},
                                       {"joined", Rotary::joined},

@@ -9,8 +9,9 @@
 
 namespace steelyard::step {
 
-// fp32 copy, normalise, cast back | one kernel | one that writes its gradient over the arriving one
-enum class RmsNorm { upcast, native, in_place };
+// fp32 copy, normalise, cast back, scale | the same, cast back last | one kernel | one that writes
+// its gradient over the arriving one
+enum class RmsNorm { upcast, scaled_wide, native, in_place };
 // q*cos + rotate_half(q)*sin | pairs as complex numbers | a kernel that turns q and k where they
 // lie | one that makes new ones and keeps its table alone
 // q*cos + rotate_half(q)*sin | the same, always joined with the part that does not turn | ...
@@ -88,6 +89,7 @@ struct Variants {
   bool fused_expert_mlp = false;  // activation and casts between experts' products are in these
   bool token_buffer = false;      // tokens of all expert ranks are gathered into one lasting buffer
   bool fused_latent_rotary = false;  // multi-latent attention's positions through one kernel
+  bool sdpa_math_widens = true;      // to fp32, what scaled_dot_product_attention writes out
   bool score_buffer = false;  // products of scores write beside one buffer that lives for ever
   GatheredInput gathered_input = GatheredInput::whole;
   Experts experts = Experts::loop;
@@ -103,6 +105,9 @@ struct Variants {
   // ZeRO-3 and its like wait for what they gather and scatter, instead of doing it beside the work.
   bool sharding_waits = false;
   bool keeps_logits = false;
+  // The balancing loss of a router stays on its module until the next forward pass has its own; of
+  // a recomputed layer all that was computed before it stays with it.
+  bool router_loss_stays = false;
   bool returns_cache = false;      // every decoder layer's keys and values go out with the logits
   bool widens_outputs = false;     // under autocast: accelerate's convert_outputs_to_fp32
   bool gathers_logits = false;     // tensor parallel: the head's parts are joined before the loss

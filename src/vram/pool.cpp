@@ -21,4 +21,9 @@ Bytes beside_pool(Bytes pool, Bytes outside, const facts::AllocatorHabits& habit
   return std::max(outside, Bytes(checked_round(card)) - pool);
 }
 
+Bytes paged_out(Bytes used, Bytes managed, const std::optional<Bytes>& capacity) {
+  if (!capacity) return {};
+  return std::clamp(used - *capacity, Bytes(), managed);
+}
+
 }  // namespace steelyard::vram

@@ -1,5 +1,8 @@
-// How much of a card a framework with one pool takes, and how large a card a pool needs.
+// How much of a card a framework with one pool takes, how large a card a pool needs, and what of
+// managed memory a card has no room for.
 #pragma once
+
+#include <optional>
 
 #include "base/quantity.h"
 #include "facts/constants.h"
@@ -15,5 +18,8 @@ namespace steelyard::vram {
 // What the smallest card with such a pool has besides the pool; `outside` of it is in use.
 [[nodiscard]] Bytes beside_pool(Bytes pool, Bytes outside, const facts::AllocatorHabits& habits,
                                 const facts::DeviceMemoryConstants& device);
+
+// Managed memory for which the rest leaves no room: the driver moves its pages to the host.
+[[nodiscard]] Bytes paged_out(Bytes used, Bytes managed, const std::optional<Bytes>& capacity);
 
 }  // namespace steelyard::vram

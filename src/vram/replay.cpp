@@ -100,7 +100,6 @@ class Replay {
   [[nodiscard]] BlockId take(Bytes bytes, int stream);
   [[nodiscard]] Bytes beside_the_pool() const;
   [[nodiscard]] VramBytes on_the_device(VramBytes tensors) const;
-  [[nodiscard]] Bytes paged_out(Bytes used, Bytes managed) const;
 
   const step::Program& program_;
   const facts::DeviceMemoryConstants& device_;
@@ -113,7 +112,7 @@ class Replay {
   const std::vector<Home> homes_;              // by slot
   const std::vector<Track> tracks_;            // by slot
   std::optional<std::vector<Track>> shorter_;  // instead of them
-  std::size_t lengths_taken_ = 0;              // of the program's shorter samples
+  std::size_t lengths_taken_ = 0;
   std::vector<Live> lives_;
   Standing standing_;
   Prompter prompter_;
@@ -194,18 +193,12 @@ void Replay::release(std::int32_t slot, std::size_t at) {
   live = Live();
 }
 
-// Managed memory for which the rest leaves no room: the driver moves its pages to the host.
-Bytes Replay::paged_out(Bytes used, Bytes managed) const {
-  if (!request_.capacity) return {};
-  return std::clamp(used - *request_.capacity, Bytes(), managed);
-}
-
 // Tensors, and what lies around them: cached segments, context, NCCL.
 VramBytes Replay::on_the_device(VramBytes tensors) const {
   tensors[VramCategory::allocator] = allocator_->reserved() - allocator_->allocated();
   tensors[VramCategory::runtime] += device_.context;
   tensors[VramCategory::communication] += device_.collectives(program_.communicators);
-  tensors[VramCategory::optimizer] -= paged_out(tensors.total(), managed_);
+  tensors[VramCategory::optimizer] -= paged_out(tensors.total(), managed_, request_.capacity);
   return tensors;
 }
 
@@ -459,7 +452,7 @@ Answer Replay::run() {
   memory.device_source = device_.source;
   memory.by_category[VramCategory::runtime] += memory.context;
   memory.by_category[VramCategory::communication] += memory.collectives;
-  memory.paged_out = paged_out(memory.by_category.total(), managed_then_);
+  memory.paged_out = paged_out(memory.by_category.total(), managed_then_, request_.capacity);
   memory.by_category[VramCategory::optimizer] -= memory.paged_out;
   memory.peak_device_used = memory.by_category.total();
   memory.peak_at = described(program_, fullest_at_);

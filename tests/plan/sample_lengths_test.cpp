@@ -53,9 +53,9 @@ Lengths lengths_of(const facts::Job& job) {
   Lengths lengths;
   lengths.program = value_of(ranks_of(request_for(job))).programs.front().program;
   const auto& slots = lengths.program.slots;
-  const auto largest = std::max_element(
-      slots.begin(), slots.end(),
-      [](const step::Slot& a, const step::Slot& b) { return a.bytes < b.bytes; });
+  const auto largest =
+      std::max_element(slots.begin(), slots.end(),
+                       [](const step::Slot& a, const step::Slot& b) { return a.bytes < b.bytes; });
   lengths.logits = static_cast<std::size_t>(largest - slots.begin());
   EXPECT_EQ(largest->bytes, Bytes(*job.train.micro_batch * 512 * 32000 * 4));
   return lengths;
