@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <optional>
+#include <ranges>
 #include <vector>
 
 #include "plan/graphs.h"
@@ -132,7 +133,9 @@ void add_shorter_steps(const Request& request, const model::SampleShape& longest
   if (others.empty()) return;
   for (std::size_t rank = 0; rank < ranks.programs.size(); ++rank) {
     step::Program& own = ranks.programs[rank].program;
-    for (const double length : lengths) {
+    // In a pipeline a step has one length, and several micro-batches in flight.
+    const std::int64_t most = std::max<std::int64_t>(kShorterSteps / own.in_flight, 1);
+    for (const double length : std::views::take(lengths, most)) {
       std::vector<Bytes>& sizes = own.shorter_steps.emplace_back();
       for (std::size_t slot = 0; slot < own.slots.size(); ++slot) {
         sizes.push_back(bytes_at(length, traced, rank, slot));

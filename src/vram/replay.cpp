@@ -375,8 +375,9 @@ void Replay::play(const step::Pass& pass, step::Progress& progress) {
   std::int64_t left = pass.repeat;
   while (left > 0 && !stopped()) {
     // Stages of a pipeline have several micro-batches in flight: there a step has one length.
-    if (left < pass.repeat && program_.in_flight == 1) take_length();
-    if (!expand_all_ && !shorter_ && pass.repeat > 2) {
+    const bool alone = program_.in_flight == 1;
+    if (left < pass.repeat && alone) take_length();
+    if (!expand_all_ && !(shorter_ && alone) && pass.repeat > 2) {
       const auto [met, fresh] = seen.try_emplace(state(progress), left);
       if (!fresh) {
         left %= met->second - left;

@@ -107,6 +107,21 @@ TEST(SampleLengths, MicroBatchesOfAStepDiffer) {
   EXPECT_NEAR(reserved() / alone, 1.0, 0.03);
 }
 
+// A step of a pipeline has one length, and as many micro-batches of it as are in flight.
+TEST(SampleLengths, APipelinePlaysFewerLengths) {
+  facts::Job job = job_with(128.0, "megatron");
+  job.machine.gpus = 2;
+  job.parallel.pipeline = 2;
+  job.parallel.data = 1;
+  job.train.gradient_accumulation = 8;
+  const auto ranks = value_of(ranks_of(request_for(job)));
+  ASSERT_FALSE(ranks.programs.empty());
+  for (const step::RankProgram& rank : ranks.programs) {
+    const auto lengths = static_cast<std::int64_t>(rank.program.shorter_steps.size());
+    EXPECT_EQ(lengths, 50 / rank.program.in_flight);
+  }
+}
+
 TEST(SampleLengths, WithoutAMeanAllAreAlike) {
   const facts::Plan unknown = planned(job_with({}));
   const facts::Plan alike = planned(job_with(512.0));

@@ -369,7 +369,7 @@ TEST(Program, AProfileWithAnUnknownVariantSaysWhichAreKnown) {
   ASSERT_FALSE(program);
   EXPECT_EQ(program.error().code, ErrorCode::bad_input);
   EXPECT_EQ(program.error().found, "magic");
-  EXPECT_EQ(program.error().accepted, "upcast, native");
+  EXPECT_EQ(program.error().accepted, "upcast, scaled_wide, native");
 }
 
 }  // namespace
