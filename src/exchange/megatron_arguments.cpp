@@ -136,6 +136,17 @@ std::vector<std::string> all_names(const facts::Value& table,
   return names;
 }
 
+std::set<std::string, std::less<>> names_under(const facts::Value& table, std::string_view key) {
+  std::set<std::string, std::less<>> names;
+  const facts::Value* description = table.find("description");
+  const facts::Value* list = description == nullptr ? nullptr : description->find(key);
+  if (list == nullptr || list->as_array() == nullptr) return names;
+  for (const facts::Value& name : *list->as_array()) {
+    if (name.as_text() != nullptr) names.insert(*name.as_text());
+  }
+  return names;
+}
+
 }  // namespace
 
 std::string MegatronArguments::subject(std::string_view name) {
@@ -173,9 +184,13 @@ Result<MegatronArguments> MegatronArguments::read(const facts::Value& given, con
   facts::Object members;
   const facts::Value* inner = tree.find("MODEL_ARGS");
   flatten(inner != nullptr && inner->as_object() != nullptr ? *inner : tree, members);
+  const auto whole_with = names_under(table, "whole_with");
+  bool whole = false;
   for (const auto& [name, value] : members) {
+    whole = whole || whole_with.contains(spelled(name));
     STEELYARD_CHECK(arguments.take(spelled(name), value, table));
   }
+  if (!whole) arguments.assumed_ = names_under(table, "assumed");
   return arguments;
 }
 

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,11 @@ class MegatronArguments {
   [[nodiscard]] std::string text(std::string_view name) const;  // "" when it has no default
   [[nodiscard]] std::vector<std::string> list(std::string_view name) const;
   [[nodiscard]] bool given(std::string_view name) const { return values_.contains(name); }
+  // Arguments that are no whole command line leave the flag out, and a run that is described so has
+  // it anyway (table `description`).
+  [[nodiscard]] bool assumed(std::string_view name) const {
+    return !given(name) && assumed_.contains(name);
+  }
   // As it would stand in a configuration: null when absent and without a default.
   [[nodiscard]] facts::Value value(std::string_view name) const;
 
@@ -55,6 +61,7 @@ class MegatronArguments {
 
   KnownArguments known_;
   std::map<std::string, facts::Value, std::less<>> values_;
+  std::set<std::string, std::less<>> assumed_;  // empty of a whole command line
 };
 
 }  // namespace steelyard::exchange

@@ -9,6 +9,7 @@
 #include "exchange/exchange.h"
 #include "exchange/megatron_arguments.h"
 #include "exchange/megatron_model.h"
+#include "exchange/megatron_overlap.h"
 #include "exchange/megatron_sharding.h"
 #include "exchange/megatron_words.h"
 #include "exchange/pipeline_layout.h"
@@ -68,10 +69,10 @@ class Importer {
   [[nodiscard]] Result<std::int64_t> layers_to_split() const;
   Result<void> set_pipeline();
   Result<void> set_shards();
+  void set_overlap();
   Result<void> set_states();
   void set_checkpoint();
   Result<DType> state_type(const char* name) const;
-  Result<void> set_graphs();
 
   const MegatronArguments& arguments_;
   facts::Job job_;
@@ -280,8 +281,7 @@ Result<void> Importer::set_parallel() {
   // Without tensor parallelism Megatron-LM turns it off.
   set("parallel.sequence_parallel", parallel.sequence_parallel,
       arguments_.flag("sequence-parallel") && parallel.tensor > 1);
-  set("parallel.async_tensor", parallel.async_tensor, arguments_.flag("tp-comm-overlap"));
-
+  set("parallel.async_tensor", parallel.async_tensor, false);  // set_overlap
   return set_context();
 }
 
@@ -363,6 +363,17 @@ Result<void> Importer::set_shards() {
   return {};
 }
 
+void Importer::set_overlap() {
+  const auto on = [this](std::string_view name) {
+    return arguments_.flag(name) || std::ranges::count(keys_.assumed_switches, name) > 0;
+  };
+  keys_.overlaps_reduction = on("overlap-grad-reduce");
+  if (on("overlap-param-gather")) keys_.operators["parameter_gathers"] = "beside_forward";
+  if (!on("tp-comm-overlap")) return;
+  set("parallel.async_tensor", job_.parallel.async_tensor, true);
+  keys_.engine_workspaces += kOverlapStreams;
+}
+
 Result<void> Importer::set_states() {
   // Another engine (DeepSpeed in Megatron-DeepSpeed) holds the states when the job says how they
   // are sharded.
@@ -410,13 +421,10 @@ Result<void> Importer::set_states() {
   keys_.second_moment = second;
   keys_.bucket_elements = arguments_.optional_whole("ddp-bucket-size");
   keys_.pads_for_high_bandwidth = arguments_.flag("ddp-pad-buckets-for-high-nccl-busbw");
-  keys_.overlaps_reduction = arguments_.flag("overlap-grad-reduce");
-  if (arguments_.flag("overlap-param-gather")) {
-    keys_.operators["parameter_gathers"] = "beside_forward";
-  }
+  keys_.assumed_switches = overlap_assumed_of(arguments_, job_, keys_);
+  set_overlap();
   keys_.optimizer_instances = arguments_.whole("num-distributed-optimizer-instances");
   if (arguments_.flag("moe-grouped-gemm")) keys_.engine_workspaces += kGroupedStreams;
-  if (arguments_.flag("tp-comm-overlap")) keys_.engine_workspaces += kOverlapStreams;
   // megatron/training/determinism.py: ":4096:8", eight times 4096 KiB.
   if (arguments_.flag("deterministic-mode")) {
     keys_.library_workspace = Bytes(std::int64_t{8} * 4096 * 1024);
@@ -438,26 +446,6 @@ void Importer::set_checkpoint() {
   if (every && *every > 0) set("checkpoint.every_steps", job_.checkpoint.every_steps, *every);
 }
 
-// CUDA graphs: of the whole step, of whole layers (no modules named; Megatron-LM asserts that no
-// shape depends on where tokens go), or of the modules named, of which experts are never one.
-Result<void> Importer::set_graphs() {
-  const std::string graphs = arguments_.text("cuda-graph-impl");
-  if (graphs == "none") return {};
-  const std::vector<std::string> modules = arguments_.list("cuda-graph-modules");
-  const bool whole = graphs == "full_iteration" ||
-                     std::find(modules.begin(), modules.end(), "full_iteration") != modules.end();
-  if (!whole && graphs != "transformer_engine" && graphs != "local") {
-    return fail(wrong(ErrorCode::bad_input, "cuda-graph-impl", graphs,
-                      "none, local, transformer_engine or full_iteration"));
-  }
-  keys_.operators["launches"] = whole ? "graphs" : "graphs_of_modules";
-  if (!whole) {
-    keys_.operators["graphed_modules"] =
-        modules.empty() ? "layers" : fmt::format(" {} ", fmt::join(modules, " "));
-  }
-  return {};
-}
-
 Result<facts::Job> Importer::run() {
   if (!own("framework")) {
     job_.framework = "megatron";
@@ -473,7 +461,7 @@ Result<facts::Job> Importer::run() {
   STEELYARD_CHECK(set_parallel());
   STEELYARD_CHECK(set_states());
   set_checkpoint();
-  STEELYARD_CHECK(set_graphs());
+  STEELYARD_CHECK(add_graph_words(arguments_, keys_.operators));
   STEELYARD_CHECK(check_recomputed_modules(keys_.recomputed_modules));
   // A job that was imported before, and changed since, gets its model anew.
   const auto model = job_.origins.find("model.config");

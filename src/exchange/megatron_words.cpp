@@ -171,6 +171,25 @@ std::map<std::string, std::string, std::less<>> words_of(const MegatronArguments
   return words;
 }
 
+Result<void> add_graph_words(const MegatronArguments& arguments,
+                             std::map<std::string, std::string, std::less<>>& operators) {
+  const std::string graphs = arguments.text("cuda-graph-impl");
+  if (graphs == "none") return {};
+  const std::vector<std::string> modules = arguments.list("cuda-graph-modules");
+  const bool whole =
+      graphs == "full_iteration" || std::ranges::find(modules, "full_iteration") != modules.end();
+  if (!whole && graphs != "transformer_engine" && graphs != "local") {
+    return fail(wrong(ErrorCode::bad_input, "cuda-graph-impl", graphs,
+                      "none, local, transformer_engine or full_iteration"));
+  }
+  operators["launches"] = whole ? "graphs" : "graphs_of_modules";
+  if (!whole) {
+    operators["graphed_modules"] =
+        modules.empty() ? "layers" : fmt::format(" {} ", fmt::join(modules, " "));
+  }
+  return {};
+}
+
 Result<void> check_words(const MegatronArguments& arguments) {
   STEELYARD_CHECK(check_unbuilt(arguments));
   STEELYARD_CHECK(check_experts(arguments));

@@ -18,6 +18,11 @@ namespace steelyard::exchange {
 [[nodiscard]] std::map<std::string, std::string, std::less<>> words_of(
     const MegatronArguments& arguments);
 
+// CUDA graphs: of the whole step, of whole layers (no modules named; Megatron-LM asserts that no
+// shape depends on where tokens go), or of the modules named, of which experts are never one.
+[[nodiscard]] Result<void> add_graph_words(
+    const MegatronArguments& arguments, std::map<std::string, std::string, std::less<>>& operators);
+
 // Errors: bad_input for a word that Megatron-LM does not know, impossible_combination for what its
 // validate_args refuses, not_supported for what is known but not built.
 [[nodiscard]] Result<void> check_words(const MegatronArguments& arguments);

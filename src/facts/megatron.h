@@ -57,6 +57,10 @@ struct MegatronKeys {
   // second ...), when they are not even; empty otherwise.
   std::vector<std::int64_t> chunk_layers;
 
+  // Switches that the arguments do not give and that count as on all the same: they describe a run
+  // and are no whole command line (catalog/import/megatron.toml, [description]).
+  std::vector<std::string> assumed_switches;
+
   // Words laid over the framework profile's [operators].
   std::map<std::string, std::string, std::less<>> operators;
 };

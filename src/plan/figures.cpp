@@ -1,7 +1,7 @@
 #include "plan/figures.h"
-#include "plan/warnings.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <atomic>
@@ -221,6 +221,14 @@ pace::Request asked(const Request& request, const Busiest& most, Flops beside, c
   return wanted;
 }
 
+void tell_assumed_switches(Plan& plan) {
+  if (!plan.job.megatron || plan.job.megatron->assumed_switches.empty()) return;
+  plan.pace.assumptions.push_back(
+      fmt::format("The arguments are no whole command line (no train-iters): {} count as on; false "
+                  "in import.megatron turns one off.",
+                  fmt::join(plan.job.megatron->assumed_switches, ", ")));
+}
+
 Result<void> measure_pace(const Request& request, const Busiest& most, Flops beside, Plan& plan) {
   const pace::Request wanted = asked(request, most, beside, plan);
   STEELYARD_TRY(step_time, pace::step_time(wanted));
@@ -228,6 +236,7 @@ Result<void> measure_pace(const Request& request, const Busiest& most, Flops bes
   tell_swaps(request, *most.program, plan);
   tell_host_products(request, *most.program, plan);
   tell_host_step(request, *most.program, plan);
+  tell_assumed_switches(plan);
   for (const std::string& missing : plan.pace.missing) {
     plan.warnings.push_back("no step time: " + missing + " is unknown");
   }

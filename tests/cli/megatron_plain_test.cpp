@@ -127,6 +127,7 @@ facts::Value imported(const Layout& layout) {
   add_model(layout.family, arguments);
   arguments.set("seq-length", 1024);
   arguments.set("micro-batch-size", 2);
+  arguments.set("train-iters", 100);  // a whole command line: nothing is assumed of it
   arguments.set("global-batch-size", 2 * kPasses * replicas(layout));
   if (layout.precision != "fp32") arguments.set(layout.precision.substr(0, 4), true);
   arguments.set("tensor-model-parallel-size", layout.tensor);

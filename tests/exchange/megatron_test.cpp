@@ -11,7 +11,8 @@ using facts::Value;
 
 constexpr const char* kSmall =
     "--num-layers 12 --hidden-size 512 --num-attention-heads 8 --micro-batch-size 4 "
-    "--global-batch-size 32 --seq-length 1024 --max-position-embeddings 1024 --bf16 ";
+    "--global-batch-size 32 --seq-length 1024 --max-position-embeddings 1024 --bf16 --train-iters "
+    "100 ";
 
 Result<facts::Job> job_of(const std::string& arguments, facts::Job job = {}) {
   job.import.megatron = Value(kSmall + arguments);
@@ -40,6 +41,48 @@ TEST(Megatron, FillsTheJob) {
   ASSERT_TRUE(job->megatron);
   EXPECT_TRUE(job->megatron->gradient_buffer);
   EXPECT_EQ(job->megatron->main_gradients, facts::DType::fp32);  // bf16 implies it
+}
+
+// The row of a table: no word of how long it trains.
+facts::Job described(const char* more, facts::Job job = {}) {
+  std::string arguments = kSmall;
+  arguments.erase(arguments.find("--train-iters"));
+  job.import.megatron = Value(arguments + more);
+  return *imported(std::move(job), {}, megatron_table());
+}
+
+TEST(Megatron, OfADescriptionSwitchesThatOnlyChangeWhenCountAsOn) {
+  constexpr const char* kLayout =
+      "--tensor-model-parallel-size 2 --sequence-parallel --use-distributed-optimizer ";
+  const facts::Job row = described(kLayout);
+  EXPECT_TRUE(row.megatron->overlaps_reduction);
+  EXPECT_EQ(row.megatron->operators.at("parameter_gathers"), "beside_forward");
+  EXPECT_TRUE(row.parallel.async_tensor);
+  EXPECT_EQ(
+      row.megatron->assumed_switches,
+      (std::vector<std::string>{"overlap-grad-reduce", "overlap-param-gather", "tp-comm-overlap"}));
+  const auto whole = job_of(kLayout);
+  ASSERT_TRUE(whole);
+  EXPECT_FALSE(whole->megatron->overlaps_reduction);
+  EXPECT_FALSE(whole->parallel.async_tensor);
+  EXPECT_TRUE(whole->megatron->assumed_switches.empty());
+}
+
+TEST(Megatron, ADescriptionMaySayThatASwitchIsOff) {
+  const facts::Job row = described("--no-overlap-grad-reduce --tensor-model-parallel-size 2 ");
+  EXPECT_FALSE(row.megatron->overlaps_reduction);
+  EXPECT_FALSE(row.parallel.async_tensor);  // nothing is gathered without sequence parallelism
+  EXPECT_TRUE(row.megatron->assumed_switches.empty());
+}
+
+TEST(Megatron, ForksHaveOtherSwitches) {
+  facts::Job fork;
+  fork.versions = facts::Object{{"megatron-deepspeed", "2021.11"}};
+  EXPECT_FALSE(described("", fork).megatron->overlaps_reduction);
+  facts::Job sharded;
+  sharded.parallel.sharding = facts::Sharding::zero1;
+  sharded.origins["parallel.sharding"] = {facts::Origin::job, {}};
+  EXPECT_FALSE(described("", sharded).megatron->overlaps_reduction);
 }
 
 TEST(Megatron, TheJobsOwnKeysCountMore) {
