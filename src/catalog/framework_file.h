@@ -22,10 +22,9 @@
 namespace steelyard::catalog {
 
 // `versions` is null or an object of texts (facts::Job::versions). The result has no `extends` and
-// no `variations`; its `versions` are those in effect,
-// without the empty ones. Errors: a package that the profile does not
-// name, a version that is no row of numbers, a word that framework_words.toml does not have, a chain
-// of profiles without end.
+// no `variations`; its `versions` are those in effect, without the empty ones. Errors: a package
+// that the profile does not name, a version that is no row of numbers, a key or word that
+// framework_words.toml does not have, a chain of profiles without end.
 [[nodiscard]] Result<facts::Value> framework_table(Files& files, const std::string& name,
                                                    const facts::Value& versions);
 

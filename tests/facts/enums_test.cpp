@@ -36,7 +36,7 @@ TEST(EnumNames, OfTheJobAreCompleteAndUnique) {
   check_names(OptimizerName::sgd_momentum);
   check_names(RecomputeMode::full);
   check_names(RecomputeMethod::block);
-  check_names(Attention::cudnn);
+  check_names(Attention::sdpa_math);
   check_names(Loss::fused);
   check_names(FusedKernel::moe);
   check_names(MemoryFormat::channels_last);
