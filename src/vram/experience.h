@@ -121,24 +121,26 @@ class Experience {
   std::unordered_map<std::uint64_t, std::vector<std::unique_ptr<Tree>>> trees_;
 };
 
-// One for each replay that runs at the same time.
+// One for each replay that runs at the same time, and for each kind of program: what another kind
+// taught is in the way of what this one meets.
 class Experiences {
  public:
-  [[nodiscard]] std::unique_ptr<Experience> borrow() {
+  [[nodiscard]] std::unique_ptr<Experience> borrow(std::size_t kind) {
     const std::scoped_lock lock(mutex_);
-    if (idle_.empty()) return std::make_unique<Experience>();
-    std::unique_ptr<Experience> one = std::move(idle_.back());
-    idle_.pop_back();
+    std::vector<std::unique_ptr<Experience>>& idle = idle_[kind];
+    if (idle.empty()) return std::make_unique<Experience>();
+    std::unique_ptr<Experience> one = std::move(idle.back());
+    idle.pop_back();
     return one;
   }
-  void give_back(std::unique_ptr<Experience> one) {
+  void give_back(std::size_t kind, std::unique_ptr<Experience> one) {
     const std::scoped_lock lock(mutex_);
-    idle_.push_back(std::move(one));
+    idle_[kind].push_back(std::move(one));
   }
 
  private:
   std::mutex mutex_;
-  std::vector<std::unique_ptr<Experience>> idle_;
+  std::unordered_map<std::size_t, std::vector<std::unique_ptr<Experience>>> idle_;
 };
 
 // Who plays a script's variables: the allocations of one layer and micro-batch.

@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "base/fingerprint.h"
-#include "base/parallel.h"
 #include "step/expand.h"
 #include "vram/allocators.h"
 #include "vram/experience.h"
@@ -18,6 +17,7 @@
 #include "vram/pool.h"
 #include "vram/prompter.h"
 #include "vram/standing.h"
+#include "vram/turns.h"
 #include "vram/vram.h"
 #include "vram/waiting_blocks.h"
 
@@ -463,7 +463,9 @@ Answer Replay::run() {
   return answer;
 }
 
-Answer replay_with(const Request& request, Experience& experience) {
+}  // namespace
+
+Answer replay(const Request& request, Experience& experience) {
   Replay once(request, experience);
   Answer answer = once.run();
   if (request.tensors) {
@@ -476,25 +478,9 @@ Answer replay_with(const Request& request, Experience& experience) {
   return answer;
 }
 
-}  // namespace
-
 Answer replay(const Request& request) {
   Experience experience;
-  return replay_with(request, experience);
-}
-
-std::vector<Answer> replay_all(const Request& request,
-                               const std::vector<const step::Program*>& programs) {
-  std::vector<Answer> answers(programs.size());
-  Experiences experiences;
-  for_each_side_by_side(programs.size(), [&](std::size_t i) {
-    Request own = request;
-    own.program = programs[i];
-    std::unique_ptr<Experience> experience = experiences.borrow();
-    answers[i] = replay_with(own, *experience);
-    experiences.give_back(std::move(experience));
-  });
-  return answers;
+  return replay(request, experience);
 }
 
 }  // namespace steelyard::vram
