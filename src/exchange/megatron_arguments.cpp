@@ -136,15 +136,20 @@ std::vector<std::string> all_names(const facts::Value& table,
   return names;
 }
 
-std::set<std::string, std::less<>> names_under(const facts::Value& table, std::string_view key) {
+std::set<std::string, std::less<>> names_of(const facts::Value& group, std::string_view key) {
   std::set<std::string, std::less<>> names;
-  const facts::Value* description = table.find("description");
-  const facts::Value* list = description == nullptr ? nullptr : description->find(key);
+  const facts::Value* list = group.find(key);
   if (list == nullptr || list->as_array() == nullptr) return names;
   for (const facts::Value& name : *list->as_array()) {
     if (name.as_text() != nullptr) names.insert(*name.as_text());
   }
   return names;
+}
+
+std::set<std::string, std::less<>> names_under(const facts::Value& table, std::string_view key) {
+  const facts::Value* description = table.find("description");
+  return description == nullptr ? std::set<std::string, std::less<>>{}
+                                : names_of(*description, key);
 }
 
 }  // namespace
@@ -190,8 +195,30 @@ Result<MegatronArguments> MegatronArguments::read(const facts::Value& given, con
     whole = whole || whole_with.contains(spelled(name));
     STEELYARD_CHECK(arguments.take(spelled(name), value, table));
   }
-  if (!whole) arguments.assumed_ = names_under(table, "assumed");
+  arguments.other_engines_ = names_under(table, "other_engines");
+  if (whole) return arguments;
+  arguments.assumed_ = names_under(table, "assumed");
+  STEELYARD_CHECK(arguments.assume_of_spread_experts(table));
   return arguments;
+}
+
+Result<void> MegatronArguments::assume_of_spread_experts(const facts::Value& table) {
+  const facts::Value* description = table.find("description");
+  const facts::Value* groups =
+      description == nullptr ? nullptr : description->find("spread_experts");
+  if (groups == nullptr || groups->as_array() == nullptr) return {};
+  if (whole("expert-model-parallel-size") <= 1) return {};
+  for (const facts::Value& group : *groups->as_array()) {
+    const facts::Value* values = group.find("values");
+    if (values == nullptr || values->as_object() == nullptr) continue;
+    const auto is_given = [this](const std::string& name) { return given(name); };
+    if (std::ranges::any_of(names_of(group, "unless"), is_given)) continue;
+    for (const auto& [name, value] : *values->as_object()) {
+      STEELYARD_CHECK(keep(spelled(name), value));
+      assumed_values_.push_back(fmt::format("{} = {}", spelled(name), shown(value)));
+    }
+  }
+  return {};
 }
 
 Result<bool> MegatronArguments::take_alias(const std::string& name, const facts::Value& value,

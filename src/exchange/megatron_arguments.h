@@ -39,6 +39,12 @@ class MegatronArguments {
   [[nodiscard]] bool assumed(std::string_view name) const {
     return !given(name) && assumed_.contains(name);
   }
+  // Values that are assumed so, as "name = value"; they count as given from here on.
+  [[nodiscard]] const std::vector<std::string>& assumed_values() const { return assumed_values_; }
+  // Of the table: an engine with switches of its own, of which nothing is assumed.
+  [[nodiscard]] const std::set<std::string, std::less<>>& other_engines() const {
+    return other_engines_;
+  }
   // As it would stand in a configuration: null when absent and without a default.
   [[nodiscard]] facts::Value value(std::string_view name) const;
 
@@ -58,10 +64,13 @@ class MegatronArguments {
   [[nodiscard]] Result<bool> take_alias(const std::string& name, const facts::Value& value,
                                         const facts::Value& table);
   [[nodiscard]] Result<void> keep(const std::string& name, const facts::Value& value);
+  [[nodiscard]] Result<void> assume_of_spread_experts(const facts::Value& table);
 
   KnownArguments known_;
   std::map<std::string, facts::Value, std::less<>> values_;
   std::set<std::string, std::less<>> assumed_;  // empty of a whole command line
+  std::vector<std::string> assumed_values_;     // the same
+  std::set<std::string, std::less<>> other_engines_;
 };
 
 }  // namespace steelyard::exchange

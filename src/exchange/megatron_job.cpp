@@ -422,6 +422,7 @@ Result<void> Importer::set_states() {
   keys_.bucket_elements = arguments_.optional_whole("ddp-bucket-size");
   keys_.pads_for_high_bandwidth = arguments_.flag("ddp-pad-buckets-for-high-nccl-busbw");
   keys_.assumed_switches = overlap_assumed_of(arguments_, job_, keys_);
+  keys_.assumed_values = arguments_.assumed_values();
   set_overlap();
   keys_.optimizer_instances = arguments_.whole("num-distributed-optimizer-instances");
   if (arguments_.flag("moe-grouped-gemm")) keys_.engine_workspaces += kGroupedStreams;

@@ -60,6 +60,7 @@ struct MegatronKeys {
   // Switches that the arguments do not give and that count as on all the same: they describe a run
   // and are no whole command line (catalog/import/megatron.toml, [description]).
   std::vector<std::string> assumed_switches;
+  std::vector<std::string> assumed_values;  // the same of arguments with a value, "name = value"
 
   // Words laid over the framework profile's [operators].
   std::map<std::string, std::string, std::less<>> operators;

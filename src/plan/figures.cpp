@@ -222,11 +222,20 @@ pace::Request asked(const Request& request, const Busiest& most, Flops beside, c
 }
 
 void tell_assumed_switches(Plan& plan) {
-  if (!plan.job.megatron || plan.job.megatron->assumed_switches.empty()) return;
-  plan.pace.assumptions.push_back(
-      fmt::format("The arguments are no whole command line (no train-iters): {} count as on; false "
-                  "in import.megatron turns one off.",
-                  fmt::join(plan.job.megatron->assumed_switches, ", ")));
+  if (!plan.job.megatron) return;
+  const facts::MegatronKeys& keys = *plan.job.megatron;
+  if (!keys.assumed_switches.empty()) {
+    plan.pace.assumptions.push_back(
+        fmt::format("The arguments are no whole command line (no train-iters): {} count as on; "
+                    "false in import.megatron turns one off.",
+                    fmt::join(keys.assumed_switches, ", ")));
+  }
+  if (!keys.assumed_values.empty()) {
+    plan.pace.assumptions.push_back(
+        fmt::format("The arguments are no whole command line (no train-iters): {} count as given, "
+                    "as recipes of spread experts have them; import.megatron overrules each.",
+                    fmt::join(keys.assumed_values, ", ")));
+  }
 }
 
 Result<void> measure_pace(const Request& request, const Busiest& most, Flops beside, Plan& plan) {

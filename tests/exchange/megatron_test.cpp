@@ -1,4 +1,5 @@
 // Megatron-LM's arguments as a job: values, defaults, names, and what is refused.
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include "exchange/exchange.h"
@@ -73,6 +74,33 @@ TEST(Megatron, ADescriptionMaySayThatASwitchIsOff) {
   EXPECT_FALSE(row.megatron->overlaps_reduction);
   EXPECT_FALSE(row.parallel.async_tensor);  // nothing is gathered without sequence parallelism
   EXPECT_TRUE(row.megatron->assumed_switches.empty());
+}
+
+constexpr const char* kExperts =
+    "--num-experts 8 --moe-grouped-gemm --tensor-model-parallel-size 1 "
+    "--expert-model-parallel-size ";
+
+TEST(Megatron, OfADescriptionSpreadExpertsHaveTheirDispatcherAndGraphs) {
+  const facts::Job row = described(fmt::format("{} 4", kExperts).c_str());
+  EXPECT_EQ(row.megatron->operators.at("exchanges"), "by_rank");
+  EXPECT_EQ(row.megatron->operators.at("launches"), "graphs_of_modules");
+  EXPECT_EQ(row.megatron->assumed_values.size(), 3U);
+  // Experts that stay at home, and a whole command line, mean what they say.
+  EXPECT_TRUE(described(fmt::format("{} 1", kExperts).c_str()).megatron->assumed_values.empty());
+  const auto whole = job_of(fmt::format("{} 4", kExperts));
+  ASSERT_TRUE(whole);
+  EXPECT_EQ(whole->megatron->operators.count("launches"), 0U);
+  EXPECT_TRUE(whole->megatron->assumed_values.empty());
+}
+
+TEST(Megatron, WhatADescriptionSaysOfItsExpertsIsNotAssumed) {
+  const facts::Job row = described(
+      fmt::format("{} 4 --moe-token-dispatcher-type alltoall --recompute-granularity selective",
+                  kExperts)
+          .c_str());
+  EXPECT_EQ(row.megatron->operators.count("exchanges"), 0U);
+  EXPECT_EQ(row.megatron->operators.count("launches"), 0U);
+  EXPECT_TRUE(row.megatron->assumed_values.empty());
 }
 
 TEST(Megatron, ForksHaveOtherSwitches) {
