@@ -245,6 +245,8 @@ Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table
   STEELYARD_TRY(processors, numbers_of(settings.table("multiprocessors"), file));
   STEELYARD_TRY(matrix, numbers_of(settings.table("matrix_over_vector"), file));
   STEELYARD_TRY(best, numbers_of(settings.table("best_product_of"), file));
+  STEELYARD_TRY(resident, numbers_of(settings.table("loads_in_flight_of"), file));
+  constants.loads_in_flight_of = std::move(resident);
   constants.multiprocessors = std::move(processors);
   constants.best_product_of = std::move(best);
   constants.matrix_over_vector = std::move(matrix);

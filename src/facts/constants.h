@@ -212,6 +212,8 @@ struct EfficiencyConstants {
   // What a multiprocessor keeps in flight of what it loads, and what memory takes to answer; 0: no
   // limit. How sharply the lower of that and the bandwidth sets the rate: 1 is a sum of times.
   Bytes loads_in_flight{};
+  // The share of it where fewer threads are resident, by compute capability ("7.5").
+  std::map<std::string, double, std::less<>> loads_in_flight_of{};
   Seconds memory_latency{};
   double loads_sharpness = 1.0;
   Ratio best_product{1.0};  // of a usual card, of its sheet's rate (Gpu::measured_bf16)

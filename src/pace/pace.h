@@ -27,6 +27,8 @@ struct HostProducts {
 // of 32 bits have their channels first; or wherever they have 32 bits.
 enum class Depthwise : std::uint8_t { library, own_channels_first, own };
 
+enum class Loads : std::uint8_t { by_blocks_of_64, four_elements, bytes_16_since_hopper };
+
 struct Request {
   const step::Program* program = nullptr;
   const facts::Job* job = nullptr;  // resolved
@@ -43,8 +45,8 @@ struct Request {
   bool unaligned_on_vector_units = false;
   // cuDNN's attention kernels are those of 8.9.7 and earlier.
   bool attention_before_cudnn_9 = false;
-  // The framework's own kernels load 16 bytes a thread on Hopper and later.
-  bool loads_16_bytes = false;
+  // What a thread of the framework's own kernels loads at once.
+  Loads loads = Loads::four_elements;
   Depthwise depthwise = Depthwise::library;
   // What the job calls "flash" is cuDNN's fused attention here (step::runs_cudnn).
   bool cudnn_attention = false;

@@ -282,11 +282,22 @@ double launches_of(const Work& work, const Nature& nature) {
   return nature.kernels * std::max(1.0 / kTensors, bytes / kBytes);
 }
 
+namespace {
+
+double loads_in_flight(const Gpu& gpu, const EfficiencyConstants& efficiency) {
+  const double most = efficiency.loads_in_flight.real();
+  if (!gpu.compute_capability) return most;
+  const auto share =
+      efficiency.loads_in_flight_of.find(fmt::format("{:.1f}", *gpu.compute_capability));
+  return share == efficiency.loads_in_flight_of.end() ? most : most * share->second;
+}
+
+}  // namespace
+
 Ratio streamed_share(const Gpu& gpu, BytesPerSecond bandwidth,
                      const EfficiencyConstants& efficiency, double load) {
   if (!(efficiency.memory_latency > Seconds())) return efficiency.memory;
-  const double of_one =
-      efficiency.loads_in_flight.real() * load / efficiency.memory_latency.value();
+  const double of_one = loads_in_flight(gpu, efficiency) * load / efficiency.memory_latency.value();
   const double wanted = bandwidth.value() / multiprocessors_of(gpu, efficiency);
   const double sharpness = efficiency.loads_sharpness;
   return Ratio(efficiency.memory.value() /

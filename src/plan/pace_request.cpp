@@ -32,6 +32,13 @@ double optimizer_kernels_of(const Request& request) {
   return word == words.end() ? 0.0 : std::stod(word->second);
 }
 
+pace::Loads loads_of(const Request& request) {
+  if (profile_says(request, "loads", "by_blocks_of_64")) return pace::Loads::by_blocks_of_64;
+  return profile_says(request, "loads", "16_bytes_since_hopper")
+             ? pace::Loads::bytes_16_since_hopper
+             : pace::Loads::four_elements;
+}
+
 pace::Depthwise depthwise_of(const Request& request) {
   if (profile_says(request, "depthwise", "own")) return pace::Depthwise::own;
   return profile_says(request, "depthwise", "own_channels_first")
@@ -57,7 +64,7 @@ pace::Request pace_request(const Request& request, const facts::Job& job,
   wanted.unaligned_on_vector_units = profile_says(request, "unaligned_products", "vector");
   wanted.cudnn_attention = step::runs_cudnn(request.constants.framework, job, machine.gpu);
   wanted.attention_before_cudnn_9 = profile_says(request, "cudnn_attention", "before_9");
-  wanted.loads_16_bytes = profile_says(request, "loads", "16_bytes_since_hopper");
+  wanted.loads = loads_of(request);
   wanted.depthwise = depthwise_of(request);
   wanted.optimizer_kernels = optimizer_kernels_of(request);
   wanted.drive_read = drive.read;

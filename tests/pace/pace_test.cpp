@@ -172,16 +172,17 @@ TEST(Pace, TheFrameworksKernelsLoadSixteenBytesOnHopper) {
   Body body;
   append(setting.program, body, stream_for(0.1));
   setting.program.step.push_back({1, {phase_of(PhaseKind::forward, {body})}});
-  const auto seconds = [&](bool wide) {
+  const auto seconds = [&](Loads loads) {
     Request request = setting.request();
-    request.loads_16_bytes = wide;
+    request.loads = loads;
     return step_time(request)->step->value();
   };
   const double each = 2000.0 / 108.0 / 81.92;
-  EXPECT_NEAR(seconds(false), 0.1 * (1.0 + 2.0 * each), 1e-9);
-  EXPECT_NEAR(seconds(true), 0.1 * (1.0 + each), 1e-9);
+  EXPECT_NEAR(seconds(Loads::four_elements), 0.1 * (1.0 + 2.0 * each), 1e-9);
+  EXPECT_NEAR(seconds(Loads::by_blocks_of_64), 0.1 * (1.0 + 4.0 * each), 1e-9);
+  EXPECT_NEAR(seconds(Loads::bytes_16_since_hopper), 0.1 * (1.0 + each), 1e-9);
   setting.machine.gpu.compute_capability = 8.0;
-  EXPECT_NEAR(seconds(true), 0.1 * (1.0 + 2.0 * each), 1e-9);
+  EXPECT_NEAR(seconds(Loads::bytes_16_since_hopper), 0.1 * (1.0 + 2.0 * each), 1e-9);
 }
 
 TEST(Pace, AnImpossibleConstantIsOurError) {

@@ -321,6 +321,12 @@ TEST(Roofline, AMultiprocessorKeepsSoMuchInFlight) {
   // Loads of four elements of 16 bits keep half of it in flight.
   const Ratio half = streamed_share(gpu, BytesPerSecond(1900e9), constants, 0.5);
   EXPECT_NEAR(half.value(), 0.5 / (1.0 + 19.0 / 40.96), 1e-9);
+  // Turing has half of the threads.
+  constants.loads_in_flight_of["7.5"] = 0.5;
+  gpu.compute_capability = 7.0;
+  EXPECT_NEAR(share(900.0), 0.5 / (1.0 + 9.0 / 81.92), 1e-9);
+  gpu.compute_capability = 7.5;
+  EXPECT_NEAR(share(900.0), 0.5 / (1.0 + 9.0 / 40.96), 1e-9);
 }
 
 // 900 of 1000 TFLOP/s where 800 are usual: the units run at 9/8 of what the sheet promises.
