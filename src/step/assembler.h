@@ -280,6 +280,7 @@ class Assembler {
   std::int32_t name(std::string_view text);
   void count_kernels();
   [[nodiscard]] std::int64_t micro_batches() const;
+  [[nodiscard]] std::int64_t further_communicators() const;
   [[nodiscard]] bool leaves_out_states() const;
   [[nodiscard]] bool reduces_each_micro_batch() const;
 

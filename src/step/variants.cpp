@@ -278,6 +278,9 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
            {"native", {LossTypes::native, CrossEntropy::eager}},
            {"fused", {LossTypes::native, CrossEntropy::fused}},
            {"vocab_parallel", {LossTypes::native, CrossEntropy::vocab_parallel}},
+           // Megatron-LM before core 0.8 subtracts the maximum into a copy of wide logits that its
+           // caller holds: as many tensors as the compiled one has.
+           {"vocab_parallel_copied", {LossTypes::native, CrossEntropy::vocab_parallel_compiled}},
            {"vocab_parallel_compiled", {LossTypes::native, CrossEntropy::vocab_parallel_compiled}},
            {"in_place", {LossTypes::native, CrossEntropy::in_place}}}));
   STEELYARD_TRY(repeat, read<KeyValueRepeat>(profile, "key_value_repeat", v.key_value_repeat,

@@ -213,6 +213,26 @@ TEST(Program, OneGpuCommunicatesNothing) {
   }
 }
 
+// Megatron-LM's barriers are those of all ranks, beside the groups that its layout makes.
+TEST(Program, WhereAllRanksMeetThereIsOneMoreCommunicator) {
+  const model::Graph graph = graph_of(small_llama());
+  const auto count = [&](std::int64_t ranks, const char* framework) {
+    return program_for(graph, small_job(ranks), profile_of(framework)).communicators;
+  };
+  EXPECT_EQ(count(2, "pytorch"), 1);
+  EXPECT_EQ(count(2, "megatron"), 2);
+  EXPECT_EQ(count(1, "megatron"), 0);
+}
+
+TEST(Program, LossOfMegatronGoesByItsVersion) {
+  const auto word = [](const facts::Value& versions) {
+    return profile_of("megatron", versions).operators.at("loss");
+  };
+  EXPECT_EQ(word({}), "vocab_parallel");
+  EXPECT_EQ(word(facts::Object{{"megatron-core", "0.8"}}), "vocab_parallel");
+  EXPECT_EQ(word(facts::Object{{"megatron-core", "0.7"}}), "vocab_parallel_copied");
+}
+
 // bitsandbytes pages states of 100,000 elements and more. Of the small llama these are none; with
 // 2048 features the matrices are paged, two states each, and their statistics (1/64) are not.
 TEST(Program, PagedOptimizersPageLargeStatesOnly) {
