@@ -234,8 +234,7 @@ Result<void> Importer::set_attention() {
   const bool legacy = runs_legacy_layers(arguments_);
   // ParallelAttention: with --use-flash-attn its own FlashSelfAttention, on keys of every head.
   const bool own_flash = legacy && arguments_.text("attention-backend") == "flash";
-  const std::string backend =
-      local && !own_flash ? "local" : arguments_.text("attention-backend");
+  const std::string backend = local && !own_flash ? "local" : arguments_.text("attention-backend");
   if (legacy) keys_.operators["key_value_repeat"] = "repeat";
   if (backend == "flash") keys_.operators["attention_backend"] = "engine_flash";
   facts::Attention attention = facts::Attention::flash;
