@@ -143,6 +143,9 @@ Result<void> read_sharding(const facts::FrameworkProfile& profile, Variants& v) 
                                       {"own", EndUnits::own},
                                       {"own_when_all_train", EndUnits::own_when_all_train}}));
   v.end_units = ends;
+  STEELYARD_TRY(root, read<bool>(profile, "root_unit", v.reshards_root,
+                                 {{"stays_gathered", false}, {"resharded", true}}));
+  v.reshards_root = root;
   STEELYARD_TRY(limited, read<bool>(profile, "gathers_ahead", v.limits_gathers,
                                     {{"two_units", true}, {"unlimited", false}}));
   v.limits_gathers = limited;

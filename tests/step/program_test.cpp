@@ -202,6 +202,21 @@ TEST_F(Communicated, WithoutReshardingLayersAreGatheredOnce) {
                                          {Collective::all_gather, kMicroBatches * all_}}));
 }
 
+// fully_shard(model, reshard_after_forward=True): the root is let go of and gathered again.
+TEST_F(Communicated, ARootThatIsReshardedIsGatheredTwice) {
+  facts::Job job = small_job(4);
+  job.parallel.sharding = Sharding::fsdp;
+  job.train.gradient_accumulation = kMicroBatches;
+  job.train.precision = facts::Precision::bf16;
+  const auto gathered = [&](const char* word) {
+    facts::FrameworkProfile profile = profile_of("pytorch");
+    profile.operators["root_unit"] = word;
+    return communicated(program_for(graph_, job, profile)).at(Collective::all_gather);
+  };
+  EXPECT_EQ(gathered("stays_gathered"), kMicroBatches * (2 * layers_ + root_));
+  EXPECT_EQ(gathered("resharded"), kMicroBatches * 2 * all_);
+}
+
 TEST(Program, OneGpuCommunicatesNothing) {
   const model::Graph graph = graph_of(small_llama());
   for (const Sharding sharding : {Sharding::none, Sharding::zero2, Sharding::fsdp}) {
