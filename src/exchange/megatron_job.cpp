@@ -231,7 +231,11 @@ void Importer::set_experts() {
 
 Result<void> Importer::set_attention() {
   const bool local = arguments_.text("transformer-impl") == "local";
-  const std::string backend = local ? "local" : arguments_.text("attention-backend");
+  const bool legacy = runs_legacy_layers(arguments_);
+  // ParallelAttention: with --use-flash-attn its own FlashSelfAttention, on keys of every head.
+  const bool own_flash = legacy && arguments_.text("attention-backend") == "flash";
+  const std::string backend = local && !own_flash ? "local" : arguments_.text("attention-backend");
+  if (legacy) keys_.operators["key_value_repeat"] = "repeat";
   if (backend == "flash") keys_.operators["attention_backend"] = "engine_flash";
   facts::Attention attention = facts::Attention::flash;
   if (backend == "unfused" || backend == "local") {
@@ -252,7 +256,8 @@ Result<void> Importer::set_attention() {
   const bool yarn = arguments_.text("rope-type").empty() || arguments_.text("rope-type") == "yarn";
   const bool rope = arguments_.flag("apply-rope-fusion");
   keys_.operators["latent_rotary"] = rope && yarn ? "fused" : "separate";
-  if (!rope) keys_.operators["rotary"] = "joined";  // rope_utils.py, _apply_rotary_pos_emb_bshd
+  // rope_utils.py, _apply_rotary_pos_emb_bshd
+  if (!rope || legacy) keys_.operators["rotary"] = "joined";
   if (local) {
     keys_.operators["attention_backend"] = "torch";
     // tensor_parallel/layers.py and transformer/dot_product_attention.py instead of TE's modules. A

@@ -36,6 +36,7 @@ constexpr const char* kModelArguments[] = {
     "embed-layernorm",
     "multi-latent-attention",
     "transformer-impl",
+    "use-legacy-models",
     "q-lora-rank",
     "kv-lora-rank",
     "qk-head-dim",

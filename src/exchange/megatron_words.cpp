@@ -140,9 +140,15 @@ Result<void> check_further_fp8(const MegatronArguments& arguments) {
 
 }  // namespace
 
+// megatron/legacy/model/transformer.py; with Transformer Engine they are its own TransformerLayer.
+bool runs_legacy_layers(const MegatronArguments& arguments) {
+  return arguments.flag("use-legacy-models") && arguments.text("transformer-impl") == "local";
+}
+
 // bias_activation_fusion is --bias-swiglu-fusion's or --bias-gelu-fusion's, by the activation;
 // configurations may say it themselves.
 bool fuses_activation(const MegatronArguments& arguments) {
+  if (runs_legacy_layers(arguments) && arguments.flag("swiglu")) return false;
   if (arguments.given("bias-activation-fusion")) return arguments.flag("bias-activation-fusion");
   return arguments.flag(arguments.flag("swiglu") ? "bias-swiglu-fusion" : "bias-gelu-fusion");
 }

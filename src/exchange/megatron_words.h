@@ -12,6 +12,7 @@
 namespace steelyard::exchange {
 
 // training/argument_utils.py: a dense layer's bias and activation are one kernel.
+[[nodiscard]] bool runs_legacy_layers(const MegatronArguments& arguments);
 [[nodiscard]] bool fuses_activation(const MegatronArguments& arguments);
 
 // Masks, transfers, caches: composite operator -> variant.

@@ -261,6 +261,7 @@ Megatron read_megatron(ConfigReader& config) {
   model.qk_norm = config.flag({"qk-layernorm"}, false);
   model.embedding_norm = config.flag({"embed-layernorm"}, false);
   model.fuses_activation = config.flag({"bias-activation-fusion"}, true);
+  model.legacy = config.flag({"use-legacy-models"}, false);
   model.fuses_dropout = config.flag({"bias-dropout-fusion"}, true);
   model.hidden_dropout = config.probability({"hidden-dropout"}, 0.1);
   model.attention_dropout = config.probability({"attention-dropout"}, 0.1);

@@ -113,14 +113,15 @@ TensorRef cross_attention_of(BlockBuilder& block, const Megatron& model, TensorR
 }
 
 // mlp.py without its fused kernels: of a gated activation the second half goes through an addition
-// of glu_linear_offset, which makes a tensor of its own.
+// of glu_linear_offset, which makes a tensor of its own; legacy layers multiply it as it is.
 TensorRef separate_activation(BlockBuilder& block, const Megatron& model, TensorRef h,
                               const std::string& module, std::int64_t inner, bool bias) {
   h = block.linear(module + ".linear_fc1", h, model.gated ? 2 * inner : inner, {.bias = bias});
   const std::string name = module + ".activation_func";
   if (!model.gated) return block.activation(name, h, model.activation);
   const auto halves = block.split(module + ".chunk", h, {{"glu", inner}, {"linear", inner}});
-  const TensorRef linear = block.scale(module + ".glu_linear_offset", halves[1], 1.0);
+  const TensorRef linear =
+      model.legacy ? halves[1] : block.scale(module + ".glu_linear_offset", halves[1], 1.0);
   return block.gated_activation(name, halves[0], linear, model.activation);
 }
 

@@ -35,7 +35,7 @@ struct Megatron {
   bool norms_in_linears = true;   // Transformer Engine's LayerNormLinear
   // Bias and activation as one kernel; bias, dropout and residual as one. Otherwise statement by
   // statement, with biases inside of the projections: what is kept is the same.
-  bool fuses_activation = true, fuses_dropout = true;
+  bool fuses_activation = true, fuses_dropout = true, legacy = false;
   // Multi-latent attention: head_dim is c + r. query_rank 0: queries are not compressed.
   bool latent = false;
   std::int64_t query_rank = 0, key_rank = 0;

@@ -46,7 +46,15 @@ Program Assembler::assemble() {
                              groups_.expert, groups_.expert_tensor}) {
     if (group.ranks > 1) ++program_.communicators;
   }
+  program_.communicators += further_communicators();
   return std::move(program_);
+}
+
+// [operators] communicators: groups with buffers of their own whose ranks another group has too.
+std::int64_t Assembler::further_communicators() const {
+  const auto word = profile_.operators.find("communicators");
+  if (word == profile_.operators.end() || word->second != "world_too") return 0;
+  return program_.ranks * groups_.pipeline.ranks > 1 ? 1 : 0;
 }
 
 // Of states that nothing in a step asks for again, where time alone is asked for.

@@ -220,6 +220,8 @@ class Assembler {
   void add_root(Chunk& chunk, Phase& phase, std::string_view layer,
                 void (Assembler::*what)(std::vector<Event>&, Unit&));
   void gather_root(std::vector<Event>& events, Unit& unit);
+  [[nodiscard]] bool reshards_root() const;
+  void append_backward(Chunk& chunk, std::vector<Event>& events, const Unit& unit);
   void release_root(std::vector<Event>& events, Unit& unit);
   void reduce_sharded(std::vector<Event>& events, Unit& unit);
   [[nodiscard]] bool sums_whole_gradients() const;
@@ -280,6 +282,7 @@ class Assembler {
   std::int32_t name(std::string_view text);
   void count_kernels();
   [[nodiscard]] std::int64_t micro_batches() const;
+  [[nodiscard]] std::int64_t further_communicators() const;
   [[nodiscard]] bool leaves_out_states() const;
   [[nodiscard]] bool reduces_each_micro_batch() const;
 

@@ -318,6 +318,7 @@ void Assembler::add_forward(Chunk& chunk, Phase& phase, bool first) {
     phase.bodies.push_back(std::move(body));
   }
   if (chunk.sent >= 0) send_output(chunk, phase);
+  if (reshards_root()) add_root(chunk, phase, "root parameters", &Assembler::release_root);
   end_forward(chunk, phase);
 }
 
@@ -335,6 +336,22 @@ void Assembler::end_forward(Chunk& chunk, Phase& phase) {
   body.layer = "end of forward";
   for (std::int32_t index : chunk.unheld) free(body.events, index);
   phase.bodies.push_back(std::move(body));
+}
+
+// The hook that gathers the root again hangs on its output: the loss works backwards before it.
+void Assembler::append_backward(Chunk& chunk, std::vector<Event>& events, const Unit& unit) {
+  const std::vector<Event>& all = unit.trace.backward;
+  if (!reshards_root() || &unit != &chunk.chains.back().units.back()) return append(events, all);
+  const auto behind = std::ranges::find_if(all, [&](const Event& event) {
+    if (event.kind != EventKind::work) return false;
+    const Work& work = program_.work[static_cast<std::size_t>(event.index)];
+    return !program_.names[static_cast<std::size_t>(work.name)].starts_with("loss");
+  });
+  events.insert(events.end(), all.begin(), behind);
+  for (Chain& chain : chunk.chains) {
+    for (Unit& one : chain.units) gather_root(events, one);
+  }
+  events.insert(events.end(), behind, all.end());
 }
 
 void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
@@ -365,7 +382,7 @@ void Assembler::add_backward(Chunk& chunk, Phase& phase, const Turn& turn) {
       const bool works = unit->trace.output_requires_grad;  // frozen, and all before it: no
       if (works) open_layer(body.events, *unit, true, !sums_whole);
       hold_viewed(body.events, *unit, true);
-      append(body.events, unit->trace.backward);
+      append_backward(chunk, body.events, *unit);
       if (unit->viewed >= 0) free(body.events, unit->viewed);
       return_rows(body.events, *unit);
       if (works) close_layer(body.events, *unit, true, last);

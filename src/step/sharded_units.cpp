@@ -360,6 +360,14 @@ void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
   if (buffer) free(events, unit.gather_buffer);
 }
 
+// [operators] root_unit: fully_shard(model, reshard_after_forward=True). Only without an argument
+// is the root left gathered (fsdp/_fully_shard/_fsdp_state.py, _lazy_init:
+// _auto_reshard_after_forward).
+bool Assembler::reshards_root() const {
+  return layout_.gathers && layout_.reshards && !layout_.flat_parameters &&
+         variants_.reshards_root && job_.parallel.pipeline == 1;
+}
+
 void Assembler::release_root(std::vector<Event>& events, Unit& unit) {
   if (unit.wrapped || unit.gathered < 0) return;
   free(events, unit.gathered);

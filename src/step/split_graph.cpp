@@ -29,7 +29,7 @@ void spread_context(model::Graph& graph, std::int64_t ranks) {
 // What splitting reads of a job that changes nothing else of the graph.
 struct Cut {
   std::string projection;  // the framework's words
-  bool cuts_positions = false;
+  bool cuts_positions = false, whole_tables = false;
   Fp8 fp8;
   std::int64_t tensor = 1, context = 1, expert = 1, expert_tensor = 1;
   std::int64_t data = 1;  // only experts ask for it
@@ -45,11 +45,18 @@ bool cuts_positions(const facts::Job& job, const facts::FrameworkProfile& profil
          word->second == "own_rows";
 }
 
+// Tensor-parallel ranks that each hold the whole table of tokens.
+bool keeps_tables(const facts::Job& job, const facts::FrameworkProfile& profile) {
+  const auto word = profile.operators.find("token_table");
+  return job.parallel.tensor > 1 && word != profile.operators.end() && word->second == "whole";
+}
+
 Cut cut_of(const facts::Job& job, const facts::FrameworkProfile& profile, const Fp8& fp8) {
   const facts::ParallelKeys& p = job.parallel;
   const auto word = profile.operators.find("attention_projection");
   Cut cut{.projection = word == profile.operators.end() ? std::string() : word->second,
           .cuts_positions = cuts_positions(job, profile),
+          .whole_tables = keeps_tables(job, profile),
           .fp8 = fp8,
           .tensor = p.tensor,
           .context = p.context,
@@ -116,6 +123,7 @@ Result<Known> make(const model::Graph& graph, const facts::Job& job,
   STEELYARD_TRY(placed, place_tables(trained, job));
   STEELYARD_TRY(spread, spread_experts(placed, parallel));
   STEELYARD_TRY(split, split_over_ranks(spread, parallel.tensor, parallel.sequence_parallel));
+  if (keeps_tables(job, profile)) restore_tables(split, spread);
   if (cuts_positions(job, profile)) cut_positions(split, parallel.tensor);
   auto made = std::make_shared<SplitGraph>();
   made->local = with_fp8(std::move(split), fp8);

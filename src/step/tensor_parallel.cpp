@@ -457,4 +457,17 @@ void cut_positions(Graph& graph, std::int64_t ranks) {
   }
 }
 
+void restore_tables(Graph& graph, const Graph& whole) {
+  for (std::size_t at = 0; at < graph.segments.size(); ++at) {
+    for (std::size_t place = 0; place < graph.segments[at].blocks.size(); ++place) {
+      Block& block = graph.segments[at].blocks[place];
+      for (const Operator& op : block.operators) {
+        if (op.kind != OperatorKind::embedding) continue;
+        const auto table = static_cast<std::size_t>(op.weights[0]);
+        block.weights[table].shape = whole.segments[at].blocks[place].weights[table].shape;
+      }
+    }
+  }
+}
+
 }  // namespace steelyard::step

@@ -18,4 +18,7 @@ namespace steelyard::step {
 // Tables of learned positions, of which each of the ranks keeps 1/ranks of the rows.
 void cut_positions(model::Graph& graph, std::int64_t ranks);
 
+// Tables of tokens that each of the ranks holds whole, as `whole` has them.
+void restore_tables(model::Graph& graph, const model::Graph& whole);
+
 }  // namespace steelyard::step

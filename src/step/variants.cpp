@@ -143,6 +143,9 @@ Result<void> read_sharding(const facts::FrameworkProfile& profile, Variants& v) 
                                       {"own", EndUnits::own},
                                       {"own_when_all_train", EndUnits::own_when_all_train}}));
   v.end_units = ends;
+  STEELYARD_TRY(root, read<bool>(profile, "root_unit", v.reshards_root,
+                                 {{"stays_gathered", false}, {"resharded", true}}));
+  v.reshards_root = root;
   STEELYARD_TRY(limited, read<bool>(profile, "gathers_ahead", v.limits_gathers,
                                     {{"two_units", true}, {"unlimited", false}}));
   v.limits_gathers = limited;
@@ -278,6 +281,9 @@ Result<Variants> variants_of(const facts::FrameworkProfile& profile, const facts
            {"native", {LossTypes::native, CrossEntropy::eager}},
            {"fused", {LossTypes::native, CrossEntropy::fused}},
            {"vocab_parallel", {LossTypes::native, CrossEntropy::vocab_parallel}},
+           // Megatron-LM before core 0.8 subtracts the maximum into a copy of wide logits that its
+           // caller holds: as many tensors as the compiled one has.
+           {"vocab_parallel_copied", {LossTypes::native, CrossEntropy::vocab_parallel_compiled}},
            {"vocab_parallel_compiled", {LossTypes::native, CrossEntropy::vocab_parallel_compiled}},
            {"in_place", {LossTypes::native, CrossEntropy::in_place}}}));
   STEELYARD_TRY(repeat, read<KeyValueRepeat>(profile, "key_value_repeat", v.key_value_repeat,

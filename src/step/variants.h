@@ -115,6 +115,7 @@ struct Variants {
   bool accumulates_tensors_whole = false;  // FSDP2 under set_requires_gradient_sync(False): so too
   bool keeps_frozen_units = false;         // FSDP1: gathered until the backward pass of all ends
   enum class EndUnits { root, own, own_when_all_train } end_units = EndUnits::root;  // FSDP2
+  bool reshards_root = false;    // FSDP2: the root too, which code may ask for
   bool limits_gathers = true;    // FSDP1: limit_all_gathers
   bool gathers_next = true;      // ... BACKWARD_PRE: backward gathers the next unit beside one
   bool saves_shards = true;      // ... keeps what of a gradient was copied to the host

@@ -272,6 +272,22 @@ TEST(Megatron, SaysWhichKernelsAreOne) {
   EXPECT_EQ(job_of("")->megatron->operators.at("attention_mask"), "in_batch");
 }
 
+TEST(Megatron, KnowsWhatLegacyLayersDo) {
+  const std::string legacy = "--swiglu --use-flash-attn --use-legacy-models ";
+  const auto job = job_of(legacy + "--transformer-impl local");
+  ASSERT_TRUE(job);
+  EXPECT_EQ(job->train.attention, facts::Attention::flash);
+  EXPECT_EQ(*std::get<Value>(job->model.config).find("bias-activation-fusion"), Value(false));
+  const auto& words = job->megatron->operators;
+  EXPECT_EQ(words.at("key_value_repeat"), "repeat");
+  EXPECT_EQ(words.at("rotary"), "joined");
+  EXPECT_EQ(words.at("attention_backend"), "torch");
+  // With Transformer Engine they are its own TransformerLayer.
+  const auto engine = job_of(legacy + "--transformer-impl transformer_engine");
+  EXPECT_EQ(*std::get<Value>(engine->model.config).find("bias-activation-fusion"), Value(true));
+  EXPECT_FALSE(engine->megatron->operators.contains("key_value_repeat"));
+}
+
 TEST(Megatron, MultipliesAttentionAndLogitsInFp8) {
   const std::string mx = "--bf16 --fp8-format e4m3 --fp8-recipe mxfp8 ";
   const std::string own = "--untie-embeddings-and-output-weights ";

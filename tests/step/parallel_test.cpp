@@ -225,6 +225,25 @@ TEST(Parallel, PositionsAreCutOnlyWhereTheFrameworkDoes) {
   EXPECT_EQ(rows(true, fork), whole / 2);
 }
 
+TEST(Parallel, TablesOfTokensStayWholeWhereTheFrameworkKeepsThem) {
+  const auto rows = [](std::int64_t ranks, const char* word) {
+    facts::FrameworkProfile profile = profile_of("pytorch");
+    profile.operators["token_table"] = word;
+    const Program program =
+        program_for(graph_of(small_gpt2()), job_of({ranks, 1, 1, 1, false}), profile);
+    for (const Slot& slot : program.slots) {
+      if (program.names[static_cast<std::size_t>(slot.name)].ends_with("wte.weight")) {
+        return slot.bytes.value();
+      }
+    }
+    return std::int64_t{0};
+  };
+  const std::int64_t whole = rows(1, "split");
+  EXPECT_GT(whole, 0);
+  EXPECT_EQ(rows(2, "split"), whole / 2);
+  EXPECT_EQ(rows(2, "whole"), whole);
+}
+
 facts::ModelSource small_mixtral() {
   return {"small mixtral",
           facts::Object{{"model_type", "mixtral"},

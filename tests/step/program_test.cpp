@@ -202,6 +202,21 @@ TEST_F(Communicated, WithoutReshardingLayersAreGatheredOnce) {
                                          {Collective::all_gather, kMicroBatches * all_}}));
 }
 
+// fully_shard(model, reshard_after_forward=True): the root is let go of and gathered again.
+TEST_F(Communicated, ARootThatIsReshardedIsGatheredTwice) {
+  facts::Job job = small_job(4);
+  job.parallel.sharding = Sharding::fsdp;
+  job.train.gradient_accumulation = kMicroBatches;
+  job.train.precision = facts::Precision::bf16;
+  const auto gathered = [&](const char* word) {
+    facts::FrameworkProfile profile = profile_of("pytorch");
+    profile.operators["root_unit"] = word;
+    return communicated(program_for(graph_, job, profile)).at(Collective::all_gather);
+  };
+  EXPECT_EQ(gathered("stays_gathered"), kMicroBatches * (2 * layers_ + root_));
+  EXPECT_EQ(gathered("resharded"), kMicroBatches * 2 * all_);
+}
+
 TEST(Program, OneGpuCommunicatesNothing) {
   const model::Graph graph = graph_of(small_llama());
   for (const Sharding sharding : {Sharding::none, Sharding::zero2, Sharding::fsdp}) {
@@ -211,6 +226,26 @@ TEST(Program, OneGpuCommunicatesNothing) {
     EXPECT_TRUE(communicated(program).empty());
     EXPECT_EQ(program.communicators, 0);
   }
+}
+
+// Megatron-LM's barriers are those of all ranks, beside the groups that its layout makes.
+TEST(Program, WhereAllRanksMeetThereIsOneMoreCommunicator) {
+  const model::Graph graph = graph_of(small_llama());
+  const auto count = [&](std::int64_t ranks, const char* framework) {
+    return program_for(graph, small_job(ranks), profile_of(framework)).communicators;
+  };
+  EXPECT_EQ(count(2, "pytorch"), 1);
+  EXPECT_EQ(count(2, "megatron"), 2);
+  EXPECT_EQ(count(1, "megatron"), 0);
+}
+
+TEST(Program, LossOfMegatronGoesByItsVersion) {
+  const auto word = [](const facts::Value& versions) {
+    return profile_of("megatron", versions).operators.at("loss");
+  };
+  EXPECT_EQ(word({}), "vocab_parallel");
+  EXPECT_EQ(word(facts::Object{{"megatron-core", "0.8"}}), "vocab_parallel");
+  EXPECT_EQ(word(facts::Object{{"megatron-core", "0.7"}}), "vocab_parallel_copied");
 }
 
 // bitsandbytes pages states of 100,000 elements and more. Of the small llama these are none; with
