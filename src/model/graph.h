@@ -123,6 +123,7 @@ enum class OperatorKind {
   drop_path,            // whole samples are zeroed, the others scaled
   roll,                 // a copy with the rows and columns turned round
   pad,                  // zeros around, or what lies beyond cut off
+  match_boxes,          // out: x; meanwhile `constant` bytes for each of `groups` pairs of boxes
   window_bias,          // weight [rows,n] looked up for each pair of tokens; out: [1,n,S,S]
 
   // Sound.
@@ -211,7 +212,6 @@ enum class OperatorKind {
   recurrent,  // in: x [S,B,I]; weights; out: all states, then the last ones; `groups`: gates
   // in: the outputs, labels [N] of the first behind them where `groups` is 2; out: scalar
   outputs_loss,
-
   classification_loss,  // in: logits [N,C], labels [N]; out: scalar
   binary_loss,          // in: logits [N,1], labels [N]; out: scalar
   masked_lm_loss,       // in: logits [B,S,V], labels [B,S]; out: scalar
