@@ -378,7 +378,7 @@ struct Operator {
   std::int64_t rotary_dims = 0;  // rotary, latent_heads: dimensions of a head that turn
   bool unit_offset = false;      // rms_norm: multiplies by (1 + weight)
   bool scales_wide = false;      // rms_norm: multiplies by the weight in fp32, then casts back
-  // rms_norm: the input in its own type times the fp32 root, then the weight's type (T5).
+  // rms_norm: the input in its own type times the fp32 root (T5); multiply: b in the type of a.
   bool keeps_narrow = false;
   bool wide_tables = false;  // rotary (and its table), multiply, constant: in fp32, then cast back
   bool joins_rest = false;   // rotary: joined with what does not turn, though nothing is left

@@ -65,9 +65,9 @@ void LayerReader::read_frozen_norm(LayerArguments& layer) {
   if (shape == nullptr) return;
   constexpr std::int64_t kBuffers = 4;         // weight, bias, mean and variance
   const std::int64_t channels = shape->at(1);  // the shape moves when the block grows
-  TensorRef factors = block_.values(name + ".scale", {1, channels, 1, 1});
-  if (casts) factors = block_.narrow(name + ".half", factors);
+  const TensorRef factors = block_.values(name + ".scale", {1, channels, 1, 1});
   const TensorRef scaled = block_.multiply(name + ".scaled", now_.tensor, factors);
+  block_.last().keeps_narrow = casts;
   set(block_.add_buffer(name, scaled, {kBuffers, channels}));
 }
 

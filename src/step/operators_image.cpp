@@ -105,8 +105,7 @@ Tensor match_boxes(Tape& tape, const OperatorCall& call) {
   const Tensor& x = call.inputs[0];
   const double bytes = static_cast<double>(call.op->groups) * call.op->constant;
   tape.begin_operation(OperationKind::other, {&x});
-  const Tensor pairs =
-      tape.allocate(static_cast<std::int64_t>(bytes) / 4, DType::fp32, "box_iou");
+  const Tensor pairs = tape.allocate(static_cast<std::int64_t>(bytes) / 4, DType::fp32, "box_iou");
   tape.pointwise("box_iou", 2 * bytes_of(pairs));
   return view(x, x.dense);
 }
@@ -213,7 +212,7 @@ std::vector<Tensor> run_image_operator(Tape& tape, const OperatorCall& call) {
     case OperatorKind::concatenate: return {cat(tape, call.inputs)};
     case OperatorKind::average_pool: return {average_pool(tape, x, numel())};
     case OperatorKind::multiply: {
-      Tensor y = mul(tape, x, call.inputs[1]);
+      Tensor y = mul(tape, x, op.keeps_narrow ? to(tape, call.inputs[1], x.dtype) : call.inputs[1]);
       return {call.op->wide_tables ? to(tape, std::move(y), x.dtype) : y};
     }
     case OperatorKind::multiply_weight: return {multiply_weight(tape, call)};

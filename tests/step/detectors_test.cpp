@@ -15,19 +15,23 @@ using facts::Object;
 
 constexpr std::int64_t kMap = kSamples * 8 * 16 * 16;  // elements of the convolution's result
 
-model::Graph small_network(const Object& norm, std::int64_t objects) {
-  const Array layers = {
-      Object{{"conv", "conv"}, {"out", 8}, {"kernel", 3}, {"stride", 2}}, norm,
-      Object{{"activation", "relu"}, {"in_place", true}},
-      Object{{"match", "match"}, {"anchors", "=h * w * 9"}, {"objects", objects}},
-      Object{{"global_pool", "pool"}}, Object{{"linear", "fc"}, {"out", "=classes"}},
-      Object{{"loss", "classification"}}};
+model::Graph network_of(Array layers) {
+  layers.insert(layers.begin(), Object{{"conv", "conv"}, {"out", 8}, {"kernel", 3}, {"stride", 2}});
+  for (Object end : {Object{{"global_pool", "pool"}}, Object{{"linear", "fc"}, {"out", "=classes"}},
+                     Object{{"loss", "classification"}}}) {
+    layers.emplace_back(std::move(end));
+  }
   return graph_of({"small detector",
                    Object{{"model_type", "layers"},
                           {"image_size", 32},
                           {"num_classes", 10},
                           {"network", Array{Object{{"block", "embed"}, {"layers", layers}}}}},
                    ""});
+}
+
+model::Graph small_network(const Object& norm, std::int64_t objects) {
+  return network_of({norm, Object{{"activation", "relu"}, {"in_place", true}},
+                     Object{{"match", "match"}, {"anchors", "=h * w * 9"}, {"objects", objects}}});
 }
 
 struct Held {
@@ -95,6 +99,27 @@ TEST(Detectors, TorchOneKeepsWhatAFrozenNormReads) {
   const std::int64_t since = held(graph, Object{{"torch", "1.1"}}, in_fp32()).kept;
   EXPECT_GE(before - since, kMap * 4);
   EXPECT_LT(before - since, kMap * 4 + 1024);
+}
+
+// A relu between two convolutions: its input beside its result, which the second one keeps.
+TEST(Detectors, OldRelusKeepTheirInputs) {
+  const auto kept = [](const char* torch, bool in_place) {
+    const model::Graph graph = network_of({Object{{"activation", "relu"}, {"in_place", in_place}},
+                                           Object{{"conv", "second"}, {"out", 8}, {"kernel", 3}}});
+    return held(graph, Object{{"torch", torch}}, in_fp32()).kept;
+  };
+  EXPECT_EQ(kept("1.4", false) - kept("1.4", true), kMap * 4);
+  EXPECT_EQ(kept("1.11", false), kept("1.11", true));
+}
+
+// Under autocast fp32 buffers make an fp32 result, which the relu behind it keeps.
+TEST(Detectors, FrozenNormsAreFp32UnlessTheyCast) {
+  Object casts = kFrozen;
+  casts.emplace_back("casts", true);
+  facts::Job job = small_job();
+  job.train.precision = facts::Precision::fp16_mixed;
+  EXPECT_EQ(held(small_network(kFrozen, 0), {}, job).kept,
+            held(small_network(casts, 0), {}, job).kept + kMap * 2 + 8 * 2);  // and 8 factors
 }
 
 // Norms that are fed x.float() keep it: two bytes more of each element.
