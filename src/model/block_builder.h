@@ -207,6 +207,8 @@ class BlockBuilder {
   TensorRef drop_path(const std::string& name, TensorRef in, double probability);
   TensorRef roll(const std::string& name, TensorRef in);
   TensorRef pad(const std::string& name, TensorRef in, Shape shape);
+  // in, as it is; meanwhile tensors of so many pairs of boxes exist.
+  TensorRef match_boxes(const std::string& name, TensorRef in, std::int64_t pairs, double bytes);
   // -> [1,heads,length,length]; weight NAME_table [rows,heads].
   TensorRef window_bias(const std::string& name, std::int64_t rows, std::int64_t length,
                         std::int64_t heads);

@@ -184,6 +184,14 @@ TensorRef BlockBuilder::pad(const std::string& name, TensorRef in, Shape out) {
   return op.outputs.front();
 }
 
+TensorRef BlockBuilder::match_boxes(const std::string& name, TensorRef in, std::int64_t pairs,
+                                    double bytes) {
+  Operator& op = append_alike(OperatorKind::match_boxes, name, {in});
+  op.groups = pairs;
+  op.constant = bytes;
+  return op.outputs.front();
+}
+
 TensorRef BlockBuilder::window_bias(const std::string& name, std::int64_t rows, std::int64_t length,
                                     std::int64_t heads) {
   Operator& op = append(OperatorKind::window_bias, name, {});

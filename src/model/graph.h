@@ -123,6 +123,7 @@ enum class OperatorKind {
   drop_path,            // whole samples are zeroed, the others scaled
   roll,                 // a copy with the rows and columns turned round
   pad,                  // zeros around, or what lies beyond cut off
+  match_boxes,          // out: x; meanwhile `constant` bytes for each of `groups` pairs of boxes
   window_bias,          // weight [rows,n] looked up for each pair of tokens; out: [1,n,S,S]
 
   // Sound.
@@ -211,7 +212,6 @@ enum class OperatorKind {
   recurrent,  // in: x [S,B,I]; weights; out: all states, then the last ones; `groups`: gates
   // in: the outputs, labels [N] of the first behind them where `groups` is 2; out: scalar
   outputs_loss,
-
   classification_loss,  // in: logits [N,C], labels [N]; out: scalar
   binary_loss,          // in: logits [N,1], labels [N]; out: scalar
   masked_lm_loss,       // in: logits [B,S,V], labels [B,S]; out: scalar
@@ -378,7 +378,7 @@ struct Operator {
   std::int64_t rotary_dims = 0;  // rotary, latent_heads: dimensions of a head that turn
   bool unit_offset = false;      // rms_norm: multiplies by (1 + weight)
   bool scales_wide = false;      // rms_norm: multiplies by the weight in fp32, then casts back
-  // rms_norm: the input in its own type times the fp32 root, then the weight's type (T5).
+  // rms_norm: the input in its own type times the fp32 root (T5); multiply: b in the type of a.
   bool keeps_narrow = false;
   bool wide_tables = false;  // rotary (and its table), multiply, constant: in fp32, then cast back
   bool joins_rest = false;   // rotary: joined with what does not turn, though nothing is left

@@ -10,6 +10,8 @@ namespace {
 constexpr Limits kChannels{1, 1'048'576};
 constexpr Limits kWindow{1, 4096};
 constexpr Limits kPadding{0, 4096};
+constexpr Limits kAnchors{1, 1'000'000'000};
+constexpr Limits kObjects{0, 1'000'000};
 
 // Kernel, stride and what else says how a window moves. Without a padding an odd window keeps the
 // size of what it strides over by 1.
@@ -46,18 +48,26 @@ void LayerReader::read_conv(LayerArguments& layer) {
 
 void LayerReader::read_batch_norm(LayerArguments& layer) {
   const std::string name = layer.text("batch_norm", "bn");
-  if (picture(layer) != nullptr) set(block_.batch_norm(name, now_.tensor));
+  const bool wide = layer.flag("wide", false);  // x.float() before, and back to 16 bits behind
+  if (picture(layer) == nullptr) return;
+  if (wide) set(block_.widen(name + ".float", now_.tensor));
+  set(block_.batch_norm(name, now_.tensor));
+  if (wide) set(block_.narrow(name + ".half", now_.tensor));
 }
 
 // torchvision's FrozenBatchNorm2d (ops/misc.py): x * scale + bias, both made of buffers, so that x
-// is not kept.
+// is not kept (by PyTorch 1.0 it is). Under autocast fp32 buffers make an fp32 result, unless the
+// code casts them to the input's type (maskrcnn-benchmark, layers/batch_norm.py).
 void LayerReader::read_frozen_norm(LayerArguments& layer) {
   const std::string name = layer.text("frozen_norm", "bn");
+  const bool casts = layer.flag("casts", false);
   const Shape* shape = picture(layer);
   if (shape == nullptr) return;
   constexpr std::int64_t kBuffers = 4;         // weight, bias, mean and variance
   const std::int64_t channels = shape->at(1);  // the shape moves when the block grows
-  const TensorRef scaled = block_.scale(name + ".scale", now_.tensor, 1.0);
+  const TensorRef factors = block_.values(name + ".scale", {1, channels, 1, 1});
+  const TensorRef scaled = block_.multiply(name + ".scaled", now_.tensor, factors);
+  block_.last().keeps_narrow = casts;
   set(block_.add_buffer(name, scaled, {kBuffers, channels}));
 }
 
@@ -158,6 +168,19 @@ void LayerReader::read_upsample(LayerArguments& layer) {
   set(block_.upsample(name, now_.tensor, size[0], size[1]));
 }
 
+// A detector's anchors beside the objects of a picture (box_iou and its like): corners of the
+// overlap, its width and height, areas and quotient of every pair, picture by picture, in fp32
+// whatever the precision is. They are gone when the next layer begins.
+void LayerReader::read_match(LayerArguments& layer) {
+  constexpr double kPair = 36.0;  // corners 8 and 8, sides 8, overlap, union and quotient 4 each
+  const std::string name = layer.text("match", "match");
+  const std::int64_t anchors = layer.whole("anchors", 1, kAnchors);
+  const std::int64_t objects = layer.whole("objects", 0, kObjects);
+  const double bytes = layer.real("pair_bytes", kPair, 4.0, 1024.0);
+  if (objects == 0) return;
+  set(block_.match_boxes(name, now_.tensor, checked_multiply(anchors, objects), bytes));
+}
+
 // Parts of a map for so many regions of each picture (torchvision/ops/poolers.py,
 // MultiScaleRoIAlign): new tensors, of which backward reads the regions alone. Of several levels
 // the finest one stands for all: their parts come from it for the most part.
@@ -193,6 +216,10 @@ void LayerReader::read_add_weight(LayerArguments& layer) {
   Shape shape = block_.shape(now_.tensor);
   shape.front() = 1;
   set(block_.add_weight(layer.text("add_weight", "pos_embed"), now_.tensor, std::move(shape)));
+}
+
+void LayerReader::read_widen(LayerArguments& layer) {
+  set(block_.widen(layer.text("widen", "float"), now_.tensor));
 }
 
 }  // namespace steelyard::model

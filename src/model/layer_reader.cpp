@@ -47,6 +47,7 @@ const std::vector<LayerReader::Kind>& LayerReader::kinds() {
       {"linear", &LayerReader::read_linear},
       {"load", &LayerReader::read_load},
       {"loss", &LayerReader::read_loss},
+      {"match", &LayerReader::read_match},
       {"max_pool", &LayerReader::read_max_pool},
       {"residual", &LayerReader::read_residual},
       {"save", &LayerReader::read_save},
@@ -57,6 +58,7 @@ const std::vector<LayerReader::Kind>& LayerReader::kinds() {
       {"transpose", &LayerReader::read_transpose},
       {"upsample", &LayerReader::read_upsample},
       {"use", &LayerReader::read_use},
+      {"widen", &LayerReader::read_widen},
       {"windows", &LayerReader::read_windows},
   };
   return all;

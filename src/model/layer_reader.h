@@ -68,11 +68,13 @@ class LayerReader {
   void read_average_pool(LayerArguments& layer);
   void read_global_pool(LayerArguments& layer);
   void read_upsample(LayerArguments& layer);
+  void read_match(LayerArguments& layer);
   void read_roi_align(LayerArguments& layer);
   void read_scale(LayerArguments& layer);
   void read_dropout(LayerArguments& layer);
   void read_drop_path(LayerArguments& layer);
   void read_add_weight(LayerArguments& layer);
+  void read_widen(LayerArguments& layer);
   // layer_tokens.cpp: other shapes, and attention.
   void read_tokens(LayerArguments& layer);
   void read_channels_last(LayerArguments& layer);

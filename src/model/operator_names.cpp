@@ -57,6 +57,7 @@ constexpr std::pair<OperatorKind, std::string_view> kNames[] = {
     {OperatorKind::drop_path, "drop_path"},
     {OperatorKind::roll, "roll"},
     {OperatorKind::pad, "pad"},
+    {OperatorKind::match_boxes, "match_boxes"},
     {OperatorKind::window_bias, "window_bias"},
     {OperatorKind::normed_conv, "normed_conv"},
     {OperatorKind::mask_tokens, "mask_tokens"},

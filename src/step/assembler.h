@@ -251,6 +251,8 @@ class Assembler {
   void add_optimizer_step();
   [[nodiscard]] Bytes main_gradient(const model::Weight& weight) const;
   [[nodiscard]] std::int32_t stepped_gradient(const model::Weight& weight);
+  // Of the master weights: whole fp32 gradients that live from step to step.
+  [[nodiscard]] bool keeps_master_gradients() const;
   [[nodiscard]] std::vector<Body> widen_gradients(Phase& phase);
   void replace_stepped(std::vector<Event>& events, const model::Weight& weight);
   void step_functionally(Phase& phase);

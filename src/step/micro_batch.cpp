@@ -89,6 +89,8 @@ BlockOptions Assembler::block_options() const {
   options.tape.arithmetic = layout_.arithmetic;
   options.tape.mean_saves_input = variants_.mean_saves_input;
   options.tape.softmax_saves_input = variants_.softmax_saves_input;
+  options.tape.product_saves_both = variants_.product_saves_both;
+  options.tape.relu_saves_input = variants_.relu_saves_input;
   options.tape.tensor = groups_.tensor;
   options.tape.context = groups_.context;
   options.tape.context_code = variants_.context;

@@ -100,6 +100,16 @@ Tensor multiply_weight(Tape& tape, const OperatorCall& call) {
   return mul(tape, call.inputs[0], call.weights[0]);
 }
 
+// No part of the autograd graph: fp32 tensors of all pairs, written and read once each.
+Tensor match_boxes(Tape& tape, const OperatorCall& call) {
+  const Tensor& x = call.inputs[0];
+  const double bytes = static_cast<double>(call.op->groups) * call.op->constant;
+  tape.begin_operation(OperationKind::other, {&x});
+  const Tensor pairs = tape.allocate(static_cast<std::int64_t>(bytes) / 4, DType::fp32, "box_iou");
+  tape.pointwise("box_iou", 2 * bytes_of(pairs));
+  return view(x, x.dense);
+}
+
 // table[index.view(-1)].view(S, S, n).permute(2, 0, 1).contiguous(); the index is a buffer.
 Tensor window_bias(Tape& tape, const OperatorCall& call) {
   const std::int64_t numel = model::elements(call.output_shapes[0]);
@@ -202,13 +212,14 @@ std::vector<Tensor> run_image_operator(Tape& tape, const OperatorCall& call) {
     case OperatorKind::concatenate: return {cat(tape, call.inputs)};
     case OperatorKind::average_pool: return {average_pool(tape, x, numel())};
     case OperatorKind::multiply: {
-      Tensor y = mul(tape, x, call.inputs[1]);
+      Tensor y = mul(tape, x, op.keeps_narrow ? to(tape, call.inputs[1], x.dtype) : call.inputs[1]);
       return {call.op->wide_tables ? to(tape, std::move(y), x.dtype) : y};
     }
     case OperatorKind::multiply_weight: return {multiply_weight(tape, call)};
     case OperatorKind::drop_path: return {drop_path(tape, x, call.input_shapes[0].front())};
     case OperatorKind::roll: return {roll(tape, x)};
     case OperatorKind::pad: return {pad(tape, x, numel())};
+    case OperatorKind::match_boxes: return {match_boxes(tape, call)};
     case OperatorKind::window_bias: return {window_bias(tape, call)};
     case OperatorKind::timestep_embedding: return {timestep_embedding(tape, call)};
     case OperatorKind::modulate: return {modulate(tape, call)};

@@ -19,11 +19,17 @@ Bytes Assembler::main_gradient(const model::Weight& weight) const {
   return bytes_of(ceil_divide(model::elements(weight.shape), shards), stepped_as);
 }
 
+bool Assembler::keeps_master_gradients() const {
+  return layout_.master && variants_.master_gradients_last && layout_.optimizer_shards == 1 &&
+         layout_.stepped != layout_.gradient && !layout_.gradient_buffer;
+}
+
 // The stepped type's gradient, when it is not the gradient's own: DeepSpeed casts its partition to
 // fp32 (stage_1_and_2.py:2361), apex's O2 what it unscales. -1: none.
 std::int32_t Assembler::stepped_gradient(const model::Weight& weight) {
   const DType stepped_as = stepped_type(layout_, weight);
   if (stepped_as == gradient_type(layout_, weight) || layout_.gradient_buffer) return -1;
+  if (keeps_master_gradients()) return -1;
   const std::int64_t shard = ceil_divide(model::elements(weight.shape),
                                          shards_of(layout_, weight, layout_.optimizer_shards));
   const std::int64_t graded = weight.touched > 0 ? weight.touched : shard;

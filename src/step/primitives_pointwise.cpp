@@ -261,8 +261,9 @@ Tensor mul(Tape& tape, Tensor first, Tensor second) {
   tape.pointwise("mul", bytes_of(a) + bytes_of(b) + bytes_of(y));
   if (!tape.tracks({&a, &b})) return y;
   std::vector<StorageRef> saved;  // each operand is needed for the other's gradient only
-  if (b.requires_grad) saved.push_back(a.storage);
-  if (a.requires_grad) saved.push_back(b.storage);
+  const bool both = tape.options().product_saves_both;
+  if (b.requires_grad || both) saved.push_back(a.storage);
+  if (a.requires_grad || both) saved.push_back(b.storage);
   const bool wants[2] = {a.requires_grad, b.requires_grad};
   const DType types[2] = {a.dtype, b.dtype};
   tape.track(y, "mul", {Tape::validated_edge_of(a), Tape::validated_edge_of(b)}, std::move(saved),
@@ -322,7 +323,8 @@ Tensor sigmoid(Tape& tape, Tensor x) {
   return unary(tape, "sigmoid", std::move(x), false, true);
 }
 Tensor relu(Tape& tape, Tensor x) {
-  return unary(tape, "relu", std::move(x), false, true);
+  const bool input = tape.options().relu_saves_input;
+  return unary(tape, "relu", std::move(x), input, !input);
 }
 Tensor saving_input(Tape& tape, std::string_view name, Tensor x) {
   return unary(tape, name, std::move(x), true, false);

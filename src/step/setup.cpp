@@ -217,6 +217,9 @@ void Assembler::add_optimizer_states() {
           stepped_[&weight].push_back(body.events.back().index);
         };
         if (layout_.master) like_weight(layout_.master_type, "master weights");
+        if (keeps_master_gradients()) {
+          add(bytes_of(shard, layout_.stepped), "gradients of the master weights");
+        }
         // capturable and fused steps count on the GPU: one scalar per parameter.
         if (optimizer.fused && !optimizer.in_blocks && optimizer.counts_on_device) {
           add(Bytes(4), "step count");

@@ -227,6 +227,7 @@ bool beyond_decoders(model::OperatorKind kind) {
     case OperatorKind::drop_path:
     case OperatorKind::roll:
     case OperatorKind::pad:
+    case OperatorKind::match_boxes:
     case OperatorKind::window_bias:
     case OperatorKind::global_average_pool:
     case OperatorKind::upsample:

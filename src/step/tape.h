@@ -167,6 +167,9 @@ struct TapeOptions {
   bool kernel_temporaries = true;
   // torch 1.13: mean(dim) saves its input.
   bool mean_saves_input = false;
+  // torch 1.0: a product saves both operands though one of them needs no gradient.
+  bool product_saves_both = false;
+  bool relu_saves_input = false;  // relu, not in place, of earlier PyTorch
   // Until torch 1.10 softmax and log_softmax save their input beside their result: their backward
   // took it for its type (derivatives.yaml, _softmax_backward_data(grad, result, dim, self);
   // pytorch pull request 66018).

@@ -186,9 +186,18 @@ Result<void> read_kept(const facts::FrameworkProfile& profile, Variants& v) {
                                  {{"saves_input", true}, {"saves_nothing", false}}));
   STEELYARD_TRY(softmax, read<bool>(profile, "softmax", v.softmax_saves_input,
                                     {{"saves_input", true}, {"saves_result", false}}));
+  STEELYARD_TRY(products, read<bool>(profile, "product", v.product_saves_both,
+                                     {{"saves_both", true}, {"saves_needed", false}}));
+  v.product_saves_both = products;
+  STEELYARD_TRY(relu, read<bool>(profile, "relu", v.relu_saves_input,
+                                 {{"saves_input", true}, {"saves_result", false}}));
+  v.relu_saves_input = relu;
   STEELYARD_TRY(outlive, read<bool>(profile, "scripts", v.scripts_outlive_backward,
                                     {{"outlive_backward", true}, {"released", false}}));
   v.scripts_outlive_backward = outlive;
+  STEELYARD_TRY(masters, read<bool>(profile, "master_gradients", v.master_gradients_last,
+                                    {{"lasting", true}, {"of_the_step", false}}));
+  v.master_gradients_last = masters;
   STEELYARD_TRY(lamb, read<bool>(profile, "lamb", v.functional_lamb,
                                  {{"functional", true}, {"in_place", false}}));
   v.functional_lamb = lamb;

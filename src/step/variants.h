@@ -101,6 +101,8 @@ struct Variants {
   bool dropout = true;
   bool mean_saves_input = false;
   bool softmax_saves_input = false;
+  bool product_saves_both = false;
+  bool relu_saves_input = false;
   bool adds_bias = false;  // of a product of more than two dimensions, by a kernel of its own
   // ZeRO-3 and its like wait for what they gather and scatter, instead of doing it beside the work.
   bool sharding_waits = false;
@@ -129,6 +131,7 @@ struct Variants {
   // are new tensors.
   bool fake_tensors = false;
   bool composite_silu_backward = false;  // TapeOptions
+  bool master_gradients_last = false;    // fp32 gradients of master weights are zeroed, not freed
   bool functional_lamb = false;          // the step returns parameter and averages as new tensors
   bool flash_result_in_rows = false;     // sample by sample, however the queries lie
   bool foreach_denominator = false;      // foreach Adam: the root and the denominator, two copies
