@@ -12,10 +12,17 @@ void Assembler::transfer(std::vector<Event>& events, Bytes bytes, std::string_vi
   if (bytes > Bytes()) work(events, WorkKind::transfer, bytes, what);
 }
 
-// This rank's part of a unit's parameters comes to the GPU to be gathered.
+// This rank's part of a unit's parameters comes to the GPU as it is held, and is cast there to what
+// is gathered (FSDP1: _flat_param.py, _use_low_precision_shard; FSDP2: _fsdp_param.py,
+// all_gather_inputs; fairscale: _cast_fp32_param_shards_to_fp16).
 void Assembler::fetch_parameters(std::vector<Event>& events, const Unit& unit) {
   if (!layout_.on_host.parameters) return;
-  const Bytes part(ceil_divide(unit.parameters.value(), layout_.parameter_shards));
+  Bytes held;
+  for (const model::Weight& weight : unit.block->weights) {
+    if (!weight.tied_to.empty()) continue;
+    held += weight.quantized ? gathered_bytes(layout_, weight) : held_bytes(layout_, weight);
+  }
+  const Bytes part(ceil_divide(held.value(), layout_.parameter_shards));
   drive(events, WorkKind::drive_read, swapped_parameters(*unit.block), "parameters from the drive");
   transfer(events, part, "parameters from the host");
 }

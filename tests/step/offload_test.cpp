@@ -191,6 +191,18 @@ TEST(Offload, ParametersOnTheHostAreFetchedForForwardAndBackward) {
   EXPECT_EQ(moved(program, "parameters to the GPU"), 0);
 }
 
+// FSDP in mixed precision keeps fp32 shards and casts them on the GPU: twice the bytes of bf16.
+TEST(Offload, ShardsCrossTheLinkAsTheyAreHeld) {
+  for (const Sharding sharding : {Sharding::fsdp, Sharding::fsdp1}) {
+    Job job = with_offload(sharded(sharding), OffloadTo::cpu, OffloadTo::cpu);
+    job.train.optimizer.master_weights.reset();
+    const std::int64_t shorts = moved(program_of(job), "parameters from the host");
+    job.train.precision = facts::Precision::bf16_mixed;
+    EXPECT_GT(shorts, 0);
+    EXPECT_EQ(moved(program_of(job), "parameters from the host"), 2 * shorts);
+  }
+}
+
 std::string refused(Job job) {
   const Result<void> checked = check_offload(job);
   EXPECT_FALSE(checked);
