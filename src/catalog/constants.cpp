@@ -1,5 +1,7 @@
 #include "catalog/constants.h"
 
+#include <fmt/core.h>
+
 #include <map>
 #include <string>
 #include <utility>
@@ -150,6 +152,22 @@ Result<Named> numbers_of(const facts::Value& table, const std::filesystem::path&
   return numbers;
 }
 
+// By compute capability, as "7.5".
+Result<Named> shares_of(const facts::Value& table, const std::filesystem::path& file) {
+  STEELYARD_TRY(shares, numbers_of(table, file));
+  for (const auto& [key, share] : shares) {
+    const bool is_capability = key.size() >= 3 && key[key.size() - 2] == '.' &&
+                               key.find_first_not_of("0123456789.") == std::string::npos;
+    if (is_capability && share > 0.0 && share <= 1.0) continue;
+    return fail(
+        Error{.code = ErrorCode::bad_input,
+              .subject = fmt::format("{}: loads_in_flight_of.{}", file.string(), key),
+              .found = fmt::format("{}", share),
+              .accepted = "a share above 0 and at most 1, by compute capability (\"7.5\")"});
+  }
+  return shares;
+}
+
 void read_products(Settings& settings, facts::EfficiencyConstants& constants) {
   constants.gemm = settings.ratio("gemm");
   constants.gemm_peak = settings.ratio("gemm_peak");
@@ -245,7 +263,8 @@ Result<facts::EfficiencyConstants> one_efficiency_from(const facts::Value& table
   STEELYARD_TRY(processors, numbers_of(settings.table("multiprocessors"), file));
   STEELYARD_TRY(matrix, numbers_of(settings.table("matrix_over_vector"), file));
   STEELYARD_TRY(best, numbers_of(settings.table("best_product_of"), file));
-  STEELYARD_TRY(resident, numbers_of(settings.table("loads_in_flight_of"), file));
+  constants.loads_by_blocks_of_64 = settings.ratio("loads_by_blocks_of_64");
+  STEELYARD_TRY(resident, shares_of(settings.table("loads_in_flight_of"), file));
   constants.loads_in_flight_of = std::move(resident);
   constants.multiprocessors = std::move(processors);
   constants.best_product_of = std::move(best);

@@ -152,6 +152,13 @@ std::set<std::string, std::less<>> names_under(const facts::Value& table, std::s
                                 : names_of(*description, key);
 }
 
+Error misdescribed(const char* key, const char* accepted) {
+  return Error{.code = ErrorCode::bad_input,
+               .subject = fmt::format("import/megatron.toml: description.{}", key),
+               .found = "something else",
+               .accepted = accepted};
+}
+
 }  // namespace
 
 std::string MegatronArguments::subject(std::string_view name) {
@@ -176,7 +183,8 @@ MegatronArguments::KnownArguments MegatronArguments::known_arguments(const facts
 }
 
 Result<MegatronArguments> MegatronArguments::read(const facts::Value& given, const fs::path& folder,
-                                                  const facts::Value& table) {
+                                                  const facts::Value& table,
+                                                  const facts::Value& versions) {
   STEELYARD_TRY(tree, tree_of(given, folder));
   if (tree.as_object() == nullptr) {
     return fail(Error{.code = ErrorCode::bad_input,
@@ -198,25 +206,43 @@ Result<MegatronArguments> MegatronArguments::read(const facts::Value& given, con
   arguments.other_engines_ = names_under(table, "other_engines");
   if (whole) return arguments;
   arguments.assumed_ = names_under(table, "assumed");
-  STEELYARD_CHECK(arguments.assume_of_spread_experts(table));
+  STEELYARD_CHECK(arguments.assume_of_spread_experts(table, versions));
   return arguments;
 }
 
-Result<void> MegatronArguments::assume_of_spread_experts(const facts::Value& table) {
+Result<void> MegatronArguments::assume_of_spread_experts(const facts::Value& table,
+                                                         const facts::Value& versions) {
   const facts::Value* description = table.find("description");
   const facts::Value* groups =
       description == nullptr ? nullptr : description->find("spread_experts");
-  if (groups == nullptr || groups->as_array() == nullptr) return {};
+  if (groups == nullptr || !given("num-experts")) return {};
   if (whole("expert-model-parallel-size") <= 1) return {};
+  if (groups->as_array() == nullptr) return fail(misdescribed("spread_experts", "tables"));
+  const auto is_said = [this](const std::string& name) {
+    return given(name) || neutral_.contains(name);
+  };
+  const auto runs = [&versions](const std::string& package) {
+    return versions.find(package) != nullptr;
+  };
   for (const facts::Value& group : *groups->as_array()) {
+    if (std::ranges::any_of(names_of(group, "unless"), is_said)) continue;
+    if (std::ranges::any_of(names_of(group, "unless_versions"), runs)) continue;
     const facts::Value* values = group.find("values");
-    if (values == nullptr || values->as_object() == nullptr) continue;
-    const auto is_given = [this](const std::string& name) { return given(name); };
-    if (std::ranges::any_of(names_of(group, "unless"), is_given)) continue;
-    for (const auto& [name, value] : *values->as_object()) {
-      STEELYARD_CHECK(keep(spelled(name), value));
-      assumed_values_.push_back(fmt::format("{} = {}", spelled(name), shown(value)));
+    if (values == nullptr || values->as_object() == nullptr) {
+      return fail(misdescribed("spread_experts.values", "a table of arguments"));
     }
+    STEELYARD_CHECK(assume(*values));
+  }
+  return {};
+}
+
+Result<void> MegatronArguments::assume(const facts::Value& values) {
+  for (const auto& [name, value] : *values.as_object()) {
+    if (!known_.contains(spelled(name))) {
+      return fail(misdescribed("spread_experts.values", "arguments that are understood"));
+    }
+    STEELYARD_CHECK(keep(spelled(name), value));
+    assumed_values_.push_back(fmt::format("{} = {}", spelled(name), shown(value)));
   }
   return {};
 }
@@ -250,7 +276,10 @@ Result<void> MegatronArguments::take(std::string name, const facts::Value& value
   const bool off = positive && holds(table, "refused", *positive, &group);
   if (off || holds(table, "refused", name, &group)) {
     const facts::Value meant = off ? facts::Value(value != facts::Value(true)) : value;
-    if (is_neutral(*group, off ? *positive : name, meant)) return {};
+    if (is_neutral(*group, off ? *positive : name, meant)) {
+      neutral_.insert(off ? *positive : name);
+      return {};
+    }
     const facts::Value* because = group->find("because");
     return fail(wrong(ErrorCode::not_supported, name, shown(value), "a job without it",
                       because != nullptr && because->as_text() ? "it " + *because->as_text() : ""));

@@ -20,10 +20,12 @@ namespace steelyard::exchange {
 class MegatronArguments {
  public:
   // `given`: the object itself, the path of a .yaml, .json, .toml or other text file with a command
-  // line (relative to `folder`), or a command line as text.
+  // line (relative to `folder`), or a command line as text. `versions`: what the job says of its
+  // software, by package; null: nothing.
   [[nodiscard]] static Result<MegatronArguments> read(const facts::Value& given,
                                                       const std::filesystem::path& folder,
-                                                      const facts::Value& table);
+                                                      const facts::Value& table,
+                                                      const facts::Value& versions = {});
 
   // Values by name; the default of the table when absent. Asking for a name that is not
   // `understood` in the table, or of another kind, is a fault of the caller.
@@ -64,13 +66,18 @@ class MegatronArguments {
   [[nodiscard]] Result<bool> take_alias(const std::string& name, const facts::Value& value,
                                         const facts::Value& table);
   [[nodiscard]] Result<void> keep(const std::string& name, const facts::Value& value);
-  [[nodiscard]] Result<void> assume_of_spread_experts(const facts::Value& table);
+  // Of a description: what the recipes of a mixture whose experts are spread set, unless it or the
+  // software's versions say otherwise.
+  [[nodiscard]] Result<void> assume_of_spread_experts(const facts::Value& table,
+                                                      const facts::Value& versions);
+  [[nodiscard]] Result<void> assume(const facts::Value& values);
 
   KnownArguments known_;
   std::map<std::string, facts::Value, std::less<>> values_;
   std::set<std::string, std::less<>> assumed_;  // empty of a whole command line
   std::vector<std::string> assumed_values_;     // the same
   std::set<std::string, std::less<>> other_engines_;
+  std::set<std::string, std::less<>> neutral_;  // refused ones, given as what does nothing
 };
 
 }  // namespace steelyard::exchange

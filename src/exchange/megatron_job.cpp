@@ -487,7 +487,8 @@ Result<facts::Job> Importer::run() {
 Result<facts::Job> imported(facts::Job job, const std::filesystem::path& folder,
                             const facts::Value& megatron_table) {
   if (!job.import.megatron) return job;
-  STEELYARD_TRY(arguments, MegatronArguments::read(*job.import.megatron, folder, megatron_table));
+  STEELYARD_TRY(arguments, MegatronArguments::read(*job.import.megatron, folder, megatron_table,
+                                                   job.versions));
   return Importer(arguments, std::move(job)).run();
 }
 

@@ -11,8 +11,9 @@
 
 namespace steelyard::exchange {
 
-// training/argument_utils.py: a dense layer's bias and activation are one kernel.
+// megatron/legacy/model instead of core's layers.
 [[nodiscard]] bool runs_legacy_layers(const MegatronArguments& arguments);
+// training/argument_utils.py: a dense layer's bias and activation are one kernel.
 [[nodiscard]] bool fuses_activation(const MegatronArguments& arguments);
 
 // Masks, transfers, caches: composite operator -> variant.

@@ -212,8 +212,10 @@ struct EfficiencyConstants {
   // What a multiprocessor keeps in flight of what it loads, and what memory takes to answer; 0: no
   // limit. How sharply the lower of that and the bandwidth sets the rate: 1 is a sum of times.
   Bytes loads_in_flight{};
-  // The share of it where fewer threads are resident, by compute capability ("7.5").
+  // The share of it where fewer threads are resident, by compute capability ("7.5"): (0, 1].
   std::map<std::string, double, std::less<>> loads_in_flight_of{};
+  // The share of it by 16-bit kernels in blocks of 64 threads (pace::Loads).
+  Ratio loads_by_blocks_of_64{0.25};
   Seconds memory_latency{};
   double loads_sharpness = 1.0;
   Ratio best_product{1.0};  // of a usual card, of its sheet's rate (Gpu::measured_bf16)

@@ -27,6 +27,7 @@ struct HostProducts {
 // of 32 bits have their channels first; or wherever they have 32 bits.
 enum class Depthwise : std::uint8_t { library, own_channels_first, own };
 
+// What a thread of the framework's own kernels loads at once ([operators] loads of a profile).
 enum class Loads : std::uint8_t { by_blocks_of_64, four_elements, bytes_16_since_hopper };
 
 struct Request {
@@ -45,7 +46,6 @@ struct Request {
   bool unaligned_on_vector_units = false;
   // cuDNN's attention kernels are those of 8.9.7 and earlier.
   bool attention_before_cudnn_9 = false;
-  // What a thread of the framework's own kernels loads at once.
   Loads loads = Loads::four_elements;
   Depthwise depthwise = Depthwise::library;
   // What the job calls "flash" is cuDNN's fused attention here (step::runs_cudnn).

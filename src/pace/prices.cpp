@@ -142,18 +142,19 @@ bool convolves_by_itself(const Request& request) {
 // Of the 16 bytes that a thread can load at once. ATen's own kernels load four elements, since
 // PyTorch 2.7 on Hopper and later all 16 bytes (CUDALoops.cuh, elems_per_thread); what compilers
 // write (Triton, XLA) loads all, as do the kernels of Megatron-LM's libraries and the optimizer's
-// over lists (MultiTensorApply.cuh: four elements of fp32). Blocks of 64 threads instead of 128
-// (before PyTorch 1.11) are over sooner than the next begin: half of that again, by the cases.
-double load_of(const Request& request, std::string_view operation) {
+// over lists (MultiTensorApply.cuh: four elements of fp32). What blocks of 64
+// threads keep of it (before PyTorch 1.11) is fitted, and fp32 shows nothing of it.
+double load_of(const Request& request, std::string_view operation,
+               const facts::EfficiencyConstants& constants) {
   const facts::TrainKeys& train = request.job->train;
   const bool eager = !train.compile && !request.launched_as_graphs && !request.job->megatron;
   const bool wide =
       train.precision == facts::Precision::fp32 || train.precision == facts::Precision::tf32;
   const bool optimizer =
       operation == kOptimizer || operation == kClipping || operation == kUnscaling;
-  constexpr double kByBlocksOf64 = 0.25, kFourShortElements = 0.5, kHopper = 9.0;
+  constexpr double kFourShortElements = 0.5, kHopper = 9.0;
   if (!eager || wide || optimizer) return 1.0;
-  if (request.loads == Loads::by_blocks_of_64) return kByBlocksOf64;
+  if (request.loads == Loads::by_blocks_of_64) return constants.loads_by_blocks_of_64.value();
   const bool hopper = request.machine->gpu.compute_capability.value_or(0.0) >= kHopper;
   return request.loads == Loads::bytes_16_since_hopper && hopper ? 1.0 : kFourShortElements;
 }
@@ -217,7 +218,7 @@ std::vector<Nature> natures_of(const Program& program, const Request& request,
     natures.back().each_group = (natures.back().grouped || operation == kGroupedCast) &&
                                 imported(request, "grouped_products", "one_kernel_each");
     natures.back().read_by_host = operation == kCounts || operation == kSummedOverflow;
-    natures.back().load = load_of(request, operation);
+    natures.back().load = load_of(request, operation, constants);
     set_optimizer(request, operation, natures.back());
     natures.back().call = hooks_of(request, constants, operation);
     if (colon == std::string::npos) continue;

@@ -224,17 +224,17 @@ pace::Request asked(const Request& request, const Busiest& most, Flops beside, c
 void tell_assumed_switches(Plan& plan) {
   if (!plan.job.megatron) return;
   const facts::MegatronKeys& keys = *plan.job.megatron;
+  constexpr const char* kBecause =
+      "The arguments are no whole command line (no train-iters, train-samples or lr)";
   if (!keys.assumed_switches.empty()) {
     plan.pace.assumptions.push_back(
-        fmt::format("The arguments are no whole command line (no train-iters): {} count as on; "
-                    "false in import.megatron turns one off.",
+        fmt::format("{}: {} count as on; false in import.megatron turns one off.", kBecause,
                     fmt::join(keys.assumed_switches, ", ")));
   }
-  if (!keys.assumed_values.empty()) {
-    plan.pace.assumptions.push_back(
-        fmt::format("The arguments are no whole command line (no train-iters): {} count as given, "
-                    "as recipes of spread experts have them; import.megatron overrules each.",
-                    fmt::join(keys.assumed_values, ", ")));
+  if (!keys.assumed_values.empty()) {  // graphs and buffers take memory too
+    plan.warnings.push_back(
+        fmt::format("{}: {} count as given, for VRAM and pace; import.megatron overrules each.",
+                    kBecause, fmt::join(keys.assumed_values, ", ")));
   }
 }
 

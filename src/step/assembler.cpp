@@ -50,7 +50,7 @@ Program Assembler::assemble() {
   return std::move(program_);
 }
 
-// [operators] communicators: groups with buffers of their own whose ranks another group has too.
+// [operators] communicators: that of all ranks, where the framework meets in it by NCCL.
 std::int64_t Assembler::further_communicators() const {
   const auto word = profile_.operators.find("communicators");
   if (word == profile_.operators.end() || word->second != "world_too") return 0;

@@ -364,7 +364,7 @@ void Assembler::gather_root(std::vector<Event>& events, Unit& unit) {
 // is the root left gathered (fsdp/_fully_shard/_fsdp_state.py, _lazy_init:
 // _auto_reshard_after_forward).
 bool Assembler::reshards_root() const {
-  return layout_.gathers && layout_.reshards && !layout_.flat_parameters &&
+  return layout_.gathers && layout_.reshards && !layout_.flat_parameters && !layout_.flat_buckets &&
          variants_.reshards_root && job_.parallel.pipeline == 1;
 }
 

@@ -1,4 +1,8 @@
+#include <fmt/core.h>
+
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 
 #include "catalog/catalog.h"
@@ -18,8 +22,7 @@ TEST(Constants, EveryFrameworkLoads) {
     EXPECT_EQ(constants.framework.name, framework);
     if (constants.framework.supported) {
       EXPECT_FALSE(constants.framework.sources.empty());
-      for (const char* composite :
-           {"rms_norm", "rotary", "key_value_repeat", "loss", "loading"}) {
+      for (const char* composite : {"rms_norm", "rotary", "key_value_repeat", "loss", "loading"}) {
         EXPECT_TRUE(constants.framework.operators.contains(composite)) << composite;
       }
     } else {
@@ -198,6 +201,20 @@ TEST(Constants, ProfilesThatExtendEachOtherAreAnError) {
 TEST(Constants, ExtendingAProfileThatIsNotThereNamesItsFile) {
   const Error error = error_after("frameworks/litgpt.toml", "extends = \"pytroch\"\n");
   EXPECT_NE(to_text(error).find("pytroch.toml"), std::string::npos) << to_text(error);
+}
+
+TEST(Constants, SharesOfLoadsInFlightAreAbove0AndByCapability) {
+  std::ifstream file(own_folder() / "calibration/pace.toml");
+  const std::string own((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const std::string entry = "[loads_in_flight_of]\n\"7.5\" = 0.5\n";
+  const std::size_t at = own.find(entry);
+  ASSERT_NE(at, std::string::npos);
+  for (const char* wrong : {"\"7.5\" = 0.0", "\"75\" = 0.5", "\"7.5\" = 1.5"}) {
+    std::string changed = own;
+    changed.replace(at, entry.size(), fmt::format("[loads_in_flight_of]\n{}\n", wrong));
+    const Error error = error_after("calibration/pace.toml", changed.c_str());
+    EXPECT_NE(error.subject.find("loads_in_flight_of"), std::string::npos) << to_text(error);
+  }
 }
 
 TEST(Constants, BrokenTomlNamesTheFile) {

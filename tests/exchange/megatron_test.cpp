@@ -103,6 +103,40 @@ TEST(Megatron, WhatADescriptionSaysOfItsExpertsIsNotAssumed) {
   EXPECT_TRUE(row.megatron->assumed_values.empty());
 }
 
+TEST(Megatron, ADescriptionMaySayThatItHasNoGraphs) {
+  const facts::Job row = described(
+      fmt::format("{} 4 --recompute-granularity selective --moe-expert-capacity-factor 1.0",
+                  kExperts)
+          .c_str());
+  EXPECT_TRUE(row.megatron->assumed_values.empty());
+  facts::Job file;
+  file.import.megatron = Value(facts::Object{{"num-layers", 2},
+                                             {"hidden-size", 64},
+                                             {"num-attention-heads", 4},
+                                             {"seq-length", 32},
+                                             {"max-position-embeddings", 32},
+                                             {"micro-batch-size", 1},
+                                             {"global-batch-size", 4},
+                                             {"vocab-size", 128},
+                                             {"bf16", true},
+                                             {"num-experts", 8},
+                                             {"moe-grouped-gemm", true},
+                                             {"expert-model-parallel-size", 4},
+                                             {"enable-cuda-graph", false},
+                                             {"moe-enable-deepep", false}});
+  const auto job = imported(std::move(file), {}, megatron_table());
+  ASSERT_TRUE(job) << job.error().subject << job.error().found;
+  EXPECT_TRUE(job->megatron->assumed_values.empty());  // refused arguments that say no
+}
+
+TEST(Megatron, DenseLayersAndOlderSoftwareHaveNoDispatcher) {
+  EXPECT_TRUE(described("--expert-model-parallel-size 4 ").megatron->assumed_values.empty());
+  facts::Job older;
+  older.versions = facts::Object{{"megatron-core", "0.6"}};
+  const facts::Job row = described(fmt::format("{} 4", kExperts).c_str(), std::move(older));
+  EXPECT_TRUE(row.megatron->assumed_values.empty());
+}
+
 TEST(Megatron, ForksHaveOtherSwitches) {
   facts::Job fork;
   fork.versions = facts::Object{{"megatron-deepspeed", "2021.11"}};

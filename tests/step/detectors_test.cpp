@@ -93,6 +93,17 @@ TEST(Detectors, MatchingHoldsEveryPairForAMoment) {
 }
 
 // x * scale + bias: PyTorch 1.0.1 keeps x, 1.1.0 does not (measured on both).
+// Written and read once for each picture of the batch, one after the other.
+TEST(Detectors, MatchingMovesThePairsOfEveryPicture) {
+  const Program program = program_for(small_network(kNorm, 50), in_fp32(), profile_of("pytorch"));
+  double moved = 0.0;
+  for (const Work& work : program.work) {
+    const std::string& name = program.names[static_cast<std::size_t>(work.name)];
+    if (name.ends_with("box_iou")) moved += work.traffic.real();
+  }
+  EXPECT_EQ(moved, 2.0 * kSamples * 16 * 16 * 9 * 50 * 36);
+}
+
 TEST(Detectors, TorchOneKeepsWhatAFrozenNormReads) {
   const model::Graph graph = small_network(kFrozen, 0);
   const std::int64_t before = held(graph, Object{{"torch", "1.0"}}, in_fp32()).kept;
